@@ -1,0 +1,86 @@
+"""Cross- and self-attention blocks, pre-norm with a GELU MLP; they know nothing about hands."""
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+
+def dot_product_attention(
+  queries: Float[Array, 'batch queries heads channels'],
+  keys: Float[Array, 'batch keys heads channels'],
+  values: Float[Array, 'batch keys heads channels'],
+) -> Float[Array, 'batch queries heads channels']:
+  """softmax(Q K^T / sqrt(channels)) V for every head (Vaswani et al. 2017, eq. 1)."""
+  scale = queries.shape[-1] ** -0.5
+  logits = jnp.einsum('bqhc,bkhc->bhqk', queries * scale, keys)
+  return jnp.einsum('bhqk,bkhc->bqhc', nn.softmax(logits, axis=-1), values)
+
+
+class MultiHeadAttention(nn.Module):
+  """Attention of `width` channels in `heads` heads, with input and output projections."""
+
+  width: int
+  heads: int
+
+  @nn.compact
+  def __call__(
+    self,
+    inputs: Float[Array, 'batch queries inputs'],
+    context: Float[Array, 'batch keys context'],
+  ) -> Float[Array, 'batch queries width']:
+    if self.width % self.heads:
+      raise ValueError(f'attention width {self.width} is not a multiple of heads {self.heads}')
+
+    def project(name: str, tokens: Array) -> Array:
+      return nn.DenseGeneral((self.heads, self.width // self.heads), name=name)(tokens)
+
+    mixed = dot_product_attention(
+      project('query', inputs), project('key', context), project('value', context)
+    )
+    return nn.DenseGeneral(self.width, axis=(-2, -1), name='output')(mixed)
+
+
+class FeedForward(nn.Module):
+  """Two dense layers round a GELU, applied to every token."""
+
+  width: int
+  mlp_ratio: int
+
+  @nn.compact
+  def __call__(self, tokens: Float[Array, 'batch tokens width']) -> Float[Array, '...']:
+    hidden = nn.gelu(nn.Dense(self.width * self.mlp_ratio)(tokens))
+    return nn.Dense(self.width)(hidden)
+
+
+class CrossAttentionBlock(nn.Module):
+  """Tokens attend to a context; both normalised first, residual, then the feed-forward layer."""
+
+  width: int
+  heads: int
+  mlp_ratio: int
+
+  @nn.compact
+  def __call__(
+    self,
+    tokens: Float[Array, 'batch tokens width'],
+    context: Float[Array, 'batch keys width'],
+  ) -> Float[Array, 'batch tokens width']:
+    attention = MultiHeadAttention(self.width, self.heads)
+    tokens = tokens + attention(nn.LayerNorm()(tokens), nn.LayerNorm(name='context_norm')(context))
+    return tokens + FeedForward(self.width, self.mlp_ratio)(nn.LayerNorm()(tokens))
+
+
+class SelfAttentionBlock(nn.Module):
+  """Tokens attend to each other; normalised first, residual, then the feed-forward layer."""
+
+  width: int
+  heads: int
+  mlp_ratio: int
+
+  @nn.compact
+  def __call__(
+    self, tokens: Float[Array, 'batch tokens width']
+  ) -> Float[Array, 'batch tokens width']:
+    normalized = nn.LayerNorm()(tokens)
+    tokens = tokens + MultiHeadAttention(self.width, self.heads)(normalized, normalized)
+    return tokens + FeedForward(self.width, self.mlp_ratio)(nn.LayerNorm()(tokens))

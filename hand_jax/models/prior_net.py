@@ -1,0 +1,74 @@
+"""Prior-net and camera model: global feature -> MANO parameters and the Gaussian of ten numbers."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from hand_jax.mano.model import mano_forward, pca_to_pose, regress_joints
+from hand_jax.types import DiagonalGaussian, HandParameters, ManoModel
+
+# The camera before any training: hand axes along the camera's, half a metre away, the hand
+# filling most of the crop. Stored scaling of HandCamera.
+INITIAL_CAMERA = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 0.5, 0.7)
+SMALL_INIT = nn.initializers.variance_scaling(0.01, 'fan_in', 'truncated_normal')
+
+
+class Mlp(nn.Module):
+  """Dense layers with GELU between them; the last starts near zero, so its bias decides."""
+
+  hidden: tuple[int, ...]
+  outputs: int
+
+  @nn.compact
+  def __call__(self, features: Float[Array, 'batch inputs']) -> Float[Array, 'batch outputs']:
+    for width in self.hidden:
+      features = nn.gelu(nn.Dense(width)(features))
+    return nn.Dense(self.outputs, kernel_init=SMALL_INIT, name='output')(features)
+
+
+class PriorNet(nn.Module):
+  """Global feature -> hand pose and shape (Table 1; erratum 6: 45 + 10, or PCA + 10 numbers).
+
+  The pose is an offset from the hand model's mean pose, so an untrained network gives a relaxed
+  hand. Global orientation and translation are zero: the camera carries them.
+  """
+
+  hidden: tuple[int, ...]
+  pose_components: int
+
+  @nn.compact
+  def __call__(
+    self, global_feature: Float[Array, 'batch channels'], model: ManoModel
+  ) -> HandParameters:
+    shapes = model.shapedirs.shape[-1]
+    outputs = Mlp(self.hidden, self.pose_components + shapes, name='mlp')(global_feature)
+    pose, betas = outputs[:, : self.pose_components], outputs[:, self.pose_components :]
+    if self.pose_components < model.hands_mean.shape[0]:
+      hand_pose = jax.vmap(pca_to_pose, in_axes=(None, 0))(model, pose)
+    else:
+      hand_pose = model.hands_mean[None] + pose
+    zeros = jnp.zeros((len(outputs), 3), outputs.dtype)
+    return HandParameters(zeros, hand_pose, betas, zeros)
+
+
+class CameraModel(nn.Module):
+  """Global feature -> Gaussian over the camera's ten stored numbers (Table 1, last rows)."""
+
+  hidden: tuple[int, ...]
+
+  @nn.compact
+  def __call__(self, global_feature: Float[Array, 'batch channels']) -> DiagonalGaussian:
+    initial = jnp.asarray(INITIAL_CAMERA, global_feature.dtype)
+    offset = Mlp(self.hidden, len(INITIAL_CAMERA), name='mean')(global_feature)
+    log_variance = Mlp(self.hidden, len(INITIAL_CAMERA), name='log_variance')(global_feature)
+    # tanh keeps the variance between e^-8 and e^8 whatever the last layer gives.
+    return DiagonalGaussian(initial[None] + offset, 8.0 * jnp.tanh(log_variance / 8.0))
+
+
+def hand_frame_vertices(
+  model: ManoModel, parameters: HandParameters
+) -> Float[Array, 'vertices 3']:
+  """MANO's vertices moved so that the regressed wrist is the origin (metres, hand frame)."""
+  vertices = mano_forward(model, parameters).vertices
+  return vertices - regress_joints(model, vertices)[:1]

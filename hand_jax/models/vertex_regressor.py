@@ -1,0 +1,94 @@
+"""AMVUR: template tokens and the global feature -> a Gaussian over every vertex (Table 1)."""
+
+import math
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from hand_jax.config import AttentionConfig
+from hand_jax.models.attention import CrossAttentionBlock, SelfAttentionBlock
+from hand_jax.models.prior_net import SMALL_INIT
+
+# Template coordinates enter in units of 4 cm, about their standard deviation over a hand.
+TEMPLATE_UNIT_M = 0.04
+
+
+def positional_encoding(
+  template: Float[Array, 'tokens 3'], global_feature: Float[Array, 'batch channels']
+) -> Float[Array, 'batch tokens inputs']:
+  """Table 1's tokens, [template xyz ; global vector], written out (799 x 2051 for ResNet-50)."""
+  tokens, batch = len(template), len(global_feature)
+  xyz = jnp.broadcast_to(template[None], (batch, tokens, 3))
+  features = jnp.broadcast_to(global_feature[:, None], (batch, tokens, global_feature.shape[-1]))
+  return jnp.concatenate([xyz, features], axis=-1)
+
+
+class TokenEmbedding(nn.Module):
+  """A dense layer on `positional_encoding`, without writing its copies of the feature out.
+
+  xyz and the feature share one kernel whose first three rows belong to xyz; each part is
+  initialised by its own fan-in, or a position would weigh next to nothing beside 2048 features.
+  """
+
+  width: int
+
+  @nn.compact
+  def __call__(
+    self, template: Float[Array, 'tokens 3'], global_feature: Float[Array, 'batch channels']
+  ) -> Float[Array, 'batch tokens width']:
+    channels = global_feature.shape[-1]
+    initializer = nn.initializers.lecun_normal()
+
+    def kernel_init(key: Array, shape: tuple[int, int], dtype: jnp.dtype = jnp.float32) -> Array:
+      key_xyz, key_feature = jax.random.split(key)
+      xyz = initializer(key_xyz, (3, shape[1]), dtype)
+      return jnp.concatenate([xyz, initializer(key_feature, (shape[0] - 3, shape[1]), dtype)])
+
+    kernel = self.param('kernel', kernel_init, (3 + channels, self.width))
+    bias = self.param('bias', nn.initializers.zeros, (self.width,))
+    position = template @ kernel[:3] + bias[None]
+    return position[None] + (global_feature @ kernel[3:])[:, None]
+
+
+class VertexRegressor(nn.Module):
+  """Vertex queries attend to joint tokens, then to each other; two heads read each vertex.
+
+  Returns the mean head's offset in metres, from whatever shape the caller adds it to, and the
+  log-variance head bounded to [min_log_variance, max_log_variance] (in units of
+  `length_unit_m` squared), both per vertex coordinate; the network turns them into a Gaussian.
+  """
+
+  attention: AttentionConfig
+  length_unit_m: float
+  min_log_variance: float
+  max_log_variance: float
+
+  @nn.compact
+  def __call__(
+    self,
+    template_vertices: Float[Array, 'vertices 3'],
+    template_joints: Float[Array, 'joints 3'],
+    global_feature: Float[Array, 'batch channels'],
+  ) -> tuple[Float[Array, 'batch vertices 3'], Float[Array, 'batch vertices 3']]:
+    settings = self.attention
+    sizes = (settings.width, settings.heads, settings.mlp_ratio)
+    vertex_count = len(template_vertices)
+    template = jnp.concatenate([template_vertices, template_joints]) / TEMPLATE_UNIT_M
+    tokens = TokenEmbedding(settings.width, name='embedding')(template, global_feature)
+    vertices, joints = tokens[:, :vertex_count], tokens[:, vertex_count:]
+    for layer in range(settings.cross_layers):
+      vertices = CrossAttentionBlock(*sizes, name=f'cross_{layer}')(vertices, joints)
+    for layer in range(settings.self_layers):
+      vertices = SelfAttentionBlock(*sizes, name=f'self_{layer}')(vertices)
+    vertices = nn.LayerNorm(name='output_norm')(vertices)
+    offset = nn.Dense(3, kernel_init=SMALL_INIT, name='mean')(vertices)
+    raw = nn.Dense(3, kernel_init=SMALL_INIT, name='log_variance')(vertices)
+    return offset * self.length_unit_m, self._bounded(raw)
+
+  def _bounded(self, raw: Array) -> Array:
+    """A smooth clamp that starts at zero, one length unit of standard deviation."""
+    low, high = self.min_log_variance, self.max_log_variance
+    start = math.log(-low / high)  # the logit at which low + (high - low) sigmoid is zero
+    return low + (high - low) * nn.sigmoid(raw + start)
