@@ -1,8 +1,12 @@
-"""One annotated photo in our joint order, units and frames, before any crop."""
+"""One annotated photo in our joint order, units and frames, before any crop; and its tfds form."""
 
-from typing import NamedTuple
+import io
+from typing import Any, NamedTuple
 
+import cv2
 import numpy as np
+
+JPEG_QUALITY = 95
 
 
 class HandExample(NamedTuple):
@@ -23,3 +27,135 @@ class HandExample(NamedTuple):
   joints_camera: np.ndarray | None = None  # (21, 3)
   global_orient: np.ndarray | None = None  # (3,) axis-angle
   hand_mask: np.ndarray | None = None  # (height, width) bool
+
+
+def check_example(example: HandExample) -> HandExample:
+  """The example itself, when every label that is present can be used.
+
+  Raises:
+    ValueError: naming the example and the field, for a label that is NaN or infinite, an empty
+      box, a wrong side or an image that is not (height, width, 3) uint8. Joints of confidence 0
+      may hold anything.
+  """
+
+  def refuse(field: str, problem: str):
+    raise ValueError(f'Example {example.example_id!r}: {field} {problem}.')
+
+  image = example.image
+  if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+    refuse('image', f'should be (height, width, 3) uint8, got {image.shape} {image.dtype}')
+  if example.side not in ('right', 'left'):
+    refuse('side', f"should be 'right' or 'left', got {example.side!r}")
+  for field, value in example._asdict().items():
+    if field in ('example_id', 'image', 'side', 'hand_mask') or value is None:
+      continue
+    if field == 'joints_image':
+      value = value[example.joint_confidence > 0]
+    if not np.isfinite(value).all():
+      refuse(field, 'is not finite (NaN or infinity in the annotation)')
+  if not (example.box_xywh[2:] > 0).all():
+    refuse('box_xywh', f'should have a positive width and height, got {example.box_xywh.tolist()}')
+  return example
+
+
+def example_features() -> Any:
+  """The tfds features of a prepared data set of hand examples, for a builder's `_info`.
+
+  One record per photo. An absent label is an array of no rows (an empty mask: `has_hand_mask`
+  False and a 1 x 1 picture). Float labels are float32; pixels and frames as in `HandExample`.
+
+    example_id, side    text
+    image               JPEG, quality 95, (height, width, 3)
+    hand_mask           PNG, 0 or 255, (height, width, 1)
+    box_xywh            (4,) pixels
+    joints_image        (21, 2) pixels;   joint_confidence  (21,)
+    intrinsics          (3, 3) or (0, 3)
+    vertices_camera     (V, 3) or (0, 3) metres
+    joints_camera       (21, 3) or (0, 3) metres
+    global_orient       (3,) or (0,) axis-angle, radians
+  """
+  # Imported here: training on rendered examples needs no tfds.
+  import tensorflow_datasets as tfds
+
+  features = tfds.features
+
+  def floats(*shape: int | None):
+    return features.Tensor(shape=shape, dtype=np.float32)
+
+  return features.FeaturesDict(
+    {
+      'example_id': features.Text(),
+      'side': features.Text(),
+      'image': features.Image(shape=(None, None, 3), encoding_format='jpeg'),
+      'hand_mask': features.Image(shape=(None, None, 1), encoding_format='png'),
+      'has_hand_mask': np.bool_,
+      'box_xywh': floats(4),
+      'joints_image': floats(None, 2),
+      'joint_confidence': floats(None),
+      'intrinsics': floats(None, 3),
+      'vertices_camera': floats(None, 3),
+      'joints_camera': floats(None, 3),
+      'global_orient': floats(None),
+    }
+  )
+
+
+def encode_example(example: HandExample) -> dict[str, Any]:
+  """The example as `example_features` wants it. Images go in encoded: tfds needs no TensorFlow so.
+
+  Raises:
+    ValueError: see `check_example`.
+  """
+  check_example(example)
+  mask = example.hand_mask
+  stored_mask = np.zeros((1, 1), np.uint8) if mask is None else mask.astype(np.uint8) * 255
+
+  def floats(value: np.ndarray | None, *absent_shape: int) -> np.ndarray:
+    return np.zeros(absent_shape, np.float32) if value is None else np.asarray(value, np.float32)
+
+  bgr = cv2.cvtColor(example.image, cv2.COLOR_RGB2BGR)
+  return {
+    'example_id': example.example_id,
+    'side': example.side,
+    'image': io.BytesIO(_encode('.jpg', bgr, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])),
+    'hand_mask': io.BytesIO(_encode('.png', stored_mask, [])),
+    'has_hand_mask': mask is not None,
+    'box_xywh': floats(example.box_xywh),
+    'joints_image': floats(example.joints_image),
+    'joint_confidence': floats(example.joint_confidence),
+    'intrinsics': floats(example.intrinsics, 0, 3),
+    'vertices_camera': floats(example.vertices_camera, 0, 3),
+    'joints_camera': floats(example.joints_camera, 0, 3),
+    'global_orient': floats(example.global_orient, 0),
+  }
+
+
+def decode_example(record: dict[str, Any]) -> HandExample:
+  """Back from one element of a tfds data source (images already decoded there)."""
+
+  def text(value: bytes | str) -> str:
+    return value.decode() if isinstance(value, bytes) else str(value)
+
+  def optional(value: np.ndarray) -> np.ndarray | None:
+    return np.asarray(value, np.float32) if len(value) else None
+
+  return HandExample(
+    example_id=text(record['example_id']),
+    image=np.asarray(record['image'], np.uint8),
+    side=text(record['side']),
+    box_xywh=np.asarray(record['box_xywh'], np.float32),
+    joints_image=np.asarray(record['joints_image'], np.float32),
+    joint_confidence=np.asarray(record['joint_confidence'], np.float32),
+    intrinsics=optional(record['intrinsics']),
+    vertices_camera=optional(record['vertices_camera']),
+    joints_camera=optional(record['joints_camera']),
+    global_orient=optional(record['global_orient']),
+    hand_mask=np.asarray(record['hand_mask'])[..., 0] > 127 if record['has_hand_mask'] else None,
+  )
+
+
+def _encode(extension: str, image: np.ndarray, options: list[int]) -> bytes:
+  done, data = cv2.imencode(extension, image, options)
+  if not done:
+    raise ValueError(f'OpenCV cannot encode a {image.shape} image as {extension}.')
+  return data.tobytes()
