@@ -1,0 +1,31 @@
+"""Timing of competitors side by side: on a shared machine only ratios of one run can be trusted."""
+
+import statistics
+import time
+from collections.abc import Callable, Mapping
+
+
+def compare(callables: Mapping[str, Callable[[], object]], repeats: int = 20) -> dict[str, float]:
+  """Median seconds of each callable, measured in turn so that noise meets all of them alike.
+
+  Each callable does its whole work and returns when it is done (`block_until_ready` included). Two
+  rounds before the measurement compile and warm up. Prints medians and ratios to the first.
+  """
+  for function in callables.values():
+    function()
+    function()
+  seconds: dict[str, list[float]] = {name: [] for name in callables}
+  for _ in range(repeats):
+    for name, function in callables.items():
+      start = time.perf_counter()
+      function()
+      seconds[name].append(time.perf_counter() - start)
+  medians = {name: statistics.median(values) for name, values in seconds.items()}
+  first = next(iter(medians.values()))
+  for name, median in medians.items():
+    fastest = min(seconds[name])
+    print(
+      f'{name:32s} median {1e3 * median:9.3f} ms  fastest {1e3 * fastest:9.3f} ms'
+      f'  x{median / first:.2f}'
+    )
+  return medians

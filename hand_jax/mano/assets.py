@@ -1,0 +1,70 @@
+"""Hand models from files: the free hand shipped with the package, or MANO's own files."""
+
+import functools
+import os
+import pathlib
+from typing import Literal, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from hand_jax.types import ManoModel
+
+Side = Literal['right', 'left']
+_ASSETS = pathlib.Path(__file__).parent.parent / 'assets'
+
+
+class HandAppearance(NamedTuple):
+  """What rendering needs beside the shape; the free hand has it, MANO's files have not.
+
+  `nail` and `palm` are in [0, 1] (1: nail, palmar side). The forearm joins the wrist's boundary and
+  moves rigidly with the wrist joint; its faces index [hand vertices, forearm vertices]. Metres.
+  """
+
+  uv: Float[Array, 'vertices 2']
+  nail: Float[Array, 'vertices']
+  palm: Float[Array, 'vertices']
+  forearm_vertices: Float[Array, 'forearm 3']
+  forearm_faces: Int[Array, 'forearm_faces 3']
+
+
+def load_mano_model(path: str | os.PathLike | None = None, side: Side = 'right') -> ManoModel:
+  """A hand model as float32 arrays; `path` None gives the free hand.
+
+  `path` may be an official MANO `.pkl`, a converted `.npz`, or a directory that holds
+  `MANO_RIGHT` / `MANO_LEFT` in either form.
+
+  Raises:
+    FileNotFoundError: nothing there.
+    ValueError: the file is not a hand model of that side.
+  """
+  _check_side(side)
+  arrays = _free_hand(side)
+  model = {name: arrays[name] for name in ManoModel._fields}
+  return ManoModel(**{name: jnp.asarray(value) for name, value in model.items()})
+
+
+def load_hand_appearance(side: Side = 'right') -> HandAppearance:
+  """UVs, nail and palm masks and the forearm of the free hand."""
+  _check_side(side)
+  arrays = _free_hand(side)
+  return HandAppearance(*(jnp.asarray(arrays[name]) for name in HandAppearance._fields))
+
+
+def _check_side(side: str) -> None:
+  if side not in ('right', 'left'):
+    raise ValueError(f"side is {side!r}, expected 'right' or 'left'")
+
+
+@functools.cache
+def _free_hand(side: str) -> dict[str, np.ndarray]:
+  with np.load(_ASSETS / f'free_hand_{side}.npz', allow_pickle=False) as file:
+    arrays = {name: file[name] for name in file.files}
+  vertices = arrays['v_template'].shape[0]
+  arrays.setdefault('posedirs', np.zeros((vertices, 3, 135), np.float32))
+  return {
+    name: value.astype(np.int32) if value.dtype.kind in 'iu' else value.astype(np.float32)
+    for name, value in arrays.items()
+    if value.dtype.kind in 'iuf'
+  }
