@@ -1,0 +1,182 @@
+"""Each loss term by name and per example; their weights; the weighted total.
+
+Gaussian terms follow the paper's eqs. 6, 11, 15 and 19: sums over coordinates, split into the
+likelihood (`_nll`, needs labels) and the divergence from the prior-net (`_kl`, needs none). No
+gradient is stopped: the divergence also teaches the prior-net. See docs/derivations.md.
+"""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+from hand_jax.config import LossConfig
+from hand_jax.gaussian import (
+  Convention,
+  gaussian_kl,
+  gaussian_nll,
+  paper_gaussian_kl,
+  scale_gaussian,
+)
+from hand_jax.types import DiagonalGaussian, HandBatch, HandEstimate, HandGaussians
+
+LossTerms = dict[str, Float[Array, 'batch']]
+
+# The total is in thousands of nats. One constant moves no minimum; it brings the gradient of sums
+# over some 2400 coordinates to order one, where a clipping threshold expects it.
+TOTAL_SCALE = 1e-3
+
+
+def compute_loss_terms(estimate: HandEstimate, batch: HandBatch, config: LossConfig) -> LossTerms:
+  """Unweighted terms, shape (batch,), for `config.kind`.
+
+  `gaussian`: vertices, joints and joints_2d, each with `_nll` and `_kl`; `l2`: vertices and
+  joints_2d, each with `_l2_posterior` and `_l2_prior` (Algorithms 5 and 6); both: camera,
+  joint_limits, shape_prior. Lengths are in `config.length_unit_m`, the unit of sigma_v = 1;
+  2D is in normalised crop coordinates.
+
+  A term whose label is masked is zero for that example (a joint weighs by its confidence, a camera
+  number by its mask), whatever the label holds. Padding examples are zero in every term.
+  """
+  from hand_jax.mano.anatomy import joint_limit_penalty
+
+  if config.kind == 'gaussian':
+    terms = _gaussian_terms(estimate, batch, config)
+  elif config.kind == 'l2':
+    terms = _l2_terms(estimate, batch, config)
+  else:
+    raise ValueError(f"loss.kind: expected 'gaussian' or 'l2', got {config.kind!r}.")
+  terms['camera'] = camera_loss(
+    estimate.camera.mean, jnp.asarray(batch.camera), jnp.asarray(batch.camera_mask)
+  )
+  terms['joint_limits'] = jax.vmap(joint_limit_penalty)(estimate.parameters.hand_pose)
+  terms['shape_prior'] = _sum_per_example(estimate.parameters.betas**2)
+  return {name: jnp.where(batch.is_padding, 0.0, term) for name, term in terms.items()}
+
+
+def term_weights(config: LossConfig) -> dict[str, float]:
+  """The weight of every term of `config.kind`: `kl` multiplies on top of its quantity's own."""
+  weights = {
+    'camera': config.camera,
+    'joint_limits': config.joint_limits,
+    'shape_prior': config.shape_prior,
+  }
+  if config.kind == 'l2':
+    for name in ('vertices', 'joints_2d'):
+      for branch in ('posterior', 'prior'):
+        weights[f'{name}_l2_{branch}'] = getattr(config, name)
+    return weights
+  for name in ('vertices', 'joints', 'joints_2d'):
+    weights[f'{name}_nll'] = getattr(config, name)
+    weights[f'{name}_kl'] = getattr(config, name) * config.kl
+  return weights
+
+
+def total_loss(terms: LossTerms, config: LossConfig) -> Float[Array, 'batch']:
+  """The weighted sum of the terms times `TOTAL_SCALE`; a weight of zero leaves its term out."""
+  weights = term_weights(config)
+  # A term left out must not pass on its infinities, hence no product with zero.
+  used = [weight * terms[name] for name, weight in weights.items() if weight != 0]
+  if not used:
+    raise ValueError('Every loss weight is zero: set one of ' + ', '.join(sorted(weights)) + '.')
+  return TOTAL_SCALE * sum(used)
+
+
+def camera_loss(
+  predicted: Float[Array, 'batch 10'],
+  camera: Float[Array, 'batch 10'],
+  camera_mask: Bool[Array, 'batch 10'],
+) -> Float[Array, 'batch']:
+  """Eq. 11: the sum of squared differences over the camera's stored numbers, where known."""
+  return _sum_per_example((_masked(camera, predicted, camera_mask) - predicted) ** 2)
+
+
+def masked_nll(
+  gaussian: DiagonalGaussian,
+  value: Float[Array, 'batch points dims'],
+  weight: Float[Array, 'batch points'],
+) -> Float[Array, 'batch']:
+  """The negative log-likelihood summed over coordinates, each point by its weight (0: unknown)."""
+  known = jnp.expand_dims(weight > 0, -1)
+  weight = jnp.where(known, jnp.expand_dims(weight, -1), 0.0)
+  nll = gaussian_nll(gaussian, _masked(value, gaussian.mean, known))
+  return _sum_per_example(weight * nll)
+
+
+def masked_squared_error(
+  predicted: Float[Array, 'batch points dims'],
+  value: Float[Array, 'batch points dims'],
+  weight: Float[Array, 'batch points'],
+) -> Float[Array, 'batch']:
+  """The squared error summed over coordinates, each point by its weight (0: unknown)."""
+  known = jnp.expand_dims(weight > 0, -1)
+  weight = jnp.where(known, jnp.expand_dims(weight, -1), 0.0)
+  return _sum_per_example(weight * (_masked(value, predicted, known) - predicted) ** 2)
+
+
+def kl_per_example(
+  posterior: DiagonalGaussian, prior: DiagonalGaussian, convention: Convention
+) -> Float[Array, 'batch']:
+  """The divergence summed over coordinates: KL(posterior || prior), or eq. 5's letter of it."""
+  divergence = gaussian_kl if convention == 'exact' else paper_gaussian_kl
+  return _sum_per_example(divergence(posterior, prior))
+
+
+def _gaussian_terms(estimate: HandEstimate, batch: HandBatch, config: LossConfig) -> LossTerms:
+  posterior, prior = (
+    _in_length_unit(branch, config.length_unit_m) for branch in (estimate.posterior, estimate.prior)
+  )
+  labels = _labels(batch, config.length_unit_m)
+  terms = {}
+  for name, q, p in (
+    ('vertices', posterior.vertices, prior.vertices),
+    ('joints', posterior.joints, prior.joints),
+    ('joints_2d', posterior.joints_normalized, prior.joints_normalized),
+  ):
+    terms[f'{name}_nll'] = masked_nll(q, *labels[name])
+    terms[f'{name}_kl'] = kl_per_example(q, p, config.convention)
+  return terms
+
+
+def _l2_terms(estimate: HandEstimate, batch: HandBatch, config: LossConfig) -> LossTerms:
+  labels = _labels(batch, config.length_unit_m)
+  terms = {}
+  for name, gaussians in (('posterior', estimate.posterior), ('prior', estimate.prior)):
+    branch = _in_length_unit(gaussians, config.length_unit_m)
+    for quantity, gaussian in (
+      ('vertices', branch.vertices),
+      ('joints_2d', branch.joints_normalized),
+    ):
+      terms[f'{quantity}_l2_{name}'] = masked_squared_error(gaussian.mean, *labels[quantity])
+  return terms
+
+
+def _labels(batch: HandBatch, length_unit_m: float) -> dict[str, tuple[Array, Array]]:
+  """Values (lengths in the unit) and weights per point."""
+
+  vertices, joints = jnp.asarray(batch.vertices_hand), jnp.asarray(batch.joints_hand)
+
+  def has_3d(values):
+    known = jnp.asarray(batch.has_3d).astype(values.dtype)
+    return jnp.broadcast_to(known[:, None], values.shape[:2])
+
+  return {
+    'vertices': (vertices / length_unit_m, has_3d(vertices)),
+    'joints': (joints / length_unit_m, has_3d(joints)),
+    'joints_2d': (jnp.asarray(batch.joints_normalized), jnp.asarray(batch.joint_confidence)),
+  }
+
+
+def _in_length_unit(gaussians: HandGaussians, length_unit_m: float) -> HandGaussians:
+  return gaussians._replace(
+    vertices=scale_gaussian(gaussians.vertices, 1 / length_unit_m),
+    joints=scale_gaussian(gaussians.joints, 1 / length_unit_m),
+  )
+
+
+def _masked(value: Array, instead: Array, known: Array) -> Array:
+  """Unknown labels replaced by the estimate: `where` on the input keeps NaN out of gradients."""
+  return jnp.where(known, value, instead)
+
+
+def _sum_per_example(values: Array) -> Float[Array, 'batch']:
+  return values.sum(axis=tuple(range(1, values.ndim)))
