@@ -112,10 +112,11 @@ def test_a_mirrored_hand_aligns_only_in_the_official_way():
 @pytest.mark.parametrize(
   'align', [metrics.procrustes_align, metrics.procrustes_align_official], ids=['own', 'official']
 )
-def test_points_in_one_place_go_to_the_targets_centre(align):
+@pytest.mark.parametrize('place', [0.25, 0.3])
+def test_points_in_one_place_go_to_the_targets_centre(place, align):
   _, target = random_pair(4)
   expected = np.broadcast_to(target.mean(-2, keepdims=True), target.shape)
-  np.testing.assert_allclose(align(np.full_like(target, 0.3), target), expected, atol=1e-6)
+  np.testing.assert_allclose(align(np.full_like(target, place), target), expected, atol=1e-6)
 
 
 def test_alignment_refuses_values_that_are_not_finite():
@@ -196,8 +197,16 @@ def test_f_score_is_strict_and_bounded():
   np.testing.assert_array_equal(metrics.f_scores(grid, grid), [[1, 1]])
   np.testing.assert_array_equal(metrics.f_scores(shifted, grid), [[0, 1]])
   np.testing.assert_array_equal(metrics.f_scores(shifted, grid, (7.8, 7.9)), [[0, 1]])
-  one = np.zeros((1, 1, 3))
-  np.testing.assert_array_equal(metrics.f_scores(one, one, (0.0,)), [[0]])
+
+
+def test_f_score_counts_only_what_is_strictly_nearer():
+  step = 0.0078125
+  one, two = np.zeros((1, 1, 3)), np.array([[[0.0, 0, 0], [step, 0, 0]]])
+  for predicted, target in ((one, two), (two, one)):
+    origin_free = predicted + 1.0, target + 1.0
+    scores = metrics.f_scores(*origin_free, (1000 * step, 1001 * step))
+    np.testing.assert_allclose(scores, [[2 / 3, 1]])
+  np.testing.assert_array_equal(metrics.f_scores(one, one + 1, (0.0,)), [[0]])
 
 
 @quick

@@ -9,6 +9,7 @@ AUC_LIMIT_MM = 50.0
 AUC_THRESHOLDS = 100
 F_SCORE_THRESHOLDS_MM = (5.0, 15.0)
 MM_PER_M = 1000.0
+POINT_SIZE_M = 1e-9  # smaller than this, a prediction is one point with rounding noise
 
 
 def _float64(name: str, points: ArrayLike) -> np.ndarray:
@@ -40,7 +41,9 @@ def procrustes_align(
   rotation = (left * signs[..., None, :]) @ right
   size_squared = np.sum(predicted**2, axis=(-2, -1))
   covered = np.sum(singular * signs, axis=-1)
-  scale = np.divide(covered, size_squared, out=np.zeros_like(covered), where=size_squared > 0)
+  scale = np.divide(
+    covered, size_squared, out=np.zeros_like(covered), where=size_squared > POINT_SIZE_M**2
+  )
   return scale[..., None, None] * (predicted @ np.swapaxes(rotation, -1, -2)) + centre
 
 
