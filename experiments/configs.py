@@ -17,7 +17,7 @@ from hand_jax.config import (
 
 
 def synthetic_supervised() -> ExperimentConfig:
-  """The paper's supervised model (Algorithms 1 and 3) at Table 1's full size: needs accelerators."""
+  """The paper's supervised model (Algorithm 3) at Table 1's full size, for accelerators."""
   return ExperimentConfig(
     name='synthetic_supervised',
     model=ModelConfig(

@@ -1,0 +1,227 @@
+"""HandExample -> one row of a HandBatch: mirror, crop, augment; labels move with the picture."""
+
+import dataclasses
+
+import cv2
+import numpy as np
+from jaxtyping import Bool, Float, UInt8
+
+from hand_jax.config import AugmentationConfig
+from hand_jax.data.examples import HandExample
+from hand_jax.geometry.cameras import (
+  CAMERA_SIZE,
+  crop_affine,
+  crop_intrinsics,
+  fit_weak_perspective,
+  mirror_affine,
+  mirror_intrinsics,
+  normalize_points,
+  rotation_in_plane,
+  rotation_to_stored,
+  transform_points,
+)
+from hand_jax.types import HandBatch
+
+_MIRROR = np.diag([-1.0, 1.0, 1.0])
+# Two joints fix s and T; more are wanted before one trusts the fit with them.
+_MIN_FIT_JOINTS = 6
+
+
+@dataclasses.dataclass(frozen=True)
+class CropChange:
+  """One draw of an augmentation; the default changes nothing."""
+
+  rotation: float = 0.0  # radians, from x (right) to y (down)
+  scale: float = 1.0  # the hand's size in the crop is multiplied by this
+  shift: tuple[float, float] = (0.0, 0.0)  # of the crop's centre, fractions of its side
+  gains: tuple[float, float, float] = (1.0, 1.0, 1.0)  # per colour channel
+  gamma: float = 1.0
+  saturation: float = 1.0
+
+
+def sample_crop_change(config: AugmentationConfig, rng: np.random.Generator) -> CropChange:
+  """Draws every change from its range, symmetric about no change."""
+  rotation, shift_x, shift_y, saturation, brightness = rng.uniform(-1.0, 1.0, 5)
+  scale, gamma = np.exp(rng.uniform(-1.0, 1.0, 2))  # between 1/e and e: log-symmetric below
+  strength = config.color_strength
+  tints = 1 + 0.5 * strength * rng.uniform(-1.0, 1.0, 3)
+  return CropChange(
+    rotation=float(np.deg2rad(config.rotation_degrees) * rotation),
+    scale=float((1 + config.scale_fraction) ** np.log(scale)),
+    shift=(config.shift_fraction * float(shift_x), config.shift_fraction * float(shift_y)),
+    gains=tuple(float(gain) for gain in (1 + strength * brightness) * tints),
+    gamma=float((1 + strength) ** np.log(gamma)),
+    saturation=float(1 + strength * saturation),
+  )
+
+
+def mirror_example(example: HandExample) -> HandExample:
+  """The photo and every label as seen in a mirror (u -> width - u, x -> -x); the other hand."""
+  width = example.image.shape[1]
+  x, y, box_width, box_height = example.box_xywh
+
+  def mirror_points(points: np.ndarray | None) -> np.ndarray | None:
+    return None if points is None else points @ _MIRROR
+
+  return example._replace(
+    image=np.ascontiguousarray(example.image[:, ::-1]),
+    side='left' if example.side == 'right' else 'right',
+    box_xywh=np.array([width - x - box_width, y, box_width, box_height]),
+    joints_image=transform_points(mirror_affine(width), example.joints_image),
+    intrinsics=None if example.intrinsics is None else mirror_intrinsics(example.intrinsics, width),
+    vertices_camera=mirror_points(example.vertices_camera),
+    joints_camera=mirror_points(example.joints_camera),
+    global_orient=None
+    if example.global_orient is None
+    else example.global_orient * np.array([1.0, -1.0, -1.0]),
+    hand_mask=None
+    if example.hand_mask is None
+    else np.ascontiguousarray(example.hand_mask[:, ::-1]),
+  )
+
+
+def warp_image(
+  image: UInt8[np.ndarray, 'height width *channels'],
+  affine: Float[np.ndarray, '3 3'],
+  side: int,
+) -> UInt8[np.ndarray, 'side side *channels']:
+  """Resamples an image by an image-to-crop affine without aliasing; zero outside the image.
+
+  Pixel positions are continuous (first centre at 0.5, 0.5). Where the crop is smaller than what
+  it shows, the picture is first warped at a whole multiple of the side and then averaged down.
+  """
+  shrink = 1 / np.sqrt(abs(np.linalg.det(affine[:2, :2])))
+  # Far smaller: halve the photo first, so that the intermediate picture stays below 4 x the side.
+  while shrink > 4 and min(image.shape[:2]) > 1:
+    height, width = image.shape[:2]
+    half = cv2.resize(image, (width // 2, height // 2), interpolation=cv2.INTER_AREA)
+    affine = affine @ np.diag([width / half.shape[1], height / half.shape[0], 1.0])
+    image = half
+    shrink /= 2
+  multiple = max(1, int(np.ceil(shrink - 1e-3)))
+  to_large = np.diag([multiple, multiple, 1.0]) @ affine
+  # OpenCV counts from pixel centres.
+  half_pixel = np.array([[1.0, 0.0, 0.5], [0.0, 1.0, 0.5], [0.0, 0.0, 1.0]])
+  matrix = np.linalg.inv(half_pixel) @ to_large @ half_pixel
+  large = cv2.warpAffine(
+    image, matrix[:2], (side * multiple, side * multiple), flags=cv2.INTER_LINEAR, borderValue=0
+  )
+  if multiple == 1:
+    return large
+  return cv2.resize(large, (side, side), interpolation=cv2.INTER_AREA)
+
+
+def change_colors(
+  image: UInt8[np.ndarray, 'height width 3'], change: CropChange
+) -> UInt8[np.ndarray, 'height width 3']:
+  """Gamma, channel gains, then saturation; black (the zero padding) stays black."""
+  if (change.gains, change.gamma, change.saturation) == ((1.0, 1.0, 1.0), 1.0, 1.0):
+    return image
+  levels = (np.arange(256) / 255) ** change.gamma
+  table = np.asarray(change.gains)[None] * levels[:, None] * 255
+  table = np.clip(table, 0, 255).astype(np.uint8)[None]
+  image = cv2.LUT(image, table)
+  grey = cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
+  return cv2.addWeighted(image, change.saturation, grey, 1 - change.saturation, 0)
+
+
+def make_row(
+  example: HandExample,
+  global_index: int,
+  image_size: int,
+  crop_factor: float,
+  num_vertices: int,
+  change: CropChange | None = None,
+) -> HandBatch:
+  """One row of a HandBatch: no batch axis. A left hand is mirrored into a right one first.
+
+  The crop is a square round the box, `crop_factor` times its larger side. An in-plane turn turns
+  the camera axes, so vertices and joints in the hand frame stay what they are. The camera label
+  holds R from the global orientation, T_z the wrist's depth, and s, T_x, T_y by least squares.
+  Unknown intrinsics are NaN.
+  """
+  change = change or CropChange()
+  is_left = example.side == 'left'
+  if is_left:
+    example = mirror_example(example)
+  affine = crop_affine(
+    np.asarray(example.box_xywh, np.float64),
+    image_size,
+    crop_factor / change.scale,
+    change.rotation,
+    change.shift,
+  )
+  confidence = example.joint_confidence
+  joints_image = np.where(confidence[:, None] > 0, example.joints_image, 0.0)
+  joints_normalized = normalize_points(transform_points(affine, joints_image), image_size)
+  image = change_colors(warp_image(example.image, affine, image_size), change)
+  labels = _labels_3d(example, joints_normalized, num_vertices, change.rotation)
+  return HandBatch(
+    image=image,
+    example_id=example.example_id,
+    global_index=np.int32(global_index),
+    is_left=np.bool_(is_left),
+    joints_normalized=joints_normalized.astype(np.float32),
+    joint_confidence=confidence.astype(np.float32),
+    intrinsics=_crop_intrinsics(example.intrinsics, affine),
+    hand_mask=_warp_mask(example.hand_mask, affine, image_size),
+    has_mask=np.bool_(example.hand_mask is not None),
+    is_padding=np.bool_(False),
+    **labels,
+  )
+
+
+def _crop_intrinsics(
+  intrinsics: np.ndarray | None, affine: Float[np.ndarray, '3 3']
+) -> Float[np.ndarray, '3 3']:
+  if intrinsics is None:
+    return np.full((3, 3), np.nan, np.float32)
+  return crop_intrinsics(affine, intrinsics.astype(np.float64)).astype(np.float32)
+
+
+def _warp_mask(
+  mask: Bool[np.ndarray, 'height width'] | None, affine: Float[np.ndarray, '3 3'], side: int
+) -> Bool[np.ndarray, 'side side']:
+  if mask is None:
+    return np.zeros((side, side), bool)
+  return warp_image(mask.astype(np.uint8) * 255, affine, side) > 127
+
+
+def _labels_3d(
+  example: HandExample, joints_normalized: np.ndarray, num_vertices: int, rotation: float
+) -> dict[str, np.ndarray]:
+  """The hand-frame labels, root and camera, in camera axes turned by the crop's rotation."""
+  joints_camera, vertices_camera = example.joints_camera, example.vertices_camera
+  turn = rotation_in_plane(rotation)
+  camera, camera_mask = np.zeros(CAMERA_SIZE), np.zeros(CAMERA_SIZE, bool)
+  root = np.zeros(3)
+  hand_rotation = None
+  if example.global_orient is not None:
+    orientation, _ = cv2.Rodrigues(np.asarray(example.global_orient, np.float64))
+    hand_rotation = (turn @ orientation).T  # R: row vectors of the hand frame to camera axes
+    camera[:6], camera_mask[:6] = rotation_to_stored(hand_rotation), True
+  if joints_camera is not None:
+    joints_camera = joints_camera.astype(np.float64) @ turn.T
+    root = joints_camera[0]
+    camera[8], camera_mask[8] = root[2], True
+    confidence = example.joint_confidence.astype(np.float64)
+    if (confidence > 0).sum() >= _MIN_FIT_JOINTS:
+      fit = fit_weak_perspective(joints_camera - root[None], joints_normalized, confidence)
+      camera[6:8], camera[9:] = fit.translation, fit.scale
+      camera_mask[[6, 7, 9]] = True
+  has_3d = not (hand_rotation is None or joints_camera is None or vertices_camera is None)
+  vertices_hand = np.zeros((num_vertices, 3))
+  joints_hand = np.zeros((len(example.joints_image), 3))
+  if has_3d:
+    vertices_camera = vertices_camera.astype(np.float64) @ turn.T
+    vertices_hand = (vertices_camera - root[None]) @ hand_rotation.T
+    joints_hand = (joints_camera - root[None]) @ hand_rotation.T
+  return {
+    'vertices_hand': vertices_hand.astype(np.float32),
+    'joints_hand': joints_hand.astype(np.float32),
+    'has_3d': np.bool_(has_3d),
+    'camera': camera.astype(np.float32),
+    'camera_mask': camera_mask,
+    'root_camera': root.astype(np.float32),
+    'has_root': np.bool_(joints_camera is not None),
+  }

@@ -1,0 +1,255 @@
+"""Examples -> HandBatch iterators: seeded, resumable, sharded by host, made ahead by threads."""
+
+import collections
+import functools
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import NamedTuple, Protocol
+
+import numpy as np
+
+from hand_jax.config import DataConfig, ExperimentConfig
+from hand_jax.data.augmentation import make_row, sample_crop_change
+from hand_jax.data.examples import HandExample, check_example, decode_example
+from hand_jax.types import HandBatch
+
+# Rendered examples are kept for later epochs while all of them fit into this.
+CACHE_BYTES = 1 << 30
+
+
+class ExampleSource(Protocol):
+  """A split: numbered examples, the same ones whenever asked; `load` may run in several threads."""
+
+  def __len__(self) -> int: ...
+
+  def load(self, indices: Sequence[int]) -> list[HandExample]: ...
+
+
+class SyntheticSource:
+  """Hands rendered on the fly; example i of a split depends on the seed, split and i alone."""
+
+  def __init__(self, seed: int, split: str, count: int, image_size: int):
+    self._seed, self._split, self._count, self._image_size = seed, split, count, image_size
+    self._cache: dict[int, HandExample] | None = None
+    if count * image_size**2 * 4 <= CACHE_BYTES:
+      self._cache = {}
+
+  def __len__(self) -> int:
+    return self._count
+
+  def load(self, indices: Sequence[int]) -> list[HandExample]:
+    if self._cache is None:
+      return self._render(indices)
+    missing = [index for index in dict.fromkeys(indices) if index not in self._cache]
+    if missing:
+      self._cache.update(zip(missing, self._render(missing), strict=True))
+    return [self._cache[index] for index in indices]
+
+  def _render(self, indices: Sequence[int]) -> list[HandExample]:
+    from hand_jax.data.synthetic import render_examples
+
+    return list(render_examples(self._seed, self._split, list(indices), self._image_size))
+
+
+class PreparedSource:
+  """A prepared tfds data set, read with random access and without TensorFlow or builder code.
+
+  Raises:
+    FileNotFoundError: the folder does not hold the data set. ValueError: it has no such split.
+  """
+
+  def __init__(self, name: str, data_dir: str, split: str, count: int = 0):
+    # Imported here: training on rendered examples needs no tfds.
+    import tensorflow_datasets as tfds
+
+    advice = f'Prepare it with python -m experiments.prepare_dataset --dataset={name}.'
+    try:
+      builder = tfds.builder(name, data_dir=data_dir, try_gcs=False)
+      splits = builder.info.splits
+    except (tfds.core.DatasetNotFoundError, FileNotFoundError):
+      splits = {}
+    if not splits:
+      raise FileNotFoundError(f'No prepared data set {name!r} in {data_dir!r}. {advice}')
+    if split not in splits:
+      raise ValueError(f'Data set {name!r} has no split {split!r}; it has {", ".join(splits)}.')
+    self._records = builder.as_data_source(split)
+    available = len(self._records)
+    if count > available:
+      raise ValueError(
+        f'{count} examples asked for, but split {split!r} of {name!r} has {available}.'
+      )
+    self._count = count or available
+
+  def __len__(self) -> int:
+    return self._count
+
+  def load(self, indices: Sequence[int]) -> list[HandExample]:
+    return [decode_example(self._records[int(index)]) for index in indices]
+
+
+def create_source(data: DataConfig, split: str, image_size: int, count: int = 0) -> ExampleSource:
+  """The examples of a split: prepared ones from `data.data_dir`, or rendered ones without it.
+
+  `count` limits them (0: all that are prepared; rendered ones need a count).
+  """
+  if data.data_dir:
+    return PreparedSource(data.dataset, data.data_dir, split, count)
+  if count <= 0:
+    raise ValueError(f'Split {split!r} is rendered on the fly: say how many examples it has.')
+  return SyntheticSource(data.seed, split, count, data.render_size or image_size)
+
+
+class Slot(NamedTuple):
+  """What one row of a batch shows: an example, in an epoch (which seeds its noise), or padding."""
+
+  index: int
+  epoch: int = 0
+  is_padding: bool = False
+
+
+@functools.lru_cache(maxsize=8)
+def _epoch_order(seed: int, epoch: int, count: int) -> np.ndarray:
+  return np.random.default_rng((seed, epoch)).permutation(count)
+
+
+def training_slots(seed: int, count: int, start: int, size: int) -> list[Slot]:
+  """Places `start` to `start + size` of the endless stream of shuffled epochs."""
+  slots = []
+  for place in range(start, start + size):
+    epoch, offset = divmod(place, count)
+    slots.append(Slot(int(_epoch_order(seed, epoch, count)[offset]), epoch))
+  return slots
+
+
+def evaluation_slots(count: int, start: int, size: int) -> list[Slot]:
+  """Examples in order, each once; what lies beyond the last is padding."""
+  return [
+    Slot(place if place < count else 0, is_padding=place >= count)
+    for place in range(start, start + size)
+  ]
+
+
+class BatchLoader(Iterator[HandBatch]):
+  """Iterates over batches from `position`, made ahead of time in threads, in order.
+
+  `position` counts the batches already taken: a loader created at that position continues with
+  exactly the batches this one would have given. Use it in a `with`, or `close` it.
+  """
+
+  def __init__(
+    self,
+    make_batch: Callable[[int], HandBatch],
+    position: int = 0,
+    num_batches: int | None = None,
+    workers: int = 1,
+  ):
+    self.position = position
+    self._make_batch = make_batch
+    self._end = num_batches
+    self._next_submitted = position
+    self._executor = ThreadPoolExecutor(max(1, workers), thread_name_prefix='batches')
+    self._ahead = max(1, workers) + 1
+    self._futures: collections.deque[Future[HandBatch]] = collections.deque()
+
+  def __next__(self) -> HandBatch:
+    while len(self._futures) < self._ahead and self._next_submitted != self._end:
+      self._futures.append(self._executor.submit(self._make_batch, self._next_submitted))
+      self._next_submitted += 1
+    if not self._futures:
+      raise StopIteration
+    batch = self._futures.popleft().result()
+    self.position += 1
+    return batch
+
+  def close(self) -> None:
+    """Stops the threads; batches being made are finished first."""
+    self._executor.shutdown(wait=True, cancel_futures=True)
+
+  def __enter__(self) -> 'BatchLoader':
+    return self
+
+  def __exit__(self, *_) -> None:
+    self.close()
+
+
+def training_batches(
+  source: ExampleSource,
+  config: ExperimentConfig,
+  num_vertices: int,
+  position: int = 0,
+  host_index: int = 0,
+  host_count: int = 1,
+) -> BatchLoader:
+  """Endless shuffled, augmented batches; this host's rows of each.
+
+  An example's order and noise depend on (training.seed, epoch, index) alone, not on batch size or
+  hosts.
+  """
+  size, seed = config.training.batch_size, config.training.seed
+  rows = _host_rows(size, host_index, host_count)
+
+  def make_batch(number: int) -> HandBatch:
+    slots = training_slots(seed, len(source), number * size, size)[rows]
+    return _make_batch(source, slots, config, num_vertices, seed)
+
+  return BatchLoader(make_batch, position, workers=config.data.render_workers)
+
+
+def evaluation_batches(
+  source: ExampleSource,
+  config: ExperimentConfig,
+  num_vertices: int,
+  host_index: int = 0,
+  host_count: int = 1,
+) -> BatchLoader:
+  """Every example once, in order, without augmentation; the last batch is padded to full size."""
+  size = config.training.batch_size
+  rows = _host_rows(size, host_index, host_count)
+
+  def make_batch(number: int) -> HandBatch:
+    slots = evaluation_slots(len(source), number * size, size)[rows]
+    return _make_batch(source, slots, config, num_vertices, seed=None)
+
+  num_batches = -(-len(source) // size)
+  return BatchLoader(make_batch, num_batches=num_batches, workers=config.data.render_workers)
+
+
+def stack_rows(rows: Sequence[HandBatch]) -> HandBatch:
+  """Rows (as `make_row` gives them) as one batch of arrays."""
+  return HandBatch(*(np.stack(column) for column in zip(*rows, strict=True)))
+
+
+def _host_rows(batch_size: int, host_index: int, host_count: int) -> slice:
+  if batch_size % host_count:
+    raise ValueError(
+      f'training.batch_size ({batch_size}) should be a multiple of the number of hosts '
+      f'({host_count}).'
+    )
+  per_host = batch_size // host_count
+  return slice(host_index * per_host, (host_index + 1) * per_host)
+
+
+def _make_batch(
+  source: ExampleSource,
+  slots: Sequence[Slot],
+  config: ExperimentConfig,
+  num_vertices: int,
+  seed: int | None,
+) -> HandBatch:
+  rows = []
+  examples = source.load([slot.index for slot in slots])
+  for slot, example in zip(slots, examples, strict=True):
+    change = None
+    if seed is not None:
+      rng = np.random.default_rng((seed, slot.epoch, slot.index))
+      change = sample_crop_change(config.data.augmentation, rng)
+    row = make_row(
+      check_example(example),
+      slot.index,
+      config.model.image_size,
+      config.data.crop_factor,
+      num_vertices,
+      change,
+    )
+    rows.append(row._replace(is_padding=np.bool_(slot.is_padding)))
+  return stack_rows(rows)
