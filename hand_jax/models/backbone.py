@@ -1,0 +1,214 @@
+"""Image encoders: ResNet-50 v1.5, EfficientNet-B0, EfficientNet-Lite0, and `tiny` for tests.
+
+Each gives the pooled last map and the stem's half-resolution map (before ResNet's max-pool). The
+architectures are those of torchvision (the first two) and of TensorFlow's TPU models (Lite0), so
+that published weights fit parameter for parameter (`hand_jax/models/import_torch.py`). Left out:
+the classifier, and EfficientNet's dropout and stochastic depth.
+"""
+
+import functools
+import importlib.resources
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, UInt8
+
+from hand_jax.config import BackboneConfig
+from hand_jax.models.import_torch import import_torch_weights, replace_leaves
+from hand_jax.models.layers import Activation, ConvNorm, SqueezeExcite, max_pool, relu6
+from hand_jax.types import ArrayLike, ImageFeatures
+
+IMAGENET_MEAN = (123.675, 116.28, 103.53)  # of 0..255, RGB
+IMAGENET_STD = (58.395, 57.12, 57.375)
+
+# Blocks per stage and inner width.
+RESNET50_STAGES = ((3, 64), (4, 128), (6, 256), (3, 512))
+
+
+class EfficientNetStage(NamedTuple):
+  """One row of EfficientNet's table 1: repeats of an inverted bottleneck."""
+
+  expansion: int
+  kernel_size: int
+  stride: int
+  features: int
+  repeats: int
+
+
+EFFICIENTNET_STAGES = (
+  EfficientNetStage(1, 3, 1, 16, 1),
+  EfficientNetStage(6, 3, 2, 24, 2),
+  EfficientNetStage(6, 5, 2, 40, 2),
+  EfficientNetStage(6, 3, 2, 80, 3),
+  EfficientNetStage(6, 5, 1, 112, 3),
+  EfficientNetStage(6, 5, 2, 192, 4),
+  EfficientNetStage(6, 3, 1, 320, 1),
+)
+
+
+class Bottleneck(nn.Module):
+  """1x1, 3x3 (which carries the stride: v1.5), 1x1, added to the input (He et al. 2016)."""
+
+  features: int
+  stride: int
+  conv_norm: Any
+
+  @nn.compact
+  def __call__(
+    self, x: Float[Array, 'batch height width inputs'], train: bool
+  ) -> Float[Array, 'batch _h _w outputs']:
+    outputs = 4 * self.features
+    y = self.conv_norm(self.features, activation=nn.relu, name='reduce')(x, train)
+    y = self.conv_norm(self.features, 3, self.stride, activation=nn.relu, name='middle')(y, train)
+    y = self.conv_norm(outputs, name='expand')(y, train)
+    if x.shape != y.shape:
+      x = self.conv_norm(outputs, 1, self.stride, name='shortcut')(x, train)
+    return nn.relu(x + y)
+
+
+class ResNet50(nn.Module):
+  """Global feature 2048, shallow map (side / 2) x (side / 2) x 64."""
+
+  conv_norm: Any
+
+  @nn.compact
+  def __call__(self, images: Float[Array, 'batch height width 3'], train: bool) -> ImageFeatures:
+    shallow = self.conv_norm(64, 7, 2, activation=nn.relu, name='stem')(images, train)
+    x = max_pool(shallow)
+    for stage, (repeats, features) in enumerate(RESNET50_STAGES):
+      for block in range(repeats):
+        stride = 2 if stage > 0 and block == 0 else 1
+        name = f'stage{stage + 1}_block{block}'
+        x = Bottleneck(features, stride, self.conv_norm, name=name)(x, train)
+    return ImageFeatures(x.mean((1, 2)), shallow)
+
+
+class InvertedBottleneck(nn.Module):
+  """Widen by 1x1, filter by depthwise, gate (B0 only), narrow by 1x1 (Sandler et al. 2018)."""
+
+  settings: EfficientNetStage
+  stride: int
+  activation: Activation
+  squeeze_excite: bool
+  conv_norm: Any
+
+  @nn.compact
+  def __call__(
+    self, x: Float[Array, 'batch height width inputs'], train: bool
+  ) -> Float[Array, 'batch _h _w outputs']:
+    inputs = x.shape[-1]
+    size, wide = self.settings.kernel_size, inputs * self.settings.expansion
+    active = functools.partial(self.conv_norm, activation=self.activation)
+    y = x
+    if wide != inputs:
+      y = active(wide, name='expand')(y, train)
+    y = active(wide, size, self.stride, depthwise=True, name='depthwise')(y, train)
+    if self.squeeze_excite:
+      y = SqueezeExcite(max(1, inputs // 4), name='squeeze_excite')(y)
+    y = self.conv_norm(self.settings.features, name='project')(y, train)
+    return x + y if x.shape == y.shape else y
+
+
+class EfficientNet(nn.Module):
+  """Global feature 1280, shallow map (side / 2) x (side / 2) x 32 (Tan and Le 2019)."""
+
+  activation: Activation
+  squeeze_excite: bool
+  conv_norm: Any
+
+  @nn.compact
+  def __call__(self, images: Float[Array, 'batch height width 3'], train: bool) -> ImageFeatures:
+    active = functools.partial(self.conv_norm, activation=self.activation)
+    x = shallow = active(32, 3, 2, name='stem')(images, train)
+    for stage, settings in enumerate(EFFICIENTNET_STAGES):
+      for block in range(settings.repeats):
+        x = InvertedBottleneck(
+          settings,
+          settings.stride if block == 0 else 1,
+          self.activation,
+          self.squeeze_excite,
+          self.conv_norm,
+          name=f'stage{stage + 1}_block{block}',
+        )(x, train)
+    x = active(1280, name='head')(x, train)
+    return ImageFeatures(x.mean((1, 2)), shallow)
+
+
+class TinyBackbone(nn.Module):
+  """Three small convolutions, for tests: global feature 64, shallow map (side / 2)^2 x 16."""
+
+  conv_norm: Any
+
+  @nn.compact
+  def __call__(self, images: Float[Array, 'batch height width 3'], train: bool) -> ImageFeatures:
+    active = functools.partial(self.conv_norm, activation=nn.relu)
+    shallow = active(16, 3, 2, name='stem')(images, train)
+    x = active(32, 3, 2, name='middle')(shallow, train)
+    x = active(64, 3, 2, name='head')(x, train)
+    return ImageFeatures(x.mean((1, 2)), shallow)
+
+
+def create_backbone(config: BackboneConfig, axis_name: str | None = None) -> nn.Module:
+  """The module of `config.name`; call it as `(normalised images, train) -> ImageFeatures`.
+
+  `axis_name`: pmap's axis for the batch statistics (unused when `config.batch_norm` is 'frozen').
+  Raises ValueError for an unknown name or batch norm mode.
+  """
+  if config.batch_norm not in ('train', 'frozen'):
+    raise ValueError(f"batch_norm is '{config.batch_norm}'; expected 'train' or 'frozen'.")
+  frozen = config.batch_norm == 'frozen'
+  conv_norm = functools.partial(ConvNorm, frozen=frozen, axis_name=axis_name)
+  if config.name == 'resnet50':
+    return ResNet50(conv_norm)
+  if config.name == 'efficientnet_b0':
+    return EfficientNet(nn.silu, True, conv_norm)
+  if config.name == 'efficientnet_lite0':
+    # TensorFlow's padding and batch normalisation, in which its weights were trained.
+    lite = functools.partial(conv_norm, padding='same', momentum=0.99, epsilon=1e-3)
+    return EfficientNet(relu6, False, lite)
+  if config.name == 'tiny':
+    return TinyBackbone(conv_norm)
+  names = 'resnet50, efficientnet_b0, efficientnet_lite0, tiny'
+  raise ValueError(f"unknown backbone '{config.name}'; expected one of {names}.")
+
+
+def normalize_image(
+  image: UInt8[ArrayLike, '*batch height width 3'], name: str
+) -> Float[Array, '*batch height width 3']:
+  """RGB 0..255 to what the backbone `name` was trained on: ImageNet's mean and standard deviation,
+  or (x - 127) / 128 for efficientnet_lite0."""
+  image = jnp.asarray(image, jnp.float32)
+  if name == 'efficientnet_lite0':
+    return (image - 127.0) / 128.0
+  trailing = (1,) * (image.ndim - 1) + (3,)
+  mean = jnp.asarray(IMAGENET_MEAN, jnp.float32).reshape(trailing)
+  std = jnp.asarray(IMAGENET_STD, jnp.float32).reshape(trailing)
+  return (image - mean) / std
+
+
+def load_backbone_variables(config: BackboneConfig, variables: dict[str, Any]) -> dict[str, Any]:
+  """`variables` (an initialised backbone's 'params' and 'batch_stats') with pretrained values.
+
+  `config.weights` names a torchvision `.pth` or `.safetensors` file; `config.pretrained='imagenet'`
+  takes the values shipped with the package (efficientnet_lite0 only); neither: unchanged.
+  Raises ValueError when the two settings or the backbone do not go together, or the file does not
+  hold exactly this backbone.
+  """
+  if config.weights and config.pretrained != 'none':
+    raise ValueError(
+      f"both weights='{config.weights}' and pretrained='{config.pretrained}' are set; keep one."
+    )
+  if config.weights:
+    return import_torch_weights(config.weights, config.name, variables)
+  if config.pretrained == 'none':
+    return variables
+  if config.pretrained != 'imagenet' or config.name != 'efficientnet_lite0':
+    raise ValueError(
+      f"no pretrained='{config.pretrained}' weights come with the package for '{config.name}', "
+      "only 'imagenet' for efficientnet_lite0; set `weights` to a torchvision file instead."
+    )
+  asset = importlib.resources.files('hand_jax') / 'assets' / 'efficientnet_lite0.npz'
+  with importlib.resources.as_file(asset) as path, np.load(path) as arrays:
+    return replace_leaves(variables, dict(arrays), 'efficientnet_lite0.npz')

@@ -1,0 +1,333 @@
+"""Read PyTorch weight files without PyTorch, and put them into our backbones.
+
+Three formats: `.safetensors`; `.pth` as a zip archive (PyTorch 1.6 and newer); `.pth` in the older
+form (a row of pickles, then the raw storages). Pickles go through an allow-list: the only names a
+file can call build an ordered dictionary or describe a tensor, so nothing in it can run.
+"""
+
+import collections
+import json
+import math
+import pathlib
+import pickle
+import re
+import zipfile
+from typing import Any, BinaryIO, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from flax.traverse_util import flatten_dict, unflatten_dict
+
+LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
+LEGACY_PROTOCOL = 1001
+MAX_HEADER_BYTES = 64 * 2**20  # of a pickle or JSON header; real ones have some 100 kB
+
+STORAGE_TYPES = {
+  'DoubleStorage': np.dtype('<f8'),
+  'FloatStorage': np.dtype('<f4'),
+  'HalfStorage': np.dtype('<f2'),
+  'LongStorage': np.dtype('<i8'),
+  'IntStorage': np.dtype('<i4'),
+}
+SAFETENSORS_TYPES = {
+  'F64': np.dtype('<f8'),
+  'F32': np.dtype('<f4'),
+  'F16': np.dtype('<f2'),
+  'I64': np.dtype('<i8'),
+  'I32': np.dtype('<i4'),
+}
+# Entries of a state dict that have no counterpart here.
+IGNORED_ENTRY = re.compile(r'(.*\.num_batches_tracked|(fc|_fc|classifier\.\d+)\.(weight|bias))')
+
+
+class _Storage(NamedTuple):
+  """A file's flat array, named but not read yet."""
+
+  dtype: np.dtype
+  key: str
+  size: int
+
+
+class _Tensor(NamedTuple):
+  """A strided view of a storage."""
+
+  storage: _Storage
+  offset: int
+  shape: tuple[int, ...]
+  strides: tuple[int, ...]
+
+
+class _DescribeTensor:
+  """Stands for torch._utils._rebuild_tensor_v2; without attributes that a file could set."""
+
+  __slots__ = ()
+
+  def __call__(self, storage, offset, shape, strides, *_):
+    numbers = (offset, *shape, *strides)
+    plain = all(type(number) is int and number >= 0 for number in numbers)
+    if not isinstance(storage, _Storage) or not plain or len(shape) != len(strides):
+      raise pickle.UnpicklingError('a tensor has no proper storage, offset, shape and strides')
+    return _Tensor(storage, offset, tuple(shape), tuple(strides))
+
+
+class _DescribeParameter:
+  """Stands for torch._utils._rebuild_parameter."""
+
+  __slots__ = ()
+
+  def __call__(self, tensor, *_):
+    return tensor
+
+
+class _Unpickler(pickle.Unpickler):
+  """Knows the names that a state dict needs, refuses all others."""
+
+  def find_class(self, module, name):
+    if (module, name) == ('collections', 'OrderedDict'):
+      return collections.OrderedDict
+    if (module, name) == ('torch._utils', '_rebuild_tensor_v2'):
+      return _DescribeTensor()
+    if (module, name) == ('torch._utils', '_rebuild_parameter'):
+      return _DescribeParameter()
+    if module == 'torch' and name in STORAGE_TYPES:
+      return STORAGE_TYPES[name]
+    raise pickle.UnpicklingError(f"it asks for '{module}.{name}', which is not allowed")
+
+  def persistent_load(self, pid):
+    kind, dtype, key, _, size, *view = pid
+    plain = isinstance(dtype, np.dtype) and type(key) is str and type(size) is int
+    if kind != 'storage' or not plain or size < 0 or any(view):
+      raise pickle.UnpicklingError('a storage is not described by a type, a key and a size')
+    return _Storage(dtype, key, size)
+
+
+def read_torch_file(path: str | pathlib.Path) -> dict[str, np.ndarray]:
+  """The state dict in a `.pth` (either form) or `.safetensors` file, as numpy arrays by name.
+
+  Raises FileNotFoundError, or ValueError in one line for a file that is of none of these formats,
+  truncated, or asks for anything but plain tensors.
+  """
+  path = pathlib.Path(path)
+  if not path.is_file():
+    raise FileNotFoundError(f'no weights at {path}; give a .pth or .safetensors file.')
+  try:
+    with path.open('rb') as file:
+      if path.suffix == '.safetensors':
+        return _read_safetensors(file, path.stat().st_size)
+      if zipfile.is_zipfile(file):
+        return _read_zip(file)
+      file.seek(0)
+      return _read_legacy(file, path.stat().st_size)
+  # A damaged pickle can raise nearly anything.
+  except Exception as error:
+    raise ValueError(f'{path} is not a readable PyTorch state dict: {error}') from error
+
+
+def _read_zip(file: BinaryIO) -> dict[str, np.ndarray]:
+  with zipfile.ZipFile(file) as archive:
+    sizes = {info.filename: info.file_size for info in archive.infolist()}
+    heads = [name for name in sizes if name.endswith('/data.pkl') and name.count('/') == 1]
+    if len(heads) != 1 or sizes[heads[0]] > MAX_HEADER_BYTES:
+      raise ValueError('the archive does not hold one data.pkl of a sensible size')
+    folder = heads[0].removesuffix('data.pkl')
+    if sizes.get(f'{folder}byteorder', 0) == 3:  # 'big', against 'little'
+      raise ValueError('it was written on a big-endian machine')
+    with archive.open(heads[0]) as stream:
+      state = _Unpickler(stream).load()
+
+    def read_storage(storage):
+      name = f'{folder}data/{storage.key}'
+      if sizes.get(name) != storage.size * storage.dtype.itemsize:
+        raise ValueError(f"storage '{storage.key}' is missing or not as long as its tensors say")
+      return np.frombuffer(archive.read(name), storage.dtype)
+
+    storages = {storage.key: read_storage(storage) for storage in _storages_of(state)}
+  return _materialize(state, storages)
+
+
+def _read_legacy(file: BinaryIO, file_size: int) -> dict[str, np.ndarray]:
+  if _Unpickler(file).load() != LEGACY_MAGIC or _Unpickler(file).load() != LEGACY_PROTOCOL:
+    raise ValueError('neither a zip archive nor the older form (magic number, protocol 1001)')
+  if _Unpickler(file).load().get('little_endian') is not True:
+    raise ValueError('it was written on a big-endian machine')
+  state = _Unpickler(file).load()
+  described = {storage.key: storage for storage in _storages_of(state)}
+  storages = {}
+  for key in _Unpickler(file).load():
+    storage = described[key]
+    size = int.from_bytes(file.read(8), 'little')
+    bytes_left = file_size - file.tell()
+    if size != storage.size or size * storage.dtype.itemsize > bytes_left:
+      raise ValueError(f"storage '{key}' is cut short or not as long as its tensors say")
+    storages[key] = np.frombuffer(file.read(size * storage.dtype.itemsize), storage.dtype)
+  return _materialize(state, storages)
+
+
+def _storages_of(state: Any) -> list[_Storage]:
+  if not isinstance(state, dict) or not state:
+    raise ValueError('it holds no dictionary of tensors')
+  for name, value in state.items():
+    if not isinstance(name, str) or not isinstance(value, _Tensor):
+      raise ValueError(f'entry {name!r} is not a named tensor; expected a flat state dict')
+  return list({tensor.storage for tensor in state.values()})
+
+
+def _materialize(state: dict[str, _Tensor], storages: dict[str, np.ndarray]) -> dict:
+  arrays = {}
+  for name, (storage, offset, shape, strides) in state.items():
+    flat = storages[storage.key]
+    count = math.prod(shape)
+    reach = offset + sum((n - 1) * step for n, step in zip(shape, strides, strict=True)) + 1
+    if count > flat.size or (count > 0 and reach > flat.size):
+      raise ValueError(f"tensor '{name}' reaches beyond its storage")
+    byte_strides = [step * flat.itemsize for step in strides]
+    view = np.lib.stride_tricks.as_strided(flat[offset:], shape, byte_strides)
+    arrays[name] = np.ascontiguousarray(view).reshape(shape)
+  return arrays
+
+
+def _read_safetensors(file: BinaryIO, file_size: int) -> dict[str, np.ndarray]:
+  header_size = int.from_bytes(file.read(8), 'little')
+  if header_size > min(MAX_HEADER_BYTES, file_size - 8):
+    raise ValueError('the header is longer than the file')
+  header = json.loads(file.read(header_size))
+  data = file.read()
+  arrays = {}
+  for name, entry in header.items():
+    if name == '__metadata__':
+      continue
+    dtype = SAFETENSORS_TYPES.get(entry['dtype'])
+    if dtype is None:
+      raise ValueError(f"tensor '{name}' has type {entry['dtype']}, which is not supported")
+    begin, end = entry['data_offsets']
+    count = math.prod(entry['shape'])
+    if not 0 <= begin <= end <= len(data) or end - begin != count * dtype.itemsize:
+      raise ValueError(f"tensor '{name}' does not lie inside the file with its shape")
+    arrays[name] = np.frombuffer(data[begin:end], dtype).reshape(entry['shape'])
+  return arrays
+
+
+def torch_names(backbone: str, layers: list[tuple[str, ...]]) -> dict[tuple[str, ...], list[str]]:
+  """For each of our layers (its path), the convolution and (if any) normalisation in torch's names.
+
+  resnet50 and efficientnet_b0 follow torchvision, efficientnet_lite0 the PyPI package
+  efficientnet-lite-pytorch. Raises ValueError for a backbone with no published weights.
+  """
+  if backbone == 'resnet50':
+    return {layer: _resnet_names(layer) for layer in layers}
+  if backbone == 'efficientnet_b0':
+    return {layer: _efficientnet_names(layer, layers) for layer in layers}
+  if backbone == 'efficientnet_lite0':
+    blocks = sorted({layer[0] for layer in layers if len(layer) == 2})
+    return {layer: _lite_names(layer, blocks) for layer in layers}
+  raise ValueError(f"there is no torch counterpart of the backbone '{backbone}'.")
+
+
+def _stage_and_block(name: str) -> tuple[int, int]:
+  stage, block = re.fullmatch(r'stage(\d+)_block(\d+)', name).groups()
+  return int(stage), int(block)
+
+
+def _resnet_names(layer):
+  if layer == ('stem',):
+    return ['conv1', 'bn1']
+  stage, block = _stage_and_block(layer[0])
+  prefix = f'layer{stage}.{block}'
+  if layer[1] == 'shortcut':
+    return [f'{prefix}.downsample.0', f'{prefix}.downsample.1']
+  number = ['reduce', 'middle', 'expand'].index(layer[1]) + 1
+  return [f'{prefix}.conv{number}', f'{prefix}.bn{number}']
+
+
+def _efficientnet_names(layer, layers):
+  if len(layer) == 1:
+    prefix = {'stem': 'features.0', 'head': 'features.8'}[layer[0]]
+    return [f'{prefix}.0', f'{prefix}.1']
+  stage, block = _stage_and_block(layer[0])
+  parts = ['expand', 'depthwise', 'squeeze_excite', 'project']
+  if (layer[0], 'expand') not in layers:
+    parts.remove('expand')
+  prefix = f'features.{stage}.{block}.block.{parts.index(layer[1])}'
+  if layer[1] == 'squeeze_excite':
+    return [f'{prefix}.fc{["reduce", "expand"].index(layer[2]) + 1}']
+  return [f'{prefix}.0', f'{prefix}.1']
+
+
+def _lite_names(layer, blocks):
+  if len(layer) == 1:
+    return {'stem': ['_conv_stem', '_bn0'], 'head': ['_conv_head', '_bn1']}[layer[0]]
+  prefix = f'_blocks.{blocks.index(layer[0])}'
+  norm = ['expand', 'depthwise', 'project'].index(layer[1])
+  return [f'{prefix}._{layer[1]}_conv', f'{prefix}._bn{norm}']
+
+
+NORM_ENTRIES = {'scale': 'weight', 'bias': 'bias', 'mean': 'running_mean', 'var': 'running_var'}
+
+
+def map_state_dict(
+  state: dict[str, np.ndarray], backbone: str, variables: dict[str, Any], source: str
+) -> dict[str, Any]:
+  """`variables` of the same structure with the values of a torch state dict, float32.
+
+  Classifiers and `num_batches_tracked` are left aside; all else must match name by name and shape
+  by shape. Raises ValueError naming `source` and what is missing, unexpected or of wrong shape.
+  """
+  paths = list(flatten_dict(variables))
+  names = torch_names(backbone, list(dict.fromkeys(path[1:-1] for path in paths)))
+  entries = {}
+  for path in paths:
+    convolution, *norm = names[path[1:-1]]
+    if path[-1] == 'kernel':
+      entries[path] = f'{convolution}.weight'
+    else:
+      entries[path] = f'{[convolution, *norm][-1]}.{NORM_ENTRIES[path[-1]]}'
+  state = {name: value for name, value in state.items() if not IGNORED_ENTRY.fullmatch(name)}
+  _require_same_names(set(entries.values()), set(state), f'{source}, read as {backbone}')
+  arrays = {'/'.join(path): _our_layout(path, state[name]) for path, name in entries.items()}
+  return replace_leaves(variables, arrays, source)
+
+
+def _our_layout(path, value):
+  """Kernels from (outputs, inputs, height, width) to (height, width, inputs, outputs)."""
+  if path[-1] != 'kernel' or value.ndim != 4:
+    return value
+  kernel = value.transpose(2, 3, 1, 0)
+  return kernel[0, 0] if 'squeeze_excite' in path else kernel
+
+
+def replace_leaves(
+  variables: dict[str, Any], arrays: dict[str, np.ndarray], source: str
+) -> dict[str, Any]:
+  """`variables` with every leaf taken from `arrays` (by its path, joined with '/'), float32.
+
+  Raises ValueError naming `source` when names or shapes differ or a value is not finite.
+  """
+  leaves = flatten_dict(variables, sep='/')
+  _require_same_names(set(leaves), set(arrays), source)
+  for name, leaf in leaves.items():
+    if leaf.shape != arrays[name].shape:
+      raise ValueError(
+        f"{source}: '{name}' has shape {arrays[name].shape}, expected {leaf.shape}; "
+        'the file belongs to another architecture.'
+      )
+    if not np.isfinite(arrays[name]).all():
+      raise ValueError(f"{source}: '{name}' has values that are not finite.")
+  new = {name: jnp.asarray(arrays[name], jnp.float32) for name in leaves}
+  return unflatten_dict(new, sep='/')
+
+
+def _require_same_names(expected: set[str], found: set[str], source: str) -> None:
+  for word, names in (('lacks', expected - found), ('has unexpected', found - expected)):
+    if names:
+      shown = ', '.join(sorted(names)[:3]) + (', ...' if len(names) > 3 else '')
+      raise ValueError(f'{source}: the file {word} {len(names)} entries: {shown}.')
+
+
+def import_torch_weights(
+  path: str | pathlib.Path, backbone: str, variables: dict[str, Any]
+) -> dict[str, Any]:
+  """An initialised backbone's variables with the values of a `.pth` or `.safetensors` file.
+
+  Raises FileNotFoundError, or ValueError when the file is unreadable or holds another network.
+  """
+  return map_state_dict(read_torch_file(path), backbone, variables, str(path))

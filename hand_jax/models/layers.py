@@ -1,0 +1,289 @@
+"""Convolutions formulated for the platform they run on, and convolution with batch normalisation.
+
+XLA's CPU backend is slow at depthwise convolutions and at the weight gradient of 1x1 convolutions.
+There the same sums are written as shifted multiply-adds and as matrix products; accelerators get
+`lax.conv_general_dilated`. `jax.lax.platform_dependent` picks when a function is lowered, so there
+is one model, one parameter tree, and an exported program may hold both.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Literal
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Float
+
+Padding = tuple[tuple[int, int], tuple[int, int]]  # (top, bottom), (left, right)
+Activation = Callable[[jax.Array], jax.Array]
+
+# Fan-out scaling, as both residual network papers initialise.
+kernel_init = nn.initializers.variance_scaling(2.0, 'fan_out', 'normal')
+
+
+def relu6(x: Float[Array, '*shape']) -> Float[Array, '*shape']:
+  """min(max(x, 0), 6), gradient 0 outside (EfficientNet-Lite's activation)."""
+  return jnp.clip(x, 0.0, 6.0)
+
+
+def conv_padding(
+  rule: Literal['torch', 'same'], kernel_size: int, stride: int, size: tuple[int, int]
+) -> Padding:
+  """Zeros around an image of `size` (height, width).
+
+  'torch': kernel_size // 2 on every side. 'same': TensorFlow's SAME, output ceil(size / stride),
+  the odd zero at the bottom and right; for stride 2 on even sizes it differs from 'torch'.
+  """
+  if rule == 'torch':
+    return ((kernel_size // 2,) * 2,) * 2
+  totals = [max((-(-n // stride) - 1) * stride + kernel_size - n, 0) for n in size]
+  return tuple((total // 2, total - total // 2) for total in totals)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def pointwise_conv(
+  x: Float[Array, 'batch height width inputs'],
+  kernel: Float[Array, '1 1 inputs outputs'],
+  stride: int,
+  padding: Padding,
+) -> Float[Array, 'batch _h _w outputs']:
+  """1x1 convolution; a two-dimensional matrix product on CPU. `padding` must be zero."""
+  del padding
+  return lax.platform_dependent(
+    x,
+    kernel,
+    cpu=functools.partial(_pointwise_matmul, stride=stride),
+    default=functools.partial(_lax_conv, stride=stride, padding=((0, 0), (0, 0))),
+  )
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def depthwise_conv(
+  x: Float[Array, 'batch height width channels'],
+  kernel: Float[Array, 'size size 1 channels'],
+  stride: int,
+  padding: Padding,
+) -> Float[Array, 'batch _h _w channels']:
+  """Every channel with its own filter; size * size shifted multiply-adds on CPU."""
+  return lax.platform_dependent(
+    x,
+    kernel,
+    cpu=functools.partial(_depthwise_shifts, stride=stride, padding=padding),
+    default=functools.partial(_lax_conv, stride=stride, padding=padding),
+  )
+
+
+def dense_conv(
+  x: Float[Array, 'batch height width inputs'],
+  kernel: Float[Array, 'size size inputs outputs'],
+  stride: int,
+  padding: Padding,
+) -> Float[Array, 'batch _h _w outputs']:
+  """Ordinary convolution: XLA's own is the fastest everywhere for these."""
+  return _lax_conv(x, kernel, stride, padding)
+
+
+def _lax_conv(x, kernel, stride, padding):
+  """Groups follow from the kernel: one input channel per filter means depthwise."""
+  return lax.conv_general_dilated(
+    x,
+    kernel,
+    (stride, stride),
+    padding,
+    dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
+    feature_group_count=x.shape[-1] // kernel.shape[2],
+  )
+
+
+def _pointwise_matmul(x, kernel, stride):
+  if stride > 1:
+    x = x[:, ::stride, ::stride]
+  rows = jnp.dot(x.reshape(-1, x.shape[-1]), kernel[0, 0])
+  return rows.reshape(*x.shape[:3], kernel.shape[-1])
+
+
+def _pad_space(x, padding):
+  return jnp.pad(x, ((0, 0), *padding, (0, 0)))
+
+
+def _depthwise_shifts(x, kernel, stride, padding):
+  size = kernel.shape[0]
+  padded = _pad_space(x, padding)
+  height, width = (((n - size) // stride) + 1 for n in padded.shape[1:3])
+  total = None
+  for row in range(size):
+    for column in range(size):
+      window = padded[
+        :,
+        row : row + (height - 1) * stride + 1 : stride,
+        column : column + (width - 1) * stride + 1 : stride,
+      ]
+      term = window * kernel[row, column][None, None]
+      total = term if total is None else total + term
+  return total
+
+
+def _depthwise_input_gradient(x, kernel, g, stride, padding):
+  """The transposed convolution as shifts of the gradient, spread out by the stride."""
+  size = kernel.shape[0]
+  edges = []
+  for n, out, (before, _) in zip(x.shape[1:3], g.shape[1:3], padding, strict=True):
+    spread = (out - 1) * stride + 1
+    low = size - 1 - before
+    edges.append((low, n + size - 1 - spread - low, stride - 1))
+  spread = lax.pad(g, jnp.zeros((), g.dtype), ((0, 0, 0), *edges, (0, 0, 0)))
+  return _depthwise_shifts(spread, kernel[::-1, ::-1], 1, ((0, 0), (0, 0)))
+
+
+def _depthwise_kernel_gradient(x, kernel, g, stride, padding):
+  """A scan over output rows, so that the size * size * channels sums stay in cache."""
+  size = kernel.shape[0]
+  batch, height, width, channels = g.shape
+  padded = _pad_space(x, padding)
+
+  def add_row(total, index):
+    image, row = index // height, index % height
+    g_row = lax.dynamic_slice(g, (image, row, 0, 0), (1, 1, width, channels))[0, 0]
+    x_rows = lax.dynamic_slice(
+      padded, (image, row * stride, 0, 0), (1, size, padded.shape[2], channels)
+    )[0]
+    taps = [
+      (x_rows[:, column : column + (width - 1) * stride + 1 : stride] * g_row[None]).sum(1)
+      for column in range(size)
+    ]
+    return total + jnp.stack(taps, axis=1), None
+
+  start = jnp.zeros((size, size, channels), g.dtype)
+  total, _ = lax.scan(add_row, start, jnp.arange(batch * height))
+  return total[:, :, None]
+
+
+def _save_inputs(conv, x, kernel, stride, padding):
+  return conv(x, kernel, stride, padding), (x, kernel)
+
+
+def _lax_backward(x, kernel, g, stride, padding):
+  _, pull_back = jax.vjp(lambda x, k: _lax_conv(x, k, stride, padding), x, kernel)
+  return pull_back(g)
+
+
+def _pointwise_backward(stride, padding, saved, g):
+  del padding
+
+  def matmul_backward(x, kernel, g):
+    return jax.vjp(functools.partial(_pointwise_matmul, stride=stride), x, kernel)[1](g)
+
+  lax_backward = functools.partial(_lax_backward, stride=stride, padding=((0, 0), (0, 0)))
+  return lax.platform_dependent(*saved, g, cpu=matmul_backward, default=lax_backward)
+
+
+def _depthwise_backward(stride, padding, saved, g):
+  def shifts_backward(x, kernel, g):
+    return (
+      _depthwise_input_gradient(x, kernel, g, stride, padding),
+      _depthwise_kernel_gradient(x, kernel, g, stride, padding),
+    )
+
+  lax_backward = functools.partial(_lax_backward, stride=stride, padding=padding)
+  return lax.platform_dependent(*saved, g, cpu=shifts_backward, default=lax_backward)
+
+
+# The choice of platform sits inside the derivative rules too: differentiating through it would
+# make both branches' residuals live at once.
+pointwise_conv.defvjp(functools.partial(_save_inputs, pointwise_conv), _pointwise_backward)
+depthwise_conv.defvjp(functools.partial(_save_inputs, depthwise_conv), _depthwise_backward)
+
+
+def batch_moments(
+  x: Float[Array, 'batch height width channels'], axis_name: str | None = None
+) -> tuple[Float[Array, 'channels'], Float[Array, 'channels']]:
+  """Mean and (biased) variance per channel, over every device of `axis_name` when given."""
+  moments = jnp.stack([x.mean((0, 1, 2)), (x * x).mean((0, 1, 2))])
+  if axis_name is not None:
+    moments = lax.pmean(moments, axis_name)
+  mean, mean_square = moments
+  return mean, jnp.maximum(mean_square - mean * mean, 0.0)
+
+
+class ConvNorm(nn.Module):
+  """Convolution without bias, batch normalisation, activation.
+
+  With running statistics (`train=False`, or always when `frozen`) the normalisation is folded into
+  the kernel, which saves passes over the image in both directions; scale and bias still learn.
+  Only `train=True` without `frozen` updates `batch_stats` (the unbiased variance, as PyTorch does):
+  new = momentum * old + (1 - momentum) * batch. `axis_name`: pmap's axis to average moments over.
+  """
+
+  features: int
+  kernel_size: int = 1
+  stride: int = 1
+  depthwise: bool = False
+  padding: Literal['torch', 'same'] = 'torch'
+  activation: Activation | None = None
+  momentum: float = 0.9
+  epsilon: float = 1e-5
+  frozen: bool = False
+  axis_name: str | None = None
+
+  @nn.compact
+  def __call__(
+    self, x: Float[Array, 'batch height width inputs'], train: bool
+  ) -> Float[Array, 'batch _h _w features']:
+    inputs = 1 if self.depthwise else x.shape[-1]
+    shape = (self.kernel_size, self.kernel_size, inputs, self.features)
+    kernel = self.param('kernel', kernel_init, shape, jnp.float32)
+    scale = self.param('scale', nn.initializers.ones, (self.features,), jnp.float32)
+    bias = self.param('bias', nn.initializers.zeros, (self.features,), jnp.float32)
+    running_mean = self.variable('batch_stats', 'mean', jnp.zeros, (self.features,), jnp.float32)
+    running_var = self.variable('batch_stats', 'var', jnp.ones, (self.features,), jnp.float32)
+
+    if train and not self.frozen:
+      x = self._convolve(x, kernel)
+      axis_name = None if self.is_initializing() else self.axis_name
+      mean, var = batch_moments(x, axis_name)
+      if not self.is_initializing():
+        count = x[..., 0].size * (lax.psum(1, axis_name) if axis_name else 1)
+        self._update(running_mean, mean)
+        self._update(running_var, var * (count / max(count - 1, 1)))
+      factor = scale * lax.rsqrt(var + self.epsilon)
+      x = x * factor[None, None, None] + (bias - mean * factor)[None, None, None]
+    else:
+      factor = scale * lax.rsqrt(running_var.value + self.epsilon)
+      x = self._convolve(x, kernel * factor[None, None, None])
+      x = x + (bias - running_mean.value * factor)[None, None, None]
+    return x if self.activation is None else self.activation(x)
+
+  def _convolve(self, x, kernel):
+    padding = conv_padding(self.padding, self.kernel_size, self.stride, x.shape[1:3])
+    if self.depthwise:
+      return depthwise_conv(x, kernel, self.stride, padding)
+    convolve = pointwise_conv if self.kernel_size == 1 else dense_conv
+    return convolve(x, kernel, self.stride, padding)
+
+  def _update(self, variable, value):
+    new = self.momentum * variable.value + (1 - self.momentum) * value
+    variable.value = lax.stop_gradient(new)
+
+
+class SqueezeExcite(nn.Module):
+  """Channel gates from the pooled map: sigmoid(W2 silu(W1 mean)) (Hu et al. 2018)."""
+
+  squeezed: int
+
+  @nn.compact
+  def __call__(
+    self, x: Float[Array, 'batch height width channels']
+  ) -> Float[Array, 'batch height width channels']:
+    pooled = x.mean((1, 2))
+    hidden = nn.silu(nn.Dense(self.squeezed, name='reduce')(pooled))
+    gates = nn.sigmoid(nn.Dense(x.shape[-1], name='expand')(hidden))
+    return x * gates[:, None, None]
+
+
+def max_pool(
+  x: Float[Array, 'batch height width channels'],
+) -> Float[Array, 'batch _h _w channels']:
+  """3x3 maximum with stride 2 and one (ignored) pixel around, as ResNet's."""
+  return nn.max_pool(x, (3, 3), (2, 2), ((1, 1), (1, 1)))
