@@ -1,0 +1,228 @@
+"""Metrics over a split: every example once, for both branches of the network and the mean hand."""
+
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float
+
+from hand_jax.evaluation import metrics
+from hand_jax.evaluation.mean_hand import MeanHand
+from hand_jax.geometry.cameras import camera_from_vector, camera_rotation
+from hand_jax.types import ArrayLike, HandBatch, HandEstimate, HandGaussians
+
+ERROR_NAMES = ('mpjpe_mm', 'mpvpe_mm', 'pa_mpjpe_mm', 'pa_mpvpe_mm')
+METRIC_NAMES = (
+  *ERROR_NAMES,
+  *('auc_joints', 'auc_vertices', 'pa_auc_joints', 'pa_auc_vertices'),
+  *('f_score_5mm', 'f_score_15mm', 'pa_f_score_5mm', 'pa_f_score_15mm'),
+)
+BRANCHES = ('posterior', 'prior')
+
+
+class RootHands(NamedTuple):
+  """Hands about their wrist in camera axes, metres, float64."""
+
+  vertices: Float[np.ndarray, 'batch vertices 3']
+  joints: Float[np.ndarray, 'batch joints 3']
+
+
+class Uncertainty(NamedTuple):
+  """What calibration compares, per example and vertex in mm: sigma, and the error of the mean.
+
+  `error_hand_mm` is in the hand frame, where sigma is defined; `error_root_mm` in camera axes, with
+  the error of the global orientation.
+  """
+
+  sigma_mm: Float[np.ndarray, 'examples vertices']
+  error_hand_mm: Float[np.ndarray, 'examples vertices']
+  error_root_mm: Float[np.ndarray, 'examples vertices']
+
+
+def hand_metrics(
+  predicted: RootHands,
+  target: RootHands,
+  full: bool = True,
+  aligned_from: RootHands | None = None,
+) -> dict[str, Float[np.ndarray, ' batch']]:
+  """Each metric of `METRIC_NAMES` per example (only `ERROR_NAMES` unless `full`).
+
+  Joints and vertices are each aligned by their own Procrustes (rotation and scale, no reflection).
+  `aligned_from` is what to align instead of `predicted`, where a baseline has two hands.
+  """
+  aligned_from = aligned_from or predicted
+  aligned = RootHands(
+    vertices=metrics.procrustes_align(aligned_from.vertices, target.vertices),
+    joints=metrics.procrustes_align(aligned_from.joints, target.joints),
+  )
+  values = {}
+  for prefix, hands in (('', predicted), ('pa_', aligned)):
+    joint_errors = metrics.point_errors_mm(hands.joints, target.joints)
+    vertex_errors = metrics.point_errors_mm(hands.vertices, target.vertices)
+    values[f'{prefix}mpjpe_mm'] = joint_errors.mean(axis=1)
+    values[f'{prefix}mpvpe_mm'] = vertex_errors.mean(axis=1)
+    if full:
+      values[f'{prefix}auc_joints'] = metrics.auc_0_to_50mm(joint_errors)
+      values[f'{prefix}auc_vertices'] = metrics.auc_0_to_50mm(vertex_errors)
+      scores = metrics.f_scores(hands.vertices, target.vertices, metrics.F_SCORE_THRESHOLDS_MM)
+      values[f'{prefix}f_score_5mm'], values[f'{prefix}f_score_15mm'] = scores.T
+  return values
+
+
+def _rotation(camera: np.ndarray) -> np.ndarray:
+  rotation = camera_rotation(camera_from_vector(jnp.asarray(camera, jnp.float32)))
+  return np.asarray(rotation, np.float64)
+
+
+def target_hands(batch: HandBatch) -> RootHands:
+  """The labels of a batch in camera axes; all its examples must have them."""
+  rotation = _rotation(batch.camera)
+  vertices = np.asarray(batch.vertices_hand, np.float64) @ rotation
+  return RootHands(vertices, np.asarray(batch.joints_hand, np.float64) @ rotation)
+
+
+def predicted_hands(
+  gaussians: HandGaussians, camera_mean: np.ndarray, regressor: np.ndarray
+) -> RootHands:
+  """A branch's mean mesh in the camera axes of its predicted camera, with its joints B V."""
+  vertices = np.asarray(gaussians.vertices.mean, np.float64) @ _rotation(camera_mean)
+  return RootHands(vertices, regressor @ vertices)
+
+
+def has_labels(batch: HandBatch) -> np.ndarray:
+  """Which examples count: real ones with a mesh, joints and the orientation to turn them by."""
+  oriented = np.asarray(batch.camera_mask)[:, :6].all(axis=1)
+  return ~np.asarray(batch.is_padding) & np.asarray(batch.has_3d) & oriented
+
+
+def _select(tree: Any, keep: np.ndarray) -> Any:
+  """The named tuple's arrays at the kept rows; fields that are None stay so."""
+  if tree is None:
+    return None
+  if isinstance(tree, tuple):
+    return type(tree)(*(_select(field, keep) for field in tree))
+  return np.asarray(tree)[keep]
+
+
+def _uncertainty(estimate: HandEstimate, batch: HandBatch, predicted, target) -> Uncertainty:
+  vertices = estimate.posterior.vertices
+  variance = np.exp(np.asarray(vertices.log_variance, np.float64))
+  return Uncertainty(
+    sigma_mm=metrics.MM_PER_M * np.sqrt(variance.mean(axis=-1)),
+    error_hand_mm=metrics.point_errors_mm(vertices.mean, batch.vertices_hand),
+    error_root_mm=metrics.point_errors_mm(predicted.vertices, target.vertices),
+  )
+
+
+def calibration(uncertainty: Uncertainty) -> dict[str, float]:
+  """How well sigma tells the error: Spearman correlations, and sizes in mm.
+
+  `across_examples`: of the mean sigma of an example with its mean error. `within_vertices`: of one
+  vertex's sigma with its error over the examples, averaged over vertices, so that a sigma which is
+  constant per vertex scores exactly 0. Both in the hand frame, where sigma is defined, and
+  again (`..._camera_axes`) with the orientation's error. `squared_error_over_variance` averages
+  |error|^2 / (3 sigma^2): 1 when sigma has the right size, above it when overconfident.
+  """
+  sigma = uncertainty.sigma_mm
+  values = {}
+  for name, error in (
+    ('', uncertainty.error_hand_mm),
+    ('_camera_axes', uncertainty.error_root_mm),
+  ):
+    across = metrics.spearman_correlation(sigma.mean(axis=1), error.mean(axis=1))
+    values[f'across_examples{name}'] = float(across)
+    values[f'within_vertices{name}'] = float(metrics.spearman_correlation(sigma, error).mean())
+  error = uncertainty.error_hand_mm
+  values['mean_sigma_mm'] = float(sigma.mean())
+  values['mean_error_mm'] = float(error.mean())
+  values['squared_error_over_variance'] = float(np.mean(error**2 / (3 * sigma**2)))
+  return values
+
+
+def evaluate_batches(
+  estimate_fn: Callable[[HandBatch], HandEstimate],
+  batches: Iterable[HandBatch],
+  joint_regressor: Float[ArrayLike, 'joints vertices'],
+  *,
+  mean_hand: MeanHand | None = None,
+  full: bool = True,
+) -> dict[str, Any]:
+  """Means over all labelled examples of the batches, each counted once and padding never.
+
+  `estimate_fn` maps a batch to the network's estimate for all its rows. `joint_regressor` is the
+  model's extended one (B), which gives the joints of every prediction. Without `full` only the
+  four mean errors are computed: cheap enough to follow a training.
+
+  Returns `posterior`, `prior` and, where given, `mean_hand`: dictionaries of `METRIC_NAMES`;
+  `examples`, their number; `uncertainty`, see `calibration`.
+
+  Raises:
+    ValueError: no example has 3D labels, or a prediction is not finite.
+  """
+  regressor = np.asarray(joint_regressor, np.float64)
+  sums: dict[str, dict[str, float]] = {}
+  uncertainties = []
+  for batch in batches:
+    keep = has_labels(batch)
+    if not keep.any():
+      continue
+    estimate = _select(estimate_fn(batch), keep)
+    batch = _select(batch._replace(image=None, hand_mask=None), keep)
+    target = target_hands(batch)
+    for branch in BRANCHES:
+      hands = predicted_hands(getattr(estimate, branch), estimate.camera.mean, regressor)
+      _add(sums, branch, hand_metrics(hands, target, full))
+      if branch == 'posterior':
+        uncertainties.append(_uncertainty(estimate, batch, hands, target))
+    if mean_hand is not None:
+      _add(sums, 'mean_hand', _mean_hand_metrics(mean_hand, target, regressor, full))
+  if not uncertainties:
+    raise ValueError('Nothing to evaluate: no example of the split has 3D labels.')
+  pooled = Uncertainty(*(np.concatenate(parts) for parts in zip(*uncertainties, strict=True)))
+  examples = len(pooled.sigma_mm)
+  results: dict[str, Any] = {
+    name: {metric: total / examples for metric, total in totals.items()}
+    for name, totals in sums.items()
+  }
+  return {**results, 'examples': examples, 'uncertainty': calibration(pooled)}
+
+
+def _add(sums: dict[str, dict[str, float]], name: str, values: dict[str, np.ndarray]) -> None:
+  totals = sums.setdefault(name, dict.fromkeys(values, 0.0))
+  for metric, per_example in values.items():
+    totals[metric] += float(per_example.sum())
+
+
+def _mean_hand_metrics(mean_hand: MeanHand, target: RootHands, regressor, full: bool):
+  def repeated(vertices: np.ndarray) -> RootHands:
+    vertices = np.broadcast_to(vertices, target.vertices.shape)
+    return RootHands(vertices, regressor @ vertices)
+
+  plain = repeated(mean_hand.vertices_root)
+  return hand_metrics(plain, target, full, aligned_from=repeated(mean_hand.vertices_aligned))
+
+
+def format_table(results: dict[str, Any]) -> str:
+  """The results as lines of text: one row per metric, the gain over the mean hand beside it."""
+  mean_hand = results.get('mean_hand')
+  header = f'{"":<16}{"posterior":>12}{"prior":>12}'
+  lines = [header + (f'{"mean hand":>12}{"gain":>9}' if mean_hand else '')]
+  for metric in results['posterior']:
+    digits = 2 if metric.endswith('_mm') else 3
+    posterior, prior = results['posterior'][metric], results['prior'][metric]
+    line = f'{metric:<16}{posterior:>12.{digits}f}{prior:>12.{digits}f}'
+    if mean_hand:
+      baseline = mean_hand[metric]
+      gain = baseline - posterior if metric.endswith('_mm') else posterior - baseline
+      line += f'{baseline:>12.{digits}f}'
+      line += f'{100 * gain / baseline:>8.1f}%' if baseline > 0 else f'{"-":>9}'
+    lines.append(line)
+  lines.append(f'over {results["examples"]} examples, each counted once')
+  uncertainty = results['uncertainty']
+  lines.append(
+    'Spearman correlation of sigma with error: '
+    f'across examples {uncertainty["across_examples"]:.3f}, '
+    f'within vertices {uncertainty["within_vertices"]:.3f}'
+  )
+  return '\n'.join(lines)
