@@ -5,9 +5,11 @@ likelihood (`_nll`, needs labels) and the divergence from the prior-net (`_kl`, 
 gradient is stopped: the divergence also teaches the prior-net. See docs/derivations.md.
 """
 
+import math
+
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Key
 
 from hand_jax.config import LossConfig
 from hand_jax.gaussian import (
@@ -15,8 +17,11 @@ from hand_jax.gaussian import (
   gaussian_kl,
   gaussian_nll,
   paper_gaussian_kl,
+  sample_gaussian,
   scale_gaussian,
 )
+from hand_jax.mano.anatomy import joint_limit_penalty
+from hand_jax.propagation import hand_gaussians
 from hand_jax.types import DiagonalGaussian, HandBatch, HandEstimate, HandGaussians
 
 LossTerms = dict[str, Float[Array, 'batch']]
@@ -37,8 +42,6 @@ def compute_loss_terms(estimate: HandEstimate, batch: HandBatch, config: LossCon
   A term whose label is masked is zero for that example (a joint weighs by its confidence, a camera
   number by its mask), whatever the label holds. Padding examples are zero in every term.
   """
-  from hand_jax.mano.anatomy import joint_limit_penalty
-
   if config.kind == 'gaussian':
     terms = _gaussian_terms(estimate, batch, config)
   elif config.kind == 'l2':
@@ -50,6 +53,61 @@ def compute_loss_terms(estimate: HandEstimate, batch: HandBatch, config: LossCon
   )
   terms['joint_limits'] = jax.vmap(joint_limit_penalty)(estimate.parameters.hand_pose)
   terms['shape_prior'] = _sum_per_example(estimate.parameters.betas**2)
+  return {name: jnp.where(batch.is_padding, 0.0, term) for name, term in terms.items()}
+
+
+def compute_elbo_terms(
+  keys: Key[Array, 'batch'],
+  estimate: HandEstimate,
+  batch: HandBatch,
+  camera_prior_mean: Float[Array, 'batch 10'],
+  extended_joint_regressor: Float[Array, 'joints vertices'],
+  config: LossConfig,
+  *,
+  likelihood_sigma: float,
+  camera_noise: float = 1.0,
+) -> LossTerms:
+  """The weakly supervised objective (eqs. 24 and 25, the negative ELBO) from one sample per hand.
+
+  Labels are 2D joints alone. `joints_2d_nll`: a sample of vertices and camera, projected; in
+  `exact` under N(S(B V), likelihood_sigma^2) in crop units, in `paper` under eq. 19's first line.
+  `joints_2d_nll_prior`: the same for a sample of the prior-net (Algorithm 2). `vertices_kl`,
+  `camera_kl` (against N(camera_prior_mean, 1)), and in `paper` the marginal `joints_kl`, which
+  makes the bound looser (erratum 8). `camera_noise` scales the camera's sampled deviation.
+  """
+  posterior, prior = (
+    _in_length_unit(branch, config.length_unit_m) for branch in (estimate.posterior, estimate.prior)
+  )
+  camera_prior = DiagonalGaussian(camera_prior_mean, jnp.zeros_like(camera_prior_mean))
+  terms = {
+    'vertices_kl': kl_per_example(posterior.vertices, prior.vertices, config.convention),
+    'camera_kl': kl_per_example(estimate.camera, camera_prior, config.convention),
+  }
+  if config.convention == 'paper':
+    terms['joints_kl'] = kl_per_example(posterior.joints, prior.joints, config.convention)
+
+  def projected_sample(key, vertices, camera):
+    key_vertices, key_camera = jax.random.split(key)
+    sampled = hand_gaussians(
+      vertices._replace(mean=sample_gaussian(key_vertices, vertices)),
+      sample_gaussian(key_camera, camera, camera_noise),
+      extended_joint_regressor,
+      convention=config.convention,
+      length_unit_m=config.length_unit_m,
+    ).joints_normalized
+    if config.convention == 'exact':
+      return sampled._replace(
+        log_variance=jnp.full_like(sampled.mean, 2 * math.log(likelihood_sigma))
+      )
+    return sampled
+
+  label = _labels(batch, config.length_unit_m)['joints_2d']
+  for index, (name, branch) in enumerate(
+    (('joints_2d_nll', estimate.posterior), ('joints_2d_nll_prior', estimate.prior))
+  ):
+    branch_keys = jax.vmap(lambda key, index=index: jax.random.fold_in(key, index))(keys)
+    projected = jax.vmap(projected_sample)(branch_keys, branch.vertices, estimate.camera)
+    terms[name] = masked_nll(projected, *label)
   return {name: jnp.where(batch.is_padding, 0.0, term) for name, term in terms.items()}
 
 

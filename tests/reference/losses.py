@@ -1,0 +1,94 @@
+"""The paper's losses as plain loops over numbers (supplementary eqs. 4 to 19): slow, obvious."""
+
+import math
+
+import numpy as np
+
+
+def nll(value, mean, sigma):
+  """Eq. 4 with sigma a standard deviation, summed over coordinates."""
+  total = 0.0
+  for x, m, s in zip(np.ravel(value), np.ravel(mean), np.ravel(sigma), strict=True):
+    total += 0.5 * ((x - m) / s) ** 2 + math.log(math.sqrt(2 * math.pi) * s)
+  return total
+
+
+def kl_letter(mean_q, sigma_q, mean_p, sigma_p):
+  """Eq. 5 as printed: its sigmas stand where a KL has variances."""
+  log_product, dimension, total = 0.0, 0, 0.0
+  for mq, sq, mp, sp in zip(
+    np.ravel(mean_q), np.ravel(sigma_q), np.ravel(mean_p), np.ravel(sigma_p), strict=True
+  ):
+    log_product += math.log(sp / sq)
+    dimension += 1
+    total += (sq + (mp - mq) ** 2) / sp
+  return 0.5 * (log_product - dimension + total)
+
+
+def kl_true(mean_q, sigma_q, mean_p, sigma_p):
+  """KL between normals of these standard deviations, summed over coordinates."""
+  total = 0.0
+  for mq, sq, mp, sp in zip(
+    np.ravel(mean_q), np.ravel(sigma_q), np.ravel(mean_p), np.ravel(sigma_p), strict=True
+  ):
+    total += math.log(sp / sq) + (sq**2 + (mq - mp) ** 2) / (2 * sp**2) - 0.5
+  return total
+
+
+def regress(matrix, values):
+  """B x, one joint and coordinate at a time."""
+  joints, vertices = matrix.shape
+  result = np.zeros((joints, 3))
+  for k in range(joints):
+    for i in range(3):
+      for v in range(vertices):
+        result[k, i] += matrix[k, v] * values[v, i]
+  return result
+
+
+def project(joints, scale, rotation, translation):
+  """First two coordinates of s x R + T; scale in crop units per unit of the joints."""
+  result = np.zeros((len(joints), 2))
+  for k in range(len(joints)):
+    for j in range(2):
+      turned = sum(joints[k, i] * rotation[i, j] for i in range(3))
+      result[k, j] = scale * turned + translation[j]
+  return result
+
+
+def project_variance(variance, scale, rotation):
+  """Variances of the projection for independent coordinates: s^2 (Var)(R∘R)."""
+  result = np.zeros((len(variance), 2))
+  for k in range(len(variance)):
+    for j in range(2):
+      for i in range(3):
+        result[k, j] += scale**2 * variance[k, i] * rotation[i, j] ** 2
+  return result
+
+
+def branch_moments(mean, sigma, matrix, scale, rotation, translation, convention):
+  """(mean, sigma) of vertices, joints and projected joints; lengths and 1/scale in one unit."""
+  joints_mean = regress(matrix, mean)
+  joints_2d_mean = project(joints_mean, scale, rotation, translation)
+  if convention == 'paper':
+    joints_sigma = regress(matrix, sigma)
+    variance_2d = project_variance(joints_sigma, scale, rotation)
+  else:
+    variance = regress(matrix**2, sigma**2)
+    joints_sigma = np.sqrt(variance)
+    variance_2d = project_variance(variance, scale, rotation)
+  return {
+    'vertices': (mean, sigma),
+    'joints': (joints_mean, joints_sigma),
+    'joints_2d': (joints_2d_mean, np.sqrt(variance_2d)),
+  }
+
+
+def loss_terms(posterior, prior, labels, convention):
+  """Terms by name of one fully labelled hand: eqs. 6, 15 and 19, in two parts each."""
+  divergence = kl_letter if convention == 'paper' else kl_true
+  terms = {}
+  for name, label in labels.items():
+    terms[f'{name}_nll'] = nll(label, *posterior[name])
+    terms[f'{name}_kl'] = divergence(*posterior[name], *prior[name])
+  return terms
