@@ -9,6 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from hand_jax.mano.joints import FINGERTIP_VERTICES
+from hand_jax.mano.mano_files import find_mano_file, read_converted_mano, read_official_mano
 from hand_jax.types import ManoModel
 
 Side = Literal['right', 'left']
@@ -40,9 +42,34 @@ def load_mano_model(path: str | os.PathLike | None = None, side: Side = 'right')
     ValueError: the file is not a hand model of that side.
   """
   _check_side(side)
-  arrays = _free_hand(side)
-  model = {name: arrays[name] for name in ManoModel._fields}
-  return ManoModel(**{name: jnp.asarray(value) for name, value in model.items()})
+  arrays = _free_hand(side) if path is None else _mano_arrays(pathlib.Path(path), side)
+  return ManoModel(**{name: jnp.asarray(arrays[name]) for name in ManoModel._fields})
+
+
+def resolve_mano_dir(flag_value: str | None) -> str | None:
+  """The folder of MANO's files: the flag, else $MANO_DIR, else None (the free hand).
+
+  Raises:
+    FileNotFoundError: the folder named does not exist; the message says by what it was named.
+  """
+  origin, directory = '--mano_dir', flag_value
+  if not directory:
+    origin, directory = '$MANO_DIR', os.environ.get('MANO_DIR')
+  if not directory:
+    return None
+  if not os.path.exists(directory):
+    raise FileNotFoundError(
+      f'{directory}: no such folder (from {origin}); it should hold MANO_RIGHT.pkl or'
+      ' MANO_RIGHT.npz, leave it out to use the free hand'
+    )
+  return directory
+
+
+def with_fingertips(model: ManoModel, name: str) -> ManoModel:
+  """A MANO model with the fingertip vertices of a data set, see FINGERTIP_VERTICES."""
+  if name not in FINGERTIP_VERTICES:
+    raise ValueError(f'fingertips {name!r} are not known, expected one of {[*FINGERTIP_VERTICES]}')
+  return model._replace(fingertip_vertices=jnp.asarray(FINGERTIP_VERTICES[name], jnp.int32))
 
 
 def load_hand_appearance(side: Side = 'right') -> HandAppearance:
@@ -55,6 +82,14 @@ def load_hand_appearance(side: Side = 'right') -> HandAppearance:
 def _check_side(side: str) -> None:
   if side not in ('right', 'left'):
     raise ValueError(f"side is {side!r}, expected 'right' or 'left'")
+
+
+def _mano_arrays(path: pathlib.Path, side: Side) -> dict[str, np.ndarray]:
+  if path.is_dir():
+    path = find_mano_file(path, side)
+  if path.suffix == '.npz':
+    return read_converted_mano(path, side)
+  return read_official_mano(path, side)
 
 
 @functools.cache

@@ -1,0 +1,31 @@
+"""Turns an official MANO file into a plain .npz, reading it without running anything in it.
+
+python -m experiments.convert_mano --input=MANO_RIGHT.pkl --output=mano_right.npz
+"""
+
+from absl import app, flags, logging
+
+from hand_jax.mano.mano_files import read_official_mano, write_converted_mano
+
+_INPUT = flags.DEFINE_string('input', None, 'MANO_RIGHT.pkl or MANO_LEFT.pkl.', required=True)
+_OUTPUT = flags.DEFINE_string('output', None, 'The .npz file to write.', required=True)
+_SIDE = flags.DEFINE_enum(
+  'side', None, ['right', 'left'], "The hand's side; by default from the name of the input."
+)
+
+
+def main(argv: list[str]) -> None:
+  if len(argv) > 1:
+    raise app.UsageError(f'unexpected argument {argv[1]!r}')
+  logging.set_verbosity(logging.INFO)
+  side = _SIDE.value or ('left' if 'left' in _INPUT.value.rsplit('/', 1)[-1].lower() else 'right')
+  try:
+    arrays = read_official_mano(_INPUT.value, side)
+    write_converted_mano(_OUTPUT.value, arrays, side)
+  except (OSError, ValueError) as error:
+    raise SystemExit(f'convert_mano: {error}') from None
+  print(f'{_OUTPUT.value}: the {side} hand, {arrays["v_template"].shape[0]} vertices')
+
+
+if __name__ == '__main__':
+  app.run(main)

@@ -1,0 +1,253 @@
+"""The names a data pickle may use, and the arrays they stand for; no pickled name is ever called.
+
+What each class keeps in its state follows from the file formats: NumPy's (version, shape, dtype,
+Fortran order, bytes), SciPy's compressed columns or rows, chumpy's `x` of a plain value and
+`a`, `idxs`, `preferred_shape` of a selection from another value.
+"""
+
+import math
+import re
+from typing import Any, NamedTuple
+
+import numpy as np
+
+MAX_DENSE_ENTRIES = 20_000_000
+# Over all arrays of a file: a few bytes may not name the same large content again and again.
+MAX_ARRAY_BYTES = 512 * 1024 * 1024
+_MAX_DEPTH = 100
+_DTYPE = re.compile(r'[|<>=]?(b1|[iu][1248]|f[248]|c8|c16|[SU]\d{1,6})')
+_UNSET = object()
+
+
+class UnsafePickleError(ValueError):
+  """The file is damaged, or holds something that is not plain data."""
+
+
+class Global(NamedTuple):
+  """An allowed name; `kind` says what it is, wherever its module has moved over the years."""
+
+  kind: str
+  name: str
+
+
+class Node:
+  """An object of an allowed class before it is resolved: its arguments and its state."""
+
+  def __init__(self, kind: str, arguments: tuple = ()):
+    self.kind = kind
+    self.arguments = arguments
+    self.state: Any = _UNSET
+
+  @classmethod
+  def instance_of(cls, class_name: Global) -> 'Node':
+    if class_name.kind not in _CLASSES:
+      raise UnsafePickleError(f'{class_name.name} is not a class of data')
+    return cls(class_name.kind)
+
+  def set_state(self, state: Any) -> None:
+    if self.state is not _UNSET or self.kind not in _STATEFUL:
+      raise UnsafePickleError(f'unexpected state for an object of kind {self.kind}')
+    self.state = state
+
+
+def _names(modules: str, **kinds: str) -> dict[tuple[str, str], str]:
+  return {(module, name): kind for module in modules.split() for name, kind in kinds.items()}
+
+
+_ALLOWED = {
+  **_names('numpy', ndarray='ndarray', dtype='dtype'),
+  **_names('numpy.core.multiarray numpy._core.multiarray', _reconstruct='array', scalar='scalar'),
+  **_names('numpy.core.numeric numpy._core.numeric', _frombuffer='buffer'),
+  **_names('_codecs', encode='encode'),
+  **_names('copy_reg copyreg', _reconstructor='reconstructor', __newobj__='new_object'),
+  **_names('__builtin__ builtins', object='object', set='set', frozenset='set'),
+  **_names('collections', OrderedDict='ordered_dict'),
+  **_names('scipy.sparse.csc scipy.sparse._csc', csc_matrix='csc_matrix'),
+  **_names('scipy.sparse.csr scipy.sparse._csr', csr_matrix='csr_matrix'),
+  **_names('chumpy.ch', Ch='chumpy_value'),
+  **_names('chumpy.reordering', Select='chumpy_select'),
+}
+_CLASSES = ('csc_matrix', 'csr_matrix', 'chumpy_value', 'chumpy_select')
+_STATEFUL = (*_CLASSES, 'array', 'dtype')
+
+
+def find_global(module: Any, name: Any) -> Global:
+  """The allowed name of that module.
+
+  Raises:
+    UnsafePickleError: any other name.
+  """
+  if not isinstance(module, str) or not isinstance(name, str):
+    raise UnsafePickleError('damaged pickle (a name that is not text)')
+  full_name = f'{module}.{name}'[:80]
+  kind = _ALLOWED.get((module, name))
+  if kind is None:
+    raise UnsafePickleError(
+      f'refused: it names {full_name!r}, which is not plain data; nothing in it was run'
+    )
+  return Global(kind, full_name)
+
+
+def call_global(function: Any, arguments: Any) -> Any:
+  """The inert stand-in of `function(*arguments)`."""
+  if not isinstance(function, Global) or not isinstance(arguments, tuple):
+    raise UnsafePickleError('refused: it calls something that is not a known name')
+  kind = function.kind
+  if kind == 'encode':
+    return _encode(arguments)
+  if kind in ('reconstructor', 'new_object'):
+    if not arguments or not isinstance(arguments[0], Global):
+      raise UnsafePickleError('an object is made from something that is not a known class')
+    if kind == 'reconstructor' and not _is_plain_base(arguments):
+      raise UnsafePickleError('an object is made with an unexpected base class')
+    return Node.instance_of(arguments[0])
+  if kind == 'ordered_dict':
+    return dict(*arguments) if arguments and isinstance(arguments[0], list) else {}
+  if kind == 'set':
+    return set(arguments[0]) if arguments and isinstance(arguments[0], list) else set()
+  if kind in ('array', 'dtype', 'scalar', 'buffer'):
+    return Node(kind, arguments)
+  raise UnsafePickleError(f'refused: it calls {function.name}')
+
+
+def _is_plain_base(arguments: tuple) -> bool:
+  base = arguments[1] if len(arguments) == 3 else None
+  return isinstance(base, Global) and base.kind == 'object' and arguments[2] is None
+
+
+def _encode(arguments: tuple) -> bytes:
+  if (
+    len(arguments) != 2
+    or not isinstance(arguments[0], str)
+    or arguments[1] not in ('latin1', 'latin-1')
+  ):
+    raise UnsafePickleError('bytes are not written as Latin-1 text')
+  return arguments[0].encode('latin1')
+
+
+def resolve(value: Any) -> Any:
+  """Plain data with every stand-in replaced by its array; shared parts stay shared."""
+  return _Resolver().resolve(value, 0)
+
+
+class _Resolver:
+  def __init__(self):
+    # Results by identity of the source, so that repeated parts are not resolved again and again;
+    # None while a part is being resolved. Sources are kept so that an id stays theirs.
+    self.done: dict[int, tuple[Any, Any] | None] = {}
+    self.array_bytes = 0
+
+  def resolve(self, value: Any, depth: int) -> Any:
+    if value is None or isinstance(value, bool | int | float | complex | str | bytes):
+      return value
+    if depth > _MAX_DEPTH:
+      raise UnsafePickleError(f'nested more than {_MAX_DEPTH} deep')
+    if id(value) in self.done:
+      known = self.done[id(value)]
+      if known is None:
+        raise UnsafePickleError('it contains itself')
+      return known[1]
+    self.done[id(value)] = None
+    result = self._convert(value, depth + 1)
+    self.done[id(value)] = (value, result)
+    return result
+
+  def _convert(self, value: Any, depth: int) -> Any:
+    if isinstance(value, Node):
+      result = self._convert_node(value, depth)
+      self.array_bytes += getattr(result, 'nbytes', 0)
+      if self.array_bytes > MAX_ARRAY_BYTES:
+        raise UnsafePickleError(f'its arrays take more than {MAX_ARRAY_BYTES} bytes')
+      return result
+    if isinstance(value, dict):
+      return {self.resolve(k, depth): self.resolve(v, depth) for k, v in value.items()}
+    if isinstance(value, list | set) or type(value) is tuple:
+      return type(value)(self.resolve(item, depth) for item in value)
+    name = value.name if isinstance(value, Global) else type(value).__name__
+    raise UnsafePickleError(f'{name} stands where data was expected')
+
+  def _convert_node(self, node: Node, depth: int) -> Any:
+    if node.kind == 'dtype':
+      return _dtype(node)
+    if node.kind == 'buffer':
+      data, dtype, shape, order = self._parts(node.arguments, 4, depth)
+      return _array_from_bytes(data, dtype, shape, order == 'F')
+    if node.kind == 'scalar':
+      dtype, data = self._parts(node.arguments, 2, depth)
+      return _array_from_bytes(data, dtype, (), False)[()]
+    if node.state is _UNSET:
+      raise UnsafePickleError(f'an object of kind {node.kind} has no content')
+    if node.kind == 'array':
+      _, shape, dtype, fortran, data = self._parts(node.state, 5, depth)
+      return _array_from_bytes(data, dtype, shape, bool(fortran))
+    if not isinstance(node.state, dict):
+      raise UnsafePickleError(f'an object of kind {node.kind} has an unknown state')
+    if node.kind == 'chumpy_value':
+      (values,) = self._fields(node, ('x',), depth)
+      return np.asarray(values)
+    if node.kind == 'chumpy_select':
+      return self._select(node, depth)
+    return self._sparse(node, depth)
+
+  def _parts(self, values: Any, count: int, depth: int) -> list[Any]:
+    if not isinstance(values, tuple) or len(values) != count:
+      raise UnsafePickleError(f'an array is described by something other than {count} values')
+    return [self.resolve(value, depth) for value in values]
+
+  def _fields(self, node: Node, names: tuple[str, ...], depth: int) -> list[Any]:
+    missing = [name for name in names if name not in node.state]
+    if missing:
+      raise UnsafePickleError(f'an object of kind {node.kind} lacks {missing[0]!r}')
+    return [self.resolve(node.state[name], depth) for name in names]
+
+  def _select(self, node: Node, depth: int) -> np.ndarray:
+    source, indices = self._fields(node, ('a', 'idxs'), depth)
+    selected = np.asarray(source).ravel()[np.asarray(indices)]
+    if node.state.get('preferred_shape') is None:
+      return selected
+    (shape,) = self._fields(node, ('preferred_shape',), depth)
+    return selected.reshape(tuple(int(size) for size in np.ravel(shape)))
+
+  def _sparse(self, node: Node, depth: int) -> np.ndarray:
+    """A compressed sparse matrix as a dense array."""
+    shape_name = '_shape' if '_shape' in node.state else 'shape'
+    data, indices, pointers, shape = self._fields(
+      node, ('data', 'indices', 'indptr', shape_name), depth
+    )
+    rows, columns = (int(size) for size in shape)
+    if min(rows, columns) < 0 or rows * columns > MAX_DENSE_ENTRIES:
+      raise UnsafePickleError(f'a sparse matrix of {rows} x {columns} entries is too large')
+    by_column = node.kind == 'csc_matrix'
+    outer, inner = (columns, rows) if by_column else (rows, columns)
+    counts = np.diff(pointers)
+    if len(pointers) != outer + 1 or np.any(counts < 0) or int(counts.sum()) != len(indices):
+      raise UnsafePickleError('a sparse matrix with inconsistent index arrays')
+    dense = np.zeros((outer, inner), np.asarray(data).dtype)
+    np.add.at(dense, (np.repeat(np.arange(outer), counts), indices), data)
+    return dense.T if by_column else dense
+
+
+def _dtype(node: Node) -> np.dtype:
+  """A NumPy type of fixed size; the byte order may come later, in the state."""
+  code = node.arguments[0] if node.arguments else None
+  if not isinstance(code, str) or not _DTYPE.fullmatch(code):
+    raise UnsafePickleError(f'arrays of type {str(code)[:20]!r} are not plain numbers')
+  order = node.state[1] if isinstance(node.state, tuple) and len(node.state) > 1 else '|'
+  if order not in ('<', '>', '=', '|'):
+    raise UnsafePickleError('an array type with an unknown byte order')
+  return np.dtype(code) if order in '|=' else np.dtype(code).newbyteorder(order)
+
+
+def _array_from_bytes(data: Any, dtype: Any, shape: Any, fortran: bool) -> np.ndarray:
+  """An array over exactly the bytes that the file holds: a shape alone allocates nothing."""
+  if isinstance(data, str):
+    data = data.encode('latin1')
+  if not isinstance(data, bytes) or not isinstance(dtype, np.dtype):
+    raise UnsafePickleError('an array without its bytes or its type')
+  shape = (shape,) if isinstance(shape, int) else shape
+  if not isinstance(shape, tuple) or not all(type(n) is int and n >= 0 for n in shape):
+    raise UnsafePickleError('an array whose shape is not a tuple of sizes')
+  if math.prod(shape) * dtype.itemsize != len(data):
+    raise UnsafePickleError(f'an array of shape {shape} does not fit its {len(data)} bytes')
+  array = np.frombuffer(data, dtype).reshape(shape, order='F' if fortran else 'C')
+  return array.astype(dtype.newbyteorder('='))  # A copy: native byte order, may be written to.
