@@ -45,21 +45,29 @@ JOINT_LIMITS = {
   'thumb_ip': JointLimits((-25, 85), (-8, 8), (-8, 8)),
 }
 
-_FINGER_AXES = np.asarray([[0.0, 0, 1], [0, 1, 0], [-1, 0, 0]])
-# The flat thumb points along (-1, 0, 1), half way between the fingers and the side, and its nail
-# faces (1, 1, 1): it bends mostly within the palm's plane.
-_THUMB_AXES = np.asarray(
-  [
-    np.asarray([1.0, -2, 1]) / np.sqrt(6),
-    np.asarray([1.0, 1, 1]) / np.sqrt(3),
-    np.asarray([-1.0, 0, 1]) / np.sqrt(2),
-  ]
-)
+# The bones of a flat hand fan out: degrees that each finger points to the thumb's side.
+_FINGER_YAW = {'index': 6.0, 'middle': 0.0, 'ring': -8.0, 'pinky': -16.0}
+# The flat thumb points outwards, forwards and a little down; its nail faces up and outwards.
+_THUMB_BONE, _THUMB_NAIL = (-0.75, -0.2, 0.63), (0.5, 0.45, 0.75)
+
+
+def _joint_axes(joint: str) -> np.ndarray:
+  """Flexion, abduction and twist axes (rows, orthonormal) of a joint."""
+  finger = joint.split('_')[0]
+  if finger == 'thumb':
+    bone, dorsal = np.asarray(_THUMB_BONE), np.asarray(_THUMB_NAIL)
+  else:
+    yaw = np.deg2rad(_FINGER_YAW[finger])
+    bone, dorsal = np.asarray([-np.cos(yaw), 0, np.sin(yaw)]), np.asarray([0.0, 1, 0])
+  bone = bone / np.linalg.norm(bone)
+  dorsal = dorsal - (dorsal @ bone) * bone
+  dorsal = dorsal / np.linalg.norm(dorsal)
+  return np.stack([np.cross(dorsal, bone), dorsal, bone])
+
+
 _JOINTS = MANO_JOINT_NAMES[1:]
 
-ANATOMICAL_AXES = np.stack(
-  [_THUMB_AXES if name.startswith('thumb') else _FINGER_AXES for name in _JOINTS]
-).astype(np.float32)
+ANATOMICAL_AXES = np.stack([_joint_axes(name) for name in _JOINTS]).astype(np.float32)
 """(15, 3, 3): unit vectors of flexion, abduction and twist (rows) of each joint in MANO's order."""
 
 _LIMITS = np.asarray([JOINT_LIMITS[name] for name in _JOINTS], np.float32)
