@@ -1,0 +1,131 @@
+"""tfds builder of rendered hands; a split's example i depends on seed, split and i alone."""
+
+import collections
+import contextlib
+import functools
+import hashlib
+import multiprocessing
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from typing import Any
+
+import numpy as np
+import tensorflow_datasets as tfds
+
+from hand_jax.data.examples import HandExample, encode_example, example_features
+
+CHUNK = 16  # examples a worker renders at a time
+Render = Callable[[int, str, Sequence[int], int], Sequence[HandExample]]
+
+
+def render_hands(seed: int, split: str, indices: Sequence[int], image_size: int):
+  """`hand_jax.data.synthetic.render_examples`, imported only where rendering happens."""
+  from hand_jax.data.synthetic import render_examples
+
+  return render_examples(seed, split, list(indices), image_size)
+
+
+def render_records(
+  render: Render, seed: int, split: str, image_size: int, indices: range
+) -> list[dict[str, Any]]:
+  """The numbered examples as records; runs in worker processes."""
+  return [encode_example(example) for example in render(seed, split, indices, image_size)]
+
+
+def records_in_order(
+  make: Callable[[range], list[dict[str, Any]]], count: int, workers: int
+) -> Iterator[dict[str, Any]]:
+  """`make`'s records of 0 to count, in order, made by several processes when `workers` > 1.
+
+  Only a few chunks are made ahead, so that memory does not grow with the number of examples.
+  """
+  chunks = [range(start, min(start + CHUNK, count)) for start in range(0, count, CHUNK)]
+  if workers == 1:
+    for chunk in chunks:
+      yield from make(chunk)
+    return
+  # JAX runs threads, which a forked process would not have.
+  context = multiprocessing.get_context('spawn')
+  with contextlib.ExitStack() as stack:
+    executor = ProcessPoolExecutor(workers, mp_context=context)
+    stack.callback(executor.shutdown, cancel_futures=True)
+    pending: collections.deque = collections.deque()
+    for chunk in chunks:
+      pending.append(executor.submit(make, chunk))
+      if len(pending) > 2 * workers:
+        yield from pending.popleft().result()
+    while pending:
+      yield from pending.popleft().result()
+
+
+def update_digest(digest, record: dict[str, Any]) -> None:
+  """Adds a record to a hash: its encoded pictures and labels, in the order of their names."""
+  for name in sorted(record):
+    value = record[name]
+    digest.update(name.encode())
+    if hasattr(value, 'getvalue'):
+      digest.update(value.getvalue())
+    elif isinstance(value, np.ndarray):
+      digest.update(f'{value.dtype} {value.shape}'.encode() + value.tobytes())
+    else:
+      digest.update(str(value).encode())
+
+
+class SyntheticHands(tfds.core.GeneratorBasedBuilder):
+  """Builds the splits named in `examples` with that many pictures each.
+
+  Records keep their order: number i of a split is the example rendered on the fly as number i.
+  `report(split, done, count)` is called after every example. After building, `sha256` holds the
+  hash of each split's contents, whatever the number of workers.
+  """
+
+  name = 'synthetic_hands'
+  VERSION = tfds.core.Version('1.0.0')
+
+  def __init__(
+    self,
+    *,
+    examples: dict[str, int] | None = None,
+    image_size: int = 224,
+    seed: int = 0,
+    workers: int = 1,
+    render: Render = render_hands,
+    report: Callable[[str, int, int], None] = lambda split, done, count: None,
+    **kwargs,
+  ):
+    self._examples = dict(examples or {})
+    self._settings = {'image_size': image_size, 'seed': seed}
+    self._workers, self._render, self._report = workers, render, report
+    self.sha256: dict[str, str] = {}
+    super().__init__(**kwargs)
+
+  def _info(self) -> tfds.core.DatasetInfo:
+    return tfds.core.DatasetInfo(
+      builder=self,
+      description='Rendered photos of hands with exact 3D labels; see README.md.',
+      features=example_features(),
+      disable_shuffling=True,
+    )
+
+  def _split_generators(self, dl_manager):
+    del dl_manager  # nothing is downloaded
+    return {
+      split: self._generate_examples(split, count)
+      for split, count in self._examples.items()
+      if count
+    }
+
+  def _generate_examples(self, split: str, count: int):
+    make = functools.partial(
+      render_records,
+      self._render,
+      self._settings['seed'],
+      split,
+      self._settings['image_size'],
+    )
+    digest = hashlib.sha256()
+    for index, record in enumerate(records_in_order(make, count, self._workers)):
+      update_digest(digest, record)
+      yield index, record
+      self._report(split, index + 1, count)
+    self.sha256[split] = digest.hexdigest()

@@ -1,0 +1,202 @@
+"""Builds a prepared data set with tfds: python -m experiments.prepare_dataset --dataset=NAME ..."""
+
+import contextlib
+import fcntl
+import importlib.metadata
+import io
+import json
+import pathlib
+import platform
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+from absl import app, flags
+
+DATASETS_FOLDER = pathlib.Path(__file__).parent.parent / 'datasets'
+MANIFEST = 'manifest.json'
+PACKAGES = ('hand-jax', 'jax', 'numpy', 'opencv-python-headless', 'tensorflow-datasets')
+
+
+class Progress:
+  """One line on the terminal that says how far a split is and how long it will take."""
+
+  def __init__(self, interval_s: float = 2.0):
+    self._interval_s, self._split, self._output = interval_s, '', sys.stdout
+    self._started = self._shown = 0.0
+
+  def __call__(self, split: str, done: int, count: int) -> None:
+    now = time.monotonic()
+    if split != self._split:
+      self._split, self._started, self._first = split, now, done
+    if now - self._shown < self._interval_s and done < count:
+      return
+    self._shown = now
+    rate = (done - self._first) / max(now - self._started, 1e-9)
+    left = f', {(count - done) / rate:.0f} s left' if rate and done < count else ''
+    speed = f' ({rate:.1f}/s{left})' if rate else ''
+    end = '\n' if done == count or not self._output.isatty() else '\r'
+    line = f'{split}: {done} of {count} examples{speed}'.ljust(70)
+    print(line, end=end, file=self._output, flush=True)
+
+
+def _version(package: str) -> str:
+  with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+    return importlib.metadata.version(package)
+  return 'not installed'
+
+
+@contextlib.contextmanager
+def _only_one_build(path: pathlib.Path) -> Iterator[None]:
+  """Holds a lock file; the system frees it when the process ends, however it ends."""
+  with path.open('w') as file:
+    try:
+      fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+      raise RuntimeError(f'Another build is running in {path.parent}; wait for it.') from None
+    try:
+      yield
+    finally:
+      path.unlink(missing_ok=True)
+
+
+class Prepared(NamedTuple):
+  """A finished data set: its folder, its manifest, and whether it was built just now."""
+
+  folder: pathlib.Path
+  manifest: dict[str, Any]
+  is_new: bool
+
+
+def read_manifest(folder: pathlib.Path, settings: dict[str, Any]) -> dict[str, Any]:
+  """The manifest of a finished data set, which must have been built with `settings`.
+
+  Raises:
+    ValueError: the folder was not finished by `prepare`, or its settings differ.
+  """
+  path = folder / MANIFEST
+  if not path.exists():
+    raise ValueError(
+      f'{folder} has no {MANIFEST}, so something else made it; remove it or choose another '
+      '--data_dir.'
+    )
+  manifest = json.loads(path.read_text())
+  found = manifest['settings']
+  differences = [
+    f'{name} {found.get(name)} instead of {value}'
+    for name, value in settings.items()
+    if found.get(name) != value
+  ]
+  if differences:
+    raise ValueError(
+      f'{folder} was built with {", ".join(differences)}; remove it or choose another --data_dir.'
+    )
+  return manifest
+
+
+def prepare(
+  create_builder: Callable[..., Any],
+  data_dir: pathlib.Path,
+  settings: dict[str, Any],
+  **build_settings: Any,
+) -> Prepared:
+  """Builds `data_dir/<name>/<version>`; one that is finished already is kept.
+
+  `settings` decide the contents and `build_settings` only how they are made; both go to
+  `create_builder`, a tfds builder class with a `sha256` per split. Everything is written beside
+  the final folder, which appears at the end and whole: a run that was stopped leaves nothing in
+  its place, and the next one starts afresh.
+
+  Raises:
+    ValueError: the folder exists with other settings. RuntimeError: another build is running.
+  """
+  target = data_dir / create_builder.name / str(create_builder.VERSION)
+  if target.exists():
+    return Prepared(target, read_manifest(target, settings), is_new=False)
+  data_dir.mkdir(parents=True, exist_ok=True)
+  unfinished = data_dir / f'.{create_builder.name}.unfinished'
+  with _only_one_build(data_dir / f'.{create_builder.name}.lock'):
+    shutil.rmtree(unfinished, ignore_errors=True)
+    try:
+      builder = create_builder(
+        data_dir=unfinished, file_format='array_record', **settings, **build_settings
+      )
+      # tfds would announce a download, and name the unfinished folder as the place to find it.
+      with contextlib.redirect_stdout(io.StringIO()):
+        builder.download_and_prepare()
+      manifest = {
+        'dataset': builder.name,
+        'version': str(builder.version),
+        'examples': {name: split.num_examples for name, split in builder.info.splits.items()},
+        'sha256': builder.sha256,
+        'settings': settings,
+        'versions': {
+          'python': platform.python_version(),
+          **{package: _version(package) for package in PACKAGES},
+        },
+      }
+      built = pathlib.Path(builder.data_dir)
+      (built / MANIFEST).write_text(json.dumps(manifest, indent=2) + '\n')
+      target.parent.mkdir(parents=True, exist_ok=True)
+      built.rename(target)
+    finally:
+      shutil.rmtree(unfinished, ignore_errors=True)
+  return Prepared(target, manifest, is_new=True)
+
+
+def _prepare_synthetic_hands(data_dir: pathlib.Path) -> Prepared:
+  from synthetic_hands.synthetic_hands_dataset_builder import SyntheticHands
+
+  flag = flags.FLAGS
+  examples = {
+    'train': flag.train_examples,
+    'validation': flag.validation_examples,
+    'test': flag.test_examples,
+  }
+  if not any(examples.values()):
+    raise ValueError('Nothing to build: every split has 0 examples.')
+  settings = {
+    'examples': {split: count for split, count in examples.items() if count},
+    'image_size': flag.image_size,
+    'seed': flag.seed,
+  }
+  return prepare(SyntheticHands, data_dir, settings, workers=flag.workers, report=Progress())
+
+
+BUILDERS = {'synthetic_hands': _prepare_synthetic_hands}
+
+flags.DEFINE_enum('dataset', None, list(BUILDERS), 'Data set to build.', required=True)
+flags.DEFINE_string('data_dir', None, 'Folder that holds prepared data sets.', required=True)
+flags.DEFINE_integer('train_examples', 10000, 'Rendered examples to train on.', lower_bound=0)
+flags.DEFINE_integer('validation_examples', 500, 'Rendered examples to watch.', lower_bound=0)
+flags.DEFINE_integer('test_examples', 1000, 'Rendered examples to test on.', lower_bound=0)
+flags.DEFINE_integer('image_size', 224, 'Side of a rendered photo in pixels.', lower_bound=32)
+flags.DEFINE_integer('seed', 0, 'Seed of the rendered examples.', lower_bound=0)
+flags.DEFINE_integer('workers', 1, 'Processes that render.', lower_bound=1)
+
+
+def main(argv: list[str]) -> None:
+  if len(argv) > 1:
+    sys.exit(f'Unexpected argument: {argv[1]}. Settings are given as --name=value.')
+  # The builders are not a package: their folder shares its name with a well-known one.
+  sys.path.insert(0, str(DATASETS_FOLDER))
+  import tensorflow_datasets as tfds
+
+  tfds.disable_progress_bar()
+  started = time.monotonic()
+  try:
+    prepared = BUILDERS[flags.FLAGS.dataset](pathlib.Path(flags.FLAGS.data_dir))
+  except (ValueError, RuntimeError, OSError) as error:
+    sys.exit(f'Error: {error}')
+  except KeyboardInterrupt:
+    sys.exit('Stopped; nothing was left behind.')
+  counts = ', '.join(f'{count} {split}' for split, count in prepared.manifest['examples'].items())
+  took = f'; {time.monotonic() - started:.0f} s' if prepared.is_new else ''
+  state = 'Complete' if prepared.is_new else 'Already complete, nothing to do'
+  print(f'{state}: {prepared.folder} ({counts} examples{took}). Details in {MANIFEST}.')
+
+
+if __name__ == '__main__':
+  app.run(main)

@@ -1,0 +1,262 @@
+"""Prepared data sets: built without TensorFlow, whole or not at all, and read back exactly."""
+
+import fcntl
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import tensorflow_datasets as tfds
+
+from experiments import prepare_dataset
+from hand_jax.data.examples import HandExample, decode_example
+
+ROOT = pathlib.Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT / 'datasets'))
+
+from synthetic_hands import synthetic_hands_dataset_builder as builder_module  # noqa: E402
+
+SETTINGS = {'examples': {'train': 5, 'test': 2}, 'image_size': 64, 'seed': 3}
+SPLIT_SEEDS = {'train': 0, 'validation': 1, 'test': 2}
+
+
+@pytest.fixture(autouse=True)
+def _quiet():
+  tfds.disable_progress_bar()
+
+
+def fake_render(seed, split, indices, image_size):
+  """Smooth pictures and random labels, a function of (seed, split, index) like the real ones."""
+  examples = []
+  for index in indices:
+    rng = np.random.default_rng((seed, SPLIT_SEEDS[split], index))
+    ramp = np.linspace(0, 200, image_size)[:, None, None] * rng.uniform(size=3)
+    vertices = rng.normal(size=(778, 3)).astype(np.float32)
+    examples.append(
+      HandExample(
+        example_id=f'{split}-{index}',
+        image=np.broadcast_to(ramp, (image_size, image_size, 3)).astype(np.uint8),
+        side='right' if index % 2 else 'left',
+        box_xywh=rng.uniform(1, 30, size=4).astype(np.float32),
+        joints_image=rng.uniform(size=(21, 2)).astype(np.float32),
+        joint_confidence=np.ones(21, np.float32),
+        intrinsics=np.eye(3, dtype=np.float32),
+        vertices_camera=vertices,
+        joints_camera=vertices[:21],
+        global_orient=rng.normal(size=3).astype(np.float32),
+        hand_mask=rng.uniform(size=(image_size, image_size)) > 0.5,
+      )
+    )
+  return examples
+
+
+def broken_render(seed, split, indices, image_size):
+  if split == 'test':
+    raise ValueError('the renderer broke')
+  return fake_render(seed, split, indices, image_size)
+
+
+def prepare(data_dir, settings=SETTINGS, workers=1, render=fake_render, **build_settings):
+  return prepare_dataset.prepare(
+    builder_module.SyntheticHands,
+    data_dir,
+    settings,
+    workers=workers,
+    render=render,
+    **build_settings,
+  )
+
+
+def files_under(folder):
+  return sorted(str(path.relative_to(folder)) for path in folder.rglob('*') if path.is_file())
+
+
+@pytest.fixture(scope='module')
+def prepared(tmp_path_factory):
+  return prepare(tmp_path_factory.mktemp('prepared'))
+
+
+def test_examples_come_back_in_order_and_exactly(prepared):
+  builder = tfds.builder('synthetic_hands', data_dir=prepared.folder.parent.parent, try_gcs=False)
+  for split, count in SETTINGS['examples'].items():
+    records = builder.as_data_source(split)
+    assert len(records) == count
+    for index, expected in enumerate(fake_render(3, split, range(count), 64)):
+      example = decode_example(records[index])
+      for field, value in expected._asdict().items():
+        if field != 'image':
+          np.testing.assert_array_equal(getattr(example, field), value, err_msg=field)
+      # JPEG keeps a smooth picture to a few grey levels.
+      assert np.abs(example.image.astype(int) - expected.image).max() <= 6
+
+
+def test_the_manifest_says_what_was_built(prepared):
+  manifest = json.loads((prepared.folder / 'manifest.json').read_text())
+  assert manifest == prepared.manifest
+  assert prepared.is_new
+  assert manifest['examples'] == SETTINGS['examples']
+  assert manifest['settings'] == SETTINGS
+  assert manifest['version'] == '1.0.0'
+  assert set(manifest['sha256']) == {'train', 'test'}
+  assert {'python', 'numpy', 'jax', 'tensorflow-datasets'} <= set(manifest['versions'])
+  assert prepared.folder.parts[-2:] == ('synthetic_hands', '1.0.0')
+
+
+def test_nothing_but_the_data_set_is_left(prepared):
+  root = prepared.folder.parent.parent
+  assert [path.name for path in root.iterdir()] == ['synthetic_hands']
+  assert not [name for name in files_under(root) if 'incomplete' in name or 'unfinished' in name]
+
+
+def test_several_workers_build_the_same(prepared, tmp_path, monkeypatch):
+  monkeypatch.setattr(builder_module, 'CHUNK', 2)
+  again = prepare(tmp_path, workers=2)
+  assert again.manifest['sha256'] == prepared.manifest['sha256']
+  assert again.manifest['examples'] == prepared.manifest['examples']
+
+
+@pytest.mark.parametrize('count', [1, 2, 3, 7, 8])
+def test_records_come_in_order_whatever_the_chunks(count, monkeypatch):
+  monkeypatch.setattr(builder_module, 'CHUNK', 3)
+  asked = []
+
+  def make(indices):
+    asked.append(len(indices))
+    return list(indices)
+
+  assert list(builder_module.records_in_order(make, count, 1)) == list(range(count))
+  assert max(asked) <= 3
+
+
+@pytest.mark.parametrize(
+  'change', [{'seed': 4}, {'image_size': 48}, {'examples': {'test': 2, 'train': 6}}]
+)
+def test_the_hash_follows_the_contents(prepared, tmp_path, change):
+  other = prepare(tmp_path, SETTINGS | change)
+  assert other.manifest['sha256']['train'] != prepared.manifest['sha256']['train']
+  if 'examples' in change:
+    assert other.manifest['sha256']['test'] == prepared.manifest['sha256']['test']
+
+
+def test_splits_of_no_examples_are_left_out(tmp_path):
+  made = prepare(tmp_path, SETTINGS | {'examples': {'train': 1, 'validation': 0}})
+  assert made.manifest['examples'] == {'train': 1}
+
+
+def test_a_finished_data_set_is_kept(prepared):
+  root = prepared.folder.parent.parent
+  before = {path: path.stat().st_mtime_ns for path in root.rglob('*')}
+
+  def never(*_):
+    raise AssertionError('rendered again')
+
+  again = prepare(root, render=never)
+  assert not again.is_new
+  assert again.manifest == prepared.manifest
+  assert {path: path.stat().st_mtime_ns for path in root.rglob('*')} == before
+  with pytest.raises(ValueError, match='was built with seed 3 instead of 9; remove it or choose'):
+    prepare(root, SETTINGS | {'seed': 9})
+
+
+def test_a_folder_made_by_something_else_is_refused(tmp_path):
+  (tmp_path / 'synthetic_hands' / '1.0.0').mkdir(parents=True)
+  with pytest.raises(ValueError, match=r'has no manifest\.json'):
+    prepare(tmp_path)
+
+
+def test_a_build_that_fails_leaves_nothing(tmp_path):
+  with pytest.raises(ValueError, match='the renderer broke'):
+    prepare(tmp_path, render=broken_render)
+  assert list(tmp_path.iterdir()) == []
+
+
+def test_what_a_killed_build_left_is_replaced(tmp_path):
+  left = tmp_path / '.synthetic_hands.unfinished' / 'synthetic_hands' / 'incomplete.X_1.0.0'
+  left.mkdir(parents=True)
+  (left / 'half').write_text('written')
+  prepare(tmp_path, SETTINGS | {'examples': {'test': 1}})
+  assert [path.name for path in tmp_path.iterdir()] == ['synthetic_hands']
+
+
+def test_two_builds_at_once_are_refused(tmp_path):
+  with (tmp_path / '.synthetic_hands.lock').open('w') as file:
+    fcntl.flock(file, fcntl.LOCK_EX)
+    with pytest.raises(RuntimeError, match='Another build is running'):
+      prepare(tmp_path)
+  assert prepare(tmp_path, SETTINGS | {'examples': {'test': 1}}).is_new
+
+
+def test_progress_counts_every_example(tmp_path):
+  reports = []
+  prepare(tmp_path, report=lambda *report: reports.append(report))
+  assert reports == [('train', i, 5) for i in range(1, 6)] + [('test', i, 2) for i in (1, 2)]
+
+
+def test_the_progress_line(capsys):
+  progress = prepare_dataset.Progress(interval_s=0.0)
+  for done in (1, 2, 3):
+    progress('train', done, 3)
+  lines = capsys.readouterr().out.splitlines()
+  assert lines[0].startswith('train: 1 of 3 examples')
+  assert '/s' in lines[1] and 's left' in lines[1]
+  assert 'left' not in lines[2]
+
+
+WITHOUT_TENSORFLOW = """
+import pathlib, sys
+from tests import test_prepare_dataset as tests
+folder = pathlib.Path(sys.argv[1])
+tests.prepare(folder)
+builder = tests.tfds.builder('synthetic_hands', data_dir=folder, try_gcs=False)
+print(tests.decode_example(builder.as_data_source('train')[4]).example_id)
+print(sorted({'tensorflow', 'torch'} & set(sys.modules)))
+"""
+
+
+def test_tensorflow_is_never_imported(tmp_path):
+  """Not even where it is installed: the TensorFlow on the path here cannot be imported."""
+  decoy = tmp_path / 'path' / 'tensorflow'
+  decoy.mkdir(parents=True)
+  (decoy / '__init__.py').write_text("raise AssertionError('TensorFlow was imported')")
+  command = [sys.executable, '-c', WITHOUT_TENSORFLOW, str(tmp_path / 'data')]
+  environment = os.environ | {'PYTHONPATH': str(decoy.parent)}
+  result = subprocess.run(
+    command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+  )
+  assert result.stdout.split() == ['train-4', '[]'], result.stderr
+
+
+def run_command(*arguments):
+  return subprocess.run(
+    [sys.executable, '-m', 'experiments.prepare_dataset', *arguments],
+    cwd=ROOT,
+    capture_output=True,
+    text=True,
+    check=False,
+  )
+
+
+@pytest.mark.parametrize(
+  'arguments, message',
+  [
+    (['--dataset=frei', '--data_dir=x'], 'synthetic_hands'),
+    (['--dataset=synthetic_hands'], 'data_dir'),
+    (['--dataset=synthetic_hands', '--data_dir=x', '--image_size=3'], 'image_size'),
+    (['--dataset=synthetic_hands', '--data_dir=x', 'extra'], 'Unexpected argument: extra'),
+    (
+      [
+        *('--dataset=synthetic_hands', '--data_dir=x', '--train_examples=0'),
+        *('--validation_examples=0', '--test_examples=0'),
+      ],
+      'Error: Nothing to build',
+    ),
+  ],
+)
+def test_bad_settings_are_named(arguments, message):
+  result = run_command(*arguments)
+  assert result.returncode != 0
+  assert message in result.stderr
+  assert 'Traceback' not in result.stderr
