@@ -1,0 +1,236 @@
+"""Batched z-buffer: which face each pixel sees, and which vertices are visible.
+
+The hit test uses edge functions, not normalised barycentrics, so it is exact wherever float32 holds
+the products exactly (coordinates on a grid of 1/4 pixel in images up to 1000 pixels); edge pixels
+are inclusive there. Each edge is evaluated from its lower-numbered vertex, whichever face asks: two
+faces that share an edge compute the same number with opposite signs, and no pixel falls between
+them. Elsewhere a pixel centre within about 1e-5 pixels of an edge may go either way. Depths are
+compared in float32, not packed: faces that differ by more than a few units in the last place
+(about 3e-7 relative) are ordered correctly.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Bool, Float, Int
+
+from hand_jax.types import Fragments
+
+# Each loop step tests one window of pixels. The shape is measured (benchmarks/rasterizer.py): on a
+# CPU, XLA compiles the loop into one function only while a step touches less than about 1 kB.
+WINDOW_HEIGHT = 2
+WINDOW_WIDTH = 16
+# Face indices are kept as float32 while rasterizing, exact up to here.
+MAX_FACES = 2**24
+
+
+class _FaceTable(NamedTuple):
+  """Per face, vertices in ascending order (a, b, c), edge coefficients signed by the face's area.
+
+  The edge function of the edge opposite vertex v is `x_coefficient[v] * (x - anchor_x) +
+  y_coefficient[v] * (y - anchor_y)`; edges ab and ac are anchored at a, edge bc at b.
+  """
+
+  anchor_a: Float[Array, 'faces 2']
+  anchor_b: Float[Array, 'faces 2']
+  edge_a: Float[Array, 'faces 2']
+  edge_b: Float[Array, 'faces 2']
+  edge_c: Float[Array, 'faces 2']
+  depth: Float[Array, 'faces 3']  # depth of a, then b's and c's relative to it
+  area: Float[Array, 'faces']
+
+
+def rasterize(
+  vertices_image: Float[Array, 'batch vertices 3'],
+  faces: Int[Array, 'faces 3'],
+  height: int,
+  width: int,
+) -> Fragments:
+  """The nearest face at each pixel's centre, with screen-space barycentrics and depth.
+
+  `vertices_image` holds pixel x, pixel y and depth (smaller is nearer; any finite number, negative
+  ones too, because weak-perspective depths are relative: clipping at a camera is the caller's).
+  Pixel centres lie at +0.5. Both sides of a face are seen; a pixel on an edge belongs to the face;
+  of equal depths the lower face index wins. Faces without area in the image, or with a vertex that
+  is not finite, are never hit. Background: face -1, barycentrics 0, depth +inf. Faces may have any
+  size; their number is below `MAX_FACES`, or a ValueError is raised.
+
+  Barycentrics (in the order of the face's vertices) and depth are differentiable in
+  `vertices_image`; which face is seen is not.
+  """
+  if height < 1 or width < 1:
+    raise ValueError(f'rasterize needs a positive image size, got height {height}, width {width}')
+  if faces.shape[0] >= MAX_FACES:
+    raise ValueError(f'rasterize takes fewer than {MAX_FACES} faces, got {faces.shape[0]}')
+  if vertices_image.shape[0] == 0 or faces.shape[0] == 0:
+    return _background(vertices_image.shape[0], height, width)
+  fixed = lax.stop_gradient(vertices_image)
+  face_index = lax.map(lambda vertices: _nearest_faces(vertices, faces, height, width), fixed)
+  barycentric, depth = lax.map(
+    lambda image: _barycentrics_and_depth(image[0], faces, image[1]), (vertices_image, face_index)
+  )
+  return Fragments(face_index, barycentric, depth)
+
+
+def visible_vertices(
+  vertices_image: Float[Array, 'batch vertices 3'],
+  faces: Int[Array, 'faces 3'],
+  height: int,
+  width: int,
+  depth_tolerance: float = 1e-5,
+) -> Bool[Array, 'batch vertices']:
+  """True where a vertex projects inside the image and no face that lacks it lies nearer there.
+
+  Independent of the pixel grid: every vertex is tested at its own position against every face. A
+  face must be nearer by more than `depth_tolerance` (in depth's unit: 0.01 mm for metres) to hide a
+  vertex, so that copies of a vertex along a seam do not hide each other.
+  """
+
+  def one(vertices):
+    x, y, depth = vertices[:, 0], vertices[:, 1], vertices[:, 2]
+    inside = (x >= 0) & (x < width) & (y >= 0) & (y < height) & jnp.isfinite(depth)
+    if faces.shape[0] == 0:
+      return inside
+    table = jax.tree.map(lambda field: field[None], _face_table(vertices, faces))
+    hit, face_depth = _test_points(table, x[:, None], y[:, None])
+    vertex_ids = jnp.arange(vertices.shape[0])[:, None, None]
+    foreign = jnp.all(faces[None] != vertex_ids, axis=-1)
+    hidden = hit & foreign & (face_depth < depth[:, None] - depth_tolerance)
+    return inside & ~jnp.any(hidden, axis=1)
+
+  return lax.map(one, lax.stop_gradient(vertices_image))
+
+
+def _background(batch: int, height: int, width: int) -> Fragments:
+  shape = (batch, height, width)
+  return Fragments(jnp.full(shape, -1, jnp.int32), jnp.zeros((*shape, 3)), jnp.full(shape, jnp.inf))
+
+
+def _face_table(vertices: Float[Array, 'vertices 3'], faces: Int[Array, 'faces 3']) -> _FaceTable:
+  """Edge functions and depths of all faces; faces that can never be hit get area 0."""
+  corners = vertices[jnp.sort(faces, axis=1)]
+  finite = jnp.all(jnp.isfinite(corners), axis=(1, 2), keepdims=True)
+  corners = jnp.where(finite, corners, 0)
+  a, b, c = corners[:, 0, :2], corners[:, 1, :2], corners[:, 2, :2]
+  ab, ac, bc = b - a, c - a, c - b
+  area = ab[:, 0] * ac[:, 1] - ab[:, 1] * ac[:, 0]
+  area = jnp.where(jnp.isfinite(area), area, 0)
+  sign = jnp.sign(area)[:, None]
+
+  def normal(edge):
+    return sign * jnp.stack([-edge[:, 1], edge[:, 0]], axis=1)
+
+  depth_a, depth_b, depth_c = corners[:, 0, 2], corners[:, 1, 2], corners[:, 2, 2]
+  depth = jnp.stack([depth_a, depth_b - depth_a, depth_c - depth_a], axis=1)
+  return _FaceTable(a, b, normal(bc), -normal(ac), normal(ab), depth, jnp.abs(area))
+
+
+def _test_points(table: _FaceTable, x, y):
+  """Whether each face holds the point, and the face's depth there; leading axes broadcast."""
+  ax, ay = x - table.anchor_a[..., 0], y - table.anchor_a[..., 1]
+  bx, by = x - table.anchor_b[..., 0], y - table.anchor_b[..., 1]
+  weight_a = table.edge_a[..., 0] * bx + table.edge_a[..., 1] * by
+  weight_b = table.edge_b[..., 0] * ax + table.edge_b[..., 1] * ay
+  weight_c = table.edge_c[..., 0] * ax + table.edge_c[..., 1] * ay
+  hit = (weight_a >= 0) & (weight_b >= 0) & (weight_c >= 0) & (table.area > 0)
+  # Relative to vertex a: a face of constant depth gets exactly that depth, so ties are ties.
+  slope = weight_b * table.depth[..., 1] + weight_c * table.depth[..., 2]
+  return hit, table.depth[..., 0] + slope / table.area
+
+
+def _pixel_span(low, high, size: int):
+  """First pixel and number of pixels whose centres lie in [low, high], clipped to the image."""
+  first = jnp.clip(jnp.ceil(low - 0.5), 0, size).astype(jnp.int32)
+  last = jnp.clip(jnp.floor(high - 0.5), -1, size - 1).astype(jnp.int32)
+  return first, jnp.maximum(last - first + 1, 0)
+
+
+def _nearest_faces(
+  vertices: Float[Array, 'vertices 3'], faces: Int[Array, 'faces 3'], height: int, width: int
+) -> Int[Array, 'height width']:
+  """Runs through the windows that cover each face's bounding box, face by face.
+
+  Faces come in ascending order and replace a pixel only when strictly nearer: that is the rule for
+  ties. A face of any size is exact, it only takes more windows.
+  """
+  table = _face_table(vertices, faces)
+  corners = vertices[faces]
+  low, high = corners[..., :2].min(axis=1), corners[..., :2].max(axis=1)
+  first_x, span_x = _pixel_span(low[:, 0], high[:, 0], width)
+  first_y, span_y = _pixel_span(low[:, 1], high[:, 1], height)
+  columns = -(-span_x // WINDOW_WIDTH)
+  windows = jnp.where(table.area > 0, columns * -(-span_y // WINDOW_HEIGHT), 0)
+  # Faces between pixel centres or outside the image take no step at all.
+  (queue,) = jnp.nonzero(windows, size=faces.shape[0], fill_value=0)
+  count = jnp.count_nonzero(windows)
+  # A window never leaves the buffer: near its border the window is moved back inside.
+  buffer_height, buffer_width = max(height, WINDOW_HEIGHT), max(width, WINDOW_WIDTH)
+  offset_x = jnp.arange(WINDOW_WIDTH)[None, :] + 0.5
+  offset_y = jnp.arange(WINDOW_HEIGHT)[:, None] + 0.5
+
+  def step(state):
+    position, window, buffer = state
+    face = queue[position]
+    row, column = window // columns[face], window % columns[face]
+    start = (
+      jnp.minimum(first_y[face] + row * WINDOW_HEIGHT, buffer_height - WINDOW_HEIGHT),
+      jnp.minimum(first_x[face] + column * WINDOW_WIDTH, buffer_width - WINDOW_WIDTH),
+    )
+    one_face = jax.tree.map(lambda field: field[face][(None, None)], table)
+    hit, depth = _test_points(one_face, start[1] + offset_x, start[0] + offset_y)
+    old = lax.dynamic_slice(buffer, start, (WINDOW_HEIGHT, WINDOW_WIDTH))
+    new = lax.complex(depth, jnp.full_like(depth, face))
+    new = jnp.where(hit & (depth < old.real), new, old)
+    buffer = lax.dynamic_update_slice(buffer, new, start)
+    last = window + 1 >= windows[face]
+    return position + last, jnp.where(last, 0, window + 1), buffer
+
+  # Depth and face index share one buffer, as the two parts of a complex number: with two buffers,
+  # or one with a leading axis of two, XLA's CPU code for a step is 8 to 100 times slower.
+  buffer = jnp.full((buffer_height, buffer_width), complex(float('inf'), -1), jnp.complex64)
+  start = (jnp.int32(0), jnp.int32(0), buffer)
+  buffer = lax.while_loop(lambda state: state[0] < count, step, start)[2]
+  return buffer[:height, :width].imag.astype(jnp.int32)
+
+
+def _pixel_functions(vertices, faces):
+  """Per face 16 numbers that give a pixel's (unnormalised) barycentrics and depth.
+
+  Columns: x and y coefficients of four affine functions of the pixel relative to vertex a, their
+  constants, the position of a, 1 / area, depth of a. The functions are the three barycentrics, in
+  the face's own order, and depth - depth of a.
+  """
+  table = _face_table(vertices, faces)
+  valid = table.area > 0
+  edges = jnp.stack([table.edge_a, table.edge_b, table.edge_c], axis=1)
+  slope = table.edge_b * table.depth[:, 1:2] + table.edge_c * table.depth[:, 2:3]
+  constants = jnp.stack([table.area, *[jnp.zeros_like(table.area)] * 2], axis=1)
+  own_order = jnp.argsort(jnp.argsort(faces, axis=1), axis=1)
+  edges = jnp.take_along_axis(edges, own_order[..., None], axis=1)
+  constants = jnp.take_along_axis(constants, own_order, axis=1)
+  inverse_area = jnp.where(valid, 1 / jnp.where(valid, table.area, 1), 0)
+  fields = [edges[..., 0], slope[:, :1], edges[..., 1], slope[:, 1:], constants]
+  fields += [
+    jnp.zeros_like(slope[:, :1]),
+    table.anchor_a,
+    inverse_area[:, None],
+    table.depth[:, :1],
+  ]
+  rows = jnp.concatenate(fields, axis=1)
+  # Faces that no pixel sees must not bring NaN into a gradient.
+  return jnp.where(valid[:, None], rows, 0)
+
+
+def _barycentrics_and_depth(vertices, faces, face_index):
+  """Recomputed at the seen face with one row gather per pixel: cheap to differentiate."""
+  height, width = face_index.shape
+  hit = (face_index >= 0)[..., None]
+  rows = _pixel_functions(vertices, faces)[jnp.maximum(face_index, 0)]
+  x = (jnp.arange(width) + 0.5)[None, :, None] - rows[..., 12:13]
+  y = (jnp.arange(height) + 0.5)[:, None, None] - rows[..., 13:14]
+  values = (rows[..., :4] * x + rows[..., 4:8] * y + rows[..., 8:12]) * rows[..., 14:15]
+  barycentric = jnp.where(hit, values[..., :3], 0)
+  depth = jnp.where(hit[..., 0], values[..., 3] + rows[..., 15], jnp.inf)
+  return barycentric, depth
