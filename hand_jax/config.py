@@ -96,7 +96,7 @@ class DataConfig:
   data_dir: str = ''
   train_split: str = 'train'
   validation_split: str = 'validation'
-  train_examples: int = 0  # 0: all of the split (needed when rendering on the fly)
+  train_examples: int = 0  # at most; 0: all (a count is needed when rendering on the fly)
   crop_factor: float = 2.0  # crop side over the larger side of the hand's box
   render_size: int = 0  # side of the pictures rendered on the fly, in pixels; 0: model.image_size
   render_workers: int = 1  # threads that make batches beside the training step

@@ -73,12 +73,7 @@ class PreparedSource:
     if split not in splits:
       raise ValueError(f'Data set {name!r} has no split {split!r}; it has {", ".join(splits)}.')
     self._records = builder.as_data_source(split)
-    available = len(self._records)
-    if count > available:
-      raise ValueError(
-        f'{count} examples asked for, but split {split!r} of {name!r} has {available}.'
-      )
-    self._count = count or available
+    self._count = min(count, len(self._records)) if count else len(self._records)
 
   def __len__(self) -> int:
     return self._count
@@ -90,7 +85,7 @@ class PreparedSource:
 def create_source(data: DataConfig, split: str, image_size: int, count: int = 0) -> ExampleSource:
   """The examples of a split: prepared ones from `data.data_dir`, or rendered ones without it.
 
-  `count` limits them (0: all that are prepared; rendered ones need a count).
+  `count` is the most of them (0: all that are prepared; rendered ones need a count).
   """
   if data.data_dir:
     return PreparedSource(data.dataset, data.data_dir, split, count)

@@ -1,0 +1,43 @@
+"""Trains an experiment: python -m experiments.train --config=toy --workdir=runs/toy."""
+
+import sys
+
+import jax
+from absl import app, flags
+
+from experiments.configs import EXPERIMENTS, get_config
+from hand_jax.config import apply_overrides
+from hand_jax.mano.assets import load_mano_model
+from hand_jax.training.loop import train_and_evaluate
+
+FLAGS = flags.FLAGS
+flags.DEFINE_string('config', None, f'Named experiment: {", ".join(EXPERIMENTS)}.')
+flags.DEFINE_string('workdir', None, 'Folder of the run; a run found there is continued.')
+flags.DEFINE_multi_string('set', [], 'A setting, as a.b=value; may be repeated.')
+flags.DEFINE_string('mano_dir', None, 'Folder or file of the MANO model. Default: the free hand.')
+flags.DEFINE_string('compilation_cache_dir', None, 'Keeps compiled programs for later runs here.')
+flags.DEFINE_bool('distributed', False, 'Join the other hosts of a multi-host run first.')
+flags.DEFINE_string('coordinator', None, 'host:port of process 0, where no cluster tells it.')
+flags.DEFINE_integer('num_processes', None, 'Number of hosts, where no cluster tells it.')
+flags.DEFINE_integer('process_id', None, "This host's number, where no cluster tells it.")
+flags.mark_flags_as_required(['config', 'workdir'])
+
+
+def main(argv: list[str]) -> None:
+  """Reads the flags, then one call."""
+  if len(argv) > 1:
+    raise app.UsageError(f'Unexpected argument {argv[1]!r}: settings are given as --set a.b=value.')
+  if FLAGS.compilation_cache_dir:
+    jax.config.update('jax_compilation_cache_dir', FLAGS.compilation_cache_dir)
+    jax.config.update('jax_persistent_cache_min_compile_time_secs', 1.0)
+  if FLAGS.distributed:
+    jax.distributed.initialize(FLAGS.coordinator, FLAGS.num_processes, FLAGS.process_id)
+  try:
+    config = apply_overrides(get_config(FLAGS.config), FLAGS.set)
+    train_and_evaluate(config, FLAGS.workdir, load_mano_model(FLAGS.mano_dir))
+  except (ValueError, FileNotFoundError, FloatingPointError) as error:
+    sys.exit(f'Error: {error}')
+
+
+if __name__ == '__main__':
+  app.run(main)

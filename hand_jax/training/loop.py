@@ -1,0 +1,268 @@
+"""train_and_evaluate: the outer loop of a run, all that is not a pure function."""
+
+import dataclasses
+import math
+
+import jax
+import numpy as np
+
+from hand_jax.config import ExperimentConfig, validate_config
+from hand_jax.data.pipeline import (
+  ExampleSource,
+  create_source,
+  evaluation_batches,
+  training_batches,
+)
+from hand_jax.evaluation.evaluate import evaluate_batches
+from hand_jax.mano.model import extended_joint_regressor
+from hand_jax.models.hand_network import create_network
+from hand_jax.training import parallel
+from hand_jax.training.checkpoints import Checkpoints, claim_workdir
+from hand_jax.training.reports import RunLog, Stopwatch, overlay_sheet
+from hand_jax.training.state import (
+  TrainState,
+  count_parameters,
+  create_optimizer,
+  create_train_state,
+)
+from hand_jax.training.step import EvalStep, make_eval_step, make_train_step
+from hand_jax.types import HandBatch, HandEstimate, ManoModel
+
+OVERLAY_IMAGES = 8
+
+
+def train_and_evaluate(
+  config: ExperimentConfig,
+  workdir: str,
+  model: ManoModel,
+  train_source: ExampleSource | None = None,
+  validation_source: ExampleSource | None = None,
+) -> TrainState:
+  """Runs an experiment to its last step, on all devices; continues a run found in `workdir`.
+
+  A continued run is the uninterrupted one bit for bit (same machine, same devices). The workdir
+  gets `config.json`, `metrics.jsonl`, `tensorboard/`, `overlays/` and `checkpoints/`. Sources
+  default to those of the config. Returns the last state, as numpy arrays.
+
+  Raises:
+    ValueError: a config that cannot work, a workdir of another config, an unreadable checkpoint.
+    FloatingPointError: a loss term is not finite; names step and term.
+  """
+  validate_config(config)
+  check_batch_size(config.training.batch_size)
+  claim_workdir(workdir, config)
+  data, size = config.data, config.model.image_size
+  if train_source is None:
+    train_source = create_source(data, data.train_split, size, data.train_examples)
+  if validation_source is None:
+    count = config.training.validation_examples
+    validation_source = create_source(data, data.validation_split, size, count)
+  run = _Run(config, workdir, model, validation_source)
+  return run.train(train_source)
+
+
+def check_batch_size(batch_size: int) -> None:
+  """Refuses, by ValueError, a batch that does not divide over all devices of all hosts."""
+  if batch_size % jax.device_count():
+    raise ValueError(
+      f'training.batch_size should be a multiple of the number of devices '
+      f'({jax.device_count()}), got {batch_size}.'
+    )
+
+
+class _Run:
+  """One process' part of a run: the compiled steps, the state on devices, and what it reports."""
+
+  def __init__(
+    self,
+    config: ExperimentConfig,
+    workdir: str,
+    model: ManoModel,
+    validation_source: ExampleSource,
+  ):
+    self._config, self._workdir, self._model = config, workdir, model
+    self._validation_source = validation_source
+    self._is_main = jax.process_index() == 0
+    network = create_network(config, axis_name=parallel.AXIS_NAME)
+    optimizer = create_optimizer(config.optimizer, config.training.num_steps)
+    self._initial_state = create_train_state(config, network, optimizer, model)
+    self._train_step = parallel.map_train_step(make_train_step(config, network, optimizer))
+    self._evaluator = _Evaluator(config, model, make_eval_step(config, network))
+
+  def train(self, source: ExampleSource) -> TrainState:
+    config, num_steps = self._config, self._config.training.num_steps
+    with Checkpoints(self._workdir, config.training.keep_checkpoints) as checkpoints:
+      state, position = self._initial_state, 0
+      if restored := checkpoints.restore_latest(like=state):
+        state, position = restored
+      step = int(state.step)
+      self._announce(step)
+      if step >= num_steps:
+        return state
+      loader = training_batches(
+        source,
+        config,
+        len(self._model.v_template),
+        position,
+        jax.process_index(),
+        jax.process_count(),
+      )
+      with loader, _Reporter(self._workdir, config, step, self._is_main) as reporter:
+        state, model = parallel.replicate(state), parallel.replicate(self._model)
+        while step < num_steps:
+          batch = parallel.shard_batch(next(loader))
+          state, metrics = self._train_step(state, batch, model)
+          step += 1
+          reporter.add(step, metrics)
+          if not _is_due(config, step):
+            continue
+          # Before anything is saved or measured, so that no checkpoint holds a NaN's traces.
+          reporter.flush()
+          host_state = parallel.unreplicate(state)
+          if _every(config.training.checkpoint_every, step, num_steps):
+            checkpoints.save(host_state, loader.position)
+          if self._is_main:
+            self._report(reporter, host_state, step)
+      return host_state
+
+  def _report(self, reporter: '_Reporter', state: TrainState, step: int) -> None:
+    training = self._config.training
+    extra = {}
+    if _every(training.evaluate_every, step, training.num_steps):
+      extra, sheet = self._evaluator.evaluate(state, self._validation_source)
+      reporter.log.write_image('validation', sheet, step)
+    reporter.report(step, extra)
+
+  def _announce(self, step: int) -> None:
+    if not self._is_main:
+      return
+    sizes = count_parameters(self._initial_state.params)
+    parts = ', '.join(f'{name} {size:,}' for name, size in sizes.items())
+    print(f'{self._config.name}: {sum(sizes.values()):,} parameters ({parts}).')
+    devices = f'{jax.device_count()} {jax.default_backend()} device(s)'
+    if step >= self._config.training.num_steps:
+      print(f'{self._workdir} has finished its {step} steps already; nothing to do.', flush=True)
+    elif step:
+      print(f'Continuing {self._workdir} after step {step} on {devices}.', flush=True)
+    else:
+      print(f'Training in {self._workdir} on {devices}; compiling the step.', flush=True)
+
+
+class _Evaluator:
+  """Validation figures and overlays of a state, on this process' devices alone."""
+
+  def __init__(self, config: ExperimentConfig, model: ManoModel, step: EvalStep):
+    # Hosts take no turns here, so the batch is what one host's devices can divide.
+    batch_size = config.training.batch_size // jax.process_count()
+    training = dataclasses.replace(config.training, batch_size=batch_size)
+    self._config = dataclasses.replace(config, training=training)
+    self._step = parallel.map_eval_step(step)
+    self._model = parallel.replicate(model)
+    self._num_vertices = len(model.v_template)
+    self._regressor = np.asarray(extended_joint_regressor(model))
+
+  def evaluate(
+    self, state: TrainState, source: ExampleSource
+  ) -> tuple[dict[str, float], np.ndarray]:
+    """Metrics with the prefix `validation_`, and a sheet of overlays of the first batch."""
+    # The optimizer's moments stay on the host.
+    state = parallel.replicate(state.replace(opt_state=()))
+    totals, sheets = [], []
+
+    def estimate(batch: HandBatch) -> HandEstimate:
+      outputs = self._step(state, parallel.shard_batch(batch), self._model)
+      estimate, terms = parallel.gather(outputs)
+      totals.append(terms['total'][~batch.is_padding])
+      if not sheets:
+        sheets.append(_overlays(batch, estimate))
+      return estimate
+
+    with evaluation_batches(source, self._config, self._num_vertices) as batches:
+      results = evaluate_batches(estimate, batches, self._regressor, full=False)
+    metrics = {'validation_total': float(np.concatenate(totals).mean())}
+    for branch in ('posterior', 'prior'):
+      prefix = 'validation_' if branch == 'posterior' else 'validation_prior_'
+      metrics |= {prefix + name: value for name, value in results[branch].items()}
+    return metrics, sheets[0]
+
+
+class _Reporter:
+  """Collects the metrics of the steps, refuses what is not finite, and writes their means.
+
+  A step's metrics are fetched while the next one runs, so that devices do not wait for the host.
+  """
+
+  def __init__(self, workdir: str, config: ExperimentConfig, start_step: int, is_main: bool):
+    num_steps = config.training.num_steps
+    self.log = RunLog(workdir, start_step, num_steps) if is_main else None
+    self._watch = Stopwatch(config.training.batch_size, num_steps)
+    self._pending: tuple[int, dict[str, jax.Array]] | None = None
+    self._collected: list[dict[str, float]] = []
+
+  def add(self, step: int, metrics: dict[str, jax.Array]) -> None:
+    """Takes the (replicated, perhaps not yet computed) metrics of a step."""
+    self.flush()
+    self._pending = (step, metrics)
+
+  def flush(self) -> None:
+    """Waits for the metrics taken last.
+
+    Raises:
+      FloatingPointError: one is not finite.
+    """
+    if self._pending is None:
+      return
+    step, metrics = self._pending
+    values = {name: float(value) for name, value in parallel.unreplicate(metrics).items()}
+    self._pending = None
+    check_finite(step, values)
+    self._collected.append(values)
+    self._watch.step()
+
+  def report(self, step: int, extra: dict[str, float]) -> None:
+    """Writes the means since the last report, with the extra figures of this step."""
+    means = {
+      name: math.fsum(values[name] for values in self._collected) / len(self._collected)
+      for name in self._collected[0]
+    }
+    means['learning_rate'] = self._collected[-1]['learning_rate']
+    self.log.write({'step': step, **means, **extra, **self._watch.read(step)})
+    self._collected = []
+    self._watch.restart()
+
+  def __enter__(self) -> '_Reporter':
+    return self
+
+  def __exit__(self, *_) -> None:
+    if self.log:
+      self.log.close()
+
+
+def check_finite(step: int, metrics: dict[str, float]) -> None:
+  """Raises FloatingPointError, naming step and terms, when a metric is NaN or infinite."""
+  bad = [f'{name} = {value}' for name, value in metrics.items() if not math.isfinite(value)]
+  if bad:
+    raise FloatingPointError(
+      f'Training stopped at step {step}: {", ".join(bad)}. A lower optimizer.learning_rate or '
+      'optimizer.gradient_clip_norm may help; the last checkpoint is from before.'
+    )
+
+
+def _every(interval: int, step: int, num_steps: int) -> bool:
+  return step % interval == 0 or step == num_steps
+
+
+def _is_due(config: ExperimentConfig, step: int) -> bool:
+  """Whether a step is reported: those that are logged, evaluated or saved, and the last."""
+  training = config.training
+  intervals = (training.log_every, training.evaluate_every, training.checkpoint_every)
+  return any(_every(interval, step, training.num_steps) for interval in intervals)
+
+
+def _overlays(batch: HandBatch, estimate: HandEstimate) -> np.ndarray:
+  shown = np.flatnonzero(~batch.is_padding)[:OVERLAY_IMAGES]
+  return overlay_sheet(
+    batch.image[shown],
+    estimate.posterior.joints_normalized.mean[shown],
+    batch.joints_normalized[shown],
+  )

@@ -1,0 +1,169 @@
+"""What a run tells: metrics as JSON lines and TensorBoard, a progress line, overlay pictures."""
+
+import json
+import pathlib
+import time
+
+import cv2
+import numpy as np
+import tensorboardX
+from jaxtyping import Float, UInt8
+
+from hand_jax.geometry.cameras import denormalize_points
+from hand_jax.mano.joints import BONES
+
+METRICS_NAME = 'metrics.jsonl'
+TILE_SIDE = 256
+_TRUTH_COLOR, _ESTIMATE_COLOR = (60, 220, 60), (255, 70, 70)
+# Metrics that are no loss terms, left out of the progress line's list of terms.
+_NOT_TERMS = ('step', 'total', 'learning_rate', 'gradient_norm', 'examples_per_second')
+
+
+class RunLog:
+  """Appends to a workdir's `metrics.jsonl` and TensorBoard files, and prints progress.
+
+  Opened at `start_step`, it first drops lines of later steps, which a killed run may have written
+  after its last checkpoint: a resumed run writes them again.
+  """
+
+  def __init__(self, workdir: str, start_step: int, num_steps: int):
+    self._path = pathlib.Path(workdir) / METRICS_NAME
+    self._num_steps = num_steps
+    _drop_later_lines(self._path, start_step)
+    self._board = tensorboardX.SummaryWriter(
+      str(pathlib.Path(workdir) / 'tensorboard'), purge_step=start_step + 1
+    )
+
+  def write(self, metrics: dict[str, float]) -> None:
+    """One line for one step; `metrics` holds `step` and every value by name."""
+    with self._path.open('a') as file:
+      file.write(json.dumps(metrics) + '\n')
+    for name, value in metrics.items():
+      if name != 'step':
+        self._board.add_scalar(name, value, metrics['step'])
+    self._board.flush()
+    print(progress_line(metrics, self._num_steps), flush=True)
+
+  def write_image(self, name: str, image: UInt8[np.ndarray, 'height width 3'], step: int) -> None:
+    """Saves a picture as `overlays/NAME_STEP.png` and into TensorBoard."""
+    folder = self._path.parent / 'overlays'
+    folder.mkdir(exist_ok=True)
+    cv2.imwrite(str(folder / f'{name}_{step:07d}.png'), image[..., ::-1])
+    self._board.add_image(name, image, step, dataformats='HWC')
+
+  def close(self) -> None:
+    self._board.close()
+
+  def __enter__(self) -> 'RunLog':
+    return self
+
+  def __exit__(self, *_) -> None:
+    self.close()
+
+
+def progress_line(metrics: dict[str, float], num_steps: int) -> str:
+  """Step, total and every loss term, validation figures, examples per second and time left."""
+  parts = [f'step {metrics["step"]}/{num_steps}', f'total {metrics["total"]:.4g}']
+  terms = [
+    f'{name} {value:.4g}'
+    for name, value in metrics.items()
+    if name not in _NOT_TERMS and not name.startswith(('validation', 'seconds'))
+  ]
+  parts.append(', '.join(terms))
+  parts += [
+    f'{name.replace("_", " ")} {value:.4g}'
+    for name, value in metrics.items()
+    if name.startswith('validation') and name.endswith(('pa_mpjpe_mm', 'total'))
+  ]
+  parts.append(f'{metrics["examples_per_second"]:.1f} examples/s')
+  parts.append(f'{format_duration(metrics["seconds_left"])} left')
+  return ' | '.join(parts)
+
+
+def format_duration(seconds: float) -> str:
+  """Hours, minutes and seconds: 1:02:03, or 2:03 below an hour."""
+  minutes, rest = divmod(round(seconds), 60)
+  hours, minutes = divmod(minutes, 60)
+  return f'{hours}:{minutes:02d}:{rest:02d}' if hours else f'{minutes}:{rest:02d}'
+
+
+class Stopwatch:
+  """Examples per second and time left, from the steps since the last reading.
+
+  The first step is left out where there are others: it includes the compilation.
+  """
+
+  def __init__(self, batch_size: int, num_steps: int):
+    self._batch_size, self._num_steps = batch_size, num_steps
+    self._steps = 0
+    self._seconds = 0.0
+    self._first = True
+    self._last = time.monotonic()
+
+  def restart(self) -> None:
+    """Forgets the time since the last step: it went into validation or a checkpoint."""
+    self._last = time.monotonic()
+
+  def step(self) -> None:
+    now = time.monotonic()
+    if self._first:
+      self._first = False
+    else:
+      self._steps += 1
+      self._seconds += now - self._last
+    self._last = now
+
+  def read(self, step: int) -> dict[str, float]:
+    """`examples_per_second` and `seconds_left` at a step; starts the next interval."""
+    rate = self._steps / self._seconds if self._seconds > 0 else 0.0
+    left = (self._num_steps - step) / rate if rate else 0.0
+    self._steps, self._seconds = 0, 0.0
+    return {'examples_per_second': rate * self._batch_size, 'seconds_left': left}
+
+
+def draw_skeleton(
+  image: UInt8[np.ndarray, 'height width 3'],
+  joints_image: Float[np.ndarray, 'joints 2'],
+  color: tuple[int, int, int],
+) -> None:
+  """Draws the hand's bones into the image, in place. Pixels; anti-aliased."""
+  # OpenCV counts from pixel centres; four binary digits of sub-pixel position.
+  points = np.round((joints_image - 0.5) * 16)
+  points = np.clip(np.nan_to_num(points), -(2**20), 2**20).astype(int)
+  for parent, child in BONES:
+    start, end = tuple(map(int, points[parent])), tuple(map(int, points[child]))
+    cv2.line(image, start, end, color, 1, cv2.LINE_AA, shift=4)
+
+
+def overlay_sheet(
+  images: UInt8[np.ndarray, 'batch side side 3'],
+  joints_normalized: Float[np.ndarray, 'batch joints 2'],
+  truth_normalized: Float[np.ndarray, 'batch joints 2'],
+  columns: int = 4,
+) -> UInt8[np.ndarray, 'height width 3']:
+  """Crops in a grid with the labelled skeleton in green and the estimated one in red."""
+  tiles = []
+  for image, joints, truth in zip(images, joints_normalized, truth_normalized, strict=True):
+    tile = cv2.resize(image, (TILE_SIDE, TILE_SIDE), interpolation=cv2.INTER_CUBIC)
+    draw_skeleton(tile, denormalize_points(truth, TILE_SIDE), _TRUTH_COLOR)
+    draw_skeleton(tile, denormalize_points(joints, TILE_SIDE), _ESTIMATE_COLOR)
+    tiles.append(tile)
+  blank = np.zeros((TILE_SIDE, TILE_SIDE, 3), np.uint8)
+  tiles += [blank] * (-len(tiles) % columns)
+  rows = [np.concatenate(tiles[i : i + columns], axis=1) for i in range(0, len(tiles), columns)]
+  return np.concatenate(rows)
+
+
+def _drop_later_lines(path: pathlib.Path, step: int) -> None:
+  if not path.exists():
+    return
+  kept = []
+  for line in path.read_text().splitlines():
+    try:
+      if json.loads(line)['step'] <= step:
+        kept.append(line + '\n')
+    except json.JSONDecodeError:
+      break  # the half-written last line of a killed run
+  partial = path.with_suffix('.jsonl.partial')
+  partial.write_text(''.join(kept))
+  partial.replace(path)
