@@ -1,0 +1,163 @@
+"""Posing the free hand for rendering: forearm, normals, ambient occlusion, the lamp's shadow.
+
+All on the device (JAX), one example at a time: an image then cannot depend on its neighbours.
+"""
+
+import functools
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from hand_jax.geometry.rotations import axis_angle_to_matrix
+from hand_jax.mano.anatomy import sample_hand_pose
+from hand_jax.mano.joints import BONES
+from hand_jax.mano.model import mano_forward, regress_joints
+from hand_jax.rendering.rasterize import rasterize
+from hand_jax.types import HandParameters, ManoModel
+
+SUPERSAMPLING = 2
+SHADOW_SIZE = 96
+_SHADOW_BIAS_M = 0.004
+# The forearm bends over its first centimetres, as wrists do.
+_BEND_LENGTH_M = 0.035
+_SLEEVE_EDGE_M = 0.008
+
+
+class PosedHand(NamedTuple):
+  """A hand about its own wrist in camera axes (root frame), metres; forearm vertices last."""
+
+  hand_pose: Float[Array, '45']
+  vertices: Float[Array, 'vertices 3']
+  joints: Float[Array, '21 3']  # B V
+  surface: Float[Array, 'surface 3']  # hand and forearm
+  normals: Float[Array, 'surface 3']
+  openness: Float[Array, 'surface']  # ambient occlusion: 1 = sees its whole hemisphere
+
+
+class ArmPose(NamedTuple):
+  """How a forearm looks in one image."""
+
+  bend: Float[Array, '3']  # axis-angle against the hand, radians
+  length: Float[Array, '']  # factor
+  sleeve_start: Float[Array, '']  # rest x in metres where cloth begins
+  sleeve_girth: Float[Array, '']  # factor on the arm's thickness there
+
+
+class ForearmShape(NamedTuple):
+  """The forearm at rest, and the rim of the hand that it continues."""
+
+  vertices: Float[Array, 'forearm 3']
+  rim: Int[Array, 'rim']
+  faces: Int[Array, 'faces 3']  # of hand and forearm together
+
+
+@jax.jit
+def pose_hand(
+  model: ManoModel,
+  forearm: ForearmShape,
+  pose_seed: Int[Array, ''],
+  betas: Float[Array, '10'],
+  global_orient: Float[Array, '3'],
+  arm: ArmPose,
+) -> PosedHand:
+  """Samples a hand pose from its seed and poses hand and forearm, wrist joint B V at the origin."""
+  hand_pose = sample_hand_pose(jax.random.key(pose_seed))
+  parameters = HandParameters(global_orient, hand_pose, betas, jnp.zeros(3))
+  vertices = mano_forward(model, parameters).vertices
+  root = regress_joints(model, vertices)[:1]
+  vertices = vertices - root
+  joints = regress_joints(model, vertices)
+  rotation = axis_angle_to_matrix(global_orient)
+  arm_vertices = _pose_forearm(model, forearm, betas, rotation, arm) - root
+  surface = jnp.concatenate([vertices, arm_vertices])
+  normals = vertex_normals(surface, forearm.faces)
+  openness = _openness(surface, normals, joints)
+  return PosedHand(hand_pose, vertices, joints, surface, normals, openness)
+
+
+def _pose_forearm(model, forearm, betas, rotation, arm):
+  """The rest forearm follows the shaped hand's rim, bends at the wrist and turns with the hand."""
+  shaped = model.v_template + jnp.einsum('vcs,s->vc', model.shapedirs, betas)
+  wrist = model.joint_regressor[:1] @ shaped
+  old_rim, new_rim = model.v_template[forearm.rim], shaped[forearm.rim]
+  old_center, new_center = old_rim.mean(0, keepdims=True), new_rim.mean(0, keepdims=True)
+  girth = jnp.std(new_rim, axis=0).sum() / jnp.std(old_rim, axis=0).sum()
+  local = (forearm.vertices - old_center) * girth
+  cloth = jnp.clip((forearm.vertices[:, 0] - arm.sleeve_start) / _SLEEVE_EDGE_M, 0, 1)
+  wide = 1 + (arm.sleeve_girth - 1) * cloth
+  local = local * jnp.stack([jnp.full_like(wide, arm.length), wide, wide], axis=-1)
+  rest = local + new_center - wrist
+  share = jnp.clip((rest[:, 0] - new_rim[:, 0].mean() + wrist[0, 0]) / _BEND_LENGTH_M, 0, 1)
+  angles = (share * share * (3 - 2 * share))[:, None] * arm.bend[None]
+  bent = jnp.einsum('vab,vb->va', axis_angle_to_matrix(angles), rest)
+  return bent @ rotation.T + wrist
+
+
+def vertex_normals(
+  vertices: Float[Array, 'vertices 3'], faces: Int[Array, 'faces 3']
+) -> Float[Array, 'vertices 3']:
+  """Unit normals, area-weighted means of the faces round each vertex."""
+  a, b, c = (vertices[faces[:, k]] for k in range(3))
+  face_normals = jnp.cross(b - a, c - a)
+  total = jnp.zeros_like(vertices).at[faces.reshape(-1)].add(jnp.repeat(face_normals, 3, axis=0))
+  return total / (jnp.linalg.norm(total, axis=1, keepdims=True) + 1e-12)
+
+
+def _occluders() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+  """Spheres that stand for the hand: (parent joint, child joint, share of the way, radius)."""
+  spheres = []
+  for parent, child in BONES:
+    if parent == 0:
+      spheres += [(0, child, share, 0.012) for share in (0.3, 0.55, 0.8)]
+    else:
+      spheres += [(parent, child, share, 0.0075) for share in (0.15, 0.5, 0.85)]
+  return tuple(np.asarray(column) for column in zip(*spheres, strict=True))
+
+
+def _openness(surface, normals, joints):
+  """One minus the share of the hemisphere that the spheres hide, cosine-weighted.
+
+  A sphere of radius r at distance d and angle a from the normal hides max(0, cos a) (r / d)^2.
+  """
+  parent, child, share, radius = _occluders()
+  weight = jnp.asarray(share, surface.dtype)[:, None]
+  centers = joints[parent] * (1 - weight) + joints[child] * weight
+  offsets = centers[None] - surface[:, None]
+  distance = jnp.sqrt(jnp.sum(offsets**2, axis=-1) + 1e-8)
+  cosine = jnp.einsum('vsc,vc->vs', offsets, normals) / distance
+  ratio = jnp.minimum(jnp.asarray(radius, surface.dtype)[None] / distance, 1.0)
+  hidden = jnp.maximum(cosine - 0.1, 0.0) * ratio**2
+  return jnp.exp(-0.9 * jnp.sum(hidden, axis=1))
+
+
+@functools.partial(jax.jit, static_argnames='size')
+def seen_faces_and_shadow(
+  surface_image: Float[Array, 'surface 3'],
+  surface_lamp: Float[Array, 'surface 3'],
+  faces: Int[Array, 'faces 3'],
+  size: int,
+) -> tuple[Int[Array, 'fine fine'], Float[Array, 'surface']]:
+  """The face each fine pixel sees, and how much of the lamp each vertex sees.
+
+  `surface_image`: pixels of the image and depth; `surface_lamp`: the lamp's orthographic view, in
+  pixels of its depth buffer, depth in metres.
+  """
+  fine = SUPERSAMPLING * size
+  scale = jnp.asarray([SUPERSAMPLING, SUPERSAMPLING, 1.0], surface_image.dtype)[None]
+  seen = rasterize((surface_image * scale)[None], faces, fine, fine).face_index[0]
+  depth = rasterize(surface_lamp[None], faces, SHADOW_SIZE, SHADOW_SIZE).depth[0]
+  return seen, _lamp_visibility(surface_lamp, depth)
+
+
+def _lamp_visibility(surface_lamp, depth):
+  """Share of 3 x 3 neighbouring texels of the lamp's depth buffer behind or at the vertex."""
+  column, row = jnp.floor(surface_lamp[:, 0]), jnp.floor(surface_lamp[:, 1])
+  shifts = np.stack(np.meshgrid([-1, 0, 1], [-1, 0, 1]), -1).reshape(-1, 2)
+  limit = SHADOW_SIZE - 1
+  columns = jnp.clip(column[:, None] + shifts[None, :, 0], 0, limit).astype(jnp.int32)
+  rows = jnp.clip(row[:, None] + shifts[None, :, 1], 0, limit).astype(jnp.int32)
+  lit = depth[rows, columns] > surface_lamp[:, 2:] - _SHADOW_BIAS_M
+  return lit.astype(surface_lamp.dtype).mean(axis=1)

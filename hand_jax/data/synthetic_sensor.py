@@ -1,0 +1,78 @@
+"""What a camera does to a scene: blur, limited resolution, colour balance, noise, JPEG."""
+
+import functools
+
+import cv2
+import numpy as np
+from jaxtyping import Float, UInt8
+
+_NOISE_SIZE = 512
+
+
+@functools.cache
+def _noise_bank() -> np.ndarray:
+  """Fixed unit Gaussian noise; a photo uses a window of it, which is cheaper than new noise."""
+  rng = np.random.default_rng(71)
+  return rng.standard_normal((_NOISE_SIZE, _NOISE_SIZE, 3), np.float32)
+
+
+def photograph(
+  rng: np.random.Generator, image: Float[np.ndarray, 'size size 3']
+) -> UInt8[np.ndarray, 'size size 3']:
+  """A display image (0..1) as a phone or webcam would have delivered it."""
+  image = _blur(rng, image.astype(np.float32))
+  image = _balance(rng, image)
+  image = _add_noise(rng, image)
+  result = np.clip(image * 255 + 0.5, 0, 255).astype(np.uint8)
+  if rng.uniform() < 0.6:
+    quality = int(rng.integers(30, 96))
+    encoded = cv2.imencode('.jpg', result, [cv2.IMWRITE_JPEG_QUALITY, quality])[1]
+    result = cv2.imdecode(encoded, cv2.IMREAD_COLOR)
+  return result
+
+
+def _blur(rng: np.random.Generator, image: np.ndarray) -> np.ndarray:
+  size = image.shape[0]
+  kind = rng.uniform()
+  if kind < 0.15:
+    share = rng.uniform(0.4, 0.8)
+    small = cv2.resize(image, None, fx=share, fy=share, interpolation=cv2.INTER_AREA)
+    return cv2.resize(small, (size, size), interpolation=cv2.INTER_LINEAR)
+  if kind < 0.25:
+    length = rng.uniform(2, 6) * size / 160
+    angle = rng.uniform(0, np.pi)
+    kernel = np.zeros((9, 9), np.float32)
+    reach = np.array([np.cos(angle), np.sin(angle)]) * min(length / 2, 4)
+    ends = [tuple(np.round(4 + s * reach).astype(int).tolist()) for s in (-1, 1)]
+    cv2.line(kernel, *ends, 1.0, 1, cv2.LINE_AA)
+    return cv2.filter2D(image, -1, kernel / kernel.sum(), borderType=cv2.BORDER_REFLECT)
+  if kind < 0.75:
+    return cv2.GaussianBlur(image, (0, 0), rng.uniform(0.25, 0.9) * size / 160)
+  return image
+
+
+def _balance(rng: np.random.Generator, image: np.ndarray) -> np.ndarray:
+  """White balance, contrast, saturation; bounded so that skin stays skin."""
+  gains = np.exp(rng.normal(0, [0.06, 0.03, 0.08])).astype(np.float32)
+  contrast, saturation = rng.uniform(0.85, 1.15), rng.uniform(0.7, 1.2)
+  image = image * (gains * np.float32(contrast)) + np.float32(0.5 * (1 - contrast))
+  # One matrix: saturation pulls every channel towards the mean.
+  matrix = saturation * np.eye(3) + (1 - saturation) / 3
+  return cv2.transform(image, matrix.astype(np.float32))
+
+
+def _add_noise(rng: np.random.Generator, image: np.ndarray) -> np.ndarray:
+  """Read noise and shot noise, a little correlated between pixels as after demosaicing."""
+  size = image.shape[0]
+  row, column = rng.integers(0, max(1, _NOISE_SIZE - size), 2)
+  bank = _noise_bank()
+  if size > _NOISE_SIZE:
+    bank = np.tile(bank, (-(-size // _NOISE_SIZE), -(-size // _NOISE_SIZE), 1))
+    row = column = 0
+  noise = bank[row : row + size, column : column + size]
+  if rng.uniform() < 0.5:
+    noise = cv2.blur(noise, (2, 2)) * 2
+  level = rng.gamma(1.3, 0.012)
+  if rng.uniform() < 0.5:
+    noise = noise.mean(-1, keepdims=True) * np.float32(1.7)
+  return image + noise * np.float32(level)
