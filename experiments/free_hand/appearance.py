@@ -31,6 +31,11 @@ def sample_texture(texture: np.ndarray, uv: np.ndarray, radius: int = 3) -> np.n
   return total / (2 * radius + 1) ** 2
 
 
+def nail_mask(texture: np.ndarray, uv: np.ndarray) -> np.ndarray:
+  """1 on nails including their rims (where the texture is half way), 0 elsewhere."""
+  return np.clip((sample_texture(texture, uv, radius=2) - 0.1) / 0.3, 0.0, 1.0)
+
+
 def palm_mask(vertices: np.ndarray, faces: np.ndarray, weights: np.ndarray) -> np.ndarray:
   """1 on the palmar side, 0 on the back, smooth between; the thumb's own palmar side counts.
 
@@ -46,15 +51,17 @@ def palm_mask(vertices: np.ndarray, faces: np.ndarray, weights: np.ndarray) -> n
 
 
 def fingertip_vertices(vertices: np.ndarray, nodes: np.ndarray, weights: np.ndarray) -> np.ndarray:
-  """The vertex of each last phalanx that lies farthest along it, thumb to little finger."""
+  """The vertex at the end of each last phalanx, near its axis; thumb to little finger."""
   tips = []
   for name in layout.TIP_NAMES:
     finger = layout.FINGER_NAMES.index(name)
     joint = layout.chain_of(finger)[2]
     direction = skeleton.finger_frame(finger)[0]
     candidates = np.flatnonzero(weights[:, joint] > 0.5)
-    reach = (vertices[candidates] - nodes[joint]) @ direction
-    tips.append(candidates[np.argmax(reach)])
+    offsets = vertices[candidates] - nodes[joint]
+    reach = offsets @ direction
+    aside = np.linalg.norm(offsets - reach[:, None] * direction, axis=1)
+    tips.append(candidates[np.argmax(reach - 0.5 * aside)])
   return np.array(tips)
 
 

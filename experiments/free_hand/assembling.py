@@ -13,6 +13,8 @@ from experiments.free_hand.decimation import decimate
 # between linear algebra libraries do not reach the files and rows of weights sum to one exactly.
 _LENGTH_STEP = 1e-7
 _WEIGHT_STEPS = 65536
+_REGRESSOR_POSES = 24
+_NAIL_IMPORTANCE = 4.0  # keeps the rims of the nails as edges of the mesh
 
 
 def round_rows(weights: np.ndarray, keep: int | None = None) -> np.ndarray:
@@ -40,19 +42,26 @@ def build_right_hand(root, num_samples: int) -> dict[str, np.ndarray]:
   mean, components = shape_space.principal_components(together, layout.NUM_SHAPES)
   split = len(source.patch.vertex_ids)
   full = np.round(mean[:split], 9)
+  uv = reading.read_body(root).texture_coordinates[source.patch.texture_ids]
+  nail = appearance.nail_mask(reading.read_texture(root, 'mpfb_fingernails.jpg'), uv)
   kept, faces = decimate(
-    full, source.patch.triangles, layout.NUM_VERTICES, layout.NUM_BOUNDARY_EDGES
+    full,
+    source.patch.triangles,
+    layout.NUM_VERTICES,
+    layout.NUM_BOUNDARY_EDGES,
+    importance=np.where(nail > 0.3, _NAIL_IMPORTANCE, 1.0),
   )
   template, directions = _round_length(full[kept]), _round_length(components[:, kept])
   nodes, weights = mean[split:], round_rows(source.weights[kept], keep=4)
+  posed = [
+    skeleton.pose_hand(template, nodes[:16], weights, pose)
+    for pose in pose_space.varied_poses(_REGRESSOR_POSES)
+  ]
   regressor = shape_space.fit_joint_regressor(
-    template, nodes[:16], directions, components[:, split : split + 16]
+    template, nodes[:16], directions, components[:, split : split + 16], posed
   )
   poses = pose_space.build_pose_space()
   forearm, forearm_faces, anchors = appearance.build_forearm(template, faces)
-  body = reading.read_body(root)
-  uv = body.texture_coordinates[source.patch.texture_ids[kept]]
-  nail = appearance.sample_texture(reading.read_texture(root, 'mpfb_fingernails.jpg'), uv)
   return {
     'side': np.array('right'),
     'v_template': template.astype(np.float32),
@@ -66,8 +75,8 @@ def build_right_hand(root, num_samples: int) -> dict[str, np.ndarray]:
     'hands_standard_deviations': np.round(poses.deviations, 6).astype(np.float32),
     'flexion_axes': np.round(skeleton.flexion_axes(), 7).astype(np.float32),
     'fingertip_vertices': appearance.fingertip_vertices(template, nodes, weights).astype(np.int32),
-    'uv': uv.astype(np.float32),
-    'nail': np.round(nail, 4).astype(np.float32),
+    'uv': uv[kept].astype(np.float32),
+    'nail': np.round(nail[kept], 4).astype(np.float32),
     'palm': np.round(appearance.palm_mask(template, faces, weights), 4).astype(np.float32),
     'forearm_vertices': _round_length(forearm).astype(np.float32),
     'forearm_faces': forearm_faces.astype(np.int32),

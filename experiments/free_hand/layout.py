@@ -1,15 +1,19 @@
-"""The free hand's conventions: joint names and order, axes and signs, and which data they come from.
+"""The free hand's conventions: joint names and order, axes and signs, sources.
 
-Frame of the right hand's template (MANO's): metres; zero pose is a flat hand with straight fingers;
-fingers point along -x, the palm faces -y, the thumb lies on the +z side, so it is a right hand.
+Frame of the right hand's template (MANO's): metres; zero pose is a flat hand, its fingers straight;
+they point along -x, the palm faces -y, the thumb lies on the +z side, so it is a right hand.
 The wrist joint of the mean shape is at `WRIST_POSITION`.
 
 Signs, right hand, for axis-angle rotations of the 15 finger joints:
   index, middle, ring, little finger: flexion (towards the palm) is a POSITIVE rotation about +z;
     abduction towards the thumb is a POSITIVE rotation about +y
-    (a splayed finger's own axes differ from +z by its splay, under 12 degrees about y;
-    bending about its own axis `flexion_axes[joint]` keeps it in its own plane).
-  thumb: its flexion axis is oblique; `flexion_axes[joint]` in the .npz holds it, positive = flexion.
+    (a splayed finger's own flexion axis differs from +z by its splay, up to 16 degrees about y;
+    bending about `flexion_axes[joint]` keeps it in its own plane).
+  thumb, straight along (-0.771, -0.301, 0.561), out of the palm's plane: flexion, a sweep across
+    the palm, is POSITIVE about `flexion_axes` = (0.431, -0.895, 0.113); palmar abduction is
+    POSITIVE about direction x flexion axis = (0.468, 0.329, 0.820); opposition (the pad turning to the
+    fingers' pads) adds a NEGATIVE rotation about the direction. The limits that look natural
+    at its base: flexion -15..35, abduction -15..40, twist -40..10 degrees.
 Left hand: the exact mirror x -> -x, faces reversed; an axis-angle (x, y, z) becomes (x, -y, -z).
 `flexion_axes` of the left file are already mirrored, positive = flexion again.
 
@@ -27,7 +31,7 @@ HAND_LENGTH_M = 0.178  # wrist joint to the tip of the middle finger, adult mean
 HAND_LENGTH_DEVIATION_M = 0.0105
 WRIST_POSITION = np.array([0.0957, 0.0064, 0.0062])
 
-# The rig's wrist lies too far into the forearm: it moves this share of the way to the middle knuckle.
+# The rig's wrist lies too far into the forearm: it moves this share towards the middle knuckle.
 WRIST_SHIFT = 0.22
 
 FINGER_NAMES = ('index', 'middle', 'pinky', 'ring', 'thumb')  # MANO's order of chains

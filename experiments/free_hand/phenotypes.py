@@ -1,4 +1,4 @@
-"""Adult bodies of random phenotype, from MPFB2's macro targets, at the vertices of the hand only."""
+"""Random adults from MPFB2's macro targets, at the vertices of the hand only."""
 
 import dataclasses
 import itertools

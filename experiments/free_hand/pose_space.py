@@ -20,7 +20,7 @@ _FULL_THUMB = (25.0, 45.0, 60.0)
 
 @dataclasses.dataclass(frozen=True)
 class PoseSpace:
-  """`mean` (45,), orthonormal rows `components` (45, 45) and their `deviations` (45,) in radians."""
+  """`mean` (45,), orthonormal rows `components` (45, 45), their `deviations` (45,) in radians."""
 
   mean: np.ndarray
   components: np.ndarray
@@ -58,9 +58,15 @@ def sample_pose(random: np.random.RandomState) -> np.ndarray:
   return pose + np.radians(1.0) * random.normal(size=(15, 3))
 
 
+def varied_poses(count: int, seed: int = 2) -> list[np.ndarray]:
+  """(16, 3) poses with the wrist at rest."""
+  random = np.random.RandomState(seed)
+  return [np.concatenate([np.zeros((1, 3)), sample_pose(random)]) for _ in range(count)]
+
+
 def build_pose_space(count: int = 4000, seed: int = 1) -> PoseSpace:
   """Principal components of the samples about the relaxed pose; signs fixed by largest entries."""
-  random = np.random.RandomState(seed)  # noqa: NPY002
+  random = np.random.RandomState(seed)
   mean = relaxed_pose().reshape(45)
   samples = np.stack([sample_pose(random).reshape(45) for _ in range(count)]) - mean
   values, vectors = np.linalg.eigh(samples.T @ samples / count)

@@ -6,9 +6,10 @@ import re
 import numpy as np
 
 from experiments.free_hand import layout, phenotypes, reading, skeleton
-from experiments.free_hand.cutting import Patch, cut_limb, triangulate
+from experiments.free_hand.cutting import Patch, boundary_loop, cut_limb, triangulate
 
 _PHALANX_DEVIATION = 0.03
+_POSED_WEIGHT = 0.3  # of a posed hand in the joint regressor, against 1 for a shape component
 _WRIST_LOOP = 0.08  # decimetres from the rig's wrist; the moved wrist joint is at about 0.21
 
 
@@ -58,6 +59,7 @@ def read_hand(root) -> HandSource:
   row = {int(v): i + len(patch.vertex_ids) for i, v in enumerate(helper_ids)}
   cubes = [np.array([row[int(v)] for v in group]) for group in groups]
   skin = weights[patch.vertex_ids]
+  skin[boundary_loop(patch.triangles)] = np.eye(16)[0]  # the forearm joins there: rigid
   skin = skin / skin.sum(axis=1, keepdims=True)
   return HandSource(patch, skin, body.vertices[ids], cubes, reading.TargetReader(root, ids))
 
@@ -76,7 +78,7 @@ def sample_hands(source: HandSource, count: int, seed: int = 0) -> ShapeSamples:
 
   The legacy generator is used because its stream is frozen across numpy versions.
   """
-  random = np.random.RandomState(seed)  # noqa: NPY002
+  random = np.random.RandomState(seed)
   vertices, nodes = [], []
   for _ in range(count):
     points, joints = flat_hand(source, phenotypes.sample_phenotype(random))
@@ -85,7 +87,8 @@ def sample_hands(source: HandSource, count: int, seed: int = 0) -> ShapeSamples:
     vertices.append(points)
     nodes.append(joints)
   vertices, nodes = np.stack(vertices), np.stack(nodes)
-  length = np.linalg.norm(nodes[:, 18] - nodes[:, 0], axis=1)
+  middle_tip = source.weights[:, layout.chain_of(layout.FINGER_NAMES.index('middle'))[2]] > 0.5
+  length = np.linalg.norm(vertices[:, middle_tip] - nodes[:, None, 0], axis=-1).max(axis=1)
   standard = (length - length.mean()) / length.std()
   wanted = layout.HAND_LENGTH_M + layout.HAND_LENGTH_DEVIATION_M * standard
   factor = (wanted / length)[:, None, None]
@@ -137,13 +140,16 @@ def fit_joint_regressor(
   joints: np.ndarray,
   shape_directions: np.ndarray,
   joint_directions: np.ndarray,
+  posed: list[tuple[np.ndarray, np.ndarray]],
   neighbours: int = 70,
 ) -> np.ndarray:
-  """Sparse non-negative rows with sum 1 whose joints follow the mean and every component.
+  """Sparse non-negative rows with sum 1 whose joints follow the mean, every component and bending.
 
   Args:
     template: (V, 3) metres; joints (16, 3) are its joints.
     shape_directions: (10, V, 3); joint_directions (10, 16, 3): a unit step of each component.
+    posed: skinned vertices (V, 3) with their joints (16, 3); the rows should fit them as well, so
+      that joints read off a posed mesh stay close to the kinematic chain's.
     neighbours: each joint may use this many nearest vertices.
   """
   regressor = np.zeros((len(joints), len(template)))
@@ -155,6 +161,8 @@ def fit_joint_regressor(
     values = [np.zeros(3), [sum_weight]]
     rows += [direction[near].T for direction in shape_directions]
     values += [direction[joint] for direction in joint_directions]
+    rows += [_POSED_WEIGHT * (vertices[near] - chain[joint]).T for vertices, chain in posed]
+    values += [np.zeros(3)] * len(posed)
     matrix = np.concatenate([*rows, ridge * np.eye(neighbours)])
     weights = nonnegative_least_squares(matrix, np.concatenate([*values, np.zeros(neighbours)]))
     regressor[joint, near] = weights / weights.sum()

@@ -1,5 +1,7 @@
 """Hand axes, the flat zero pose, and linear blend skinning (numpy)."""
 
+import itertools
+
 import numpy as np
 
 from experiments.free_hand import layout
@@ -71,7 +73,7 @@ def flatten(
   for finger in range(5):
     chain = layout.chain_of(finger)
     direction = finger_frame(finger)[0]
-    for near, far in zip(chain, chain[1:], strict=False):
+    for near, far in itertools.pairwise(chain):
       bone = nodes[far] - nodes[near]
       flat[far] = flat[near] + np.linalg.norm(bone) * direction
       rotation = rotation_between(normalize(bone), direction)
@@ -110,8 +112,8 @@ def rotation_matrix(axis_angle: np.ndarray) -> np.ndarray:
 
 def pose_hand(
   points: np.ndarray, joints: np.ndarray, weights: np.ndarray, pose: np.ndarray
-) -> np.ndarray:
-  """Linear blend skinning of a zero-pose hand by (16, 3) axis-angle rotations."""
+) -> tuple[np.ndarray, np.ndarray]:
+  """Linear blend skinning by (16, 3) axis-angle rotations; returns the points and the 16 joints."""
   rotations, positions = [np.eye(3)] * 16, joints[:16].copy()
   moved = np.zeros_like(points)
   for joint, parent in enumerate(layout.PARENTS):
@@ -124,4 +126,4 @@ def pose_hand(
       positions[joint] = positions[parent] + rotations[parent] @ offset
     turned = (points - joints[joint]) @ rotations[joint].T + positions[joint]
     moved += weights[:, joint : joint + 1] * turned
-  return moved
+  return moved, positions
