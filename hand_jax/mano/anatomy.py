@@ -103,7 +103,8 @@ class PoseFamily(NamedTuple):
 
   Curls are of index, middle, ring, pinky: `knuckle_curl` bends the MCP joints, `finger_curl` the
   two outer ones. `shared` is the deviation all four fingers have in common, `own` each finger's.
-  `thumb` is CMC flexion, abduction and twist, then MCP and IP flexion.
+  `thumb` is CMC flexion, abduction and twist, then MCP and IP flexion; `thumb_noise` scales how far
+  it strays from there.
   """
 
   weight: float
@@ -113,29 +114,38 @@ class PoseFamily(NamedTuple):
   own: float
   spread: float
   thumb: tuple[float, float, float, float, float]
+  thumb_noise: float
 
 
+# Pinch and fist were solved for on the free hand: thumb tip on the index tip, or over the fingers.
 POSE_FAMILIES = {
   'relaxed': PoseFamily(
-    0.20, (0.2, 0.25, 0.3, 0.3), (0.25, 0.3, 0.3, 0.3), 0.08, 0.06, 2, (0, 10, -5, 10, 15)
+    0.20, (0.2, 0.25, 0.3, 0.3), (0.25, 0.3, 0.3, 0.3), 0.08, 0.06, 2, (0, 10, -5, 10, 15), 1.0
   ),
   'open': PoseFamily(
-    0.16, (0.0, 0.0, 0.0, 0.0), (0.03, 0.03, 0.03, 0.03), 0.06, 0.03, 10, (-12, 5, 0, 0, 0)
+    0.16, (0.0, 0.0, 0.0, 0.0), (0.03, 0.03, 0.03, 0.03), 0.06, 0.03, 10, (-12, 5, 0, 0, 0), 1.0
   ),
   'fist': PoseFamily(
-    0.10, (0.85, 0.9, 0.9, 0.9), (0.9, 0.92, 0.92, 0.9), 0.05, 0.03, -1, (15, 35, -10, 30, 40)
+    0.10, (0.85, 0.9, 0.9, 0.9), (0.9, 0.92, 0.92, 0.9), 0.05, 0.03, -1, (-2, 25, -13, 42, 60), 0.5
   ),
   'point': PoseFamily(
-    0.10, (0.1, 0.8, 0.85, 0.85), (0.05, 0.85, 0.88, 0.85), 0.06, 0.05, 0, (15, 32, -10, 30, 35)
+    0.10, (0.1, 0.8, 0.85, 0.85), (0.05, 0.85, 0.88, 0.85), 0.06, 0.05, 0, (3, 25, -13, 42, 50), 0.7
   ),
   'pinch': PoseFamily(
-    0.12, (0.5, 0.35, 0.3, 0.25), (0.45, 0.35, 0.3, 0.25), 0.06, 0.08, 2, (10, 38, -20, 20, 25)
+    0.12,
+    (0.64, 0.3, 0.25, 0.22),
+    (0.42, 0.3, 0.28, 0.25),
+    0.03,
+    0.04,
+    2,
+    (15, 25, -12, 18, 26),
+    0.4,
   ),
   'grasp': PoseFamily(
-    0.17, (0.45, 0.48, 0.5, 0.5), (0.45, 0.48, 0.48, 0.45), 0.15, 0.05, 5, (0, 38, -15, 12, 20)
+    0.17, (0.45, 0.48, 0.5, 0.5), (0.45, 0.48, 0.48, 0.45), 0.15, 0.05, 5, (0, 35, -15, 12, 20), 1.0
   ),
   'free': PoseFamily(
-    0.15, (0.4, 0.4, 0.4, 0.4), (0.4, 0.4, 0.4, 0.4), 0.1, 0.35, 4, (5, 25, -8, 15, 20)
+    0.15, (0.4, 0.4, 0.4, 0.4), (0.4, 0.4, 0.4, 0.4), 0.1, 0.35, 4, (5, 22, -8, 15, 20), 1.3
   ),
 }
 
@@ -162,7 +172,7 @@ def sample_hand_pose(key: jax.Array) -> Float[Array, '45']:
   A family of POSE_FAMILIES is drawn first; the four fingers then vary together and each a little on
   its own, the two outer joints of a finger bend together, and bent fingers spread less.
   """
-  keys = jax.random.split(key, 7)
+  keys = jax.random.split(key, 5)
   family = jax.random.choice(keys[0], len(POSE_FAMILIES), p=_FIELDS['weight'])
   of_family = {name: jnp.asarray(values)[family] for name, values in _FIELDS.items()}
   shared = of_family['shared'] * jax.random.normal(keys[1])
@@ -171,7 +181,7 @@ def sample_hand_pose(key: jax.Array) -> Float[Array, '45']:
   knuckle = jnp.clip(of_family['knuckle_curl'] + shared + 0.9 * own[0] + 0.2 * own[1], -0.15, 1)
   outer = jnp.clip(of_family['finger_curl'] + shared + 0.6 * own[0] + 0.6 * own[1], -0.05, 1)
   fingers = _finger_angles(keys[3], knuckle, outer, of_family['spread'])
-  thumb = _thumb_angles(keys[4], of_family['thumb'])
+  thumb = _thumb_angles(keys[4], of_family['thumb'], of_family['thumb_noise'])
   angles = jnp.zeros((15, 3)).at[_PLACES].set(jnp.concatenate([fingers, thumb]).reshape(15, 3))
   # Half a degree inside, so that rounding on the way to radians and back stays within the limits.
   angles = jnp.clip(angles, LOWER_LIMITS + 0.5, UPPER_LIMITS - 0.5)
@@ -198,9 +208,13 @@ def _finger_angles(
   return jnp.stack([flexion, sideways, twist], axis=-1)
 
 
-def _thumb_angles(key: jax.Array, mean: Float[Array, '5']) -> Float[Array, '1 3 3']:
+def _thumb_angles(
+  key: jax.Array, mean: Float[Array, '5'], noise: Float[Array, '']
+) -> Float[Array, '1 3 3']:
   """Degrees (1, joint, axis) of the thumb round a family's mean."""
-  cmc_flexion, abduction, twist, mcp, ip = mean + _THUMB_NOISE * jax.random.normal(key, (5,))
+  cmc_flexion, abduction, twist, mcp, ip = mean + noise * _THUMB_NOISE * jax.random.normal(
+    key, (5,)
+  )
   zero = jnp.zeros(())
   return jnp.stack(
     [
