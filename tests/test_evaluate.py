@@ -8,7 +8,7 @@ import scipy.spatial
 import scipy.stats
 from hypothesis import strategies as st
 
-from hand_jax.data.examples import HandExample
+from hand_jax.data.synthetic import render_examples
 from hand_jax.evaluation import evaluate, mean_hand, metrics
 from hand_jax.types import (
   DiagonalGaussian,
@@ -360,18 +360,24 @@ def test_the_mean_hand_is_used_before_and_after_alignment():
 def test_root_vertices_are_mirrored_for_left_hands():
   vertices = np.array([[0.1, 0.2, 0.9], [0.0, 0.1, 1.0]], np.float32)
   joints = np.array([[0.0, 0.1, 1.0]] * JOINTS, np.float32)
-  example = HandExample(
-    *('a', np.zeros((2, 2, 3), np.uint8), 'right', np.ones(4), np.zeros((21, 2)), np.ones(21)),
-    vertices_camera=vertices,
-    joints_camera=joints,
-  )
   expected = np.array([[0.1, 0.1, -0.1], [0, 0, 0]])
-  np.testing.assert_allclose(mean_hand.root_vertices(example), expected, atol=1e-7)
-  left = mean_hand.root_vertices(example._replace(side='left'))
+  right = mean_hand.root_vertices(vertices, joints, 'right')
+  np.testing.assert_allclose(right, expected, atol=1e-7)
+  left = mean_hand.root_vertices(vertices, joints, 'left')
   np.testing.assert_allclose(left, expected * [-1, 1, 1], atol=1e-7)
-  assert mean_hand.root_vertices(example._replace(vertices_camera=None)) is None
   with pytest.raises(ValueError, match='there are none'):
     mean_hand.compute_mean_hand([])
+
+
+def test_synthetic_meshes_need_no_rendering():
+  examples = render_examples(5, 'train', range(3), 32)
+  expected = [
+    mean_hand.root_vertices(example.vertices_camera, example.joints_camera, example.side)
+    for example in examples
+  ]
+  ours = mean_hand.rendered_root_vertices(5, 'train', 3)
+  # The labels are stored about the camera, up to a metre away, in single precision.
+  np.testing.assert_allclose(ours, expected, atol=1e-6)
 
 
 def test_the_mean_hand_is_cached_by_what_went_in(tmp_path):

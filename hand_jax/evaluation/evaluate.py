@@ -3,14 +3,18 @@
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Array, Float
 
+from hand_jax.config import ExperimentConfig
 from hand_jax.evaluation import metrics
 from hand_jax.evaluation.mean_hand import MeanHand
 from hand_jax.geometry.cameras import camera_from_vector, camera_rotation
-from hand_jax.types import ArrayLike, HandBatch, HandEstimate, HandGaussians
+from hand_jax.models.backbone import normalize_image
+from hand_jax.models.hand_network import create_network
+from hand_jax.types import ArrayLike, HandBatch, HandEstimate, HandGaussians, ManoModel
 
 ERROR_NAMES = ('mpjpe_mm', 'mpvpe_mm', 'pa_mpjpe_mm', 'pa_mpvpe_mm')
 METRIC_NAMES = (
@@ -19,6 +23,21 @@ METRIC_NAMES = (
   *('f_score_5mm', 'f_score_15mm', 'pa_f_score_5mm', 'pa_f_score_15mm'),
 )
 BRANCHES = ('posterior', 'prior')
+
+
+def make_estimate_fn(
+  config: ExperimentConfig, variables: dict[str, Any], model: ManoModel
+) -> Callable[[HandBatch], HandEstimate]:
+  """A trained network on this process' first device, for `evaluate_batches`."""
+  network = create_network(config)
+
+  @jax.jit
+  def estimate(variables, images, model):
+    images = normalize_image(images, config.model.backbone.name)
+    return network.apply(variables, images, model, train=False)
+
+  variables = jax.device_put(variables)
+  return lambda batch: estimate(variables, batch.image, model)
 
 
 class RootHands(NamedTuple):
@@ -70,24 +89,28 @@ def hand_metrics(
   return values
 
 
-def _rotation(camera: np.ndarray) -> np.ndarray:
-  rotation = camera_rotation(camera_from_vector(jnp.asarray(camera, jnp.float32)))
-  return np.asarray(rotation, np.float64)
+@jax.jit
+def _camera_rotations(cameras: Float[Array, 'batch 10']) -> Float[Array, 'batch 3 3']:
+  return camera_rotation(camera_from_vector(cameras))
 
 
-def target_hands(batch: HandBatch) -> RootHands:
-  """The labels of a batch in camera axes; all its examples must have them."""
-  rotation = _rotation(batch.camera)
-  vertices = np.asarray(batch.vertices_hand, np.float64) @ rotation
-  return RootHands(vertices, np.asarray(batch.joints_hand, np.float64) @ rotation)
+def camera_rotations(cameras: Float[ArrayLike, 'batch 10']) -> Float[np.ndarray, 'batch 3 3']:
+  """R of each camera, in float64: `points_root = points_hand @ R`."""
+  return np.asarray(_camera_rotations(jnp.asarray(cameras, jnp.float32)), np.float64)
 
 
 def predicted_hands(
-  gaussians: HandGaussians, camera_mean: np.ndarray, regressor: np.ndarray
+  gaussians: HandGaussians, rotations: Float[np.ndarray, 'batch 3 3'], regressor: np.ndarray
 ) -> RootHands:
   """A branch's mean mesh in the camera axes of its predicted camera, with its joints B V."""
-  vertices = np.asarray(gaussians.vertices.mean, np.float64) @ _rotation(camera_mean)
+  vertices = np.asarray(gaussians.vertices.mean, np.float64) @ rotations
   return RootHands(vertices, regressor @ vertices)
+
+
+def target_hands(batch: HandBatch, rotations: Float[np.ndarray, 'batch 3 3']) -> RootHands:
+  """The labels of a batch in camera axes; all its examples must have them."""
+  vertices = np.asarray(batch.vertices_hand, np.float64) @ rotations
+  return RootHands(vertices, np.asarray(batch.joints_hand, np.float64) @ rotations)
 
 
 def has_labels(batch: HandBatch) -> np.ndarray:
@@ -167,11 +190,15 @@ def evaluate_batches(
     keep = has_labels(batch)
     if not keep.any():
       continue
-    estimate = _select(estimate_fn(batch), keep)
+    estimate = estimate_fn(batch)
+    # Of whole batches, whose shape does not change, so that this is compiled once.
+    rotations = camera_rotations(estimate.camera.mean)[keep]
+    true_rotations = camera_rotations(batch.camera)[keep]
+    estimate = _select(estimate, keep)
     batch = _select(batch._replace(image=None, hand_mask=None), keep)
-    target = target_hands(batch)
+    target = target_hands(batch, true_rotations)
     for branch in BRANCHES:
-      hands = predicted_hands(getattr(estimate, branch), estimate.camera.mean, regressor)
+      hands = predicted_hands(getattr(estimate, branch), rotations, regressor)
       _add(sums, branch, hand_metrics(hands, target, full))
       if branch == 'posterior':
         uncertainties.append(_uncertainty(estimate, batch, hands, target))

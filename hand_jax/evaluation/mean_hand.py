@@ -4,12 +4,16 @@ import pathlib
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
+import jax
+import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Array, Float
 
-from hand_jax.data.examples import HandExample
 from hand_jax.evaluation.metrics import procrustes_align
-from hand_jax.types import ArrayLike
+from hand_jax.mano.anatomy import sample_hand_pose
+from hand_jax.mano.assets import load_mano_model
+from hand_jax.mano.model import mano_forward, regress_joints
+from hand_jax.types import ArrayLike, HandParameters, ManoModel
 
 
 class MeanHand(NamedTuple):
@@ -25,12 +29,14 @@ class MeanHand(NamedTuple):
   examples: int
 
 
-def root_vertices(example: HandExample) -> Float[np.ndarray, 'vertices 3'] | None:
-  """The example's mesh about its wrist in camera axes, left hands mirrored; None without 3D."""
-  if example.vertices_camera is None or example.joints_camera is None:
-    return None
-  vertices = np.asarray(example.vertices_camera - example.joints_camera[:1], np.float64)
-  return vertices * [-1, 1, 1] if example.side == 'left' else vertices
+def root_vertices(
+  vertices_camera: Float[np.ndarray, 'vertices 3'],
+  joints_camera: Float[np.ndarray, 'joints 3'],
+  side: str,
+) -> Float[np.ndarray, 'vertices 3']:
+  """A labelled mesh about its wrist in camera axes, metres; a left hand mirrored to a right one."""
+  vertices = np.asarray(vertices_camera - joints_camera[:1], np.float64)
+  return vertices * [-1, 1, 1] if side == 'left' else vertices
 
 
 def generalised_procrustes_mean(
@@ -65,6 +71,49 @@ def generalised_procrustes_mean(
 def _turn_onto(unit_shapes: np.ndarray, mean: np.ndarray) -> np.ndarray:
   aligned = procrustes_align(unit_shapes, np.broadcast_to(mean, unit_shapes.shape))
   return aligned / np.linalg.norm(aligned, axis=(1, 2), keepdims=True)
+
+
+def rendered_root_vertices(
+  seed: int, split: str, count: int
+) -> Float[np.ndarray, 'examples vertices 3']:
+  """The meshes (`root_vertices`) of the first synthetic examples of a split, without pictures."""
+  # Imported here: prepared data needs no renderer.
+  from hand_jax.data.synthetic_sampling import example_generator, sample_scene
+
+  model = load_mano_model()
+  scenes = [sample_scene(example_generator(seed, split, index)) for index in range(count)]
+  pose_seeds = np.array([scene.pose_seed for scene in scenes])
+  betas = np.array([scene.betas for scene in scenes], np.float32)
+  hands = jax.jit(jax.vmap(_pose, in_axes=(None, 0, 0)))(model, pose_seeds, betas)
+  rotations = np.array([scene.rotation for scene in scenes])  # hand frame to camera axes
+  return np.asarray(hands, np.float64) @ np.swapaxes(rotations, -1, -2)
+
+
+def _pose(model: ManoModel, pose_seed: Array, betas: Array) -> Array:
+  zero = jnp.zeros(3)
+  parameters = HandParameters(zero, sample_hand_pose(jax.random.key(pose_seed)), betas, zero)
+  vertices = mano_forward(model, parameters).vertices
+  return vertices - regress_joints(model, vertices)[:1]
+
+
+def prepared_root_vertices(
+  name: str, data_dir: str, split: str, count: int
+) -> Iterable[Float[np.ndarray, 'vertices 3']]:
+  """The meshes (`root_vertices`) of the first `count` examples of a prepared data set with 3D.
+
+  Pictures are not decoded. Examples without 3D labels are passed over.
+  """
+  import tensorflow_datasets as tfds
+
+  labels = {'side': True, 'vertices_camera': True, 'joints_camera': True}
+  builder = tfds.builder(name, data_dir=data_dir, try_gcs=False)
+  records = builder.as_data_source(split, decoders=tfds.decode.PartialDecoding(labels))
+  for index in range(min(count, len(records))):
+    record = records[index]
+    if len(record['vertices_camera']) and len(record['joints_camera']):
+      side = record['side']
+      side = side.decode() if isinstance(side, bytes) else side
+      yield root_vertices(record['vertices_camera'], record['joints_camera'], side)
 
 
 def compute_mean_hand(vertices_root: Iterable[Float[np.ndarray, 'vertices 3']]) -> MeanHand:

@@ -1,0 +1,158 @@
+"""Measures a trained run: python -m experiments.evaluate --workdir=DIR --dataset=... --split=..."""
+
+import dataclasses
+import json
+import pathlib
+import sys
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from absl import app, flags
+
+from hand_jax.config import DataConfig, ExperimentConfig
+from hand_jax.data.pipeline import create_source, evaluation_batches
+from hand_jax.evaluation.evaluate import evaluate_batches, format_table, make_estimate_fn
+from hand_jax.evaluation.mean_hand import (
+  MeanHand,
+  cached_mean_hand,
+  prepared_root_vertices,
+  rendered_root_vertices,
+)
+from hand_jax.mano.assets import load_mano_model
+from hand_jax.mano.model import extended_joint_regressor
+from hand_jax.training.checkpoints import load_for_inference
+from hand_jax.types import HandBatch
+
+RENDERED_DATASET = 'synthetic_hands'
+RENDERED_EXAMPLES = 500
+
+FLAGS = flags.FLAGS
+flags.DEFINE_string('workdir', None, 'Folder of a trained run.', required=True)
+flags.DEFINE_string('dataset', None, 'Data set to measure on.', required=True)
+flags.DEFINE_string('split', 'test', 'Split to measure on.')
+flags.DEFINE_string(
+  'data_dir', None, "Folder of prepared data sets. Default: the run's; without one, rendered hands."
+)
+flags.DEFINE_integer(
+  'limit', 0, f'Examples, from the first; 0: all ({RENDERED_EXAMPLES} rendered ones).', 0
+)
+flags.DEFINE_integer('mean_hand_examples', 2000, 'Training examples that make the mean hand.', 1)
+flags.DEFINE_string('mano_dir', None, 'Folder or file of the MANO model. Default: the free hand.')
+
+
+def data_to_measure(config: ExperimentConfig, dataset: str, data_dir: str | None) -> DataConfig:
+  """The run's data settings, pointed at `dataset`.
+
+  Raises:
+    ValueError: a data set that cannot be rendered, and no folder to read it from.
+  """
+  if data_dir is None:
+    data_dir = config.data.data_dir if dataset == config.data.dataset else ''
+  if not data_dir and dataset != RENDERED_DATASET:
+    raise ValueError(
+      f'--dataset={dataset} needs --data_dir, the folder it was prepared in; only '
+      f'{RENDERED_DATASET} can be rendered on the fly.'
+    )
+  return dataclasses.replace(config.data, dataset=dataset, data_dir=data_dir)
+
+
+def mean_hand_of(workdir: str, data: DataConfig, count: int) -> MeanHand:
+  """The baseline of the training split: of its first `count` examples, kept in the workdir."""
+  split = data.train_split
+  if data.data_dir:
+    place = str(pathlib.Path(data.data_dir).resolve())
+  else:
+    place = f'rendered with seed {data.seed}'
+    count = min(count, data.train_examples) if data.train_examples else count
+
+  def vertices() -> Iterable[Any]:
+    if data.data_dir:
+      return prepared_root_vertices(data.dataset, data.data_dir, split, count)
+    return rendered_root_vertices(data.seed, split, count)
+
+  description = f'first {count} examples of {data.dataset}, split {split}, {place}'
+  path = pathlib.Path(workdir) / 'evaluation' / f'{data.dataset}-mean_hand.npz'
+  return cached_mean_hand(path, description, vertices)
+
+
+def with_progress(batches: Iterable[HandBatch], total: int) -> Iterator[HandBatch]:
+  """The batches, with a line on the terminal that counts their examples."""
+  done = 0
+  for batch in batches:
+    yield batch
+    done += int((~batch.is_padding).sum())
+    if sys.stdout.isatty():
+      print(f'Measured {done} of {total} examples', end='\r', flush=True)
+
+
+def evaluate(
+  workdir: str,
+  dataset: str,
+  split: str,
+  data_dir: str | None = None,
+  limit: int = 0,
+  mean_hand_examples: int = 2000,
+  mano_dir: str | None = None,
+) -> tuple[dict[str, Any], pathlib.Path]:
+  """Measures a run on a split; writes and returns the results, with their path.
+
+  Raises:
+    FileNotFoundError, ValueError: no run, checkpoint, data set, split or hand model to be read.
+  """
+  config, variables = load_for_inference(workdir)
+  data = data_to_measure(config, dataset, data_dir)
+  count = limit or (0 if data.data_dir else RENDERED_EXAMPLES)
+  source = create_source(data, split, config.model.image_size, count)
+  model = load_mano_model(mano_dir)
+  mean_hand = mean_hand_of(workdir, data, mean_hand_examples)
+  config = dataclasses.replace(config, data=data)
+  with evaluation_batches(source, config, len(model.v_template)) as batches:
+    results = evaluate_batches(
+      make_estimate_fn(config, variables, model),
+      with_progress(batches, len(source)),
+      extended_joint_regressor(model),
+      mean_hand=mean_hand,
+    )
+  results = {'dataset': dataset, 'split': split} | results
+  results['mean_hand_examples'] = mean_hand.examples
+  path = pathlib.Path(workdir) / 'evaluation' / f'{dataset}-{split}.json'
+  unfinished = path.with_suffix('.unfinished')
+  unfinished.write_text(json.dumps(results, indent=2) + '\n')
+  unfinished.replace(path)
+  return results, path
+
+
+def summary(results: dict[str, Any]) -> str:
+  """The two lines that say what the table means: the baseline, and the gain over it."""
+  ours = results['posterior']['pa_mpjpe_mm']
+  baseline = results['mean_hand']['pa_mpjpe_mm']
+  return (
+    f'The mean hand of {results["mean_hand_examples"]} training examples has a PA-MPJPE of '
+    f'{baseline:.2f} mm.\nThe posterior has {ours:.2f} mm, '
+    f'{100 * (1 - ours / baseline):.1f} % below the mean hand.'
+  )
+
+
+def main(argv: list[str]) -> None:
+  if len(argv) > 1:
+    raise app.UsageError(f'Unexpected argument {argv[1]!r}: settings are given as --name=value.')
+  try:
+    results, path = evaluate(
+      FLAGS.workdir,
+      FLAGS.dataset,
+      FLAGS.split,
+      FLAGS.data_dir,
+      FLAGS.limit,
+      FLAGS.mean_hand_examples,
+      FLAGS.mano_dir,
+    )
+  except (ValueError, FileNotFoundError) as error:
+    sys.exit(f'Error: {error}')
+  print(f'{FLAGS.workdir} on {FLAGS.dataset}, split {FLAGS.split}:')
+  print(format_table(results))
+  print(summary(results))
+  print(f'Written to {path}.')
+
+
+if __name__ == '__main__':
+  app.run(main)
