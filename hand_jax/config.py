@@ -150,6 +150,9 @@ def validate_config(config: ExperimentConfig) -> ExperimentConfig:
   for name in ('num_steps', 'batch_size', 'log_every', 'evaluate_every', 'checkpoint_every'):
     _positive(f'training.{name}', getattr(training, name))
   _positive('training.keep_checkpoints', training.keep_checkpoints)
+  for path, seed in (('training.seed', training.seed), ('data.seed', data.seed)):
+    if seed < 0:
+      raise ValueError(f'{path} should not be negative, got {seed}.')
   _between('model.pose_components', model.pose_components, 1, 45)
   _between('data.augmentation.scale_fraction', augmentation.scale_fraction, 0, 0.9)
   _between('data.augmentation.color_strength', augmentation.color_strength, 0, 0.9)
@@ -317,11 +320,11 @@ def _from_tree(kind: Any, tree: Any, prefix: str) -> Any:
   return kind(**values)
 
 
-def _positive(path: str, value: float) -> None:
+def _positive(path: str, value: float | int) -> None:
   if not value > 0:
     raise ValueError(f'{path} should be positive, got {value}.')
 
 
-def _between(path: str, value: float, low: float, high: float) -> None:
+def _between(path: str, value: float | int, low: float | int, high: float | int) -> None:
   if not low <= value <= high:
     raise ValueError(f'{path} should be between {low} and {high}, got {value}.')
