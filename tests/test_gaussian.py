@@ -269,4 +269,4 @@ def test_gradients_to_second_order():
     ),
   )
   for function in functions:
-    check_grads(function, (q, p), order=2, modes=['rev'], rtol=1e-4, atol=1e-4)
+    check_grads(jax.jit(function), (q, p), order=2, modes=['rev'], rtol=1e-4, atol=1e-4)

@@ -117,10 +117,11 @@ def fit_weak_perspective(
 
 
 def absolute_depth(
-  camera: HandCamera, focal_length: Float[ArrayLike, '*batch'], crop_side: float | int
+  camera: HandCamera, focal_length: Float[ArrayLike, '*batch'] | float, crop_side: float | int
 ) -> Float[ArrayLike, '*batch']:
   """The root's depth in metres, z = 2 f / (s W), for a focal length f and crop side W in pixels."""
-  return 2 * focal_length / (scale_per_metre(camera)[..., 0] * crop_side)
+  xp = _namespace(camera.scale, focal_length)
+  return xp.asarray(2 * focal_length / (scale_per_metre(camera)[..., 0] * crop_side))
 
 
 # The pinhole.
