@@ -61,7 +61,7 @@ def fingertip_vertices(vertices: np.ndarray, nodes: np.ndarray, weights: np.ndar
     offsets = vertices[candidates] - nodes[joint]
     reach = offsets @ direction
     aside = np.linalg.norm(offsets - reach[:, None] * direction, axis=1)
-    tips.append(candidates[np.argmax(reach - 0.5 * aside)])
+    tips.append(candidates[np.argmax(reach - aside)])
   return np.array(tips)
 
 

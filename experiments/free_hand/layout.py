@@ -11,9 +11,9 @@ Signs, right hand, for axis-angle rotations of the 15 finger joints:
     bending about `flexion_axes[joint]` keeps it in its own plane).
   thumb, straight along (-0.771, -0.301, 0.561), out of the palm's plane: flexion, a sweep across
     the palm, is POSITIVE about `flexion_axes` = (0.431, -0.895, 0.113); palmar abduction is
-    POSITIVE about direction x flexion axis = (0.468, 0.329, 0.820); opposition (the pad turning to the
-    fingers' pads) adds a NEGATIVE rotation about the direction. The limits that look natural
-    at its base: flexion -15..35, abduction -15..40, twist -40..10 degrees.
+    POSITIVE about direction x flexion axis = (0.468, 0.329, 0.820); opposition, which turns the pad
+    to the fingers' pads, adds a NEGATIVE rotation about the direction. At its base these ranges
+    look natural: flexion -15..35, abduction -15..40, twist -40..10 degrees.
 Left hand: the exact mirror x -> -x, faces reversed; an axis-angle (x, y, z) becomes (x, -y, -z).
 `flexion_axes` of the left file are already mirrored, positive = flexion again.
 

@@ -70,7 +70,8 @@ def flat_hand(source: HandSource, phenotype: phenotypes.Phenotype):
   nodes = np.stack([shaped[rows].mean(axis=0) for rows in source.cubes])
   points = shaped[: len(source.patch.vertex_ids)]
   points, joints, tips = skeleton.to_hand_axes(points, nodes[:16], nodes[16:])
-  return skeleton.flatten(points, joints, tips, source.weights)
+  points, nodes = skeleton.flatten(points, joints, tips, source.weights)
+  return points, skeleton.centre_finger_joints(nodes)
 
 
 def sample_hands(source: HandSource, count: int, seed: int = 0) -> ShapeSamples:

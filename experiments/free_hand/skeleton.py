@@ -8,6 +8,7 @@ from experiments.free_hand import layout
 
 # Zero-pose directions of the straight fingers: degrees of splay towards the thumb (about +y).
 SPLAY_DEGREES = {'index': 7.0, 'middle': -1.0, 'ring': -8.5, 'pinky': -16.0}
+_PALMAR_SHIFT = 0.0115  # of the hand's length: 2 mm
 # The thumb stays out of the palm's plane, straight; its flexion axis in the relaxed data points
 # mostly to -y, so that flexion sweeps it across the palm.
 THUMB_DIRECTION = np.array([-0.77, -0.30, 0.56])
@@ -79,6 +80,18 @@ def flatten(
       rotation = rotation_between(normalize(bone), direction)
       moved += weights[:, near : near + 1] * ((points - nodes[near]) @ rotation.T + flat[near])
   return moved, flat
+
+
+def centre_finger_joints(nodes: np.ndarray) -> np.ndarray:
+  """Moves the joints of four fingers of a flat hand towards the palm, all by the same distance.
+
+  The rig's lie close under the back of the fingers; those of a hand are nearer their middle.
+  """
+  nodes = nodes.copy()
+  length = np.linalg.norm(nodes[18] - nodes[0])
+  for finger in range(4):
+    nodes[list(layout.chain_of(finger))] += [0.0, -_PALMAR_SHIFT * length, 0.0]
+  return nodes
 
 
 def scale_phalanges(
