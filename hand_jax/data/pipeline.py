@@ -4,7 +4,7 @@ import collections
 import functools
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -17,6 +17,7 @@ from hand_jax.types import HandBatch
 CACHE_BYTES = 1 << 30
 
 
+@runtime_checkable
 class ExampleSource(Protocol):
   """A split: numbered examples, the same ones whenever asked; `load` may run in several threads."""
 
