@@ -25,13 +25,18 @@ class BackboneConfig:
 
 @dataclasses.dataclass(frozen=True)
 class AttentionConfig:
-  """AMVUR's blocks: cross-attention (vertices over joints), then self-attention over vertices."""
+  """AMVUR's blocks: cross-attention (vertices over joints), then self-attention over vertices.
+
+  `coarse_vertices` 0 attends over every vertex (Table 1); otherwise over that many, spread evenly,
+  whose outputs are blended into the others (the authors' release regresses 195 and upsamples).
+  """
 
   width: int = 512
   heads: int = 4
   cross_layers: int = 1
   self_layers: int = 4
   mlp_ratio: int = 4
+  coarse_vertices: int = 0
 
 
 @dataclasses.dataclass(frozen=True)

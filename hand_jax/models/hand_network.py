@@ -35,8 +35,9 @@ class HandNetwork(nn.Module):
     """Estimates hands from normalised RGB crops; Gaussians in metres, hand frame, and the crop."""
     config = self.config
     backbone = create_backbone(config.backbone, axis_name=self.axis_name)
-    # flax registers a module under the name of the attribute or class; fix it for every backbone.
-    feature = backbone.clone(name='backbone')(images, train).global_feature
+    # One name for every backbone, whatever its class.
+    backbone = backbone.clone(parent=self, name='backbone')
+    feature = backbone(images, train).global_feature
     feature = nn.LayerNorm(name='feature_norm')(feature)
     parameters = PriorNet(config.prior_hidden, config.pose_components, name='prior_net')(
       feature, model

@@ -66,9 +66,7 @@ class CameraModel(nn.Module):
     return DiagonalGaussian(initial[None] + offset, 8.0 * jnp.tanh(log_variance / 8.0))
 
 
-def hand_frame_vertices(
-  model: ManoModel, parameters: HandParameters
-) -> Float[Array, 'vertices 3']:
+def hand_frame_vertices(model: ManoModel, parameters: HandParameters) -> Float[Array, 'vertices 3']:
   """MANO's vertices moved so that the regressed wrist is the origin (metres, hand frame)."""
   vertices = mano_forward(model, parameters).vertices
   return vertices - regress_joints(model, vertices)[:1]

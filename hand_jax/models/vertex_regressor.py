@@ -5,7 +5,7 @@ import math
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from hand_jax.config import AttentionConfig
 from hand_jax.models.attention import CrossAttentionBlock, SelfAttentionBlock
@@ -23,6 +23,33 @@ def positional_encoding(
   xyz = jnp.broadcast_to(template[None], (batch, tokens, 3))
   features = jnp.broadcast_to(global_feature[:, None], (batch, tokens, global_feature.shape[-1]))
   return jnp.concatenate([xyz, features], axis=-1)
+
+
+def spread_vertices(template: Float[Array, 'vertices 3'], count: int) -> Int[Array, 'count']:
+  """`count` vertex ids spread evenly over the mesh: each next one is farthest from those before."""
+
+  def add_farthest(position: Array, state: tuple[Array, Array]) -> tuple[Array, Array]:
+    chosen, distance = state
+    chosen = chosen.at[position].set(jnp.argmax(distance).astype(jnp.int32))
+    newest = jnp.expand_dims(template[chosen[position]], 0)
+    return chosen, jnp.minimum(distance, jnp.sum((template - newest) ** 2, axis=-1))
+
+  start = (jnp.zeros(count, jnp.int32), jnp.full(len(template), jnp.inf))
+  return jax.lax.fori_loop(0, count, add_farthest, start)[0]
+
+
+def blend_matrix(
+  template: Float[Array, 'vertices 3'], coarse: Float[Array, 'coarse 3']
+) -> Float[Array, 'vertices coarse']:
+  """Rows of non-negative weights that sum to one: values at coarse points -> at every vertex.
+
+  A Gaussian of the distance in the template; its deviation is half of what lies between
+  neighbouring coarse points.
+  """
+  squared = jnp.sum((template[:, None] - coarse[None]) ** 2, axis=-1)
+  between = jnp.sum((coarse[:, None] - coarse[None]) ** 2, axis=-1)
+  nearest = jnp.min(between + jnp.diag(jnp.full(len(coarse), jnp.inf)), axis=-1)
+  return nn.softmax(-squared / (2 * jnp.mean(nearest) / 4), axis=-1)
 
 
 class TokenEmbedding(nn.Module):
@@ -74,8 +101,12 @@ class VertexRegressor(nn.Module):
   ) -> tuple[Float[Array, 'batch vertices 3'], Float[Array, 'batch vertices 3']]:
     settings = self.attention
     sizes = (settings.width, settings.heads, settings.mlp_ratio)
-    vertex_count = len(template_vertices)
-    template = jnp.concatenate([template_vertices, template_joints]) / TEMPLATE_UNIT_M
+    query_vertices = template_vertices
+    if settings.coarse_vertices:
+      chosen = spread_vertices(template_vertices, settings.coarse_vertices)
+      query_vertices = template_vertices[chosen]
+    vertex_count = len(query_vertices)
+    template = jnp.concatenate([query_vertices, template_joints]) / TEMPLATE_UNIT_M
     tokens = TokenEmbedding(settings.width, name='embedding')(template, global_feature)
     vertices, joints = tokens[:, :vertex_count], tokens[:, vertex_count:]
     for layer in range(settings.cross_layers):
@@ -85,6 +116,9 @@ class VertexRegressor(nn.Module):
     vertices = nn.LayerNorm(name='output_norm')(vertices)
     offset = nn.Dense(3, kernel_init=SMALL_INIT, name='mean')(vertices)
     raw = nn.Dense(3, kernel_init=SMALL_INIT, name='log_variance')(vertices)
+    if settings.coarse_vertices:
+      blend = blend_matrix(template_vertices, query_vertices)
+      offset, raw = (jnp.einsum('vc,bcd->bvd', blend, values) for values in (offset, raw))
     return offset * self.length_unit_m, self._bounded(raw)
 
   def _bounded(self, raw: Array) -> Array:

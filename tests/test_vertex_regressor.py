@@ -1,0 +1,97 @@
+"""AMVUR's tokens, bounds and sizes."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from hand_jax.config import AttentionConfig
+from hand_jax.models.vertex_regressor import (
+  TokenEmbedding,
+  VertexRegressor,
+  blend_matrix,
+  positional_encoding,
+  spread_vertices,
+)
+
+
+def make_regressor(**changes):
+  settings = {'length_unit_m': 0.01, 'min_log_variance': -8.0, 'max_log_variance': 6.0}
+  return VertexRegressor(AttentionConfig(width=16, heads=2, self_layers=1), **settings | changes)
+
+
+def test_embedding_equals_a_dense_layer_on_the_written_out_tokens():
+  template = jax.random.normal(jax.random.key(0), (9, 3))
+  feature = jax.random.normal(jax.random.key(1), (2, 11))
+  embedding = TokenEmbedding(width=5)
+  variables = embedding.init(jax.random.key(2), template, feature)
+  tokens = positional_encoding(template, feature)
+  params = variables['params']
+  expected = np.asarray(tokens) @ np.asarray(params['kernel']) + np.asarray(params['bias'])
+  assert tokens.shape == (2, 9, 14)
+  np.testing.assert_allclose(embedding.apply(variables, template, feature), expected, atol=1e-5)
+
+
+def test_log_variance_starts_at_one_unit_and_stays_in_its_bounds():
+  vertices = jax.random.normal(jax.random.key(0), (12, 3)) * 0.05
+  feature = jax.random.normal(jax.random.key(1), (3, 8))
+  regressor = make_regressor()
+  variables = regressor.init(jax.random.key(2), vertices, vertices[:4], feature)
+  _, log_variance = regressor.apply(variables, vertices, vertices[:4], feature)
+  assert float(jnp.abs(log_variance).max()) < 1.5
+  wild = jax.tree.map(lambda leaf: 1e3 * jnp.ones_like(leaf), variables)
+  for sign in (1.0, -1.0):
+    wild['params']['log_variance']['bias'] = jnp.full(3, sign * 1e6)
+    wild['params']['log_variance']['kernel'] = jnp.zeros((16, 3))
+    _, bounded = regressor.apply(wild, vertices, vertices[:4], feature)
+    np.testing.assert_allclose(bounded, 6.0 if sign > 0 else -8.0, atol=1e-4)
+
+
+def test_offset_is_counted_in_the_length_unit():
+  vertices = jax.random.normal(jax.random.key(0), (12, 3)) * 0.05
+  feature = jax.random.normal(jax.random.key(1), (1, 8))
+  variables = make_regressor().init(jax.random.key(2), vertices, vertices[:4], feature)
+  centimetre, _ = make_regressor().apply(variables, vertices, vertices[:4], feature)
+  metre, _ = make_regressor(length_unit_m=1.0).apply(variables, vertices, vertices[:4], feature)
+  np.testing.assert_allclose(metre, 100 * centimetre, rtol=1e-5)
+
+
+def test_every_vertex_sees_its_own_place():
+  vertices = jax.random.normal(jax.random.key(0), (12, 3)) * 0.05
+  feature = jnp.ones((1, 8))
+  regressor = make_regressor()
+  variables = regressor.init(jax.random.key(2), vertices, vertices[:4], feature)
+  offset, log_variance = regressor.apply(variables, vertices, vertices[:4], feature)
+  assert len(np.unique(np.asarray(offset[0, :, 0]))) == 12
+  assert len(np.unique(np.asarray(log_variance[0, :, 0]))) == 12
+
+
+def test_spread_vertices_match_a_loop():
+  points = np.random.default_rng(0).normal(size=(40, 3)).astype(np.float32)
+  chosen = [0]
+  while len(chosen) < 9:
+    distance = [min(np.sum((point - points[i]) ** 2) for i in chosen) for point in points]
+    chosen.append(int(np.argmax(distance)))
+  np.testing.assert_array_equal(spread_vertices(jnp.asarray(points), 9), chosen)
+
+
+def test_blending_keeps_constants_and_follows_smooth_fields():
+  points = jax.random.uniform(jax.random.key(0), (400, 3))
+  errors = []
+  for count in (25, 100):
+    coarse = points[spread_vertices(points, count)]
+    blend = blend_matrix(points, coarse)
+    assert float(blend.min()) >= 0
+    np.testing.assert_allclose(blend.sum(axis=1), 1, rtol=1e-5)
+    errors.append(float(jnp.abs(blend @ coarse - points).max()))
+  assert errors[1] < 0.6 * errors[0]
+
+
+def test_coarse_vertices_give_an_output_for_every_vertex():
+  vertices = jax.random.normal(jax.random.key(0), (30, 3)) * 0.05
+  feature = jax.random.normal(jax.random.key(1), (2, 8))
+  attention = AttentionConfig(width=16, heads=2, self_layers=1, coarse_vertices=10)
+  regressor = VertexRegressor(attention, 0.01, -8.0, 6.0)
+  variables = regressor.init(jax.random.key(2), vertices, vertices[:4], feature)
+  offset, log_variance = regressor.apply(variables, vertices, vertices[:4], feature)
+  assert offset.shape == log_variance.shape == (2, 30, 3)
+  assert len(np.unique(np.asarray(offset[0, :, 0]))) == 30
