@@ -42,7 +42,9 @@ def read_exr_module(path: pathlib.Path) -> np.ndarray:
     with OpenEXR.File(str(file)) as exr:
       radiance = np.array(exr.channels()['RGB'].pixels, np.float32)
   # The core of the sun overflows: strongly negative there, from the compression, or not finite.
-  sound = (np.isfinite(radiance) & (radiance > -1.0)).all(-1, keepdims=True)
+  sound = (np.isfinite(radiance) & (radiance > -1.0)).all(-1)
+  # Compression rings round it, by blocks of eight pixels.
+  sound = (cv2.erode(sound.astype(np.uint8), np.ones((9, 9), np.uint8)) > 0)[..., None]
   brightest = np.where(sound, radiance, 0).max((0, 1))
   return np.maximum(np.where(sound, radiance, brightest), 0.0)
 

@@ -14,9 +14,10 @@ import numpy as np
 from jaxtyping import Bool
 
 from hand_jax.data import synthetic_geometry as geometry
-from hand_jax.data import synthetic_render as rendering
+from hand_jax.data import synthetic_shading as shading
 from hand_jax.data.examples import HandExample
 from hand_jax.data.synthetic_light import sample_light
+from hand_jax.data.synthetic_render import compose_photo, sample_objects
 from hand_jax.data.synthetic_sampling import example_generator, frame_hand, project, sample_scene
 from hand_jax.data.synthetic_skin import build_atlas, build_regions, sample_skin, skin_redness
 from hand_jax.mano.assets import load_hand_appearance, load_mano_model
@@ -24,13 +25,14 @@ from hand_jax.mano.model import regress_joints
 from hand_jax.rendering.rasterize import visible_vertices
 from hand_jax.types import ManoModel
 
+NEAREST_M = 0.06
 SPLITS = ('train', 'validation', 'test')
 
 
 class _RenderAssets(NamedTuple):
   model: ManoModel
   forearm: geometry.ForearmShape
-  look: rendering.SurfaceLook
+  look: shading.SurfaceLook
 
 
 class SyntheticHand(NamedTuple):
@@ -58,8 +60,16 @@ def _load_assets() -> _RenderAssets:
   palm = np.concatenate([appearance.palm, arm_palm])
   regions = build_regions(template, joints, appearance.palm)
   redness = np.concatenate([skin_redness(regions), np.zeros(len(arm_palm))])
-  look = rendering.SurfaceLook(
-    rest, palm, redness, faces, len(model.faces), build_atlas(template, joints, appearance.nail)
+  bones = np.asarray(model.lbs_weights).argmax(1)
+  parts = np.append(bones, np.full(len(arm_palm), bones.max() + 1))[faces[:, 0]]
+  look = shading.SurfaceLook(
+    rest=rest.astype(np.float32),
+    palm=palm,
+    redness=redness,
+    faces=faces,
+    parts=parts.astype(np.int8),
+    hand_faces=len(model.faces),
+    atlas=build_atlas(template, joints, appearance.nail),
   )
   forearm = geometry.ForearmShape(
     *(jax.numpy.asarray(a) for a in (appearance.forearm_vertices, rim.astype(np.int32), faces))
@@ -117,12 +127,16 @@ def render_hand(seed: int, split: str, index: int, image_size: int = 160) -> Syn
 def _take_photo(rng, look, scene, skin, light, view, posed, surface, joints, size):
   """From posed geometry to pixels."""
   surface_image = np.concatenate([project(view, surface), surface[:, 2:]], 1).astype(np.float32)
-  lamp = rendering.lamp_view(posed.surface, light)
-  seen, lit = geometry.seen_faces_and_shadow(surface_image, lamp, look.faces, size)
-  radiosity, highlight = rendering.vertex_light(
-    posed.normals, posed.openness, np.asarray(lit), light, skin
-  )
-  redness = rendering.person_redness(look, skin)
+  # What comes close to the camera, or lies behind it, is not drawn.
+  surface_image[surface[:, 2] < NEAREST_M] = np.nan
+  seen = geometry.seen_faces(surface_image, look.faces, size)
+  if light.lamp_color.any():
+    lamp = shading.lamp_view(posed.surface, len(posed.vertices), light)
+    lit = np.asarray(geometry.lamp_visibility(lamp, look.faces))
+  else:
+    lit = np.ones(len(surface), np.float32)
+  radiosity, highlight = shading.vertex_light(posed.normals, posed.openness, lit, light, skin)
+  redness = shading.person_redness(look, skin)
   channels = np.concatenate(
     [
       radiosity,
@@ -130,11 +144,12 @@ def _take_photo(rng, look, scene, skin, light, view, posed, surface, joints, siz
     ],
     axis=1,
   ).astype(np.float32)
-  pixels = rendering.interpolate(np.asarray(seen), surface_image, look.faces, channels)
-  cloth = rendering.sample_cloth(rng, float(scene.arm.sleeve_start))
-  radiance = rendering.shade_pixels(pixels, look, skin, cloth)
-  objects = rendering.sample_objects(rng, scene, view, joints)
-  return rendering.compose_photo(rng, pixels, radiance, look, view, light, objects, size)
+  seen = np.asarray(seen)
+  pixels = shading.interpolate(seen, surface_image, look.faces, look.parts, channels)
+  cloth = shading.sample_cloth(rng, float(scene.arm.sleeve_start))
+  radiance = shading.shade_pixels(pixels, look, skin, cloth)
+  objects = sample_objects(rng, scene, view, joints)
+  return compose_photo(rng, seen, pixels, radiance, look, view, light, objects, size)
 
 
 def vertex_visibility(hand: SyntheticHand) -> Bool[np.ndarray, 'vertices']:

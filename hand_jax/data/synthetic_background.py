@@ -196,9 +196,10 @@ def sample_background(
   if rng.uniform() < 0.2:
     image = draw_person(rng, image)
   if rng.uniform() < 0.7:
-    image = cv2.GaussianBlur(image, (0, 0), (0.3 + rng.gamma(1.2, 1.1)) * size / 160)
-  gain, contrast = rng.uniform(0.55, 1.15), rng.uniform(0.75, 1.25)
-  return np.clip((image - 0.5) * contrast + 0.5, 0, 1) * gain
+    radius = int((0.6 + rng.gamma(1.2, 2.2)) * size / 160 + 0.5)
+    image = cv2.stackBlur(np.float32(image), (2 * radius + 1, 2 * radius + 1))
+  gain, contrast = rng.uniform(0.7, 1.2), rng.uniform(0.75, 1.2)
+  return np.clip((np.float32(image) - 0.5) * np.float32(contrast) + 0.5, 0, 1) * np.float32(gain)
 
 
 def _draw_row(rng, canvas, center, extent, color) -> None:
@@ -221,7 +222,7 @@ def _whole(point) -> tuple[int, int]:
 def _pick_color(rng: np.random.Generator, neutral: float) -> np.ndarray:
   """A colour of the palette, with probability `neutral` one of its greys, and some variation."""
   last = 8 if rng.uniform() < neutral else len(PALETTE)
-  return PALETTE[rng.integers(last)] * rng.uniform(0.75, 1.15) + rng.normal(0, 0.03, 3)
+  return PALETTE[rng.integers(last)] * rng.uniform(0.8, 1.2) + rng.normal(0, 0.03, 3)
 
 
 def _shift_colors(rng: np.random.Generator, image: np.ndarray) -> np.ndarray:

@@ -19,7 +19,7 @@ from hand_jax.rendering.rasterize import rasterize
 from hand_jax.types import HandParameters, ManoModel
 
 SUPERSAMPLING = 2
-SHADOW_SIZE = 96
+SHADOW_SIZE = 64
 _SHADOW_BIAS_M = 0.004
 # The forearm bends over its first centimetres, as wrists do.
 _BEND_LENGTH_M = 0.035
@@ -125,31 +125,35 @@ def _openness(surface, normals, joints):
   parent, child, share, radius = _occluders()
   weight = jnp.asarray(share, surface.dtype)[:, None]
   centers = joints[parent] * (1 - weight) + joints[child] * weight
-  offsets = centers[None] - surface[:, None]
-  distance = jnp.sqrt(jnp.sum(offsets**2, axis=-1) + 1e-8)
-  cosine = jnp.einsum('vsc,vc->vs', offsets, normals) / distance
-  ratio = jnp.minimum(jnp.asarray(radius, surface.dtype)[None] / distance, 1.0)
+  # Coordinate by coordinate: arrays with a last axis of three are slow on a CPU.
+  offsets = [centers[None, :, k] - surface[:, None, k] for k in range(3)]
+  inverse = jax.lax.rsqrt(sum(offset**2 for offset in offsets) + 1e-8)
+  cosine = sum(offset * normals[:, None, k] for k, offset in enumerate(offsets)) * inverse
+  ratio = jnp.minimum(jnp.asarray(radius, surface.dtype)[None] * inverse, 1.0)
   hidden = jnp.maximum(cosine - 0.1, 0.0) * ratio**2
-  return jnp.exp(-0.9 * jnp.sum(hidden, axis=1))
+  return jnp.exp(-1.1 * jnp.sum(hidden, axis=1))
 
 
 @functools.partial(jax.jit, static_argnames='size')
-def seen_faces_and_shadow(
-  surface_image: Float[Array, 'surface 3'],
-  surface_lamp: Float[Array, 'surface 3'],
-  faces: Int[Array, 'faces 3'],
-  size: int,
-) -> tuple[Int[Array, 'fine fine'], Float[Array, 'surface']]:
-  """The face each fine pixel sees, and how much of the lamp each vertex sees.
-
-  `surface_image`: pixels of the image and depth; `surface_lamp`: the lamp's orthographic view, in
-  pixels of its depth buffer, depth in metres.
-  """
+def seen_faces(
+  surface_image: Float[Array, 'surface 3'], faces: Int[Array, 'faces 3'], size: int
+) -> Int[Array, 'fine fine']:
+  """The face each fine pixel sees; `surface_image` holds pixels of the image and depth."""
   fine = SUPERSAMPLING * size
   scale = jnp.asarray([SUPERSAMPLING, SUPERSAMPLING, 1.0], surface_image.dtype)[None]
-  seen = rasterize((surface_image * scale)[None], faces, fine, fine).face_index[0]
+  return rasterize((surface_image * scale)[None], faces, fine, fine).face_index[0]
+
+
+@jax.jit
+def lamp_visibility(
+  surface_lamp: Float[Array, 'surface 3'], faces: Int[Array, 'faces 3']
+) -> Float[Array, 'surface']:
+  """How much of the lamp each vertex sees, by a depth buffer.
+
+  `surface_lamp` is the lamp's orthographic view: pixels of its buffer, depth in metres.
+  """
   depth = rasterize(surface_lamp[None], faces, SHADOW_SIZE, SHADOW_SIZE).depth[0]
-  return seen, _lamp_visibility(surface_lamp, depth)
+  return _lamp_visibility(surface_lamp, depth)
 
 
 def _lamp_visibility(surface_lamp, depth):

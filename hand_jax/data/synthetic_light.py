@@ -118,13 +118,13 @@ def sample_light(rng: np.random.Generator) -> Light:
   environment = int(rng.integers(len(environments.names)))
   camera_to_environment = _sample_camera_rotation(rng)
   harmonics = environments.harmonics[environment].astype(np.float64)
-  # Cameras balance colours: most of a map's cast goes, and rooms are duller than outdoors.
+  # Cameras balance colours: most of a map's cast goes.
   cast = harmonics[0] / harmonics[0].mean()
-  harmonics = harmonics * cast ** -rng.uniform(0.4, 1.0)
-  harmonics[1:] *= rng.uniform(0.5, 1.1)
+  harmonics = harmonics * cast ** -rng.uniform(0.7, 1.05)
+  harmonics[1:] *= rng.uniform(0.6, 1.25)
   direction = _sample_lamp_direction(rng, environments.light[environment], camera_to_environment)
-  strength = 0.0 if rng.uniform() < 0.25 else 0.12 + rng.gamma(1.5, 0.35)
-  warmth = rng.normal(0, 0.12)
+  strength = 0.0 if rng.uniform() < 0.25 else 0.12 + rng.gamma(1.5, 0.4)
+  warmth = rng.normal(0.03, 0.09)
   color = strength * np.exp(warmth * np.array([1.0, 0.1, -1.2]))
   return Light(environment, camera_to_environment, harmonics, direction, color)
 

@@ -75,7 +75,7 @@ def _sample_arm(rng: np.random.Generator) -> ArmPose:
   deviation = np.clip(rng.normal(0, 0.16), -0.35, 0.35)
   sleeved = rng.uniform() < 0.5
   start = rng.uniform(0.118, 0.20) if sleeved else 1.0
-  values = (rng.uniform(1.7, 2.3), start, rng.uniform(1.08, 1.5))
+  values = (rng.uniform(2.2, 3.0), start, rng.uniform(1.08, 1.5))
   bend = np.array([rng.normal(0, 0.1), deviation, flexion], np.float32)
   return ArmPose(bend, *(np.float32(value) for value in values))
 

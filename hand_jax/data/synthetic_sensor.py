@@ -46,15 +46,13 @@ def _blur(rng: np.random.Generator, image: np.ndarray) -> np.ndarray:
     ends = [tuple(np.round(4 + s * reach).astype(int).tolist()) for s in (-1, 1)]
     cv2.line(kernel, *ends, 1.0, 1, cv2.LINE_AA)
     return cv2.filter2D(image, -1, kernel / kernel.sum(), borderType=cv2.BORDER_REFLECT)
-  if kind < 0.75:
-    return cv2.GaussianBlur(image, (0, 0), rng.uniform(0.25, 0.9) * size / 160)
-  return image
+  return cv2.GaussianBlur(image, (3, 3), rng.uniform(0.35, 0.9) * size / 160)
 
 
 def _balance(rng: np.random.Generator, image: np.ndarray) -> np.ndarray:
   """White balance, contrast, saturation; bounded so that skin stays skin."""
-  gains = np.exp(rng.normal(0, [0.06, 0.03, 0.08])).astype(np.float32)
-  contrast, saturation = rng.uniform(0.85, 1.15), rng.uniform(0.7, 1.2)
+  gains = np.exp(rng.normal(0, [0.045, 0.02, 0.06])).astype(np.float32)
+  contrast, saturation = rng.uniform(0.85, 1.15), rng.uniform(0.75, 1.25)
   image = image * (gains * np.float32(contrast)) + np.float32(0.5 * (1 - contrast))
   # One matrix: saturation pulls every channel towards the mean.
   matrix = saturation * np.eye(3) + (1 - saturation) / 3
@@ -71,8 +69,8 @@ def _add_noise(rng: np.random.Generator, image: np.ndarray) -> np.ndarray:
     row = column = 0
   noise = bank[row : row + size, column : column + size]
   if rng.uniform() < 0.5:
-    noise = cv2.blur(noise, (2, 2)) * 2
-  level = rng.gamma(1.3, 0.012)
+    noise = cv2.blur(noise, (2, 2)) * np.float32(1.6)
+  level = rng.gamma(1.1, 0.008)
   if rng.uniform() < 0.5:
-    noise = noise.mean(-1, keepdims=True) * np.float32(1.7)
+    noise = noise.mean(-1, keepdims=True) * np.float32(1.3)
   return image + noise * np.float32(level)

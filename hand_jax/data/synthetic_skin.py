@@ -67,7 +67,7 @@ def sample_skin(rng: np.random.Generator) -> Skin:
   low = min(int(position), len(_TONES) - 2)
   share = position - low
   display = _TONES[low] * (1 - share) + _TONES[low + 1] * share
-  display = display * rng.uniform(0.94, 1.06) + rng.normal(0, [0.01, 0.016, 0.02])
+  display = display * rng.uniform(0.94, 1.06) + rng.normal(0, [0.008, 0.01, 0.014])
   palm_share = rng.uniform(0.15, 0.4) + 0.35 * position / len(_TONES)
   palm = display * (1 - palm_share) + _PALM_LIMIT * palm_share
   palm = palm * np.array([1.0, rng.uniform(0.93, 1.0), rng.uniform(0.92, 1.0)])
@@ -75,18 +75,18 @@ def sample_skin(rng: np.random.Generator) -> Skin:
   nail = display * 0.45 + np.array([0.52, 0.38, 0.36]) + rng.normal(0, 0.03)
   if rng.uniform() < 0.1:
     nail = rng.uniform(0.03, 0.8, 3)  # nail polish
-  waves = 24
+  waves = 12
   scales = np.exp(rng.uniform(np.log(25), np.log(260), (waves, 1)))
   return Skin(
     back=to_linear(display),
     palm=to_linear(palm),
     blush=np.array([1.05, 0.78, 0.78]) ** (1.2 * redness),
     nail=to_linear(np.clip(nail, 0, 0.95)),
-    crease=rng.uniform(0.15, 0.75),
-    pores=rng.uniform(0.01, 0.07),
+    crease=rng.uniform(0.1, 0.55),
+    pores=rng.uniform(0.005, 0.035),
     shine=rng.gamma(1.5, 0.035),
-    noise_frequencies=rng.normal(0, 1, (waves, 3)) * scales,
-    noise_phases=rng.uniform(0, 2 * np.pi, waves),
+    noise_frequencies=(rng.normal(0, 1, (waves, 3)) * scales).astype(np.float32),
+    noise_phases=rng.uniform(0, 2 * np.pi, waves).astype(np.float32),
   )
 
 
