@@ -36,11 +36,7 @@ def mano_forward(model: ManoModel, parameters: HandParameters) -> HandMesh:
   rotations = axis_angle_to_matrix(pose)
   rest_joints = _rest_joints(model, betas)
   pose_feature = (rotations[1:] - jnp.eye(3, dtype=rotations.dtype)[None]).reshape(-1)
-  shaped = (
-    model.v_template
-    + jnp.einsum('vcs,s->vc', model.shapedirs, betas)
-    + jnp.einsum('vcp,p->vc', model.posedirs, pose_feature)
-  )
+  shaped = _blend_shapes(model, betas, pose_feature)
   chain_rotations, chain_joints = _kinematic_chain(rotations, rest_joints)
   offsets = chain_joints - jnp.einsum('jab,jb->ja', chain_rotations, rest_joints)
   vertices = _skin(model.lbs_weights, chain_rotations, offsets, shaped)
@@ -57,6 +53,16 @@ def _check_shapes(model: ManoModel, parameters: HandParameters) -> None:
         f'{name} has shape {value.shape}, expected {shape}: mano_forward poses one hand,'
         ' use jax.vmap for a batch and pca_to_pose for PCA coefficients'
       )
+
+
+def _blend_shapes(
+  model: ManoModel, betas: Float[Array, 'shapes'], pose_feature: Float[Array, '135']
+) -> Float[Array, 'vertices 3']:
+  """Template plus shape and pose displacements, as two plain matrix products over a batch."""
+  count = model.v_template.size
+  displacements = betas @ model.shapedirs.reshape(count, -1).T
+  displacements = displacements + pose_feature @ model.posedirs.reshape(count, -1).T
+  return model.v_template + displacements.reshape(-1, 3)
 
 
 def _rest_joints(model: ManoModel, betas: Float[Array, 'shapes']) -> Float[Array, '16 3']:
@@ -95,9 +101,9 @@ def _skin(
   points: Float[Array, 'vertices 3'],
 ) -> Float[Array, 'vertices 3']:
   """Linear blend skinning: each vertex moves by its weighted mean of the joints' transforms."""
-  transforms = jnp.concatenate([rotations, offsets[..., None]], axis=-1).reshape(16, 12)
+  transforms = jnp.concatenate([rotations, offsets[..., None]], axis=-1)
   # Component-major (12, V): the sums below then run over contiguous vertices.
-  blended = (transforms.T @ weights.T).reshape(3, 4, -1)
+  blended = (transforms.transpose(1, 2, 0).reshape(12, 16) @ weights.T).reshape(3, 4, -1)
   x, y, z = points.T
   moved = blended[:, 0] * x[None] + blended[:, 1] * y[None] + blended[:, 2] * z[None]
   return (moved + blended[:, 3]).T
