@@ -101,17 +101,19 @@ def mirror_hand(right: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 
 def write_arrays(path: pathlib.Path, arrays: dict[str, np.ndarray]) -> None:
-  """An .npz with fixed member order, times and attributes; appears under its name when complete."""
+  """An .npz with fixed member order, times and attributes; appears under its name when complete.
+
+  Stored, not deflated: zlib versions differ in their output, and the files are small.
+  """
   buffer = io.BytesIO()
-  with zipfile.ZipFile(buffer, 'w', zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
+  with zipfile.ZipFile(buffer, 'w', zipfile.ZIP_STORED) as archive:
     for name in sorted(arrays):
       member = zipfile.ZipInfo(f'{name}.npy', date_time=(1980, 1, 1, 0, 0, 0))
-      member.compress_type = zipfile.ZIP_DEFLATED
       member.create_system = 3
       member.external_attr = 0o644 << 16
       content = io.BytesIO()
       np.lib.format.write_array(content, np.asarray(arrays[name]), allow_pickle=False)
-      archive.writestr(member, content.getvalue(), compresslevel=9)
+      archive.writestr(member, content.getvalue())
   temporary = path.with_name(path.name + '.partial')
   temporary.write_bytes(buffer.getvalue())
   temporary.replace(path)
