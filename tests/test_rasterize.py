@@ -6,11 +6,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.test_util import check_grads
 
 from hand_jax.rendering import rasterize as module
 from hand_jax.rendering.rasterize import rasterize, visible_vertices
-from tests.reference.rasterize import rasterize_naive, visible_vertices_naive
+from tests.reference.rasterize import face_at_points, rasterize_naive, visible_vertices_naive
 
 _rasterize = jax.jit(rasterize, static_argnums=(2, 3))
 
@@ -63,7 +62,7 @@ def test_matches_naive_reference(scene, seed):
   assert clear.mean() > 0.98
   np.testing.assert_array_equal(fragments.face_index[0][clear], index[clear])
   same = fragments.face_index[0] == index
-  assert same.mean() > 0.999 and (index >= 0).mean() > 0.2
+  assert same.mean() > 0.998 and (index >= 0).mean() > 0.2
   # Slivers magnify float32 rounding in barycentrics; the median face has an area over 10 pixels.
   np.testing.assert_allclose(fragments.barycentric[0][same], barycentric[same], atol=2e-4)
   np.testing.assert_allclose(fragments.depth[0][same], depth[same], atol=1e-4)
@@ -84,6 +83,188 @@ def test_exact_on_a_grid_without_any_tolerance(seed):
   hit = index >= 0
   np.testing.assert_array_equal(fragments.face_index[0] >= 0, hit)
   assert (fragments.barycentric >= 0).all()
-  np.testing.assert_allclose(
-    fragments.barycentric[0][decided], barycentric[decided], atol=1e-5
+  np.testing.assert_allclose(fragments.barycentric[0][decided], barycentric[decided], atol=1e-5)
+
+
+def test_faces_larger_than_the_image_and_many_windows():
+  vertices = np.array([[-500, -300, 1], [900, -200, 2], [100, 1500, 3.0]])
+  fragments = _run(vertices[None], [[0, 1, 2]], 50, 70)
+  _, barycentric, depth, _ = rasterize_naive(vertices, [[0, 1, 2]], 50, 70)
+  assert (fragments.face_index == 0).all()
+  np.testing.assert_allclose(fragments.barycentric[0], barycentric, atol=1e-6)
+  np.testing.assert_allclose(fragments.depth[0], depth, rtol=1e-6)
+
+
+@pytest.mark.parametrize('size', [(1, 1), (1, 30), (30, 1), (3, 5)])
+def test_images_smaller_than_a_window(size):
+  vertices, faces = _random_scene(5, size=12)
+  fragments = _run(vertices[None], faces, *size)
+  index, _, _, margin = rasterize_naive(vertices, faces, *size)
+  clear = margin > 3e-6
+  np.testing.assert_array_equal(fragments.face_index[0][clear], index[clear])
+
+
+def test_pixel_centres_are_at_one_half():
+  """A face around (2.5, 1.5) alone covers column 2 of row 1 and nothing else."""
+  vertices = np.array([[[2.4, 1.4, 1], [2.7, 1.4, 1], [2.4, 1.7, 1]]])
+  expected = np.full((4, 5), -1)
+  expected[1, 2] = 0
+  np.testing.assert_array_equal(_run(vertices, [[0, 1, 2]], 4, 5).face_index[0], expected)
+
+
+def test_edges_and_corners_are_inside():
+  vertices = np.array([[[0.5, 0.5, 1], [3.5, 0.5, 1], [0.5, 3.5, 1]]])
+  expected = np.array([[0, 0, 0, 0], [0, 0, 0, -1], [0, 0, -1, -1], [0, -1, -1, -1]])
+  for order in ([0, 1, 2], [2, 1, 0]):  # no culling
+    np.testing.assert_array_equal(_run(vertices, [order], 4, 4).face_index[0], expected)
+
+
+@pytest.mark.parametrize('orders', [([0, 1, 2], [0, 1, 2]), ([0, 1, 2], [2, 0, 1], [1, 0, 2])])
+def test_equal_depths_go_to_the_lower_face(orders):
+  vertices, _ = _random_scene(7, vertices=3, size=20)
+  index = _run(vertices[None], list(orders), 20, 20).face_index
+  assert set(np.unique(index)) == {-1, 0}
+
+
+def test_overlapping_faces_of_one_depth_go_to_the_lower_face():
+  vertices, faces = _random_scene(8)
+  vertices[:, 2] = 0.7
+  index = _run(vertices[None], faces, 40, 40).face_index[0]
+  expected, _, _, margin = rasterize_naive(vertices + np.arange(40)[:, None] * 0.0, faces, 40, 40)
+  first = np.full((40, 40), -1)
+  for face in reversed(range(len(faces))):
+    alone = rasterize_naive(vertices, faces[face : face + 1], 40, 40)[0] == 0
+    first[alone] = face
+  assert (index == first).mean() > 0.995
+  np.testing.assert_array_equal(index >= 0, expected >= 0)
+  assert (margin == 0).any()
+
+
+def test_nothing_is_hit_by_degenerate_or_broken_faces():
+  vertices = np.array(
+    [
+      [5, 5, 1],
+      [15, 5, 1],
+      [10, 5, 1],
+      [10, 15, np.nan],
+      [np.inf, 0, 1],
+      [5, np.nan, 1],
+      [5, 15, 1],
+    ]
   )
+  faces = [[0, 1, 2], [0, 0, 1], [0, 0, 0], [0, 1, 3], [0, 1, 4], [0, 1, 5]]
+  fragments = _run(vertices[None], faces, 20, 20)
+  assert (fragments.face_index == -1).all()
+  np.testing.assert_array_equal(fragments.barycentric, 0)
+  assert (fragments.depth == np.inf).all()
+  assert (_run(vertices[None], [*faces, [0, 1, 6]], 20, 20).face_index == 6).sum() > 50
+
+
+def test_depth_may_be_negative():
+  vertices = np.array([[[0, 0, -3], [9, 0, -3], [0, 9, -3], [0, 0, -5], [9, 0, -5], [0, 9, -5.0]]])
+  fragments = _run(vertices, [[0, 1, 2], [3, 4, 5]], 9, 9)
+  assert set(np.unique(fragments.face_index)) == {-1, 1}
+  assert fragments.depth.min() == -5
+
+
+def test_no_pixel_falls_between_faces_that_share_an_edge():
+  """A fan of 300 slivers round a point: every pixel of its disc is covered."""
+  random = np.random.default_rng(0)
+  angles = np.sort(random.uniform(0, 2 * np.pi, 300))
+  ring = np.stack([np.cos(angles), np.sin(angles), 0 * angles], 1) * 60
+  vertices = np.concatenate([ring, np.zeros((1, 3))]) + [31.7, 32.3, 1]
+  ids = np.arange(300)
+  faces = np.stack([ids, np.roll(ids, -1), np.full(300, 300)], 1)
+  random.shuffle(faces)
+  assert (_run(vertices[None], faces, 64, 64).face_index >= 0).all()
+
+
+def test_batches_do_not_mix():
+  scenes = [_random_scene(seed)[0] for seed in range(3)]
+  faces = _random_scene(0)[1]
+  together = _run(np.stack(scenes), faces, 40, 40)
+  for position, vertices in enumerate(scenes):
+    alone = _run(vertices[None], faces, 40, 40)
+    for a, b in zip(together, alone, strict=True):
+      np.testing.assert_array_equal(a[position], b[0])
+
+
+def test_no_faces_and_no_images():
+  empty = rasterize(jnp.zeros((2, 3, 3)), jnp.zeros((0, 3), jnp.int32), 4, 5)
+  assert (empty.face_index == -1).all() and empty.depth.shape == (2, 4, 5)
+  assert rasterize(jnp.zeros((0, 3, 3)), jnp.zeros((1, 3), jnp.int32), 4, 5).depth.shape[0] == 0
+  with pytest.raises(ValueError, match='height 0'):
+    rasterize(jnp.zeros((1, 3, 3)), jnp.zeros((1, 3), jnp.int32), 0, 5)
+
+
+def test_too_many_faces_are_named(monkeypatch):
+  monkeypatch.setattr(module, 'MAX_FACES', 2)
+  with pytest.raises(ValueError, match='fewer than 2 faces, got 3'):
+    rasterize(jnp.zeros((1, 3, 3)), jnp.zeros((3, 3), jnp.int32), 4, 5)
+
+
+def test_gradients_match_differences_of_the_naive_formula():
+  """Central differences in float64, with the seen faces held fixed."""
+  vertices = np.array([[2, 1, 1], [11, 3, 2], [4, 10, 1.5], [1, 8, 1.2], [10, 9, 1], [7, 0.3, 2.2]])
+  faces = np.array([[0, 1, 2], [5, 4, 3]])
+  face_index = _run(vertices[None], faces, 12, 12).face_index[0]
+  rows, columns = np.nonzero(face_index >= 0)
+  seen = faces[face_index[rows, columns]]
+  assert set(np.unique(face_index)) == {-1, 0, 1}
+  weights = np.random.default_rng(0).normal(size=(12, 12, 4)).astype(np.float32)
+
+  def naive(vertices):
+    corners = np.moveaxis(vertices[seen], 0, -1)
+    barycentric, depth = face_at_points(corners, columns + 0.5, rows + 0.5)
+    values = np.concatenate([barycentric, depth[:, None]], 1)
+    return np.sum(values * weights[rows, columns])
+
+  def measure(vertices):
+    fragments = rasterize(vertices, jnp.asarray(faces, jnp.int32), 12, 12)
+    depth = jnp.where(fragments.face_index >= 0, fragments.depth, 0)
+    return jnp.sum(fragments.barycentric * weights[None, ..., :3]) + jnp.sum(
+      depth * weights[None, ..., 3]
+    )
+
+  expected = np.zeros_like(vertices)
+  for position in np.ndindex(*vertices.shape):
+    step = np.zeros_like(vertices)
+    step[position] = 1e-5
+    expected[position] = (naive(vertices + step) - naive(vertices - step)) / 2e-5
+  gradient = jax.grad(lambda v: measure(v[None]))(jnp.asarray(vertices, jnp.float32))
+  np.testing.assert_allclose(gradient, expected, rtol=1e-3, atol=1e-3)
+
+
+def test_gradients_are_finite_beside_broken_and_hidden_faces():
+  vertices = np.array([[5, 5, 1], [15, 5, 1], [5, 15, 1], [np.nan, 0, 1], [10, 5, 1.0]])
+  faces = jnp.array([[0, 1, 2], [0, 1, 3], [0, 1, 4], [0, 0, 1]])
+
+  def measure(vertices):
+    fragments = rasterize(vertices, faces, 20, 20)
+    hit = fragments.face_index >= 0
+    return jnp.sum(fragments.barycentric**2) + jnp.sum(jnp.where(hit, fragments.depth, 0))
+
+  gradient = np.asarray(jax.grad(measure)(jnp.asarray(vertices[None], jnp.float32)))
+  assert np.isfinite(gradient).all() and np.abs(gradient[0, :3]).min(1).max() > 0
+
+
+@pytest.mark.parametrize('seed', range(3))
+def test_visible_vertices_match_naive_reference(seed):
+  vertices, faces = _sphere(seed, 40, 60)
+  vertices[:5, :2] += 100  # outside the image
+  computed = jax.jit(visible_vertices, static_argnums=(2, 3))(
+    jnp.asarray(vertices[None]), jnp.asarray(faces, jnp.int32), 40, 60
+  )
+  expected = visible_vertices_naive(vertices, faces, 40, 60, 1e-5)
+  assert 0.2 < expected.mean() < 0.8
+  np.testing.assert_array_equal(np.asarray(computed[0]), expected)
+
+
+def test_visibility_tolerance_and_border():
+  """A vertex behind a face by less than the tolerance is visible; the right border is outside."""
+  square = [[0, 0, 1], [8, 0, 1], [0, 8, 1], [8, 8, 1]]
+  vertices = jnp.array([[*square, [2, 2, 1.005], [2, 2, 1.05], [2, 2, 0.9], [2, 2, jnp.nan]]])
+  faces = jnp.array([[0, 1, 2], [1, 3, 2]])
+  visible = visible_vertices(vertices, faces, 8, 8, depth_tolerance=0.01)
+  expected = [True, False, False, False, True, False, True, False]
+  np.testing.assert_array_equal(np.asarray(visible[0]), expected)

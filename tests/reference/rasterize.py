@@ -8,12 +8,15 @@ def _cross(ux, uy, wx, wy):
 
 
 def face_at_points(corners, x, y):
-  """Barycentrics (..., 3) and depth of one face (3, 3) at points; NaN where it has no area."""
+  """Barycentrics (..., 3) and depth at points of one face, or of one face (3, 3, ...) per point.
+
+  All NaN when a face has no area.
+  """
   (ax, ay, az), (bx, by, bz), (cx, cy, cz) = np.asarray(corners, np.float64)
   area = _cross(bx - ax, by - ay, cx - ax, cy - ay)
-  if area == 0 or not np.isfinite(area + az + bz + cz):
+  if np.any(area == 0) or not np.all(np.isfinite(area + az + bz + cz)):
     return np.full((*np.shape(x), 3), np.nan), np.full(np.shape(x), np.nan)
-  # Divide last: the sign of each numerator is exact for coordinates on a grid.
+  # Numerators first: their signs are exact for coordinates on a grid.
   weight_a = _cross(bx - x, by - y, cx - x, cy - y) / area
   weight_b = _cross(cx - x, cy - y, ax - x, ay - y) / area
   weight_c = _cross(ax - x, ay - y, bx - x, by - y) / area

@@ -1,0 +1,134 @@
+"""Attributes at pixels, normals and light: what turns fragments into a picture."""
+
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jaxtyping import Array, Bool, Float, Int
+
+from hand_jax.types import Fragments
+
+# Real spherical harmonics up to order 2: 9 functions of a unit vector (x, y, z), as constants times
+# 1, y, z, x, xy, yz, 3z^2 - 1, xz, x^2 - y^2.
+_HARMONICS = (
+  0.5 / np.sqrt(np.pi),
+  *[np.sqrt(3 / (4 * np.pi))] * 3,
+  np.sqrt(15 / (4 * np.pi)),
+  np.sqrt(15 / (4 * np.pi)),
+  np.sqrt(5 / (16 * np.pi)),
+  np.sqrt(15 / (4 * np.pi)),
+  np.sqrt(15 / (16 * np.pi)),
+)
+# A clamped cosine's response to the harmonics of order 0, 1 and 2.
+_COSINE_LOBE = (np.pi, *[2 * np.pi / 3] * 3, *[np.pi / 4] * 5)
+
+
+def interpolate(
+  fragments: Fragments,
+  faces: Int[Array, 'faces 3'],
+  attributes: Float[Array, 'batch vertices channels'],
+) -> Float[Array, 'batch height width channels']:
+  """Vertex attributes at each pixel, linear in the image; 0 where nothing is hit.
+
+  Differentiable in the attributes and, through the barycentrics, in the vertices. One row of a
+  table by face is read per pixel rather than three rows by vertex: on a CPU several times faster.
+  """
+  channels = attributes.shape[-1]
+
+  def one(image):
+    face_index, barycentric, values = image
+    table = values[faces].reshape(faces.shape[0], 3 * channels)
+    # Background pixels have zero weights, but an attribute may be NaN: leave their product out.
+    rows = table[jnp.maximum(face_index, 0)]
+    rows = jnp.where((face_index >= 0)[..., None], rows, 0)
+    first, second, third = jnp.split(rows, 3, axis=-1)
+    weights = jnp.split(barycentric, 3, axis=-1)
+    return first * weights[0] + second * weights[1] + third * weights[2]
+
+  if faces.shape[0] == 0:
+    return jnp.zeros((*fragments.depth.shape, channels), attributes.dtype)
+  return lax.map(one, (fragments.face_index, fragments.barycentric, attributes))
+
+
+def vertex_normals(
+  vertices: Float[Array, '*batch vertices 3'], faces: Int[Array, 'faces 3']
+) -> Float[Array, '*batch vertices 3']:
+  """Unit normals, the area-weighted mean of the faces around each vertex; 0 for a lone vertex.
+
+  They follow the right-hand rule of the winding: outwards for counter-clockwise faces.
+  """
+  corners = vertices[..., faces, :]
+  face_normals = jnp.cross(
+    corners[..., 1, :] - corners[..., 0, :], corners[..., 2, :] - corners[..., 0, :]
+  )
+  repeated = jnp.repeat(face_normals, 3, axis=-2)
+  sums = jnp.zeros_like(vertices).at[..., faces.reshape(-1), :].add(repeated)
+  return normalize(sums)
+
+
+def normalize(vectors: Float[Array, '*batch 3']) -> Float[Array, '*batch 3']:
+  """Unit vectors; a zero vector stays zero, with a zero gradient."""
+  squared = jnp.sum(vectors**2, axis=-1, keepdims=True)
+  nonzero = squared > 0
+  return jnp.where(nonzero, vectors / jnp.sqrt(jnp.where(nonzero, squared, 1)), 0)
+
+
+def spherical_harmonics(directions: Float[Array, '*batch 3']) -> Float[Array, '*batch 9']:
+  """The nine real, orthonormal spherical harmonics of order 0, 1 and 2 at unit directions."""
+  x, y, z = directions[..., 0], directions[..., 1], directions[..., 2]
+  functions = [jnp.ones_like(x), y, z, x, x * y, y * z, 3 * z**2 - 1, x * z, x**2 - y**2]
+  return jnp.stack([constant * f for constant, f in zip(_HARMONICS, functions, strict=True)], -1)
+
+
+def irradiance(
+  coefficients: Float[Array, '*#batch 9 3'], normals: Float[Array, '*batch 3']
+) -> Float[Array, '*batch 3']:
+  """Light that falls on a surface from all around, per colour channel (pi for a radiance of 1).
+
+  `coefficients` are the light's projections on `spherical_harmonics`, radiance in the frame of
+  `normals` (unit vectors). A diffuse surface of albedo a sends out a / pi times the result. Exact
+  for light of order 2 and within a few percent for any distant light (Ramamoorthi and Hanrahan,
+  "An efficient representation for irradiance environment maps", 2001); negative lobes are cut.
+  """
+  lobes = (
+    spherical_harmonics(normals)
+    * jnp.asarray(_COSINE_LOBE, normals.dtype)[(None,) * (normals.ndim - 1)]
+  )
+  return jnp.maximum(jnp.einsum('...k,...kc->...c', lobes, coefficients), 0)
+
+
+def headlight(
+  normals_camera: Float[Array, '*batch 3'], ambient: float = 0.35
+) -> Float[Array, '*batch']:
+  """Brightness in [ambient, 1] for a lamp beside the camera (x right, y down, z forward).
+
+  The lamp sits a little up and to the left, so that relief shows; both sides of a face are lit.
+  """
+  towards = np.array([-0.35, -0.5, -0.8])
+  towards = jnp.asarray(towards / np.linalg.norm(towards), normals_camera.dtype)
+  facing = jnp.where(normals_camera[..., 2:] > 0, -normals_camera, normals_camera)
+  return ambient + (1 - ambient) * jnp.maximum(facing @ towards, 0)
+
+
+def composite(
+  background: Float[Array, 'batch height width 3'],
+  foreground: Float[Array, 'batch height width 3'],
+  mask: Bool[Array, 'batch height width'],
+  opacity: float = 1.0,
+) -> Float[Array, 'batch height width 3']:
+  """The foreground over the background where the mask is set."""
+  weight = opacity * mask[..., None].astype(background.dtype)
+  return background * (1 - weight) + foreground * weight
+
+
+def downsample(
+  image: Float[Array, 'batch height width channels'], factor: int
+) -> Float[Array, 'batch small_height small_width channels']:
+  """Means of factor x factor blocks: anti-aliasing for pictures rendered larger.
+
+  Raises ValueError when the size is no multiple of the factor.
+  """
+  batch, height, width, channels = image.shape
+  if height % factor or width % factor:
+    raise ValueError(f'image of {height} x {width} pixels cannot be divided by {factor}')
+  blocks = image.reshape(batch, height // factor, factor, width // factor, factor, channels)
+  return jnp.mean(blocks, axis=(2, 4))
