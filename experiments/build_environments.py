@@ -41,8 +41,9 @@ def read_exr_module(path: pathlib.Path) -> np.ndarray:
     file.write_bytes(base64.b64decode(match.group(1)))
     with OpenEXR.File(str(file)) as exr:
       radiance = np.array(exr.channels()['RGB'].pixels, np.float32)
-  # The core of the sun overflows: strongly negative there, from the compression, or not finite.
-  sound = (np.isfinite(radiance) & (radiance > -1.0)).all(-1)
+  # The core of the sun is lost: strongly negative, from the compression, or not finite.
+  finite = np.where(np.isfinite(radiance), radiance, -np.inf)
+  sound = (finite > -0.05 * finite.max()).all(-1)
   # Compression rings round it, by blocks of eight pixels.
   sound = (cv2.erode(sound.astype(np.uint8), np.ones((9, 9), np.uint8)) > 0)[..., None]
   brightest = np.where(sound, radiance, 0).max((0, 1))
@@ -73,11 +74,13 @@ def encode_view(radiance: np.ndarray) -> np.ndarray:
 
 def reduce_map(radiance: np.ndarray) -> dict[str, np.ndarray]:
   """The small HDR map and the nine harmonic coefficients of one environment."""
-  height, width = LIGHT_SIZE
-  small = cv2.resize(radiance, (width, height), interpolation=cv2.INTER_AREA)
+  weights = pixel_solid_angles(*radiance.shape[:2])
+  size = LIGHT_SIZE[::-1]
+  energy = cv2.resize(radiance * weights[..., None], size, interpolation=cv2.INTER_AREA)
+  area = cv2.resize(weights, size, interpolation=cv2.INTER_AREA)
+  small = energy / area[..., None]
   directions = equirectangular_directions(*radiance.shape[:2]).reshape(-1, 3)
-  weights = pixel_solid_angles(*radiance.shape[:2]).ravel()
-  harmonics = project_to_harmonics(directions, radiance.reshape(-1, 3), weights)
+  harmonics = project_to_harmonics(directions, radiance.reshape(-1, 3), weights.ravel())
   return {'light': small.astype(np.float16), 'harmonics': harmonics.astype(np.float32)}
 
 

@@ -78,7 +78,7 @@ def _load_assets() -> _RenderAssets:
 
 
 def render_examples(
-  seed: int, split: str, indices: Iterable[int], image_size: int = 160
+  seed: int, split: str, indices: Iterable[int | np.integer], image_size: int = 160
 ) -> list[HandExample]:
   """Photos of right hands, image_size pixels square, with all labels; see docs/synthetic_hands.md.
 
@@ -162,7 +162,8 @@ def vertex_visibility(hand: SyntheticHand) -> Bool[np.ndarray, 'vertices']:
   focal, center = example.intrinsics[0, 0], example.intrinsics[:2, 2]
   pixels = surface[:, :2] / surface[:, 2:] * focal + center
   image = np.concatenate([pixels, surface[:, 2:]], 1).astype(np.float32)
-  faces = _load_assets().look.faces
+  image[surface[:, 2] < NEAREST_M] = np.nan
+  faces = _load_assets().forearm.faces
   size = example.image.shape[0]
   free = np.asarray(visible_vertices(jax.numpy.asarray(image)[None], faces, size, size)[0])
   count = len(example.vertices_camera)

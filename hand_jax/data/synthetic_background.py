@@ -80,7 +80,7 @@ def smooth_noise(
 
 
 def draw_gradient(rng: np.random.Generator, size: int) -> Float[np.ndarray, 'size size 3']:
-  """A wall, a table, a sky: one colour that changes slowly, sometimes a second one behind an edge."""
+  """A wall, a table, a sky: a colour that changes slowly, at times a second one past an edge."""
   color = _pick_color(rng, neutral=0.7)
   corners = color + rng.normal(0, 0.10, (2, 2, 1)) + rng.normal(0, 0.02, (2, 2, 3))
   image = cv2.resize(corners.astype(np.float32), (size, size), interpolation=cv2.INTER_LINEAR)
@@ -119,7 +119,7 @@ def draw_clutter(
   size = image.shape[0]
   canvas = np.ascontiguousarray(np.clip(image, 0, 1) * 255).astype(np.uint8)
   for step in range(count):
-    color = tuple(int(255 * c) for c in np.clip(_pick_color(rng, 0.4), 0, 1))
+    color = _to_bytes(_pick_color(rng, 0.4))
     center = rng.uniform(-0.1, 1.1, 2) * size
     extent = rng.uniform(0.04, 0.42, 2) * size * (1 if step < count / 2 else 0.6)
     kind = rng.integers(5)
@@ -148,8 +148,7 @@ def draw_person(
   """The hand's owner behind it, out of focus: clothes, a face or a bare arm, hair."""
   size = image.shape[0]
   canvas = np.ascontiguousarray(np.clip(image, 0, 1) * 255).astype(np.uint8)
-  to_int = lambda color: tuple(int(255 * c) for c in np.clip(color, 0, 1))
-  cloth = to_int(_pick_color(rng, 0.5))
+  cloth = _to_bytes(_pick_color(rng, 0.5))
   skin = SKIN_PALETTE[rng.integers(len(SKIN_PALETTE))] * rng.uniform(0.75, 1.05)
   x, y = rng.uniform(0, 1) * size, rng.uniform(0.05, 0.6) * size
   head = rng.uniform(0.14, 0.34) * size
@@ -157,16 +156,20 @@ def draw_person(
   body = ((x + rng.normal(0, 0.1) * size, y + 2.6 * head), (4.2 * head, 4.0 * head), tilt)
   cv2.ellipse(canvas, body, cloth, -1, cv2.LINE_AA)
   if rng.uniform() < 0.6:
-    hair = to_int(np.array([0.16, 0.11, 0.08]) * rng.uniform(0.3, 3.0))
+    hair = _to_bytes(np.array([0.16, 0.11, 0.08]) * rng.uniform(0.3, 3.0))
     cv2.ellipse(
       canvas, ((x, y - 0.15 * head), (1.5 * head, 1.75 * head), tilt), hair, -1, cv2.LINE_AA
     )
     cv2.ellipse(
-      canvas, ((x, y + 0.1 * head), (1.15 * head, 1.5 * head), tilt), to_int(skin), -1, cv2.LINE_AA
+      canvas,
+      ((x, y + 0.1 * head), (1.15 * head, 1.5 * head), tilt),
+      _to_bytes(skin),
+      -1,
+      cv2.LINE_AA,
     )
   else:
     start, end = rng.uniform(-0.1, 1.1, (2, 2)) * size
-    cv2.line(canvas, _whole(start), _whole(end), to_int(skin), int(head * 0.7) + 1, cv2.LINE_AA)
+    cv2.line(canvas, _whole(start), _whole(end), _to_bytes(skin), int(head * 0.7) + 1, cv2.LINE_AA)
   shade = 1 + 0.18 * smooth_noise(rng, size, 6)
   return canvas.astype(np.float32) / 255 * shade
 
@@ -213,6 +216,10 @@ def _draw_row(rng, canvas, center, extent, color) -> None:
     low = center + k * step
     shade = tuple(int(c) for c in np.clip(tint * rng.uniform(0.6, 1.2), 0, 255))
     cv2.rectangle(canvas, _whole(low), _whole(low + size), shade, -1)
+
+
+def _to_bytes(color) -> tuple[int, ...]:
+  return tuple(int(255 * c) for c in np.clip(color, 0, 1))
 
 
 def _whole(point) -> tuple[int, int]:

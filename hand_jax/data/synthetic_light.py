@@ -99,7 +99,8 @@ def ambient_radiosity(
 
   Ramamoorthi and Hanrahan, "An Efficient Representation for Irradiance Environment Maps", 2001.
   """
-  return np.maximum(harmonic_basis(normals) @ (harmonics * _LAMBERT[:, None]), 0.0)
+  coefficients = (harmonics * _LAMBERT[:, None]).astype(normals.dtype)
+  return np.maximum(harmonic_basis(normals) @ coefficients, 0)
 
 
 class Light(NamedTuple):

@@ -46,9 +46,10 @@ def random_rotation(rng: np.random.Generator) -> Float[np.ndarray, '3 3']:
 
 def _sample_look(rng: np.random.Generator) -> dict:
   palette = SKIN_PALETTE if rng.uniform() < 0.12 else PALETTE
-  color = lambda: to_linear(palette[rng.integers(len(palette))] * rng.uniform(0.7, 1.1))
+  colors = palette[rng.integers(len(palette), size=2)] * rng.uniform(0.7, 1.1, (2, 1))
+  color, stripe_color = to_linear(colors)
   stripes = rng.uniform(1, 9) if rng.uniform() < 0.35 else 0.0
-  return {'color': color(), 'stripe_color': color(), 'stripes': stripes}
+  return {'color': color, 'stripe_color': stripe_color, 'stripes': stripes}
 
 
 def sample_held_object(

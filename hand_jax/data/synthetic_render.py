@@ -59,16 +59,15 @@ def compose_photo(
     [_tone(radiance * exposure), np.ones_like(radiance[:, :1]), pixels.channels[:, 8:9]], axis=1
   )
   samples = merge_samples(pixels, values, size)
-  depth = np.maximum(samples[0, ..., 4], samples[1, ..., 4])
-  layer = (samples[0, ..., :4] + samples[1, ..., :4]) * np.float32(0.5)
-  layer[..., :3] *= _crevices(depth, view, rng.uniform(10, 45))
+  layer, alpha = samples[..., :3], samples[..., 3:4]
+  depth = samples[..., 4] / np.maximum(samples[..., 3], 0.5)
+  layer = layer * _crevices(depth, view, rng.uniform(10, 45))
   hand = _hand_coverage(seen, look.hand_faces) >= 2
   depth[depth == 0] = np.inf
   background = sample_background(rng, light.environment, light.camera_to_environment, size)
-  alpha = layer[..., 3:]
   if rng.uniform() < 0.25:
-    background = _cast_on_wall(rng, background, layer[..., 3])
-  image = background * (1 - alpha) + layer[..., :3]
+    background = _cast_on_wall(rng, background, samples[..., 3])
+  image = background * (1 - alpha) + layer
   image, hand, kept = _add_objects(image, hand, depth, objects, view, light, exposure, size)
   return Photo(photograph(rng, image), hand, kept)
 
@@ -84,7 +83,8 @@ def _crevices(depth, view: View, strength: float):
   reach = 2 * int(np.clip(0.006 * view.focal_length / nearest, 1, 40)) + 1
   around = cv2.blur(depth, (reach, reach)) / np.maximum(cv2.blur(seen, (reach, reach)), 1e-3)
   behind = np.clip((depth - around - 0.001) * seen, 0, 0.015)[..., None]
-  return np.exp(behind * np.array([-0.7, -1.05, -1.1], np.float32) * np.float32(strength))
+  dark = 1 - np.exp(behind * np.float32(-strength))
+  return 1 - dark * np.array([0.7, 1.05, 1.1], np.float32)
 
 
 def _hand_coverage(seen, hand_faces: int) -> np.ndarray:

@@ -70,7 +70,7 @@ def sample_view_rotation(rng: np.random.Generator) -> Float[np.ndarray, '3 3']:
 
 
 def _sample_arm(rng: np.random.Generator) -> ArmPose:
-  """Flexion and extension up to about 55 degrees, deviation up to 20; half of the arms in sleeves."""
+  """Flexion up to about 55 degrees either way, deviation up to 20; half of the arms in sleeves."""
   flexion = np.clip(rng.normal(0, 0.38), -0.95, 0.95)
   deviation = np.clip(rng.normal(0, 0.16), -0.35, 0.35)
   sleeved = rng.uniform() < 0.5

@@ -51,12 +51,12 @@ def _blur(rng: np.random.Generator, image: np.ndarray) -> np.ndarray:
 
 def _balance(rng: np.random.Generator, image: np.ndarray) -> np.ndarray:
   """White balance, contrast, saturation; bounded so that skin stays skin."""
-  gains = np.exp(rng.normal(0, [0.045, 0.02, 0.06])).astype(np.float32)
+  gains = np.exp(rng.normal(0, [0.045, 0.02, 0.06]))
   contrast, saturation = rng.uniform(0.85, 1.15), rng.uniform(0.75, 1.25)
-  image = image * (gains * np.float32(contrast)) + np.float32(0.5 * (1 - contrast))
-  # One matrix: saturation pulls every channel towards the mean.
-  matrix = saturation * np.eye(3) + (1 - saturation) / 3
-  return cv2.transform(image, matrix.astype(np.float32))
+  # One affine map: saturation pulls every channel towards the mean.
+  mix = (saturation * np.eye(3) + (1 - saturation) / 3) @ np.diag(gains * contrast)
+  offset = np.full((3, 1), 0.5 * (1 - contrast))
+  return cv2.transform(image, np.hstack([mix, offset]).astype(np.float32))
 
 
 def _add_noise(rng: np.random.Generator, image: np.ndarray) -> np.ndarray:

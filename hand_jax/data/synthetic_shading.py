@@ -11,7 +11,7 @@ from hand_jax.data.synthetic_light import Light, ambient_radiosity
 from hand_jax.data.synthetic_skin import TEXEL_M, Skin, SkinAtlas, redness_noise, to_linear
 
 # Light scatters under the skin, red light farthest: it wraps round the terminator.
-_WRAP = np.array([0.32, 0.14, 0.10])
+_WRAP = np.array([0.32, 0.14, 0.10], np.float32)
 
 
 class SurfaceLook(NamedTuple):
@@ -39,7 +39,7 @@ class Cloth(NamedTuple):
 
 
 class SurfacePixels(NamedTuple):
-  """The shaded samples that see the surface: (sample, row, column) as flat index, face, channels."""
+  """The shaded samples that see the surface: flat index of (sample, row, column), and values."""
 
   index: Int[np.ndarray, 'pixels']
   face: Int[np.ndarray, 'pixels']
@@ -49,23 +49,24 @@ class SurfacePixels(NamedTuple):
 
 def sample_cloth(rng: np.random.Generator, sleeve_start: float) -> Cloth:
   """Random cloth; a wristband in a sixth of the images, on bare wrists only."""
-  color = lambda: to_linear(np.clip(PALETTE[rng.integers(len(PALETTE))], 0.02, 0.9))
+  colors = PALETTE[rng.integers(len(PALETTE), size=3)]
+  sleeve, stripe, band = to_linear(np.clip(colors, 0.02, 0.9))
   banded = rng.uniform() < 0.17
   return Cloth(
-    float(sleeve_start),
-    color(),
-    color(),
-    rng.uniform(0.004, 0.02) if rng.uniform() < 0.25 else 0.0,
-    rng.uniform(0.112, 0.13) if banded else 1.0,
-    rng.uniform(0.005, 0.022),
-    color(),
+    sleeve_start=float(sleeve_start),
+    sleeve=sleeve,
+    stripe=stripe,
+    stripe_width=rng.uniform(0.004, 0.02) if rng.uniform() < 0.25 else 0.0,
+    band_start=rng.uniform(0.112, 0.13) if banded else 1.0,
+    band_width=rng.uniform(0.005, 0.022),
+    band=band,
   )
 
 
 def lamp_view(
   surface: Float[np.ndarray, 'surface 3'], hand_vertices: int, light: Light
 ) -> Float[np.ndarray, 'surface 3']:
-  """The surface as the lamp sees it: pixels of its depth buffer, which frames the hand, and metres."""
+  """The surface as the lamp sees it: pixels of its buffer, which frames the hand, and metres."""
   direction = light.lamp_direction
   side = np.cross(direction, [0.0, 1.0, 0.0] if abs(direction[1]) < 0.9 else [1.0, 0.0, 0.0])
   side /= np.linalg.norm(side)
@@ -84,18 +85,21 @@ def vertex_light(
   skin: Skin,
 ) -> tuple[np.ndarray, np.ndarray]:
   """Diffuse radiosity (surface, 3) and the lamp's highlight (surface,) at every vertex."""
-  ambient = ambient_radiosity(normals @ light.camera_to_environment.T, light.harmonics)
+  normals, openness = np.float32(normals), np.float32(openness)
+  turn, harmonics = np.float32(light.camera_to_environment), np.float32(light.harmonics)
+  ambient = ambient_radiosity(normals @ turn.T, harmonics)
   # What skin hides from skin is lit by skin: occlusion is weaker and redder than black.
-  ambient *= openness[:, None] ** np.array([0.85, 1.05, 1.1])
-  cosine = (normals @ light.lamp_direction)[:, None]
+  ambient *= openness[:, None] ** np.array([0.85, 1.05, 1.1], np.float32)
+  direction = np.float32(light.lamp_direction)
+  cosine = (normals @ direction)[:, None]
   wrapped = np.maximum((cosine + _WRAP) / (1 + _WRAP), 0)
   shadow = lamp_visibility[:, None] ** (1 - 0.5 * _WRAP)
-  half = light.lamp_direction - np.array([0.0, 0.0, 1.0])
+  half = direction - np.array([0, 0, 1], np.float32)
   half /= np.linalg.norm(half) + 1e-6
   shine = np.maximum(normals @ half, 0) ** 18 * lamp_visibility * skin.shine * 3
   rim = skin.shine * (1 - np.abs(normals[:, 2])) ** 3 * openness * 1.5
   highlight = shine * light.lamp_color.mean() + rim * ambient.mean(1)
-  return ambient + wrapped * shadow * light.lamp_color, highlight
+  return ambient + wrapped * shadow * np.float32(light.lamp_color), highlight
 
 
 def person_redness(look: SurfaceLook, skin: Skin) -> Float[np.ndarray, 'surface']:
@@ -121,8 +125,10 @@ def interpolate(
   diagonal[1, same] = -1
   index = np.flatnonzero(diagonal.ravel() >= 0)
   face = diagonal.ravel()[index]
-  corners = surface_image[faces, :2] * np.float32(SUPERSAMPLING)
-  values = channels[faces]
+  used = np.zeros(len(faces), bool)
+  used[face] = True
+  corners = surface_image[faces[used], :2] * np.float32(SUPERSAMPLING)
+  values = channels[faces[used]]
   edge, other = corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]
   area = edge[:, 0] * other[:, 1] - edge[:, 1] * other[:, 0]
   # A sliver's slope is noise: it takes its mean.
@@ -133,7 +139,7 @@ def interpolate(
   slope_y = (climb * edge[:, :1] - rise * other[:, :1]) * inverse
   middle = corners.mean(1)
   constant = values.mean(1) - slope_x * middle[:, :1] - slope_y * middle[:, 1:]
-  planes = np.stack([constant, slope_x, slope_y], 1).astype(np.float32)[face]
+  planes = np.stack([constant, slope_x, slope_y], 1)[(np.cumsum(used) - 1)[face]]
   height, width = diagonal.shape[1:]
   sample, place = np.divmod(index, height * width)
   row, column = np.divmod(place, width)
@@ -144,14 +150,15 @@ def interpolate(
 
 def merge_samples(
   pixels: SurfacePixels, values: Float[np.ndarray, 'pixels channels'], size: int
-) -> Float[np.ndarray, '2 size size channels']:
-  """Both samples of every pixel; zero where nothing is seen."""
+) -> Float[np.ndarray, 'size size channels']:
+  """The mean of both samples of every pixel, where a sample that sees nothing counts as zero."""
   count = size * size
   merged = np.zeros((2 * count, values.shape[1]), np.float32)
-  merged[pixels.index] = values
+  merged[pixels.index] = values * np.float32(0.5)
   merged = merged.reshape(2, count, -1)
-  np.copyto(merged[1], merged[0], where=pixels.same.reshape(-1, 1))
-  return merged.reshape(2, size, size, -1)
+  total = merged[0] + merged[1]
+  total[pixels.same.ravel()] *= 2
+  return total.reshape(size, size, -1)
 
 
 def shade_pixels(
@@ -167,13 +174,12 @@ def shade_pixels(
   layers = look.atlas.layers.reshape(-1, 4)[row * columns + column]
   back_side = np.clip(1.8 - 3.0 * palm, 0, 1)
   crease = layers[:, :1] * (1 - back_side) + layers[:, 1:2] * back_side
-  as_float = lambda value: np.asarray(value, np.float32)
-  albedo = as_float(skin.back) + palm * as_float(skin.palm - skin.back)
-  albedo *= 1 + red * as_float(skin.blush - 1)
-  darker = 1 - crease * as_float(skin.crease * np.array([0.55, 0.75, 0.8]))
+  albedo = np.float32(skin.back) + palm * np.float32(skin.palm - skin.back)
+  albedo *= 1 + red * np.float32(skin.blush - 1)
+  darker = 1 - crease * np.float32(skin.crease * np.array([0.55, 0.75, 0.8]))
   albedo *= darker * (1 + np.float32(skin.pores) * layers[:, 2:3])
   nail = layers[:, 3:4] * back_side
-  albedo += nail * (as_float(skin.nail) - albedo)
+  albedo += nail * (np.float32(skin.nail) - albedo)
   highlight = highlight * (1 + 2.5 * nail)
   _dress(albedo, highlight, pixels.face >= look.hand_faces, x, z, cloth)
   return albedo * radiosity + highlight

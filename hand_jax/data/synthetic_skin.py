@@ -1,7 +1,7 @@
 """Procedural skin of the free hand: colour per vertex, and a fine atlas of creases and pores.
 
-The atlas is the flat hand seen from above: a pixel looks up its rest position's (x, z), so there are
-no seams; palm and back have separate crease layers. Colours here are linear reflectances.
+The atlas is the flat hand seen from above: a pixel looks up its rest position's (x, z), so there
+are no seams; palm and back have separate crease layers. Colours here are linear reflectances.
 """
 
 from typing import NamedTuple
@@ -109,9 +109,10 @@ def build_regions(
   palm: Float[np.ndarray, 'vertices'],
 ) -> SkinRegions:
   """Region masks from the flat hand's geometry (MANO's axes: fingers -x, palm -y, thumb +z)."""
-  bump = lambda joint, width: np.exp(
-    -((rest_vertices - rest_joints[joint]) ** 2).sum(1) / (2 * width**2)
-  )
+
+  def bump(joint, width):
+    return np.exp(-((rest_vertices - rest_joints[joint]) ** 2).sum(1) / (2 * width**2))
+
   named = {name: k for k, name in enumerate(JOINT_NAMES)}
   knuckles = [k for name, k in named.items() if name.endswith(('mcp', 'pip', 'dip', '_ip'))]
   tips = [named[f'{finger}_tip'] for finger in FINGERS]
@@ -141,9 +142,12 @@ def build_atlas(
   """Draws creases at the joints, nails at the nail vertices, and pores from a fixed seed."""
   low = rest_vertices[:, [0, 2]].min(0) - _MARGIN_M
   high = rest_vertices[:, [0, 2]].max(0) + _MARGIN_M
-  columns, rows = np.ceil((high - low) / TEXEL_M).astype(int)
+  columns, rows = (int(n) for n in np.ceil((high - low) / TEXEL_M))
   canvases = np.zeros((2, rows, columns), np.uint8)
-  to_texel = lambda point: (np.asarray(point)[..., [0, 2]] - low) / TEXEL_M
+
+  def to_texel(point):
+    return (np.asarray(point)[..., [0, 2]] - low) / TEXEL_M
+
   rng = np.random.default_rng(20230617)
   for parent, child in BONES:
     if parent == 0:
@@ -164,7 +168,7 @@ def _unit_noise(rng: np.random.Generator, rows: int, columns: int, width: float)
 
 
 def _draw_joint_creases(rng, canvases, to_texel, joints, parent: int, child: int) -> None:
-  """Lines across a finger at its joint `parent`: one or two on the palm side, several on the back."""
+  """Lines across a finger at its joint `parent`: two on the palm side, several on the back."""
   start, end = joints[parent], joints[child]
   along = (end - start)[[0, 2]] / np.linalg.norm((end - start)[[0, 2]])
   across = np.array([-along[1], along[0]])
@@ -191,7 +195,10 @@ def _draw_joint_creases(rng, canvases, to_texel, joints, parent: int, child: int
 
 def _draw_palm_lines(canvas, to_texel, joints) -> None:
   """Heart, head and life line as quadratic curves between places named by joints."""
-  at = lambda name, share: _between(joints, name, share)
+
+  def at(name, share):
+    return _between(joints, name, share)
+
   curves = [
     (at('pinky_mcp', 0.85) + [0, 0, -0.008], at('middle_mcp', 0.78), at('index_mcp', 1.0)),
     (at('index_mcp', 0.82) + [0, 0, 0.008], at('middle_mcp', 0.62), at('pinky_mcp', 0.5)),
