@@ -114,9 +114,10 @@ def read_torch_file(path: str | pathlib.Path) -> dict[str, np.ndarray]:
     with path.open('rb') as file:
       if path.suffix == '.safetensors':
         return _read_safetensors(file, path.stat().st_size)
-      if zipfile.is_zipfile(file):
-        return _read_zip(file)
+      is_zip = file.read(4) == b'PK\x03\x04'
       file.seek(0)
+      if is_zip:
+        return _read_zip(file)
       return _read_legacy(file, path.stat().st_size)
   # A damaged pickle can raise nearly anything.
   except Exception as error:

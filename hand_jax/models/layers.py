@@ -23,9 +23,16 @@ Activation = Callable[[jax.Array], jax.Array]
 kernel_init = nn.initializers.variance_scaling(2.0, 'fan_out', 'normal')
 
 
+@jax.custom_jvp
 def relu6(x: Float[Array, '*shape']) -> Float[Array, '*shape']:
-  """min(max(x, 0), 6), gradient 0 outside (EfficientNet-Lite's activation)."""
-  return jnp.clip(x, 0.0, 6.0)
+  """min(max(x, 0), 6), EfficientNet-Lite's activation; its gradient is 0 at and beyond both."""
+  return jnp.minimum(jnp.maximum(x, 0.0), 6.0)
+
+
+@relu6.defjvp
+def _relu6_derivative(primals, tangents):
+  (x,), (tangent,) = primals, tangents
+  return relu6(x), jnp.where((x > 0) & (x < 6), tangent, jnp.zeros_like(tangent))
 
 
 def conv_padding(

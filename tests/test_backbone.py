@@ -1,0 +1,186 @@
+"""Backbones: outside references, shapes, sizes, and how batch normalisation is treated."""
+
+import dataclasses
+import functools
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from hand_jax.config import BackboneConfig
+from hand_jax.models.backbone import create_backbone, load_backbone_variables, normalize_image
+from tests.backbone_states import (
+  filled_state,
+  load_fixture,
+  reference_image,
+  write_safetensors,
+)
+
+# Published parameter counts less those of the classifiers.
+PARAMETERS = {
+  'resnet50': 25_557_032 - 2_049_000,
+  'efficientnet_b0': 5_288_548 - 1_281_000,
+  'efficientnet_lite0': 4_652_008 - 1_281_000,
+}
+
+
+@functools.cache
+def zero_variables(name):
+  """A tree to load into; initialising a large network for real would only take time."""
+  module = create_backbone(BackboneConfig(name))
+  shapes = jax.eval_shape(
+    lambda key: module.init(key, jnp.zeros((1, 32, 32, 3)), False), jax.random.key(0)
+  )
+  return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+
+
+def tiny_variables(**settings):
+  module = create_backbone(BackboneConfig('tiny', **settings))
+  images = jnp.asarray(np.random.default_rng(0).standard_normal((2, 64, 64, 3)), jnp.float32)
+  return module, jax.jit(module.init, static_argnums=2)(jax.random.key(0), images, False), images
+
+
+def relative_error(actual, expected):
+  return np.abs(np.asarray(actual) - expected).max() / np.abs(expected).max()
+
+
+def features(config, variables):
+  apply = jax.jit(create_backbone(config).apply, static_argnums=2)
+  result = apply(variables, jnp.asarray(reference_image()), False)
+  stem = np.asarray(result.shallow_map)[:, ::16, ::16].transpose(0, 3, 1, 2)
+  return result.global_feature, stem
+
+
+@pytest.mark.parametrize('name', ['resnet50', 'efficientnet_b0'])
+def test_features_match_torchvision(name, tmp_path):
+  path = tmp_path / 'weights.safetensors'
+  write_safetensors(path, filled_state(name))
+  config = BackboneConfig(name, weights=str(path))
+  global_feature, stem = features(config, load_backbone_variables(config, zero_variables(name)))
+  expected = load_fixture(name)
+  assert relative_error(stem, expected['stem_slice']) <= 1e-5
+  assert relative_error(global_feature, expected['global_feature']) <= 1e-5
+
+
+def test_shipped_lite0_matches_its_reference():
+  config = BackboneConfig('efficientnet_lite0', pretrained='imagenet')
+  variables = load_backbone_variables(config, zero_variables('efficientnet_lite0'))
+  global_feature, stem = features(config, variables)
+  expected = load_fixture('efficientnet_lite0')
+  # The reference program with the same rounded kernels: the network itself is exact.
+  assert relative_error(global_feature, expected['global_feature_half']) <= 1e-5
+  # With the full kernels: what rounding to 11 bits in some fifty layers makes (3.7e-3 measured).
+  assert relative_error(global_feature, expected['global_feature']) <= 5e-3
+  assert relative_error(stem, expected['stem_slice']) <= 2e-3
+
+
+@pytest.mark.parametrize('name', PARAMETERS)
+def test_parameter_counts_are_the_published_ones(name):
+  params = zero_variables(name)['params']
+  assert sum(leaf.size for leaf in jax.tree.leaves(params)) == PARAMETERS[name]
+
+
+@pytest.mark.parametrize(
+  'name, side, channels, shallow',
+  [
+    ('resnet50', 224, 2048, (112, 112, 64)),  # the paper's Table 1
+    ('efficientnet_b0', 224, 1280, (112, 112, 32)),
+    ('efficientnet_lite0', 128, 1280, (64, 64, 32)),
+    ('tiny', 64, 64, (32, 32, 16)),
+  ],
+)
+@pytest.mark.parametrize('train', [False, True])
+def test_feature_shapes(name, side, channels, shallow, train):
+  module = create_backbone(BackboneConfig(name))
+  result = jax.eval_shape(
+    lambda variables, images: module.apply(variables, images, train, mutable=['batch_stats'])[0],
+    zero_variables(name),
+    jax.ShapeDtypeStruct((2, side, side, 3), jnp.float32),
+  )
+  assert result.global_feature.shape == (2, channels)
+  assert result.shallow_map.shape == (2, *shallow)
+  assert result.global_feature.dtype == result.shallow_map.dtype == jnp.float32
+
+
+def test_resnet_strides_where_v1_5_does():
+  """In a stage's first block the 3x3 convolution halves the image, so 1x1 kernels see all of it."""
+  module = create_backbone(BackboneConfig('resnet50'))
+  _, intermediates = jax.eval_shape(
+    lambda variables, images: module.apply(
+      variables, images, False, capture_intermediates=True, mutable=['intermediates']
+    ),
+    zero_variables('resnet50'),
+    jax.ShapeDtypeStruct((1, 224, 224, 3), jnp.float32),
+  )
+  block = intermediates['intermediates']['stage2_block0']
+  assert block['reduce']['__call__'][0].shape == (1, 56, 56, 128)
+  assert block['middle']['__call__'][0].shape == (1, 28, 28, 128)
+
+
+def test_training_updates_statistics_and_frozen_keeps_them():
+  for mode, unchanged in (('train', False), ('frozen', True)):
+    module, variables, images = tiny_variables(batch_norm=mode)
+    _, updated = module.apply(variables, images, True, mutable=['batch_stats'])
+    pairs = jax.tree.map(jnp.array_equal, updated['batch_stats'], variables['batch_stats'])
+    assert all(bool(equal) == unchanged for equal in jax.tree.leaves(pairs))
+
+
+def test_evaluation_is_repeatable_and_per_example():
+  module, variables, images = tiny_variables()
+  once = module.apply(variables, images, False)
+  chex.assert_trees_all_equal(once, module.apply(variables, images, False))
+  alone = module.apply(variables, images[:1], False)
+  np.testing.assert_allclose(alone.global_feature[0], once.global_feature[0], rtol=1e-5, atol=1e-6)
+
+
+def test_training_step_lowers_for_tpu():
+  module = create_backbone(BackboneConfig('efficientnet_lite0'))
+
+  def loss(params, batch_stats, images):
+    variables = {'params': params, 'batch_stats': batch_stats}
+    result, updated = module.apply(variables, images, True, mutable=['batch_stats'])
+    return result.global_feature.sum() + result.shallow_map.mean(), updated
+
+  variables = zero_variables('efficientnet_lite0')
+  images = jax.ShapeDtypeStruct((2, 64, 64, 3), jnp.float32)
+  step = jax.jit(jax.grad(loss, has_aux=True))
+  traced = step.trace(variables['params'], variables['batch_stats'], images)
+  text = traced.lower(lowering_platforms=('tpu',)).as_text()
+  assert 'feature_group_count = 1152' in text  # depthwise, as one convolution
+
+
+def test_images_are_normalised_as_each_backbone_learnt():
+  image = np.array([[[0, 127, 255]]], np.uint8)
+  lite = normalize_image(image, 'efficientnet_lite0')
+  np.testing.assert_allclose(lite, [[[-127 / 128, 0, 1]]], rtol=1e-6)
+  expected = (np.array([0, 127, 255]) / 255 - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225]
+  batch = normalize_image(jnp.asarray(image)[None], 'resnet50')
+  np.testing.assert_allclose(batch, expected[None, None, None], rtol=1e-5)
+
+
+def test_without_pretrained_weights_variables_stay():
+  _, variables, _ = tiny_variables()
+  assert load_backbone_variables(BackboneConfig('tiny'), variables) is variables
+
+
+@pytest.mark.parametrize(
+  'settings, message',
+  [
+    ({'name': 'resnet50', 'pretrained': 'imagenet'}, "for 'resnet50', only 'imagenet'"),
+    ({'name': 'efficientnet_lite0', 'pretrained': 'imagenet', 'weights': 'a.pth'}, 'keep one'),
+    ({'name': 'efficientnet_lite0', 'pretrained': 'coco'}, "pretrained='coco'"),
+  ],
+)
+def test_impossible_pretraining_is_refused(settings, message):
+  with pytest.raises(ValueError, match=message):
+    load_backbone_variables(BackboneConfig(**settings), zero_variables(settings['name']))
+
+
+def test_unknown_settings_are_named():
+  with pytest.raises(ValueError, match="unknown backbone 'vgg'; expected one of resnet50"):
+    create_backbone(BackboneConfig('vgg'))
+  config = dataclasses.replace(BackboneConfig('tiny'), batch_norm='off')
+  with pytest.raises(ValueError, match="batch_norm is 'off'"):
+    create_backbone(config)
