@@ -52,7 +52,8 @@ def build_right_hand(root, num_samples: int) -> dict[str, np.ndarray]:
     importance=np.where(nail > 0.3, _NAIL_IMPORTANCE, 1.0),
   )
   template, directions = _round_length(full[kept]), _round_length(components[:, kept])
-  nodes, weights = mean[split:], round_rows(source.weights[kept], keep=4)
+  smooth = skeleton.smooth_weights(source.weights, full, source.patch.triangles)
+  nodes, weights = mean[split:], round_rows(smooth[kept], keep=4)
   posed = [
     skeleton.pose_hand(template, nodes[:16], weights, pose)
     for pose in pose_space.varied_poses(_REGRESSOR_POSES)

@@ -5,10 +5,12 @@ import itertools
 import numpy as np
 
 from experiments.free_hand import layout
+from experiments.free_hand.cutting import boundary_edges
 
 # Zero-pose directions of the straight fingers: degrees of splay towards the thumb (about +y).
 SPLAY_DEGREES = {'index': 7.0, 'middle': -1.0, 'ring': -8.5, 'pinky': -16.0}
 _PALMAR_SHIFT = 0.0115  # of the hand's length: 2 mm
+_SMOOTHING_DISTANCE_M = 0.0015  # a neighbour this near weighs as much as the vertex itself
 # The thumb stays out of the palm's plane, straight; its flexion axis in the relaxed data points
 # mostly to -y, so that flexion sweeps it across the palm.
 THUMB_DIRECTION = np.array([-0.77, -0.30, 0.56])
@@ -111,6 +113,29 @@ def scale_phalanges(
       shift = shift + growth
       moved_nodes[chain[k + 1]] += shift
   return points, moved_nodes
+
+
+def smooth_weights(
+  weights: np.ndarray, vertices: np.ndarray, faces: np.ndarray, rounds: int = 3
+) -> np.ndarray:
+  """Averages skinning weights with the neighbours', near ones counting more; boundary rows stay.
+
+  The source's weights jump across a short edge in the thumb's web, which tears it when bending.
+  """
+  fixed = np.unique(np.array(boundary_edges(faces)))
+  edges = np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]])
+  edges = np.unique(np.sort(edges, axis=1), axis=0)
+  edges = np.concatenate([edges, edges[:, ::-1]])
+  gap = np.linalg.norm(vertices[edges[:, 0]] - vertices[edges[:, 1]], axis=1)
+  pull = (_SMOOTHING_DISTANCE_M / gap) ** 2
+  result = weights
+  for _ in range(rounds):
+    total, share = result.copy(), np.ones((len(weights), 1))
+    np.add.at(total, edges[:, 0], pull[:, None] * result[edges[:, 1]])
+    np.add.at(share, edges[:, 0], pull[:, None])
+    result = total / share
+    result[fixed] = weights[fixed]
+  return result
 
 
 def rotation_matrix(axis_angle: np.ndarray) -> np.ndarray:
