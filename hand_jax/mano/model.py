@@ -14,10 +14,10 @@ from hand_jax.mano.joints import MANO_TO_STANDARD
 from hand_jax.types import HandMesh, HandParameters, ManoModel
 
 # The chain joints at one, two and three steps from the wrist; row k's parents are row k - 1.
-CHAIN_LEVELS = np.asarray([[1, 4, 7, 10, 13], [2, 5, 8, 11, 14], [3, 6, 9, 12, 15]])
+CHAIN_LEVELS = np.asarray([[1, 4, 7, 10, 13], [2, 5, 8, 11, 14], [3, 6, 9, 12, 15]], np.int32)
 # From [wrist, level 1, level 2, level 3] back to MANO's order.
-_FROM_LEVELS = np.argsort(np.concatenate([[0], CHAIN_LEVELS.reshape(-1)]))
-_STANDARD = np.asarray(MANO_TO_STANDARD)
+_FROM_LEVELS = np.argsort(np.concatenate([[0], CHAIN_LEVELS.reshape(-1)])).astype(np.int32)
+_STANDARD = np.asarray(MANO_TO_STANDARD, np.int32)
 
 
 def mano_forward(model: ManoModel, parameters: HandParameters) -> HandMesh:
