@@ -153,7 +153,7 @@ def pose_hand(
 ) -> tuple[np.ndarray, np.ndarray]:
   """Linear blend skinning by (16, 3) axis-angle rotations; returns the points and the 16 joints."""
   rotations, positions = [np.eye(3)] * 16, joints[:16].copy()
-  moved = np.zeros_like(points)
+  moved = np.zeros(points.shape)
   for joint, parent in enumerate(layout.PARENTS):
     local = rotation_matrix(pose[joint])
     if parent < 0:
