@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from absl import app, flags
+from absl import app, flags, logging
 
 from hand_jax.config import DataConfig, ExperimentConfig
 from hand_jax.data.pipeline import create_source, evaluation_batches
@@ -27,17 +27,6 @@ RENDERED_DATASET = 'synthetic_hands'
 RENDERED_EXAMPLES = 500
 
 FLAGS = flags.FLAGS
-flags.DEFINE_string('workdir', None, 'Folder of a trained run.', required=True)
-flags.DEFINE_string('dataset', None, 'Data set to measure on.', required=True)
-flags.DEFINE_string('split', 'test', 'Split to measure on.')
-flags.DEFINE_string(
-  'data_dir', None, "Folder of prepared data sets. Default: the run's; without one, rendered hands."
-)
-flags.DEFINE_integer(
-  'limit', 0, f'Examples, from the first; 0: all ({RENDERED_EXAMPLES} rendered ones).', 0
-)
-flags.DEFINE_integer('mean_hand_examples', 2000, 'Training examples that make the mean hand.', 1)
-flags.DEFINE_string('mano_dir', None, 'Folder or file of the MANO model. Default: the free hand.')
 
 
 def data_to_measure(config: ExperimentConfig, dataset: str, data_dir: str | None) -> DataConfig:
@@ -133,9 +122,28 @@ def summary(results: dict[str, Any]) -> str:
   )
 
 
+def define_flags() -> None:
+  """The command's flags; only when run, so that tests may import several commands at once."""
+  flags.DEFINE_string('workdir', None, 'Folder of a trained run.', required=True)
+  flags.DEFINE_string('dataset', None, 'Data set to measure on.', required=True)
+  flags.DEFINE_string('split', 'test', 'Split to measure on.')
+  flags.DEFINE_string(
+    'data_dir',
+    None,
+    "Folder of prepared data sets. Default: the run's; without one, rendered hands.",
+  )
+  flags.DEFINE_integer(
+    'limit', 0, f'Examples, from the first; 0: all ({RENDERED_EXAMPLES} rendered ones).', 0
+  )
+  flags.DEFINE_integer('mean_hand_examples', 2000, 'Training examples that make the mean hand.', 1)
+  flags.DEFINE_string('mano_dir', None, 'Folder or file of the MANO model. Default: the free hand.')
+
+
 def main(argv: list[str]) -> None:
   if len(argv) > 1:
     raise app.UsageError(f'Unexpected argument {argv[1]!r}: settings are given as --name=value.')
+  # Orbax tells at length, and warns that a run is opened for reading only.
+  logging.set_verbosity(logging.ERROR)
   try:
     results, path = evaluate(
       FLAGS.workdir,
@@ -155,4 +163,5 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == '__main__':
+  define_flags()
   app.run(main)

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
-from absl import app, flags
+from absl import app, flags, logging
 
 DATASETS_FOLDER = pathlib.Path(__file__).parent.parent / 'datasets'
 MANIFEST = 'manifest.json'
@@ -23,8 +23,10 @@ PACKAGES = ('hand-jax', 'jax', 'numpy', 'opencv-python-headless', 'tensorflow-da
 class Progress:
   """One line on the terminal that says how far a split is and how long it will take."""
 
-  def __init__(self, interval_s: float = 2.0):
-    self._interval_s, self._split, self._output = interval_s, '', sys.stdout
+  def __init__(self, interval_s: float | None = None):
+    self._split, self._output = '', sys.stdout
+    # A terminal's line is written over; a log file should stay short.
+    self._interval_s = (1.0 if sys.stdout.isatty() else 20.0) if interval_s is None else interval_s
     self._started = self._shown = 0.0
 
   def __call__(self, split: str, done: int, count: int) -> None:
@@ -167,14 +169,17 @@ def _prepare_synthetic_hands(data_dir: pathlib.Path) -> Prepared:
 
 BUILDERS = {'synthetic_hands': _prepare_synthetic_hands}
 
-flags.DEFINE_enum('dataset', None, list(BUILDERS), 'Data set to build.', required=True)
-flags.DEFINE_string('data_dir', None, 'Folder that holds prepared data sets.', required=True)
-flags.DEFINE_integer('train_examples', 10000, 'Rendered examples to train on.', lower_bound=0)
-flags.DEFINE_integer('validation_examples', 500, 'Rendered examples to watch.', lower_bound=0)
-flags.DEFINE_integer('test_examples', 1000, 'Rendered examples to test on.', lower_bound=0)
-flags.DEFINE_integer('image_size', 224, 'Side of a rendered photo in pixels.', lower_bound=32)
-flags.DEFINE_integer('seed', 0, 'Seed of the rendered examples.', lower_bound=0)
-flags.DEFINE_integer('workers', 1, 'Processes that render.', lower_bound=1)
+
+def define_flags() -> None:
+  """The command's flags; only when run, so that tests may import several commands at once."""
+  flags.DEFINE_enum('dataset', None, list(BUILDERS), 'Data set to build.', required=True)
+  flags.DEFINE_string('data_dir', None, 'Folder that holds prepared data sets.', required=True)
+  flags.DEFINE_integer('train_examples', 10000, 'Rendered examples to train on.', lower_bound=0)
+  flags.DEFINE_integer('validation_examples', 500, 'Rendered examples to watch.', lower_bound=0)
+  flags.DEFINE_integer('test_examples', 1000, 'Rendered examples to test on.', lower_bound=0)
+  flags.DEFINE_integer('image_size', 224, 'Side of a rendered photo in pixels.', lower_bound=32)
+  flags.DEFINE_integer('seed', 0, 'Seed of the rendered examples.', lower_bound=0)
+  flags.DEFINE_integer('workers', 1, 'Processes that render.', lower_bound=1)
 
 
 def main(argv: list[str]) -> None:
@@ -185,6 +190,7 @@ def main(argv: list[str]) -> None:
   import tensorflow_datasets as tfds
 
   tfds.disable_progress_bar()
+  logging.set_verbosity(logging.ERROR)
   started = time.monotonic()
   try:
     prepared = BUILDERS[flags.FLAGS.dataset](pathlib.Path(flags.FLAGS.data_dir))
@@ -199,4 +205,5 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == '__main__':
+  define_flags()
   app.run(main)

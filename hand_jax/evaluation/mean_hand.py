@@ -105,9 +105,9 @@ def prepared_root_vertices(
   """
   import tensorflow_datasets as tfds
 
-  labels = {'side': True, 'vertices_camera': True, 'joints_camera': True}
+  skipped = {name: tfds.decode.SkipDecoding() for name in ('image', 'hand_mask')}
   builder = tfds.builder(name, data_dir=data_dir, try_gcs=False)
-  records = builder.as_data_source(split, decoders=tfds.decode.PartialDecoding(labels))
+  records = builder.as_data_source(split, decoders=skipped)
   for index in range(min(count, len(records))):
     record = records[index]
     if len(record['vertices_camera']) and len(record['joints_camera']):

@@ -1,0 +1,152 @@
+"""The evaluation command on a toy run and a small prepared data set of drawn hands."""
+
+import dataclasses
+import json
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+import tensorflow_datasets as tfds
+
+from experiments import evaluate as command
+from experiments.configs import get_config
+from experiments.prepare_dataset import prepare
+from hand_jax.config import DataConfig
+from hand_jax.data.examples import decode_example
+from hand_jax.evaluation import mean_hand
+from hand_jax.evaluation.evaluate import ERROR_NAMES, METRIC_NAMES
+from hand_jax.mano.assets import load_mano_model
+from hand_jax.models.hand_network import create_network
+from hand_jax.training.checkpoints import Checkpoints, claim_workdir
+from hand_jax.training.state import create_optimizer, create_train_state
+from tests.drawn_hands import DrawnSource
+
+sys.path.insert(0, str(Path(__file__).parent.parent / 'datasets'))
+
+from synthetic_hands.synthetic_hands_dataset_builder import SyntheticHands
+
+COUNTS = {'train': 5, 'test': 6}
+
+
+@pytest.fixture(scope='module')
+def data_dir(tmp_path_factory):
+  """A prepared data set whose examples are drawn, not rendered."""
+  tfds.disable_progress_bar()
+  model = load_mano_model()
+  sources = {
+    split: DrawnSource(model, count, size=64, seed=index)
+    for index, (split, count) in enumerate(COUNTS.items())
+  }
+
+  def render(seed, split, indices, image_size):
+    del seed, image_size
+    return sources[split].load(indices)
+
+  folder = tmp_path_factory.mktemp('prepared')
+  settings = {'examples': COUNTS, 'image_size': 64, 'seed': 0}
+  prepare(SyntheticHands, folder, settings, render=render)
+  return str(folder)
+
+
+@pytest.fixture(scope='module')
+def workdir(tmp_path_factory):
+  """A toy run that was saved before its first step."""
+  config = get_config('toy')
+  folder = str(tmp_path_factory.mktemp('run'))
+  network = create_network(config)
+  optimizer = create_optimizer(config.optimizer, config.training.num_steps)
+  claim_workdir(folder, config)
+  with Checkpoints(folder) as checkpoints:
+    state = create_train_state(config, network, optimizer, load_mano_model())
+    checkpoints.save(jax.tree.map(np.asarray, state), 0)
+  return folder
+
+
+@pytest.fixture(scope='module')
+def measured(workdir, data_dir):
+  return command.evaluate(workdir, 'synthetic_hands', 'test', data_dir, mean_hand_examples=4)
+
+
+def test_the_file_holds_what_others_rely_on(measured, workdir):
+  results, path = measured
+  assert path == Path(workdir) / 'evaluation' / 'synthetic_hands-test.json'
+  assert json.loads(path.read_text()) == results
+  for part in ('posterior', 'prior', 'mean_hand'):
+    assert set(results[part]) == set(METRIC_NAMES)
+    assert all(np.isfinite(value) for value in results[part].values())
+  # Six examples in batches of four: the last batch is half padding.
+  assert results['examples'] == COUNTS['test']
+  assert {'across_examples', 'within_vertices'} <= set(results['uncertainty'])
+  assert results['mean_hand_examples'] == 4
+  assert not list(path.parent.glob('*unfinished*'))
+
+
+def test_the_mean_hand_is_of_the_first_training_examples(measured, workdir, data_dir):
+  builder = tfds.builder('synthetic_hands', data_dir=data_dir, try_gcs=False)
+  records = builder.as_data_source('train')
+  examples = [decode_example(records[index]) for index in range(4)]
+  assert {example.side for example in examples} == {'left', 'right'}
+  meshes = [
+    mean_hand.root_vertices(example.vertices_camera, example.joints_camera, example.side)
+    for example in examples
+  ]
+  expected = mean_hand.compute_mean_hand(meshes)
+  data = DataConfig(data_dir=data_dir)
+  found = command.mean_hand_of(workdir, data, 4)
+  np.testing.assert_allclose(found.vertices_root, expected.vertices_root, atol=1e-9)
+  np.testing.assert_allclose(found.vertices_aligned, expected.vertices_aligned, atol=1e-9)
+  # There are only five, whatever is asked for.
+  assert command.mean_hand_of(workdir, data, 100).examples == COUNTS['train']
+
+
+def test_a_limit_takes_the_first_examples(workdir, data_dir, measured):
+  results, path = command.evaluate(
+    workdir, 'synthetic_hands', 'test', data_dir, limit=100, mean_hand_examples=4
+  )
+  for name in ERROR_NAMES:
+    assert results['posterior'][name] == pytest.approx(measured[0]['posterior'][name])
+  results, _ = command.evaluate(
+    workdir, 'synthetic_hands', 'test', data_dir, limit=3, mean_hand_examples=4
+  )
+  assert results['examples'] == 3
+  assert json.loads(path.read_text())['examples'] == 3
+
+
+def test_the_summary_states_the_baseline_and_the_gain(measured):
+  results, _ = measured
+  text = command.summary(results)
+  baseline = results['mean_hand']['pa_mpjpe_mm']
+  assert f'PA-MPJPE of {baseline:.2f} mm' in text
+  below = 100 * (1 - results['posterior']['pa_mpjpe_mm'] / baseline)
+  assert f'{below:.1f} % below the mean hand' in text
+
+
+def test_where_the_data_come_from():
+  config = get_config('toy')
+  prepared = dataclasses.replace(config, data=DataConfig(data_dir='there'))
+  choose = command.data_to_measure
+  assert choose(config, 'synthetic_hands', None).data_dir == ''
+  assert choose(prepared, 'synthetic_hands', None).data_dir == 'there'
+  assert choose(prepared, 'synthetic_hands', 'here').data_dir == 'here'
+  assert choose(prepared, 'synthetic_hands', '').data_dir == ''
+  other = choose(prepared, 'ho3d', 'here')
+  assert (other.dataset, other.data_dir) == ('ho3d', 'here')
+  with pytest.raises(ValueError, match='--dataset=ho3d needs --data_dir'):
+    choose(prepared, 'ho3d', None)
+
+
+@pytest.mark.parametrize(
+  'change, message',
+  [
+    ({'split': 'tset'}, "no split 'tset'; it has train, test"),
+    ({'dataset': 'ho3d'}, "No prepared data set 'ho3d'"),
+    ({'workdir': 'nowhere'}, 'nowhere holds no training run'),
+  ],
+)
+def test_what_cannot_be_measured_is_named(workdir, data_dir, change, message):
+  settings = {'workdir': workdir, 'dataset': 'synthetic_hands', 'split': 'test'}
+  settings |= {'data_dir': data_dir} | change
+  with pytest.raises((ValueError, FileNotFoundError), match=message):
+    command.evaluate(**settings)
