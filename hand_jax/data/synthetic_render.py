@@ -59,15 +59,17 @@ def compose_photo(
     [_tone(radiance * exposure), np.ones_like(radiance[:, :1]), pixels.channels[:, 8:9]], axis=1
   )
   samples = merge_samples(pixels, values, size)
-  layer, alpha = samples[..., :3], samples[..., 3:4]
-  depth = samples[..., 4] / np.maximum(samples[..., 3], 0.5)
-  layer = layer * _crevices(depth, view, rng.uniform(10, 45))
-  hand = _hand_coverage(seen, look.hand_faces) >= 2
+  shaded = np.maximum(samples[..., 3:4], 0.5)
+  color, depth = samples[..., :3] / shaded, samples[..., 4] / shaded[..., 0]
+  # Two samples give the colour, all four the coverage.
+  coverage = _coverage(seen, len(look.faces)) * (samples[..., 3] > 0) * np.float32(0.25)
+  color *= _crevices(depth, view, rng.uniform(10, 45))
+  hand = _coverage(seen, look.hand_faces) >= 2
   depth[depth == 0] = np.inf
   background = sample_background(rng, light.environment, light.camera_to_environment, size)
   if rng.uniform() < 0.25:
-    background = _cast_on_wall(rng, background, samples[..., 3])
-  image = background * (1 - alpha) + layer
+    background = _cast_on_wall(rng, background, coverage)
+  image = background + coverage[..., None] * (color - background)
   image, hand, kept = _add_objects(image, hand, depth, objects, view, light, exposure, size)
   return Photo(photograph(rng, image), hand, kept)
 
@@ -87,10 +89,10 @@ def _crevices(depth, view: View, strength: float):
   return 1 - dark * np.array([0.7, 1.05, 1.1], np.float32)
 
 
-def _hand_coverage(seen, hand_faces: int) -> np.ndarray:
-  """How many of a pixel's four fine samples see the hand (not the forearm)."""
-  hand = ((seen >= 0) & (seen < hand_faces)).astype(np.uint8)
-  return hand[::2, ::2] + hand[1::2, ::2] + hand[::2, 1::2] + hand[1::2, 1::2]
+def _coverage(seen, faces: int) -> np.ndarray:
+  """How many of a pixel's four fine samples see one of the first `faces` faces."""
+  hit = ((seen >= 0) & (seen < faces)).astype(np.uint8)
+  return hit[::2, ::2] + hit[1::2, ::2] + hit[::2, 1::2] + hit[1::2, 1::2]
 
 
 def _add_objects(image, hand, depth, objects, view, light, exposure, size):

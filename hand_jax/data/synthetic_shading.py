@@ -153,12 +153,13 @@ def merge_samples(
 ) -> Float[np.ndarray, 'size size channels']:
   """The mean of both samples of every pixel, where a sample that sees nothing counts as zero."""
   count = size * size
-  merged = np.zeros((2 * count, values.shape[1]), np.float32)
-  merged[pixels.index] = values * np.float32(0.5)
-  merged = merged.reshape(2, count, -1)
-  total = merged[0] + merged[1]
-  total[pixels.same.ravel()] *= 2
-  return total.reshape(size, size, -1)
+  place = pixels.index % count
+  weighted = values * np.where(pixels.same.ravel()[place], 1, 0.5).astype(np.float32)[:, None]
+  merged = np.zeros((count, values.shape[1]), np.float32)
+  first = np.searchsorted(pixels.index, count)
+  merged[place[:first]] = weighted[:first]
+  merged[place[first:]] += weighted[first:]
+  return merged.reshape(size, size, -1)
 
 
 def shade_pixels(
