@@ -3,7 +3,7 @@
 import functools
 import os
 import pathlib
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
@@ -13,7 +13,6 @@ from hand_jax.mano.joints import FINGERTIP_VERTICES
 from hand_jax.mano.mano_files import find_mano_file, read_converted_mano, read_official_mano
 from hand_jax.types import ManoModel
 
-Side = Literal['right', 'left']
 _ASSETS = pathlib.Path(__file__).parent.parent / 'assets'
 
 
@@ -31,7 +30,7 @@ class HandAppearance(NamedTuple):
   forearm_faces: Int[Array, 'forearm_faces 3']
 
 
-def load_mano_model(path: str | os.PathLike | None = None, side: Side = 'right') -> ManoModel:
+def load_mano_model(path: str | os.PathLike | None = None, side: str = 'right') -> ManoModel:
   """A hand model as float32 arrays; `path` None gives the free hand.
 
   `path` may be an official MANO `.pkl`, a converted `.npz`, or a directory that holds
@@ -72,7 +71,7 @@ def with_fingertips(model: ManoModel, name: str) -> ManoModel:
   return model._replace(fingertip_vertices=jnp.asarray(FINGERTIP_VERTICES[name], jnp.int32))
 
 
-def load_hand_appearance(side: Side = 'right') -> HandAppearance:
+def load_hand_appearance(side: str = 'right') -> HandAppearance:
   """UVs, nail and palm masks and the forearm of the free hand."""
   _check_side(side)
   arrays = _free_hand(side)
@@ -84,7 +83,7 @@ def _check_side(side: str) -> None:
     raise ValueError(f"side is {side!r}, expected 'right' or 'left'")
 
 
-def _mano_arrays(path: pathlib.Path, side: Side) -> dict[str, np.ndarray]:
+def _mano_arrays(path: pathlib.Path, side: str) -> dict[str, np.ndarray]:
   if path.is_dir():
     path = find_mano_file(path, side)
   if path.suffix == '.npz':

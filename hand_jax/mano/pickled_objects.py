@@ -60,7 +60,7 @@ _ALLOWED = {
   **_names('numpy.core.numeric numpy._core.numeric', _frombuffer='buffer'),
   **_names('_codecs', encode='encode'),
   **_names('copy_reg copyreg', _reconstructor='reconstructor', __newobj__='new_object'),
-  **_names('__builtin__ builtins', object='object', set='set', frozenset='set'),
+  **_names('__builtin__ builtins', object='object', set='set', bytes='bytes'),
   **_names('collections', OrderedDict='ordered_dict'),
   **_names('scipy.sparse.csc scipy.sparse._csc', csc_matrix='csc_matrix'),
   **_names('scipy.sparse.csr scipy.sparse._csr', csr_matrix='csr_matrix'),
@@ -101,6 +101,8 @@ def call_global(function: Any, arguments: Any) -> Any:
     if kind == 'reconstructor' and not _is_plain_base(arguments):
       raise UnsafePickleError('an object is made with an unexpected base class')
     return Node.instance_of(arguments[0])
+  if kind == 'bytes' and not arguments:
+    return b''  # How Python 3 writes an empty string of bytes for Python 2.
   if kind == 'ordered_dict':
     return dict(*arguments) if arguments and isinstance(arguments[0], list) else {}
   if kind == 'set':
