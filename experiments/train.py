@@ -3,7 +3,7 @@
 import sys
 
 import jax
-from absl import app, flags
+from absl import app, flags, logging
 
 from experiments.configs import EXPERIMENTS, get_config
 from hand_jax.config import apply_overrides
@@ -27,6 +27,8 @@ def main(argv: list[str]) -> None:
   """Reads the flags, then one call."""
   if len(argv) > 1:
     raise app.UsageError(f'Unexpected argument {argv[1]!r}: settings are given as --set a.b=value.')
+  if FLAGS['verbosity'].using_default_value:
+    logging.set_verbosity(logging.WARNING)  # Orbax tells dozens of lines per checkpoint
   if FLAGS.compilation_cache_dir:
     jax.config.update('jax_compilation_cache_dir', FLAGS.compilation_cache_dir)
     jax.config.update('jax_persistent_cache_min_compile_time_secs', 1.0)
