@@ -1,6 +1,5 @@
 """Backbones: outside references, shapes, sizes, and how batch normalisation is treated."""
 
-import dataclasses
 import functools
 
 import chex
@@ -122,16 +121,18 @@ def test_resnet_strides_where_v1_5_does():
 def test_training_updates_statistics_and_frozen_keeps_them():
   for mode, unchanged in (('train', False), ('frozen', True)):
     module, variables, images = tiny_variables(batch_norm=mode)
-    _, updated = module.apply(variables, images, True, mutable=['batch_stats'])
+    apply = jax.jit(functools.partial(module.apply, mutable=['batch_stats']), static_argnums=2)
+    _, updated = apply(variables, images, True)
     pairs = jax.tree.map(jnp.array_equal, updated['batch_stats'], variables['batch_stats'])
     assert all(bool(equal) == unchanged for equal in jax.tree.leaves(pairs))
 
 
 def test_evaluation_is_repeatable_and_per_example():
   module, variables, images = tiny_variables()
-  once = module.apply(variables, images, False)
-  chex.assert_trees_all_equal(once, module.apply(variables, images, False))
-  alone = module.apply(variables, images[:1], False)
+  apply = jax.jit(module.apply, static_argnums=2)
+  once = apply(variables, images, False)
+  chex.assert_trees_all_equal(once, apply(variables, images, False))
+  alone = apply(variables, images[:1], False)
   np.testing.assert_allclose(alone.global_feature[0], once.global_feature[0], rtol=1e-5, atol=1e-6)
 
 
@@ -170,7 +171,6 @@ def test_without_pretrained_weights_variables_stay():
   [
     ({'name': 'resnet50', 'pretrained': 'imagenet'}, "for 'resnet50', only 'imagenet'"),
     ({'name': 'efficientnet_lite0', 'pretrained': 'imagenet', 'weights': 'a.pth'}, 'keep one'),
-    ({'name': 'efficientnet_lite0', 'pretrained': 'coco'}, "pretrained='coco'"),
   ],
 )
 def test_impossible_pretraining_is_refused(settings, message):
@@ -178,9 +178,14 @@ def test_impossible_pretraining_is_refused(settings, message):
     load_backbone_variables(BackboneConfig(**settings), zero_variables(settings['name']))
 
 
+def with_setting(config, name, value):
+  """Past the type checks of the tests, as a configuration file would bring it."""
+  object.__setattr__(config, name, value)
+  return config
+
+
 def test_unknown_settings_are_named():
   with pytest.raises(ValueError, match="unknown backbone 'vgg'; expected one of resnet50"):
-    create_backbone(BackboneConfig('vgg'))
-  config = dataclasses.replace(BackboneConfig('tiny'), batch_norm='off')
+    create_backbone(with_setting(BackboneConfig(), 'name', 'vgg'))
   with pytest.raises(ValueError, match="batch_norm is 'off'"):
-    create_backbone(config)
+    create_backbone(with_setting(BackboneConfig(), 'batch_norm', 'off'))

@@ -69,7 +69,7 @@ def test_every_truncation_is_a_clear_error(name, tmp_path):
   short = tmp_path / f'short.{name.split(".")[-1]}'
   for size in range(0, len(data), 7):
     short.write_bytes(data[:size])
-    with pytest.raises(ValueError, match='short.* is not a readable PyTorch state dict'):
+    with pytest.raises(ValueError, match=r'short.* is not a readable PyTorch state dict'):
       read_torch_file(short)
 
 

@@ -125,7 +125,7 @@ def test_the_platform_chooses_the_form(depthwise):
 
 def conv_norm_variables(module, x, seed=0):
   """Initial variables with running statistics, scale and bias away from 0 and 1."""
-  variables = module.init(jax.random.key(seed), x, False)
+  variables = jax.jit(module.init, static_argnums=2)(jax.random.key(seed), x, False)
   leaves, structure = jax.tree.flatten(variables)
   rng = np.random.default_rng(seed)
   leaves = [leaf + jnp.asarray(rng.uniform(0.1, 0.5, leaf.shape), jnp.float32) for leaf in leaves]
@@ -148,7 +148,8 @@ def test_training_normalises_and_updates_by_momentum():
   x = normal(0, 3, 4, 4, 3)
   variables = conv_norm_variables(module, x)
   params, stats = variables['params'], variables['batch_stats']
-  output, updated = module.apply(variables, x, True, mutable=['batch_stats'])
+  apply = jax.jit(functools.partial(module.apply, mutable=['batch_stats']), static_argnums=2)
+  output, updated = apply(variables, x, True)
 
   y = np.einsum('bhwi,io->bhwo', np.asarray(x, np.float64), np.asarray(params['kernel'][0, 0]))
   mean, var = y.mean((0, 1, 2)), y.var((0, 1, 2))
