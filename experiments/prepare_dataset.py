@@ -23,24 +23,24 @@ PACKAGES = ('hand-jax', 'jax', 'numpy', 'opencv-python-headless', 'tensorflow-da
 class Progress:
   """One line on the terminal that says how far a split is and how long it will take."""
 
-  def __init__(self, interval_s: float | None = None):
-    self._split, self._output = '', sys.stdout
+  def __init__(self, interval_s: float | None = None, clock: Callable[[], float] = time.monotonic):
+    self._split, self._output, self._clock = '', sys.stdout, clock
     # A terminal's line is written over; a log file should stay short.
     self._interval_s = (1.0 if sys.stdout.isatty() else 20.0) if interval_s is None else interval_s
-    self._started = self._shown = 0.0
+    self._started = self._shown = clock()
 
   def __call__(self, split: str, done: int, count: int) -> None:
-    now = time.monotonic()
-    if split != self._split:
-      self._split, self._started, self._first = split, now, done
+    now = self._clock()
+    if split != self._split and self._split:
+      self._started = self._shown
+    self._split = split
     if now - self._shown < self._interval_s and done < count:
       return
     self._shown = now
-    rate = (done - self._first) / max(now - self._started, 1e-9)
-    left = f', {(count - done) / rate:.0f} s left' if rate and done < count else ''
-    speed = f' ({rate:.1f}/s{left})' if rate else ''
+    rate = done / max(now - self._started, 1e-9)
+    left = f', {(count - done) / rate:.0f} s left' if done < count else ''
     end = '\n' if done == count or not self._output.isatty() else '\r'
-    line = f'{split}: {done} of {count} examples{speed}'.ljust(70)
+    line = f'{split}: {done} of {count} examples ({rate:.1f}/s{left})'.ljust(70)
     print(line, end=end, file=self._output, flush=True)
 
 

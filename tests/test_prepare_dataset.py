@@ -127,7 +127,7 @@ def test_records_come_in_order_whatever_the_chunks(count, monkeypatch):
     asked.append(len(indices))
     return list(indices)
 
-  assert list(builder_module.records_in_order(make, count, 1)) == list(range(count))
+  assert list(builder_module.records_in_order(make, count)) == list(range(count))
   assert max(asked) <= 3
 
 
@@ -196,13 +196,19 @@ def test_progress_counts_every_example(tmp_path):
 
 
 def test_the_progress_line(capsys):
-  progress = prepare_dataset.Progress(interval_s=0.0)
-  for done in (1, 2, 3):
-    progress('train', done, 3)
-  lines = capsys.readouterr().out.splitlines()
-  assert lines[0].startswith('train: 1 of 3 examples')
-  assert '/s' in lines[1] and 's left' in lines[1]
-  assert 'left' not in lines[2]
+  now = [100.0]
+  progress = prepare_dataset.Progress(interval_s=1.5, clock=lambda: now[0])
+  for split, count in (('train', 4), ('test', 2)):
+    for done in range(1, count + 1):
+      now[0] += 1.0
+      progress(split, done, count)
+  lines = [line.rstrip() for line in capsys.readouterr().out.splitlines()]
+  # Every 1.5 s at most, and at the end; the time before a split's first example counts.
+  assert lines == [
+    'train: 2 of 4 examples (1.0/s, 2 s left)',
+    'train: 4 of 4 examples (1.0/s)',
+    'test: 2 of 2 examples (1.0/s)',
+  ]
 
 
 WITHOUT_TENSORFLOW = """

@@ -32,30 +32,42 @@ def render_records(
   return [encode_example(example) for example in render(seed, split, indices, image_size)]
 
 
-def records_in_order(
-  make: Callable[[range], list[dict[str, Any]]], count: int, workers: int
-) -> Iterator[dict[str, Any]]:
-  """`make`'s records of 0 to count, in order, made by several processes when `workers` > 1.
+@contextlib.contextmanager
+def worker_processes(count: int) -> Iterator[ProcessPoolExecutor | None]:
+  """That many processes, or None for one: this process itself."""
+  if count == 1:
+    yield None
+    return
+  # JAX runs threads, which a forked process would not have.
+  executor = ProcessPoolExecutor(count, mp_context=multiprocessing.get_context('spawn'))
+  try:
+    yield executor
+  finally:
+    executor.shutdown(cancel_futures=True)
 
-  Only a few chunks are made ahead, so that memory does not grow with the number of examples.
+
+def records_in_order(
+  make: Callable[[range], list[dict[str, Any]]],
+  count: int,
+  executor: ProcessPoolExecutor | None = None,
+  ahead: int = 4,
+) -> Iterator[dict[str, Any]]:
+  """`make`'s records of 0 to count, in order, made by the executor's processes where there is one.
+
+  At most `ahead` chunks are made ahead, so that memory does not grow with the number of examples.
   """
   chunks = [range(start, min(start + CHUNK, count)) for start in range(0, count, CHUNK)]
-  if workers == 1:
+  if executor is None:
     for chunk in chunks:
       yield from make(chunk)
     return
-  # JAX runs threads, which a forked process would not have.
-  context = multiprocessing.get_context('spawn')
-  with contextlib.ExitStack() as stack:
-    executor = ProcessPoolExecutor(workers, mp_context=context)
-    stack.callback(executor.shutdown, cancel_futures=True)
-    pending: collections.deque = collections.deque()
-    for chunk in chunks:
-      pending.append(executor.submit(make, chunk))
-      if len(pending) > 2 * workers:
-        yield from pending.popleft().result()
-    while pending:
+  pending: collections.deque = collections.deque()
+  for chunk in chunks:
+    pending.append(executor.submit(make, chunk))
+    if len(pending) > ahead:
       yield from pending.popleft().result()
+  while pending:
+    yield from pending.popleft().result()
 
 
 def update_digest(digest, record: dict[str, Any]) -> None:
@@ -99,6 +111,11 @@ class SyntheticHands(tfds.core.GeneratorBasedBuilder):
     self.sha256: dict[str, str] = {}
     super().__init__(**kwargs)
 
+  def download_and_prepare(self, **kwargs) -> None:
+    """Builds all splits, with one set of worker processes."""
+    with worker_processes(self._workers) as self._executor:
+      super().download_and_prepare(**kwargs)
+
   def _info(self) -> tfds.core.DatasetInfo:
     return tfds.core.DatasetInfo(
       builder=self,
@@ -123,8 +140,9 @@ class SyntheticHands(tfds.core.GeneratorBasedBuilder):
       split,
       self._settings['image_size'],
     )
+    records = records_in_order(make, count, self._executor, ahead=2 * self._workers)
     digest = hashlib.sha256()
-    for index, record in enumerate(records_in_order(make, count, self._workers)):
+    for index, record in enumerate(records):
       update_digest(digest, record)
       yield index, record
       self._report(split, index + 1, count)
