@@ -1,0 +1,126 @@
+"""Photos to meshes: python -m experiments.reconstruct --image=FILE --output=DIR --workdir=DIR."""
+
+import pathlib
+import sys
+from typing import NamedTuple
+
+import numpy as np
+from absl import app, flags, logging
+
+from hand_jax.data.photos import check_box, demo_photo_boxes, read_photo
+from hand_jax.mano.assets import resolve_mano_dir
+from hand_jax.reconstruct import (
+  OUTPUT_SUFFIXES,
+  Reconstruction,
+  load_reconstructor,
+  reconstruct_hand,
+  write_reconstruction,
+)
+
+FLAGS = flags.FLAGS
+flags.DEFINE_multi_string('image', [], 'A photo of a hand; may be repeated.')
+flags.DEFINE_bool('demo_photos', False, 'The three photos shipped with the project.')
+flags.DEFINE_string('output', None, 'Folder for the results; made when missing.')
+flags.DEFINE_string('workdir', None, 'Folder of a trained run, such as make demo leaves.')
+flags.DEFINE_string(
+  'bbox', None, "The hand's box as x,y,width,height in pixels. Default: the largest centred square."
+)
+flags.DEFINE_enum('hand', None, ['right', 'left'], 'Which hand the photos show. Default: right.')
+flags.DEFINE_string('mano_dir', None, 'Folder or file of the MANO model. Default: the free hand.')
+
+
+class Task(NamedTuple):
+  """One photo to reconstruct; `box_xywh` None: the largest centred square."""
+
+  path: pathlib.Path
+  image: np.ndarray
+  box_xywh: np.ndarray | None
+  side: str
+
+
+def parse_box(text: str) -> np.ndarray:
+  """`x,y,width,height` as four numbers.
+
+  Raises:
+    ValueError: anything else.
+  """
+  try:
+    values = [float(part) for part in text.split(',')]
+  except ValueError:
+    values = []
+  if len(values) != 4:
+    raise ValueError(f'--bbox={text}: expected four numbers x,y,width,height in pixels.')
+  return np.array(values, np.float64)
+
+
+def plan(images: list[str], demo_photos: bool, bbox: str | None, side: str | None) -> list[Task]:
+  """The photos, read, with their boxes; every mistake in the flags is found here.
+
+  A photo shipped with the project brings its own box and side where the flags give none.
+
+  Raises:
+    FileNotFoundError, ValueError: one line that names the photo or flag.
+  """
+  bundled = demo_photo_boxes()
+  paths = [pathlib.Path(image) for image in images] + (list(bundled) if demo_photos else [])
+  if not paths:
+    raise ValueError('Name a photo: --image=FILE (may be repeated), or --demo_photos.')
+  if bbox is not None and len(paths) > 1:
+    raise ValueError(
+      f'One --bbox cannot serve {len(paths)} photos: give one photo at a time, or leave it out.'
+    )
+  by_name = {}
+  for path in paths:
+    if path.stem in by_name:
+      raise ValueError(
+        f'{by_name[path.stem]} and {path} would both be written as {path.stem}'
+        f'{OUTPUT_SUFFIXES[0]}: rename one, or use two --output folders.'
+      )
+    by_name[path.stem] = path
+  tasks = []
+  for path in paths:
+    image = read_photo(path)
+    box, own_side = bundled.get(path.resolve(), (None, 'right'))
+    box = box if bbox is None else parse_box(bbox)
+    if box is not None:
+      check_box(box, image.shape[1], image.shape[0], str(path))
+    tasks.append(Task(path, image, box, side or own_side))
+  return tasks
+
+
+def report(path: pathlib.Path, reconstruction: Reconstruction) -> str:
+  """One line about a finished photo."""
+  sigma = reconstruction.vertex_sigma_mm
+  hand = 'left' if reconstruction.is_left else 'right'
+  return (
+    f'{path.name}: {hand} hand, sigma {sigma.mean():.1f} mm on average '
+    f'({sigma.min():.1f} to {sigma.max():.1f})'
+  )
+
+
+def main(argv: list[str]) -> None:
+  """Reads the flags, reconstructs each photo, says where the results are."""
+  if len(argv) > 1:
+    raise app.UsageError(f'Unexpected argument {argv[1]!r}: photos are given as --image=FILE.')
+  # Orbax tells at length, and warns that a run is opened for reading only.
+  logging.set_verbosity(logging.ERROR)
+  try:
+    if not FLAGS.output:
+      raise ValueError('Say where the results go: --output=DIR.')
+    if not FLAGS.workdir:
+      raise ValueError(
+        '--workdir is missing: the folder of a trained run. make demo trains one in runs/demo.'
+      )
+    tasks = plan(FLAGS.image, FLAGS.demo_photos, FLAGS.bbox, FLAGS.hand)
+    reconstructor = load_reconstructor(FLAGS.workdir, resolve_mano_dir(FLAGS.mano_dir))
+    for path, image, box, side in tasks:
+      reconstruction = reconstruct_hand(reconstructor, image, box, side, str(path))
+      paths = write_reconstruction(reconstruction, image, path.stem, FLAGS.output, photo=path.name)
+      print(f'{report(path, reconstruction)} -> {paths[0]}')
+  except (ValueError, OSError) as error:
+    sys.exit(f'Error: {error}')
+  print(f'Meshes (.obj, .ply, .glb), numbers (.npz, .json) and legends are in {FLAGS.output}.')
+
+
+if __name__ == '__main__':
+  app.run(main)

@@ -1,0 +1,103 @@
+"""Photos from files: any common format as upright 8-bit RGB; hand boxes; the demo photos."""
+
+import json
+import os
+import pathlib
+import warnings
+
+import cv2
+import numpy as np
+from jaxtyping import Float, UInt8
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+DEMO_PHOTOS = pathlib.Path(__file__).parent.parent / 'assets' / 'photos'
+_FULL_16_BIT = 65535
+
+
+def read_photo(path: str | os.PathLike) -> UInt8[np.ndarray, 'height width 3']:
+  """A photo as RGB, turned upright by its EXIF orientation.
+
+  Grey, palette, CMYK and 16-bit pictures are converted; transparent pixels become white. Of an
+  animation the first frame is read.
+
+  Raises:
+    FileNotFoundError: no such file. ValueError: not an image, or a damaged one; both name the file.
+  """
+  if not os.path.exists(path):
+    raise FileNotFoundError(f'Image {path} does not exist.')
+  if os.path.isdir(path):
+    raise ValueError(f'Image {path} is a folder; name one image file.')
+  try:
+    with warnings.catch_warnings():
+      # Large photos and odd metadata are no concern of the caller's.
+      warnings.simplefilter('ignore')
+      with Image.open(path) as file:
+        return np.array(_to_rgb(ImageOps.exif_transpose(file)))
+  except UnidentifiedImageError:
+    return _read_with_opencv(path)
+  except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+    raise ValueError(f'Image {path} cannot be read, it may be damaged: {error}.') from None
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+  if image.mode.startswith('I') or image.mode == 'F':
+    return Image.fromarray(_grey_to_8_bit(np.asarray(image))).convert('RGB')
+  if image.mode in ('LA', 'PA', 'La', 'RGBA', 'RGBa') or 'transparency' in image.info:
+    image = image.convert('RGBA')
+    return Image.alpha_composite(Image.new('RGBA', image.size, 'white'), image).convert('RGB')
+  return image.convert('RGB')
+
+
+def _grey_to_8_bit(grey: np.ndarray) -> np.ndarray:
+  """16-bit levels (which Pillow would clip at 255), or floats in [0, 1], as 8-bit ones."""
+  full = 1.0 if grey.dtype.kind == 'f' and np.nanmax(grey) <= 1 else _FULL_16_BIT
+  scaled = np.nan_to_num(grey.astype(np.float64) / full)
+  return np.round(255 * np.clip(scaled, 0, 1)).astype(np.uint8)
+
+
+def _read_with_opencv(path: str | os.PathLike) -> np.ndarray:
+  """For the formats Pillow does not know, 16-bit RGB TIFF among them."""
+  data = np.fromfile(path, np.uint8)
+  image = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
+  if image is None:
+    raise ValueError(f'{path} is not an image that can be read; JPEG and PNG files can.')
+  return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+
+
+def check_box(
+  box_xywh: Float[np.ndarray, '4'], width: int, height: int, name: str
+) -> Float[np.ndarray, '4']:
+  """The box itself (x, y, width, height in pixels), when it can hold a hand of this image.
+
+  A hand may be cut by the border, so the box may reach beyond it; its centre may not.
+
+  Raises:
+    ValueError: naming the image and the box: not finite, without area, or outside the image.
+  """
+  x, y, box_width, box_height = (float(value) for value in box_xywh)
+  text = ','.join(f'{float(value):g}' for value in box_xywh)
+  if not np.isfinite(box_xywh).all() or box_width <= 0 or box_height <= 0:
+    raise ValueError(
+      f'Box {text} of {name}: expected finite x,y,width,height with width and height above zero.'
+    )
+  inside = 0 <= x + box_width / 2 <= width and 0 <= y + box_height / 2 <= height
+  if not inside:
+    raise ValueError(
+      f'Box {text} (x,y,width,height) lies outside the image {name} of {width} x {height} pixels.'
+    )
+  return box_xywh
+
+
+def centred_square(width: int, height: int) -> Float[np.ndarray, '4']:
+  """The largest centred square of an image, as x, y, width, height in pixels."""
+  side = min(width, height)
+  return np.array([(width - side) / 2, (height - side) / 2, side, side], np.float64)
+
+
+def demo_photo_boxes() -> dict[pathlib.Path, tuple[Float[np.ndarray, '4'], str]]:
+  """The photos shipped with the package: path to the hand's box (pixels) and side."""
+  boxes = json.loads((DEMO_PHOTOS / 'boxes.json').read_text())
+  return {
+    DEMO_PHOTOS / name: (np.array(entry['box_xywh'], np.float64), entry['hand'])
+    for name, entry in boxes.items()
+  }

@@ -1,0 +1,134 @@
+"""Meshes as OBJ, PLY and GLB, uncertainty as colour, and the legend that tells its millimetres."""
+
+import math
+
+import cv2
+import numpy as np
+from jaxtyping import Float, Int, UInt8
+
+_LEGEND_STEPS = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0)
+
+
+def sigma_range_mm(sigma_mm: Float[np.ndarray, ' vertices']) -> tuple[float, float]:
+  """Round millimetres just below the smallest and above the largest sigma: the colours' ends."""
+  low, high = float(sigma_mm.min()), float(sigma_mm.max())
+  step = _tick_step(high - low, high)
+  start = math.floor(low / step + 1e-6) * step
+  return start, max(math.ceil(high / step - 1e-6) * step, start + step)
+
+
+def _tick_step(spread: float, largest: float) -> float:
+  """A round step that cuts the spread into at most eight, and is visible beside the largest."""
+  wanted = max(spread / 8, largest / 100, _LEGEND_STEPS[0])
+  return next(
+    (step for step in _LEGEND_STEPS if step >= wanted), 10 ** math.ceil(math.log10(wanted))
+  )
+
+
+def color_of_fraction(fraction: Float[np.ndarray, '*shape']) -> Float[np.ndarray, '*shape 3']:
+  """The viridis colour map (perceptually uniform, readable in grey): sRGB in [0, 1] of [0, 1]."""
+  table = cv2.applyColorMap(np.arange(256, dtype=np.uint8)[:, None], cv2.COLORMAP_VIRIDIS)
+  table = table[:, 0, ::-1].astype(np.float64) / 255
+  position = 255 * np.clip(fraction, 0, 1)
+  lower = np.minimum(np.floor(position).astype(int), 254)
+  weight = (position - lower)[..., None]
+  return table[lower] * (1 - weight) + table[lower + 1] * weight
+
+
+def sigma_colors(
+  sigma_mm: Float[np.ndarray, ' vertices'], range_mm: tuple[float, float]
+) -> Float[np.ndarray, 'vertices 3']:
+  """Each vertex' colour, sRGB in [0, 1]: dark blue at the low end, yellow at the high end."""
+  low, high = range_mm
+  return color_of_fraction((sigma_mm.astype(np.float64) - low) / (high - low))
+
+
+def srgb_to_linear(color: Float[np.ndarray, '*shape']) -> Float[np.ndarray, '*shape']:
+  """The sRGB standard's decoding (IEC 61966-2-1); glTF's vertex colours are linear."""
+  return np.where(color <= 0.04045, color / 12.92, ((color + 0.055) / 1.055) ** 2.4)
+
+
+def legend_image(range_mm: tuple[float, float], height: int) -> UInt8[np.ndarray, 'height width 3']:
+  """A vertical bar of the colours with their sigma in mm."""
+  low, high = range_mm
+  unit = height / 512
+  image = np.full((height, round(150 * unit), 3), 245, np.uint8)
+  top, bottom = round(70 * unit), height - round(30 * unit)
+  left, right = round(18 * unit), round(54 * unit)
+  fraction = np.linspace(1, 0, bottom - top)[:, None]
+  image[top:bottom, left:right] = np.round(255 * color_of_fraction(fraction)).astype(np.uint8)
+  _write(image, 'sigma', (left, round(30 * unit)), unit)
+  _write(image, '[mm]', (left, round(54 * unit)), unit)
+  step = _tick_step(high - low, high)
+  for number in range(round((high - low) / step) + 1):
+    value = low + number * step
+    y = round(bottom - 1 - (value - low) / (high - low) * (bottom - 1 - top))
+    cv2.line(image, (right, y), (right + round(6 * unit), y), (40, 40, 40), 1)
+    decimals = 2 if step < 0.1 else 1 if step < 1 else 0
+    _write(image, f'{value:.{decimals}f}', (right + round(12 * unit), y + round(6 * unit)), unit)
+  return image
+
+
+def _write(image: np.ndarray, text: str, place: tuple[int, int], unit: float) -> None:
+  cv2.putText(
+    image, text, place, cv2.FONT_HERSHEY_SIMPLEX, 0.55 * unit, (40, 40, 40), 1, cv2.LINE_AA
+  )
+
+
+def obj_text(vertices: Float[np.ndarray, 'vertices 3'], faces: Int[np.ndarray, 'faces 3']) -> str:
+  """Wavefront OBJ, metres, to a hundredth of a micrometre."""
+  lines = ['# hand_jax: metres; x right, y down, z away from the camera; wrist at the origin']
+  lines += [f'v {x:.8f} {y:.8f} {z:.8f}' for x, y, z in vertices]
+  lines += [f'f {a} {b} {c}' for a, b, c in np.asarray(faces) + 1]
+  return '\n'.join(lines) + '\n'
+
+
+def ply_bytes(
+  vertices: Float[np.ndarray, 'vertices 3'],
+  faces: Int[np.ndarray, 'faces 3'],
+  colors: Float[np.ndarray, 'vertices 3'],
+  sigma_mm: Float[np.ndarray, ' vertices'],
+) -> bytes:
+  """Binary PLY with a colour (sRGB) and the property `sigma_mm` at each vertex; metres."""
+  # Imported where it is used: it costs a good part of a second.
+  import trimesh
+
+  mesh = trimesh.Trimesh(vertices, faces, process=False, vertex_colors=_to_bytes(colors))
+  mesh.vertex_attributes['sigma_mm'] = sigma_mm.astype(np.float32)
+  return mesh.export(file_type='ply')
+
+
+def glb_bytes(
+  vertices: Float[np.ndarray, 'vertices 3'],
+  faces: Int[np.ndarray, 'faces 3'],
+  colors: Float[np.ndarray, 'vertices 3'],
+) -> bytes:
+  """Binary glTF coloured at the vertices (given in sRGB), lit from both sides; metres.
+
+  The vertices stay in camera axes; the node turns them by half a turn about x, so that viewers,
+  whose y points up and whose z points at the viewer, show the hand as the photo does.
+  """
+  import trimesh
+
+  linear = _to_bytes(srgb_to_linear(colors))
+  mesh = trimesh.Trimesh(vertices, faces, process=False, vertex_colors=linear)
+  scene = trimesh.Scene()
+  scene.add_geometry(
+    mesh, node_name='hand', geom_name='hand', transform=np.diag([1.0, -1.0, -1.0, 1.0])
+  )
+
+  def add_material(tree: dict) -> None:
+    # glTF's default material is bare metal, which viewers draw nearly black.
+    surface = {'metallicFactor': 0.0, 'roughnessFactor': 0.8}
+    tree['materials'] = [{'pbrMetallicRoughness': surface, 'doubleSided': True}]
+    for primitive in tree['meshes'][0]['primitives']:
+      primitive['material'] = 0
+
+  return trimesh.exchange.gltf.export_glb(
+    scene, include_normals=True, tree_postprocessor=add_material
+  )
+
+
+def _to_bytes(colors: np.ndarray) -> UInt8[np.ndarray, 'vertices 4']:
+  opaque = np.concatenate([colors, np.ones_like(colors[:, :1])], axis=1)
+  return np.round(255 * np.clip(opaque, 0, 1)).astype(np.uint8)
