@@ -269,4 +269,6 @@ def test_gradients_to_second_order():
     ),
   )
   for function in functions:
-    check_grads(jax.jit(function), (q, p), order=2, modes=['rev'], rtol=1e-4, atol=1e-4)
+    compiled = jax.jit(function)
+    check_grads(compiled, (q, p), order=1, modes=['rev'], rtol=1e-4, atol=1e-4)
+    check_grads(compiled, (q, p), order=2, modes=['fwd'], rtol=1e-4, atol=1e-4)
