@@ -88,6 +88,15 @@ def test_decimation_keeps_orientation():
   assert (np.cross(b - a, c - a)[:, 2] > 0).all()
 
 
+@pytest.mark.parametrize('num_vertices', [14, 20, 30])
+def test_decimation_keeps_a_thin_finger_manifold(num_vertices):
+  vertices, quads = tube(rings=14, around=4, radius=0.2)
+  patch = cutting.triangulate(vertices, quads, quads)
+  cap = [[52, 53, 54], [52, 54, 55]]  # round a thin finger every three vertices are close
+  _, coarse = decimate(vertices, np.concatenate([patch.triangles, cap]), num_vertices, 4)
+  check_disc(coarse, num_vertices, 4)
+
+
 def test_importance_keeps_more_vertices():
   vertices, faces = grid_mesh()
   corner = (vertices[:, 0] < 0.5) & (vertices[:, 1] < 0.5)
@@ -142,7 +151,8 @@ def test_triangulation_takes_the_shorter_diagonal():
 @pytest.mark.parametrize('seed', range(5))
 def test_nonnegative_least_squares_equals_scipy(seed):
   random = np.random.default_rng(seed)
-  matrix, target = random.normal(size=(30, 12)), random.normal(size=30)
+  matrix = random.normal(size=(30, 12)) + 2.0 * random.normal(size=(30, 1))  # alike columns
+  target = random.normal(size=30) + matrix[:, 0]
   expected, _ = scipy.optimize.nnls(matrix, target)
   np.testing.assert_allclose(
     shape_space.nonnegative_least_squares(matrix, target), expected, atol=1e-9
@@ -379,6 +389,10 @@ def test_written_arrays_are_equal_bytes_and_complete(tmp_path):
     assembling.write_arrays(tmp_path / f'{name}.npz', dict(reversed(arrays.items())))
   first, second = ((tmp_path / f'{name}.npz').read_bytes() for name in ('one', 'two'))
   assert first == second
+  with zipfile.ZipFile(tmp_path / 'one.npz') as archive:
+    members = archive.infolist()
+  assert [member.filename for member in members] == ['a.npy', 'b.npy']
+  assert {member.date_time for member in members} == {(1980, 1, 1, 0, 0, 0)}
   with np.load(tmp_path / 'one.npz', allow_pickle=False) as file:
     np.testing.assert_array_equal(file['b'], arrays['b'])
     assert str(file['a']) == 'right'
