@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from hand_jax.data import synthetic, synthetic_background, synthetic_light, synthetic_objects
+from hand_jax.data.synthetic_render import MINIMUM_VISIBLE
 from hand_jax.data.synthetic_sampling import BETA_LIMIT, View, example_generator, sample_scene
 from hand_jax.mano.anatomy import joint_limit_penalty
 from hand_jax.mano.assets import load_hand_appearance, load_mano_model
@@ -15,6 +16,9 @@ from hand_jax.types import HandParameters
 
 SIZE = 96
 COUNT = 24
+UNIFORM_LIGHT = synthetic_light.Light(
+  0, np.eye(3), np.outer(np.arange(9) == 0, [1.8] * 3), np.array([0.0, 0, -1]), np.zeros(3)
+)
 
 
 @pytest.fixture(scope='module')
@@ -132,6 +136,42 @@ def test_the_mask_lies_inside_the_silhouette_and_shows_enough_of_it(hands, model
   assert min(fractions) > 0.3
   assert np.mean(fractions) > 0.8
   assert max(fractions) < 1.1
+
+
+def render_with_sphere(monkeypatch, radius_share):
+  """Example 9 with a ball half way between camera and hand, and the ball's pixels."""
+  solids = []
+
+  def place(rng, scene, view, joints):
+    center = joints[[0, 5, 9, 13, 17]].mean(0) * 0.5
+    radius = radius_share * view.box_xywh[2:].max() / view.focal_length * center[2]
+    color = np.array([0.0, 0.0, 0.9])
+    sphere = synthetic_objects.SolidObject(
+      'ellipsoid', center, np.eye(3), np.full(3, radius), color, color, 0.0
+    )
+    solids.append(synthetic_objects.cast_object(sphere, view, UNIFORM_LIGHT, SIZE))
+    return [sphere] if radius_share else []
+
+  monkeypatch.setattr(synthetic, 'sample_objects', place)
+  example = synthetic.render_hand(3, 'train', 9, SIZE).example
+  covered = np.zeros((SIZE, SIZE), bool)
+  if radius_share:
+    covered[solids[0].window] = solids[0].hit
+  return example, covered
+
+
+def test_objects_before_the_hand_leave_the_mask_but_never_take_most_of_it(monkeypatch):
+  free, _ = render_with_sphere(monkeypatch, 0.0)
+  hidden, covered = render_with_sphere(monkeypatch, 0.16)
+  np.testing.assert_array_equal(hidden.hand_mask, free.hand_mask & ~covered)
+  assert 0.1 < covered[free.hand_mask].mean() < 1 - MINIMUM_VISIBLE
+  # The ball is blue, whatever the balance and the exposure.
+  inside = cv2.erode((covered & free.hand_mask).astype(np.uint8), np.ones((7, 7))) > 0
+  red, _, blue = (hidden.image[inside].astype(float) - free.image[inside]).mean(0)
+  assert blue > red + 20
+  buried, covered = render_with_sphere(monkeypatch, 0.6)
+  assert covered[free.hand_mask].mean() > 1 - MINIMUM_VISIBLE
+  assert_examples_equal(buried, free)
 
 
 def test_visible_vertices_face_the_camera_and_lie_on_the_mask(hands, model):
