@@ -12,17 +12,17 @@ _LEGEND_STEPS = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0)
 def sigma_range_mm(sigma_mm: Float[np.ndarray, ' vertices']) -> tuple[float, float]:
   """Round millimetres just below the smallest and above the largest sigma: the colours' ends."""
   low, high = float(sigma_mm.min()), float(sigma_mm.max())
-  step = _tick_step(high - low, high)
+  step = _tick_step(max(high - low, high / 100))
   start = math.floor(low / step + 1e-6) * step
   return start, max(math.ceil(high / step - 1e-6) * step, start + step)
 
 
-def _tick_step(spread: float, largest: float) -> float:
-  """A round step that cuts the spread into at most eight, and is visible beside the largest."""
-  wanted = max(spread / 8, largest / 100, _LEGEND_STEPS[0])
-  return next(
-    (step for step in _LEGEND_STEPS if step >= wanted), 10 ** math.ceil(math.log10(wanted))
-  )
+def _tick_step(spread: float) -> float:
+  """A round number of millimetres that cuts the spread into at most eight pieces."""
+  wanted = spread / 8
+  if wanted <= _LEGEND_STEPS[-1]:
+    return next(step for step in _LEGEND_STEPS if step >= wanted)
+  return 10.0 ** math.ceil(math.log10(wanted))
 
 
 def color_of_fraction(fraction: Float[np.ndarray, '*shape']) -> Float[np.ndarray, '*shape 3']:
@@ -59,14 +59,20 @@ def legend_image(range_mm: tuple[float, float], height: int) -> UInt8[np.ndarray
   image[top:bottom, left:right] = np.round(255 * color_of_fraction(fraction)).astype(np.uint8)
   _write(image, 'sigma', (left, round(30 * unit)), unit)
   _write(image, '[mm]', (left, round(54 * unit)), unit)
-  step = _tick_step(high - low, high)
-  for number in range(round((high - low) / step) + 1):
-    value = low + number * step
+  for value, text in legend_ticks(range_mm):
     y = round(bottom - 1 - (value - low) / (high - low) * (bottom - 1 - top))
     cv2.line(image, (right, y), (right + round(6 * unit), y), (40, 40, 40), 1)
-    decimals = 2 if step < 0.1 else 1 if step < 1 else 0
-    _write(image, f'{value:.{decimals}f}', (right + round(12 * unit), y + round(6 * unit)), unit)
+    _write(image, text, (right + round(12 * unit), y + round(6 * unit)), unit)
   return image
+
+
+def legend_ticks(range_mm: tuple[float, float]) -> list[tuple[float, str]]:
+  """The round values inside the range, and how to print them without loss."""
+  low, high = range_mm
+  step = _tick_step(high - low)
+  decimals = 2 if step < 0.1 else 1 if step < 1 else 0
+  first, last = math.ceil(low / step - 1e-6), math.floor(high / step + 1e-6)
+  return [(number * step, f'{number * step:.{decimals}f}') for number in range(first, last + 1)]
 
 
 def _write(image: np.ndarray, text: str, place: tuple[int, int], unit: float) -> None:
@@ -102,8 +108,9 @@ def glb_bytes(
   vertices: Float[np.ndarray, 'vertices 3'],
   faces: Int[np.ndarray, 'faces 3'],
   colors: Float[np.ndarray, 'vertices 3'],
+  sigma_mm: Float[np.ndarray, ' vertices'],
 ) -> bytes:
-  """Binary glTF coloured at the vertices (given in sRGB), lit from both sides; metres.
+  """Binary glTF coloured at the vertices (given in sRGB), with the attribute `_SIGMA_MM`; metres.
 
   The vertices stay in camera axes; the node turns them by half a turn about x, so that viewers,
   whose y points up and whose z points at the viewer, show the hand as the photo does.
@@ -112,6 +119,7 @@ def glb_bytes(
 
   linear = _to_bytes(srgb_to_linear(colors))
   mesh = trimesh.Trimesh(vertices, faces, process=False, vertex_colors=linear)
+  mesh.vertex_attributes['_SIGMA_MM'] = sigma_mm.astype(np.float32)
   scene = trimesh.Scene()
   scene.add_geometry(
     mesh, node_name='hand', geom_name='hand', transform=np.diag([1.0, -1.0, -1.0, 1.0])

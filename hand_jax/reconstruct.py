@@ -40,7 +40,7 @@ from hand_jax.mano.joints import JOINT_NAMES
 from hand_jax.mano.model import extended_joint_regressor, mano_forward, regress_joints
 from hand_jax.models.backbone import normalize_image
 from hand_jax.models.hand_network import create_network
-from hand_jax.rendering.overlay import overlay_panels
+from hand_jax.rendering.overlay import PAPER, overlay_panels
 from hand_jax.training.checkpoints import load_for_inference
 from hand_jax.types import HandEstimate, HandParameters, ManoModel
 
@@ -250,8 +250,10 @@ def overlay_image(
   """Photo crop, mesh over it, and the mesh coloured by sigma with its legend, side by side."""
   range_mm = sigma_range_mm(reconstruction.vertex_sigma_mm)
   to_crop, _ = _display_affine(reconstruction, PANEL_SIDE)
+  inside = warp_image(np.full_like(image, 255), to_crop, PANEL_SIDE) / np.float32(255)
+  crop = warp_image(image, to_crop, PANEL_SIDE) / np.float32(255) + PAPER * (1 - inside)
   return overlay_panels(
-    warp_image(image, to_crop, PANEL_SIDE),
+    crop,
     vertices_in_crop(reconstruction, PANEL_SIDE),
     reconstruction.faces,
     sigma_colors(reconstruction.vertex_sigma_mm, range_mm),
@@ -334,7 +336,7 @@ def write_reconstruction(
       '_legend.png': _png(legend_image(range_mm, 512)),
       '.obj': obj_text(vertices, faces).encode(),
       '.ply': ply_bytes(vertices, faces, colors, reconstruction.vertex_sigma_mm),
-      '.glb': glb_bytes(vertices, faces, colors),
+      '.glb': glb_bytes(vertices, faces, colors, reconstruction.vertex_sigma_mm),
       '.json': (json.dumps(summary(reconstruction, photo or name, size), indent=2) + '\n').encode(),
     }
     np.savez(partial / f'{name}.npz', **_arrays(reconstruction))
