@@ -17,6 +17,7 @@ Keys of `free_hand_{right,left}.npz` (metres, radians, float32 / int32):
   flexion_axes (16, 3): unit axes at zero pose; a positive rotation bends towards the palm.
   fingertip_vertices (5,): thumb, index, middle, ring, little finger.
   uv (778, 2), nail (778,), palm (778,): texture coordinates and masks in [0, 1].
+    One coordinate a vertex, in the source's layout: faces across its seam are stretched there.
   forearm_vertices (W, 3), forearm_faces (into hand then forearm vertices), forearm_anchors (W,):
     a closed stump, rigid with the wrist; each vertex may follow its anchor when the shape changes.
   side: 'right' or 'left'.
