@@ -165,6 +165,7 @@ HOSTILE_STREAMS = {
   'name from data': b'\x80\x04' + short('os') + b'N\x93.',
   'call of data': b'\x80\x02}(K\x01tR.',
   'call of a class': b'\x80\x02cnumpy\nndarray\n(J\xff\xff\xff\x7ftR.',
+  'call with a name as arguments': b'\x80\x02c_codecs\nencode\ncnumpy\nndarray\nR.',
   'build on a list': b'\x80\x02]}b.',
   'build on a name': b'\x80\x02cnumpy\nndarray\n}b.',
   'second state': b'\x80\x02cchumpy.ch\nCh\n)\x81}b}b.',

@@ -5,9 +5,10 @@ Fortran order, bytes), SciPy's compressed columns or rows, chumpy's `x` of a pla
 `a`, `idxs`, `preferred_shape` of a selection from another value.
 """
 
+import dataclasses
 import math
 import re
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -23,7 +24,8 @@ class UnsafePickleError(ValueError):
   """The file is damaged, or holds something that is not plain data."""
 
 
-class Global(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class Global:
   """An allowed name; `kind` says what it is, wherever its module has moved over the years."""
 
   kind: str
@@ -163,7 +165,7 @@ class _Resolver:
       return result
     if isinstance(value, dict):
       return {self.resolve(k, depth): self.resolve(v, depth) for k, v in value.items()}
-    if isinstance(value, list | set) or type(value) is tuple:
+    if isinstance(value, list | set | tuple):
       return type(value)(self.resolve(item, depth) for item in value)
     name = value.name if isinstance(value, Global) else type(value).__name__
     raise UnsafePickleError(f'{name} stands where data was expected')
