@@ -39,7 +39,10 @@ _SAMPLES = flags.DEFINE_integer('samples', 800, 'Random adults behind the shape 
 def main(argv):
   if len(argv) > 1:
     raise app.UsageError(f'Unknown arguments: {argv[1:]}')
-  root = reading.open_data(_WHEEL.value, _DATA_DIR.value)
+  try:
+    root = reading.open_data(_WHEEL.value, _DATA_DIR.value)
+  except FileNotFoundError as error:
+    raise SystemExit(str(error)) from None
   right = assembling.build_right_hand(root, _SAMPLES.value)
   output = pathlib.Path(_OUTPUT.value)
   output.mkdir(parents=True, exist_ok=True)
