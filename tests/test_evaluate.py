@@ -413,5 +413,7 @@ def test_the_table_shows_every_metric_and_the_gain_over_the_mean_hand():
   ours, theirs = results['posterior']['pa_mpjpe_mm'], results['mean_hand']['pa_mpjpe_mm']
   gain = float(rows['pa_mpjpe_mm'][3].rstrip('%'))
   assert gain == pytest.approx(100 * (1 - ours / theirs), abs=0.06)
+  shares = results['posterior']['auc_joints'] - results['mean_hand']['auc_joints']
+  assert float(rows['auc_joints'][3]) == pytest.approx(shares, abs=6e-4)
   assert f'over {EXAMPLES} examples' in table
   assert 'mean hand' not in evaluate.format_table(world.evaluate())

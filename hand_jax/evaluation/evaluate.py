@@ -231,7 +231,10 @@ def _mean_hand_metrics(mean_hand: MeanHand, target: RootHands, regressor, full: 
 
 
 def format_table(results: dict[str, Any]) -> str:
-  """The results as lines of text: one row per metric, the gain over the mean hand beside it."""
+  """The results as lines of text: one row per metric, the gain over the mean hand beside it.
+
+  The gain of the posterior: percent for errors in mm, the plain difference for shares.
+  """
   mean_hand = results.get('mean_hand')
   header = f'{"":<16}{"posterior":>12}{"prior":>12}'
   lines = [header + (f'{"mean hand":>12}{"gain":>9}' if mean_hand else '')]
@@ -241,9 +244,11 @@ def format_table(results: dict[str, Any]) -> str:
     line = f'{metric:<16}{posterior:>12.{digits}f}{prior:>12.{digits}f}'
     if mean_hand:
       baseline = mean_hand[metric]
-      gain = baseline - posterior if metric.endswith('_mm') else posterior - baseline
       line += f'{baseline:>12.{digits}f}'
-      line += f'{100 * gain / baseline:>8.1f}%' if baseline > 0 else f'{"-":>9}'
+      if metric.endswith('_mm'):
+        line += f'{100 * (1 - posterior / baseline):>8.1f}%' if baseline > 0 else f'{"-":>9}'
+      else:
+        line += f'{posterior - baseline:>+9.3f}'
     lines.append(line)
   lines.append(f'over {results["examples"]} examples, each counted once')
   uncertainty = results['uncertainty']
