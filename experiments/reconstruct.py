@@ -2,6 +2,7 @@
 
 import pathlib
 import sys
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -18,15 +19,6 @@ from hand_jax.reconstruct import (
 )
 
 FLAGS = flags.FLAGS
-flags.DEFINE_multi_string('image', [], 'A photo of a hand; may be repeated.')
-flags.DEFINE_bool('demo_photos', False, 'The three photos shipped with the project.')
-flags.DEFINE_string('output', None, 'Folder for the results; made when missing.')
-flags.DEFINE_string('workdir', None, 'Folder of a trained run, such as make demo leaves.')
-flags.DEFINE_string(
-  'bbox', None, "The hand's box as x,y,width,height in pixels. Default: the largest centred square."
-)
-flags.DEFINE_enum('hand', None, ['right', 'left'], 'Which hand the photos show. Default: right.')
-flags.DEFINE_string('mano_dir', None, 'Folder or file of the MANO model. Default: the free hand.')
 
 
 class Task(NamedTuple):
@@ -69,6 +61,7 @@ def plan(images: list[str], demo_photos: bool, bbox: str | None, side: str | Non
     raise ValueError(
       f'One --bbox cannot serve {len(paths)} photos: give one photo at a time, or leave it out.'
     )
+  given_box = None if bbox is None else parse_box(bbox)
   by_name = {}
   for path in paths:
     if path.stem in by_name:
@@ -81,7 +74,7 @@ def plan(images: list[str], demo_photos: bool, bbox: str | None, side: str | Non
   for path in paths:
     image = read_photo(path)
     box, own_side = bundled.get(path.resolve(), (None, 'right'))
-    box = box if bbox is None else parse_box(bbox)
+    box = box if given_box is None else given_box
     if box is not None:
       check_box(box, image.shape[1], image.shape[0], str(path))
     tasks.append(Task(path, image, box, side or own_side))
@@ -98,6 +91,49 @@ def report(path: pathlib.Path, reconstruction: Reconstruction) -> str:
   )
 
 
+def reconstruct_photos(
+  images: list[str],
+  output: str | None,
+  workdir: str | None,
+  demo_photos: bool = False,
+  bbox: str | None = None,
+  hand: str | None = None,
+  mano_dir: str | None = None,
+) -> Iterator[str]:
+  """Does what the flags of the same names say; yields a line about each finished photo.
+
+  Raises:
+    ValueError, OSError: one line that names what is wrong, before any photo where it can be known.
+  """
+  if not output:
+    raise ValueError('Say where the results go: --output=DIR.')
+  if not workdir:
+    raise ValueError(
+      '--workdir is missing: the folder of a trained run. make demo trains one in runs/demo.'
+    )
+  tasks = plan(images, demo_photos, bbox, hand)
+  reconstructor = load_reconstructor(workdir, resolve_mano_dir(mano_dir))
+  for path, image, box, side in tasks:
+    reconstruction = reconstruct_hand(reconstructor, image, box, side, str(path))
+    paths = write_reconstruction(reconstruction, image, path.stem, output, photo=path.name)
+    yield f'{report(path, reconstruction)} -> {paths[0]}'
+
+
+def define_flags() -> None:
+  """The command's flags; only when run, so that tests may import several commands at once."""
+  flags.DEFINE_multi_string('image', [], 'A photo of a hand; may be repeated.')
+  flags.DEFINE_bool('demo_photos', False, 'The three photos shipped with the project.')
+  flags.DEFINE_string('output', None, 'Folder for the results; made when missing.')
+  flags.DEFINE_string('workdir', None, 'Folder of a trained run, such as make demo leaves.')
+  flags.DEFINE_string(
+    'bbox',
+    None,
+    "The hand's box as x,y,width,height in pixels. Default: the largest centred square.",
+  )
+  flags.DEFINE_enum('hand', None, ['right', 'left'], 'Which hand the photos show. Default: right.')
+  flags.DEFINE_string('mano_dir', None, 'Folder or file of the MANO model. Default: the free hand.')
+
+
 def main(argv: list[str]) -> None:
   """Reads the flags, reconstructs each photo, says where the results are."""
   if len(argv) > 1:
@@ -105,22 +141,21 @@ def main(argv: list[str]) -> None:
   # Orbax tells at length, and warns that a run is opened for reading only.
   logging.set_verbosity(logging.ERROR)
   try:
-    if not FLAGS.output:
-      raise ValueError('Say where the results go: --output=DIR.')
-    if not FLAGS.workdir:
-      raise ValueError(
-        '--workdir is missing: the folder of a trained run. make demo trains one in runs/demo.'
-      )
-    tasks = plan(FLAGS.image, FLAGS.demo_photos, FLAGS.bbox, FLAGS.hand)
-    reconstructor = load_reconstructor(FLAGS.workdir, resolve_mano_dir(FLAGS.mano_dir))
-    for path, image, box, side in tasks:
-      reconstruction = reconstruct_hand(reconstructor, image, box, side, str(path))
-      paths = write_reconstruction(reconstruction, image, path.stem, FLAGS.output, photo=path.name)
-      print(f'{report(path, reconstruction)} -> {paths[0]}')
+    for line in reconstruct_photos(
+      FLAGS.image,
+      FLAGS.output,
+      FLAGS.workdir,
+      FLAGS.demo_photos,
+      FLAGS.bbox,
+      FLAGS.hand,
+      FLAGS.mano_dir,
+    ):
+      print(line, flush=True)
   except (ValueError, OSError) as error:
     sys.exit(f'Error: {error}')
   print(f'Meshes (.obj, .ply, .glb), numbers (.npz, .json) and legends are in {FLAGS.output}.')
 
 
 if __name__ == '__main__':
+  define_flags()
   app.run(main)

@@ -6,7 +6,7 @@ import os
 import pathlib
 import tempfile
 from collections.abc import Callable
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import cv2
 import jax
@@ -135,7 +135,7 @@ def reconstruct_hand(
   reconstructor: Reconstructor,
   image: UInt8[np.ndarray, 'height width 3'],
   box_xywh: Float[np.ndarray, '4'] | None = None,
-  side: Literal['right', 'left'] = 'right',
+  side: str = 'right',
   name: str = 'the image',
 ) -> Reconstruction:
   """Estimates the hand in an upright RGB photo. Box in pixels; None: the largest centred square.

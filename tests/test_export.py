@@ -1,0 +1,111 @@
+"""Written meshes read back by trimesh; colours and legend agree about millimetres."""
+
+import io
+import json
+
+import numpy as np
+import pytest
+import trimesh
+
+from hand_jax.export import (
+  color_of_fraction,
+  glb_bytes,
+  legend_image,
+  legend_ticks,
+  obj_text,
+  ply_bytes,
+  sigma_colors,
+  sigma_range_mm,
+  srgb_to_linear,
+)
+
+
+@pytest.fixture
+def hand():
+  random = np.random.default_rng(0)
+  vertices = random.normal(size=(30, 3)).astype(np.float32) / 20
+  faces = np.array([random.permutation(30)[:3] for _ in range(40)])
+  return vertices, faces, random.uniform(2, 9, 30).astype(np.float32)
+
+
+def _load(content, kind):
+  return trimesh.load(io.BytesIO(content), file_type=kind, process=False)
+
+
+def test_obj_holds_vertices_and_faces_in_order(hand):
+  vertices, faces, _ = hand
+  lines = obj_text(vertices, faces).splitlines()
+  read = np.array([line.split()[1:] for line in lines if line.startswith('v ')], float)
+  np.testing.assert_allclose(read, vertices, atol=1e-8)
+  ids = np.array([line.split()[1:] for line in lines if line.startswith('f ')], int)
+  np.testing.assert_array_equal(ids - 1, faces)
+  assert len(_load(obj_text(vertices, faces).encode(), 'obj').faces) == 40
+
+
+def test_ply_holds_colours_and_sigma(hand):
+  vertices, faces, sigma = hand
+  colors = sigma_colors(sigma, sigma_range_mm(sigma))
+  mesh = _load(ply_bytes(vertices, faces, colors, sigma), 'ply')
+  np.testing.assert_allclose(mesh.vertices, vertices, atol=1e-7)
+  np.testing.assert_array_equal(mesh.faces, faces)
+  np.testing.assert_array_equal(mesh.visual.vertex_colors[:, :3], np.round(255 * colors))
+  data = mesh.metadata['_ply_raw']['vertex']['data']
+  np.testing.assert_allclose(np.ravel(data['sigma_mm']), sigma)
+
+
+def test_glb_is_upright_coloured_and_not_metal(hand):
+  vertices, faces, sigma = hand
+  colors = sigma_colors(sigma, sigma_range_mm(sigma))
+  content = glb_bytes(vertices, faces, colors, sigma)
+  scene = _load(content, 'glb')
+  mesh = scene.geometry['hand']
+  np.testing.assert_allclose(mesh.vertices, vertices, atol=1e-7)
+  np.testing.assert_array_equal(mesh.faces, faces)
+  np.testing.assert_allclose(np.ravel(mesh.vertex_attributes['_SIGMA_MM']), sigma)
+  # glTF: y up, z towards the viewer; ours: y down, z away.
+  np.testing.assert_allclose(scene.graph['hand'][0], np.diag([1, -1, -1, 1]), atol=1e-12)
+  linear = np.asarray(mesh.visual.vertex_attributes['color'])[:, :3]
+  np.testing.assert_array_equal(linear, np.round(255 * srgb_to_linear(colors)))
+  header = json.loads(content[20 : 20 + int.from_bytes(content[12:16], 'little')])
+  material = header['materials'][header['meshes'][0]['primitives'][0]['material']]
+  assert material['doubleSided'] and material['pbrMetallicRoughness']['metallicFactor'] == 0
+
+
+def test_srgb_decoding_has_the_standards_values():
+  """Middle grey 0.5 is 21.4 % of the light; both ends stay; the pieces meet."""
+  np.testing.assert_allclose(srgb_to_linear(np.array([0, 0.5, 1.0])), [0, 0.2140411, 1], atol=1e-7)
+  low, high = srgb_to_linear(np.array([0.04045, 0.04045 + 1e-9]))
+  assert abs(high - low) < 1e-6
+
+
+def test_colour_map_is_viridis_and_gets_brighter():
+  colors = color_of_fraction(np.linspace(-0.5, 1.5, 101))
+  np.testing.assert_allclose(colors[0], [0.267, 0.005, 0.329], atol=0.005)
+  np.testing.assert_allclose(colors[-1], [0.993, 0.906, 0.144], atol=0.005)
+  brightness = srgb_to_linear(colors) @ [0.2126, 0.7152, 0.0722]
+  assert (np.diff(brightness[25:76]) > 0).all()
+
+
+@pytest.mark.parametrize(
+  'low, high', [(9.76, 13.6), (0.013, 0.41), (4.0, 4.0), (0.2, 311.0), (5, 5.001), (30, 7000)]
+)
+def test_range_holds_every_sigma_and_ticks_are_round(low, high):
+  start, end = sigma_range_mm(np.array([low, high, (low + high) / 2]))
+  assert 0 <= start <= low + 1e-6 and high - 1e-6 <= end and end > start
+  assert end - start <= 1.5 * (high - low) + 0.1 * high  # not much wider than needed
+  ticks = legend_ticks((start, end))
+  assert 2 <= len(ticks) <= 12
+  assert start - 1e-6 <= ticks[0][0] and ticks[-1][0] <= end + 1e-6
+  for value, text in ticks:
+    assert float(text) == pytest.approx(value, abs=1e-6)
+
+
+def test_legend_runs_from_low_at_the_bottom_to_high_at_the_top():
+  image = legend_image((2.0, 6.0), 400)
+  assert image.shape[0] == 400 and image.dtype == np.uint8
+  bar = image[:, 30]
+  colored = np.flatnonzero((bar != 245).any(-1))
+  ends = np.round(255 * color_of_fraction(np.array([1.0, 0.0])))
+  rows = colored[colored > 53]  # below the words
+  np.testing.assert_array_equal(bar[rows[0]], ends[0])
+  np.testing.assert_array_equal(bar[rows[-1]], ends[1])

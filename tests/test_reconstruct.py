@@ -1,0 +1,335 @@
+"""Reconstruction with a random toy network: frames, left hands, files, and errors by name."""
+
+import json
+import pathlib
+import subprocess
+import sys
+
+import cv2
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import trimesh
+from PIL import Image
+
+from experiments import reconstruct as command
+from experiments.configs import get_config
+from hand_jax import reconstruct as module
+from hand_jax.data.augmentation import make_row
+from hand_jax.data.examples import HandExample
+from hand_jax.data.photos import DEMO_PHOTOS, read_photo
+from hand_jax.mano.assets import load_mano_model
+from hand_jax.mano.model import mano_forward, regress_joints
+from hand_jax.models.hand_network import create_network, initialize_network
+from hand_jax.reconstruct import (
+  OUTPUT_SUFFIXES,
+  create_reconstructor,
+  reconstruct_hand,
+  vertices_in_crop,
+  write_reconstruction,
+)
+from hand_jax.training.checkpoints import Checkpoints, claim_workdir
+from hand_jax.training.state import create_optimizer, create_train_state
+
+BOX = np.array([20.0, 31.0, 60.0, 47.0])
+ROOT = pathlib.Path(__file__).parent.parent
+
+
+@pytest.fixture(scope='module')
+def reconstructor():
+  """Random weights, noisy enough that every hand is turned, bent and uncertain in its own way."""
+  config, model = get_config('toy'), load_mano_model()
+  variables = initialize_network(create_network(config), jax.random.key(0), model)
+  leaves, structure = jax.tree.flatten(variables['params'])
+  keys = jax.random.split(jax.random.key(1), len(leaves))
+  noisy = [
+    leaf + 0.1 * jax.random.normal(key, leaf.shape) for leaf, key in zip(leaves, keys, strict=True)
+  ]
+  variables = {**variables, 'params': jax.tree.unflatten(structure, noisy)}
+  return create_reconstructor(config, variables, model)
+
+
+@pytest.fixture(scope='module')
+def photo():
+  smooth = np.random.default_rng(0).uniform(0, 255, (9, 12, 3)).astype(np.float32)
+  return np.clip(cv2.resize(smooth, (120, 90), interpolation=cv2.INTER_CUBIC), 0, 255).astype(
+    np.uint8
+  )
+
+
+@pytest.fixture(scope='module')
+def hand(reconstructor, photo):
+  return reconstruct_hand(reconstructor, photo, BOX)
+
+
+def test_wrist_is_the_origin_and_joints_are_regressed(hand, reconstructor):
+  assert hand.vertices.shape == (778, 3) and hand.joints.shape == (21, 3)
+  np.testing.assert_array_equal(hand.joints[0], 0)
+  regressed = regress_joints(reconstructor.model, jnp.asarray(hand.vertices))
+  np.testing.assert_allclose(hand.joints, regressed, atol=1e-6)
+  assert np.ptp(hand.vertices, axis=0).min() > 0.01  # metres
+
+
+def test_joints_image_is_the_networks_projection_in_the_photo(hand, reconstructor, photo):
+  """Crop units to photo pixels by hand: the crop's centre is the box's, its side twice the box."""
+  crop = cv2.warpAffine(photo, np.eye(2, 3), (120, 90))  # a copy
+  size = reconstructor.config.model.image_size
+  affine = module.crop_of_photo(crop, BOX, reconstructor.config)
+  estimate = reconstructor.estimate(module.warp_image(crop, affine, size))
+  side, centre = 2 * 60, np.array([20 + 30, 31 + 23.5])
+  expected = centre + np.asarray(estimate.posterior.joints_normalized.mean) * side / 2
+  np.testing.assert_allclose(hand.joints_image, expected, atol=1e-3)
+  # Camera axes are the photo's, so weak perspective is a scale and a shift.
+  projected = hand.joints_image[0] + hand.pixels_per_metre * hand.joints[:, :2]
+  np.testing.assert_allclose(hand.joints_image, projected, atol=1e-2)
+  variance = np.exp(np.asarray(estimate.posterior.vertices.log_variance, np.float64))
+  expected_sigma = 1e3 * np.sqrt(variance.sum(-1) / 3)
+  np.testing.assert_allclose(hand.vertex_sigma_mm, expected_sigma, rtol=1e-5)
+
+
+@pytest.mark.parametrize('side', ['right', 'left'])
+def test_the_network_sees_the_crop_it_was_trained_on(reconstructor, photo, side):
+  seen = []
+
+  def estimate(crop):
+    seen.append(crop)
+    return reconstructor.estimate(crop)
+
+  reconstruct_hand(reconstructor._replace(estimate=estimate), photo, BOX, side)
+  example = HandExample('a', photo, side, BOX, np.zeros((21, 2)), np.zeros(21))
+  config = reconstructor.config
+  row = make_row(example, 0, config.model.image_size, config.data.crop_factor, 778)
+  np.testing.assert_array_equal(seen[0], row.image)
+
+
+@pytest.mark.parametrize('box', [BOX, None])
+def test_a_mirrored_photo_of_the_other_hand_gives_the_mirrored_hand(reconstructor, photo, box):
+  width = photo.shape[1]
+  right = reconstruct_hand(reconstructor, photo, box, 'right')
+  mirrored_box = None if box is None else np.array([width - box[0] - box[2], *box[1:]])
+  left = reconstruct_hand(reconstructor, np.ascontiguousarray(photo[:, ::-1]), mirrored_box, 'left')
+  assert left.is_left and not right.is_left
+  flip = np.array([-1, 1, 1], np.float32)
+  np.testing.assert_array_equal(left.vertices, right.vertices * flip)
+  np.testing.assert_array_equal(left.joints, right.joints * flip)
+  np.testing.assert_array_equal(left.vertex_sigma_mm, right.vertex_sigma_mm)
+  np.testing.assert_allclose(left.joints_image[:, 0], width - right.joints_image[:, 0], atol=1e-4)
+  np.testing.assert_allclose(left.joints_image[:, 1], right.joints_image[:, 1], atol=1e-4)
+  # Winding reversed: normals of the mirrored mesh are the mirrored normals, still outwards.
+  meshes = [trimesh.Trimesh(hand.vertices, hand.faces, process=False) for hand in (left, right)]
+  np.testing.assert_allclose(meshes[0].face_normals, meshes[1].face_normals * flip, atol=1e-3)
+  for name, value in left.parameters._asdict().items():
+    np.testing.assert_array_equal(value, getattr(right.parameters, name))
+  crops = [vertices_in_crop(hand, 100) for hand in (left, right)]
+  np.testing.assert_allclose(crops[0] * [-1, 1, 1] + [100, 0, 0], crops[1], atol=1e-3)
+
+
+def test_without_a_box_the_largest_centred_square_is_the_crop(reconstructor, photo):
+  hand = reconstruct_hand(reconstructor, photo)
+  size = reconstructor.config.model.image_size
+  corner = hand.crop_affine @ [15, 0, 1], hand.crop_affine @ [105, 90, 1]
+  np.testing.assert_allclose(corner, [[0, 0, 1], [size, size, 1]], atol=1e-9)
+  np.testing.assert_array_equal(hand.box_xywh, [15, 0, 90, 90])
+
+
+def test_parameters_pose_the_prior_in_the_same_frame(hand, reconstructor, photo):
+  """MANO's layer with the returned parameters gives the prior mesh about the wrist."""
+  model = reconstructor.model
+  parameters = jax.tree.map(jnp.asarray, hand.parameters)
+  mesh = mano_forward(model, parameters)
+  np.testing.assert_allclose(regress_joints(model, mesh.vertices)[0], 0, atol=1e-6)
+  size = reconstructor.config.model.image_size
+  affine = module.crop_of_photo(photo, BOX, reconstructor.config)
+  estimate = reconstructor.estimate(module.warp_image(photo, affine, size))
+  prior = np.asarray(estimate.prior.joints_normalized.mean, np.float64)
+  joints = np.asarray(regress_joints(model, mesh.vertices), np.float64)
+  pixels = (prior - prior[:1]) * 60  # the crop shows 2 units on 120 pixels
+  np.testing.assert_allclose(hand.pixels_per_metre * joints[:, :2], pixels, atol=0.02)
+
+
+def test_vertices_in_crop_keep_the_same_scale_along_all_axes(hand):
+  points = vertices_in_crop(hand, 240)  # the crop shows 120 pixels of the photo
+  scale = 2 * hand.pixels_per_metre
+  np.testing.assert_allclose(
+    points - points[:1], (hand.vertices - hand.vertices[:1]) * scale, atol=1e-2
+  )
+  wrist = (hand.joints_image[0] - [50 - 60, 54.5 - 60]) * 2
+  expected = wrist + hand.vertices[0, :2] * scale
+  np.testing.assert_allclose(points[0, :2], expected, atol=1e-2)
+
+
+@pytest.fixture(scope='module')
+def written(hand, photo, tmp_path_factory):
+  folder = tmp_path_factory.mktemp('output') / 'new' / 'folder'
+  return folder, write_reconstruction(hand, photo, 'name', folder, 'name.jpg')
+
+
+def test_every_file_of_the_contract_is_written(written):
+  folder, paths = written
+  names = {f'name{suffix}' for suffix in OUTPUT_SUFFIXES}
+  assert {path.name for path in folder.iterdir()} == names == {path.name for path in paths}
+  assert {'name_overlay.png', 'name.obj', 'name.ply', 'name.glb', 'name.json', 'name.npz'} <= names
+
+
+def test_npz_holds_the_hand(written, hand):
+  with np.load(written[0] / 'name.npz', allow_pickle=False) as arrays:
+    for name in ('vertices', 'joints', 'faces', 'vertex_sigma_mm', 'joints_image', 'camera_mean'):
+      np.testing.assert_array_equal(arrays[name], getattr(hand, name))
+    np.testing.assert_array_equal(arrays['betas'], hand.parameters.betas)
+    assert arrays['vertices'].dtype == np.float32
+
+
+def test_meshes_hold_the_same_vertices(written, hand):
+  folder, _ = written
+  for name in ('name.obj', 'name.ply'):
+    mesh = trimesh.load(folder / name, process=False)
+    np.testing.assert_allclose(mesh.vertices, hand.vertices, atol=1e-7)
+    np.testing.assert_array_equal(mesh.faces, hand.faces)
+
+
+def test_json_tells_units_camera_and_parameters(written, hand):
+  text = (written[0] / 'name.json').read_text()
+
+  def refuse(constant):
+    raise AssertionError(f'{constant} is no JSON')
+
+  data = json.loads(text, parse_constant=refuse)
+  assert data['photo'] == 'name.jpg' and data['hand'] == 'right'
+  assert data['photo_size'] == {'width': 120, 'height': 90}
+  np.testing.assert_allclose(data['joints']['index_tip'], hand.joints[8], atol=1e-6)
+  np.testing.assert_allclose(data['mano']['hand_pose'], hand.parameters.hand_pose, atol=1e-6)
+  assert data['sigma_mm']['max'] == pytest.approx(hand.vertex_sigma_mm.max(), rel=1e-6)
+  assert data['camera']['pixels_per_metre'] == pytest.approx(hand.pixels_per_metre)
+  assert 'millimetres' in data['units']['sigma']
+
+
+def test_overlay_shows_photo_mesh_and_sigma(hand, photo):
+  """The mesh's pixels differ between the panels, and lie where its vertices are."""
+  side = module.PANEL_SIDE
+  image = module.overlay_image(hand, photo).astype(int)
+  plain, over, sigma = (image[: side - 60, i * side : (i + 1) * side] for i in range(3))
+  changed = np.abs(plain - over).sum(-1) > 30
+  points = vertices_in_crop(hand, side)[:, :2]
+  inside = (points > 2).all(1) & (points < side - 62).all(1)
+  columns, rows = points[inside].astype(int).T
+  assert inside.sum() > 50 and changed[rows, columns].mean() > 0.7
+  outside = np.ones_like(changed)
+  low, high = points.min(0), points.max(0)
+  outside[
+    max(0, int(low[1]) - 2) : int(high[1]) + 3, max(0, int(low[0]) - 2) : int(high[0]) + 3
+  ] = 0
+  assert not changed[outside].any()
+  saturation = np.ptp(sigma[rows, columns], axis=-1)
+  assert np.median(saturation) > 40  # coloured, unlike the grey mesh
+
+
+def test_an_interrupted_write_leaves_nothing_under_its_final_name(
+  hand, photo, tmp_path, monkeypatch
+):
+  def fail(*_):
+    raise KeyboardInterrupt
+
+  monkeypatch.setattr(module, 'glb_bytes', fail)
+  with pytest.raises(KeyboardInterrupt):
+    write_reconstruction(hand, photo, 'name', tmp_path)
+  assert list(tmp_path.iterdir()) == []
+
+
+@pytest.fixture(scope='module')
+def workdir(tmp_path_factory):
+  """A toy run that was saved before its first step."""
+  config, model = get_config('toy'), load_mano_model()
+  folder = str(tmp_path_factory.mktemp('run'))
+  optimizer = create_optimizer(config.optimizer, config.training.num_steps)
+  claim_workdir(folder, config)
+  with Checkpoints(folder) as checkpoints:
+    state = create_train_state(config, create_network(config), optimizer, model)
+    checkpoints.save(jax.tree.map(np.asarray, state), 0)
+  return folder
+
+
+def test_command_from_photos_to_files(workdir, tmp_path):
+  """All three demo photos at once, with the boxes shipped beside them."""
+  lines = list(command.reconstruct_photos([], str(tmp_path), workdir, demo_photos=True))
+  assert len(lines) == 3 and 'right hand' in lines[0] and 'mm' in lines[0]
+  for name in ('nocurl', 'halfcurl', 'fullcurl'):
+    for suffix in OUTPUT_SUFFIXES:
+      assert (tmp_path / f'{name}{suffix}').stat().st_size > 0
+  boxes = json.loads((DEMO_PHOTOS / 'boxes.json').read_text())
+  data = json.loads((tmp_path / 'nocurl.json').read_text())
+  assert data['box_xywh'] == boxes['nocurl.jpg']['box_xywh']
+
+
+def test_photos_of_other_kinds_take_their_own_settings(tmp_path, photo):
+  Image.fromarray(photo).save(tmp_path / 'a.png')
+  Image.fromarray(photo[..., 0]).save(tmp_path / 'b.png')
+  tasks = command.plan([str(tmp_path / 'a.png'), str(tmp_path / 'b.png')], False, None, 'left')
+  assert [task.side for task in tasks] == ['left', 'left']
+  assert all(task.box_xywh is None and task.image.shape == (90, 120, 3) for task in tasks)
+  demo = command.plan([str(DEMO_PHOTOS / 'nocurl.jpg')], False, '1,2,300,400', None)[0]
+  np.testing.assert_array_equal(demo.box_xywh, [1, 2, 300, 400])
+  np.testing.assert_array_equal(demo.image, read_photo(DEMO_PHOTOS / 'nocurl.jpg'))
+
+
+BAD_INPUT = {
+  'missing image': (['no.jpg'], {}, r'no\.jpg does not exist'),
+  'no image': ([], {}, '--image=FILE'),
+  'box outside': (
+    ['a.png'],
+    {'bbox': '900,900,10,10'},
+    r'900,900,10,10 .*outside.*a\.png of 120 x',
+  ),
+  'three numbers': (['a.png'], {'bbox': '1,2,3'}, '--bbox=1,2,3: expected four numbers'),
+  'words': (['a.png'], {'bbox': 'a,b,c,d'}, '--bbox=a,b,c,d: expected four numbers'),
+  'box for two': (['a.png', 'b.png'], {'bbox': '1,2,30,40'}, 'One --bbox cannot serve 2 photos'),
+  'same name': (['a.png', 'sub/a.png'], {}, r'sub.a\.png would both be written as a_overlay'),
+  'no workdir': (['a.png'], {'workdir': None}, 'make demo'),
+  'no run': (['a.png'], {'workdir': 'nowhere'}, 'nowhere.*no training run'),
+  'no output': (['a.png'], {'output': None}, '--output=DIR'),
+  'no mano': (['a.png'], {'mano_dir': 'no_mano'}, 'no_mano: no such folder'),
+}
+
+
+@pytest.mark.parametrize('case', BAD_INPUT)
+def test_bad_input_is_named_in_one_line(case, workdir, photo, tmp_path, monkeypatch):
+  images, changes, message = BAD_INPUT[case]
+  monkeypatch.chdir(tmp_path)
+  (tmp_path / 'sub').mkdir()
+  for name in ('a.png', 'b.png', 'sub/a.png'):
+    Image.fromarray(photo).save(tmp_path / name)
+  arguments = {'output': str(tmp_path / 'out'), 'workdir': workdir} | changes
+  with pytest.raises((ValueError, FileNotFoundError), match=message) as error:
+    list(command.reconstruct_photos(images, **arguments))
+  assert '\n' not in str(error.value)
+  assert not (tmp_path / 'out').exists()
+
+
+def test_a_wrong_side_is_refused(reconstructor, photo):
+  with pytest.raises(ValueError, match="'both', expected 'right' or 'left'"):
+    reconstruct_hand(reconstructor, photo, BOX, 'both')
+
+
+def test_the_command_line_prints_one_line_and_fails():
+  image = str(DEMO_PHOTOS / 'nocurl.jpg')
+  run = subprocess.run(
+    [sys.executable, '-m', 'experiments.reconstruct', f'--image={image}', '--output=out'],
+    cwd=ROOT,
+    capture_output=True,
+    text=True,
+    check=False,
+  )
+  assert run.returncode == 1 and run.stdout == ''
+  lines = [line for line in run.stderr.splitlines() if 'xla' not in line.lower()]
+  assert len(lines) == 1 and lines[0].startswith('Error: --workdir') and 'make demo' in lines[0]
+
+
+def test_importing_loads_neither_tensorflow_nor_torch():
+  code = (
+    'import sys, hand_jax.reconstruct\n'
+    "print([name for name in ('tensorflow', 'torch', 'trimesh') if name in sys.modules])"
+  )
+  run = subprocess.run(
+    [sys.executable, '-c', code], cwd=ROOT, capture_output=True, text=True, check=True
+  )
+  assert run.stdout.strip() == '[]'
