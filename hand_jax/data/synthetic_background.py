@@ -181,6 +181,20 @@ def sample_background(
   size: int,
 ) -> Float[np.ndarray, 'size size 3']:
   """A background in display colours: the lit environment's own view half of the time."""
+  radius = int((0.6 + rng.gamma(1.2, 2.2)) * size / 160 + 0.5) if rng.uniform() < 0.7 else 0
+  # What will be blurred is drawn at half the resolution.
+  coarse = 2 if radius >= 2 else 1
+  drawn = -(-size // coarse)
+  image = np.float32(_draw_scene(rng, environment, camera_to_environment, drawn))
+  if radius:
+    width = 2 * (radius // coarse) + 1
+    image = cv2.stackBlur(image, (width, width))
+  gain, contrast = np.float32(rng.uniform(0.7, 1.2)), np.float32(rng.uniform(0.75, 1.2))
+  image = np.clip((image - np.float32(0.5)) * contrast + np.float32(0.5), 0, 1) * gain
+  return cv2.resize(image, (size, size)) if coarse > 1 else image
+
+
+def _draw_scene(rng, environment: int, camera_to_environment, size: int) -> np.ndarray:
   kind = rng.uniform()
   if kind < 0.52:
     tangent = np.tan(np.radians(rng.uniform(16, 42)))
@@ -198,11 +212,7 @@ def sample_background(
     image = draw_clutter(rng, image, int(rng.integers(1, 14)))
   if rng.uniform() < 0.2:
     image = draw_person(rng, image)
-  if rng.uniform() < 0.7:
-    radius = int((0.6 + rng.gamma(1.2, 2.2)) * size / 160 + 0.5)
-    image = cv2.stackBlur(np.float32(image), (2 * radius + 1, 2 * radius + 1))
-  gain, contrast = rng.uniform(0.7, 1.2), rng.uniform(0.75, 1.2)
-  return np.clip((np.float32(image) - 0.5) * np.float32(contrast) + 0.5, 0, 1) * np.float32(gain)
+  return image
 
 
 def _draw_row(rng, canvas, center, extent, color) -> None:
