@@ -1,7 +1,9 @@
 """A run's folder: its config, and Orbax checkpoints of its TrainState."""
 
+import json
 import pathlib
 import shutil
+import zlib
 from typing import Any, NamedTuple
 
 import jax
@@ -20,6 +22,7 @@ CONFIG_NAME = 'config.json'
 CHECKPOINTS_NAME = 'checkpoints'
 # What inference needs, what training needs besides, and where the data stood.
 _VARIABLES, _TRAINING, _DATA = 'variables', 'training', 'data'
+_FILES = 'files.json'
 
 
 class Restored(NamedTuple):
@@ -70,7 +73,7 @@ def read_config(workdir: str) -> ExperimentConfig:
 class Checkpoints:
   """Saves and restores TrainStates (numpy, one copy, whatever the number of devices).
 
-  Use it in a `with`: saving goes on in the background until the next save or the end.
+  A kill at any time leaves the checkpoint before intact. Use it in a `with`.
   """
 
   def __init__(self, workdir: str, keep: int = 2):
@@ -91,7 +94,12 @@ class Checkpoints:
         _DATA: ocp.args.JsonSave({'position': position}),
       }
     )
-    self._manager.save(int(state.step), args=items)
+    step = int(state.step)
+    self._manager.save(step, args=items)
+    self._manager.wait_until_finished()
+    if jax.process_index() == 0:
+      checkpoint = self._folder / str(step)
+      (checkpoint / _FILES).write_text(json.dumps(_list_files(checkpoint)))
 
   def restore_latest(self, like: TrainState) -> Restored | None:
     """The newest checkpoint with the structure of `like`, or None when there is none.
@@ -115,8 +123,7 @@ class Checkpoints:
     return Restored(state, int(restored[_DATA]['position']))
 
   def close(self) -> None:
-    """Waits for a save under way."""
-    self._manager.wait_until_finished()
+    """Ends Orbax's threads."""
     self._manager.close()
 
   def __enter__(self) -> 'Checkpoints':
@@ -164,7 +171,7 @@ def _open_manager(folder: pathlib.Path, keep: int | None) -> ocp.CheckpointManag
     for leftover in folder.glob('*.orbax-checkpoint-tmp*'):
       shutil.rmtree(leftover, ignore_errors=True)
   options = ocp.CheckpointManagerOptions(
-    max_to_keep=keep, create=writing, enable_async_checkpointing=writing, read_only=not writing
+    max_to_keep=keep, create=writing, enable_async_checkpointing=False, read_only=not writing
   )
   return ocp.CheckpointManager(folder, options=options, item_names=(_VARIABLES, _TRAINING, _DATA))
 
@@ -172,11 +179,49 @@ def _open_manager(folder: pathlib.Path, keep: int | None) -> ocp.CheckpointManag
 def _restore(
   manager: ocp.CheckpointManager, folder: pathlib.Path, step: int, items: ocp.args.Composite
 ) -> Any:
+  checkpoint = folder / str(step)
+  if damage := _find_damage(checkpoint):
+    raise _unreadable(checkpoint, damage)
   try:
     return manager.restore(step, args=items)
   except Exception as error:  # tensorstore, JSON and file errors alike
-    reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else ''
-    raise ValueError(
-      f'Checkpoint {folder / str(step)} cannot be read; it is damaged or incomplete '
-      f'({type(error).__name__}: {reason}). Remove that folder to go on from an earlier one.'
-    ) from error
+    reason = ' '.join(f'{type(error).__name__}: {error}'.split())[:200]
+    raise _unreadable(checkpoint, reason) from error
+
+
+def _unreadable(checkpoint: pathlib.Path, reason: str) -> ValueError:
+  return ValueError(
+    f'Checkpoint {checkpoint} cannot be read; it is damaged or incomplete ({reason}). '
+    'Remove that folder to go on from an earlier one.'
+  )
+
+
+def _list_files(checkpoint: pathlib.Path) -> dict[str, list[int]]:
+  """Size and CRC-32 of every file of a finished checkpoint, by its path inside."""
+  files = {}
+  for path in sorted(checkpoint.rglob('*')):
+    if path.is_file() and path.name != _FILES:
+      data = path.read_bytes()
+      files[path.relative_to(checkpoint).as_posix()] = [len(data), zlib.crc32(data)]
+  return files
+
+
+def _find_damage(checkpoint: pathlib.Path) -> str:
+  """What is wrong with a checkpoint's files, or nothing. One without a list (its run was killed
+  before writing that) is left to Orbax, which finds damage too but prints pages about it."""
+  listed = checkpoint / _FILES
+  if not listed.exists():
+    return ''
+  try:
+    expected = json.loads(listed.read_text())
+  except json.JSONDecodeError:
+    return f'{_FILES} is cut short'
+  found = _list_files(checkpoint)
+  for name, (size, checksum) in expected.items():
+    if name not in found:
+      return f'{name} is missing'
+    if found[name][0] != size:
+      return f'{name} has {found[name][0]} bytes, not {size}'
+    if found[name][1] != checksum:
+      return f'{name} has other content than was saved'
+  return ''

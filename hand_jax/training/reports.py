@@ -34,7 +34,7 @@ class RunLog:
       str(pathlib.Path(workdir) / 'tensorboard'), purge_step=start_step + 1
     )
 
-  def write(self, metrics: dict[str, float]) -> None:
+  def write(self, metrics: dict[str, float | int]) -> None:
     """One line for one step; `metrics` holds `step` and every value by name."""
     with self._path.open('a') as file:
       file.write(json.dumps(metrics) + '\n')
@@ -61,7 +61,7 @@ class RunLog:
     self.close()
 
 
-def progress_line(metrics: dict[str, float], num_steps: int) -> str:
+def progress_line(metrics: dict[str, float | int], num_steps: int) -> str:
   """Step, total and every loss term, validation figures, examples per second and time left."""
   parts = [f'step {metrics["step"]}/{num_steps}', f'total {metrics["total"]:.4g}']
   terms = [
@@ -90,14 +90,14 @@ def format_duration(seconds: float) -> str:
 class Stopwatch:
   """Examples per second and time left, from the steps since the last reading.
 
-  The first step is left out where there are others: it includes the compilation.
+  The first step, which includes the compilation, is left out where there are others.
   """
 
   def __init__(self, batch_size: int, num_steps: int):
     self._batch_size, self._num_steps = batch_size, num_steps
     self._steps = 0
     self._seconds = 0.0
-    self._first = True
+    self._first_seconds: float | None = None
     self._last = time.monotonic()
 
   def restart(self) -> None:
@@ -105,9 +105,10 @@ class Stopwatch:
     self._last = time.monotonic()
 
   def step(self) -> None:
+    """A step has just finished."""
     now = time.monotonic()
-    if self._first:
-      self._first = False
+    if self._first_seconds is None:
+      self._first_seconds = now - self._last
     else:
       self._steps += 1
       self._seconds += now - self._last
@@ -115,10 +116,13 @@ class Stopwatch:
 
   def read(self, step: int) -> dict[str, float]:
     """`examples_per_second` and `seconds_left` at a step; starts the next interval."""
-    rate = self._steps / self._seconds if self._seconds > 0 else 0.0
-    left = (self._num_steps - step) / rate if rate else 0.0
+    steps, seconds = (self._steps, self._seconds) if self._steps else (1, self._first_seconds)
+    rate = steps / max(seconds, 1e-9)
     self._steps, self._seconds = 0, 0.0
-    return {'examples_per_second': rate * self._batch_size, 'seconds_left': left}
+    return {
+      'examples_per_second': rate * self._batch_size,
+      'seconds_left': (self._num_steps - step) / rate,
+    }
 
 
 def draw_skeleton(
