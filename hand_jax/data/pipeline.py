@@ -14,7 +14,7 @@ from hand_jax.data.examples import HandExample, check_example, decode_example
 from hand_jax.types import HandBatch
 
 # Rendered examples are kept for later epochs while all of them fit into this.
-CACHE_BYTES = 1 << 30
+CACHE_BYTES = 2 << 30
 
 
 @runtime_checkable
