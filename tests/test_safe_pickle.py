@@ -168,7 +168,7 @@ HOSTILE_STREAMS = {
   'call with a name as arguments': b'\x80\x02c_codecs\nencode\ncnumpy\nndarray\nR.',
   'build on a list': b'\x80\x02]}b.',
   'build on a name': b'\x80\x02cnumpy\nndarray\n}b.',
-  'second state': b'\x80\x02cchumpy.ch\nCh\n)\x81}b}b.',
+  'second state': b'\x80\x02cchumpy.ch\nCh\n)\x81}U\x01xK\x01sb}U\x01xK\x02sb.',
   'class from data': b'\x80\x02}N\x86cchumpy.ch\nCh\nK\x05\x81.',
   'reconstructor of a function': b'ccopy_reg\n_reconstructor\n(cos\nsystem\ncos\nsystem\nNtR.',
   'reconstructor with a base': (
@@ -189,7 +189,7 @@ HOSTILE_STREAMS = {
   'append to nothing': b'K\x01a.',
   'future protocol': b'\x80\x09N.',
   'sparse giant': python2_dumps(old_csc(np.eye(2))).replace(
-    b'K\x02K\x02\x86', b'J\xff\xff\xff\x7fK\x7f\x86'
+    b'K\x02K\x02\x86', b'J\xff\xff\xff\x7fK\x02\x86'
   ),
 }
 
