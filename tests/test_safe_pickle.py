@@ -189,7 +189,7 @@ HOSTILE_STREAMS = {
   'append to nothing': b'K\x01a.',
   'future protocol': b'\x80\x09N.',
   'sparse giant': python2_dumps(old_csc(np.eye(2))).replace(
-    b'K\x02K\x02\x86', b'J\xff\xff\xff\x7fK\x02\x86'
+    b'K\x02K\x02\x86', b'J' + struct.pack('<i', 30_000_000) + b'K\x02\x86'
   ),
 }
 
