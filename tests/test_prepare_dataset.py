@@ -1,6 +1,8 @@
 """Prepared data sets: built without TensorFlow, whole or not at all, and read back exactly."""
 
 import fcntl
+import hashlib
+import io
 import json
 import os
 import pathlib
@@ -12,7 +14,12 @@ import pytest
 import tensorflow_datasets as tfds
 
 from experiments import prepare_dataset
-from hand_jax.data.examples import HandExample, decode_example
+from hand_jax.data.examples import (
+  HandExample,
+  decode_example,
+  encode_example,
+  example_features,
+)
 
 ROOT = pathlib.Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT / 'datasets'))
@@ -139,6 +146,28 @@ def test_the_hash_follows_the_contents(prepared, tmp_path, change):
   assert other.manifest['sha256']['train'] != prepared.manifest['sha256']['train']
   if 'examples' in change:
     assert other.manifest['sha256']['test'] == prepared.manifest['sha256']['test']
+
+
+def digest(record):
+  sha256 = hashlib.sha256()
+  builder_module.update_digest(sha256, record)
+  return sha256.hexdigest()
+
+
+@pytest.mark.parametrize('field', example_features())
+def test_every_field_enters_the_hash(field):
+  record, same = (encode_example(fake_render(3, 'train', [0], 64)[0]) for _ in range(2))
+  assert digest(record) == digest(same)
+  value = record[field]
+  if isinstance(value, io.BytesIO):
+    data = bytearray(value.getvalue())
+    data[-1] ^= 1
+    record[field] = io.BytesIO(bytes(data))
+  elif isinstance(value, np.ndarray):
+    record[field] = np.where(np.arange(value.size).reshape(value.shape) == 2, value + 1, value)
+  else:
+    record[field] = not value if isinstance(value, bool) else value + 'x'
+  assert digest(record) != digest(same)
 
 
 def test_splits_of_no_examples_are_left_out(tmp_path):
