@@ -268,3 +268,13 @@ def test_visibility_tolerance_and_border():
   visible = visible_vertices(vertices, faces, 8, 8, depth_tolerance=0.01)
   expected = [True, False, False, False, True, False, True, False]
   np.testing.assert_array_equal(np.asarray(visible[0]), expected)
+
+
+def test_a_face_never_hides_its_own_vertices():
+  """Steep faces far apart, no tolerance: rounding of a face's depth at its corners is no matter."""
+  random = np.random.default_rng(0)
+  corners = random.uniform([0, 0, 1], [9, 9, 50], (100, 3, 3)) + 0.1
+  corners[..., 0] += 10 * np.arange(100)[:, None]
+  vertices = jnp.asarray(corners.reshape(1, 300, 3), jnp.float32)
+  faces = jnp.arange(300).reshape(100, 3)
+  assert bool(visible_vertices(vertices, faces, 10, 1000, depth_tolerance=0.0).all())

@@ -95,9 +95,9 @@ def test_normals_of_a_sphere_point_outwards():
   np.testing.assert_allclose(normals[0], sphere.vertices / 2.0, atol=0.012)
 
 
-def test_lone_vertices_have_zero_normals_and_finite_gradients():
+def test_vertices_without_area_have_zero_normals_and_finite_gradients():
   vertices = jnp.array([[0.0, 0, 0], [1, 0, 0], [0, 1, 0], [5, 5, 5]])
-  faces = jnp.array([[0, 1, 2]])
+  faces = jnp.array([[0, 1, 2], [3, 3, 0]])
   np.testing.assert_array_equal(vertex_normals(vertices, faces)[:, 2], [1, 1, 1, 0])
   gradient = jax.grad(lambda v: jnp.sum(vertex_normals(v, faces) ** 3))(vertices)
   assert np.isfinite(gradient).all()
