@@ -27,7 +27,7 @@ def main(argv: list[str]) -> None:
   """Reads the flags, then one call."""
   if len(argv) > 1:
     raise app.UsageError(f'Unexpected argument {argv[1]!r}: settings are given as --set a.b=value.')
-  if FLAGS['verbosity'].using_default_value:
+  if not FLAGS['verbosity'].present:
     logging.set_verbosity(logging.WARNING)  # Orbax tells dozens of lines per checkpoint
   if FLAGS.compilation_cache_dir:
     jax.config.update('jax_compilation_cache_dir', FLAGS.compilation_cache_dir)

@@ -245,6 +245,13 @@ def test_finite_metrics_pass():
     check_finite(3, {'a': float('nan'), 'total': 1.0, 'b': float('-inf')})
 
 
+def test_a_mistake_leaves_no_folder_behind(tmp_path, config, model):
+  data = dataclasses.replace(config.data, data_dir=str(tmp_path / 'empty'))
+  with pytest.raises(FileNotFoundError, match='No prepared data set'):
+    train_and_evaluate(dataclasses.replace(config, data=data), str(tmp_path / 'run'), model)
+  assert not list(tmp_path.iterdir())
+
+
 def test_a_batch_size_no_device_count_divides_is_refused_first(tmp_path, config, model):
   training = dataclasses.replace(config.training, batch_size=3)
   with pytest.raises(ValueError, match=r'number of devices \(2\), got 3'):

@@ -32,27 +32,38 @@ class Restored(NamedTuple):
   position: int
 
 
-def claim_workdir(workdir: str, config: ExperimentConfig) -> None:
-  """Writes the config into a new run's folder, or checks that the folder is of the same config.
+def check_workdir(workdir: str, config: ExperimentConfig) -> bool:
+  """Whether the folder holds a run already, which must then be of the same config.
 
   Raises:
     ValueError: the folder holds a run of another config; the message names what differs.
   """
   path = pathlib.Path(workdir) / CONFIG_NAME
-  if path.exists():
-    theirs = config_from_json(path.read_text(), str(path))
-    if differences := config_differences(config, theirs):
-      raise ValueError(
-        f'{workdir} holds a run of another config; this one asks for {"; ".join(differences)}. '
-        'Choose another --workdir, or the settings of that run.'
-      )
+  if not path.exists():
+    return False
+  theirs = config_from_json(path.read_text(), str(path))
+  if differences := config_differences(config, theirs):
+    raise ValueError(
+      f'{workdir} holds a run of another config; this one asks for {"; ".join(differences)}. '
+      'Choose another --workdir, or the settings of that run.'
+    )
+  return True
+
+
+def claim_workdir(workdir: str, config: ExperimentConfig) -> None:
+  """Writes the config into a new run's folder, or checks that the folder is of the same config.
+
+  Raises:
+    ValueError: see `check_workdir`.
+  """
+  if check_workdir(workdir, config) or jax.process_index() != 0:
     return
-  if jax.process_index() == 0:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # Under another name first: a killed run leaves no half-written config.
-    partial = path.with_suffix('.json.partial')
-    partial.write_text(config_to_json(config))
-    partial.replace(path)
+  path = pathlib.Path(workdir) / CONFIG_NAME
+  path.parent.mkdir(parents=True, exist_ok=True)
+  # Under another name first: a killed run leaves no half-written config.
+  partial = path.with_suffix('.json.partial')
+  partial.write_text(config_to_json(config))
+  partial.replace(path)
 
 
 def read_config(workdir: str) -> ExperimentConfig:

@@ -17,7 +17,7 @@ from hand_jax.evaluation.evaluate import evaluate_batches
 from hand_jax.mano.model import extended_joint_regressor
 from hand_jax.models.hand_network import create_network
 from hand_jax.training import parallel
-from hand_jax.training.checkpoints import Checkpoints, claim_workdir
+from hand_jax.training.checkpoints import Checkpoints, check_workdir, claim_workdir
 from hand_jax.training.reports import RunLog, Stopwatch, overlay_sheet
 from hand_jax.training.state import (
   TrainState,
@@ -50,7 +50,7 @@ def train_and_evaluate(
   """
   validate_config(config)
   check_batch_size(config.training.batch_size)
-  claim_workdir(workdir, config)
+  check_workdir(workdir, config)
   data, size = config.data, config.model.image_size
   if train_source is None:
     train_source = create_source(data, data.train_split, size, data.train_examples)
@@ -58,6 +58,8 @@ def train_and_evaluate(
     count = config.training.validation_examples
     validation_source = create_source(data, data.validation_split, size, count)
   run = _Run(config, workdir, model, validation_source)
+  # Only now: a mistake found above leaves no folder that would refuse the corrected command.
+  claim_workdir(workdir, config)
   return run.train(train_source)
 
 
