@@ -18,7 +18,7 @@ from hand_jax.evaluation.mean_hand import (
   prepared_root_vertices,
   rendered_root_vertices,
 )
-from hand_jax.mano.assets import load_mano_model
+from hand_jax.mano.assets import load_mano_model, resolve_mano_dir
 from hand_jax.mano.model import extended_joint_regressor
 from hand_jax.training.checkpoints import load_for_inference
 from hand_jax.types import HandBatch
@@ -92,7 +92,7 @@ def evaluate(
   data = data_to_measure(config, dataset, data_dir)
   count = limit or (0 if data.data_dir else RENDERED_EXAMPLES)
   source = create_source(data, split, config.model.image_size, count)
-  model = load_mano_model(mano_dir)
+  model = load_mano_model(resolve_mano_dir(mano_dir))
   mean_hand = mean_hand_of(workdir, data, mean_hand_examples)
   config = dataclasses.replace(config, data=data)
   with evaluation_batches(source, config, len(model.v_template)) as batches:
@@ -136,7 +136,9 @@ def define_flags() -> None:
     'limit', 0, f'Examples, from the first; 0: all ({RENDERED_EXAMPLES} rendered ones).', 0
   )
   flags.DEFINE_integer('mean_hand_examples', 2000, 'Training examples that make the mean hand.', 1)
-  flags.DEFINE_string('mano_dir', None, 'Folder or file of the MANO model. Default: the free hand.')
+  flags.DEFINE_string(
+    'mano_dir', None, 'Folder or file of the MANO model. Default: $MANO_DIR, else the free hand.'
+  )
 
 
 def main(argv: list[str]) -> None:

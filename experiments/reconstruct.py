@@ -131,7 +131,9 @@ def define_flags() -> None:
     "The hand's box as x,y,width,height in pixels. Default: the largest centred square.",
   )
   flags.DEFINE_enum('hand', None, ['right', 'left'], 'Which hand the photos show. Default: right.')
-  flags.DEFINE_string('mano_dir', None, 'Folder or file of the MANO model. Default: the free hand.')
+  flags.DEFINE_string(
+    'mano_dir', None, 'Folder or file of the MANO model. Default: $MANO_DIR, else the free hand.'
+  )
 
 
 def main(argv: list[str]) -> None:

@@ -7,14 +7,16 @@ from absl import app, flags, logging
 
 from experiments.configs import EXPERIMENTS, get_config
 from hand_jax.config import apply_overrides
-from hand_jax.mano.assets import load_mano_model
+from hand_jax.mano.assets import load_mano_model, resolve_mano_dir
 from hand_jax.training.loop import train_and_evaluate
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string('config', None, f'Named experiment: {", ".join(EXPERIMENTS)}.')
 flags.DEFINE_string('workdir', None, 'Folder of the run; a run found there is continued.')
 flags.DEFINE_multi_string('set', [], 'A setting, as a.b=value; may be repeated.')
-flags.DEFINE_string('mano_dir', None, 'Folder or file of the MANO model. Default: the free hand.')
+flags.DEFINE_string(
+  'mano_dir', None, 'Folder or file of the MANO model. Default: $MANO_DIR, else the free hand.'
+)
 flags.DEFINE_string('compilation_cache_dir', None, 'Keeps compiled programs for later runs here.')
 flags.DEFINE_bool('distributed', False, 'Join the other hosts of a multi-host run first.')
 flags.DEFINE_string('coordinator', None, 'host:port of process 0, where no cluster tells it.')
@@ -36,7 +38,7 @@ def main(argv: list[str]) -> None:
     jax.distributed.initialize(FLAGS.coordinator, FLAGS.num_processes, FLAGS.process_id)
   try:
     config = apply_overrides(get_config(FLAGS.config), FLAGS.set)
-    train_and_evaluate(config, FLAGS.workdir, load_mano_model(FLAGS.mano_dir))
+    train_and_evaluate(config, FLAGS.workdir, load_mano_model(resolve_mano_dir(FLAGS.mano_dir)))
   except (ValueError, FileNotFoundError, FloatingPointError) as error:
     sys.exit(f'Error: {error}')
 

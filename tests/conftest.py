@@ -1,8 +1,12 @@
 """Settings of every test: two CPU devices, full precision, no silent rank promotion."""
 
+import os
 import pathlib
 
 import jax
+
+# The tests use the free hand, whatever the caller's shell names.
+os.environ.pop('MANO_DIR', None)
 
 jax.config.update('jax_num_cpu_devices', 2)
 jax.config.update('jax_numpy_rank_promotion', 'raise')

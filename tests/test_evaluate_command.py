@@ -150,3 +150,9 @@ def test_what_cannot_be_measured_is_named(workdir, data_dir, change, message):
   settings |= {'data_dir': data_dir} | change
   with pytest.raises((ValueError, FileNotFoundError), match=message):
     command.evaluate(**settings)
+
+
+def test_the_hand_model_is_also_named_by_the_environment(workdir, data_dir, monkeypatch):
+  monkeypatch.setenv('MANO_DIR', 'nowhere')
+  with pytest.raises(FileNotFoundError, match=r'nowhere.*\$MANO_DIR'):
+    command.evaluate(workdir, 'synthetic_hands', 'test', data_dir)
