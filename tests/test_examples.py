@@ -31,12 +31,20 @@ def make_example(**changes) -> HandExample:
     joints_camera=rng.normal(size=(21, 3)).astype(np.float32),
     global_orient=np.array([0.1, -0.2, 0.3], np.float32),
     hand_mask=(x - 30) ** 2 + (y - 20) ** 2 < 100,
+    vertex_visible=rng.uniform(size=778) > 0.5,
   )
   return example._replace(**changes)
 
 
 ABSENT = dict.fromkeys(
-  ('intrinsics', 'vertices_camera', 'joints_camera', 'global_orient', 'hand_mask')
+  (
+    'intrinsics',
+    'vertices_camera',
+    'joints_camera',
+    'global_orient',
+    'hand_mask',
+    'vertex_visible',
+  )
 )
 
 

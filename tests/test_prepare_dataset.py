@@ -55,6 +55,7 @@ def fake_render(seed, split, indices, image_size):
         joints_camera=vertices[:21],
         global_orient=rng.normal(size=3).astype(np.float32),
         hand_mask=rng.uniform(size=(image_size, image_size)) > 0.5,
+        vertex_visible=rng.uniform(size=778) > 0.5,
       )
     )
   return examples

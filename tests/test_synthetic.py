@@ -174,6 +174,15 @@ def test_objects_before_the_hand_leave_the_mask_but_never_take_most_of_it(monkey
   assert_examples_equal(buried, free)
 
 
+def test_visibility_is_a_label_on_request():
+  (plain,) = synthetic.render_examples(3, 'test', [5], 64)
+  (labelled,) = synthetic.render_examples(3, 'test', [5], 64, with_visibility=True)
+  assert plain.vertex_visible is None
+  expected = synthetic.vertex_visibility(synthetic.render_hand(3, 'test', 5, 64))
+  np.testing.assert_array_equal(labelled.vertex_visible, expected)
+  np.testing.assert_array_equal(labelled.image, plain.image)
+
+
 def test_visible_vertices_face_the_camera_and_lie_on_the_mask(hands, model):
   arm_faces = np.asarray(load_hand_appearance().forearm_faces)
   faces = np.concatenate([np.asarray(model.faces), arm_faces])

@@ -19,10 +19,10 @@ Render = Callable[[int, str, Sequence[int], int], Sequence[HandExample]]
 
 
 def render_hands(seed: int, split: str, indices: Sequence[int], image_size: int):
-  """`hand_jax.data.synthetic.render_examples`, imported only where rendering happens."""
+  """`render_examples` of hand_jax.data.synthetic, imported only where rendering happens."""
   from hand_jax.data.synthetic import render_examples
 
-  return render_examples(seed, split, list(indices), image_size)
+  return render_examples(seed, split, list(indices), image_size, with_visibility=True)
 
 
 def render_records(

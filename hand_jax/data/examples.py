@@ -27,6 +27,7 @@ class HandExample(NamedTuple):
   joints_camera: np.ndarray | None = None  # (21, 3)
   global_orient: np.ndarray | None = None  # (3,) axis-angle
   hand_mask: np.ndarray | None = None  # (height, width) bool
+  vertex_visible: np.ndarray | None = None  # (V,) bool: what the photo shows, not occluded
 
 
 def check_example(example: HandExample) -> HandExample:
@@ -73,6 +74,7 @@ def example_features() -> Any:
     vertices_camera     (V, 3) or (0, 3) metres
     joints_camera       (21, 3) or (0, 3) metres
     global_orient       (3,) or (0,) axis-angle, radians
+    vertex_visible      (V,) or (0,) bool
   """
   # Imported here: training on rendered examples needs no tfds.
   import tensorflow_datasets as tfds
@@ -96,6 +98,7 @@ def example_features() -> Any:
       'vertices_camera': floats(None, 3),
       'joints_camera': floats(None, 3),
       'global_orient': floats(None),
+      'vertex_visible': features.Tensor(shape=(None,), dtype=np.bool_),
     }
   )
 
@@ -107,7 +110,7 @@ def encode_example(example: HandExample) -> dict[str, Any]:
     ValueError: see `check_example`.
   """
   check_example(example)
-  mask = example.hand_mask
+  mask, visible = example.hand_mask, example.vertex_visible
   stored_mask = np.zeros((1, 1), np.uint8) if mask is None else mask.astype(np.uint8) * 255
 
   def floats(value: np.ndarray | None, *absent_shape: int) -> np.ndarray:
@@ -127,6 +130,7 @@ def encode_example(example: HandExample) -> dict[str, Any]:
     'vertices_camera': floats(example.vertices_camera, 0, 3),
     'joints_camera': floats(example.joints_camera, 0, 3),
     'global_orient': floats(example.global_orient, 0),
+    'vertex_visible': np.zeros(0, bool) if visible is None else np.asarray(visible, bool),
   }
 
 
@@ -139,6 +143,7 @@ def decode_example(record: dict[str, Any]) -> HandExample:
   def optional(value: np.ndarray) -> np.ndarray | None:
     return np.asarray(value, np.float32) if len(value) else None
 
+  visible = record['vertex_visible']
   return HandExample(
     example_id=text(record['example_id']),
     image=np.asarray(record['image'], np.uint8),
@@ -151,6 +156,7 @@ def decode_example(record: dict[str, Any]) -> HandExample:
     joints_camera=optional(record['joints_camera']),
     global_orient=optional(record['global_orient']),
     hand_mask=np.asarray(record['hand_mask'])[..., 0] > 127 if record['has_hand_mask'] else None,
+    vertex_visible=np.asarray(visible, bool) if len(visible) else None,
   )
 
 

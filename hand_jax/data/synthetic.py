@@ -78,16 +78,24 @@ def _load_assets() -> _RenderAssets:
 
 
 def render_examples(
-  seed: int, split: str, indices: Iterable[int | np.integer], image_size: int = 160
+  seed: int,
+  split: str,
+  indices: Iterable[int | np.integer],
+  image_size: int = 160,
+  with_visibility: bool = False,
 ) -> list[HandExample]:
   """Photos of right hands, image_size pixels square, with all labels; see docs/synthetic_hands.md.
 
-  Example ids are `synthetic-<seed>-<split>-<index>`.
+  Example ids are `synthetic-<seed>-<split>-<index>`. `with_visibility` also fills `vertex_visible`,
+  which costs a rasterization and which training does not need.
 
   Raises:
     ValueError: an unknown split, a negative seed or index, or an image below 32 pixels.
   """
-  return [render_hand(seed, split, int(index), image_size).example for index in indices]
+  hands = [render_hand(seed, split, int(index), image_size) for index in indices]
+  if not with_visibility:
+    return [hand.example for hand in hands]
+  return [hand.example._replace(vertex_visible=vertex_visibility(hand)) for hand in hands]
 
 
 def render_hand(seed: int, split: str, index: int, image_size: int = 160) -> SyntheticHand:
