@@ -152,6 +152,37 @@ def test_inconsistent_tensors_are_refused(head, message, tmp_path):
     read_torch_file(tmp_path / 'a.pth')
 
 
+def test_a_small_file_cannot_stand_for_much(tmp_path):
+  """Nested tuples as a key, views without number of one storage, a compressed archive."""
+  path = tmp_path / 'a.pth'
+  data = np.zeros(1000, np.float32)
+  write_archive(path, b'\x80\x02})' + b'2\x86' * 20 + b'Ns.')
+  with pytest.raises(ValueError, match='a tuple stands where a plain key was expected'):
+    read_torch_file(path)
+  write_archive(path, b'\x80\x02Nr\xff\xff\xff\x7f.')  # a giant place in the memo
+  with pytest.raises(ValueError, match='no dictionary of tensors'):
+    read_torch_file(path)
+  one = torch_pickle((10, 100), (1, 10), size=1000)[3:-2]
+  views = b''.join(one.replace(b'Vw', b'V%d' % i, 1) + b's' for i in range(5))
+  write_archive(path, b'\x80\x02}' + views + b'.', {'0': data})
+  with pytest.raises(ValueError, match='more than 4 times as long as its storages'):
+    read_torch_file(path)
+  with zipfile.ZipFile(path, 'w', zipfile.ZIP_DEFLATED) as archive:
+    archive.writestr('archive/data.pkl', torch_pickle((1000,), (1,), size=1000))
+    archive.writestr('archive/data/0', data)
+  with pytest.raises(ValueError, match='holds more than its own size'):
+    read_torch_file(path)
+
+
+def test_attributes_of_a_state_dict_are_left_aside(tmp_path):
+  """PyTorch gives a module's state dict `_metadata`, written as the state of an OrderedDict."""
+  tensor = torch_pickle((2, 2), (2, 1))[3:-1]
+  head = b'\x80\x02ccollections\nOrderedDict\n)R' + tensor
+  head += b'}V_metadata\nccollections\nOrderedDict\n)Rsb.'
+  write_archive(tmp_path / 'a.pth', head, {'0': np.float32([1, 2, 3, 4])})
+  np.testing.assert_array_equal(read_torch_file(tmp_path / 'a.pth')['w'], [[1, 2], [3, 4]])
+
+
 @pytest.mark.parametrize(
   'entry, message',
   [

@@ -156,7 +156,36 @@ HOSTILE_CALLS = {
   'a class alone': lambda run: [np.ndarray],
   'a function alone': lambda run: {'v_template': _RECONSTRUCT},
 }
+# Nested by two at every level: short to write, long to write out or to hash.
+_TUPLES = b')' + b'2\x86' * 20
+_LISTS = b'K\x01' + b'q\x000](h\x00h\x00e' * 10
+
+
+def _wrapped_sparse() -> object:
+  """Column pointers that fall, while their differences (of unsigned bytes) are all positive."""
+  matrix = old_csc(np.eye(2))
+  matrix.__dict__.update(
+    data=np.ones(400),
+    indices=np.zeros(400, np.int32),
+    indptr=np.asarray([0, 200, 144], np.uint8),
+  )
+  return matrix
+
+
 HOSTILE_STREAMS = {
+  'tuples as a key': b'\x80\x02}' + _TUPLES + b'Ns.',
+  'tuples in a set': b'\x80\x04\x8f(' + _TUPLES + b'\x90.',
+  'tuples in a called set': b'\x80\x02c__builtin__\nset\n](' + _TUPLES + b'e\x85R.',
+  'tuples as an ordered key': (
+    b'\x80\x02ccollections\nOrderedDict\n](' + _TUPLES + b'N\x86e\x85R.'
+  ),
+  'not pairs': b'\x80\x02ccollections\nOrderedDict\n](K\x01e\x85R.',
+  'lists as a chumpy value': b'\x80\x02cchumpy.ch\nCh\n)\x81}U\x01x' + _LISTS + b'sb.',
+  'lists as an array type': b'\x80\x02cnumpy\ndtype\n' + _LISTS + b'\x85R.',
+  'text as a chumpy value': b'\x80\x02cchumpy.ch\nCh\n)\x81}U\x01xU\x01asb.',
+  'sparse pointers that fall': python2_dumps(_wrapped_sparse()),
+  'two strings for one': b"S'a' 'b'\n.",
+  'a reference outside': b'\x80\x02K\x01Q.',
   'old instance': b'(ios\nsystem\n.',
   'old object': b'(cos\nsystem\no.',
   'persistent id': b'Pos.system\n.',

@@ -8,6 +8,7 @@ Fortran order, bytes), SciPy's compressed columns or rows, chumpy's `x` of a pla
 import dataclasses
 import math
 import re
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -106,12 +107,36 @@ def call_global(function: Any, arguments: Any) -> Any:
   if kind == 'bytes' and not arguments:
     return b''  # How Python 3 writes an empty string of bytes for Python 2.
   if kind == 'ordered_dict':
-    return dict(*arguments) if arguments and isinstance(arguments[0], list) else {}
+    return ordered_dict(arguments)
   if kind == 'set':
-    return set(arguments[0]) if arguments and isinstance(arguments[0], list) else set()
+    items = arguments[0] if arguments and isinstance(arguments[0], list) else []
+    check_keys(items)
+    return set(items)
   if kind in ('array', 'dtype', 'scalar', 'buffer'):
     return Node(kind, arguments)
   raise UnsafePickleError(f'refused: it calls {function.name}')
+
+
+def ordered_dict(arguments: tuple) -> dict[Any, Any]:
+  """The stand-in of `OrderedDict(*arguments)`: empty, or from a list of pairs."""
+  pairs = arguments[0] if arguments else []
+  if not isinstance(pairs, list) or not all(
+    isinstance(pair, list | tuple) and len(pair) == 2 for pair in pairs
+  ):
+    raise UnsafePickleError('an ordered dictionary is not made from pairs')
+  check_keys([key for key, _ in pairs])
+  return dict(pairs)
+
+
+def check_keys(keys: Iterable[Any]) -> None:
+  """Refuses keys and set members other than text, numbers and None.
+
+  To find a tuple's place Python hashes all that it holds, again for every mention: a few bytes of
+  nested tuples would take for ever, or overrun the stack.
+  """
+  for key in keys:
+    if not (key is None or isinstance(key, str | bytes | int | float | Node)):
+      raise UnsafePickleError(f'a {type(key).__name__} stands where a plain key was expected')
 
 
 def _is_plain_base(arguments: tuple) -> bool:
@@ -187,8 +212,8 @@ class _Resolver:
     if not isinstance(node.state, dict):
       raise UnsafePickleError(f'an object of kind {node.kind} has an unknown state')
     if node.kind == 'chumpy_value':
-      (values,) = self._fields(node, ('x',), depth)
-      return np.asarray(values)
+      (values,) = self._arrays(node, ('x',), depth)
+      return values
     if node.kind == 'chumpy_select':
       return self._select(node, depth)
     return self._sparse(node, depth)
@@ -204,9 +229,18 @@ class _Resolver:
       raise UnsafePickleError(f'an object of kind {node.kind} lacks {missing[0]!r}')
     return [self.resolve(node.state[name], depth) for name in names]
 
+  def _arrays(self, node: Node, names: tuple[str, ...], depth: int) -> list[np.ndarray]:
+    """Fields that have to be numbers: NumPy would write nested lists out, however often shared."""
+    values = [np.asarray(v) for v in self._fields(node, names, depth) if _is_numeric(v)]
+    if len(values) != len(names):
+      raise UnsafePickleError(f'an object of kind {node.kind} holds something other than numbers')
+    return values
+
   def _select(self, node: Node, depth: int) -> np.ndarray:
-    source, indices = self._fields(node, ('a', 'idxs'), depth)
-    selected = np.asarray(source).ravel()[np.asarray(indices)]
+    source, indices = self._arrays(node, ('a', 'idxs'), depth)
+    if indices.size * source.itemsize > MAX_ARRAY_BYTES:
+      raise UnsafePickleError(f'a selection takes more than {MAX_ARRAY_BYTES} bytes')
+    selected = source.ravel()[indices]
     if node.state.get('preferred_shape') is None:
       return selected
     (shape,) = self._fields(node, ('preferred_shape',), depth)
@@ -215,27 +249,34 @@ class _Resolver:
   def _sparse(self, node: Node, depth: int) -> np.ndarray:
     """A compressed sparse matrix as a dense array."""
     shape_name = '_shape' if '_shape' in node.state else 'shape'
-    data, indices, pointers, shape = self._fields(
-      node, ('data', 'indices', 'indptr', shape_name), depth
-    )
+    data, indices, pointers = self._arrays(node, ('data', 'indices', 'indptr'), depth)
+    (shape,) = self._fields(node, (shape_name,), depth)
     rows, columns = (int(size) for size in shape)
     if min(rows, columns) < 0 or rows * columns > MAX_DENSE_ENTRIES:
       raise UnsafePickleError(f'a sparse matrix of {rows} x {columns} entries is too large')
     by_column = node.kind == 'csc_matrix'
     outer, inner = (columns, rows) if by_column else (rows, columns)
-    counts = np.diff(pointers)
-    if len(pointers) != outer + 1 or np.any(counts < 0) or int(counts.sum()) != len(indices):
+    # Compared as they are, not by their differences: those may wrap round and look harmless.
+    rising = pointers.shape == (outer + 1,) and np.all(pointers[1:] >= pointers[:-1])
+    if not rising or pointers[0] != 0 or pointers[-1] != indices.size:
       raise UnsafePickleError('a sparse matrix with inconsistent index arrays')
-    dense = np.zeros((outer, inner), np.asarray(data).dtype)
-    np.add.at(dense, (np.repeat(np.arange(outer), counts), indices), data)
+    dense = np.zeros((outer, inner), data.dtype)
+    np.add.at(dense, (np.repeat(np.arange(outer), np.diff(pointers)), indices), data)
     return dense.T if by_column else dense
+
+
+def _is_numeric(value: Any) -> bool:
+  if isinstance(value, np.ndarray):
+    return value.dtype.kind in 'biufc'
+  return isinstance(value, int | float | complex | np.number | np.bool_)
 
 
 def _dtype(node: Node) -> np.dtype:
   """A NumPy type of fixed size; the byte order may come later, in the state."""
   code = node.arguments[0] if node.arguments else None
   if not isinstance(code, str) or not _DTYPE.fullmatch(code):
-    raise UnsafePickleError(f'arrays of type {str(code)[:20]!r} are not plain numbers')
+    shown = repr(code[:20]) if isinstance(code, str) else type(code).__name__
+    raise UnsafePickleError(f'arrays of type {shown} are not plain numbers')
   order = node.state[1] if isinstance(node.state, tuple) and len(node.state) > 1 else '|'
   if order not in ('<', '>', '=', '|'):
     raise UnsafePickleError('an array type with an unknown byte order')

@@ -10,6 +10,7 @@ annotations, both written by Python 2; protocols 0 to 5 are read.
 import ast
 import os
 import pathlib
+import re
 import struct
 from collections.abc import Callable
 from typing import Any
@@ -19,12 +20,15 @@ from hand_jax.mano.pickled_objects import (
   Node,
   UnsafePickleError,
   call_global,
+  check_keys,
   find_global,
   resolve,
 )
 
 MAX_BYTES = 256 * 1024 * 1024
 _MARK = object()
+# One quoted string and nothing else, whatever Python would make of more.
+_LITERAL = re.compile(rb"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*\"""", re.DOTALL)
 
 
 def load_pickle(path: str | os.PathLike) -> Any:
@@ -47,7 +51,7 @@ def load_pickle(path: str | os.PathLike) -> Any:
 def loads(data: bytes, name: str = 'pickle') -> Any:
   """`load_pickle` from memory; `name` begins every error message."""
   try:
-    return resolve(_Interpreter(data).run())
+    return resolve(PickleInterpreter(data).run())
   except UnsafePickleError as error:
     raise UnsafePickleError(f'{name}: {error}') from None
   except (ArithmeticError, LookupError, MemoryError, RecursionError) as error:
@@ -59,9 +63,9 @@ def loads(data: bytes, name: str = 'pickle') -> Any:
 class _Reader:
   """Bytes with a position; never reads past the end."""
 
-  def __init__(self, data: bytes):
+  def __init__(self, data: bytes, position: int):
     self.data = data
-    self.position = 0
+    self.position = position
 
   def take(self, count: int) -> bytes:
     end = self.position + count
@@ -94,7 +98,7 @@ def _text_integer(line: bytes) -> int | bool:
 
 def _quoted(line: bytes) -> str:
   """A Python 2 string literal, read as Latin-1."""
-  if line[:1] not in (b"'", b'"'):
+  if not _LITERAL.fullmatch(line):
     raise UnsafePickleError('damaged pickle (a string without quotes)')
   value = ast.literal_eval('b' + line.decode('ascii'))
   return value.decode('latin1')
@@ -144,11 +148,16 @@ _WRITE_MEMO = {b'p': None, b'q': '<B', b'r': '<I'}
 _STOP = b'.'
 
 
-class _Interpreter:
-  """The pickle machine: a stack, a memo, and opcodes that move data between them."""
+class PickleInterpreter:
+  """The pickle machine: a stack, a memo, and opcodes that move data between them.
 
-  def __init__(self, data: bytes):
-    self.reader = _Reader(data)
+  Starts at a position of the data; `reader.position` is where the pickle ended. A reader of other
+  files (PyTorch's) overrides the four methods that say what names, calls, states and references
+  to other parts of the file stand for.
+  """
+
+  def __init__(self, data: bytes, position: int = 0):
+    self.reader = _Reader(data, position)
     self.stack: list[Any] = []
     self.memo: dict[int, Any] = {}
     self.copied = 0
@@ -174,6 +183,20 @@ class _Interpreter:
           f'not a pickle, or one with operation {opcode!r} that data does not need'
           f' (at byte {self.reader.position - 1})'
         )
+
+  def find_global(self, module: Any, name: Any) -> Any:
+    return find_global(module, name)
+
+  def call_global(self, function: Any, arguments: Any) -> Any:
+    return call_global(function, arguments)
+
+  def set_state(self, value: Any, state: Any) -> None:
+    if not isinstance(value, Node):
+      raise UnsafePickleError(f'a state is given to a {type(value).__name__}, which has none')
+    value.set_state(state)
+
+  def load_persistent(self, reference: Any) -> Any:
+    raise UnsafePickleError('it refers to something outside itself')
 
   def memo_index(self, layout: str | None) -> int:
     return int(self.reader.line()) if layout is None else self.reader.number(layout)
@@ -250,6 +273,7 @@ class _Interpreter:
 
   def add_marked(self) -> None:
     values = self.pop_to_mark()
+    check_keys(values)
     self.container(set).update(values)
 
   def set_item(self) -> None:
@@ -259,6 +283,7 @@ class _Interpreter:
   def set_items(self, values: list[Any]) -> None:
     if len(values) % 2:
       raise UnsafePickleError('damaged pickle (a key without a value)')
+    check_keys(values[::2])
     self.container(dict).update(zip(values[::2], values[1::2], strict=True))
 
   def set_marked_items(self) -> None:
@@ -266,11 +291,11 @@ class _Interpreter:
 
   def named_global(self) -> None:
     module = _utf8(self.reader.line())
-    self.stack.append(find_global(module, _utf8(self.reader.line())))
+    self.stack.append(self.find_global(module, _utf8(self.reader.line())))
 
   def stack_global(self) -> None:
     name = self.pop()
-    self.stack.append(find_global(self.pop(), name))
+    self.stack.append(self.find_global(self.pop(), name))
 
   def reduce(self) -> None:
     arguments = self.pop()
@@ -279,7 +304,7 @@ class _Interpreter:
     # An honest file converts each of its parts once.
     if self.copied > len(self.reader.data):
       raise UnsafePickleError('its content expands to more than its own size')
-    self.stack.append(call_global(self.pop(), arguments))
+    self.stack.append(self.call_global(self.pop(), arguments))
 
   def new_object(self) -> None:
     arguments = self.pop()
@@ -290,33 +315,34 @@ class _Interpreter:
 
   def build(self) -> None:
     state = self.pop()
-    node = self.top()
-    if not isinstance(node, Node):
-      raise UnsafePickleError(f'a state is given to a {type(node).__name__}, which has none')
-    node.set_state(state)
+    self.set_state(self.top(), state)
+
+  def persistent(self) -> None:
+    self.stack.append(self.load_persistent(self.pop()))
 
 
-_OPERATIONS: dict[bytes, Callable[[_Interpreter], None]] = {
-  b'\x80': _Interpreter.protocol,
-  b'\x95': _Interpreter.frame,
-  b'\x94': _Interpreter.memoize,
-  b'0': _Interpreter.discard,
-  b'1': _Interpreter.discard_marked,
-  b'2': _Interpreter.duplicate,
-  b't': _Interpreter.marked_tuple,
+_OPERATIONS: dict[bytes, Callable[[PickleInterpreter], None]] = {
+  b'\x80': PickleInterpreter.protocol,
+  b'\x95': PickleInterpreter.frame,
+  b'\x94': PickleInterpreter.memoize,
+  b'0': PickleInterpreter.discard,
+  b'1': PickleInterpreter.discard_marked,
+  b'2': PickleInterpreter.duplicate,
+  b't': PickleInterpreter.marked_tuple,
   b'\x85': lambda machine: machine.make_tuple(1),
   b'\x86': lambda machine: machine.make_tuple(2),
   b'\x87': lambda machine: machine.make_tuple(3),
-  b'l': _Interpreter.marked_list,
-  b'd': _Interpreter.marked_dict,
-  b'a': _Interpreter.append,
-  b'e': _Interpreter.append_marked,
-  b'\x90': _Interpreter.add_marked,
-  b's': _Interpreter.set_item,
-  b'u': _Interpreter.set_marked_items,
-  b'c': _Interpreter.named_global,
-  b'\x93': _Interpreter.stack_global,
-  b'R': _Interpreter.reduce,
-  b'\x81': _Interpreter.new_object,
-  b'b': _Interpreter.build,
+  b'l': PickleInterpreter.marked_list,
+  b'd': PickleInterpreter.marked_dict,
+  b'a': PickleInterpreter.append,
+  b'e': PickleInterpreter.append_marked,
+  b'\x90': PickleInterpreter.add_marked,
+  b's': PickleInterpreter.set_item,
+  b'u': PickleInterpreter.set_marked_items,
+  b'c': PickleInterpreter.named_global,
+  b'\x93': PickleInterpreter.stack_global,
+  b'R': PickleInterpreter.reduce,
+  b'\x81': PickleInterpreter.new_object,
+  b'b': PickleInterpreter.build,
+  b'Q': PickleInterpreter.persistent,
 }

@@ -1,15 +1,15 @@
 """Read PyTorch weight files without PyTorch, and put them into our backbones.
 
 Three formats: `.safetensors`; `.pth` as a zip archive (PyTorch 1.6 and newer); `.pth` in the older
-form (a row of pickles, then the raw storages). Pickles go through an allow-list: the only names a
-file can call build an ordered dictionary or describe a tensor, so nothing in it can run.
+form (a row of pickles, then the raw storages). Pickles go through the interpreter of
+`hand_jax.mano.safe_pickle` with a short list of names: nothing in a file can run, and a small file
+cannot stand for more data than it holds.
 """
 
-import collections
+import enum
 import json
 import math
 import pathlib
-import pickle
 import re
 import zipfile
 from typing import Any, BinaryIO, NamedTuple
@@ -18,8 +18,12 @@ import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
+from hand_jax.mano.pickled_objects import UnsafePickleError, ordered_dict
+from hand_jax.mano.safe_pickle import PickleInterpreter
+
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 LEGACY_PROTOCOL = 1001
+MAX_VIEWS = 4  # tensors may share storages, this often on average
 MAX_HEADER_BYTES = 64 * 2**20  # of a pickle or JSON header; real ones have some 100 kB
 
 STORAGE_TYPES = {
@@ -57,48 +61,60 @@ class _Tensor(NamedTuple):
   strides: tuple[int, ...]
 
 
-class _DescribeTensor:
-  """Stands for torch._utils._rebuild_tensor_v2; without attributes that a file could set."""
+class _TorchPickle(PickleInterpreter):
+  """Knows the names that a state dict needs, refuses all others; calls none of them."""
 
-  __slots__ = ()
-
-  def __call__(self, storage, offset, shape, strides, *_):
-    numbers = (offset, *shape, *strides)
-    plain = all(type(number) is int and number >= 0 for number in numbers)
-    if not isinstance(storage, _Storage) or not plain or len(shape) != len(strides):
-      raise pickle.UnpicklingError('a tensor has no proper storage, offset, shape and strides')
-    return _Tensor(storage, offset, tuple(shape), tuple(strides))
-
-
-class _DescribeParameter:
-  """Stands for torch._utils._rebuild_parameter."""
-
-  __slots__ = ()
-
-  def __call__(self, tensor, *_):
-    return tensor
-
-
-class _Unpickler(pickle.Unpickler):
-  """Knows the names that a state dict needs, refuses all others."""
-
-  def find_class(self, module, name):
-    if (module, name) == ('collections', 'OrderedDict'):
-      return collections.OrderedDict
-    if (module, name) == ('torch._utils', '_rebuild_tensor_v2'):
-      return _DescribeTensor()
-    if (module, name) == ('torch._utils', '_rebuild_parameter'):
-      return _DescribeParameter()
+  def find_global(self, module, name):
+    if (module, name) in _CALLED_NAMES:
+      return _CALLED_NAMES[module, name]
     if module == 'torch' and name in STORAGE_TYPES:
       return STORAGE_TYPES[name]
-    raise pickle.UnpicklingError(f"it asks for '{module}.{name}', which is not allowed")
+    full_name = f'{module}.{name}'[:80]
+    raise UnsafePickleError(f'it asks for {full_name!r}, which is not allowed')
 
-  def persistent_load(self, pid):
-    kind, dtype, key, _, size, *view = pid
+  def call_global(self, function, arguments):
+    if not isinstance(function, _Called) or not isinstance(arguments, tuple):
+      raise UnsafePickleError('it calls something that is not a known name')
+    if function is _Called.ORDERED_DICT:
+      return ordered_dict(arguments)
+    if function is _Called.PARAMETER and arguments:
+      return arguments[0]
+    return _describe_tensor(*arguments)
+
+  def set_state(self, value, state):
+    # Attributes of a state dict, such as the versions of its modules, are left aside.
+    if not isinstance(value, dict):
+      raise UnsafePickleError(f'a state is given to a {type(value).__name__}')
+
+  def load_persistent(self, reference):
+    kind, dtype, key, _, size, *view = reference
     plain = isinstance(dtype, np.dtype) and type(key) is str and type(size) is int
     if kind != 'storage' or not plain or size < 0 or any(view):
-      raise pickle.UnpicklingError('a storage is not described by a type, a key and a size')
+      raise UnsafePickleError('a storage is not described by a type, a key and a size')
     return _Storage(dtype, key, size)
+
+
+class _Called(enum.Enum):
+  """The names that a file may call."""
+
+  ORDERED_DICT = enum.auto()
+  TENSOR = enum.auto()
+  PARAMETER = enum.auto()
+
+
+_CALLED_NAMES = {
+  ('collections', 'OrderedDict'): _Called.ORDERED_DICT,
+  ('torch._utils', '_rebuild_tensor_v2'): _Called.TENSOR,
+  ('torch._utils', '_rebuild_parameter'): _Called.PARAMETER,
+}
+
+
+def _describe_tensor(storage, offset, shape, strides, *_) -> _Tensor:
+  tuples = isinstance(shape, tuple) and isinstance(strides, tuple) and len(shape) == len(strides)
+  plain = tuples and all(type(n) is int and n >= 0 for n in (offset, *shape, *strides))
+  if not isinstance(storage, _Storage) or not plain:
+    raise UnsafePickleError('a tensor has no proper storage, offset, shape and strides')
+  return _Tensor(storage, offset, shape, strides)
 
 
 def read_torch_file(path: str | pathlib.Path) -> dict[str, np.ndarray]:
@@ -117,14 +133,14 @@ def read_torch_file(path: str | pathlib.Path) -> dict[str, np.ndarray]:
       is_zip = file.read(4) == b'PK\x03\x04'
       file.seek(0)
       if is_zip:
-        return _read_zip(file)
-      return _read_legacy(file, path.stat().st_size)
+        return _read_zip(file, path.stat().st_size)
+      return _read_legacy(file.read())
   # A damaged pickle can raise nearly anything.
   except Exception as error:
     raise ValueError(f'{path} is not a readable PyTorch state dict: {error}') from error
 
 
-def _read_zip(file: BinaryIO) -> dict[str, np.ndarray]:
+def _read_zip(file: BinaryIO, file_size: int) -> dict[str, np.ndarray]:
   with zipfile.ZipFile(file) as archive:
     sizes = {info.filename: info.file_size for info in archive.infolist()}
     heads = [name for name in sizes if name.endswith('/data.pkl') and name.count('/') == 1]
@@ -133,8 +149,10 @@ def _read_zip(file: BinaryIO) -> dict[str, np.ndarray]:
     folder = heads[0].removesuffix('data.pkl')
     if sizes.get(f'{folder}byteorder', 0) == 3:  # 'big', against 'little'
       raise ValueError('it was written on a big-endian machine')
-    with archive.open(heads[0]) as stream:
-      state = _Unpickler(stream).load()
+    # PyTorch compresses nothing; what follows cannot grow beyond the file.
+    if sum(sizes.values()) > file_size:
+      raise ValueError('the archive holds more than its own size')
+    state = _TorchPickle(archive.read(heads[0])).run()
 
     def read_storage(storage):
       name = f'{folder}data/{storage.key}'
@@ -146,21 +164,32 @@ def _read_zip(file: BinaryIO) -> dict[str, np.ndarray]:
   return _materialize(state, storages)
 
 
-def _read_legacy(file: BinaryIO, file_size: int) -> dict[str, np.ndarray]:
-  if _Unpickler(file).load() != LEGACY_MAGIC or _Unpickler(file).load() != LEGACY_PROTOCOL:
+def _read_legacy(data: bytes) -> dict[str, np.ndarray]:
+  position = 0
+
+  def load() -> Any:
+    nonlocal position
+    pickled = _TorchPickle(data, position)
+    content = pickled.run()
+    position = pickled.reader.position
+    return content
+
+  if load() != LEGACY_MAGIC or load() != LEGACY_PROTOCOL:
     raise ValueError('neither a zip archive nor the older form (magic number, protocol 1001)')
-  if _Unpickler(file).load().get('little_endian') is not True:
+  if load().get('little_endian') is not True:
     raise ValueError('it was written on a big-endian machine')
-  state = _Unpickler(file).load()
+  state = load()
   described = {storage.key: storage for storage in _storages_of(state)}
   storages = {}
-  for key in _Unpickler(file).load():
+  for key in load():
     storage = described[key]
-    size = int.from_bytes(file.read(8), 'little')
-    bytes_left = file_size - file.tell()
-    if size != storage.size or size * storage.dtype.itemsize > bytes_left:
+    size = int.from_bytes(data[position : position + 8], 'little')
+    position += 8
+    if size != storage.size or size * storage.dtype.itemsize > len(data) - position:
       raise ValueError(f"storage '{key}' is cut short or not as long as its tensors say")
-    storages[key] = np.frombuffer(file.read(size * storage.dtype.itemsize), storage.dtype)
+    end = position + size * storage.dtype.itemsize
+    storages[key] = np.frombuffer(memoryview(data)[position:end], storage.dtype)
+    position = end
   return _materialize(state, storages)
 
 
@@ -175,12 +204,17 @@ def _storages_of(state: Any) -> list[_Storage]:
 
 def _materialize(state: dict[str, _Tensor], storages: dict[str, np.ndarray]) -> dict:
   arrays = {}
+  # Views may share a storage, but copies of them may not fill the memory.
+  entries_left = MAX_VIEWS * sum(storage.size for storage in storages.values())
   for name, (storage, offset, shape, strides) in state.items():
     flat = storages[storage.key]
     count = math.prod(shape)
     reach = offset + sum((n - 1) * step for n, step in zip(shape, strides, strict=True)) + 1
     if count > flat.size or (count > 0 and reach > flat.size):
       raise ValueError(f"tensor '{name}' reaches beyond its storage")
+    entries_left -= count
+    if entries_left < 0:
+      raise ValueError(f'its tensors are more than {MAX_VIEWS} times as long as its storages')
     byte_strides = [step * flat.itemsize for step in strides]
     view = np.lib.stride_tricks.as_strided(flat[offset:], shape, byte_strides)
     arrays[name] = np.ascontiguousarray(view).reshape(shape)
@@ -192,7 +226,7 @@ def _read_safetensors(file: BinaryIO, file_size: int) -> dict[str, np.ndarray]:
   if header_size > min(MAX_HEADER_BYTES, file_size - 8):
     raise ValueError('the header is longer than the file')
   header = json.loads(file.read(header_size))
-  data = file.read()
+  data = memoryview(file.read())  # its slices are no copies
   arrays = {}
   for name, entry in header.items():
     if name == '__metadata__':
