@@ -4,6 +4,11 @@ PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
 DEMO := runs/demo
+
+# A .venv whose Python is gone, after an upgrade of the system say, counts as missing.
+ifeq ($(shell $(RUN) -c 'print(1)' 2>/dev/null),)
+$(shell rm -f $(VENV)/.installed $(VENV)/.installed-dev)
+endif
 # The demo's short run of synthetic_small: minutes instead of an hour.
 DEMO_SETTINGS := --set training.num_steps=360 --set data.train_examples=5760 \
   --set optimizer.warmup_steps=40 --set training.log_every=20
@@ -51,4 +56,4 @@ lint: venv-dev
 	$(VENV)/bin/ruff format --check .
 
 clean:
-	rm -rf $(VENV) runs demo_output build *.egg-info .pytest_cache .ruff_cache .jax_cache
+	rm -rf $(VENV) runs demo_output build *.egg-info .pytest_cache .ruff_cache .jax_cache .hypothesis
