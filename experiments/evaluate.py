@@ -20,6 +20,7 @@ from hand_jax.evaluation.mean_hand import (
 )
 from hand_jax.mano.assets import load_mano_model, resolve_mano_dir
 from hand_jax.mano.model import extended_joint_regressor
+from hand_jax.models.hand_network import naming_misfits
 from hand_jax.training.checkpoints import load_for_inference
 from hand_jax.types import HandBatch
 
@@ -95,7 +96,8 @@ def evaluate(
   model = load_mano_model(resolve_mano_dir(mano_dir))
   mean_hand = mean_hand_of(workdir, data, mean_hand_examples)
   config = dataclasses.replace(config, data=data)
-  with evaluation_batches(source, config, len(model.v_template)) as batches:
+  make_batches = evaluation_batches(source, config, len(model.v_template))
+  with make_batches as batches, naming_misfits(workdir):
     results = evaluate_batches(
       make_estimate_fn(config, variables, model),
       with_progress(batches, len(source)),

@@ -10,6 +10,7 @@ from absl import app, flags, logging
 
 from hand_jax.data.photos import check_box, demo_photo_boxes, read_photo
 from hand_jax.mano.assets import resolve_mano_dir
+from hand_jax.models.hand_network import naming_misfits
 from hand_jax.reconstruct import (
   OUTPUT_SUFFIXES,
   Reconstruction,
@@ -114,7 +115,8 @@ def reconstruct_photos(
   tasks = plan(images, demo_photos, bbox, hand)
   reconstructor = load_reconstructor(workdir, resolve_mano_dir(mano_dir))
   for path, image, box, side in tasks:
-    reconstruction = reconstruct_hand(reconstructor, image, box, side, str(path))
+    with naming_misfits(workdir):
+      reconstruction = reconstruct_hand(reconstructor, image, box, side, str(path))
     paths = write_reconstruction(reconstruction, image, path.stem, output, photo=path.name)
     yield f'{report(path, reconstruction)} -> {paths[0]}'
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 import sys
 from pathlib import Path
 
@@ -156,3 +157,14 @@ def test_the_hand_model_is_also_named_by_the_environment(workdir, data_dir, monk
   monkeypatch.setenv('MANO_DIR', 'nowhere')
   with pytest.raises(FileNotFoundError, match=r'nowhere.*\$MANO_DIR'):
     command.evaluate(workdir, 'synthetic_hands', 'test', data_dir)
+
+
+def test_a_config_that_does_not_fit_its_checkpoint_is_named(workdir, data_dir, tmp_path):
+  """The width in config.json was changed by hand after training."""
+  folder = tmp_path / 'edited'
+  shutil.copytree(workdir, folder)
+  text = (folder / 'config.json').read_text()
+  (folder / 'config.json').write_text(text.replace('"width": 8', '"width": 16'))
+  with pytest.raises(ValueError, match=r'edited: its config\.json describes another') as error:
+    command.evaluate(str(folder), 'synthetic_hands', 'test', data_dir, mean_hand_examples=2)
+  assert '\n' not in str(error.value) and 'vertex_regressor' in str(error.value)

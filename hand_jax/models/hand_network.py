@@ -1,7 +1,10 @@
 """The one file that joins the parts: image -> HandEstimate (Algorithms 1 and 3)."""
 
+import contextlib
 import math
+from collections.abc import Iterator
 
+import flax.errors
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -94,6 +97,18 @@ class HandNetwork(nn.Module):
 def create_network(config: ExperimentConfig, axis_name: str | None = None) -> HandNetwork:
   """The network of an experiment; `axis_name` names the pmap axis when several devices train."""
   return HandNetwork(config.model, config.loss.convention, config.loss.length_unit_m, axis_name)
+
+
+@contextlib.contextmanager
+def naming_misfits(workdir: str) -> Iterator[None]:
+  """Turns Flax's error about variables of another network into a ValueError that names the run."""
+  try:
+    yield
+  except flax.errors.FlaxError as error:
+    reason = ' '.join(str(error).split()).split(' (http')[0]
+    raise ValueError(
+      f'{workdir}: its config.json describes another network than its checkpoint holds: {reason}'
+    ) from None
 
 
 def initialize_network(network: HandNetwork, key: Array, model: ManoModel) -> dict:
