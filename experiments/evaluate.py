@@ -158,7 +158,7 @@ def main(argv: list[str]) -> None:
       FLAGS.mean_hand_examples,
       FLAGS.mano_dir,
     )
-  except (ValueError, FileNotFoundError) as error:
+  except (ValueError, OSError) as error:
     sys.exit(f'Error: {error}')
   print(f'{FLAGS.workdir} on {FLAGS.dataset}, split {FLAGS.split}:')
   print(format_table(results))

@@ -39,7 +39,7 @@ def main(argv: list[str]) -> None:
   try:
     config = apply_overrides(get_config(FLAGS.config), FLAGS.set)
     train_and_evaluate(config, FLAGS.workdir, load_mano_model(resolve_mano_dir(FLAGS.mano_dir)))
-  except (ValueError, FileNotFoundError, FloatingPointError) as error:
+  except (ValueError, OSError, FloatingPointError) as error:
     sys.exit(f'Error: {error}')
 
 
