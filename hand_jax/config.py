@@ -149,6 +149,13 @@ def validate_config(config: ExperimentConfig) -> ExperimentConfig:
   _positive('model.image_size', model.image_size)
   _positive('model.attention.width', model.attention.width)
   _positive('model.attention.heads', model.attention.heads)
+  _positive('model.attention.mlp_ratio', model.attention.mlp_ratio)
+  for name in ('cross_layers', 'self_layers', 'coarse_vertices'):
+    if (count := getattr(model.attention, name)) < 0:
+      raise ValueError(f'model.attention.{name} should not be negative, got {count}.')
+  for name in ('prior_hidden', 'camera_hidden'):
+    for width in getattr(model, name):
+      _positive(f'model.{name}', width)
   _positive('loss.length_unit_m', config.loss.length_unit_m)
   _positive('optimizer.learning_rate', config.optimizer.learning_rate)
   _positive('data.crop_factor', data.crop_factor)
@@ -170,6 +177,11 @@ def validate_config(config: ExperimentConfig) -> ExperimentConfig:
     raise ValueError(
       f'model.min_log_variance should be below model.max_log_variance '
       f'({model.max_log_variance}), got {model.min_log_variance}.'
+    )
+  if not model.min_log_variance < 0 < model.max_log_variance:
+    raise ValueError(
+      'model.min_log_variance should be below zero and model.max_log_variance above it, where an '
+      f'untrained network starts; got {model.min_log_variance} and {model.max_log_variance}.'
     )
   if model.backbone.pretrained == 'imagenet' and model.backbone.name != 'efficientnet_lite0':
     raise ValueError(

@@ -176,6 +176,20 @@ def test_a_file_that_is_not_a_model_is_refused(tmp_path):
     load_mano_model(tmp_path / 'other.npz')
 
 
+def test_a_converted_file_that_unfolds_without_end_is_refused(tmp_path):
+  np.savez_compressed(tmp_path / 'bomb.npz', v_template=np.zeros(10_000_000))
+  with pytest.raises(ValueError, match=r'bomb\.npz: not a readable \.npz file \(it unfolds to'):
+    load_mano_model(tmp_path / 'bomb.npz')
+
+
+def test_whole_numbers_become_floats_but_not_the_other_way_round(tmp_path):
+  path = write_official(tmp_path / 'MANO_RIGHT.pkl', TOY, hands_mean=np.zeros(45, np.int64))
+  assert load_mano_model(path).hands_mean.dtype == jnp.float32
+  write_official(path, TOY, f=np.asarray(TOY.faces, np.float64))
+  with pytest.raises(ValueError, match='faces holds float64 numbers, expected whole ones'):
+    load_mano_model(path)
+
+
 def test_missing_files_are_named(tmp_path):
   with pytest.raises(FileNotFoundError, match=r'no MANO_RIGHT\.pkl or MANO_RIGHT\.npz in it'):
     load_mano_model(tmp_path)

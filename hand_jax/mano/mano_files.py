@@ -5,6 +5,7 @@ The files come from https://mano.is.tue.mpg.de under their own licence and are n
 
 import os
 import pathlib
+import zipfile
 
 import numpy as np
 from absl import logging
@@ -25,6 +26,9 @@ _OFFICIAL_KEYS = {
   'hands_components': ('hands_components', (45, 45)),
 }
 _CONVERTED_SHAPES = {**dict(_OFFICIAL_KEYS.values()), 'fingertip_vertices': (5,)}
+_INTEGER_ARRAYS = ('faces', 'fingertip_vertices')
+# A converted model has some 3 MB of numbers; a compressed file could unfold to anything.
+MAX_CONVERTED_BYTES = 64 * 1024 * 1024
 
 
 def find_mano_file(directory: str | os.PathLike, side: str) -> pathlib.Path:
@@ -73,6 +77,10 @@ def read_converted_mano(path: str | os.PathLike, side: str) -> dict[str, np.ndar
   if not path.is_file():
     raise FileNotFoundError(f'{path}: no such file')
   try:
+    with zipfile.ZipFile(path) as archive:
+      size = sum(member.file_size for member in archive.infolist())
+    if size > MAX_CONVERTED_BYTES:
+      raise ValueError(f'it unfolds to {size} bytes')
     with np.load(path, allow_pickle=False) as file:
       arrays = {name: file[name] for name in file.files}
   except Exception as error:  # zipfile, zlib and NumPy have a dozen ways to say "damaged".
@@ -141,7 +149,9 @@ def _check_array(path: pathlib.Path, name: str, value: object, shape: tuple) -> 
 
 def _check_content(path: pathlib.Path, arrays: dict[str, np.ndarray], side: str) -> None:
   vertices = arrays['v_template'].shape[0]
-  for name in ('faces', 'fingertip_vertices'):
+  for name in _INTEGER_ARRAYS:
+    if arrays[name].dtype.kind == 'f':
+      raise ValueError(f'{path}: {name} holds {arrays[name].dtype} numbers, expected whole ones')
     if arrays[name].min() < 0 or arrays[name].max() >= vertices:
       raise ValueError(f'{path}: {name} names a vertex outside 0..{vertices - 1}')
   for name in ('lbs_weights', 'joint_regressor'):
@@ -154,7 +164,7 @@ def _check_content(path: pathlib.Path, arrays: dict[str, np.ndarray], side: str)
 
 def _as_model_types(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
   return {
-    name: value.astype(np.float32 if value.dtype.kind == 'f' else np.int32)
+    name: value.astype(np.int32 if name in _INTEGER_ARRAYS else np.float32)
     for name, value in arrays.items()
   }
 
