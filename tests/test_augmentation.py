@@ -142,6 +142,25 @@ def test_shrinking_does_not_alias():
   assert abs(plain.mean() - 127.5) > 100  # every sample fell on the same colour
 
 
+@pytest.mark.parametrize('factor', [2, 3, 8])
+def test_shrinking_by_a_whole_number_averages_blocks(factor):
+  side = 32
+  noise = np.random.default_rng(0).integers(0, 256, (side * factor, side * factor), np.uint8)
+  shrunk = warp_image(noise, np.diag([1 / factor, 1 / factor, 1.0]), side)
+  blocks = noise.reshape(side, factor, side, factor).mean((1, 3))
+  # Each halving on the way rounds to whole levels.
+  np.testing.assert_allclose(shrunk, blocks, atol=1.1)
+
+
+def test_scale_enlarges_and_shift_moves_the_crop(source):
+  example = source.load([1])[0]
+  plain = row_of(example).joints_normalized
+  larger = row_of(example, CropChange(scale=1.25)).joints_normalized
+  np.testing.assert_allclose(larger, 1.25 * plain, atol=1e-5)
+  shifted = row_of(example, CropChange(shift=(0.1, -0.05))).joints_normalized
+  np.testing.assert_allclose(shifted, plain - np.array([0.2, -0.1])[None], atol=1e-5)
+
+
 def test_outside_the_photo_is_black():
   image = np.full((20, 20, 3), 200, np.uint8)
   affine = np.eye(3)
@@ -165,10 +184,25 @@ def test_the_mask_moves_with_the_picture(example):
 def test_mirroring_twice_changes_nothing(example):
   twice = mirror_example(mirror_example(example))
   for field, value, expected in zip(example._fields, twice, example, strict=True):
-    if isinstance(expected, str):
+    if expected is None or isinstance(expected, str):
       assert value == expected, field
     else:
       np.testing.assert_allclose(value, expected, rtol=1e-6, atol=1e-5, err_msg=field)
+
+
+def test_a_mirrored_example_is_that_of_a_mirrored_hand(example):
+  mirrored = mirror_example(example)
+  flip = np.diag([-1.0, 1.0, 1.0])
+  pixels = project(mirrored.intrinsics, mirrored.vertices_camera)
+  # The drawn hands' boxes are tight.
+  expected_box = [*pixels.min(0), *(pixels.max(0) - pixels.min(0))]
+  np.testing.assert_allclose(mirrored.box_xywh, expected_box, atol=1e-4)
+  np.testing.assert_allclose(
+    project(mirrored.intrinsics, mirrored.joints_camera), mirrored.joints_image, atol=1e-4
+  )
+  turned = Rotation.from_rotvec(example.global_orient).as_matrix()
+  found = Rotation.from_rotvec(mirrored.global_orient).as_matrix()
+  np.testing.assert_allclose(found, flip @ turned @ flip, atol=1e-6)
 
 
 def test_a_mirrored_photo_of_the_other_hand_gives_the_same_row(example):
