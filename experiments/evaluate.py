@@ -18,10 +18,10 @@ from hand_jax.evaluation.mean_hand import (
   prepared_root_vertices,
   rendered_root_vertices,
 )
-from hand_jax.mano.assets import load_mano_model, resolve_mano_dir
 from hand_jax.mano.model import extended_joint_regressor
 from hand_jax.models.hand_network import naming_misfits
 from hand_jax.training.checkpoints import load_for_inference
+from hand_jax.training.hand_models import load_run_model
 from hand_jax.types import HandBatch
 
 RENDERED_DATASET = 'synthetic_hands'
@@ -93,7 +93,7 @@ def evaluate(
   data = data_to_measure(config, dataset, data_dir)
   count = limit or (0 if data.data_dir else RENDERED_EXAMPLES)
   source = create_source(data, split, config.model.image_size, count)
-  model = load_mano_model(resolve_mano_dir(mano_dir))
+  model = load_run_model(workdir, mano_dir)
   mean_hand = mean_hand_of(workdir, data, mean_hand_examples)
   config = dataclasses.replace(config, data=data)
   make_batches = evaluation_batches(source, config, len(model.v_template))
@@ -117,10 +117,11 @@ def summary(results: dict[str, Any]) -> str:
   """The two lines that say what the table means: the baseline, and the gain over it."""
   ours = results['posterior']['pa_mpjpe_mm']
   baseline = results['mean_hand']['pa_mpjpe_mm']
+  gain = 100 * (1 - ours / baseline)
   return (
     f'The mean hand of {results["mean_hand_examples"]} training examples has a PA-MPJPE of '
     f'{baseline:.2f} mm.\nThe posterior has {ours:.2f} mm, '
-    f'{100 * (1 - ours / baseline):.1f} % below the mean hand.'
+    f'{abs(gain):.1f} % {"below" if gain >= 0 else "above"} the mean hand.'
   )
 
 

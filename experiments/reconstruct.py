@@ -9,7 +9,6 @@ import numpy as np
 from absl import app, flags, logging
 
 from hand_jax.data.photos import check_box, demo_photo_boxes, read_photo
-from hand_jax.mano.assets import resolve_mano_dir
 from hand_jax.models.hand_network import naming_misfits
 from hand_jax.reconstruct import (
   OUTPUT_SUFFIXES,
@@ -113,7 +112,7 @@ def reconstruct_photos(
       '--workdir is missing: the folder of a trained run. make demo trains one in runs/demo.'
     )
   tasks = plan(images, demo_photos, bbox, hand)
-  reconstructor = load_reconstructor(workdir, resolve_mano_dir(mano_dir))
+  reconstructor = load_reconstructor(workdir, mano_dir)
   for path, image, box, side in tasks:
     with naming_misfits(workdir):
       reconstruction = reconstruct_hand(reconstructor, image, box, side, str(path))

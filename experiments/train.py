@@ -7,7 +7,7 @@ from absl import app, flags, logging
 
 from experiments.configs import EXPERIMENTS, get_config
 from hand_jax.config import apply_overrides
-from hand_jax.mano.assets import load_mano_model, resolve_mano_dir
+from hand_jax.training.hand_models import load_training_model
 from hand_jax.training.loop import train_and_evaluate
 
 FLAGS = flags.FLAGS
@@ -38,7 +38,8 @@ def main(argv: list[str]) -> None:
     jax.distributed.initialize(FLAGS.coordinator, FLAGS.num_processes, FLAGS.process_id)
   try:
     config = apply_overrides(get_config(FLAGS.config), FLAGS.set)
-    train_and_evaluate(config, FLAGS.workdir, load_mano_model(resolve_mano_dir(FLAGS.mano_dir)))
+    model = load_training_model(config.data.dataset, FLAGS.mano_dir)
+    train_and_evaluate(config, FLAGS.workdir, model)
   except (ValueError, OSError, FloatingPointError) as error:
     sys.exit(f'Error: {error}')
 

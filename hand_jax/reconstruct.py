@@ -35,13 +35,13 @@ from hand_jax.geometry.cameras import (
   transform_points,
 )
 from hand_jax.geometry.rotations import matrix_to_axis_angle
-from hand_jax.mano.assets import load_mano_model
 from hand_jax.mano.joints import JOINT_NAMES
 from hand_jax.mano.model import extended_joint_regressor, mano_forward, regress_joints
 from hand_jax.models.backbone import normalize_image
 from hand_jax.models.hand_network import create_network
 from hand_jax.rendering.overlay import PAPER, overlay_panels
 from hand_jax.training.checkpoints import load_for_inference
+from hand_jax.training.hand_models import load_run_model
 from hand_jax.types import HandEstimate, HandParameters, ManoModel
 
 PANEL_SIDE = 480
@@ -92,14 +92,14 @@ class Reconstruction:
   camera_log_variance: Float[np.ndarray, '10']
 
 
-def load_reconstructor(workdir: str | os.PathLike, mano_path: str | None = None) -> Reconstructor:
-  """The newest checkpoint of a run and its hand model (`mano_path` None: the free hand).
+def load_reconstructor(workdir: str | os.PathLike, mano_dir: str | None = None) -> Reconstructor:
+  """The newest checkpoint of a run and the hand model it was trained with (see `load_run_model`).
 
   Raises:
     FileNotFoundError, ValueError: no run, no checkpoint or hand model there, or a damaged one.
   """
   config, variables = load_for_inference(str(workdir))
-  return create_reconstructor(config, variables, load_mano_model(mano_path))
+  return create_reconstructor(config, variables, load_run_model(workdir, mano_dir))
 
 
 def create_reconstructor(

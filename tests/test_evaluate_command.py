@@ -21,6 +21,7 @@ from hand_jax.evaluation.evaluate import ERROR_NAMES, METRIC_NAMES
 from hand_jax.mano.assets import load_mano_model
 from hand_jax.models.hand_network import create_network
 from hand_jax.training.checkpoints import Checkpoints, claim_workdir
+from hand_jax.training.hand_models import claim_hand_model
 from hand_jax.training.state import create_optimizer, create_train_state
 from tests.drawn_hands import DrawnSource
 
@@ -59,6 +60,7 @@ def workdir(tmp_path_factory):
   network = create_network(config)
   optimizer = create_optimizer(config.optimizer, config.training.num_steps)
   claim_workdir(folder, config)
+  claim_hand_model(folder, load_mano_model())
   with Checkpoints(folder) as checkpoints:
     state = create_train_state(config, network, optimizer, load_mano_model())
     checkpoints.save(jax.tree.map(np.asarray, state), 0)
@@ -120,8 +122,10 @@ def test_the_summary_states_the_baseline_and_the_gain(measured):
   text = command.summary(results)
   baseline = results['mean_hand']['pa_mpjpe_mm']
   assert f'PA-MPJPE of {baseline:.2f} mm' in text
-  below = 100 * (1 - results['posterior']['pa_mpjpe_mm'] / baseline)
-  assert f'{below:.1f} % below the mean hand' in text
+  above = 100 * (results['posterior']['pa_mpjpe_mm'] / baseline - 1)
+  assert above > 0 and f'{above:.1f} % above the mean hand' in text
+  better = results | {'posterior': {'pa_mpjpe_mm': 0.75 * baseline}}
+  assert '25.0 % below the mean hand' in command.summary(better)
 
 
 def test_where_the_data_come_from():

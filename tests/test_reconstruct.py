@@ -30,6 +30,7 @@ from hand_jax.reconstruct import (
   write_reconstruction,
 )
 from hand_jax.training.checkpoints import Checkpoints, claim_workdir
+from hand_jax.training.hand_models import claim_hand_model
 from hand_jax.training.state import create_optimizer, create_train_state
 
 BOX = np.array([20.0, 31.0, 60.0, 47.0])
@@ -243,6 +244,7 @@ def workdir(tmp_path_factory):
   folder = str(tmp_path_factory.mktemp('run'))
   optimizer = create_optimizer(config.optimizer, config.training.num_steps)
   claim_workdir(folder, config)
+  claim_hand_model(folder, model)
   with Checkpoints(folder) as checkpoints:
     state = create_train_state(config, create_network(config), optimizer, model)
     checkpoints.save(jax.tree.map(np.asarray, state), 0)

@@ -18,6 +18,7 @@ from hand_jax.mano.model import extended_joint_regressor
 from hand_jax.models.hand_network import create_network
 from hand_jax.training import parallel
 from hand_jax.training.checkpoints import Checkpoints, check_workdir, claim_workdir
+from hand_jax.training.hand_models import claim_hand_model
 from hand_jax.training.reports import RunLog, Stopwatch, overlay_sheet
 from hand_jax.training.state import (
   TrainState,
@@ -60,6 +61,7 @@ def train_and_evaluate(
   run = _Run(config, workdir, model, validation_source)
   # Only now: a mistake found above leaves no folder that would refuse the corrected command.
   claim_workdir(workdir, config)
+  claim_hand_model(workdir, model)
   return run.train(train_source)
 
 

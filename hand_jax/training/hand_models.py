@@ -1,0 +1,101 @@
+"""Which hand model a run uses: chosen for its data, recorded in its folder, found again later."""
+
+import hashlib
+import json
+import os
+import pathlib
+
+import jax
+import numpy as np
+
+from hand_jax.mano.assets import load_mano_model, resolve_mano_dir
+from hand_jax.types import ManoModel
+
+HAND_MODEL_NAME = 'hand_model.json'
+# Rendered from the free hand, whose vertices are in another order than MANO's.
+FREE_HAND_DATASETS = ('synthetic_hands',)
+
+
+def load_training_model(dataset: str, mano_dir: str | None) -> ManoModel:
+  """The hand model to train with: the one `dataset` is labelled with.
+
+  `mano_dir` is the flag's value. Data rendered from the free hand are trained with it, also where
+  $MANO_DIR is set.
+
+  Raises:
+    ValueError: the flag asks for MANO on such data. FileNotFoundError: no such folder.
+  """
+  if dataset not in FREE_HAND_DATASETS:
+    return load_mano_model(resolve_mano_dir(mano_dir))
+  if mano_dir:
+    raise ValueError(
+      f"--mano_dir={mano_dir}: {dataset} is labelled with the free hand's vertices, which are not "
+      "MANO's. Leave --mano_dir out, or train on data labelled with MANO."
+    )
+  return load_mano_model()
+
+
+def hand_model_digest(model: ManoModel) -> str:
+  """SHA-256 of a hand model's arrays."""
+  digest = hashlib.sha256()
+  for name, array in model._asdict().items():
+    array = np.asarray(array)
+    digest.update(f'{name} {array.dtype} {array.shape}'.encode() + array.tobytes())
+  return digest.hexdigest()
+
+
+def claim_hand_model(workdir: str | os.PathLike, model: ManoModel) -> None:
+  """Records the hand model of a new run, or checks that a run is continued with its own.
+
+  Raises:
+    ValueError: the run in the folder uses another hand model.
+  """
+  path = pathlib.Path(workdir) / HAND_MODEL_NAME
+  digest = hand_model_digest(model)
+  if not path.exists():
+    if jax.process_index() > 0:
+      return  # the first host writes
+    partial = path.with_suffix('.partial')
+    partial.write_text(json.dumps({'sha256': digest}) + '\n')
+    partial.replace(path)
+  elif _recorded_digest(path) != digest:
+    raise ValueError(
+      f'{workdir} holds a run of another hand model. Continue it with the same --mano_dir (or '
+      '$MANO_DIR), or choose another --workdir.'
+    )
+
+
+def load_run_model(workdir: str | os.PathLike, mano_dir: str | None = None) -> ManoModel:
+  """The hand model a run was trained with: `mano_dir`'s where given, else $MANO_DIR's or the free
+  hand, whichever it was.
+
+  Raises:
+    FileNotFoundError: no run in the folder, or no such hand model folder. ValueError: none of
+      these is the run's hand model.
+  """
+  path = pathlib.Path(workdir) / HAND_MODEL_NAME
+  if not path.exists():
+    raise FileNotFoundError(
+      f'{path} does not exist: {workdir} holds no training run. '
+      'Train one with python -m experiments.train or make demo.'
+    )
+  recorded = _recorded_digest(path)
+  candidates = [resolve_mano_dir(mano_dir)]
+  if not mano_dir and candidates[0] is not None:
+    candidates.append(None)
+  for candidate in candidates:
+    model = load_mano_model(candidate)
+    if hand_model_digest(model) == recorded:
+      return model
+  tried = ' or '.join(candidate or 'the free hand' for candidate in candidates)
+  raise ValueError(
+    f'{workdir} was trained with another hand model than {tried}: give the folder of its MANO '
+    'files by --mano_dir, or leave the flag out for the free hand.'
+  )
+
+
+def _recorded_digest(path: pathlib.Path) -> str:
+  try:
+    return json.loads(path.read_text())['sha256']
+  except (ValueError, KeyError, TypeError):
+    raise ValueError(f'{path} cannot be read as the record of a hand model.') from None

@@ -1,0 +1,81 @@
+"""A run keeps to the hand model of its data, and finds it again."""
+
+import re
+
+import numpy as np
+import pytest
+
+from hand_jax.mano.assets import load_mano_model
+from hand_jax.training.hand_models import (
+  claim_hand_model,
+  hand_model_digest,
+  load_run_model,
+  load_training_model,
+)
+from tests.official_mano import official_content, python2_dumps
+from tests.toy_mano import make_toy_mano
+
+
+@pytest.fixture(scope='module')
+def mano_dir(tmp_path_factory):
+  folder = tmp_path_factory.mktemp('mano')
+  (folder / 'MANO_RIGHT.pkl').write_bytes(python2_dumps(official_content(make_toy_mano())))
+  return str(folder)
+
+
+def same(model, other) -> bool:
+  return bool(np.array_equal(model.v_template, other.v_template))
+
+
+def test_rendered_hands_are_trained_with_the_free_hand(mano_dir, monkeypatch):
+  free = load_mano_model()
+  assert same(load_training_model('synthetic_hands', None), free)
+  with pytest.raises(ValueError, match=r'--mano_dir=.*synthetic_hands.*Leave --mano_dir out'):
+    load_training_model('synthetic_hands', mano_dir)
+  monkeypatch.setenv('MANO_DIR', mano_dir)
+  assert same(load_training_model('synthetic_hands', None), free)
+  assert not same(load_training_model('another', None), free)
+  monkeypatch.delenv('MANO_DIR')
+  assert same(load_training_model('another', mano_dir), load_mano_model(mano_dir))
+
+
+def test_the_digest_follows_every_array():
+  model = load_mano_model()
+  digests = {hand_model_digest(model)}
+  for name, array in model._asdict().items():
+    digests.add(hand_model_digest(model._replace(**{name: array + 1})))
+  assert len(digests) == len(model) + 1
+  assert hand_model_digest(load_mano_model()) in digests
+
+
+def test_a_run_finds_its_own_hand_model(tmp_path, mano_dir, monkeypatch):
+  free, mano = load_mano_model(), load_mano_model(mano_dir)
+  runs = {'free': free, 'mano': mano}
+  for name, model in runs.items():
+    (tmp_path / name).mkdir()
+    claim_hand_model(tmp_path / name, model)
+    claim_hand_model(tmp_path / name, model)  # continued with its own
+  assert same(load_run_model(tmp_path / 'free'), free)
+  assert same(load_run_model(tmp_path / 'mano', mano_dir), mano)
+  with pytest.raises(ValueError, match=r'another hand model than the free hand.*--mano_dir'):
+    load_run_model(tmp_path / 'mano')
+  with pytest.raises(ValueError, match=re.escape(f'another hand model than {mano_dir}:')):
+    load_run_model(tmp_path / 'free', mano_dir)
+  # The environment only offers its files.
+  monkeypatch.setenv('MANO_DIR', mano_dir)
+  assert same(load_run_model(tmp_path / 'free'), free)
+  assert same(load_run_model(tmp_path / 'mano'), mano)
+
+
+def test_a_run_is_not_continued_with_another_hand_model(tmp_path):
+  claim_hand_model(tmp_path, load_mano_model())
+  with pytest.raises(ValueError, match='run of another hand model'):
+    claim_hand_model(tmp_path, make_toy_mano())
+
+
+def test_missing_and_damaged_records_are_named(tmp_path):
+  with pytest.raises(FileNotFoundError, match=r'hand_model.json.*holds no training run'):
+    load_run_model(tmp_path)
+  (tmp_path / 'hand_model.json').write_text('{')
+  with pytest.raises(ValueError, match=r'hand_model.json cannot be read'):
+    load_run_model(tmp_path)
