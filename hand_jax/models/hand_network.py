@@ -121,8 +121,10 @@ def initialize_network(network: HandNetwork, key: Array, model: ManoModel) -> di
   images = jnp.zeros((1, size, size, 3), jnp.float32)
   # A mapped axis exists only inside pmap; the variables are the same without it.
   local = network.clone(axis_name=None)
-  # It runs once: on a CPU, compiling it with little effort saves seconds.
-  options = {'xla_backend_optimization_level': 0} if jax.default_backend() == 'cpu' else None
+  # It runs once: on a CPU, compiling it with little effort saves seconds. (Under another trace, as
+  # in `eval_shape`, nothing is compiled and JAX refuses compiler options.)
+  runs_on_cpu = jax.default_backend() == 'cpu' and not isinstance(key, jax.core.Tracer)
+  options = {'xla_backend_optimization_level': 0} if runs_on_cpu else None
   init = jax.jit(local.init, static_argnames='train', compiler_options=options)
   variables = init(key, images, model, train=False)
   backbone = {
