@@ -49,7 +49,11 @@ class ModelConfig:
   camera_hidden: tuple[int, ...] = (512,)
   pose_components: int = 45  # below 45: PCA coefficients of the model's pose space
   attention: AttentionConfig = AttentionConfig()
+  # Prior-net, AMVUR ('posterior') or both, with the camera model (Algorithms 5, 6 and 1).
+  branches: Literal['both', 'prior', 'posterior'] = 'both'
   vertex_offset_from: Literal['template', 'prior'] = 'template'  # what the mean head adds to
+  # The prior's deviation: one length unit everywhere (Figure 2), or read from the image.
+  prior_sigma: Literal['unit', 'learned'] = 'unit'
   # Bounds of the vertex log-variance, in units of length_unit_m squared.
   min_log_variance: float = -8.0
   max_log_variance: float = 6.0
@@ -57,9 +61,13 @@ class ModelConfig:
 
 @dataclasses.dataclass(frozen=True)
 class LossConfig:
-  """Weights of the loss terms by name, and the two conventions of the derivations."""
+  """Weights of the loss terms by name, and the two conventions of the derivations.
 
-  kind: Literal['gaussian', 'l2'] = 'gaussian'
+  `gaussian` is the supervised objective of the Gaussians, `elbo` the weakly supervised one (2D
+  joints alone, sampled), `l2` squared errors.
+  """
+
+  kind: Literal['gaussian', 'l2', 'elbo'] = 'gaussian'
   convention: Literal['paper', 'exact'] = 'paper'
   length_unit_m: float = 0.01
   vertices: float = 1.0
@@ -69,6 +77,12 @@ class LossConfig:
   kl: float = 1.0  # multiplies the KL part of each Gaussian term
   joint_limits: float = 0.0
   shape_prior: float = 0.0
+  # Of the elbo alone:
+  joints_2d_prior: float = 1.0  # the likelihood of the prior-net's own samples (Algorithm 2)
+  likelihood_sigma: float = 0.05  # `exact`: deviation of a 2D label, in crop units ([-1, 1])
+  samples: int = 1  # per example and branch
+  sampling_scale: float = 1.0  # of the vertices' deviation while sampling
+  camera_sampling_scale: float = 1.0  # of the camera's
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,9 +109,13 @@ class AugmentationConfig:
 
 @dataclasses.dataclass(frozen=True)
 class DataConfig:
-  """Where examples come from. An empty `data_dir` renders synthetic hands on the fly."""
+  """Where examples come from. An empty `data_dir` renders synthetic hands on the fly.
+
+  `labels` '2d': training batches carry 2D joints alone, whatever else the data set holds.
+  """
 
   dataset: str = 'synthetic_hands'
+  labels: Literal['3d', '2d'] = '3d'
   data_dir: str = ''
   train_split: str = 'train'
   validation_split: str = 'validation'
@@ -111,7 +129,11 @@ class DataConfig:
 
 @dataclasses.dataclass(frozen=True)
 class TrainingConfig:
-  """The run's length, rhythm and seed; `batch_size` is over all devices and hosts."""
+  """The run's length, rhythm, seed and start; `batch_size` is over all devices and hosts.
+
+  `init_from`: workdirs whose newest parameters a new run takes by name, the first before the
+  others. `camera_prior`: workdir of the frozen camera model behind the elbo's mu_C.
+  """
 
   num_steps: int = 10000
   batch_size: int = 32
@@ -121,6 +143,8 @@ class TrainingConfig:
   checkpoint_every: int = 1000
   keep_checkpoints: int = 2
   validation_examples: int = 256
+  init_from: tuple[str, ...] = ()
+  camera_prior: str = ''
 
 
 @dataclasses.dataclass(frozen=True)
@@ -183,6 +207,7 @@ def validate_config(config: ExperimentConfig) -> ExperimentConfig:
       'model.min_log_variance should be below zero and model.max_log_variance above it, where an '
       f'untrained network starts; got {model.min_log_variance} and {model.max_log_variance}.'
     )
+  _check_objective(config)
   if model.backbone.pretrained == 'imagenet' and model.backbone.name != 'efficientnet_lite0':
     raise ValueError(
       f"model.backbone.pretrained='imagenet' exists for efficientnet_lite0 alone, not for "
@@ -201,10 +226,30 @@ def validate_config(config: ExperimentConfig) -> ExperimentConfig:
   return config
 
 
+def _check_objective(config: ExperimentConfig) -> None:
+  """Refuses losses and branches of the network that cannot work together."""
+  model, loss = config.model, config.loss
+  if model.branches != 'both' and loss.kind != 'l2':
+    raise ValueError(
+      f'loss.kind={loss.kind!r} compares the posterior with the prior, which needs '
+      f"model.branches='both', got {model.branches!r}: train one branch alone with loss.kind='l2'."
+    )
+  if model.branches == 'posterior' and model.vertex_offset_from != 'template':
+    raise ValueError(
+      "model.branches='posterior' has no prior's mesh to add to: expected "
+      f"model.vertex_offset_from='template', got {model.vertex_offset_from!r}."
+    )
+  _positive('loss.likelihood_sigma', loss.likelihood_sigma)
+  _positive('loss.samples', loss.samples)
+  for name in ('sampling_scale', 'camera_sampling_scale'):
+    if getattr(loss, name) < 0:
+      raise ValueError(f'loss.{name} should not be negative, got {getattr(loss, name)}.')
+
+
 def apply_overrides(config: ExperimentConfig, overrides: Sequence[str]) -> ExperimentConfig:
   """The config with each `a.b=value` applied in order, typed by the field it replaces.
 
-  Tuples are written `1024,512` (or `(1024, 512)`), booleans `true` and `false`.
+  Tuples of numbers are written `1024,512` (or `(1024, 512)`), of texts `a,b`, booleans `true` and `false`.
 
   Raises:
     ValueError: a text without '=', an unknown setting (with the nearest and all valid names), a
@@ -292,6 +337,8 @@ def _parse(text: str, wanted: Any) -> Any:
   """Text as the plainest value it can mean for a setting of this type; `_convert` then checks."""
   if wanted is str or typing.get_origin(wanted) is Literal:
     return text
+  if typing.get_args(wanted)[:1] == (str,):
+    return tuple(text.split(',')) if text else ()
   if wanted is bool:
     return {'true': True, 'false': False}.get(text.lower(), text)
   try:
@@ -317,7 +364,7 @@ def _convert(value: Any, wanted: Any, path: str) -> Any:
     return float(value)
   if origin is None and type(value) is wanted:
     return value
-  name = 'a list of int' if origin is tuple else wanted.__name__
+  name = f'a list of {typing.get_args(wanted)[0].__name__}' if origin is tuple else wanted.__name__
   raise ValueError(f'{path} should be {name}, got {value!r}.')
 
 

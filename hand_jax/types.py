@@ -94,12 +94,16 @@ class HandGaussians(NamedTuple):
 
 
 class HandEstimate(NamedTuple):
-  """What the network returns for a batch. `camera` is a Gaussian over the ten stored numbers."""
+  """What the network returns for a batch. `camera` is a Gaussian over the ten stored numbers.
 
-  parameters: HandParameters
+  A network of one branch alone (`model.branches`) leaves the other None; without the prior-net
+  there are no MANO parameters either.
+  """
+
+  parameters: HandParameters | None
   camera: DiagonalGaussian
-  prior: HandGaussians
-  posterior: HandGaussians
+  prior: HandGaussians | None
+  posterior: HandGaussians | None
 
 
 class Fragments(NamedTuple):
