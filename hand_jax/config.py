@@ -249,7 +249,7 @@ def _check_objective(config: ExperimentConfig) -> None:
 def apply_overrides(config: ExperimentConfig, overrides: Sequence[str]) -> ExperimentConfig:
   """The config with each `a.b=value` applied in order, typed by the field it replaces.
 
-  Tuples of numbers are written `1024,512` (or `(1024, 512)`), of texts `a,b`, booleans `true` and `false`.
+  Tuples are written `1024,512` (or `(1024, 512)`; `a,b` for texts), booleans `true` and `false`.
 
   Raises:
     ValueError: a text without '=', an unknown setting (with the nearest and all valid names), a
