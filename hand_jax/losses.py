@@ -32,12 +32,12 @@ TOTAL_SCALE = 1e-3
 
 
 def compute_loss_terms(estimate: HandEstimate, batch: HandBatch, config: LossConfig) -> LossTerms:
-  """Unweighted terms, shape (batch,), for `config.kind`.
+  """Unweighted terms, shape (batch,), for `config.kind` `gaussian` or `l2`.
 
   `gaussian`: vertices, joints and joints_2d, each with `_nll` and `_kl`; `l2`: vertices and
-  joints_2d, each with `_l2_posterior` and `_l2_prior` (Algorithms 5 and 6); both: camera,
-  joint_limits, shape_prior. Lengths are in `config.length_unit_m`, the unit of sigma_v = 1;
-  2D is in normalised crop coordinates.
+  joints_2d, each with `_l2_posterior` and `_l2_prior` (Algorithms 5 and 6; only of the branches the
+  estimate has); both: camera, and the terms of `regularizers`. Lengths are in
+  `config.length_unit_m`, the unit of sigma_v = 1; 2D is in normalised crop coordinates.
 
   A term whose label is masked is zero for that example (a joint weighs by its confidence, a camera
   number by its mask), whatever the label holds. Padding examples are zero in every term.
@@ -51,9 +51,7 @@ def compute_loss_terms(estimate: HandEstimate, batch: HandBatch, config: LossCon
   terms['camera'] = camera_loss(
     estimate.camera.mean, jnp.asarray(batch.camera), jnp.asarray(batch.camera_mask)
   )
-  terms['joint_limits'] = jax.vmap(joint_limit_penalty)(estimate.parameters.hand_pose)
-  terms['shape_prior'] = _sum_per_example(estimate.parameters.betas**2)
-  return {name: jnp.where(batch.is_padding, 0.0, term) for name, term in terms.items()}
+  return _without_padding({**terms, **regularizers(estimate)}, batch)
 
 
 def compute_elbo_terms(
@@ -63,17 +61,15 @@ def compute_elbo_terms(
   camera_prior_mean: Float[Array, 'batch 10'],
   extended_joint_regressor: Float[Array, 'joints vertices'],
   config: LossConfig,
-  *,
-  likelihood_sigma: float,
-  camera_noise: float = 1.0,
 ) -> LossTerms:
-  """The weakly supervised objective (eqs. 24 and 25, the negative ELBO) from one sample per hand.
+  """Unweighted terms of the weakly supervised objective (eqs. 24, 25: the negative ELBO), (batch,).
 
-  Labels are 2D joints alone. `joints_2d_nll`: a sample of vertices and camera, projected; in
-  `exact` under N(S(B V), likelihood_sigma^2) in crop units, in `paper` under eq. 19's first line.
-  `joints_2d_nll_prior`: the same for a sample of the prior-net (Algorithm 2). `vertices_kl`,
-  `camera_kl` (against N(camera_prior_mean, 1)), and in `paper` the marginal `joints_kl`, which
-  makes the bound looser (erratum 8). `camera_noise` scales the camera's sampled deviation.
+  Labels are 2D joints alone; `keys` (one per example) decide the samples. `joints_2d_nll`: samples
+  of vertices and camera, projected; in `exact` under N(S(B V), likelihood_sigma^2) in crop units,
+  in `paper` under eq. 19's first line; the mean over `config.samples`. `joints_2d_nll_prior`: the
+  same for samples of the prior-net (Algorithm 2). `vertices_kl`, `camera_kl` (against
+  N(camera_prior_mean, 1)), and in `paper` the marginal `joints_kl`, which makes the bound looser
+  (erratum 8). And the terms of `regularizers`. Masks as in `compute_loss_terms`.
   """
   posterior, prior = (
     _in_length_unit(branch, config.length_unit_m) for branch in (estimate.posterior, estimate.prior)
@@ -85,39 +81,65 @@ def compute_elbo_terms(
   }
   if config.convention == 'paper':
     terms['joints_kl'] = kl_per_example(posterior.joints, prior.joints, config.convention)
-
-  def projected_sample(key, vertices, camera):
-    key_vertices, key_camera = jax.random.split(key)
-    sampled = hand_gaussians(
-      vertices._replace(mean=sample_gaussian(key_vertices, vertices)),
-      sample_gaussian(key_camera, camera, camera_noise),
-      extended_joint_regressor,
-      convention=config.convention,
-      length_unit_m=config.length_unit_m,
-    ).joints_normalized
-    if config.convention == 'exact':
-      return sampled._replace(
-        log_variance=jnp.full_like(sampled.mean, 2 * math.log(likelihood_sigma))
-      )
-    return sampled
-
   label = _labels(batch, config.length_unit_m)['joints_2d']
-  for index, (name, branch) in enumerate(
+  for branch_number, (name, branch) in enumerate(
     (('joints_2d_nll', estimate.posterior), ('joints_2d_nll_prior', estimate.prior))
   ):
-    branch_keys = jax.vmap(lambda key, index=index: jax.random.fold_in(key, index))(keys)
-    projected = jax.vmap(projected_sample)(branch_keys, branch.vertices, estimate.camera)
-    terms[name] = masked_nll(projected, *label)
-  return {name: jnp.where(batch.is_padding, 0.0, term) for name, term in terms.items()}
+    nlls = []
+    for sample_number in range(config.samples):
+      number = 2 * sample_number + branch_number
+      draw = jax.vmap(
+        lambda key, vertices, camera, number=number: _sample_projection(
+          jax.random.fold_in(key, number), vertices, camera, extended_joint_regressor, config
+        )
+      )
+      nlls.append(masked_nll(draw(keys, branch.vertices, estimate.camera), *label))
+    terms[name] = sum(nlls) / config.samples
+  return _without_padding({**terms, **regularizers(estimate)}, batch)
+
+
+def _sample_projection(
+  key: Array,
+  vertices: DiagonalGaussian,
+  camera: DiagonalGaussian,
+  extended_joint_regressor: Array,
+  config: LossConfig,
+) -> DiagonalGaussian:
+  """The likelihood of 2D joints (crop units) at one sample of a hand's vertices and camera."""
+  key_vertices, key_camera = jax.random.split(key)
+  sampled = hand_gaussians(
+    vertices._replace(mean=sample_gaussian(key_vertices, vertices, config.sampling_scale)),
+    sample_gaussian(key_camera, camera, config.camera_sampling_scale),
+    extended_joint_regressor,
+    convention=config.convention,
+    length_unit_m=config.length_unit_m,
+  ).joints_normalized
+  if config.convention == 'exact':
+    log_variance = jnp.full_like(sampled.mean, 2 * math.log(config.likelihood_sigma))
+    return sampled._replace(log_variance=log_variance)
+  return sampled
+
+
+def regularizers(estimate: HandEstimate) -> LossTerms:
+  """Terms without labels, of the prior-net's parameters where there are any: `joint_limits` (see
+  `hand_jax.mano.anatomy`, radians squared) and `shape_prior` (the sum of squared betas)."""
+  if estimate.parameters is None:
+    return {}
+  return {
+    'joint_limits': jax.vmap(joint_limit_penalty)(estimate.parameters.hand_pose),
+    'shape_prior': _sum_per_example(estimate.parameters.betas**2),
+  }
 
 
 def term_weights(config: LossConfig) -> dict[str, float]:
   """The weight of every term of `config.kind`: `kl` multiplies on top of its quantity's own."""
-  weights = {
-    'camera': config.camera,
-    'joint_limits': config.joint_limits,
-    'shape_prior': config.shape_prior,
-  }
+  weights = {'joint_limits': config.joint_limits, 'shape_prior': config.shape_prior}
+  if config.kind == 'elbo':
+    weights['joints_2d_nll'] = config.joints_2d
+    weights['joints_2d_nll_prior'] = config.joints_2d * config.joints_2d_prior
+    divergences = ('vertices', 'camera') + (('joints',) if config.convention == 'paper' else ())
+    return weights | {f'{name}_kl': getattr(config, name) * config.kl for name in divergences}
+  weights['camera'] = config.camera
   if config.kind == 'l2':
     for name in ('vertices', 'joints_2d'):
       for branch in ('posterior', 'prior'):
@@ -130,12 +152,15 @@ def term_weights(config: LossConfig) -> dict[str, float]:
 
 
 def total_loss(terms: LossTerms, config: LossConfig) -> Float[Array, 'batch']:
-  """The weighted sum of the terms times `TOTAL_SCALE`; a weight of zero leaves its term out."""
+  """The weighted sum of the terms times `TOTAL_SCALE`; a weight of zero leaves its term out.
+
+  Terms of a branch the network does not have are not among `terms`, and count nowhere.
+  """
   weights = term_weights(config)
   # A term left out must not pass on its infinities, hence no product with zero.
-  used = [weight * terms[name] for name, weight in weights.items() if weight != 0]
+  used = [weights[name] * term for name, term in terms.items() if weights[name] != 0]
   if not used:
-    raise ValueError('Every loss weight is zero: set one of ' + ', '.join(sorted(weights)) + '.')
+    raise ValueError('Every loss weight is zero: set one of ' + ', '.join(sorted(terms)) + '.')
   return TOTAL_SCALE * sum(used)
 
 
@@ -199,6 +224,8 @@ def _l2_terms(estimate: HandEstimate, batch: HandBatch, config: LossConfig) -> L
   labels = _labels(batch, config.length_unit_m)
   terms = {}
   for name, gaussians in (('posterior', estimate.posterior), ('prior', estimate.prior)):
+    if gaussians is None:
+      continue
     branch = _in_length_unit(gaussians, config.length_unit_m)
     for quantity, gaussian in (
       ('vertices', branch.vertices),
@@ -210,17 +237,19 @@ def _l2_terms(estimate: HandEstimate, batch: HandBatch, config: LossConfig) -> L
 
 def _labels(batch: HandBatch, length_unit_m: float) -> dict[str, tuple[Array, Array]]:
   """Values (lengths in the unit) and weights per point."""
-
   vertices, joints = jnp.asarray(batch.vertices_hand), jnp.asarray(batch.joints_hand)
 
   def has_3d(values):
     known = jnp.asarray(batch.has_3d).astype(values.dtype)
     return jnp.broadcast_to(known[:, None], values.shape[:2])
 
+  joints_2d, confidence = jnp.asarray(batch.joints_normalized), jnp.asarray(batch.joint_confidence)
+  # A joint without finite coordinates is unknown, whatever its confidence says.
+  confidence = jnp.where(jnp.isfinite(joints_2d).all(axis=-1), confidence, 0.0)
   return {
     'vertices': (vertices / length_unit_m, has_3d(vertices)),
     'joints': (joints / length_unit_m, has_3d(joints)),
-    'joints_2d': (jnp.asarray(batch.joints_normalized), jnp.asarray(batch.joint_confidence)),
+    'joints_2d': (joints_2d, confidence),
   }
 
 
@@ -234,6 +263,10 @@ def _in_length_unit(gaussians: HandGaussians, length_unit_m: float) -> HandGauss
 def _masked(value: Array, instead: Array, known: Array) -> Array:
   """Unknown labels replaced by the estimate: `where` on the input keeps NaN out of gradients."""
   return jnp.where(known, value, instead)
+
+
+def _without_padding(terms: LossTerms, batch: HandBatch) -> LossTerms:
+  return {name: jnp.where(batch.is_padding, 0.0, term) for name, term in terms.items()}
 
 
 def _sum_per_example(values: Array) -> Float[Array, 'batch']:

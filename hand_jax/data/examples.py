@@ -59,6 +59,18 @@ def check_example(example: HandExample) -> HandExample:
   return example
 
 
+def without_3d(example: HandExample) -> HandExample:
+  """The photo, its box and its 2D joints alone: what weak supervision may see."""
+  return HandExample(
+    example_id=example.example_id,
+    image=example.image,
+    side=example.side,
+    box_xywh=example.box_xywh,
+    joints_image=example.joints_image,
+    joint_confidence=example.joint_confidence,
+  )
+
+
 def example_features() -> Any:
   """The tfds features of a prepared data set of hand examples, for a builder's `_info`.
 

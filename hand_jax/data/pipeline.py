@@ -10,7 +10,7 @@ import numpy as np
 
 from hand_jax.config import DataConfig, ExperimentConfig
 from hand_jax.data.augmentation import make_row, sample_crop_change
-from hand_jax.data.examples import HandExample, check_example, decode_example
+from hand_jax.data.examples import HandExample, check_example, decode_example, without_3d
 from hand_jax.types import HandBatch
 
 # Rendered examples are kept for later epochs while all of them fit into this.
@@ -178,6 +178,8 @@ def training_batches(
 ) -> BatchLoader:
   """Endless shuffled, augmented batches; this host's rows of each.
 
+  With `data.labels` '2d' they carry 2D joints alone; evaluation batches keep every label.
+
   An example's order and noise depend on (training.seed, epoch, index) alone, not on batch size or
   hosts.
   """
@@ -237,6 +239,8 @@ def _make_batch(
   for slot, example in zip(slots, examples, strict=True):
     change = None
     if seed is not None:
+      if config.data.labels == '2d':
+        example = without_3d(example)
       rng = np.random.default_rng((seed, slot.epoch, slot.index))
       change = sample_crop_change(config.data.augmentation, rng)
     row = make_row(

@@ -13,17 +13,27 @@ from jaxtyping import Array, Float
 from hand_jax.config import ExperimentConfig, ModelConfig
 from hand_jax.mano.model import extended_joint_regressor
 from hand_jax.models.backbone import create_backbone, load_backbone_variables
-from hand_jax.models.prior_net import CameraModel, PriorNet, hand_frame_vertices
+from hand_jax.models.prior_net import CameraModel, PriorNet, PriorSigma, hand_frame_vertices
 from hand_jax.models.vertex_regressor import VertexRegressor
 from hand_jax.propagation import hand_gaussians
-from hand_jax.types import DiagonalGaussian, HandEstimate, HandGaussians, ManoModel
+from hand_jax.types import (
+  DiagonalGaussian,
+  HandEstimate,
+  HandGaussians,
+  HandParameters,
+  ManoModel,
+)
+
+# What `HandNetwork.estimate_camera` needs.
+CAMERA_MODULES = ('backbone', 'feature_norm', 'camera_model')
 
 
 class HandNetwork(nn.Module):
   """Backbone, prior-net, camera model and AMVUR; their Gaussians for vertices, joints, pixels.
 
-  `convention` and `length_unit_m` say how variances travel from vertices to joints (see
-  `hand_jax.propagation`); `axis_name` is the device axis batch statistics are averaged over.
+  `config.branches` leaves the prior-net or AMVUR out. `convention` and `length_unit_m` say how
+  variances travel from vertices to joints (see `hand_jax.propagation`); `axis_name` is the device
+  axis batch statistics are averaged over.
   """
 
   config: ModelConfig
@@ -31,24 +41,32 @@ class HandNetwork(nn.Module):
   length_unit_m: float
   axis_name: str | None = None
 
-  @nn.compact
+  def setup(self) -> None:
+    config = self.config
+    self.backbone = create_backbone(config.backbone, axis_name=self.axis_name)
+    self.feature_norm = nn.LayerNorm()
+    self.camera_model = CameraModel(config.camera_hidden)
+    if config.branches != 'posterior':
+      self.prior_net = PriorNet(config.prior_hidden, config.pose_components)
+      if config.prior_sigma == 'learned':
+        self.prior_sigma = PriorSigma(config.prior_hidden)
+    if config.branches != 'prior':
+      self.vertex_regressor = VertexRegressor(
+        config.attention, self.length_unit_m, config.min_log_variance, config.max_log_variance
+      )
+
   def __call__(
     self, images: Float[Array, 'batch side side 3'], model: ManoModel, train: bool
   ) -> HandEstimate:
     """Estimates hands from normalised RGB crops; Gaussians in metres, hand frame, and the crop."""
-    config = self.config
-    backbone = create_backbone(config.backbone, axis_name=self.axis_name)
-    # One name for every backbone, whatever its class.
-    backbone = backbone.clone(parent=self, name='backbone')
-    feature = backbone(images, train).global_feature
-    feature = nn.LayerNorm(name='feature_norm')(feature)
-    parameters = PriorNet(config.prior_hidden, config.pose_components, name='prior_net')(
-      feature, model
-    )
-    camera = CameraModel(config.camera_hidden, name='camera_model')(feature)
-    prior_mean = jax.vmap(hand_frame_vertices, in_axes=(None, 0))(model, parameters)
-    prior = DiagonalGaussian(prior_mean, jnp.full_like(prior_mean, self._unit_log_variance()))
-    posterior = self._posterior(model, feature, prior_mean)
+    feature = self._features(images, train)
+    camera = self.camera_model(feature)
+    parameters = prior = posterior = None
+    if self.config.branches != 'posterior':
+      parameters = self.prior_net(feature, model)
+      prior = self._prior(model, feature, parameters)
+    if self.config.branches != 'prior':
+      posterior = self._posterior(model, feature, prior)
     return HandEstimate(
       parameters=parameters,
       camera=camera,
@@ -56,30 +74,49 @@ class HandNetwork(nn.Module):
       posterior=self._propagate(posterior, camera, model),
     )
 
+  def estimate_camera(
+    self, images: Float[Array, 'batch side side 3'], train: bool
+  ) -> DiagonalGaussian:
+    """The camera alone, for `apply(..., method='estimate_camera')`: needs no hand model, and only
+    the variables of `CAMERA_MODULES`."""
+    return self.camera_model(self._features(images, train))
+
+  def _features(self, images: Array, train: bool) -> Array:
+    return self.feature_norm(self.backbone(images, train).global_feature)
+
   def _unit_log_variance(self) -> float:
     """log(length_unit_m^2): what log-variances counted in the length unit gain in metres."""
     return 2 * math.log(self.length_unit_m)
 
-  def _posterior(self, model: ManoModel, feature: Array, prior_mean: Array) -> DiagonalGaussian:
-    config = self.config
+  def _prior(
+    self, model: ManoModel, feature: Array, parameters: HandParameters
+  ) -> DiagonalGaussian:
+    mean = jax.vmap(hand_frame_vertices, in_axes=(None, 0))(model, parameters)
+    log_variance = jnp.full_like(mean, self._unit_log_variance())
+    if self.config.prior_sigma == 'learned':
+      log_variance += self.prior_sigma(feature, model)
+    return DiagonalGaussian(mean, log_variance)
+
+  def _posterior(
+    self, model: ManoModel, feature: Array, prior: DiagonalGaussian | None
+  ) -> DiagonalGaussian:
     regressor = extended_joint_regressor(model)
     template_joints = regressor @ model.v_template
     origin = template_joints[:1]
-    offset, log_variance = VertexRegressor(
-      config.attention,
-      self.length_unit_m,
-      config.min_log_variance,
-      config.max_log_variance,
-      name='vertex_regressor',
-    )(model.v_template - origin, template_joints - origin, feature)
-    base = prior_mean
-    if config.vertex_offset_from == 'template':
-      base = jnp.broadcast_to((model.v_template - origin)[None], prior_mean.shape)
+    offset, log_variance = self.vertex_regressor(
+      model.v_template - origin, template_joints - origin, feature
+    )
+    if self.config.vertex_offset_from == 'template':
+      base = jnp.expand_dims(model.v_template - origin, 0)
+    else:
+      base = prior.mean
     return DiagonalGaussian(base + offset, log_variance + self._unit_log_variance())
 
   def _propagate(
-    self, vertices: DiagonalGaussian, camera: DiagonalGaussian, model: ManoModel
-  ) -> HandGaussians:
+    self, vertices: DiagonalGaussian | None, camera: DiagonalGaussian, model: ManoModel
+  ) -> HandGaussians | None:
+    if vertices is None:
+      return None
     regressor = extended_joint_regressor(model)
 
     def one_hand(vertices: DiagonalGaussian, camera_mean: Array) -> HandGaussians:

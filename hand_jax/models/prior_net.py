@@ -52,6 +52,25 @@ class PriorNet(nn.Module):
     return HandParameters(zeros, hand_pose, betas, zeros)
 
 
+class PriorSigma(nn.Module):
+  """Global feature -> log-variance of every coordinate of the prior, in length units squared.
+
+  Three numbers per bone, spread over the vertices by the skinning weights; bounded by tanh. It
+  starts at zero, the paper's sigma_v = 1.
+  """
+
+  hidden: tuple[int, ...]
+
+  @nn.compact
+  def __call__(
+    self, global_feature: Float[Array, 'batch channels'], model: ManoModel
+  ) -> Float[Array, 'batch vertices 3']:
+    bones = model.lbs_weights.shape[1]
+    raw = Mlp(self.hidden, 3 * bones, name='mlp')(global_feature)
+    per_bone = 6.0 * jnp.tanh(raw / 6.0).reshape(-1, bones, 3)
+    return jnp.einsum('vb,nbd->nvd', model.lbs_weights, per_bone)
+
+
 class CameraModel(nn.Module):
   """Global feature -> Gaussian over the camera's ten stored numbers (Table 1, last rows)."""
 

@@ -12,7 +12,7 @@ AXIS_NAME = 'batch'
 
 
 def map_train_step(step: TrainStep) -> TrainStep:
-  """The step over all devices of all hosts. State, batch and model have a leading device axis.
+  """The step over all devices of all hosts. Every argument has a leading device axis.
 
   The state is donated: what was passed in is gone afterwards. (A broadcast state with donation
   works in one process and fails in two, hence the replicated one.)

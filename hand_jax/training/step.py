@@ -9,41 +9,49 @@ import optax
 from jaxtyping import Array, Float
 
 from hand_jax.config import ExperimentConfig
-from hand_jax.losses import compute_loss_terms, total_loss
+from hand_jax.losses import LossTerms, compute_elbo_terms, compute_loss_terms, total_loss
+from hand_jax.mano.model import extended_joint_regressor
 from hand_jax.models.backbone import normalize_image
-from hand_jax.models.hand_network import HandNetwork
+from hand_jax.models.hand_network import HandNetwork, create_network
 from hand_jax.training.state import TrainState, learning_rate_schedule, state_variables
 from hand_jax.types import HandBatch, HandEstimate, ManoModel
 
 Metrics = dict[str, Float[Array, '']]
-TrainStep = Callable[[TrainState, HandBatch, ManoModel], tuple[TrainState, Metrics]]
-EvalStep = Callable[[TrainState, HandBatch, ManoModel], tuple[HandEstimate, dict[str, Array]]]
+Variables = dict[str, Any]
+TrainStep = Callable[..., tuple[TrainState, Metrics]]
+EvalStep = Callable[..., tuple[HandEstimate, dict[str, Array]]]
 
 
 def make_train_step(
   config: ExperimentConfig,
   network: HandNetwork,
   optimizer: optax.GradientTransformation,
+  camera_prior_config: ExperimentConfig | None = None,
 ) -> TrainStep:
-  """state, batch, hand model -> next state, metrics: every loss term by name, `total`, and more.
+  """state, batch, hand model, camera prior -> next state, and metrics: every loss term by name,
+  `total`, and more.
 
-  With `network.axis_name` set, the function runs under that mapped axis: gradients, batch
-  statistics and metrics are averaged over it, and all replicas stay equal.
+  The camera prior is the variables of the frozen camera model that `camera_prior_config` describes,
+  where `loss.kind` is 'elbo', else None. With `network.axis_name` set, the function runs under that
+  mapped axis: gradients, batch statistics and metrics are averaged over it, and all replicas stay
+  equal.
   """
   axis_name = network.axis_name
   schedule = learning_rate_schedule(config.optimizer, config.training.num_steps)
+  loss_terms = _make_loss_terms(config, camera_prior_config)
 
   def train_step(
-    state: TrainState, batch: HandBatch, model: ManoModel
+    state: TrainState, batch: HandBatch, model: ManoModel, camera_prior: Variables | None = None
   ) -> tuple[TrainState, Metrics]:
     images = normalize_image(batch.image, config.model.backbone.name)
+    keys = _example_keys(jax.random.fold_in(_run_key(state), state.step), batch)
 
     def loss_of(params):
       variables = state_variables(state.replace(params=params))
       estimate, updates = network.apply(
         variables, images, model, train=True, mutable=['batch_stats']
       )
-      terms = compute_loss_terms(estimate, batch, config.loss)
+      terms = loss_terms(keys, estimate, batch, model, camera_prior)
       metrics = {name: term.mean() for name, term in terms.items()}
       metrics['total'] = total_loss(terms, config.loss).mean()
       return metrics['total'], (metrics, updates.get('batch_stats', {}))
@@ -67,18 +75,53 @@ def make_train_step(
   return train_step
 
 
-def make_eval_step(config: ExperimentConfig, network: HandNetwork) -> EvalStep:
-  """state, batch, hand model -> the estimate and every unweighted loss term per example."""
+def make_eval_step(
+  config: ExperimentConfig,
+  network: HandNetwork,
+  camera_prior_config: ExperimentConfig | None = None,
+) -> EvalStep:
+  """state, batch, hand model, camera prior (see `make_train_step`) -> the estimate and every
+  unweighted loss term per example. What is sampled depends on the run's key and the example."""
+  loss_terms = _make_loss_terms(config, camera_prior_config)
 
   def eval_step(
-    state: TrainState, batch: HandBatch, model: ManoModel
+    state: TrainState, batch: HandBatch, model: ManoModel, camera_prior: Variables | None = None
   ) -> tuple[HandEstimate, dict[str, Array]]:
     images = normalize_image(batch.image, config.model.backbone.name)
     estimate = network.apply(state_variables(state), images, model, train=False)
-    terms = compute_loss_terms(estimate, batch, config.loss)
+    terms = loss_terms(_example_keys(_run_key(state), batch), estimate, batch, model, camera_prior)
     return estimate, {**terms, 'total': total_loss(terms, config.loss)}
 
   return eval_step
+
+
+def _make_loss_terms(
+  config: ExperimentConfig, camera_prior_config: ExperimentConfig | None
+) -> Callable[..., LossTerms]:
+  """keys, estimate, batch, hand model, camera prior -> the terms of the config's objective."""
+  if config.loss.kind != 'elbo':
+    return lambda keys, estimate, batch, *_: compute_loss_terms(estimate, batch, config.loss)
+  if camera_prior_config is None:
+    raise ValueError("loss.kind='elbo' needs the config of the camera prior.")
+  camera_network = create_network(camera_prior_config)
+  backbone_name = camera_prior_config.model.backbone.name
+
+  def elbo_terms(keys, estimate, batch, model, camera_prior) -> LossTerms:
+    images = normalize_image(batch.image, backbone_name)
+    camera = camera_network.apply(camera_prior, images, train=False, method='estimate_camera')
+    regressor = extended_joint_regressor(model)
+    return compute_elbo_terms(keys, estimate, batch, camera.mean, regressor, config.loss)
+
+  return elbo_terms
+
+
+def _run_key(state: TrainState) -> Array:
+  return jax.random.wrap_key_data(state.key)
+
+
+def _example_keys(key: Array, batch: HandBatch) -> Array:
+  """One key per example, from its place in the split: devices and batch order change nothing."""
+  return jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, batch.global_index)
 
 
 def _global_norm(tree: Any) -> Float[Array, '']:
