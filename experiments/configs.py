@@ -1,6 +1,7 @@
 """Named experiments: each takes the defaults and changes what differs."""
 
 import difflib
+from dataclasses import replace
 
 from hand_jax.config import (
   AttentionConfig,
@@ -13,6 +14,17 @@ from hand_jax.config import (
   OptimizerConfig,
   TrainingConfig,
   validate_config,
+)
+
+# Algorithms 5 and 6: squared errors in crop units and centimetres; the camera's ten numbers are of
+# order one. From 2D joints alone, anatomy and hand size have to come from the last two terms.
+L2_FULL = LossConfig(kind='l2', joints_2d=1000.0, camera=2000.0)
+L2_WEAK = LossConfig(
+  kind='l2', vertices=0.0, camera=0.0, joints_2d=1000.0, joint_limits=1000.0, shape_prior=2.0
+)
+# Algorithm 2. The sampled camera is narrow: an unfinished variance would drown the vertices.
+WEAK_ELBO = LossConfig(
+  kind='elbo', convention='paper', joints_2d=10.0, camera=1.0, joint_limits=100.0, shape_prior=0.3
 )
 
 
@@ -103,8 +115,149 @@ def toy() -> ExperimentConfig:
   )
 
 
+def synthetic_weak() -> ExperimentConfig:
+  """Algorithm 2 at full size: EfficientNet-B0, images with 2D joints alone, for accelerators.
+
+  Needs `--camera_prior=WORKDIR` of a `synthetic_prior_weak` run, which also warms it up
+  (`--init_from`).
+  """
+  full = synthetic_supervised()
+  return replace(
+    full,
+    name='synthetic_weak',
+    model=replace(full.model, backbone=BackboneConfig(name='efficientnet_b0')),
+    loss=WEAK_ELBO,
+    data=replace(full.data, labels='2d'),
+  )
+
+
+def synthetic_prior_supervised() -> ExperimentConfig:
+  """Algorithm 5: prior-net and camera alone, squared errors of vertices, camera, 2D joints."""
+  return _alone(synthetic_supervised(), 'prior', L2_FULL, 'synthetic_prior_supervised')
+
+
+def synthetic_prior_weak() -> ExperimentConfig:
+  """Algorithm 5, weakly: squared errors of 2D joints alone."""
+  return _alone(synthetic_weak(), 'prior', L2_WEAK, 'synthetic_prior_weak')
+
+
+def synthetic_amvur_supervised() -> ExperimentConfig:
+  """Algorithm 6: AMVUR and camera model alone, squared errors of vertices, camera, 2D joints."""
+  return _alone(synthetic_supervised(), 'posterior', L2_FULL, 'synthetic_amvur_supervised')
+
+
+def synthetic_amvur_weak() -> ExperimentConfig:
+  """Algorithm 6, weakly: squared errors of 2D joints alone."""
+  return _alone(synthetic_weak(), 'posterior', L2_WEAK, 'synthetic_amvur_weak')
+
+
+def synthetic_small_weak() -> ExperimentConfig:
+  """`synthetic_small` from 2D joints alone (Algorithm 2); needs `--camera_prior`.
+
+  Warm it up with `--init_from` of a `synthetic_small_prior_weak` run.
+  """
+  small = synthetic_small()
+  return replace(
+    small, name='synthetic_small_weak', loss=WEAK_ELBO, data=replace(small.data, labels='2d')
+  )
+
+
+def synthetic_small_weak_learned_sigma() -> ExperimentConfig:
+  """`synthetic_small_weak` with the prior's sigma_v read from the image instead of 1."""
+  weak = synthetic_small_weak()
+  return replace(
+    weak,
+    name='synthetic_small_weak_learned_sigma',
+    model=replace(weak.model, prior_sigma='learned'),
+  )
+
+
+def synthetic_small_prior_supervised() -> ExperimentConfig:
+  """Algorithm 5 on two CPU cores."""
+  return _alone(synthetic_small(), 'prior', L2_FULL, 'synthetic_small_prior_supervised')
+
+
+def synthetic_small_prior_weak() -> ExperimentConfig:
+  """Algorithm 5 from 2D joints alone, on two CPU cores: also the camera prior of Algorithm 2."""
+  return _alone(synthetic_small_weak(), 'prior', L2_WEAK, 'synthetic_small_prior_weak')
+
+
+def synthetic_small_amvur_supervised() -> ExperimentConfig:
+  """Algorithm 6 on two CPU cores."""
+  return _alone(synthetic_small(), 'posterior', L2_FULL, 'synthetic_small_amvur_supervised')
+
+
+def synthetic_small_amvur_weak() -> ExperimentConfig:
+  """Algorithm 6 from 2D joints alone, on two CPU cores."""
+  return _alone(synthetic_small_weak(), 'posterior', L2_WEAK, 'synthetic_small_amvur_weak')
+
+
+def hand_photos() -> ExperimentConfig:
+  """Fine-tuning `synthetic_small` on photos with 2D joints (see docs/hand_photos.md).
+
+  Needs `--init_from` and `--camera_prior` of a trained run, and `--set data.data_dir=DIR`.
+  """
+  weak = synthetic_small_weak()
+  return replace(
+    weak,
+    name='hand_photos',
+    model=replace(weak.model, backbone=replace(weak.model.backbone, batch_norm='frozen')),
+    optimizer=replace(weak.optimizer, learning_rate=2e-4, warmup_steps=20),
+    data=replace(weak.data, dataset='hand_photos', data_dir='prepared', train_examples=0),
+    training=TrainingConfig(
+      num_steps=300,
+      batch_size=16,
+      log_every=20,
+      evaluate_every=100,
+      checkpoint_every=100,
+      validation_examples=0,
+    ),
+  )
+
+
+def toy_weak() -> ExperimentConfig:
+  """`toy` from 2D joints alone (Algorithm 2); needs `--camera_prior`."""
+  small = toy()
+  return replace(
+    small,
+    name='toy_weak',
+    loss=replace(WEAK_ELBO, convention='exact'),
+    data=replace(small.data, labels='2d'),
+  )
+
+
+def toy_prior_weak() -> ExperimentConfig:
+  """Algorithm 5 in seconds: the camera prior of `toy_weak`."""
+  return _alone(toy_weak(), 'prior', L2_WEAK, 'toy_prior_weak')
+
+
+def _alone(joint: ExperimentConfig, branch: str, loss: LossConfig, name: str) -> ExperimentConfig:
+  """One branch of a joint experiment with its camera model, under squared errors."""
+  model = replace(joint.model, branches=branch, vertex_offset_from='template')
+  return replace(joint, name=name, model=model, loss=loss)
+
+
 EXPERIMENTS = {
-  experiment.__name__: experiment for experiment in (synthetic_supervised, synthetic_small, toy)
+  experiment.__name__: experiment
+  for experiment in (
+    synthetic_supervised,
+    synthetic_weak,
+    synthetic_prior_supervised,
+    synthetic_prior_weak,
+    synthetic_amvur_supervised,
+    synthetic_amvur_weak,
+    synthetic_small,
+    synthetic_small_weak,
+    synthetic_small_weak_learned_sigma,
+    synthetic_small_prior_supervised,
+    synthetic_small_prior_weak,
+    synthetic_small_amvur_supervised,
+    synthetic_small_amvur_weak,
+    hand_photos,
+    toy,
+    toy_prior_weak,
+    toy_weak,
+  )
 }
 
 
