@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from typing import Any
 
 import jax
 import numpy as np
@@ -13,12 +14,19 @@ from hand_jax.data.pipeline import (
   evaluation_batches,
   training_batches,
 )
-from hand_jax.evaluation.evaluate import evaluate_batches
+from hand_jax.evaluation.evaluate import BRANCHES, best_branch, evaluate_batches
 from hand_jax.mano.model import extended_joint_regressor
 from hand_jax.models.hand_network import create_network
 from hand_jax.training import parallel
-from hand_jax.training.checkpoints import Checkpoints, check_workdir, claim_workdir
+from hand_jax.training.camera_prior import claim_camera_prior, load_camera_prior
+from hand_jax.training.checkpoints import (
+  Checkpoints,
+  check_workdir,
+  claim_workdir,
+  latest_step,
+)
 from hand_jax.training.hand_models import claim_hand_model
+from hand_jax.training.lineage import claim_lineage, make_lineage
 from hand_jax.training.reports import RunLog, Stopwatch, overlay_sheet
 from hand_jax.training.state import (
   TrainState,
@@ -27,6 +35,12 @@ from hand_jax.training.state import (
   create_train_state,
 )
 from hand_jax.training.step import EvalStep, make_eval_step, make_train_step
+from hand_jax.training.warm_start import (
+  WarmStart,
+  claim_warm_start,
+  describe_warm_start,
+  warm_start,
+)
 from hand_jax.types import HandBatch, HandEstimate, ManoModel
 
 OVERLAY_IMAGES = 8
@@ -42,11 +56,14 @@ def train_and_evaluate(
   """Runs an experiment to its last step, on all devices; continues a run found in `workdir`.
 
   A continued run is the uninterrupted one bit for bit (same machine, same devices). The workdir
-  gets `config.json`, `metrics.jsonl`, `tensorboard/`, `overlays/` and `checkpoints/`. Sources
-  default to those of the config. Returns the last state, as numpy arrays.
+  gets `config.json`, `lineage.json`, `metrics.jsonl`, `tensorboard/`, `overlays/` and
+  `checkpoints/`, after a warm start (`training.init_from`) `init_from.json`, and for the elbo its
+  own copy of the `camera_prior/`. Sources default to those of the config. Returns the last state,
+  as numpy arrays.
 
   Raises:
-    ValueError: a config that cannot work, a workdir of another config, an unreadable checkpoint.
+    ValueError: a config that cannot work, a workdir of another config, an unreadable checkpoint, a
+      warm start or camera prior that does not fit. FileNotFoundError: no run to take them from.
     FloatingPointError: a loss term is not finite; names step and term.
   """
   validate_config(config)
@@ -62,6 +79,7 @@ def train_and_evaluate(
   # Only now: a mistake found above leaves no folder that would refuse the corrected command.
   claim_workdir(workdir, config)
   claim_hand_model(workdir, model)
+  run.claim()
   return run.train(train_source)
 
 
@@ -87,11 +105,34 @@ class _Run:
     self._config, self._workdir, self._model = config, workdir, model
     self._validation_source = validation_source
     self._is_main = jax.process_index() == 0
+    self._camera_prior = load_camera_prior(workdir, config)
+    prior_config, prior_variables = (self._camera_prior or (None, None))[:2]
     network = create_network(config, axis_name=parallel.AXIS_NAME)
     optimizer = create_optimizer(config.optimizer, config.training.num_steps)
     self._initial_state = create_train_state(config, network, optimizer, model)
-    self._train_step = parallel.map_train_step(make_train_step(config, network, optimizer))
-    self._evaluator = _Evaluator(config, model, make_eval_step(config, network))
+    self._start: WarmStart | None = None
+    self._is_new = latest_step(workdir) is None
+    if self._is_new:
+      self._initial_state, self._start = warm_start(
+        self._initial_state, config.training.init_from, model
+      )
+    step = make_train_step(config, network, optimizer, prior_config)
+    self._train_step = parallel.map_train_step(step)
+    self._constants = (model, prior_variables)
+    eval_step = make_eval_step(config, network, prior_config)
+    self._evaluator = _Evaluator(config, self._constants, eval_step)
+
+  def claim(self) -> None:
+    """Records in the workdir where a new run's parameters and camera prior come from."""
+    claim_camera_prior(self._workdir, self._camera_prior)
+    if not self._is_new:
+      return
+    prior = self._camera_prior
+    origins = [source.origin for source in self._start.sources]
+    lineage = make_lineage(self._config, origins, prior.origin if prior else None)
+    claim_lineage(self._workdir, lineage)
+    if origins:
+      claim_warm_start(self._workdir, self._start)
 
   def train(self, source: ExampleSource) -> TrainState:
     config, num_steps = self._config, self._config.training.num_steps
@@ -112,10 +153,10 @@ class _Run:
         jax.process_count(),
       )
       with loader, _Reporter(self._workdir, config, step, self._is_main) as reporter:
-        state, model = parallel.replicate(state), parallel.replicate(self._model)
+        state, constants = parallel.replicate(state), parallel.replicate(self._constants)
         while step < num_steps:
           batch = parallel.shard_batch(next(loader))
-          state, metrics = self._train_step(state, batch, model)
+          state, metrics = self._train_step(state, batch, *constants)
           step += 1
           reporter.add(step, metrics)
           if not _is_due(config, step):
@@ -149,19 +190,22 @@ class _Run:
     elif step:
       print(f'Continuing {self._workdir} after step {step} on {devices}.', flush=True)
     else:
+      if self._start.sources:
+        print('\n'.join(describe_warm_start(self._start)))
       print(f'Training in {self._workdir} on {devices}; compiling the step.', flush=True)
 
 
 class _Evaluator:
   """Validation figures and overlays of a state, on this process' devices alone."""
 
-  def __init__(self, config: ExperimentConfig, model: ManoModel, step: EvalStep):
+  def __init__(self, config: ExperimentConfig, constants: tuple[ManoModel, Any], step: EvalStep):
+    model = constants[0]
     # Hosts take no turns here, so the batch is what one host's devices can divide.
     batch_size = config.training.batch_size // jax.process_count()
     training = dataclasses.replace(config.training, batch_size=batch_size)
     self._config = dataclasses.replace(config, training=training)
     self._step = parallel.map_eval_step(step)
-    self._model = parallel.replicate(model)
+    self._constants = parallel.replicate(constants)
     self._num_vertices = len(model.v_template)
     self._regressor = np.asarray(extended_joint_regressor(model))
 
@@ -174,7 +218,7 @@ class _Evaluator:
     totals, sheets = [], []
 
     def estimate(batch: HandBatch) -> HandEstimate:
-      outputs = self._step(state, parallel.shard_batch(batch), self._model)
+      outputs = self._step(state, parallel.shard_batch(batch), *self._constants)
       estimate, terms = parallel.gather(outputs)
       totals.append(terms['total'][~batch.is_padding])
       if not sheets:
@@ -183,11 +227,22 @@ class _Evaluator:
 
     with evaluation_batches(source, self._config, self._num_vertices) as batches:
       results = evaluate_batches(estimate, batches, self._regressor, full=False)
-    metrics = {'validation_total': float(np.concatenate(totals).mean())}
-    for branch in ('posterior', 'prior'):
-      prefix = 'validation_' if branch == 'posterior' else 'validation_prior_'
-      metrics |= {prefix + name: value for name, value in results[branch].items()}
+    total = float(np.concatenate(totals).mean())
+    metrics = {'validation_total': total, **_validation_metrics(results)}
     return metrics, sheets[0]
+
+
+def _validation_metrics(results: dict[str, Any]) -> dict[str, float]:
+  """`validation_...` of the posterior, or a prior alone, and `validation_prior_...` beside it."""
+  errors_2d = results.get('joints_2d', {})
+  found = [name for name in BRANCHES if name in results or f'{name}_px' in errors_2d]
+  metrics = {}
+  for name in found:
+    prefix = 'validation_' if name == found[0] else f'validation_{name}_'
+    metrics |= {prefix + metric: value for metric, value in results.get(name, {}).items()}
+    if f'{name}_px' in errors_2d:
+      metrics[f'{prefix}joints_2d_px'] = errors_2d[f'{name}_px']
+  return metrics
 
 
 class _Reporter:
@@ -267,6 +322,6 @@ def _overlays(batch: HandBatch, estimate: HandEstimate) -> np.ndarray:
   shown = np.flatnonzero(~batch.is_padding)[:OVERLAY_IMAGES]
   return overlay_sheet(
     batch.image[shown],
-    estimate.posterior.joints_normalized.mean[shown],
+    best_branch(estimate).joints_normalized.mean[shown],
     batch.joints_normalized[shown],
   )
