@@ -1,12 +1,14 @@
 """Trains an experiment: python -m experiments.train --config=toy --workdir=runs/toy."""
 
+import dataclasses
 import sys
+from collections.abc import Sequence
 
 import jax
 from absl import app, flags, logging
 
 from experiments.configs import EXPERIMENTS, get_config
-from hand_jax.config import apply_overrides
+from hand_jax.config import ExperimentConfig, apply_overrides, validate_config
 from hand_jax.training.hand_models import load_training_model
 from hand_jax.training.loop import train_and_evaluate
 
@@ -14,6 +16,17 @@ FLAGS = flags.FLAGS
 flags.DEFINE_string('config', None, f'Named experiment: {", ".join(EXPERIMENTS)}.')
 flags.DEFINE_string('workdir', None, 'Folder of the run; a run found there is continued.')
 flags.DEFINE_multi_string('set', [], 'A setting, as a.b=value; may be repeated.')
+flags.DEFINE_multi_string(
+  'init_from',
+  [],
+  'Folder of a run whose newest parameters a new run takes by name; may be repeated, the first '
+  'goes before the others.',
+)
+flags.DEFINE_string(
+  'camera_prior',
+  None,
+  "Folder of the run whose camera model is the frozen prior of loss.kind='elbo'.",
+)
 flags.DEFINE_string(
   'mano_dir', None, 'Folder or file of the MANO model. Default: $MANO_DIR, else the free hand.'
 )
@@ -25,19 +38,41 @@ flags.DEFINE_integer('process_id', None, "This host's number, where no cluster t
 flags.mark_flags_as_required(['config', 'workdir'])
 
 
+def choose_config(
+  name: str, settings: Sequence[str], init_from: Sequence[str], camera_prior: str | None
+) -> ExperimentConfig:
+  """The named experiment with its settings, and the runs it starts from where flags name them.
+
+  Raises:
+    ValueError: see `apply_overrides`; or what a flag gives is also given as a setting.
+  """
+  config = apply_overrides(get_config(name), settings)
+  given = {}
+  if init_from:
+    given['init_from'] = tuple(init_from)
+  if camera_prior is not None:
+    given['camera_prior'] = camera_prior
+  for key in given:
+    if any(text.partition('=')[0].strip() == f'training.{key}' for text in settings):
+      raise ValueError(f'--{key} and --set training.{key} are the same setting: give one of them.')
+  training = dataclasses.replace(config.training, **given)
+  return validate_config(dataclasses.replace(config, training=training))
+
+
 def main(argv: list[str]) -> None:
   """Reads the flags, then one call."""
   if len(argv) > 1:
     raise app.UsageError(f'Unexpected argument {argv[1]!r}: settings are given as --set a.b=value.')
   if not FLAGS['verbosity'].present:
-    logging.set_verbosity(logging.WARNING)  # Orbax tells dozens of lines per checkpoint
+    # Orbax tells dozens of lines per checkpoint, and warns of each that is only read.
+    logging.set_verbosity(logging.ERROR)
   if FLAGS.compilation_cache_dir:
     jax.config.update('jax_compilation_cache_dir', FLAGS.compilation_cache_dir)
     jax.config.update('jax_persistent_cache_min_compile_time_secs', 1.0)
   if FLAGS.distributed:
     jax.distributed.initialize(FLAGS.coordinator, FLAGS.num_processes, FLAGS.process_id)
   try:
-    config = apply_overrides(get_config(FLAGS.config), FLAGS.set)
+    config = choose_config(FLAGS.config, FLAGS.set, FLAGS.init_from, FLAGS.camera_prior)
     model = load_training_model(config.data.dataset, FLAGS.mano_dir)
     train_and_evaluate(config, FLAGS.workdir, model)
   except (ValueError, OSError, FloatingPointError) as error:

@@ -1,5 +1,6 @@
 """A run's folder: its config, and Orbax checkpoints of its TrainState."""
 
+import contextlib
 import json
 import pathlib
 import shutil
@@ -23,6 +24,14 @@ CHECKPOINTS_NAME = 'checkpoints'
 # What inference needs, what training needs besides, and where the data stood.
 _VARIABLES, _TRAINING, _DATA = 'variables', 'training', 'data'
 _FILES = 'files.json'
+
+
+class SavedNetwork(NamedTuple):
+  """A run's config, the step of its newest checkpoint, and the variables in it (numpy)."""
+
+  config: ExperimentConfig
+  step: int
+  variables: dict[str, Any]
 
 
 class Restored(NamedTuple):
@@ -60,9 +69,13 @@ def claim_workdir(workdir: str, config: ExperimentConfig) -> None:
     return
   path = pathlib.Path(workdir) / CONFIG_NAME
   path.parent.mkdir(parents=True, exist_ok=True)
-  # Under another name first: a killed run leaves no half-written config.
-  partial = path.with_suffix('.json.partial')
-  partial.write_text(config_to_json(config))
+  write_whole(path, config_to_json(config))
+
+
+def write_whole(path: pathlib.Path, text: str) -> None:
+  """Writes a file under another name first: a killed run leaves no half-written one."""
+  partial = path.with_name(f'{path.name}.partial')
+  partial.write_text(text)
   partial.replace(path)
 
 
@@ -144,8 +157,17 @@ class Checkpoints:
     self.close()
 
 
-def load_for_inference(workdir: str) -> tuple[ExperimentConfig, dict[str, Any]]:
-  """A run's config and its newest variables (`params`, `batch_stats`; numpy), for `network.apply`.
+def latest_step(workdir: str) -> int | None:
+  """The step of the newest finished checkpoint in a run's folder, or None."""
+  folder = pathlib.Path(workdir).resolve() / CHECKPOINTS_NAME
+  if not folder.is_dir():
+    return None
+  with contextlib.closing(_open_manager(folder, keep=None)) as manager:
+    return manager.latest_step()
+
+
+def load_network(workdir: str) -> SavedNetwork:
+  """A run's config and the variables of its newest checkpoint, with that one's step.
 
   Raises:
     FileNotFoundError: no run, or no checkpoint yet. ValueError: one that cannot be read, by name.
@@ -154,16 +176,23 @@ def load_for_inference(workdir: str) -> tuple[ExperimentConfig, dict[str, Any]]:
   folder = pathlib.Path(workdir).resolve() / CHECKPOINTS_NAME
   if not folder.is_dir():
     raise FileNotFoundError(_no_checkpoint(workdir))
-  manager = _open_manager(folder, keep=None)
-  try:
+  with contextlib.closing(_open_manager(folder, keep=None)) as manager:
     step = manager.latest_step()
     if step is None:
       raise FileNotFoundError(_no_checkpoint(workdir))
     items = ocp.args.Composite(**{_VARIABLES: ocp.args.StandardRestore()})
     variables = _restore(manager, folder, step, items)[_VARIABLES]
-  finally:
-    manager.close()
-  return config, dict(variables)
+  return SavedNetwork(config, step, dict(variables))
+
+
+def load_for_inference(workdir: str) -> tuple[ExperimentConfig, dict[str, Any]]:
+  """A run's config and its newest variables (`params`, `batch_stats`; numpy), for `network.apply`.
+
+  Raises:
+    FileNotFoundError: no run, or no checkpoint yet. ValueError: one that cannot be read, by name.
+  """
+  saved = load_network(workdir)
+  return saved.config, saved.variables
 
 
 def _no_checkpoint(workdir: str) -> str:

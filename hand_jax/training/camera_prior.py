@@ -1,0 +1,138 @@
+"""The frozen camera model behind the elbo's mu_C: trained beforehand, copied into the run."""
+
+import pathlib
+import shutil
+import zipfile
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from flax import traverse_util
+from jax.experimental import multihost_utils
+
+from hand_jax.config import ExperimentConfig, config_to_json
+from hand_jax.models.hand_network import CAMERA_MODULES
+from hand_jax.training.checkpoints import (
+  CONFIG_NAME,
+  latest_step,
+  load_network,
+  read_config,
+  write_whole,
+)
+from hand_jax.training.lineage import Origin, read_lineage, read_origin, write_origin
+
+CAMERA_PRIOR_NAME = 'camera_prior'
+ORIGIN_NAME = 'origin.json'
+VARIABLES_NAME = 'variables.npz'
+
+
+class CameraPrior(NamedTuple):
+  """A camera model, frozen: its run's config, the variables of its parts (`params`, `batch_stats`;
+  numpy), and the checkpoint they come from."""
+
+  config: ExperimentConfig
+  variables: dict[str, Any]
+  origin: Origin
+
+
+def load_camera_prior(workdir: str, config: ExperimentConfig) -> CameraPrior | None:
+  """The camera prior of a run of the elbo: its own copy, or before there is one, the newest
+  checkpoint of the run that `training.camera_prior` names. None for other losses.
+
+  Writes nothing; see `claim_camera_prior`.
+
+  Raises:
+    ValueError: the setting is missing, or given for another loss; a network without such a camera
+      model, or for crops of another size; a copy that is damaged, gone, or of another run.
+    FileNotFoundError: the run it names does not exist or has no checkpoint.
+  """
+  source = config.training.camera_prior
+  if config.loss.kind != 'elbo':
+    if source:
+      raise ValueError(
+        f"training.camera_prior={source} is for loss.kind='elbo', got {config.loss.kind!r}: leave "
+        'it out.'
+      )
+    return None
+  if not source:
+    raise ValueError(
+      "loss.kind='elbo' needs a camera prior: a camera model trained beforehand (Algorithm 5), "
+      'kept frozen. Train one with python -m experiments.train '
+      '--config=synthetic_small_prior_weak --workdir=WORKDIR, then give --camera_prior=WORKDIR.'
+    )
+  folder = pathlib.Path(workdir) / CAMERA_PRIOR_NAME
+  if folder.is_dir():
+    prior = _read_copy(folder)
+    if prior.origin.workdir != source:
+      raise ValueError(
+        f'{folder} was copied from {prior.origin.workdir}, not from {source}: choose another '
+        '--workdir, or remove that folder.'
+      )
+  elif latest_step(workdir) is not None:
+    raise ValueError(
+      f'{folder} is missing, though the run has begun with it: put it back, or start anew in '
+      'another --workdir.'
+    )
+  else:
+    prior = _take(source)
+  if prior.config.model.image_size != config.model.image_size:
+    raise ValueError(
+      f'training.camera_prior: {source} was trained on crops of {prior.config.model.image_size} '
+      f'px, this run asks for {config.model.image_size}: train one with '
+      f'model.image_size={config.model.image_size}, or set that of {source} here.'
+    )
+  return prior
+
+
+def claim_camera_prior(workdir: str, prior: CameraPrior | None) -> None:
+  """Copies the prior into a new run's folder, unless its copy is there. All hosts call it.
+
+  A continued run reads the copy: the run it came from may change or go.
+  """
+  if prior is None:
+    return
+  if jax.process_count() > 1:
+    # No host may still be choosing between the source and a copy that appears meanwhile.
+    multihost_utils.sync_global_devices(CAMERA_PRIOR_NAME)
+  folder = pathlib.Path(workdir) / CAMERA_PRIOR_NAME
+  if folder.is_dir() or jax.process_index() != 0:
+    return
+  # Under another name first: a killed run leaves no half-written copy.
+  partial = folder.with_name(f'{CAMERA_PRIOR_NAME}.partial')
+  shutil.rmtree(partial, ignore_errors=True)
+  partial.mkdir(parents=True)
+  write_whole(partial / CONFIG_NAME, config_to_json(prior.config))
+  write_origin(partial / ORIGIN_NAME, prior.origin)
+  np.savez(partial / VARIABLES_NAME, **traverse_util.flatten_dict(prior.variables, sep='/'))
+  partial.replace(folder)
+
+
+def _take(workdir: str) -> CameraPrior:
+  saved = load_network(workdir)
+  if missing := [name for name in CAMERA_MODULES if name not in saved.variables['params']]:
+    raise ValueError(f'training.camera_prior: {workdir} has no {", ".join(missing)}.')
+  variables = {
+    collection: {
+      name: tree
+      for name, tree in saved.variables.get(collection, {}).items()
+      if name in CAMERA_MODULES
+    }
+    for collection in ('params', 'batch_stats')
+  }
+  origin = Origin(workdir, saved.step, read_lineage(workdir))
+  return CameraPrior(saved.config, variables, origin)
+
+
+def _read_copy(folder: pathlib.Path) -> CameraPrior:
+  path = folder / VARIABLES_NAME
+  try:
+    with path.open('rb') as stream, np.load(stream) as file:
+      arrays = dict(file)
+  except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+    reason = ' '.join(f'{type(error).__name__}: {error}'.split())
+    raise ValueError(
+      f'{path} cannot be read; it is damaged or incomplete ({reason}). Put it back, or start anew '
+      'in another --workdir.'
+    ) from None
+  variables = {'params': {}, 'batch_stats': {}} | traverse_util.unflatten_dict(arrays, sep='/')
+  return CameraPrior(read_config(str(folder)), variables, read_origin(folder / ORIGIN_NAME))

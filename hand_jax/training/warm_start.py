@@ -1,0 +1,184 @@
+"""Warm starts by name: a new run's network takes the parameters of runs trained before."""
+
+import json
+import pathlib
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from hand_jax.training.checkpoints import load_network, write_whole
+from hand_jax.training.hand_models import HAND_MODEL_NAME, hand_model_digest
+from hand_jax.training.lineage import Origin, read_lineage
+from hand_jax.training.state import TrainState, state_variables
+from hand_jax.types import ManoModel
+
+INIT_FROM_NAME = 'init_from.json'
+
+
+class TakenFrom(NamedTuple):
+  """What one checkpoint gave. The three lists of names are all it holds.
+
+  Names are paths from the collection down: `params/camera_model/dense/kernel`.
+  """
+
+  origin: Origin
+  config: str
+  taken: tuple[str, ...]
+  given_before: tuple[str, ...]  # has a place, filled by an earlier source
+  no_place: tuple[str, ...]  # the new network has no such name
+  other_hand_model: bool
+
+
+class WarmStart(NamedTuple):
+  """Where each array of the new network comes from: a source, or fresh."""
+
+  sources: tuple[TakenFrom, ...]
+  fresh: tuple[str, ...]
+
+
+def warm_start(
+  state: TrainState, workdirs: Sequence[str], model: ManoModel
+) -> tuple[TrainState, WarmStart]:
+  """A fresh state with the parameters and batch statistics of the folders' newest checkpoints.
+
+  Arrays are matched by name. The first folder goes before the others, which fill what it lacks.
+  Optimizer state, step and key stay as they are. `model` is only compared with the sources' own.
+
+  Raises:
+    FileNotFoundError: a folder without a run or a checkpoint. ValueError: arrays of the same name
+      and another shape, all of them; a source of which nothing has a place; an unreadable one.
+  """
+  ours = _by_name(state_variables(state))
+  given: dict[str, Any] = {}
+  sources, misfits = [], []
+  for workdir in workdirs:
+    saved = load_network(workdir)
+    theirs = _by_name(saved.variables)
+    common = [name for name in theirs if name in ours]
+    misfits += [
+      f'{name} is {_describe(theirs[name])} in {workdir}, {_describe(ours[name])} here'
+      for name in common
+      if _describe(theirs[name]) != _describe(ours[name])
+    ]
+    if not common:
+      raise ValueError(
+        f'training.init_from: {workdir} ({saved.config.name}) holds nothing that has a place in '
+        f'this network. It has {_parts(theirs)}; this one {_parts(ours)}.'
+      )
+    taken = [name for name in common if name not in given]
+    sources.append(
+      TakenFrom(
+        Origin(workdir, saved.step, read_lineage(workdir)),
+        saved.config.name,
+        tuple(taken),
+        tuple(name for name in common if name in given),
+        tuple(name for name in theirs if name not in ours),
+        _is_other_hand_model(workdir, model),
+      )
+    )
+    given |= {name: theirs[name] for name in taken}
+  if misfits:
+    raise ValueError(
+      f'training.init_from: {len(misfits)} arrays of another shape: {"; ".join(misfits)}. '
+      'Take the model settings of that run, or leave it out.'
+    )
+  variables = jax.tree_util.tree_map_with_path(
+    lambda path, leaf: given.get(_name(path), leaf), state_variables(state)
+  )
+  fresh = tuple(name for name in ours if name not in given)
+  return state.replace(**variables), WarmStart(tuple(sources), fresh)
+
+
+def claim_warm_start(workdir: str, start: WarmStart) -> None:
+  """Writes the full lists into a new run's folder, as `init_from.json`."""
+  if jax.process_index() != 0:
+    return
+  record = {
+    'sources': [
+      {
+        'workdir': source.origin.workdir,
+        'step': source.origin.step,
+        'config': source.config,
+        'other_hand_model': source.other_hand_model,
+        'taken': source.taken,
+        'not_taken_given_before': source.given_before,
+        'not_taken_no_place': source.no_place,
+      }
+      for source in start.sources
+    ],
+    'fresh': start.fresh,
+  }
+  write_whole(pathlib.Path(workdir) / INIT_FROM_NAME, json.dumps(record, indent=2) + '\n')
+
+
+def describe_warm_start(start: WarmStart) -> list[str]:
+  """A few lines for people: whole parts of the network by their name and number of arrays."""
+  ours = {*start.fresh, *(name for source in start.sources for name in source.taken)}
+  lines = []
+  for source in start.sources:
+    theirs = {*source.taken, *source.given_before, *source.no_place}
+    begin = f'{source.origin.workdir} ({source.config}, step {source.origin.step})'
+    lines.append(f'Taken from {begin}: {_summarize(source.taken, ours)}.')
+    if source.given_before:
+      lines.append(f'  not taken, given before: {_summarize(source.given_before, theirs)}')
+    if source.no_place:
+      lines.append(f'  not taken, no place here: {_summarize(source.no_place, theirs)}')
+    if source.other_hand_model:
+      lines.append('  note: it was trained with another hand model than this run')
+  lines.append(f'Fresh: {_summarize(start.fresh, ours)}.')
+  return lines
+
+
+def _name(path: tuple[Any, ...]) -> str:
+  return jax.tree_util.keystr(path, simple=True, separator='/')
+
+
+def _by_name(variables: dict[str, Any]) -> dict[str, Any]:
+  leaves = jax.tree_util.tree_flatten_with_path(variables)[0]
+  return {_name(path): leaf for path, leaf in leaves}
+
+
+def _describe(array: Any) -> str:
+  return f'{np.dtype(array.dtype).name}{list(array.shape)}'
+
+
+def _parts(names: Iterable[str]) -> str:
+  return ', '.join(sorted({name.split('/')[1] for name in names}))
+
+
+def _is_other_hand_model(workdir: str, model: ManoModel) -> bool:
+  """Whether a run's record (see `claim_hand_model`) tells of another model than this one."""
+  path = pathlib.Path(workdir) / HAND_MODEL_NAME
+  return path.exists() and hand_model_digest(model) not in path.read_text()
+
+
+def _summarize(names: Iterable[str], among: Iterable[str]) -> str:
+  """The names as parts of a network that has the names `among`: whole parts with their number of
+  arrays, single arrays by their path. Parameters and statistics count together."""
+  texts = _whole_parts(_without_collection(names), _without_collection(among), ())
+  return ', '.join(texts) or 'nothing'
+
+
+def _without_collection(names: Iterable[str]) -> list[tuple[str, ...]]:
+  return sorted(tuple(name.split('/')[1:]) for name in names)
+
+
+def _whole_parts(
+  names: list[tuple[str, ...]], among: list[tuple[str, ...]], prefix: tuple[str, ...]
+) -> list[str]:
+  """Texts for the parts right below `prefix`, which all paths given begin with."""
+  depth = len(prefix)
+  texts = []
+  for part in dict.fromkeys(path[depth] for path in names):
+    inside = [path for path in names if path[depth] == part]
+    every = [path for path in among if path[depth] == part]
+    path = (*prefix, part)
+    if inside == [path]:
+      texts.append('/'.join(path))
+    elif len(inside) == len(every):
+      texts.append(f'{"/".join(path)} (all {len(inside)})')
+    else:
+      texts += _whole_parts(inside, every, path)
+  return texts
