@@ -1,0 +1,172 @@
+"""What the ablations train and show: every run, and the rows of every table, in one place.
+
+A run is a named config with overrides. Tables share runs: the supervised Bayesian run is a row of
+Tables 3, 4 and 5, the paper's convention and the 1 cm unit. Edit settings here; the command
+(`experiments/ablations.py`) refuses to mix their rows with those of other settings.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+# The sizes all runs but the longer weak one share: five minutes on two CPU cores at most.
+BASE_OVERRIDES = (
+  'model.image_size=112',
+  'training.batch_size=32',
+  'training.num_steps=320',
+  'training.log_every=20',
+  'training.checkpoint_every=160',
+  'training.evaluate_every=1000000',  # at the last step alone
+  'training.validation_examples=64',
+  'optimizer.warmup_steps=40',
+)
+# The longer weak run: its two stages together take 90 minutes on two cores at most.
+LONG_STEPS = {'weak-long-prior': 2500, 'weak-long-joint': 2500}
+LONG_OVERRIDES = (
+  'training.checkpoint_every=250',
+  'training.evaluate_every=500',
+  'training.validation_examples=128',
+)
+# Weights of squared errors, as in the configs of one branch alone (Algorithms 5 and 6); weakly
+# supervised they are of 2D joints, with the same two penalties that stand in for depth.
+L2 = ('loss.kind=l2', 'loss.joints=0', 'loss.joints_2d=1000')
+WEAK_L2 = (*L2, 'loss.vertices=0', 'loss.camera=0')
+WEAK_L2 += ('loss.joint_limits=1000', 'loss.shape_prior=2')
+# Weights of the exact form; the paper's own when empty.
+EXACT_WEIGHTS: tuple[str, ...] = ()
+
+TABLES = ('3', '4', '5', 'convention', 'unit', 'weak')
+# The headline comparison is repeated over seeds; every other table has seed 0 alone.
+TABLES_OVER_SEEDS = ('3', '5')
+# Runs that others start from are trained once and shared by all seeds of those.
+START_SEED = 0
+
+
+class Run(NamedTuple):
+  """One training. `init_from` and `camera_prior` name runs (of `START_SEED`) trained before it."""
+
+  name: str
+  config: str
+  overrides: tuple[str, ...] = ()
+  init_from: tuple[str, ...] = ()
+  camera_prior: str = ''
+
+  @property
+  def needs(self) -> tuple[str, ...]:
+    """The runs it starts from, each once."""
+    return tuple(dict.fromkeys((*self.init_from, *filter(None, [self.camera_prior]))))
+
+
+class Entry(NamedTuple):
+  """One row of a table, but for the seed: what is printed, and the run and branch it shows."""
+
+  table: str
+  setting: str
+  supervision: str  # 'full' or 'weak'
+  run: str
+  branch: str = 'posterior'
+
+
+class Job(NamedTuple):
+  """One run with one seed, and the rows that its evaluation gives."""
+
+  run: Run
+  seed: int
+  entries: tuple[Entry, ...]
+
+  @property
+  def name(self) -> str:
+    return job_name(self.run.name, self.seed)
+
+
+def job_name(run: str, seed: int) -> str:
+  """The folder of a run under the workdir."""
+  return f'{run}-seed{seed}'
+
+
+def _small(name: str, *overrides: str, config: str = 'synthetic_small', **links) -> Run:
+  return Run(name, config, BASE_OVERRIDES + overrides, **links)
+
+
+def _long(name: str, config: str, **links) -> Run:
+  return Run(name, config, (*LONG_OVERRIDES, f'training.num_steps={LONG_STEPS[name]}'), **links)
+
+
+RUNS = {
+  run.name: run
+  for run in (
+    _small('bayesian'),
+    _small('l2', *L2),
+    # Both weak runs start from this one, take equal steps and share all but the loss.
+    _small('weak-start', config='synthetic_small_prior_weak'),
+    _small(
+      'weak-bayesian',
+      config='synthetic_small_weak',
+      init_from=('weak-start',),
+      camera_prior='weak-start',
+    ),
+    _small('weak-l2', *WEAK_L2, config='synthetic_small_weak', init_from=('weak-start',)),
+    _small('j2d', 'loss.vertices=0', 'loss.joints=0', 'loss.camera=0'),
+    _small('j2d-c', 'loss.vertices=0', 'loss.joints=0'),
+    _small('j2d-c-j3d', 'loss.vertices=0'),
+    _small('exact', 'loss.convention=exact', *EXACT_WEIGHTS),
+    _small('unit-1mm', 'loss.length_unit_m=0.001'),
+    _small('unit-10cm', 'loss.length_unit_m=0.1'),
+    _long('weak-long-prior', 'synthetic_small_prior_weak'),
+    _long(
+      'weak-long-joint',
+      'synthetic_small_weak',
+      init_from=('weak-long-prior',),
+      camera_prior='weak-long-prior',
+    ),
+  )
+}
+
+ENTRIES = (
+  Entry('3', 'L2', 'full', 'l2'),
+  Entry('3', 'Bayesian', 'full', 'bayesian'),
+  Entry('3', 'L2', 'weak', 'weak-l2'),
+  Entry('3', 'Bayesian', 'weak', 'weak-bayesian'),
+  Entry('4', 'J2D', 'full', 'j2d'),
+  Entry('4', 'J2D + C', 'full', 'j2d-c'),
+  Entry('4', 'J2D + C + J3D', 'full', 'j2d-c-j3d'),
+  Entry('4', 'J2D + C + J3D + V3D', 'full', 'bayesian'),
+  Entry('5', 'Bayesian', 'full', 'bayesian', 'prior'),
+  Entry('5', 'Bayesian', 'full', 'bayesian'),
+  Entry('5', 'L2', 'full', 'l2'),
+  Entry('convention', 'paper', 'full', 'bayesian'),
+  Entry('convention', 'exact', 'full', 'exact'),
+  Entry('unit', '1 mm', 'full', 'unit-1mm'),
+  Entry('unit', '1 cm', 'full', 'bayesian'),
+  Entry('unit', '10 cm', 'full', 'unit-10cm'),
+  Entry('weak', 'prior-net alone (starting point)', 'weak', 'weak-long-prior', 'prior'),
+  Entry('weak', 'joint, longer run', 'weak', 'weak-long-joint'),
+  Entry('weak', 'joint, longer run', 'weak', 'weak-long-joint', 'prior'),
+)
+
+
+def plan_jobs(
+  tables: Iterable[str],
+  seeds: Sequence[int],
+  entries: Sequence[Entry] = ENTRIES,
+  runs: dict[str, Run] = RUNS,
+) -> list[Job]:
+  """The jobs behind the rows of some tables, each once, in the order of the tables and seeds.
+
+  `seeds` are those of `TABLES_OVER_SEEDS`. A job that several tables show gives all their rows.
+  """
+  shown: dict[tuple[str, int], list[Entry]] = {}
+  for table in tables:
+    for seed in seeds if table in TABLES_OVER_SEEDS else (START_SEED,):
+      for entry in entries:
+        if entry.table == table:
+          shown.setdefault((entry.run, seed), []).append(entry)
+  return [Job(runs[name], seed, tuple(rows)) for (name, seed), rows in shown.items()]
+
+
+def lineage(job: Job, runs: dict[str, Run] = RUNS) -> list[Job]:
+  """The jobs that one starts from, directly or not, in the order they are trained in."""
+  found: dict[str, Job] = {}
+  for name in job.run.needs:
+    start = Job(runs[name], START_SEED, ())
+    found |= {before.name: before for before in lineage(start, runs)} | {start.name: start}
+  return list(found.values())
