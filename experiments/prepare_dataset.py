@@ -10,7 +10,7 @@ import platform
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import Any, NamedTuple
 
 from absl import app, flags, logging
@@ -167,19 +167,70 @@ def _prepare_synthetic_hands(data_dir: pathlib.Path) -> Prepared:
   return prepare(SyntheticHands, data_dir, settings, workers=flag.workers, report=Progress())
 
 
-BUILDERS = {'synthetic_hands': _prepare_synthetic_hands}
+def _prepare_hand_photos(data_dir: pathlib.Path) -> Prepared:
+  from hand_photos.hand_photos_dataset_builder import HandPhotos, split_entries
+
+  from hand_jax.data.hand_photos import annotations_digest, read_annotations
+
+  flag = flags.FLAGS
+  if not flag.source:
+    raise ValueError('--dataset=hand_photos needs --source=FOLDER, with annotations.json in it.')
+  settings = {
+    'validation_fraction': flag.validation_fraction,
+    'annotations_sha256': annotations_digest(flag.source),
+  }
+  # Found here, mistakes cost no lock and no folder; the builder looks at the photos too.
+  split_entries(read_annotations(flag.source), flag.validation_fraction)
+  return prepare(HandPhotos, data_dir, settings, source=flag.source, report=Progress())
+
+
+class Command(NamedTuple):
+  """How a data set is prepared, and the flags that it alone has."""
+
+  prepare: Callable[[pathlib.Path], Prepared]
+  own_flags: tuple[str, ...]
+
+
+COMMANDS = {
+  'synthetic_hands': Command(
+    _prepare_synthetic_hands,
+    ('train_examples', 'validation_examples', 'test_examples', 'image_size', 'seed', 'workers'),
+  ),
+  'hand_photos': Command(_prepare_hand_photos, ('source', 'validation_fraction')),
+}
+
+
+def refuse_flags_of_others(dataset: str, given: Collection[str]) -> None:
+  """Checks that the flags that were given can have an effect on `dataset`.
+
+  Raises:
+    ValueError: the first one that belongs to another data set.
+  """
+  for other, command in COMMANDS.items():
+    for name in command.own_flags:
+      if other != dataset and name in given:
+        own = ', '.join(f'--{own}' for own in COMMANDS[dataset].own_flags)
+        raise ValueError(f'--{name} belongs to --dataset={other}; --dataset={dataset} takes {own}.')
 
 
 def define_flags() -> None:
   """The command's flags; only when run, so that tests may import several commands at once."""
-  flags.DEFINE_enum('dataset', None, list(BUILDERS), 'Data set to build.', required=True)
+  flags.DEFINE_enum('dataset', None, list(COMMANDS), 'Data set to build.', required=True)
   flags.DEFINE_string('data_dir', None, 'Folder that holds prepared data sets.', required=True)
-  flags.DEFINE_integer('train_examples', 10000, 'Rendered examples to train on.', lower_bound=0)
-  flags.DEFINE_integer('validation_examples', 500, 'Rendered examples to watch.', lower_bound=0)
-  flags.DEFINE_integer('test_examples', 1000, 'Rendered examples to test on.', lower_bound=0)
-  flags.DEFINE_integer('image_size', 224, 'Side of a rendered photo in pixels.', lower_bound=32)
-  flags.DEFINE_integer('seed', 0, 'Seed of the rendered examples.', lower_bound=0)
-  flags.DEFINE_integer('workers', 1, 'Processes that render.', lower_bound=1)
+  number = flags.DEFINE_integer
+  number('train_examples', 10000, 'synthetic_hands: examples to train on.', lower_bound=0)
+  number('validation_examples', 500, 'synthetic_hands: examples to watch.', lower_bound=0)
+  number('test_examples', 1000, 'synthetic_hands: examples to test on.', lower_bound=0)
+  number('image_size', 224, 'synthetic_hands: side of a rendered photo, pixels.', lower_bound=32)
+  number('seed', 0, 'synthetic_hands: seed of the rendered examples.', lower_bound=0)
+  number('workers', 1, 'synthetic_hands: processes that render.', lower_bound=1)
+  flags.DEFINE_string('source', None, 'hand_photos: folder with images/ and annotations.json.')
+  flags.DEFINE_float(
+    'validation_fraction',
+    0.1,
+    'hand_photos: the part of the annotated hands, from the end of the list, that is kept for '
+    'validation (at least one); 0: no validation split.',
+  )
 
 
 def main(argv: list[str]) -> None:
@@ -192,8 +243,10 @@ def main(argv: list[str]) -> None:
   tfds.disable_progress_bar()
   logging.set_verbosity(logging.ERROR)
   started = time.monotonic()
+  dataset = flags.FLAGS.dataset
   try:
-    prepared = BUILDERS[flags.FLAGS.dataset](pathlib.Path(flags.FLAGS.data_dir))
+    refuse_flags_of_others(dataset, [name for name in flags.FLAGS if flags.FLAGS[name].present])
+    prepared = COMMANDS[dataset].prepare(pathlib.Path(flags.FLAGS.data_dir))
   except (ValueError, RuntimeError, OSError) as error:
     sys.exit(f'Error: {error}')
   except KeyboardInterrupt:

@@ -20,6 +20,7 @@ from hand_jax.data.examples import (
   encode_example,
   example_features,
 )
+from hand_jax.data.records import update_digest
 
 ROOT = pathlib.Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT / 'datasets'))
@@ -151,7 +152,7 @@ def test_the_hash_follows_the_contents(prepared, tmp_path, change):
 
 def digest(record):
   sha256 = hashlib.sha256()
-  builder_module.update_digest(sha256, record)
+  update_digest(sha256, record)
   return sha256.hexdigest()
 
 
@@ -281,6 +282,11 @@ def run_command(*arguments):
     (['--dataset=frei', '--data_dir=x'], 'synthetic_hands'),
     (['--dataset=synthetic_hands'], 'data_dir'),
     (['--dataset=synthetic_hands', '--data_dir=x', '--image_size=3'], 'image_size'),
+    (
+      ['--dataset=synthetic_hands', '--data_dir=x', '--validation_fraction=0.1'],
+      'Error: --validation_fraction belongs to --dataset=hand_photos; --dataset=synthetic_hands '
+      'takes --train_examples, --validation_examples',
+    ),
     (['--dataset=synthetic_hands', '--data_dir=x', 'extra'], 'Unexpected argument: extra'),
     (
       [

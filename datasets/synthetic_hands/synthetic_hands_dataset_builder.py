@@ -3,16 +3,15 @@
 import collections
 import contextlib
 import functools
-import hashlib
 import multiprocessing
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from typing import Any
 
-import numpy as np
 import tensorflow_datasets as tfds
 
 from hand_jax.data.examples import HandExample, encode_example, example_features
+from hand_jax.data.records import Report, no_report, numbered_records
 
 CHUNK = 16  # examples a worker renders at a time
 Render = Callable[[int, str, Sequence[int], int], Sequence[HandExample]]
@@ -70,19 +69,6 @@ def records_in_order(
     yield from pending.popleft().result()
 
 
-def update_digest(digest, record: dict[str, Any]) -> None:
-  """Adds a record to a hash: its encoded pictures and labels, in the order of their names."""
-  for name in sorted(record):
-    value = record[name]
-    digest.update(name.encode())
-    if hasattr(value, 'getvalue'):
-      digest.update(value.getvalue())
-    elif isinstance(value, np.ndarray):
-      digest.update(f'{value.dtype} {value.shape}'.encode() + value.tobytes())
-    else:
-      digest.update(str(value).encode())
-
-
 class SyntheticHands(tfds.core.GeneratorBasedBuilder):
   """Builds the splits named in `examples` with that many pictures each.
 
@@ -102,7 +88,7 @@ class SyntheticHands(tfds.core.GeneratorBasedBuilder):
     seed: int = 0,
     workers: int = 1,
     render: Render = render_hands,
-    report: Callable[[str, int, int], None] = lambda split, done, count: None,
+    report: Report = no_report,
     **kwargs,
   ):
     self._examples = dict(examples or {})
@@ -141,9 +127,4 @@ class SyntheticHands(tfds.core.GeneratorBasedBuilder):
       self._settings['image_size'],
     )
     records = records_in_order(make, count, self._executor, ahead=2 * self._workers)
-    digest = hashlib.sha256()
-    for index, record in enumerate(records):
-      update_digest(digest, record)
-      yield index, record
-      self._report(split, index + 1, count)
-    self.sha256[split] = digest.hexdigest()
+    return numbered_records(split, records, count, self.sha256, self._report)

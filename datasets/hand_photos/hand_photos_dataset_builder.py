@@ -1,0 +1,97 @@
+"""tfds builder of one's own photos with 2D joints; the folder's format is in README.md."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import tensorflow_datasets as tfds
+
+from hand_jax.data.examples import encode_example, example_features
+from hand_jax.data.hand_photos import (
+  PhotoEntry,
+  annotations_digest,
+  annotations_path,
+  load_example,
+  read_annotations,
+)
+from hand_jax.data.records import Report, no_report, numbered_records
+
+
+def split_entries(
+  entries: Sequence[PhotoEntry], validation_fraction: float
+) -> dict[str, Sequence[PhotoEntry]]:
+  """`train` and `validation`: the last round(fraction x entries) of the list, at least one.
+
+  A fraction of 0 leaves the validation split out.
+
+  Raises:
+    ValueError: the fraction is not in [0, 1), or leaves nothing to train on.
+  """
+  if not 0 <= validation_fraction < 1:
+    raise ValueError(f'validation_fraction should be from 0 to below 1, got {validation_fraction}.')
+  if validation_fraction == 0:
+    return {'train': entries}
+  count = max(1, round(validation_fraction * len(entries)))
+  if count >= len(entries):
+    raise ValueError(
+      f'validation_fraction {validation_fraction:g} of {len(entries)} annotated hands leaves none '
+      'to train on; annotate more, or choose a smaller fraction (0: no validation split).'
+    )
+  return {'train': entries[:-count], 'validation': entries[-count:]}
+
+
+class HandPhotos(tfds.core.GeneratorBasedBuilder):
+  """Builds `train` and `validation` from the folder `source`, in the order of its annotations.
+
+  Every entry and photo is checked before anything is built. `annotations_sha256`, where given, is
+  what the annotations must still be. `report(step, done, count)` is called after every example;
+  the first step is `check`. After building, `sha256` holds the hash of each split's contents.
+  """
+
+  name = 'hand_photos'
+  VERSION = tfds.core.Version('1.0.0')
+
+  def __init__(
+    self,
+    *,
+    source: str = '',
+    validation_fraction: float = 0.1,
+    annotations_sha256: str | None = None,
+    report: Report = no_report,
+    **kwargs,
+  ):
+    self._source, self._validation_fraction = source, validation_fraction
+    self._annotations_sha256, self._report = annotations_sha256, report
+    self._splits: dict[str, Sequence[PhotoEntry]] = {}
+    self.sha256: dict[str, str] = {}
+    super().__init__(**kwargs)
+
+  def download_and_prepare(self, **kwargs) -> None:
+    """Checks everything, then builds.
+
+    Raises:
+      FileNotFoundError, ValueError: see `read_annotations`, `load_example`, `split_entries`.
+    """
+    if self._annotations_sha256 not in (None, annotations_digest(self._source)):
+      raise ValueError(f'{annotations_path(self._source)} was changed meanwhile; start again.')
+    entries = read_annotations(self._source)
+    self._splits = split_entries(entries, self._validation_fraction)
+    for done, entry in enumerate(entries, start=1):
+      load_example(entry)
+      self._report('check', done, len(entries))
+    super().download_and_prepare(**kwargs)
+
+  def _info(self) -> tfds.core.DatasetInfo:
+    return tfds.core.DatasetInfo(
+      builder=self,
+      description='Photos of hands with 2D joints; see README.md.',
+      features=example_features(),
+      disable_shuffling=True,
+    )
+
+  def _split_generators(self, dl_manager) -> dict[str, Any]:
+    del dl_manager  # nothing is downloaded
+    return {name: self._generate_examples(name, part) for name, part in self._splits.items()}
+
+  def _generate_examples(self, split: str, entries: Sequence[PhotoEntry]):
+    records = (encode_example(load_example(entry)) for entry in entries)
+    return numbered_records(split, records, len(entries), self.sha256, self._report)
