@@ -77,6 +77,7 @@ class LossConfig:
   kl: float = 1.0  # multiplies the KL part of each Gaussian term
   joint_limits: float = 0.0
   shape_prior: float = 0.0
+  pose_prior: float = 0.0
   # Of the elbo alone:
   joints_2d_prior: float = 1.0  # the likelihood of the prior-net's own samples (Algorithm 2)
   likelihood_sigma: float = 0.05  # `exact`: deviation of a 2D label, in crop units ([-1, 1])

@@ -31,7 +31,12 @@ LossTerms = dict[str, Float[Array, 'batch']]
 TOTAL_SCALE = 1e-3
 
 
-def compute_loss_terms(estimate: HandEstimate, batch: HandBatch, config: LossConfig) -> LossTerms:
+def compute_loss_terms(
+  estimate: HandEstimate,
+  batch: HandBatch,
+  config: LossConfig,
+  hands_mean: Float[Array, '45'] | None = None,
+) -> LossTerms:
   """Unweighted terms, shape (batch,), for `config.kind` `gaussian` or `l2`.
 
   `gaussian`: vertices, joints and joints_2d, each with `_nll` and `_kl`; `l2`: vertices and
@@ -51,7 +56,7 @@ def compute_loss_terms(estimate: HandEstimate, batch: HandBatch, config: LossCon
   terms['camera'] = camera_loss(
     estimate.camera.mean, jnp.asarray(batch.camera), jnp.asarray(batch.camera_mask)
   )
-  return _without_padding({**terms, **regularizers(estimate)}, batch)
+  return _without_padding({**terms, **regularizers(estimate, hands_mean)}, batch)
 
 
 def compute_elbo_terms(
@@ -61,6 +66,7 @@ def compute_elbo_terms(
   camera_prior_mean: Float[Array, 'batch 10'],
   extended_joint_regressor: Float[Array, 'joints vertices'],
   config: LossConfig,
+  hands_mean: Float[Array, '45'] | None = None,
 ) -> LossTerms:
   """Unweighted terms of the weakly supervised objective (eqs. 24, 25: the negative ELBO), (batch,).
 
@@ -95,7 +101,7 @@ def compute_elbo_terms(
       )
       nlls.append(masked_nll(draw(keys, branch.vertices, estimate.camera), *label))
     terms[name] = sum(nlls) / config.samples
-  return _without_padding({**terms, **regularizers(estimate)}, batch)
+  return _without_padding({**terms, **regularizers(estimate, hands_mean)}, batch)
 
 
 def _sample_projection(
@@ -120,20 +126,28 @@ def _sample_projection(
   return sampled
 
 
-def regularizers(estimate: HandEstimate) -> LossTerms:
-  """Terms without labels, of the prior-net's parameters where there are any: `joint_limits` (see
-  `hand_jax.mano.anatomy`, radians squared) and `shape_prior` (the sum of squared betas)."""
+def regularizers(estimate: HandEstimate, hands_mean: Float[Array, '45'] | None = None) -> LossTerms:
+  """Terms without labels, of the prior-net's parameters where there are any.
+
+  `joint_limits`: see `hand_jax.mano.anatomy`, radians squared; `shape_prior`: the sum of squared
+  betas; with the hand model's relaxed pose `hands_mean`, `pose_prior`: the squared distance from
+  it, radians squared. It tells a hand from its reflection in depth, which 2D joints hardly do.
+  """
   if estimate.parameters is None:
     return {}
-  return {
-    'joint_limits': jax.vmap(joint_limit_penalty)(estimate.parameters.hand_pose),
+  pose = estimate.parameters.hand_pose
+  terms = {
+    'joint_limits': jax.vmap(joint_limit_penalty)(pose),
     'shape_prior': _sum_per_example(estimate.parameters.betas**2),
   }
+  if hands_mean is not None:
+    terms['pose_prior'] = _sum_per_example((pose - hands_mean[None]) ** 2)
+  return terms
 
 
 def term_weights(config: LossConfig) -> dict[str, float]:
   """The weight of every term of `config.kind`: `kl` multiplies on top of its quantity's own."""
-  weights = {'joint_limits': config.joint_limits, 'shape_prior': config.shape_prior}
+  weights = {name: getattr(config, name) for name in ('joint_limits', 'shape_prior', 'pose_prior')}
   if config.kind == 'elbo':
     weights['joints_2d_nll'] = config.joints_2d
     weights['joints_2d_nll_prior'] = config.joints_2d * config.joints_2d_prior

@@ -100,7 +100,9 @@ def _make_loss_terms(
 ) -> Callable[..., LossTerms]:
   """keys, estimate, batch, hand model, camera prior -> the terms of the config's objective."""
   if config.loss.kind != 'elbo':
-    return lambda keys, estimate, batch, *_: compute_loss_terms(estimate, batch, config.loss)
+    return lambda keys, estimate, batch, model, camera_prior: compute_loss_terms(
+      estimate, batch, config.loss, model.hands_mean
+    )
   if camera_prior_config is None:
     raise ValueError("loss.kind='elbo' needs the config of the camera prior.")
   camera_network = create_network(camera_prior_config)
@@ -110,7 +112,9 @@ def _make_loss_terms(
     images = normalize_image(batch.image, backbone_name)
     camera = camera_network.apply(camera_prior, images, train=False, method='estimate_camera')
     regressor = extended_joint_regressor(model)
-    return compute_elbo_terms(keys, estimate, batch, camera.mean, regressor, config.loss)
+    return compute_elbo_terms(
+      keys, estimate, batch, camera.mean, regressor, config.loss, model.hands_mean
+    )
 
   return elbo_terms
 
