@@ -1,5 +1,7 @@
 """Evaluation of a split: against plain loops, every example once, and the mean hand."""
 
+import math
+
 import hypothesis
 import jax.numpy as jnp
 import numpy as np
@@ -21,6 +23,7 @@ from hand_jax.types import (
 VERTICES = 40
 JOINTS = 21
 EXAMPLES = 11
+CROP_SIDE = 48
 Rotation = scipy.spatial.transform.Rotation
 seeds = st.integers(0, 2**32 - 1)
 
@@ -39,7 +42,12 @@ def camera_vectors(rotations):
 
 
 class World:
-  """A made-up split: true hands and rotations, predicted ones, and sigmas."""
+  """A made-up split: true hands and rotations, predicted ones, and sigmas.
+
+  `known_2d` gives it 2D labels; `branches` are those its network has.
+  """
+
+  branches = evaluate.BRANCHES
 
   def __init__(self, seed=0, noise=0.006, turn=0.1):
     rng = np.random.default_rng(seed)
@@ -54,6 +62,23 @@ class World:
       for name, factor in (('posterior', 1.0), ('prior', 2.0))
     }
     self.log_variance = np.log(rng.uniform(1e-6, 1e-4, size=shape)).astype(np.float32)
+    self.has_3d = np.ones(EXAMPLES, bool)
+    points = (EXAMPLES, JOINTS, 2)
+    self.predicted_2d = {name: rng.uniform(-1, 1, points) for name in evaluate.BRANCHES}
+    self.joints_2d = np.full(points, np.nan)
+    self.confidence = np.zeros(points[:2])
+
+  def label_2d(self, seed=0):
+    """2D labels with every kind of gap: confidence 0, NaN, infinity; example 2 and 5 have none."""
+    rng = np.random.default_rng(seed)
+    self.joints_2d = rng.uniform(-1, 1, self.joints_2d.shape)
+    self.confidence = rng.choice([0.0, 0.2, 1.0], size=self.confidence.shape, p=[0.3, 0.3, 0.4])
+    self.confidence[7], self.confidence[8] = 1.0, np.eye(JOINTS)[3]
+    self.joints_2d[rng.uniform(size=self.joints_2d.shape) < 0.1] = np.nan
+    self.joints_2d[0, 4], self.joints_2d[1, 2] = [np.inf, 0.1], np.nan
+    self.joints_2d[8, 3] = 0.25
+    self.confidence[2], self.joints_2d[5] = 0.0, np.nan
+    return self
 
   def batch(self, rows, padding=0):
     """The rows as a HandBatch; padding rows repeat nothing and hold NaN."""
@@ -66,15 +91,16 @@ class World:
     count = len(rows) + padding
     ones = np.ones(count, bool)
     return HandBatch(
-      image=np.zeros((count, 4, 4, 3), np.uint8),
+      image=np.zeros((count, CROP_SIDE, CROP_SIDE, 3), np.uint8),
       example_id=np.array([str(row) for row in rows] + [''] * padding),
       global_index=padded(np.arange(EXAMPLES, dtype=np.int32), 0),
       is_left=~ones,
       vertices_hand=padded(self.vertices),
       joints_hand=padded((joint_regressor() @ self.vertices).astype(np.float32)),
-      has_3d=ones,
-      joints_normalized=np.full((count, JOINTS, 2), np.nan, np.float32),
-      joint_confidence=np.zeros((count, JOINTS), np.float32),
+      has_3d=padded(self.has_3d, True),
+      # Of padding too, so that counting it would show.
+      joints_normalized=padded(self.joints_2d.astype(np.float32), 0.5),
+      joint_confidence=padded(self.confidence.astype(np.float32), 1.0),
       camera=padded(camera_vectors(self.rotation)),
       camera_mask=np.ones((count, 10), bool),
       intrinsics=np.zeros((count, 3, 3), np.float32),
@@ -89,23 +115,25 @@ class World:
     """What a network would return for the batch, looked up by example id."""
     rows = np.array([int(name or 0) for name in batch.example_id])
 
-    def gaussians(vertices):
-      def unused(*shape):
-        return DiagonalGaussian(jnp.zeros(shape), jnp.zeros(shape))
-
+    def gaussians(name):
+      if name not in self.branches:
+        return None
+      vertices, log_variance = self.predicted[name][rows], self.log_variance[rows]
+      joints_2d = jnp.asarray(self.predicted_2d[name][rows], jnp.float32)
+      unused = jnp.zeros((len(rows), JOINTS, 3))
       return HandGaussians(
-        DiagonalGaussian(jnp.asarray(vertices[rows]), jnp.asarray(self.log_variance[rows])),
-        unused(len(rows), JOINTS, 3),
-        unused(len(rows), JOINTS, 2),
+        DiagonalGaussian(jnp.asarray(vertices), jnp.asarray(log_variance)),
+        DiagonalGaussian(unused, unused),
+        DiagonalGaussian(joints_2d, jnp.zeros_like(joints_2d)),
       )
 
     camera = jnp.asarray(camera_vectors(self.predicted_rotation)[rows])
     zeros = jnp.zeros((len(rows), 1))
     return HandEstimate(
-      parameters=HandParameters(zeros, zeros, zeros, zeros),
+      parameters=HandParameters(zeros, zeros, zeros, zeros) if 'prior' in self.branches else None,
       camera=DiagonalGaussian(camera, jnp.zeros_like(camera)),
-      prior=gaussians(self.predicted['prior']),
-      posterior=gaussians(self.predicted['posterior']),
+      prior=gaussians('prior'),
+      posterior=gaussians('posterior'),
     )
 
   def evaluate(self, batches=None, **settings):
@@ -155,15 +183,15 @@ def test_a_split_matches_plain_loops(branch):
 @hypothesis.settings(max_examples=8, deadline=None)
 @hypothesis.given(st.permutations(range(EXAMPLES)), st.integers(1, 6))
 def test_batches_and_padding_change_nothing(order, size):
-  world = World()
+  world = World().label_2d()
   groups = [list(order[start : start + size]) for start in range(0, EXAMPLES, size)]
   batches = [world.batch(rows, padding=size - len(rows)) for rows in groups]
   batches.append(world.batch([], padding=2))
   whole, parts = world.evaluate(), world.evaluate(batches)
   assert parts['examples'] == EXAMPLES
-  for part in (*evaluate.BRANCHES, 'uncertainty'):
-    for name, value in whole[part].items():
-      np.testing.assert_allclose(parts[part][name], value, rtol=1e-9, err_msg=f'{part} {name}')
+  assert whole['uncertainty'].pop('branch') == parts['uncertainty'].pop('branch')
+  for part in (*evaluate.BRANCHES, 'uncertainty', 'joints_2d'):
+    assert parts[part] == pytest.approx(whole[part], rel=1e-9)
 
 
 @pytest.mark.parametrize('field', ['has_3d', 'camera_mask'])
@@ -179,8 +207,135 @@ def test_examples_without_labels_are_left_out(field):
   assert results['examples'] == 3
   assert results['posterior'] == pytest.approx(expected['posterior'], rel=1e-9)
   batch = batch._replace(**{field: np.zeros_like(masked)})
-  with pytest.raises(ValueError, match='no example of the split has 3D labels'):
+  with pytest.raises(ValueError, match='no example of the split has 3D labels or 2D joints'):
     world.evaluate([batch])
+
+
+# Errors in 2D.
+
+
+def naive_errors_2d(world, branch):
+  """Pixels per example by plain loops; None where no joint is known."""
+  errors = []
+  for row in range(EXAMPLES):
+    distances = []
+    for joint in range(JOINTS):
+      x, y = world.joints_2d[row, joint]
+      if world.confidence[row, joint] > 0 and math.isfinite(x) and math.isfinite(y):
+        predicted = world.predicted_2d[branch][row, joint]
+        # From [-1, 1] to pixels of the crop.
+        pixels = [(u + 1) / 2 * CROP_SIDE for u in (x, y, *predicted)]
+        distances.append(math.dist(pixels[:2], pixels[2:]))
+    errors.append(sum(distances) / len(distances) if distances else None)
+  return errors
+
+
+@pytest.mark.parametrize('branch', ['posterior', 'prior'])
+def test_errors_in_2d_match_plain_loops(branch):
+  world = World().label_2d()
+  world.has_3d[[0, 4, 8]] = False  # they count in 2D all the same
+  errors = [error for error in naive_errors_2d(world, branch) if error is not None]
+  assert len(errors) == EXAMPLES - 2
+  batches = [world.batch(range(6), padding=2), world.batch(range(6, EXAMPLES), padding=3)]
+  results = world.evaluate(batches)
+  assert results['examples'] == EXAMPLES - 3
+  assert results['joints_2d']['examples'] == EXAMPLES - 2
+  assert results['joints_2d']['crop_size_px'] == CROP_SIDE
+  # Labels and predictions pass through single precision.
+  assert results['joints_2d'][f'{branch}_px'] == pytest.approx(np.mean(errors), rel=1e-6)
+
+
+def test_an_unknown_joint_is_never_looked_at():
+  world = World().label_2d()
+  expected = world.evaluate()['joints_2d']
+  unknown = (world.confidence == 0) | ~np.isfinite(world.joints_2d).all(-1)
+  world.joints_2d[unknown] = np.inf
+  for predicted in world.predicted_2d.values():
+    predicted[unknown] = np.nan
+  assert world.evaluate()['joints_2d'] == expected
+  world.predicted_2d['prior'][8, 3, 1] = np.nan  # a known one
+  with pytest.raises(ValueError, match='predicted: expected finite'):
+    world.evaluate()
+
+
+def test_3d_errors_do_not_depend_on_2d_labels():
+  results, expected = World().label_2d().evaluate(), World().evaluate()
+  assert 'joints_2d' not in expected
+  assert {name: value for name, value in results.items() if name != 'joints_2d'} == expected
+
+
+def test_2d_labels_alone_are_enough():
+  world = World().label_2d()
+  expected = world.evaluate()['joints_2d']
+  mean = mean_hand.compute_mean_hand(world.vertices.astype(np.float64))
+  world.has_3d[:] = False
+  world.vertices[:], world.rotation[:] = np.nan, np.nan
+  assert world.evaluate(mean_hand=mean) == {'examples': 0, 'joints_2d': expected}
+  table = evaluate.format_table(world.evaluate())
+  assert table == (
+    f'Mean 2D error of the joints: posterior {expected["posterior_px"]:.2f} px, '
+    f'prior {expected["prior_px"]:.2f} px, in crops of 48 px, over 9 examples'
+  )
+
+
+# Networks of one branch alone.
+
+
+@pytest.mark.parametrize('branch', ['posterior', 'prior'])
+def test_a_branch_alone_is_measured_as_beside_the_other(branch):
+  world = World().label_2d()
+  mean = mean_hand.compute_mean_hand(world.vertices.astype(np.float64) @ world.rotation)
+  both = world.evaluate(mean_hand=mean)
+  assert both['uncertainty']['branch'] == 'posterior'
+  world.branches = (branch,)
+  alone = world.evaluate(mean_hand=mean)
+  assert set(alone) == {branch, 'mean_hand', 'examples', 'uncertainty', 'joints_2d'}
+  assert alone[branch] == both[branch] and alone['mean_hand'] == both['mean_hand']
+  assert alone['uncertainty']['branch'] == branch
+  assert set(alone['joints_2d']) == {f'{branch}_px', 'examples', 'crop_size_px'}
+  assert alone['joints_2d'][f'{branch}_px'] == both['joints_2d'][f'{branch}_px']
+  error = np.linalg.norm(world.predicted[branch].astype(np.float64) - world.vertices, axis=-1)
+  assert alone['uncertainty']['mean_error_mm'] == pytest.approx(1000 * error.mean(), rel=1e-6)
+
+
+@pytest.mark.parametrize('branch', ['posterior', 'prior'])
+def test_the_table_of_a_branch_alone(branch):
+  world = World().label_2d()
+  world.branches = (branch,)
+  mean = mean_hand.compute_mean_hand(world.vertices.astype(np.float64) @ world.rotation)
+  results = world.evaluate(mean_hand=mean)
+  lines = evaluate.format_table(results).splitlines()
+  assert lines[0].split() == [branch, 'mean', 'hand', 'gain']
+  rows = {line.split()[0]: line.split()[1:] for line in lines}
+  ours, theirs = results[branch]['mpjpe_mm'], results['mean_hand']['mpjpe_mm']
+  assert rows['mpjpe_mm'] == [f'{ours:.2f}', f'{theirs:.2f}', f'{100 * (1 - ours / theirs):.1f}%']
+  assert f': {branch} {results["joints_2d"][f"{branch}_px"]:.2f} px, in' in lines[-2]
+  assert lines[-1].startswith(f"Spearman correlation of the {branch}'s sigma with error")
+
+
+def test_the_best_branch_is_the_posterior_where_there_is_one():
+  world = World()
+  estimate = world.estimate(world.batch([0, 1]))
+  assert evaluate.best_branch(estimate) is estimate.posterior
+  assert evaluate.best_branch(estimate._replace(posterior=None)) is estimate.prior
+  assert evaluate.best_branch(estimate._replace(prior=None)) is estimate.posterior
+
+
+def test_one_sigma_for_everything_correlates_with_nothing():
+  """A prior's deviation is one length unit: it is the same for all vertices of all photos."""
+  world = with_sigma(World(), 0.01)
+  world.branches = ('prior',)
+  uncertainty = world.evaluate()['uncertainty']
+  correlations = [value for name, value in uncertainty.items() if name.startswith(('acr', 'with'))]
+  assert correlations == [0.0] * 4
+  assert uncertainty['branch'] == 'prior'
+  assert uncertainty['mean_sigma_mm'] == pytest.approx(10, rel=1e-6)
+  error = 1000 * np.linalg.norm(world.predicted['prior'] - world.vertices, axis=-1)
+  expected = np.mean(error**2) / (3 * 10**2)
+  assert uncertainty['squared_error_over_variance'] == pytest.approx(expected, rel=1e-5)
+
+
+# Everything, some of it, and what sigma tells.
 
 
 def test_a_perfect_prediction():

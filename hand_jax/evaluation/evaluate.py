@@ -1,4 +1,4 @@
-"""Metrics over a split: every example once, for both branches of the network and the mean hand."""
+"""Metrics over a split: every example once, for each branch of the network and the mean hand."""
 
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from hand_jax.config import ExperimentConfig
 from hand_jax.evaluation import metrics
@@ -14,7 +14,14 @@ from hand_jax.evaluation.mean_hand import MeanHand
 from hand_jax.geometry.cameras import camera_from_vector, camera_rotation
 from hand_jax.models.backbone import normalize_image
 from hand_jax.models.hand_network import create_network
-from hand_jax.types import ArrayLike, HandBatch, HandEstimate, HandGaussians, ManoModel
+from hand_jax.types import (
+  ArrayLike,
+  DiagonalGaussian,
+  HandBatch,
+  HandEstimate,
+  HandGaussians,
+  ManoModel,
+)
 
 ERROR_NAMES = ('mpjpe_mm', 'mpvpe_mm', 'pa_mpjpe_mm', 'pa_mpvpe_mm')
 METRIC_NAMES = (
@@ -22,7 +29,18 @@ METRIC_NAMES = (
   *('auc_joints', 'auc_vertices', 'pa_auc_joints', 'pa_auc_vertices'),
   *('f_score_5mm', 'f_score_15mm', 'pa_f_score_5mm', 'pa_f_score_15mm'),
 )
-BRANCHES = ('posterior', 'prior')
+BRANCHES = ('posterior', 'prior')  # the better one first
+
+
+def branches_of(estimate: HandEstimate) -> dict[str, HandGaussians]:
+  """The branches an estimate has, by name in the order of `BRANCHES`."""
+  found = {name: getattr(estimate, name) for name in BRANCHES}
+  return {name: gaussians for name, gaussians in found.items() if gaussians is not None}
+
+
+def best_branch(estimate: HandEstimate) -> HandGaussians:
+  """What an estimate is taken to be: the posterior, or the prior of a network without one."""
+  return next(iter(branches_of(estimate).values()))
 
 
 def make_estimate_fn(
@@ -113,10 +131,17 @@ def target_hands(batch: HandBatch, rotations: Float[np.ndarray, 'batch 3 3']) ->
   return RootHands(vertices, np.asarray(batch.joints_hand, np.float64) @ rotations)
 
 
-def has_labels(batch: HandBatch) -> np.ndarray:
-  """Which examples count: real ones with a mesh, joints and the orientation to turn them by."""
+def has_labels(batch: HandBatch) -> Bool[np.ndarray, ' batch']:
+  """Which examples count in 3D: real ones with a mesh, joints and the orientation of both."""
   oriented = np.asarray(batch.camera_mask)[:, :6].all(axis=1)
   return ~np.asarray(batch.is_padding) & np.asarray(batch.has_3d) & oriented
+
+
+def known_joints(batch: HandBatch) -> Bool[np.ndarray, 'batch joints']:
+  """Which 2D labels count: finite ones of positive confidence, of real examples."""
+  finite = np.isfinite(np.asarray(batch.joints_normalized)).all(axis=-1)
+  known = finite & (np.asarray(batch.joint_confidence) > 0)
+  return known & ~np.asarray(batch.is_padding)[:, None]
 
 
 def _select(tree: Any, keep: np.ndarray) -> Any:
@@ -128,8 +153,9 @@ def _select(tree: Any, keep: np.ndarray) -> Any:
   return np.asarray(tree)[keep]
 
 
-def _uncertainty(estimate: HandEstimate, batch: HandBatch, predicted, target) -> Uncertainty:
-  vertices = estimate.posterior.vertices
+def _uncertainty(
+  vertices: DiagonalGaussian, batch: HandBatch, predicted: RootHands, target: RootHands
+) -> Uncertainty:
   variance = np.exp(np.asarray(vertices.log_variance, np.float64))
   return Uncertainty(
     sigma_mm=metrics.MM_PER_M * np.sqrt(variance.mean(axis=-1)),
@@ -143,9 +169,10 @@ def calibration(uncertainty: Uncertainty) -> dict[str, float]:
 
   `across_examples`: of the mean sigma of an example with its mean error. `within_vertices`: of one
   vertex's sigma with its error over the examples, averaged over vertices, so that a sigma which is
-  constant per vertex scores exactly 0. Both in the hand frame, where sigma is defined, and
-  again (`..._camera_axes`) with the orientation's error. `squared_error_over_variance` averages
-  |error|^2 / (3 sigma^2): 1 when sigma has the right size, above it when overconfident.
+  constant per vertex scores exactly 0 (a prior's of fixed size scores 0 in both). Both in the hand
+  frame, where sigma is defined, and again (`..._camera_axes`) with the orientation's error.
+  `squared_error_over_variance` averages |error|^2 / (3 sigma^2): 1 when sigma has the right size,
+  above it when overconfident.
   """
   sigma = uncertainty.sigma_mm
   values = {}
@@ -177,42 +204,85 @@ def evaluate_batches(
   model's extended one (B), which gives the joints of every prediction. Without `full` only the
   four mean errors are computed: cheap enough to follow a training.
 
-  Returns `posterior`, `prior` and, where given, `mean_hand`: dictionaries of `METRIC_NAMES`;
-  `examples`, their number; `uncertainty`, see `calibration`.
+  Returns `examples`, the number of those with 3D labels, and where there are any: `posterior` and
+  `prior`, as far as the network has them, and `mean_hand`, where given: dictionaries of
+  `METRIC_NAMES`; `uncertainty`, see `calibration`, of the `branch` it names (the posterior, or a
+  prior alone). Where any example has 2D labels, `joints_2d`: `posterior_px` and `prior_px`, the
+  distance of the projected joints to the known labels (`known_joints`) in pixels of the network's
+  crop, a mean over the joints of an example and then over `examples`; `crop_size_px`, its side.
 
   Raises:
-    ValueError: no example has 3D labels, or a prediction is not finite.
+    ValueError: no example has labels, 3D or 2D, or a prediction is not finite.
   """
   regressor = np.asarray(joint_regressor, np.float64)
+  joints_2d = _Joints2D()
   sums: dict[str, dict[str, float]] = {}
   uncertainties = []
+  branch_names: list[str] = []
   for batch in batches:
-    keep = has_labels(batch)
-    if not keep.any():
+    keep, known = has_labels(batch), known_joints(batch)
+    if not (keep.any() or known.any()):
       continue
     estimate = estimate_fn(batch)
+    joints_2d.add(estimate, batch, known)
+    if not keep.any():
+      continue
     # Of whole batches, whose shape does not change, so that this is compiled once.
     rotations = camera_rotations(estimate.camera.mean)[keep]
     true_rotations = camera_rotations(batch.camera)[keep]
-    estimate = _select(estimate, keep)
+    branches = branches_of(_select(estimate, keep))
     batch = _select(batch._replace(image=None, hand_mask=None), keep)
     target = target_hands(batch, true_rotations)
-    for branch in BRANCHES:
-      hands = predicted_hands(getattr(estimate, branch), rotations, regressor)
-      _add(sums, branch, hand_metrics(hands, target, full))
-      if branch == 'posterior':
-        uncertainties.append(_uncertainty(estimate, batch, hands, target))
+    branch_names = list(branches)
+    for name, gaussians in branches.items():
+      hands = predicted_hands(gaussians, rotations, regressor)
+      _add(sums, name, hand_metrics(hands, target, full))
+      if name == branch_names[0]:
+        uncertainties.append(_uncertainty(gaussians.vertices, batch, hands, target))
     if mean_hand is not None:
       _add(sums, 'mean_hand', _mean_hand_metrics(mean_hand, target, regressor, full))
-  if not uncertainties:
-    raise ValueError('Nothing to evaluate: no example of the split has 3D labels.')
-  pooled = Uncertainty(*(np.concatenate(parts) for parts in zip(*uncertainties, strict=True)))
-  examples = len(pooled.sigma_mm)
-  results: dict[str, Any] = {
-    name: {metric: total / examples for metric, total in totals.items()}
-    for name, totals in sums.items()
-  }
-  return {**results, 'examples': examples, 'uncertainty': calibration(pooled)}
+  if not (uncertainties or joints_2d.examples):
+    raise ValueError('Nothing to evaluate: no example of the split has 3D labels or 2D joints.')
+  results: dict[str, Any] = {'examples': 0}
+  if uncertainties:
+    pooled = Uncertainty(*(np.concatenate(parts) for parts in zip(*uncertainties, strict=True)))
+    examples = len(pooled.sigma_mm)
+    results = {
+      name: {metric: total / examples for metric, total in totals.items()}
+      for name, totals in sums.items()
+    }
+    results['examples'] = examples
+    results['uncertainty'] = {'branch': branch_names[0], **calibration(pooled)}
+  if joints_2d.examples:
+    results['joints_2d'] = joints_2d.means()
+  return results
+
+
+class _Joints2D:
+  """Sums of the branches' 2D errors, in pixels of the crop, over the examples with labels."""
+
+  def __init__(self):
+    self.examples = 0
+    self._sums: dict[str, float] = {}
+    self._crop_side = 0
+
+  def add(
+    self, estimate: HandEstimate, batch: HandBatch, known: Bool[np.ndarray, 'batch joints']
+  ) -> None:
+    keep = known.any(axis=1)
+    self.examples += int(keep.sum())
+    self._crop_side = batch.image.shape[1]
+    target = np.asarray(batch.joints_normalized)[keep]
+    for name, gaussians in branches_of(estimate).items():
+      predicted = np.asarray(gaussians.joints_normalized.mean)[keep]
+      errors = metrics.known_point_errors(predicted, target, known[keep])
+      # Normalised coordinates span 2 over the crop's side.
+      pixels = float(errors.sum()) * self._crop_side / 2
+      self._sums[f'{name}_px'] = self._sums.get(f'{name}_px', 0.0) + pixels
+
+  def means(self) -> dict[str, float | int]:
+    means = {name: total / self.examples for name, total in self._sums.items()}
+    return {**means, 'examples': self.examples, 'crop_size_px': self._crop_side}
 
 
 def _add(sums: dict[str, dict[str, float]], name: str, values: dict[str, np.ndarray]) -> None:
@@ -231,30 +301,46 @@ def _mean_hand_metrics(mean_hand: MeanHand, target: RootHands, regressor, full: 
 
 
 def format_table(results: dict[str, Any]) -> str:
-  """The results as lines of text: one row per metric, the gain over the mean hand beside it.
+  """The results of `evaluate_batches` as lines of text, as far as there are any.
 
-  The gain of the posterior: percent for errors in mm, the plain difference for shares.
+  One row per metric with the gain over the mean hand beside it (of the first branch: percent for
+  errors in mm, the plain difference for shares), the errors in 2D, and what sigma tells.
   """
-  mean_hand = results.get('mean_hand')
-  header = f'{"":<16}{"posterior":>12}{"prior":>12}'
-  lines = [header + (f'{"mean hand":>12}{"gain":>9}' if mean_hand else '')]
-  for metric in results['posterior']:
-    digits = 2 if metric.endswith('_mm') else 3
-    posterior, prior = results['posterior'][metric], results['prior'][metric]
-    line = f'{metric:<16}{posterior:>12.{digits}f}{prior:>12.{digits}f}'
-    if mean_hand:
-      baseline = mean_hand[metric]
-      line += f'{baseline:>12.{digits}f}'
-      if metric.endswith('_mm'):
-        line += f'{100 * (1 - posterior / baseline):>8.1f}%' if baseline > 0 else f'{"-":>9}'
-      else:
-        line += f'{posterior - baseline:>+9.3f}'
-    lines.append(line)
-  lines.append(f'over {results["examples"]} examples, each counted once')
-  uncertainty = results['uncertainty']
-  lines.append(
-    'Spearman correlation of sigma with error: '
-    f'across examples {uncertainty["across_examples"]:.3f}, '
-    f'within vertices {uncertainty["within_vertices"]:.3f}'
-  )
+  lines = []
+  if results['examples']:
+    lines += _metric_rows(results)
+    lines.append(f'over {results["examples"]} examples, each counted once')
+  if joints_2d := results.get('joints_2d'):
+    errors = ', '.join(
+      f'{name} {joints_2d[f"{name}_px"]:.2f} px' for name in BRANCHES if f'{name}_px' in joints_2d
+    )
+    lines.append(
+      f'Mean 2D error of the joints: {errors}, in crops of {joints_2d["crop_size_px"]} px, '
+      f'over {joints_2d["examples"]} examples'
+    )
+  if uncertainty := results.get('uncertainty'):
+    lines.append(
+      f"Spearman correlation of the {uncertainty['branch']}'s sigma with error: "
+      f'across examples {uncertainty["across_examples"]:.3f}, '
+      f'within vertices {uncertainty["within_vertices"]:.3f}'
+    )
   return '\n'.join(lines)
+
+
+def _metric_rows(results: dict[str, Any]) -> list[str]:
+  columns = [name for name in (*BRANCHES, 'mean_hand') if name in results]
+  has_gain = columns[-1] == 'mean_hand'
+  header = ''.join(f'{name.replace("_", " "):>12}' for name in columns)
+  rows = [f'{"":<16}{header}' + (f'{"gain":>9}' if has_gain else '')]
+  for metric in results[columns[0]]:
+    digits = 2 if metric.endswith('_mm') else 3
+    values = [results[name][metric] for name in columns]
+    row = f'{metric:<16}' + ''.join(f'{value:>12.{digits}f}' for value in values)
+    if has_gain:
+      ours, baseline = values[0], values[-1]
+      if not metric.endswith('_mm'):
+        row += f'{ours - baseline:>+9.3f}'
+      else:
+        row += f'{100 * (1 - ours / baseline):>8.1f}%' if baseline > 0 else f'{"-":>9}'
+    rows.append(row)
+  return rows

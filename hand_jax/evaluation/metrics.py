@@ -1,7 +1,7 @@
 """Accuracy of hands in numpy and float64: Procrustes, MPJPE, AUC, F-scores, rank correlation."""
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from hand_jax.types import ArrayLike
 
@@ -74,6 +74,26 @@ def point_errors_mm(
   """Euclidean distance of every point to its own target in mm, for inputs in metres."""
   difference = np.asarray(predicted, dtype=np.float64) - np.asarray(target, dtype=np.float64)
   return MM_PER_M * np.linalg.norm(difference, axis=-1)
+
+
+def known_point_errors(
+  predicted: Float[ArrayLike, 'batch points axes'],
+  target: Float[ArrayLike, 'batch points axes'],
+  known: Bool[np.ndarray, 'batch points'],
+) -> Float[np.ndarray, ' batch']:
+  """Mean distance of each example's known points to their targets, in the unit of the inputs.
+
+  Points that are not known may hold anything, NaN included; every example must know one.
+
+  Raises:
+    ValueError: a known coordinate is not finite.
+  """
+  shown = known[..., None]
+  # On the inputs, so that nothing of an unknown point is ever computed with.
+  predicted = _float64('predicted', np.where(shown, predicted, 0.0))
+  target = _float64('target', np.where(shown, target, 0.0))
+  distances = np.linalg.norm(predicted - target, axis=-1)
+  return distances.sum(axis=-1) / known.sum(axis=-1)
 
 
 def mpjpe_mm(

@@ -3,6 +3,7 @@
 import json
 import pathlib
 import time
+from typing import Any
 
 import cv2
 import numpy as np
@@ -62,7 +63,10 @@ class RunLog:
 
 
 def progress_line(metrics: dict[str, float | int], num_steps: int) -> str:
-  """Step, total and every loss term, validation figures, examples per second and time left."""
+  """Step, total and every loss term, validation figures, examples per second and time left.
+
+  Of the validation figures the total and PA-MPJPE; the 2D error where there is no error in 3D.
+  """
   parts = [f'step {metrics["step"]}/{num_steps}', f'total {metrics["total"]:.4g}']
   terms = [
     f'{name} {value:.4g}'
@@ -70,14 +74,34 @@ def progress_line(metrics: dict[str, float | int], num_steps: int) -> str:
     if name not in _NOT_TERMS and not name.startswith(('validation', 'seconds'))
   ]
   parts.append(', '.join(terms))
+  validation = {name: value for name, value in metrics.items() if name.startswith('validation')}
+  has_3d = any(name.endswith('pa_mpjpe_mm') for name in validation)
+  error = 'pa_mpjpe_mm' if has_3d else 'joints_2d_px'
   parts += [
     f'{name.replace("_", " ")} {value:.4g}'
-    for name, value in metrics.items()
-    if name.startswith('validation') and name.endswith(('pa_mpjpe_mm', 'total'))
+    for name, value in validation.items()
+    if name.endswith(('total', error))
   ]
   parts.append(f'{metrics["examples_per_second"]:.1f} examples/s')
   parts.append(f'{format_duration(metrics["seconds_left"])} left')
   return ' | '.join(parts)
+
+
+def validation_metrics(results: dict[str, Any]) -> dict[str, float]:
+  """What `evaluate_batches` found, flat: `validation_` and the name of each error.
+
+  Of the posterior or the only branch; those of a prior beside a posterior are `validation_prior_`.
+  The 2D error is `..._joints_2d_px`. What the data have no labels for is left out.
+  """
+  pixels = results.get('joints_2d', {})
+  has_posterior = 'posterior' in results or 'posterior_px' in pixels
+  prior_prefix = 'validation_prior_' if has_posterior else 'validation_'
+  metrics = {}
+  for branch, prefix in (('posterior', 'validation_'), ('prior', prior_prefix)):
+    metrics |= {f'{prefix}{name}': value for name, value in results.get(branch, {}).items()}
+    if f'{branch}_px' in pixels:
+      metrics[f'{prefix}joints_2d_px'] = pixels[f'{branch}_px']
+  return metrics
 
 
 def format_duration(seconds: float) -> str:
@@ -130,11 +154,17 @@ def draw_skeleton(
   joints_image: Float[np.ndarray, 'joints 2'],
   color: tuple[int, int, int],
 ) -> None:
-  """Draws the hand's bones into the image, in place. Pixels; anti-aliased."""
+  """Draws the hand's bones into the image, in place. Pixels; anti-aliased.
+
+  A joint that is not finite is unknown: its bones are left out.
+  """
+  known = np.isfinite(joints_image).all(axis=-1)
   # OpenCV counts from pixel centres; four binary digits of sub-pixel position.
   points = np.round((joints_image - 0.5) * 16)
-  points = np.clip(np.nan_to_num(points), -(2**20), 2**20).astype(int)
+  points = np.clip(np.where(known[:, None], points, 0), -(2**20), 2**20).astype(int)
   for parent, child in BONES:
+    if not (known[parent] and known[child]):
+      continue
     start, end = tuple(map(int, points[parent])), tuple(map(int, points[child]))
     cv2.line(image, start, end, color, 1, cv2.LINE_AA, shift=4)
 
@@ -145,7 +175,10 @@ def overlay_sheet(
   truth_normalized: Float[np.ndarray, 'batch joints 2'],
   columns: int = 4,
 ) -> UInt8[np.ndarray, 'height width 3']:
-  """Crops in a grid with the labelled skeleton in green and the estimated one in red."""
+  """Crops in a grid with the labelled skeleton in green and the estimated one in red.
+
+  Labels that are not known are NaN.
+  """
   tiles = []
   for image, joints, truth in zip(images, joints_normalized, truth_normalized, strict=True):
     tile = cv2.resize(image, (TILE_SIDE, TILE_SIDE), interpolation=cv2.INTER_CUBIC)
