@@ -4,6 +4,7 @@ import json
 import math
 import os
 import pathlib
+import re
 import subprocess
 import sys
 
@@ -24,6 +25,7 @@ from hand_jax.data.hand_photos import (
 )
 from hand_jax.data.pipeline import PreparedSource, evaluation_batches
 from hand_jax.data.synthetic import render_hand
+from hand_jax.mano.joints import JOINT_NAMES
 from tests.drawn_hands import DrawnSource
 from tests.toy_mano import make_toy_mano
 
@@ -422,3 +424,9 @@ def test_the_command_names_mistakes(arguments, message, tmp_path):
   assert message in result.stderr
   assert 'Traceback' not in result.stderr
   assert not (tmp_path / 'data').exists()
+
+
+def test_the_documented_joints_are_those_of_the_code():
+  text = (ROOT / 'datasets' / 'hand_photos' / 'README.md').read_text()
+  documented = {int(number): name for number, name in re.findall(r'\| (\d+) \| (\w+)', text)}
+  assert documented == dict(enumerate(JOINT_NAMES))
