@@ -11,7 +11,12 @@ from absl import app, flags, logging
 
 from hand_jax.config import DataConfig, ExperimentConfig
 from hand_jax.data.pipeline import create_source, evaluation_batches
-from hand_jax.evaluation.evaluate import evaluate_batches, format_table, make_estimate_fn
+from hand_jax.evaluation.evaluate import (
+  BRANCHES,
+  evaluate_batches,
+  format_table,
+  make_estimate_fn,
+)
 from hand_jax.evaluation.mean_hand import (
   MeanHand,
   cached_mean_hand,
@@ -46,8 +51,28 @@ def data_to_measure(config: ExperimentConfig, dataset: str, data_dir: str | None
   return dataclasses.replace(config.data, dataset=dataset, data_dir=data_dir)
 
 
-def mean_hand_of(workdir: str, data: DataConfig, count: int) -> MeanHand:
-  """The baseline of the training split: of its first `count` examples, kept in the workdir."""
+def has_meshes(data: DataConfig, count: int) -> bool:
+  """Whether one of the first `count` training examples has the vertices a mean hand is made of.
+
+  Data sets that hold nothing to train on, or 2D joints alone, have no such baseline.
+  """
+  if not data.data_dir:
+    return True
+  try:
+    create_source(data, data.train_split, image_size=0)
+  except ValueError:  # no such split
+    return False
+  meshes = prepared_root_vertices(data.dataset, data.data_dir, data.train_split, count)
+  return any(True for _ in meshes)
+
+
+def mean_hand_of(workdir: str, data: DataConfig, count: int) -> MeanHand | None:
+  """The baseline of the training split: of its first `count` examples, kept in the workdir.
+
+  None where they have no 3D labels.
+  """
+  if not has_meshes(data, count):
+    return None
   split = data.train_split
   if data.data_dir:
     place = str(pathlib.Path(data.data_dir).resolve())
@@ -86,6 +111,9 @@ def evaluate(
 ) -> tuple[dict[str, Any], pathlib.Path]:
   """Measures a run on a split; writes and returns the results, with their path.
 
+  They are those of `evaluate_batches` with `dataset`, `split` and `mean_hand_examples`: 0 where the
+  training split has no 3D labels, and so no baseline.
+
   Raises:
     FileNotFoundError, ValueError: no run, checkpoint, data set, split or hand model to be read.
   """
@@ -105,7 +133,7 @@ def evaluate(
       mean_hand=mean_hand,
     )
   results = {'dataset': dataset, 'split': split} | results
-  results['mean_hand_examples'] = mean_hand.examples
+  results['mean_hand_examples'] = mean_hand.examples if mean_hand else 0
   path = pathlib.Path(workdir) / 'evaluation' / f'{dataset}-{split}.json'
   unfinished = path.with_suffix('.unfinished')
   unfinished.write_text(json.dumps(results, indent=2) + '\n')
@@ -115,12 +143,26 @@ def evaluate(
 
 def summary(results: dict[str, Any]) -> str:
   """The two lines that say what the table means: the baseline, and the gain over it."""
-  ours = results['posterior']['pa_mpjpe_mm']
+  if not results['examples']:
+    joints_2d = results['joints_2d']
+    branch = next(name for name in BRANCHES if f'{name}_px' in joints_2d)
+    return (
+      'No example of the split has 3D labels: there is neither an error in mm nor a baseline.\n'
+      f"The {branch}'s projected joints are {joints_2d[f'{branch}_px']:.2f} px from their labels "
+      f'in crops of {joints_2d["crop_size_px"]} px.'
+    )
+  branch = next(name for name in BRANCHES if name in results)
+  ours = results[branch]['pa_mpjpe_mm']
+  if 'mean_hand' not in results:
+    return (
+      f'There is no baseline: no training example of {results["dataset"]} has 3D labels to make a '
+      f'mean hand of.\nThe {branch} has a PA-MPJPE of {ours:.2f} mm.'
+    )
   baseline = results['mean_hand']['pa_mpjpe_mm']
   gain = 100 * (1 - ours / baseline)
   return (
     f'The mean hand of {results["mean_hand_examples"]} training examples has a PA-MPJPE of '
-    f'{baseline:.2f} mm.\nThe posterior has {ours:.2f} mm, '
+    f'{baseline:.2f} mm.\nThe {branch} has {ours:.2f} mm, '
     f'{abs(gain):.1f} % {"below" if gain >= 0 else "above"} the mean hand.'
   )
 

@@ -17,6 +17,7 @@ from jaxtyping import Float, Int, UInt8
 from hand_jax.config import ExperimentConfig
 from hand_jax.data.augmentation import warp_image
 from hand_jax.data.photos import centred_square, check_box
+from hand_jax.evaluation.evaluate import best_branch
 from hand_jax.export import (
   glb_bytes,
   legend_image,
@@ -69,6 +70,7 @@ class Reconstructor(NamedTuple):
 class Reconstruction:
   """A hand of a photo. Metres, wrist at the origin, camera axes (x right, y down, z away).
 
+  `branch` tells whose Gaussians these are: the posterior's, or those of a prior-net trained alone.
   A left hand was estimated on the mirrored photo and mirrored back, except `parameters`,
   `camera_mean` and `camera_log_variance`: those are of the mirrored right hand.
   """
@@ -87,7 +89,9 @@ class Reconstruction:
   crop_affine: Float[np.ndarray, '3 3']
   """Pixels of the photo to pixels of the network's crop, which is mirrored for a left hand."""
   crop_side: int
-  parameters: HandParameters
+  parameters: HandParameters | None
+  """None from a network without a prior-net."""
+  branch: str
   camera_mean: Float[np.ndarray, '10']
   camera_log_variance: Float[np.ndarray, '10']
 
@@ -140,6 +144,9 @@ def reconstruct_hand(
 ) -> Reconstruction:
   """Estimates the hand in an upright RGB photo. Box in pixels; None: the largest centred square.
 
+  The hand is the posterior's mean; of a network that is a prior-net alone, the prior's. Of one
+  that is AMVUR alone there are no MANO parameters.
+
   Raises:
     ValueError: a box without area or outside the image, or a side that is neither; `name` is the
       photo's in the message.
@@ -178,20 +185,20 @@ def _assemble(
   model, side = reconstructor.model, reconstructor.config.model.image_size
   camera = camera_from_vector(jnp.asarray(estimate.camera.mean))
   rotation = np.asarray(camera_rotation(camera), np.float64)
-  posterior = estimate.posterior
-  vertices = np.asarray(posterior.vertices.mean, np.float64) @ rotation
+  gaussians = best_branch(estimate)
+  vertices = np.asarray(gaussians.vertices.mean, np.float64) @ rotation
   joints = np.asarray(extended_joint_regressor(model), np.float64) @ vertices
   vertices, joints = vertices - joints[:1], joints - joints[:1]
   mirror = _MIRROR if is_left else np.ones(3)
-  joints_crop = denormalize_points(np.asarray(posterior.joints_normalized.mean, np.float64), side)
+  joints_crop = denormalize_points(np.asarray(gaussians.joints_normalized.mean, np.float64), side)
   crop_pixels_per_photo_pixel = abs(np.linalg.det(photo_to_crop[:2, :2])) ** 0.5
   crop_pixels_per_metre = float(scale_per_metre(camera)[0]) * side / 2
   return Reconstruction(
     vertices=(vertices * mirror).astype(np.float32),
     joints=(joints * mirror).astype(np.float32),
     faces=np.asarray(model.faces)[:, ::-1] if is_left else np.asarray(model.faces),
-    vertex_sigma_mm=_sigma_mm(posterior.vertices.log_variance),
-    joint_sigma_mm=_sigma_mm(posterior.joints.log_variance),
+    vertex_sigma_mm=_sigma_mm(gaussians.vertices.log_variance),
+    joint_sigma_mm=_sigma_mm(gaussians.joints.log_variance),
     joints_image=transform_points(np.linalg.inv(photo_to_crop), joints_crop).astype(np.float32),
     pixels_per_metre=crop_pixels_per_metre / crop_pixels_per_photo_pixel,
     is_left=is_left,
@@ -199,6 +206,7 @@ def _assemble(
     crop_affine=photo_to_crop,
     crop_side=side,
     parameters=_wrist_relative(model, estimate.parameters, rotation),
+    branch='prior' if estimate.posterior is None else 'posterior',
     camera_mean=np.asarray(estimate.camera.mean),
     camera_log_variance=np.asarray(estimate.camera.log_variance),
   )
@@ -211,9 +219,11 @@ def _sigma_mm(log_variance: np.ndarray) -> Float[np.ndarray, ' points']:
 
 
 def _wrist_relative(
-  model: ManoModel, parameters: HandParameters, rotation: np.ndarray
-) -> HandParameters:
+  model: ManoModel, parameters: HandParameters | None, rotation: np.ndarray
+) -> HandParameters | None:
   """The prior-net's parameters with the camera's orientation, the wrist B V at the origin."""
+  if parameters is None:
+    return None
   parameters = HandParameters(*(jnp.asarray(value) for value in parameters))
   orientation = matrix_to_axis_angle(jnp.asarray(rotation.T, jnp.float32))
   parameters = parameters._replace(global_orient=orientation, transl=jnp.zeros(3))
@@ -262,24 +272,32 @@ def overlay_image(
 
 
 def summary(reconstruction: Reconstruction, photo: str, size: tuple[int, int]) -> dict[str, Any]:
-  """What the JSON file holds: plain numbers with units, small arrays; large ones are in the NPZ."""
+  """What the JSON file holds: plain numbers with units, small arrays; large ones are in the NPZ.
+
+  Without MANO parameters (no prior-net) there is no `mano`.
+  """
   sigma = reconstruction.vertex_sigma_mm
   log_variance = np.asarray(reconstruction.camera_log_variance, np.float64)
   camera = camera_from_vector(np.asarray(reconstruction.camera_mean))
   spread = camera_from_vector(np.exp(0.5 * log_variance))
   of_mirrored = ' of the mirrored right hand' if reconstruction.is_left else ''
+  mano_units, mano = {}, {}
+  if reconstruction.parameters is not None:
+    parameters = reconstruction.parameters._asdict()
+    mano_units = {'mano.*': _mano_meaning(reconstruction.branch, of_mirrored)}
+    mano = {'mano': {name: _numbers(value) for name, value in parameters.items()}}
   return {
     'photo': photo,
     'photo_size': {'width': size[0], 'height': size[1]},
     'hand': 'left' if reconstruction.is_left else 'right',
+    'branch': reconstruction.branch,
     'box_xywh': _numbers(reconstruction.box_xywh),
     'units': {
       'vertices, joints': 'metres; wrist at the origin; x right, y down, z away from the camera',
       'joints_image, box_xywh, photo_to_crop': 'pixels of the upright photo (EXIF applied); '
       "the first pixel's centre is at (0.5, 0.5)",
       'sigma': 'millimetres; per point the root of the mean of its three variances',
-      'mano.*': f'radians and metres, MANO parameters{of_mirrored}, from the prior network: the '
-      'mesh in the files is the refined posterior, not exactly this parametric hand',
+      **mano_units,
     },
     'sigma_mm': {
       'mean': float(sigma.mean()),
@@ -303,8 +321,17 @@ def summary(reconstruction: Reconstruction, photo: str, size: tuple[int, int]) -
       'normalised crop units per decimetre',
       'photo_to_crop': _numbers(reconstruction.crop_affine),
     },
-    'mano': {name: _numbers(value) for name, value in reconstruction.parameters._asdict().items()},
+    **mano,
   }
+
+
+def _mano_meaning(branch: str, of_mirrored: str) -> str:
+  meaning = f'radians and metres, MANO parameters{of_mirrored}, from the prior network: '
+  if branch == 'prior':
+    return meaning + 'the mesh in the files is this parametric hand'
+  return (
+    meaning + 'the mesh in the files is the refined posterior, not exactly this parametric hand'
+  )
 
 
 def _numbers(array: np.ndarray) -> list:
@@ -320,8 +347,9 @@ def write_reconstruction(
 ) -> list[pathlib.Path]:
   """Writes `NAME_overlay.png`, `.obj`, `.ply`, `.glb`, `.npz`, `.json` and the colours' legend.
 
-  All files are finished under another name before the first appears under its own. Returns the
-  paths in the order of `OUTPUT_SUFFIXES`.
+  All files are finished under another name before the first appears under its own. The NPZ and JSON
+  files lack the MANO parameters where the network has none. Returns the paths in the order of
+  `OUTPUT_SUFFIXES`.
   """
   folder = pathlib.Path(folder)
   folder.mkdir(parents=True, exist_ok=True)
@@ -354,9 +382,10 @@ def _arrays(reconstruction: Reconstruction) -> dict[str, np.ndarray]:
     for field in dataclasses.fields(reconstruction)
     if field.name != 'parameters'
   }
-  return arrays | {
-    field: np.asarray(value) for field, value in reconstruction.parameters._asdict().items()
-  }
+  if reconstruction.parameters is not None:
+    parameters = reconstruction.parameters._asdict()
+    arrays |= {name: np.asarray(value) for name, value in parameters.items()}
+  return arrays
 
 
 def _png(image: np.ndarray) -> bytes:

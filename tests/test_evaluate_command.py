@@ -15,7 +15,7 @@ from experiments import evaluate as command
 from experiments.configs import get_config
 from experiments.prepare_dataset import prepare
 from hand_jax.config import DataConfig
-from hand_jax.data.examples import decode_example
+from hand_jax.data.examples import decode_example, without_3d
 from hand_jax.evaluation import mean_hand
 from hand_jax.evaluation.evaluate import ERROR_NAMES, METRIC_NAMES
 from hand_jax.mano.assets import load_mano_model
@@ -30,33 +30,48 @@ sys.path.insert(0, str(Path(__file__).parent.parent / 'datasets'))
 from synthetic_hands.synthetic_hands_dataset_builder import SyntheticHands
 
 COUNTS = {'train': 5, 'test': 6}
+# The training hands and the photos have 2D labels alone.
+FLAT_COUNTS = {'train': 4, 'photos': 3, 'test': 2}
 
 
-@pytest.fixture(scope='module')
-def data_dir(tmp_path_factory):
-  """A prepared data set whose examples are drawn, not rendered."""
+def prepare_drawn(folder, counts, flat=()):
+  """Prepares a data set whose examples are drawn, not rendered; `flat` splits without 3D labels."""
   tfds.disable_progress_bar()
   model = load_mano_model()
   sources = {
     split: DrawnSource(model, count, size=64, seed=index)
-    for index, (split, count) in enumerate(COUNTS.items())
+    for index, (split, count) in enumerate(counts.items())
   }
 
   def render(seed, split, indices, image_size):
     del seed, image_size
-    return sources[split].load(indices)
+    examples = sources[split].load(indices)
+    return [without_3d(example) for example in examples] if split in flat else examples
 
-  folder = tmp_path_factory.mktemp('prepared')
-  settings = {'examples': COUNTS, 'image_size': 64, 'seed': 0}
+  settings = {'examples': counts, 'image_size': 64, 'seed': 0}
   prepare(SyntheticHands, folder, settings, render=render)
   return str(folder)
 
 
 @pytest.fixture(scope='module')
+def data_dir(tmp_path_factory):
+  return prepare_drawn(tmp_path_factory.mktemp('prepared'), COUNTS)
+
+
+@pytest.fixture(scope='module')
+def flat_data_dir(tmp_path_factory):
+  folder = tmp_path_factory.mktemp('flat')
+  return prepare_drawn(folder, FLAT_COUNTS, flat=('train', 'photos'))
+
+
+@pytest.fixture(scope='module')
 def workdir(tmp_path_factory):
-  """A toy run that was saved before its first step."""
-  config = get_config('toy')
-  folder = str(tmp_path_factory.mktemp('run'))
+  return save_run(tmp_path_factory.mktemp('run'), get_config('toy'))
+
+
+def save_run(folder, config):
+  """A run that was saved before its first step."""
+  folder = str(folder)
   network = create_network(config)
   optimizer = create_optimizer(config.optimizer, config.training.num_steps)
   claim_workdir(folder, config)
@@ -126,6 +141,51 @@ def test_the_summary_states_the_baseline_and_the_gain(measured):
   assert above > 0 and f'{above:.1f} % above the mean hand' in text
   better = results | {'posterior': {'pa_mpjpe_mm': 0.75 * baseline}}
   assert '25.0 % below the mean hand' in command.summary(better)
+
+
+def test_without_3d_training_labels_there_is_no_baseline(workdir, flat_data_dir):
+  results, path = command.evaluate(workdir, 'synthetic_hands', 'test', flat_data_dir)
+  assert json.loads(path.read_text()) == results
+  assert 'mean_hand' not in results and results['mean_hand_examples'] == 0
+  assert set(results['posterior']) == set(results['prior']) == set(METRIC_NAMES)
+  assert results['examples'] == results['joints_2d']['examples'] == FLAT_COUNTS['test']
+  assert command.summary(results) == (
+    'There is no baseline: no training example of synthetic_hands has 3D labels to make a mean '
+    f'hand of.\nThe posterior has a PA-MPJPE of {results["posterior"]["pa_mpjpe_mm"]:.2f} mm.'
+  )
+
+
+def test_photos_with_2d_joints_alone(workdir, flat_data_dir):
+  results, path = command.evaluate(workdir, 'synthetic_hands', 'photos', flat_data_dir)
+  assert json.loads(path.read_text()) == results
+  expected = {'dataset', 'split', 'examples', 'joints_2d', 'mean_hand_examples'}
+  assert set(results) == expected and results['examples'] == 0
+  pixels = results['joints_2d']
+  assert pixels['examples'] == FLAT_COUNTS['photos'] and pixels['crop_size_px'] == 64
+  assert 0 < pixels['posterior_px'] < 64 and 0 < pixels['prior_px'] < 64
+  text = command.summary(results)
+  assert text.startswith('No example of the split has 3D labels')
+  assert f"posterior's projected joints are {pixels['posterior_px']:.2f} px" in text
+
+
+def test_a_data_set_without_the_training_split_gives_no_baseline(workdir, data_dir):
+  assert command.mean_hand_of(workdir, DataConfig(data_dir=data_dir, train_split='all'), 4) is None
+
+
+@pytest.mark.parametrize('branch', ['prior', 'posterior'])
+def test_a_network_of_one_branch(branch, data_dir, tmp_path):
+  config = get_config('toy')
+  model = dataclasses.replace(config.model, branches=branch, vertex_offset_from='template')
+  loss = dataclasses.replace(config.loss, kind='l2')
+  run = save_run(tmp_path, dataclasses.replace(config, model=model, loss=loss))
+  results, _ = command.evaluate(run, 'synthetic_hands', 'test', data_dir, mean_hand_examples=4)
+  assert set(results) & {'prior', 'posterior'} == {branch}
+  assert set(results[branch]) == set(METRIC_NAMES)
+  assert results['uncertainty']['branch'] == branch
+  if branch == 'prior':  # its deviation is one length unit, whatever the photo
+    assert results['uncertainty']['across_examples'] == 0.0
+    assert results['uncertainty']['within_vertices'] == 0.0
+  assert f'The {branch} has {results[branch]["pa_mpjpe_mm"]:.2f} mm' in command.summary(results)
 
 
 def test_where_the_data_come_from():

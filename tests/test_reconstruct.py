@@ -149,6 +149,57 @@ def test_parameters_pose_the_prior_in_the_same_frame(hand, reconstructor, photo)
   np.testing.assert_allclose(hand.pixels_per_metre * joints[:, :2], pixels, atol=0.02)
 
 
+# Networks of one branch alone.
+
+
+def without(reconstructor, **absent):
+  """The network as if it had been built without a branch."""
+  return reconstructor._replace(
+    estimate=lambda crop: reconstructor.estimate(crop)._replace(**absent)
+  )
+
+
+def test_a_prior_net_alone_gives_its_own_hand(reconstructor, photo, tmp_path):
+  alone = reconstruct_hand(without(reconstructor, posterior=None), photo, BOX)
+  assert alone.branch == 'prior'
+  # The files' mesh is the parametric hand of the files' parameters.
+  posed = mano_forward(reconstructor.model, jax.tree.map(jnp.asarray, alone.parameters))
+  np.testing.assert_allclose(alone.vertices, posed.vertices, atol=2e-6)
+  # One length unit, which is a centimetre.
+  np.testing.assert_allclose(alone.vertex_sigma_mm, 10, rtol=1e-6)
+  size = reconstructor.config.model.image_size
+  affine = module.crop_of_photo(photo, BOX, reconstructor.config)
+  estimate = reconstructor.estimate(module.warp_image(photo, affine, size))
+  # The crop is centred on the box and twice as large: 120 pixels for two units.
+  expected = [50, 54.5] + np.asarray(estimate.prior.joints_normalized.mean) * 60
+  np.testing.assert_allclose(alone.joints_image, expected, atol=1e-3)
+  paths = write_reconstruction(alone, photo, 'name', tmp_path)
+  assert all(path.stat().st_size for path in paths)
+  data = json.loads((tmp_path / 'name.json').read_text())
+  assert data['branch'] == 'prior'
+  assert data['units']['mano.*'].endswith('the mesh in the files is this parametric hand')
+
+
+@pytest.mark.parametrize('side', ['right', 'left'])
+def test_amvur_alone_gives_the_hand_without_parameters(reconstructor, photo, tmp_path, side):
+  both = reconstruct_hand(reconstructor, photo, BOX, side)
+  amvur = without(reconstructor, prior=None, parameters=None)
+  alone = reconstruct_hand(amvur, photo, BOX, side)
+  assert alone.parameters is None and alone.branch == both.branch == 'posterior'
+  for name in ('vertices', 'vertex_sigma_mm', 'joints', 'joints_image', 'camera_mean'):
+    np.testing.assert_array_equal(getattr(alone, name), getattr(both, name))
+  contents = {}
+  for name, hand in (('both', both), ('alone', alone)):
+    write_reconstruction(hand, photo, name, tmp_path)
+    with np.load(tmp_path / f'{name}.npz', allow_pickle=False) as arrays:
+      contents[name] = dict(arrays)
+  parameters = set(both.parameters._fields)
+  assert set(contents['both']) - set(contents['alone']) == parameters
+  assert all(array.dtype != object for array in contents['alone'].values())
+  data, full = (json.loads((tmp_path / f'{name}.json').read_text()) for name in ('alone', 'both'))
+  assert set(full) - set(data) == {'mano'} and set(full['units']) - set(data['units']) == {'mano.*'}
+
+
 def test_vertices_in_crop_keep_the_same_scale_along_all_axes(hand):
   points = vertices_in_crop(hand, 240)  # the crop shows 120 pixels of the photo
   scale = 2 * hand.pixels_per_metre
