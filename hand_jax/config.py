@@ -78,6 +78,9 @@ class LossConfig:
   joint_limits: float = 0.0
   shape_prior: float = 0.0
   pose_prior: float = 0.0
+  # Of l2 alone: 2D joints through the camera's six numbers as they stand, and what holds those up.
+  joints_2d_affine: float = 0.0
+  orthonormality: float = 0.0
   # Of the elbo alone:
   joints_2d_prior: float = 1.0  # the likelihood of the prior-net's own samples (Algorithm 2)
   likelihood_sigma: float = 0.05  # `exact`: deviation of a 2D label, in crop units ([-1, 1])

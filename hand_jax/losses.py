@@ -20,6 +20,11 @@ from hand_jax.gaussian import (
   sample_gaussian,
   scale_gaussian,
 )
+from hand_jax.geometry.cameras import (
+  camera_from_vector,
+  orthonormality_penalty,
+  project_points_affine,
+)
 from hand_jax.mano.anatomy import joint_limit_penalty
 from hand_jax.propagation import hand_gaussians
 from hand_jax.types import DiagonalGaussian, HandBatch, HandEstimate, HandGaussians
@@ -158,7 +163,9 @@ def term_weights(config: LossConfig) -> dict[str, float]:
     for name in ('vertices', 'joints_2d'):
       for branch in ('posterior', 'prior'):
         weights[f'{name}_l2_{branch}'] = getattr(config, name)
-    return weights
+    for branch in ('posterior', 'prior'):
+      weights[f'joints_2d_affine_{branch}'] = config.joints_2d_affine
+    return weights | {'orthonormality': config.orthonormality}
   for name in ('vertices', 'joints', 'joints_2d'):
     weights[f'{name}_nll'] = getattr(config, name)
     weights[f'{name}_kl'] = getattr(config, name) * config.kl
@@ -236,7 +243,8 @@ def _gaussian_terms(estimate: HandEstimate, batch: HandBatch, config: LossConfig
 
 def _l2_terms(estimate: HandEstimate, batch: HandBatch, config: LossConfig) -> LossTerms:
   labels = _labels(batch, config.length_unit_m)
-  terms = {}
+  camera = camera_from_vector(estimate.camera.mean)
+  terms = {'orthonormality': orthonormality_penalty(camera)}
   for name, gaussians in (('posterior', estimate.posterior), ('prior', estimate.prior)):
     if gaussians is None:
       continue
@@ -246,6 +254,8 @@ def _l2_terms(estimate: HandEstimate, batch: HandBatch, config: LossConfig) -> L
       ('joints_2d', branch.joints_normalized),
     ):
       terms[f'{quantity}_l2_{name}'] = masked_squared_error(gaussian.mean, *labels[quantity])
+    projected = project_points_affine(camera, gaussians.joints.mean)
+    terms[f'joints_2d_affine_{name}'] = masked_squared_error(projected, *labels['joints_2d'])
   return terms
 
 

@@ -107,6 +107,55 @@ def test_projection_gradients():
 # Least squares.
 
 
+def test_the_affine_projection_is_linear_in_the_stored_numbers():
+  """Equal to the weak perspective one for orthonormal columns, and to plain sums for any."""
+  points = random_hand(7)
+  camera = make_camera(random_rotation(8), [0.2, -0.3, 0.5], 7.0)
+  affine = cameras.project_points_affine(camera, jnp.asarray(points))
+  np.testing.assert_allclose(affine, cameras.project_points(camera, jnp.asarray(points)), rtol=1e-9)
+  numbers = np.arange(1.0, 7.0)
+  stretched = camera._replace(rotation_6d=jnp.asarray(numbers))
+  expected = 7.0 * np.stack([points @ numbers[:3], points @ numbers[3:]], -1) + [0.2, -0.3]
+  batched = jax.tree.map(lambda leaf: leaf[None], stretched)
+  found = cameras.project_points_affine(batched, jnp.asarray(points)[None])[0]
+  np.testing.assert_allclose(found, expected, rtol=1e-9)
+
+
+def test_the_affine_projection_has_no_barrier_between_a_hand_and_its_reflection_in_depth():
+  """From the reflected camera its squared error falls all the way to the true one; with
+  Gram-Schmidt it first rises."""
+  hand = random_hand(9) * [1.0, 0.2, 1.0]  # nearly a plane
+  tilt = Rotation.from_euler('x', 30, degrees=True).as_matrix()
+  rotation = Rotation.from_euler('y', 10, degrees=True).as_matrix() @ tilt
+  true = make_camera(rotation, [0, 0, 0], 8.0)
+  labels = cameras.project_points(true, jnp.asarray(hand))
+  reflect = np.tile([1.0, -1.0, 1.0], 2)  # of the hand's y in both columns
+
+  def errors(project):
+    path = [
+      true._replace(rotation_6d=true.rotation_6d * (1 - share + share * reflect))
+      for share in np.linspace(1, 0, 21)
+    ]
+    return np.array([((project(camera, jnp.asarray(hand)) - labels) ** 2).sum() for camera in path])
+
+  affine, orthonormal = errors(cameras.project_points_affine), errors(cameras.project_points)
+  assert (np.diff(affine) < 0).all()
+  assert orthonormal.max() > 2 * orthonormal[0]
+  assert affine[0] == pytest.approx(orthonormal[0])
+  assert affine[-1] == pytest.approx(0, abs=1e-20)
+
+
+@pytest.mark.parametrize('seed', range(3))
+def test_orthonormality_penalty(seed):
+  camera = make_camera(random_rotation(seed), [0, 0, 0], 8.0)
+  np.testing.assert_allclose(cameras.orthonormality_penalty(camera), 0, atol=1e-20)
+  a, b = np.random.default_rng(seed).normal(size=(2, 3))
+  penalty = cameras.orthonormality_penalty(
+    camera._replace(rotation_6d=jnp.asarray(np.concatenate([a, b])))
+  )
+  np.testing.assert_allclose(penalty, (a @ a - 1) ** 2 + (b @ b - 1) ** 2 + 2 * (a @ b) ** 2)
+
+
 @pytest.mark.parametrize('module', [np, jnp])
 def test_fit_recovers_a_weak_perspective_camera(module):
   points = module.asarray(np.stack([random_hand(5), random_hand(6)]))

@@ -74,6 +74,31 @@ def project_points(
   return scale * hand_to_root(camera, points_hand)[..., :2] + translation
 
 
+def project_points_affine(
+  camera: HandCamera, points_hand: Float[Array, '*batch points 3']
+) -> Float[Array, '*batch points 2']:
+  """`project_points` with the six stored numbers as they stand, without Gram-Schmidt.
+
+  Equal to it where they are two orthonormal columns; linear in them everywhere.
+  """
+  scale = jnp.expand_dims(scale_per_metre(camera), -2)
+  translation = jnp.expand_dims(camera.translation[..., :2], -2)
+  turned = jnp.matmul(points_hand, _stored_columns(camera), precision='highest')
+  return scale * turned + translation
+
+
+def orthonormality_penalty(camera: HandCamera) -> Float[Array, '*batch']:
+  """The sum of squares of M^T M - 1, M the two stored columns: zero where they are orthonormal."""
+  columns = _stored_columns(camera)
+  gram = jnp.matmul(jnp.swapaxes(columns, -1, -2), columns, precision='highest')
+  return jnp.sum((gram - jnp.eye(2).reshape((1,) * (gram.ndim - 2) + (2, 2))) ** 2, axis=(-1, -2))
+
+
+def _stored_columns(camera: HandCamera) -> Float[Array, '*batch 3 2']:
+  stored = camera.rotation_6d
+  return jnp.swapaxes(stored.reshape(stored.shape[:-1] + (2, 3)), -1, -2)
+
+
 class WeakPerspectiveFit(NamedTuple):
   """Scale (stored: crop units per decimetre), T_x T_y, and the weighted rms distance they leave."""
 
