@@ -20,11 +20,14 @@ BASE_OVERRIDES = (
   'optimizer.warmup_steps=40',
 )
 # The longer weak run: its two stages together take 90 minutes on two cores at most.
-LONG_STEPS = {'weak-long-prior': 2500, 'weak-long-joint': 2500}
+LONG_STEPS = {'weak-long-prior': 9000, 'weak-long-joint': 6000}
 LONG_OVERRIDES = (
-  'training.checkpoint_every=250',
-  'training.evaluate_every=500',
-  'training.validation_examples=128',
+  'model.image_size=80',
+  'training.batch_size=16',
+  'training.log_every=100',
+  'training.checkpoint_every=500',
+  'training.evaluate_every=1000',
+  'training.validation_examples=256',
 )
 # Weights of squared errors, as in the configs of one branch alone (Algorithms 5 and 6); weakly
 # supervised they are of 2D joints, with the same two penalties that stand in for depth.

@@ -16,15 +16,31 @@ from hand_jax.config import (
   validate_config,
 )
 
-# Algorithms 5 and 6: squared errors in crop units and centimetres; the camera's ten numbers are of
-# order one. From 2D joints alone, anatomy and hand size have to come from the last two terms.
+# Algorithms 5 and 6: squared errors in crop units and centimetres. From 2D joints alone, anatomy and
+# hand size come from the last terms, and the affine projection keeps a hand apart from its
+# reflection in depth (docs/results.md).
 L2_FULL = LossConfig(kind='l2', joints_2d=1000.0, camera=2000.0)
 L2_WEAK = LossConfig(
-  kind='l2', vertices=0.0, camera=0.0, joints_2d=1000.0, joint_limits=1000.0, shape_prior=2.0
+  kind='l2',
+  vertices=0.0,
+  camera=0.0,
+  joints_2d=0.0,
+  joints_2d_affine=1000.0,
+  orthonormality=100.0,
+  joint_limits=1000.0,
+  shape_prior=3.0,
+  pose_prior=20.0,
 )
-# Algorithm 2. The sampled camera is narrow: an unfinished variance would drown the vertices.
+# Algorithm 2. A camera sampled with its whole deviation, 1 at the start, would drown the vertices.
 WEAK_ELBO = LossConfig(
-  kind='elbo', convention='paper', joints_2d=10.0, camera=1.0, joint_limits=100.0, shape_prior=0.3
+  kind='elbo',
+  convention='paper',
+  joints_2d=10.0,
+  camera=1.0,
+  camera_sampling_scale=0.1,
+  joint_limits=1000.0,
+  shape_prior=3.0,
+  pose_prior=10.0,
 )
 
 
