@@ -73,7 +73,8 @@ def main(argv: list[str]) -> None:
     jax.distributed.initialize(FLAGS.coordinator, FLAGS.num_processes, FLAGS.process_id)
   try:
     config = choose_config(FLAGS.config, FLAGS.set, FLAGS.init_from, FLAGS.camera_prior)
-    model = load_training_model(config.data.dataset, FLAGS.mano_dir)
+    workdirs = (FLAGS.workdir, *config.training.init_from)
+    model = load_training_model(config.data.dataset, FLAGS.mano_dir, workdirs)
     train_and_evaluate(config, FLAGS.workdir, model)
   except (ValueError, OSError, FloatingPointError) as error:
     sys.exit(f'Error: {error}')

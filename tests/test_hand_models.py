@@ -39,6 +39,20 @@ def test_rendered_hands_are_trained_with_the_free_hand(mano_dir, monkeypatch):
   assert same(load_training_model('another', mano_dir), load_mano_model(mano_dir))
 
 
+def test_photos_with_joints_alone_take_the_hand_model_of_the_run_they_start_from(
+  mano_dir, monkeypatch, tmp_path
+):
+  free = load_mano_model()
+  start, empty = tmp_path / 'start', tmp_path / 'empty'
+  start.mkdir()
+  claim_hand_model(start, free)
+  monkeypatch.setenv('MANO_DIR', mano_dir)
+  workdirs = (str(empty), str(start))
+  assert same(load_training_model('hand_photos', None, workdirs), free)
+  assert not same(load_training_model('hand_photos', None, (str(empty),)), free)
+  assert not same(load_training_model('hand_photos', mano_dir, workdirs), free)
+
+
 def test_the_digest_follows_every_array():
   model = load_mano_model()
   digests = {hand_model_digest(model)}

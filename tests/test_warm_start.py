@@ -449,6 +449,10 @@ def test_what_cannot_be_a_camera_prior_is_refused(source, workdir, tmp_path):
     load_camera_prior(workdir, elbo_config(''))
   with pytest.raises(ValueError, match=r'source was trained on crops of 64 px, this run .* 32'):
     load_camera_prior(workdir, elbo_config(source, image_size=32))
+  other = elbo_config(source)
+  other = dataclasses.replace(other, data=dataclasses.replace(other.data, crop_factor=1.1))
+  with pytest.raises(ValueError, match=r'crops of 2\.0 times the box, this run asks for 1\.1'):
+    load_camera_prior(workdir, other)
   claim_workdir(str(tmp_path / 'new'), named_config('new', WEAK))
   with pytest.raises(FileNotFoundError, match=r'new has no checkpoint yet'):
     load_camera_prior(workdir, elbo_config(str(tmp_path / 'new')))

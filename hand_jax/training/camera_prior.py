@@ -43,7 +43,7 @@ def load_camera_prior(workdir: str, config: ExperimentConfig) -> CameraPrior | N
 
   Raises:
     ValueError: the setting is missing, or given for another loss; a network without such a camera
-      model, or for crops of another size; a copy that is damaged, gone, or of another run.
+      model, or for other crops; a copy that is damaged, gone, or of another run.
     FileNotFoundError: the run it names does not exist or has no checkpoint.
   """
   source = config.training.camera_prior
@@ -80,6 +80,12 @@ def load_camera_prior(workdir: str, config: ExperimentConfig) -> CameraPrior | N
       f'training.camera_prior: {source} was trained on crops of {prior.config.model.image_size} '
       f'px, this run asks for {config.model.image_size}: train one with '
       f'model.image_size={config.model.image_size}, or set that of {source} here.'
+    )
+  theirs, ours = prior.config.data.crop_factor, config.data.crop_factor
+  if theirs != ours:
+    raise ValueError(
+      f'training.camera_prior: {source} was trained on crops of {theirs} times the box, this run '
+      f'asks for {ours}, where hands have another scale: set data.crop_factor={theirs}.'
     )
   return prior
 

@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import pathlib
+from collections.abc import Sequence
 
 import jax
 import numpy as np
@@ -14,17 +15,26 @@ from hand_jax.types import ManoModel
 HAND_MODEL_NAME = 'hand_model.json'
 # Rendered from the free hand, whose vertices are in another order than MANO's.
 FREE_HAND_DATASETS = ('synthetic_hands',)
+# Labelled with joints alone, which any hand model has.
+ANY_HAND_DATASETS = ('hand_photos',)
 
 
-def load_training_model(dataset: str, mano_dir: str | None) -> ManoModel:
+def load_training_model(
+  dataset: str, mano_dir: str | None, workdirs: Sequence[str] = ()
+) -> ManoModel:
   """The hand model to train with: the one `dataset` is labelled with.
 
   `mano_dir` is the flag's value. Data rendered from the free hand are trained with it, also where
-  $MANO_DIR is set.
+  $MANO_DIR is set. Photos with 2D joints alone take, without the flag, the hand model of the first
+  of `workdirs` that holds a run: the run to be continued, or those that it starts from.
 
   Raises:
     ValueError: the flag asks for MANO on such data. FileNotFoundError: no such folder.
   """
+  if dataset in ANY_HAND_DATASETS and not mano_dir:
+    for workdir in workdirs:
+      if (pathlib.Path(workdir) / HAND_MODEL_NAME).exists():
+        return load_run_model(workdir)
   if dataset not in FREE_HAND_DATASETS:
     return load_mano_model(resolve_mano_dir(mano_dir))
   if mano_dir:
