@@ -9,6 +9,7 @@ import numpy as np
 
 from experiments.ablation_grid import ENTRIES, TABLES
 from hand_jax.evaluation.evaluate import METRIC_NAMES
+from hand_jax.training.checkpoints import write_whole
 
 Row = dict[str, Any]
 KEY = ('table', 'setting', 'supervision', 'seed', 'branch')
@@ -190,14 +191,6 @@ def row_key(row: Row) -> tuple:
   return tuple(row[name] for name in KEY)
 
 
-def write_atomically(path: pathlib.Path, text: str) -> None:
-  """Writes a file under another name first: under its own it is always whole."""
-  path.parent.mkdir(parents=True, exist_ok=True)
-  partial = path.with_name(path.name + '.partial')
-  partial.write_text(text)
-  partial.replace(path)
-
-
 def update_section(path: pathlib.Path, text: str) -> None:
   """Puts `text` between the two marker lines of a document; all else in it stays.
 
@@ -215,17 +208,18 @@ def update_section(path: pathlib.Path, text: str) -> None:
     )
   before, _, rest = content.partition(start)
   _, _, after = rest.partition(end)
-  write_atomically(path, f'{before}{start}\n\n{text.strip()}\n\n{end}{after}')
+  write_whole(path, f'{before}{start}\n\n{text.strip()}\n\n{end}{after}')
 
 
 def publish(output: pathlib.Path, rows: list[Row]) -> None:
   """Writes the rows, their Markdown beside them, and their section of `../results.md` if there."""
   text = format_markdown(rows)
+  output.parent.mkdir(parents=True, exist_ok=True)
   document = output.parent.parent / 'results.md'
   if document.exists():
     update_section(document, text)
-  write_atomically(output.with_suffix('.md'), text)
-  write_atomically(output, to_json(rows))
+  write_whole(output.with_suffix('.md'), text)
+  write_whole(output, to_json(rows))
 
 
 def to_json(content: Any) -> str:

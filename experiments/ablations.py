@@ -11,6 +11,7 @@ import json
 import pathlib
 import re
 import shlex
+import signal
 import subprocess
 import sys
 import time
@@ -28,14 +29,13 @@ from experiments.ablation_report import (
   publish,
   row_key,
   to_json,
-  write_atomically,
 )
 from experiments.configs import get_config
 from experiments.evaluate import evaluate
 from hand_jax.config import DataConfig, ExperimentConfig, apply_overrides
 from hand_jax.data.pipeline import create_source
 from hand_jax.evaluation.evaluate import METRIC_NAMES
-from hand_jax.training.checkpoints import CHECKPOINTS_NAME, check_workdir
+from hand_jax.training.checkpoints import CHECKPOINTS_NAME, check_workdir, write_whole
 from hand_jax.training.hand_models import load_training_model
 from hand_jax.training.loop import train_and_evaluate
 
@@ -210,14 +210,15 @@ def train_job(job: Job, settings: Settings, train: Train) -> None:
   commits = list(dict.fromkeys([*note['commits'], settings.commit]))
   is_new = not check_workdir(folder, config)
   before = 0.0 if is_new else note['seconds']
+  path.parent.mkdir(parents=True, exist_ok=True)
   # Until the training ends or is stopped its seconds are unknown; a killed one's remain so.
-  write_atomically(path, to_json({'seconds': None, 'commits': commits}))
+  write_whole(path, to_json({'seconds': None, 'commits': commits}))
   started = time.monotonic()
   try:
     train(config, folder)
   finally:
     seconds = None if before is None else before + time.monotonic() - started
-    write_atomically(path, to_json({'seconds': seconds, 'commits': commits}))
+    write_whole(path, to_json({'seconds': seconds, 'commits': commits}))
 
 
 def read_note(folder: str) -> dict[str, Any]:
@@ -345,6 +346,8 @@ def main(argv: list[str]) -> None:
   if FLAGS.steps is not None:
     overrides = (f'training.num_steps={FLAGS.steps}', *overrides)
   workdir = pathlib.Path(FLAGS.workdir)
+  # A plain `kill` ends it like Ctrl-C, with the seconds of the run that was under way.
+  signal.signal(signal.SIGTERM, signal.default_int_handler)
   try:
     jobs = plan_jobs(parse_tables(FLAGS.table), parse_seeds(FLAGS.seeds), runs=RUNS)
     settings = Settings(
