@@ -17,8 +17,8 @@ from hand_jax.config import (
 )
 
 # Algorithms 5 and 6: squared errors in crop units and centimetres. From 2D joints alone, anatomy
-# and hand size come from the last terms; the affine projection keeps a hand apart from its reflection
-# in depth (docs/results.md).
+# and hand size come from the last terms; the affine projection keeps a hand apart from its
+# reflection in depth (docs/results.md).
 L2_FULL = LossConfig(kind='l2', joints_2d=1000.0, camera=2000.0)
 L2_WEAK = LossConfig(
   kind='l2',
