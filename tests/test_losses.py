@@ -1,5 +1,6 @@
 """Loss terms against loops, minima, decompositions, masks, units, the ELBO and the errata."""
 
+import dataclasses
 import functools
 
 import hypothesis
@@ -28,8 +29,10 @@ GAUSSIAN_TERMS = {
   f'{name}_{part}' for name in ('vertices', 'joints', 'joints_2d') for part in ('nll', 'kl')
 }
 L2_TERMS = {
-  f'{name}_l2_{branch}' for name in ('vertices', 'joints_2d') for branch in ('posterior', 'prior')
-}
+  f'{name}_{branch}'
+  for name in ('vertices_l2', 'joints_2d_l2', 'joints_2d_affine')
+  for branch in ('posterior', 'prior')
+} | {'orthonormality'}
 SHARED_TERMS = {'camera', 'joint_limits', 'shape_prior'}
 
 
@@ -203,10 +206,56 @@ def test_l2_terms_are_squared_errors():
     np.testing.assert_allclose(terms[f'joints_2d_l2_{branch}'], joints_2d, rtol=1e-10)
 
 
+def test_affine_terms_take_the_cameras_numbers_as_they_stand():
+  inputs = random_inputs()
+  stretched = np.array(inputs['camera'])
+  stretched[:, :6] *= np.linspace(0.5, 2, 6)
+  inputs['camera'] = jnp.asarray(stretched)
+  batch = batch_of(inputs)
+  terms = terms_of(inputs, batch, kind='l2')
+  for index, camera in enumerate(stretched):
+    columns = camera[:6].reshape(2, 3).T
+    gram = columns.T @ columns - np.eye(2)
+    np.testing.assert_allclose(terms['orthonormality'][index], (gram**2).sum(), rtol=1e-10)
+    for branch in ('posterior', 'prior'):
+      joints = regressor() @ np.asarray(inputs[f'{branch}_mean'])[index]
+      projected = 10 * camera[9] * joints @ columns + camera[6:8]
+      expected = ((projected - batch.joints_normalized[index]) ** 2).sum()
+      np.testing.assert_allclose(terms[f'joints_2d_affine_{branch}'][index], expected, rtol=1e-8)
+  assert (terms['orthonormality'] > 1).all()
+
+
+def test_terms_of_an_absent_branch_are_absent():
+  inputs = random_inputs()
+  batch = batch_of(inputs)
+  estimate = estimate_of(inputs, 'paper')
+  config = LossConfig(kind='l2')
+  whole = losses.compute_loss_terms(estimate, batch, config)
+  prior = losses.compute_loss_terms(estimate._replace(posterior=None), batch, config)
+  amvur = losses.compute_loss_terms(estimate._replace(prior=None, parameters=None), batch, config)
+  assert set(prior) == {name for name in whole if not name.endswith('posterior')}
+  pose_terms = {'joint_limits', 'shape_prior'}
+  assert set(amvur) == {name for name in whole if not name.endswith('prior')} - pose_terms
+  assert pose_terms <= set(prior)
+  for terms in (prior, amvur):
+    total = losses.total_loss(terms, config)
+    expected = sum(
+      terms[name]
+      for name in terms
+      if name.startswith(('vertices_l2', 'joints_2d_l2')) or name == 'camera'
+    )
+    np.testing.assert_allclose(total, losses.TOTAL_SCALE * expected, rtol=1e-12)
+
+
 @pytest.mark.parametrize('kind', ['gaussian', 'l2'])
-def test_anatomy_and_shape_terms(kind):
+def test_anatomy_pose_and_shape_terms(kind):
   inputs = random_inputs()
   terms = terms_of(inputs, kind=kind)
+  relaxed = np.linspace(-1, 1, 45)
+  with_relaxed = losses.regularizers(estimate_of(inputs, 'paper'), jnp.asarray(relaxed))
+  expected = ((np.asarray(inputs['pose']) - relaxed) ** 2).sum(axis=1)
+  np.testing.assert_allclose(with_relaxed['pose_prior'], expected, rtol=1e-12)
+  assert 'pose_prior' not in terms
   for index in range(BATCH):
     expected = joint_limit_penalty(inputs['pose'][index])
     np.testing.assert_allclose(terms['joint_limits'][index], expected, rtol=1e-12)
@@ -495,24 +544,41 @@ def test_l2_lengths_scale_with_the_square_of_the_unit():
   centimetre, millimetre = (
     terms_of(inputs, kind='l2', length_unit_m=unit) for unit in (0.01, 0.001)
   )
-  for name in L2_TERMS:
+  for name in sorted(L2_TERMS):
     factor = 100 if name.startswith('vertices') else 1
     np.testing.assert_allclose(millimetre[name], factor * centimetre[name], rtol=1e-10)
 
 
 def test_total_is_the_weighted_sum():
-  names = sorted(GAUSSIAN_TERMS | SHARED_TERMS)
+  names = sorted(GAUSSIAN_TERMS | SHARED_TERMS | {'pose_prior'})
   terms = {name: jnp.full(BATCH, 10.0**index) for index, name in enumerate(names)}
   config = LossConfig(
-    vertices=2.0, joints=3.0, joints_2d=5.0, camera=7.0, kl=0.5, joint_limits=11.0, shape_prior=13.0
-  )
+    vertices=2.0, joints=3.0, joints_2d=5.0, camera=7.0, kl=0.5, joint_limits=11.0,
+    shape_prior=13.0, pose_prior=17.0,
+  )  # fmt: skip
   weights = {
     'vertices_nll': 2.0, 'vertices_kl': 1.0, 'joints_nll': 3.0, 'joints_kl': 1.5,
     'joints_2d_nll': 5.0, 'joints_2d_kl': 2.5, 'camera': 7.0, 'joint_limits': 11.0,
-    'shape_prior': 13.0,
+    'shape_prior': 13.0, 'pose_prior': 17.0,
   }  # fmt: skip
   expected = losses.TOTAL_SCALE * sum(weights[n] * 10.0**i for i, n in enumerate(names))
   np.testing.assert_allclose(losses.total_loss(terms, config), expected)
+
+
+def test_total_of_the_elbo():
+  """`kl` and the prior-net's own weight multiply their quantities'; the joints' divergence is the
+  paper's alone."""
+  weights = {
+    'joints_2d_nll': 5.0, 'joints_2d_nll_prior': 1.25, 'vertices_kl': 1.0, 'camera_kl': 3.5,
+    'joints_kl': 1.5, 'joint_limits': 11.0, 'shape_prior': 13.0, 'pose_prior': 17.0,
+  }  # fmt: skip
+  config = LossConfig(
+    kind='elbo', vertices=2.0, joints=3.0, joints_2d=5.0, camera=7.0, kl=0.5, joints_2d_prior=0.25,
+    joint_limits=11.0, shape_prior=13.0, pose_prior=17.0,
+  )  # fmt: skip
+  assert losses.term_weights(config) == weights
+  exact = losses.term_weights(dataclasses.replace(config, convention='exact'))
+  assert set(weights) - set(exact) == {'joints_kl'}
 
 
 def test_a_term_of_weight_zero_passes_on_nothing():
