@@ -10,7 +10,7 @@ import pytest
 from experiments.configs import get_config
 from hand_jax.mano.assets import load_mano_model
 from hand_jax.mano.model import regress_joints
-from hand_jax.models.hand_network import create_network, initialize_network
+from hand_jax.models.hand_network import CAMERA_MODULES, create_network, initialize_network
 from hand_jax.models.vertex_regressor import positional_encoding
 from hand_jax.types import HandParameters
 
@@ -129,3 +129,80 @@ def test_offset_from_the_prior_adds_to_its_mean(model):
   np.testing.assert_allclose(
     estimate.posterior.vertices.mean, estimate.prior.vertices.mean, atol=1e-7
   )
+
+
+def changed(config, **model_settings):
+  return dataclasses.replace(config, model=dataclasses.replace(config.model, **model_settings))
+
+
+@pytest.fixture(scope='module')
+def learned_sigma(model):
+  network = create_network(changed(get_config('toy'), prior_sigma='learned'))
+  return network, initialize_network(network, jax.random.key(0), model)
+
+
+def prior_sigma(network, variables, model):
+  """In length units; (2, V, 3)."""
+  images = jax.random.normal(jax.random.key(1), (2, 64, 64, 3))
+  apply = jax.jit(network.apply, static_argnames='train')
+  log_variance = apply(variables, images, model, train=False).prior.vertices.log_variance
+  return np.exp(np.asarray(log_variance) / 2) / network.length_unit_m
+
+
+def with_sigma_output(variables, **arrays):
+  """Other values in the last layer of the sigma's head."""
+  variables = jax.tree.map(jnp.array, variables)
+  output = variables['params']['prior_sigma']['mlp']['output']
+  output.update({name: jnp.full_like(output[name], value) for name, value in arrays.items()})
+  return variables
+
+
+def test_a_learned_prior_deviation_starts_near_one_and_follows_the_image(learned_sigma, model):
+  network, variables = learned_sigma
+  start = prior_sigma(network, variables, model)
+  np.testing.assert_allclose(start, 1, atol=0.1)
+  assert np.abs(start[0] - start[1]).max() > 1e-5
+  unit = prior_sigma(network, with_sigma_output(variables, kernel=0.0, bias=0.0), model)
+  np.testing.assert_allclose(unit, 1, rtol=1e-6)
+
+
+def test_a_learned_prior_deviation_is_bounded_and_one_number_per_bone(learned_sigma, model):
+  network, variables = learned_sigma
+  for bias, log_variance in ((1e6, 6.0), (-1e6, -6.0)):
+    sigma = prior_sigma(network, with_sigma_output(variables, kernel=0.0, bias=bias), model)
+    np.testing.assert_allclose(sigma, np.exp(log_variance / 2), rtol=1e-4)
+  raw = np.zeros((16, 3))
+  raw[5, 1] = 2.0  # one axis of one bone
+  variables = with_sigma_output(variables, kernel=0.0)
+  variables['params']['prior_sigma']['mlp']['output']['bias'] = jnp.asarray(
+    raw.ravel(), jnp.float32
+  )
+  found = 2 * np.log(prior_sigma(network, variables, model)[0])
+  expected = np.asarray(model.lbs_weights)[:, 5] * 6 * np.tanh(2 / 6)
+  np.testing.assert_allclose(found[:, 1], expected, atol=1e-4)
+  np.testing.assert_allclose(found[:, [0, 2]], 0, atol=1e-4)
+
+
+@pytest.mark.parametrize('branch, other', [('prior', 'posterior'), ('posterior', 'prior')])
+def test_one_branch_alone_leaves_the_other_out(branch, other, toy, model):
+  joint, joint_variables, images, _ = toy
+  network = create_network(
+    changed(get_config('toy'), branches=branch, vertex_offset_from='template')
+  )
+  shapes = parameter_shapes(network, model)
+  own = {'prior': 'prior_net', 'posterior': 'vertex_regressor'}
+  assert set(shapes['params']) == {'backbone', 'feature_norm', 'camera_model', own[branch]}
+  # The joint network's parameters fit by name; the camera needs the shared ones alone.
+  variables = {
+    collection: {name: tree for name, tree in parts.items() if name in shapes['params']}
+    for collection, parts in joint_variables.items()
+  }
+  estimate = network.apply(variables, images, model, False)
+  assert getattr(estimate, other) is None and getattr(estimate, branch) is not None
+  assert (estimate.parameters is None) == (branch == 'posterior')
+  shared = {
+    collection: {name: tree for name, tree in parts.items() if name in CAMERA_MODULES}
+    for collection, parts in joint_variables.items()
+  }
+  camera = joint.apply(shared, images, train=False, method='estimate_camera')
+  np.testing.assert_array_equal(camera.mean, estimate.camera.mean)
