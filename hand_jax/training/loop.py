@@ -14,7 +14,7 @@ from hand_jax.data.pipeline import (
   evaluation_batches,
   training_batches,
 )
-from hand_jax.evaluation.evaluate import BRANCHES, best_branch, evaluate_batches
+from hand_jax.evaluation.evaluate import best_branch, evaluate_batches, known_joints
 from hand_jax.mano.model import extended_joint_regressor
 from hand_jax.models.hand_network import create_network
 from hand_jax.training import parallel
@@ -27,7 +27,12 @@ from hand_jax.training.checkpoints import (
 )
 from hand_jax.training.hand_models import claim_hand_model
 from hand_jax.training.lineage import claim_lineage, make_lineage
-from hand_jax.training.reports import RunLog, Stopwatch, overlay_sheet
+from hand_jax.training.reports import (
+  RunLog,
+  Stopwatch,
+  overlay_sheet,
+  validation_metrics,
+)
 from hand_jax.training.state import (
   TrainState,
   count_parameters,
@@ -228,21 +233,8 @@ class _Evaluator:
     with evaluation_batches(source, self._config, self._num_vertices) as batches:
       results = evaluate_batches(estimate, batches, self._regressor, full=False)
     total = float(np.concatenate(totals).mean())
-    metrics = {'validation_total': total, **_validation_metrics(results)}
+    metrics = {'validation_total': total, **validation_metrics(results)}
     return metrics, sheets[0]
-
-
-def _validation_metrics(results: dict[str, Any]) -> dict[str, float]:
-  """`validation_...` of the posterior, or a prior alone, and `validation_prior_...` beside it."""
-  errors_2d = results.get('joints_2d', {})
-  found = [name for name in BRANCHES if name in results or f'{name}_px' in errors_2d]
-  metrics = {}
-  for name in found:
-    prefix = 'validation_' if name == found[0] else f'validation_{name}_'
-    metrics |= {prefix + metric: value for metric, value in results.get(name, {}).items()}
-    if f'{name}_px' in errors_2d:
-      metrics[f'{prefix}joints_2d_px'] = errors_2d[f'{name}_px']
-  return metrics
 
 
 class _Reporter:
@@ -323,5 +315,5 @@ def _overlays(batch: HandBatch, estimate: HandEstimate) -> np.ndarray:
   return overlay_sheet(
     batch.image[shown],
     best_branch(estimate).joints_normalized.mean[shown],
-    batch.joints_normalized[shown],
+    np.where(known_joints(batch)[..., None], batch.joints_normalized, np.nan)[shown],
   )
