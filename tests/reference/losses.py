@@ -92,3 +92,66 @@ def loss_terms(posterior, prior, labels, convention):
     terms[f'{name}_nll'] = nll(label, *posterior[name])
     terms[f'{name}_kl'] = divergence(*posterior[name], *prior[name])
   return terms
+
+
+# The weakly supervised objective (eqs. 24 and 25).
+
+
+def camera_columns(camera):
+  """The first two columns of R by Gram-Schmidt, crop units per metre, and T_x, T_y."""
+  first, second = np.array(camera[:3], float), np.array(camera[3:6], float)
+  first = first / math.sqrt(sum(number**2 for number in first))
+  second = second - sum(a * b for a, b in zip(first, second, strict=True)) * first
+  second = second / math.sqrt(sum(number**2 for number in second))
+  return np.stack([first, second], axis=1), 10 * float(camera[9]), np.array(camera[6:8], float)
+
+
+def sampled_nll(label, weight, vertices, sigma, camera, matrix, convention, unit, tau):
+  """-ln P(J2D | sample), joint by joint; `vertices` is a sample in units, `sigma` that of Q."""
+  rotation, scale, translation = camera_columns(camera)
+  mean, sigma_2d = branch_moments(
+    vertices, sigma, matrix, scale * unit, rotation, translation, convention
+  )['joints_2d']
+  if convention == 'exact':
+    sigma_2d = np.full_like(mean, tau)
+  total = 0.0
+  for k in range(len(label)):
+    if weight[k] > 0 and np.isfinite(label[k]).all():
+      total += weight[k] * nll(label[k], mean[k], sigma_2d[k])
+  return total
+
+
+def linear_evidence(design, prior_mean, prior_variance, label, tau):
+  """(ln P(label), posterior mean, posterior precision) for label = design x + tau noise."""
+  covariance = design @ np.diag(prior_variance) @ design.T + tau**2 * np.eye(len(label))
+  residual = label - design @ prior_mean
+  evidence = -0.5 * (
+    len(label) * math.log(2 * math.pi)
+    + np.linalg.slogdet(covariance)[1]
+    + residual @ np.linalg.solve(covariance, residual)
+  )
+  precision = np.diag(1 / prior_variance) + design.T @ design / tau**2
+  mean = prior_mean + np.linalg.solve(precision, design.T @ residual) / tau**2
+  return evidence, mean, precision
+
+
+def kl_to_full(mean, variance, full_mean, full_precision):
+  """KL from independent normals to correlated ones given by their precision matrix."""
+  difference = mean - full_mean
+  return 0.5 * (
+    np.diag(full_precision) @ variance
+    - len(mean)
+    - np.log(variance).sum()
+    - np.linalg.slogdet(full_precision)[1]
+    + difference @ full_precision @ difference
+  )
+
+
+def linear_expected_nll(design, mean, variance, label, tau):
+  """E over independent x of -ln N(label; design x, tau^2), row by row."""
+  total = 0.0
+  for row, value in zip(design, label, strict=True):
+    spread = sum(row**2 * variance)
+    total += 0.5 * math.log(2 * math.pi * tau**2)
+    total += 0.5 * ((value - sum(row * mean)) ** 2 + spread) / tau**2
+  return total

@@ -1,0 +1,123 @@
+"""Small hands for the tests of the weakly supervised objective: inputs, terms, and chosen noise."""
+
+import functools
+from typing import NamedTuple
+from unittest import mock
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from scipy.spatial.transform import Rotation
+
+from hand_jax import losses, propagation
+from hand_jax.geometry import cameras
+from hand_jax.types import DiagonalGaussian, HandBatch, HandEstimate, HandParameters
+
+VERTICES, JOINTS = 6, 4
+UNIT = 0.01  # metres: LossConfig's default length unit
+SCALE = 8.0  # crop units per metre
+CERTAIN = -60.0  # log-variance of a number that is as good as known
+
+
+class ElboInputs(NamedTuple):
+  """What decides the terms, for a batch; vertices in metres, labels in crop units."""
+
+  posterior: DiagonalGaussian  # (batch, V, 3)
+  prior: DiagonalGaussian
+  camera: DiagonalGaussian  # (batch, 10)
+  camera_prior: jax.Array
+  labels: jax.Array  # (batch, K, 2)
+  confidence: jax.Array
+  pose: jax.Array  # (batch, 45)
+  betas: jax.Array
+  is_padding: jax.Array
+
+
+def regressor(seed=0):
+  """Rows that mix all vertices, the last one picking a vertex."""
+  rows = np.random.default_rng(seed).dirichlet(np.ones(VERTICES), JOINTS)
+  rows[-1] = np.eye(VERTICES)[2]
+  return rows
+
+
+def random_inputs(batch=1, seed=0, camera_log_variance=-4.0) -> ElboInputs:
+  """Means centimetres apart, deviations round a centimetre, labels near the projected means."""
+  generator = np.random.default_rng(seed)
+  normal = generator.normal
+  truth = normal(scale=0.05, size=(batch, VERTICES, 3))
+  rotation = Rotation.random(batch, rng=generator).as_matrix()
+  camera = np.concatenate(
+    [
+      cameras.rotation_to_stored(rotation),
+      normal(scale=0.2, size=(batch, 3)),
+      np.full((batch, 1), 0.1 * SCALE),
+    ],
+    axis=-1,
+  )
+  labels = SCALE * (regressor() @ truth @ rotation)[..., :2] + camera[:, None, 6:8]
+  gaussian = lambda mean, log_variance: DiagonalGaussian(  # noqa: E731
+    jnp.asarray(mean), jnp.asarray(log_variance + 0.5 * normal(size=mean.shape))
+  )
+  return ElboInputs(
+    posterior=gaussian(truth + normal(scale=0.01, size=truth.shape), 2 * np.log(UNIT)),
+    prior=gaussian(truth + normal(scale=0.02, size=truth.shape), 2 * np.log(UNIT)),
+    camera=gaussian(camera + normal(scale=0.05, size=camera.shape), camera_log_variance),
+    camera_prior=jnp.asarray(camera + normal(scale=0.3, size=camera.shape)),
+    labels=jnp.asarray(labels + normal(scale=0.05, size=labels.shape)),
+    confidence=jnp.asarray(generator.uniform(0.3, 1.0, size=(batch, JOINTS))),
+    pose=jnp.asarray(normal(size=(batch, 45))),
+    betas=jnp.asarray(normal(size=(batch, 10))),
+    is_padding=jnp.zeros(batch, bool),
+  )
+
+
+def elbo_terms(keys, inputs: ElboInputs, config, matrix=None, hands_mean=None):
+  """compute_elbo_terms of a batch that carries 2D joints alone; every other label is NaN."""
+  matrix = jnp.asarray(regressor() if matrix is None else matrix)
+  size, vertices = inputs.posterior.mean.shape[:2]
+  propagate = jax.vmap(
+    lambda gaussian, camera: propagation.hand_gaussians(
+      gaussian, camera, matrix, convention=config.convention, length_unit_m=config.length_unit_m
+    )
+  )
+  estimate = HandEstimate(
+    parameters=HandParameters(
+      jnp.zeros((size, 3)), inputs.pose, inputs.betas, jnp.zeros((size, 3))
+    ),
+    camera=inputs.camera,
+    prior=propagate(inputs.prior, inputs.camera.mean),
+    posterior=propagate(inputs.posterior, inputs.camera.mean),
+  )
+  labels = {
+    'vertices_hand': jnp.full((size, vertices, 3), jnp.nan),
+    'joints_hand': jnp.full((size, len(matrix), 3), jnp.nan),
+    'has_3d': jnp.zeros(size, bool),
+    'joints_normalized': inputs.labels,
+    'joint_confidence': inputs.confidence,
+    'camera': jnp.full((size, 10), jnp.nan),
+    'camera_mask': jnp.zeros((size, 10), bool),
+    'is_padding': inputs.is_padding,
+  }
+  batch = HandBatch(**{**dict.fromkeys(HandBatch._fields), **labels})
+  return losses.compute_elbo_terms(
+    keys, estimate, batch, inputs.camera_prior, matrix, config, hands_mean
+  )
+
+
+compiled_terms = functools.partial(jax.jit, static_argnames='config')(elbo_terms)
+
+
+def terms_at_noise(inputs: ElboInputs, config, vertex_noise, camera_noise, matrix=None):
+  """The code's own terms where every draw of standard normals is the one given, not random.
+
+  To be traced (jit, vmap, grad): numbers for one example, `vertex_noise` (V, 3), `camera_noise`
+  (10,).
+  """
+  noise = {vertex_noise.shape: vertex_noise, camera_noise.shape: camera_noise}
+  with mock.patch.object(jax.random, 'normal', lambda key, shape, dtype: noise[shape]):
+    return elbo_terms(jax.random.split(jax.random.key(0), 1), inputs, config, matrix)
+
+
+def cubature(size):
+  """Nodes (2 size, size): their plain mean integrates polynomials to degree 3 over normals."""
+  return np.sqrt(size) * np.concatenate([np.eye(size), -np.eye(size)])
