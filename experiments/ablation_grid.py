@@ -16,15 +16,15 @@ from hand_jax.config import LossConfig
 BASE_OVERRIDES = (
   'model.image_size=80',
   'training.batch_size=16',
-  'training.num_steps=600',
+  'training.num_steps=500',
   'training.log_every=50',
-  'training.checkpoint_every=300',
+  'training.checkpoint_every=250',
   'training.evaluate_every=1000000',  # at the last step alone
   'training.validation_examples=64',
   'optimizer.warmup_steps=40',
 )
 # The longer weak run: its two stages together take 90 minutes on two cores at most.
-LONG_STEPS = {'weak-long-prior': 9000, 'weak-long-joint': 6000}
+LONG_STEPS = {'weak-long-prior': 6000, 'weak-long-joint': 4000}
 LONG_OVERRIDES = (
   'model.image_size=80',
   'training.batch_size=16',
@@ -35,7 +35,12 @@ LONG_OVERRIDES = (
 )
 # Weak squared errors after the warm start, whose affine projection has done its work by then.
 WEAK_L2 = dataclasses.replace(
-  L2_WEAK, joints_2d=1000.0, joints_2d_affine=0.0, orthonormality=0.0, pose_prior=10.0
+  L2_WEAK,
+  joints_2d=1000.0,
+  joints_2d_affine=0.0,
+  orthonormality=0.0,
+  shape_prior=10.0,
+  pose_prior=4.0,
 )
 # Weights of the exact form; the paper's own when empty.
 EXACT_WEIGHTS: tuple[str, ...] = ()

@@ -29,7 +29,7 @@ L2_WEAK = LossConfig(
   orthonormality=100.0,
   joint_limits=1000.0,
   shape_prior=3.0,
-  pose_prior=20.0,
+  pose_prior=5.0,
 )
 # Algorithm 2. A camera sampled with its whole deviation, 1 at the start, would drown the vertices.
 WEAK_ELBO = LossConfig(
@@ -39,8 +39,8 @@ WEAK_ELBO = LossConfig(
   camera=1.0,
   camera_sampling_scale=0.1,
   joint_limits=1000.0,
-  shape_prior=3.0,
-  pose_prior=10.0,
+  shape_prior=10.0,
+  pose_prior=4.0,
 )
 
 

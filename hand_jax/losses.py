@@ -25,7 +25,7 @@ from hand_jax.geometry.cameras import (
   orthonormality_penalty,
   project_points_affine,
 )
-from hand_jax.mano.anatomy import joint_limit_penalty
+from hand_jax.mano.anatomy import joint_limit_penalty, relaxed_pose_penalty
 from hand_jax.propagation import hand_gaussians
 from hand_jax.types import DiagonalGaussian, HandBatch, HandEstimate, HandGaussians
 
@@ -136,7 +136,7 @@ def regularizers(estimate: HandEstimate, hands_mean: Float[Array, '45'] | None =
 
   `joint_limits`: see `hand_jax.mano.anatomy`, radians squared; `shape_prior`: the sum of squared
   betas; with the hand model's relaxed pose `hands_mean`, `pose_prior`: the squared distance from
-  it, radians squared. It tells a hand from its reflection in depth, which 2D joints hardly do.
+  it by the range of each axis (`relaxed_pose_penalty`).
   """
   if estimate.parameters is None:
     return {}
@@ -146,7 +146,7 @@ def regularizers(estimate: HandEstimate, hands_mean: Float[Array, '45'] | None =
     'shape_prior': _sum_per_example(estimate.parameters.betas**2),
   }
   if hands_mean is not None:
-    terms['pose_prior'] = _sum_per_example((pose - hands_mean[None]) ** 2)
+    terms['pose_prior'] = jax.vmap(relaxed_pose_penalty, in_axes=(0, None))(pose, hands_mean)
   return terms
 
 

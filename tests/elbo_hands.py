@@ -28,9 +28,10 @@ class ElboInputs(NamedTuple):
   camera_prior: jax.Array
   labels: jax.Array  # (batch, K, 2)
   confidence: jax.Array
-  pose: jax.Array  # (batch, 45)
-  betas: jax.Array
   is_padding: jax.Array
+  parameters: HandParameters | None = (
+    None  # of the prior-net; costly to compile, no part of the bound
+  )
 
 
 def regressor(seed=0):
@@ -65,8 +66,6 @@ def random_inputs(batch=1, seed=0, camera_log_variance=-4.0) -> ElboInputs:
     camera_prior=jnp.asarray(camera + normal(scale=0.3, size=camera.shape)),
     labels=jnp.asarray(labels + normal(scale=0.05, size=labels.shape)),
     confidence=jnp.asarray(generator.uniform(0.3, 1.0, size=(batch, JOINTS))),
-    pose=jnp.asarray(normal(size=(batch, 45))),
-    betas=jnp.asarray(normal(size=(batch, 10))),
     is_padding=jnp.zeros(batch, bool),
   )
 
@@ -81,9 +80,7 @@ def elbo_terms(keys, inputs: ElboInputs, config, matrix=None, hands_mean=None):
     )
   )
   estimate = HandEstimate(
-    parameters=HandParameters(
-      jnp.zeros((size, 3)), inputs.pose, inputs.betas, jnp.zeros((size, 3))
-    ),
+    parameters=inputs.parameters,
     camera=inputs.camera,
     prior=propagate(inputs.prior, inputs.camera.mean),
     posterior=propagate(inputs.posterior, inputs.camera.mean),

@@ -120,6 +120,9 @@ def test_weak_runs_compare_at_equal_budget_from_one_start(settings):
   for run in ('weak-bayesian', 'weak-l2'):
     assert config_of(run, settings, seed=2).training.init_from == (start,)
   assert ours.training.camera_prior == start
+  # A camera model knows crops of its own size alone.
+  for run, source in (('weak-bayesian', 'weak-long-prior'), ('weak-long-joint', 'weak-long-prior')):
+    assert config_of(run, settings).model.image_size == config_of(source, settings).model.image_size
 
 
 def test_squared_errors_differ_from_the_gaussians_by_their_loss_alone(settings):

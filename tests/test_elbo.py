@@ -94,8 +94,6 @@ def inputs_of(toy: Toy, mean, log_variance, size=1) -> ElboInputs:
     camera_prior=camera,
     labels=jnp.asarray(toy.labels).reshape(-1, 2),
     confidence=jnp.ones(len(toy.labels) // 2),
-    pose=jnp.zeros(45),
-    betas=jnp.zeros(10),
     is_padding=jnp.array(False),
   )
   return jax.tree.map(lambda leaf: jnp.broadcast_to(leaf[None], (size, *leaf.shape)), one)

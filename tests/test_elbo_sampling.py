@@ -9,7 +9,7 @@ import pytest
 
 from hand_jax.config import LossConfig
 from hand_jax.mano.anatomy import joint_limit_penalty
-from hand_jax.types import DiagonalGaussian
+from hand_jax.types import DiagonalGaussian, HandParameters
 from tests import elbo_hands
 from tests.elbo_hands import JOINTS, UNIT, VERTICES
 from tests.reference import losses as reference
@@ -104,16 +104,31 @@ def test_expected_likelihood_under_an_uncertain_camera(convention):
 def test_the_terms_by_name(convention):
   inputs = elbo_hands.random_inputs(FEW)
   terms = terms_of(inputs, convention=convention)
-  names = {*SAMPLED, 'vertices_kl', 'camera_kl', 'joint_limits', 'shape_prior'}
+  names = {*SAMPLED, 'vertices_kl', 'camera_kl'}
   assert set(terms) == names | ({'joints_kl'} if convention == 'paper' else set())
   assert all(term.shape == (FEW,) and np.isfinite(term).all() for term in terms.values())
-  np.testing.assert_allclose(terms['shape_prior'], (np.asarray(inputs.betas) ** 2).sum(axis=1))
-  penalties = [joint_limit_penalty(pose) for pose in inputs.pose]
-  assert min(penalties) > 0
-  np.testing.assert_allclose(terms['joint_limits'], penalties, rtol=1e-6)  # limits are float32
   padded = inputs._replace(is_padding=jnp.array([False, True, False]))
   for name, term in terms_of(padded, convention=convention).items():
     np.testing.assert_array_equal(term, terms[name] * np.array([1, 0, 1]), err_msg=name)
+
+
+def test_the_prior_nets_parameters_bring_their_own_terms():
+  """The limits and the shape prior beside the objective's, which they leave as it is."""
+  normal = np.random.default_rng(4).normal
+  pose, betas = normal(size=(FEW, 45)), normal(size=(FEW, 10))
+  parameters = HandParameters(
+    jnp.zeros((FEW, 3)), jnp.asarray(pose), jnp.asarray(betas), jnp.zeros((FEW, 3))
+  )
+  inputs = elbo_hands.random_inputs(FEW)
+  without = terms_of(inputs)
+  terms = terms_of(inputs._replace(parameters=parameters))
+  assert set(terms) - set(without) == {'joint_limits', 'shape_prior'}
+  np.testing.assert_allclose(terms['shape_prior'], (betas**2).sum(axis=1))
+  penalties = [joint_limit_penalty(jnp.asarray(each)) for each in pose]
+  assert min(penalties) > 0
+  np.testing.assert_allclose(terms['joint_limits'], penalties, rtol=1e-6)  # limits are float32
+  for name, term in without.items():
+    np.testing.assert_allclose(terms[name], term, rtol=1e-12, err_msg=name)
 
 
 # Masks.

@@ -98,6 +98,18 @@ def joint_limit_penalty(hand_pose: Float[Array, '*batch 45']) -> Float[Array, '*
   return jnp.sum(jnp.square(jnp.deg2rad(below + above)), axis=(-2, -1))
 
 
+def relaxed_pose_penalty(
+  hand_pose: Float[Array, '*batch 45'], relaxed_pose: Float[ArrayLike, '45']
+) -> Float[Array, '*batch']:
+  """Sum over joints and axes of the squared distance from a relaxed pose, each in units of half the
+  range between its limits: a finger may bend far, but hardly sideways or about its bone.
+  """
+  angles, relaxed = pose_to_angles(hand_pose), pose_to_angles(relaxed_pose)
+  leading = (None,) * (angles.ndim - 2)
+  half_range = (UPPER_LIMITS - LOWER_LIMITS) / 2
+  return jnp.sum(jnp.square((angles - relaxed[leading]) / half_range[leading]), axis=(-2, -1))
+
+
 class PoseFamily(NamedTuple):
   """A kind of pose: how likely it is, its mean and its spread; curls in [0, 1], the rest degrees.
 
