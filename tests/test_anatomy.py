@@ -15,6 +15,7 @@ from hand_jax.mano.anatomy import (
   angles_to_pose,
   joint_limit_penalty,
   pose_to_angles,
+  relaxed_pose_penalty,
   sample_hand_pose,
 )
 from hand_jax.mano.assets import load_mano_model
@@ -161,3 +162,26 @@ def test_neighbouring_fingers_and_the_joints_of_one_finger_bend_together():
   assert correlation('middle_mcp', 'middle_pip') > 0.7
   assert correlation('middle_pip', 'ring_pip') > 0.7
   assert correlation('index_pip', 'pinky_pip') < 0.9  # the index goes its own way most
+
+
+def test_the_relaxed_pose_penalty_counts_in_half_ranges():
+  """Written out: bending a finger by half its range costs one, so does a slight turn sideways."""
+  relaxed = np.asarray(angles_to_pose(jnp.full((15, 3), 2.0)))
+  assert relaxed_pose_penalty(jnp.asarray(relaxed), relaxed) == pytest.approx(0, abs=1e-9)
+  joint = JOINTS.index('middle_pip')
+  for axis, half_range in ((0, 62.5), (1, 8.0), (2, 8.0)):  # of -10..115, -8..8 and -8..8 degrees
+    angles = np.full((15, 3), 2.0)
+    angles[joint, axis] -= half_range
+    penalty = relaxed_pose_penalty(angles_to_pose(jnp.asarray(angles)), relaxed)
+    assert penalty == pytest.approx(1, rel=1e-4)
+  poses = np.random.default_rng(0).normal(scale=0.3, size=(2, 45)).astype(np.float32)
+  batched = relaxed_pose_penalty(jnp.asarray(poses), relaxed)
+  for pose, penalty in zip(poses, batched, strict=True):
+    differences = np.asarray(pose_to_angles(pose)) - 2.0
+    limits = [JOINT_LIMITS[name] for name in JOINTS]
+    expected = sum(
+      (differences[j, a] / ((high - low) / 2)) ** 2
+      for j, joint_limits in enumerate(limits)
+      for a, (low, high) in enumerate(joint_limits)
+    )
+    assert penalty == pytest.approx(expected, rel=1e-3)
