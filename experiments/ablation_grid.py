@@ -9,7 +9,7 @@ import dataclasses
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from experiments.configs import L2_FULL, L2_WEAK, get_config
+from experiments.configs import L2_FULL, L2_WEAK, WEAK_ELBO, get_config
 from hand_jax.config import LossConfig
 
 # The sizes all runs but the longer weak one share: five minutes on two CPU cores at most.
@@ -33,14 +33,13 @@ LONG_OVERRIDES = (
   'training.evaluate_every=1000',
   'training.validation_examples=256',
 )
-# Weak squared errors after the warm start, whose affine projection has done its work by then.
+# Weak squared errors with the penalties of the weak Gaussians they are compared with.
 WEAK_L2 = dataclasses.replace(
   L2_WEAK,
-  joints_2d=1000.0,
-  joints_2d_affine=0.0,
-  orthonormality=0.0,
-  shape_prior=10.0,
-  pose_prior=4.0,
+  **{
+    name: getattr(WEAK_ELBO, name)
+    for name in ('projection', 'orthonormality', 'joint_limits', 'shape_prior', 'pose_prior')
+  },
 )
 # Weights of the exact form; the paper's own when empty.
 EXACT_WEIGHTS: tuple[str, ...] = ()

@@ -24,8 +24,8 @@ L2_WEAK = LossConfig(
   kind='l2',
   vertices=0.0,
   camera=0.0,
-  joints_2d=0.0,
-  joints_2d_affine=1000.0,
+  joints_2d=1000.0,
+  projection='affine',
   orthonormality=100.0,
   joint_limits=1000.0,
   shape_prior=3.0,
@@ -38,8 +38,10 @@ WEAK_ELBO = LossConfig(
   joints_2d=10.0,
   camera=1.0,
   camera_sampling_scale=0.1,
+  projection='affine',
+  orthonormality=100.0,
   joint_limits=1000.0,
-  shape_prior=10.0,
+  shape_prior=5.0,
   pose_prior=4.0,
 )
 

@@ -78,8 +78,9 @@ class LossConfig:
   joint_limits: float = 0.0
   shape_prior: float = 0.0
   pose_prior: float = 0.0
-  # Of l2 alone: 2D joints through the camera's six numbers as they stand, and what holds those up.
-  joints_2d_affine: float = 0.0
+  # How 2D losses project: by the rotation, or by its six stored numbers as they stand, which
+  # `orthonormality` pulls towards a rotation's (see `project_points_affine`).
+  projection: Literal['orthonormal', 'affine'] = 'orthonormal'
   orthonormality: float = 0.0
   # Of the elbo alone:
   joints_2d_prior: float = 1.0  # the likelihood of the prior-net's own samples (Algorithm 2)

@@ -47,7 +47,8 @@ def compute_loss_terms(
   `gaussian`: vertices, joints and joints_2d, each with `_nll` and `_kl`; `l2`: vertices and
   joints_2d, each with `_l2_posterior` and `_l2_prior` (Algorithms 5 and 6; only of the branches the
   estimate has); both: camera, and the terms of `regularizers`. Lengths are in
-  `config.length_unit_m`, the unit of sigma_v = 1; 2D is in normalised crop coordinates.
+  `config.length_unit_m`, the unit of sigma_v = 1; 2D is in normalised crop coordinates, projected
+  as `config.projection` says.
 
   A term whose label is masked is zero for that example (a joint weighs by its confidence, a camera
   number by its mask), whatever the label holds. Padding examples are zero in every term.
@@ -83,7 +84,8 @@ def compute_elbo_terms(
   (erratum 8). And the terms of `regularizers`. Masks as in `compute_loss_terms`.
   """
   posterior, prior = (
-    _in_length_unit(branch, config.length_unit_m) for branch in (estimate.posterior, estimate.prior)
+    _for_losses(branch, estimate.camera.mean, config)
+    for branch in (estimate.posterior, estimate.prior)
   )
   camera_prior = DiagonalGaussian(camera_prior_mean, jnp.zeros_like(camera_prior_mean))
   terms = {
@@ -118,13 +120,15 @@ def _sample_projection(
 ) -> DiagonalGaussian:
   """The likelihood of 2D joints (crop units) at one sample of a hand's vertices and camera."""
   key_vertices, key_camera = jax.random.split(key)
-  sampled = hand_gaussians(
+  camera_sample = sample_gaussian(key_camera, camera, config.camera_sampling_scale)
+  hand = hand_gaussians(
     vertices._replace(mean=sample_gaussian(key_vertices, vertices, config.sampling_scale)),
-    sample_gaussian(key_camera, camera, config.camera_sampling_scale),
+    camera_sample,
     extended_joint_regressor,
     convention=config.convention,
     length_unit_m=config.length_unit_m,
-  ).joints_normalized
+  )
+  sampled = _projected(hand, camera_sample, config)
   if config.convention == 'exact':
     log_variance = jnp.full_like(sampled.mean, 2 * math.log(config.likelihood_sigma))
     return sampled._replace(log_variance=log_variance)
@@ -132,19 +136,18 @@ def _sample_projection(
 
 
 def regularizers(estimate: HandEstimate, hands_mean: Float[Array, '45'] | None = None) -> LossTerms:
-  """Terms without labels, of the prior-net's parameters where there are any.
+  """Terms without labels: of the camera, and of the prior-net's parameters where there are any.
 
-  `joint_limits`: see `hand_jax.mano.anatomy`, radians squared; `shape_prior`: the sum of squared
+  `orthonormality`: see `orthonormality_penalty`; `joint_limits`: see `hand_jax.mano.anatomy`, radians squared; `shape_prior`: the sum of squared
   betas; with the hand model's relaxed pose `hands_mean`, `pose_prior`: the squared distance from
   it by the range of each axis (`relaxed_pose_penalty`).
   """
+  terms = {'orthonormality': orthonormality_penalty(camera_from_vector(estimate.camera.mean))}
   if estimate.parameters is None:
-    return {}
+    return terms
   pose = estimate.parameters.hand_pose
-  terms = {
-    'joint_limits': jax.vmap(joint_limit_penalty)(pose),
-    'shape_prior': _sum_per_example(estimate.parameters.betas**2),
-  }
+  terms['joint_limits'] = jax.vmap(joint_limit_penalty)(pose)
+  terms['shape_prior'] = _sum_per_example(estimate.parameters.betas**2)
   if hands_mean is not None:
     terms['pose_prior'] = jax.vmap(relaxed_pose_penalty, in_axes=(0, None))(pose, hands_mean)
   return terms
@@ -163,9 +166,7 @@ def term_weights(config: LossConfig) -> dict[str, float]:
     for name in ('vertices', 'joints_2d'):
       for branch in ('posterior', 'prior'):
         weights[f'{name}_l2_{branch}'] = getattr(config, name)
-    for branch in ('posterior', 'prior'):
-      weights[f'joints_2d_affine_{branch}'] = config.joints_2d_affine
-    return weights | {'orthonormality': config.orthonormality}
+    return weights
   for name in ('vertices', 'joints', 'joints_2d'):
     weights[f'{name}_nll'] = getattr(config, name)
     weights[f'{name}_kl'] = getattr(config, name) * config.kl
@@ -227,7 +228,8 @@ def kl_per_example(
 
 def _gaussian_terms(estimate: HandEstimate, batch: HandBatch, config: LossConfig) -> LossTerms:
   posterior, prior = (
-    _in_length_unit(branch, config.length_unit_m) for branch in (estimate.posterior, estimate.prior)
+    _for_losses(branch, estimate.camera.mean, config)
+    for branch in (estimate.posterior, estimate.prior)
   )
   labels = _labels(batch, config.length_unit_m)
   terms = {}
@@ -243,19 +245,16 @@ def _gaussian_terms(estimate: HandEstimate, batch: HandBatch, config: LossConfig
 
 def _l2_terms(estimate: HandEstimate, batch: HandBatch, config: LossConfig) -> LossTerms:
   labels = _labels(batch, config.length_unit_m)
-  camera = camera_from_vector(estimate.camera.mean)
-  terms = {'orthonormality': orthonormality_penalty(camera)}
+  terms = {}
   for name, gaussians in (('posterior', estimate.posterior), ('prior', estimate.prior)):
     if gaussians is None:
       continue
-    branch = _in_length_unit(gaussians, config.length_unit_m)
+    branch = _for_losses(gaussians, estimate.camera.mean, config)
     for quantity, gaussian in (
       ('vertices', branch.vertices),
       ('joints_2d', branch.joints_normalized),
     ):
       terms[f'{quantity}_l2_{name}'] = masked_squared_error(gaussian.mean, *labels[quantity])
-    projected = project_points_affine(camera, gaussians.joints.mean)
-    terms[f'joints_2d_affine_{name}'] = masked_squared_error(projected, *labels['joints_2d'])
   return terms
 
 
@@ -277,11 +276,25 @@ def _labels(batch: HandBatch, length_unit_m: float) -> dict[str, tuple[Array, Ar
   }
 
 
-def _in_length_unit(gaussians: HandGaussians, length_unit_m: float) -> HandGaussians:
-  return gaussians._replace(
-    vertices=scale_gaussian(gaussians.vertices, 1 / length_unit_m),
-    joints=scale_gaussian(gaussians.joints, 1 / length_unit_m),
+def _for_losses(
+  gaussians: HandGaussians, camera: Float[Array, 'batch 10'], config: LossConfig
+) -> HandGaussians:
+  """Lengths in the length unit, 2D joints projected as the losses want them."""
+  return HandGaussians(
+    vertices=scale_gaussian(gaussians.vertices, 1 / config.length_unit_m),
+    joints=scale_gaussian(gaussians.joints, 1 / config.length_unit_m),
+    joints_normalized=_projected(gaussians, camera, config),
   )
+
+
+def _projected(
+  gaussians: HandGaussians, camera: Float[Array, '*batch 10'], config: LossConfig
+) -> DiagonalGaussian:
+  """The 2D joints of one hand or a batch, their mean by `config.projection`."""
+  if config.projection == 'orthonormal':
+    return gaussians.joints_normalized
+  mean = project_points_affine(camera_from_vector(camera), gaussians.joints.mean)
+  return gaussians.joints_normalized._replace(mean=mean)
 
 
 def _masked(value: Array, instead: Array, known: Array) -> Array:

@@ -133,8 +133,8 @@ def test_squared_errors_differ_from_the_gaussians_by_their_loss_alone(settings):
     assert all(path.startswith('loss.') or path == 'training.camera_prior' for path in paths)
   assert config_of('l2', settings).loss == get_config('synthetic_small_amvur_supervised').loss
   weak = config_of('weak-l2', settings).loss
-  assert weak.joints_2d > 0 == weak.vertices == weak.camera == weak.joints_2d_affine
-  penalties = ('joint_limits', 'shape_prior', 'pose_prior')
+  assert weak.joints_2d > 0 == weak.vertices == weak.camera
+  penalties = ('projection', 'orthonormality', 'joint_limits', 'shape_prior', 'pose_prior')
   bayesian = config_of('weak-bayesian', settings).loss
   assert [getattr(weak, p) for p in penalties] == [getattr(bayesian, p) for p in penalties]
 
@@ -264,6 +264,17 @@ def test_a_trained_run_is_only_measured_for_another_table(settings):
   assert len(keys) == len(set(keys)) == 5
 
 
+def test_a_job_adds_only_the_rows_that_are_missing(settings):
+  Faked().run(plan_jobs(['5'], [0]), settings)
+  first = load_rows(settings.output)
+  faked = Faked()
+  faked.run(plan_jobs(['unit', '5'], [0]), settings)
+  assert sorted(faked.trained) == ['unit-10cm-seed0', 'unit-1mm-seed0']
+  assert 'bayesian-seed0' in faked.measured and 'l2-seed0' not in faked.measured
+  rows = load_rows(settings.output)
+  assert rows[:3] == first and [row['table'] for row in rows[3:]] == ['unit'] * 3
+
+
 def test_rows_that_others_wrote_meanwhile_are_kept(settings):
   jobs = plan_jobs(['convention'], [0])
   other = Faked()
@@ -368,7 +379,14 @@ def test_a_failed_write_leaves_the_file_whole(settings, monkeypatch):
   Faked().run(jobs[:1], settings)
   before = settings.output.read_text()
   with monkeypatch.context() as patched:
-    patched.setattr(pathlib.Path, 'replace', lambda *_: (_ for _ in ()).throw(OSError('full')))
+    replace = pathlib.Path.replace
+
+    def fail_for_rows(path, target):
+      if target == settings.output:
+        raise OSError('full')
+      return replace(path, target)
+
+    patched.setattr(pathlib.Path, 'replace', fail_for_rows)
     with pytest.raises(OSError, match='full'):
       ablation_report.publish(settings.output, [make_row()])
   assert settings.output.read_text() == before
