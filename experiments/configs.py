@@ -219,6 +219,8 @@ def hand_photos() -> ExperimentConfig:
   return replace(
     weak,
     name='hand_photos',
+    # A trained camera has settled its tilt: the proper projection.
+    loss=replace(WEAK_ELBO, projection='orthonormal', orthonormality=0.0),
     model=replace(weak.model, backbone=replace(weak.model.backbone, batch_norm='frozen')),
     optimizer=replace(weak.optimizer, learning_rate=2e-4, warmup_steps=20),
     data=replace(weak.data, dataset='hand_photos', data_dir='prepared', train_examples=0),

@@ -138,9 +138,10 @@ def _sample_projection(
 def regularizers(estimate: HandEstimate, hands_mean: Float[Array, '45'] | None = None) -> LossTerms:
   """Terms without labels: of the camera, and of the prior-net's parameters where there are any.
 
-  `orthonormality`: see `orthonormality_penalty`; `joint_limits`: see `hand_jax.mano.anatomy`, radians squared; `shape_prior`: the sum of squared
-  betas; with the hand model's relaxed pose `hands_mean`, `pose_prior`: the squared distance from
-  it by the range of each axis (`relaxed_pose_penalty`).
+  `orthonormality`: see `orthonormality_penalty`; `joint_limits`: see `hand_jax.mano.anatomy`,
+  radians squared; `shape_prior`: the sum of squared betas; with the hand model's relaxed pose
+  `hands_mean`, `pose_prior`: the squared distance from it by the range of each axis
+  (`relaxed_pose_penalty`).
   """
   terms = {'orthonormality': orthonormality_penalty(camera_from_vector(estimate.camera.mean))}
   if estimate.parameters is None:
@@ -155,7 +156,8 @@ def regularizers(estimate: HandEstimate, hands_mean: Float[Array, '45'] | None =
 
 def term_weights(config: LossConfig) -> dict[str, float]:
   """The weight of every term of `config.kind`: `kl` multiplies on top of its quantity's own."""
-  weights = {name: getattr(config, name) for name in ('joint_limits', 'shape_prior', 'pose_prior')}
+  unlabelled = ('orthonormality', 'joint_limits', 'shape_prior', 'pose_prior')
+  weights = {name: getattr(config, name) for name in unlabelled}
   if config.kind == 'elbo':
     weights['joints_2d_nll'] = config.joints_2d
     weights['joints_2d_nll_prior'] = config.joints_2d * config.joints_2d_prior

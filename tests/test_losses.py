@@ -29,11 +29,9 @@ GAUSSIAN_TERMS = {
   f'{name}_{part}' for name in ('vertices', 'joints', 'joints_2d') for part in ('nll', 'kl')
 }
 L2_TERMS = {
-  f'{name}_{branch}'
-  for name in ('vertices_l2', 'joints_2d_l2', 'joints_2d_affine')
-  for branch in ('posterior', 'prior')
-} | {'orthonormality'}
-SHARED_TERMS = {'camera', 'joint_limits', 'shape_prior'}
+  f'{name}_l2_{branch}' for name in ('vertices', 'joints_2d') for branch in ('posterior', 'prior')
+}
+SHARED_TERMS = {'camera', 'orthonormality', 'joint_limits', 'shape_prior'}
 
 
 @pytest.fixture(autouse=True)
@@ -206,22 +204,33 @@ def test_l2_terms_are_squared_errors():
     np.testing.assert_allclose(terms[f'joints_2d_l2_{branch}'], joints_2d, rtol=1e-10)
 
 
-def test_affine_terms_take_the_cameras_numbers_as_they_stand():
+def test_the_affine_projection_takes_the_cameras_numbers_as_they_stand():
   inputs = random_inputs()
   stretched = np.array(inputs['camera'])
   stretched[:, :6] *= np.linspace(0.5, 2, 6)
   inputs['camera'] = jnp.asarray(stretched)
   batch = batch_of(inputs)
-  terms = terms_of(inputs, batch, kind='l2')
+  terms = terms_of(inputs, batch, kind='l2', projection='affine')
+  plain = terms_of(inputs, batch, kind='l2')
+  gaussian = terms_of(inputs, batch, projection='affine')
+  estimate = estimate_of(inputs, 'paper')
   for index, camera in enumerate(stretched):
     columns = camera[:6].reshape(2, 3).T
     gram = columns.T @ columns - np.eye(2)
-    np.testing.assert_allclose(terms['orthonormality'][index], (gram**2).sum(), rtol=1e-10)
+    for found in (terms, plain, gaussian):
+      np.testing.assert_allclose(found['orthonormality'][index], (gram**2).sum(), rtol=1e-10)
     for branch in ('posterior', 'prior'):
       joints = regressor() @ np.asarray(inputs[f'{branch}_mean'])[index]
       projected = 10 * camera[9] * joints @ columns + camera[6:8]
-      expected = ((projected - batch.joints_normalized[index]) ** 2).sum()
-      np.testing.assert_allclose(terms[f'joints_2d_affine_{branch}'][index], expected, rtol=1e-8)
+      squared = (projected - batch.joints_normalized[index]) ** 2
+      name = f'joints_2d_l2_{branch}'
+      np.testing.assert_allclose(terms[name][index], squared.sum(), rtol=1e-8)
+      assert abs(plain[name][index] - squared.sum()) > 1e-3
+      if branch == 'posterior':
+        # Only the mean changes; the variance is that of the proper projection.
+        log_variance = np.asarray(estimate.posterior.joints_normalized.log_variance[index])
+        nll = 0.5 * (np.log(2 * np.pi) + log_variance + squared * np.exp(-log_variance))
+        np.testing.assert_allclose(gaussian['joints_2d_nll'][index], nll.sum(), rtol=1e-8)
   assert (terms['orthonormality'] > 1).all()
 
 
@@ -554,12 +563,12 @@ def test_total_is_the_weighted_sum():
   terms = {name: jnp.full(BATCH, 10.0**index) for index, name in enumerate(names)}
   config = LossConfig(
     vertices=2.0, joints=3.0, joints_2d=5.0, camera=7.0, kl=0.5, joint_limits=11.0,
-    shape_prior=13.0, pose_prior=17.0,
+    shape_prior=13.0, pose_prior=17.0, orthonormality=19.0,
   )  # fmt: skip
   weights = {
     'vertices_nll': 2.0, 'vertices_kl': 1.0, 'joints_nll': 3.0, 'joints_kl': 1.5,
     'joints_2d_nll': 5.0, 'joints_2d_kl': 2.5, 'camera': 7.0, 'joint_limits': 11.0,
-    'shape_prior': 13.0, 'pose_prior': 17.0,
+    'shape_prior': 13.0, 'pose_prior': 17.0, 'orthonormality': 19.0,
   }  # fmt: skip
   expected = losses.TOTAL_SCALE * sum(weights[n] * 10.0**i for i, n in enumerate(names))
   np.testing.assert_allclose(losses.total_loss(terms, config), expected)
@@ -571,6 +580,7 @@ def test_total_of_the_elbo():
   weights = {
     'joints_2d_nll': 5.0, 'joints_2d_nll_prior': 1.25, 'vertices_kl': 1.0, 'camera_kl': 3.5,
     'joints_kl': 1.5, 'joint_limits': 11.0, 'shape_prior': 13.0, 'pose_prior': 17.0,
+    'orthonormality': 0.0,
   }  # fmt: skip
   config = LossConfig(
     kind='elbo', vertices=2.0, joints=3.0, joints_2d=5.0, camera=7.0, kl=0.5, joints_2d_prior=0.25,
