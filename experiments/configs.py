@@ -202,12 +202,20 @@ def synthetic_small_prior_weak() -> ExperimentConfig:
 
 
 def synthetic_small_amvur_supervised() -> ExperimentConfig:
-  """Algorithm 6 on two CPU cores."""
+  """Algorithm 6 on two CPU cores.
+
+  Its offsets are from the template: joint training that starts from them takes
+  `--set model.vertex_offset_from=template`.
+  """
   return _alone(synthetic_small(), 'posterior', L2_FULL, 'synthetic_small_amvur_supervised')
 
 
 def synthetic_small_amvur_weak() -> ExperimentConfig:
-  """Algorithm 6 from 2D joints alone, on two CPU cores."""
+  """Algorithm 6 from 2D joints alone, on two CPU cores.
+
+  AMVUR has no anatomy: nothing but its start holds the depth of its vertices. Joint training from
+  it as from `synthetic_small_amvur_supervised`.
+  """
   return _alone(synthetic_small_weak(), 'posterior', L2_WEAK, 'synthetic_small_amvur_weak')
 
 

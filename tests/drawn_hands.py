@@ -66,6 +66,19 @@ class DrawnSource:
     )
 
 
+class Killed(Exception):
+  """Stands for a killed process."""
+
+
+class KilledSource(DrawnSource):
+  """Fails when it is asked again after 12 examples: while the fourth batch of four is made."""
+
+  def load(self, indices: Sequence[int]) -> list[HandExample]:
+    if len(self.loaded) >= 12:
+      raise Killed
+    return super().load(indices)
+
+
 def project(intrinsics: np.ndarray, points: np.ndarray) -> np.ndarray:
   """Pixels of camera-space points, written out apart from `hand_jax.geometry.cameras`."""
   homogeneous = points.astype(np.float64) @ np.asarray(intrinsics, np.float64).T

@@ -27,7 +27,7 @@ from hand_jax.training.reports import (
   progress_line,
 )
 from hand_jax.training.state import TrainState
-from tests.drawn_hands import DrawnSource
+from tests.drawn_hands import DrawnSource, Killed, KilledSource
 from tests.toy_mano import make_toy_mano
 
 # Six examples in batches of four: the run is in the middle of an epoch when it is interrupted.
@@ -38,19 +38,6 @@ SETTINGS = [
   'training.log_every=1',
   'data.train_examples=6',
 ]
-
-
-class Killed(Exception):
-  """Stands for a killed process."""
-
-
-class KilledSource(DrawnSource):
-  """Fails at the sixteenth example: while the fourth batch is made."""
-
-  def load(self, indices):
-    if len(self.loaded) >= 12:
-      raise Killed
-    return super().load(indices)
 
 
 @pytest.fixture(scope='module')

@@ -238,6 +238,29 @@ def test_a_source_without_run_or_checkpoint_is_named(sources, model, tmp_path):
   assert latest_step(sources['prior'][0]) == 30
 
 
+def test_numbers_of_another_meaning_are_told_and_not_refused(joint, sources, model, tmp_path):
+  """Only where the part they concern was taken."""
+  fresh = joint[0]
+  config = named_config('joint', WEAK)
+  changed = dataclasses.replace(
+    config,
+    model=dataclasses.replace(config.model, vertex_offset_from='template'),
+    data=dataclasses.replace(config.data, crop_factor=1.25),
+  )
+  workdirs = [sources['prior'][0], sources['amvur'][0]]
+  _, start = warm_start(fresh, workdirs, model, changed)
+  camera = 'camera_model: data.crop_factor: 1.25, not 2.0'
+  vertices = "vertex_regressor: model.vertex_offset_from: 'template', not 'prior'"
+  assert [source.other_meanings for source in start.sources] == [(camera,), (vertices,)]
+  notes = [line for line in describe_warm_start(start) if 'note' in line]
+  assert notes == [f'  note: its numbers mean another thing here, {t}' for t in (camera, vertices)]
+  claim_warm_start(str(tmp_path), start)
+  record = json.loads((tmp_path / 'init_from.json').read_text())
+  assert [source['other_meanings'] for source in record['sources']] == [[camera], [vertices]]
+  _, start = warm_start(fresh, workdirs, model, config)
+  assert not any(source.other_meanings for source in start.sources)
+
+
 def test_another_hand_model_is_told_and_not_refused(joint, sources, model):
   _, _, start = joint
   assert not any(source.other_hand_model for source in start.sources)

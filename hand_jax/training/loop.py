@@ -119,7 +119,7 @@ class _Run:
     self._is_new = latest_step(workdir) is None
     if self._is_new:
       self._initial_state, self._start = warm_start(
-        self._initial_state, config.training.init_from, model
+        self._initial_state, config.training.init_from, model, config
       )
     step = make_train_step(config, network, optimizer, prior_config)
     self._train_step = parallel.map_train_step(step)

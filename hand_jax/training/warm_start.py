@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from hand_jax.config import ExperimentConfig, config_differences
 from hand_jax.training.checkpoints import load_network, write_whole
 from hand_jax.training.hand_models import HAND_MODEL_NAME, hand_model_digest
 from hand_jax.training.lineage import Origin, read_lineage
@@ -15,6 +16,12 @@ from hand_jax.training.state import TrainState, state_variables
 from hand_jax.types import ManoModel
 
 INIT_FROM_NAME = 'init_from.json'
+# Settings that change what a part's numbers mean, and not their shapes.
+_MEANINGS = {
+  'model.vertex_offset_from': 'vertex_regressor',
+  'loss.length_unit_m': 'vertex_regressor',
+  'data.crop_factor': 'camera_model',
+}
 
 
 class TakenFrom(NamedTuple):
@@ -29,6 +36,7 @@ class TakenFrom(NamedTuple):
   given_before: tuple[str, ...]  # has a place, filled by an earlier source
   no_place: tuple[str, ...]  # the new network has no such name
   other_hand_model: bool
+  other_meanings: tuple[str, ...] = ()  # settings (see `_MEANINGS`) in which it differs, and how
 
 
 class WarmStart(NamedTuple):
@@ -39,12 +47,16 @@ class WarmStart(NamedTuple):
 
 
 def warm_start(
-  state: TrainState, workdirs: Sequence[str], model: ManoModel
+  state: TrainState,
+  workdirs: Sequence[str],
+  model: ManoModel,
+  config: ExperimentConfig | None = None,
 ) -> tuple[TrainState, WarmStart]:
   """A fresh state with the parameters and batch statistics of the folders' newest checkpoints.
 
   Arrays are matched by name. The first folder goes before the others, which fill what it lacks.
-  Optimizer state, step and key stay as they are. `model` is only compared with the sources' own.
+  Optimizer state, step and key stay as they are. `model` and
+  the new run's `config` are only compared with the sources' own.
 
   Raises:
     FileNotFoundError: a folder without a run or a checkpoint. ValueError: arrays of the same name
@@ -76,6 +88,7 @@ def warm_start(
         tuple(name for name in common if name in given),
         tuple(name for name in theirs if name not in ours),
         _is_other_hand_model(workdir, model),
+        _other_meanings(config, saved.config, taken) if config else (),
       )
     )
     given |= {name: theirs[name] for name in taken}
@@ -102,6 +115,7 @@ def claim_warm_start(workdir: str, start: WarmStart) -> None:
         'step': source.origin.step,
         'config': source.config,
         'other_hand_model': source.other_hand_model,
+        'other_meanings': source.other_meanings,
         'taken': source.taken,
         'not_taken_given_before': source.given_before,
         'not_taken_no_place': source.no_place,
@@ -127,6 +141,9 @@ def describe_warm_start(start: WarmStart) -> list[str]:
       lines.append(f'  not taken, no place here: {_summarize(source.no_place, theirs)}')
     if source.other_hand_model:
       lines.append('  note: it was trained with another hand model than this run')
+    lines += [
+      f'  note: its numbers mean another thing here, {text}' for text in source.other_meanings
+    ]
   lines.append(f'Fresh: {_summarize(start.fresh, ours)}.')
   return lines
 
@@ -152,6 +169,18 @@ def _is_other_hand_model(workdir: str, model: ManoModel) -> bool:
   """Whether a run's record (see `claim_hand_model`) tells of another model than this one."""
   path = pathlib.Path(workdir) / HAND_MODEL_NAME
   return path.exists() and hand_model_digest(model) not in path.read_text()
+
+
+def _other_meanings(
+  ours: ExperimentConfig, theirs: ExperimentConfig, taken: Iterable[str]
+) -> tuple[str, ...]:
+  parts = {name.split('/')[1] for name in taken}
+  differing = {text.partition(':')[0]: text for text in config_differences(ours, theirs)}
+  return tuple(
+    f'{part}: {differing[setting]}'
+    for setting, part in _MEANINGS.items()
+    if setting in differing and part in parts
+  )
 
 
 def _summarize(names: Iterable[str], among: Iterable[str]) -> str:
