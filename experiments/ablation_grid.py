@@ -24,7 +24,7 @@ BASE_OVERRIDES = (
   'optimizer.warmup_steps=40',
 )
 # The longer weak run: its two stages together take 90 minutes on two cores at most.
-LONG_STEPS = {'weak-long-prior': 6000, 'weak-long-joint': 4000}
+LONG_STEPS = {'weak-long-prior': 6000, 'weak-long-joint': 3000}
 LONG_OVERRIDES = (
   'model.image_size=80',
   'training.batch_size=16',
