@@ -171,12 +171,14 @@ def plan_jobs(
   seeds: Sequence[int],
   entries: Sequence[Entry] = ENTRIES,
   runs: dict[str, Run] = RUNS,
+  supervision: str = '',
 ) -> list[Job]:
   """The jobs behind the rows of some tables, each once, in the order of the tables and seeds.
 
   `seeds` are those of the supervised runs of `TABLES_OVER_SEEDS`. A job that several tables show
-  gives all their rows.
+  gives all their rows. With `supervision` only rows of that one.
   """
+  entries = [entry for entry in entries if supervision in ('', entry.supervision)]
   shown: dict[tuple[str, int], list[Entry]] = {}
   for table in tables:
     for seed in dict.fromkeys((*seeds, START_SEED)):

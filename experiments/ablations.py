@@ -42,6 +42,7 @@ from hand_jax.training.loop import train_and_evaluate
 ROOT = pathlib.Path(__file__).parent.parent
 DATASET = 'synthetic_hands'
 SPLIT = 'test'
+TEST_EXAMPLES = 500  # at most, the first of the split
 NOTE = 'ablation.json'  # in a run's folder: the seconds it has trained, and by which commits
 
 Train = Callable[[ExperimentConfig, str], Any]
@@ -98,7 +99,12 @@ def reproduce(job: Job, settings: Settings) -> str:
     steps.append(step)
   steps.append(
     ['python', '-m', 'experiments.evaluate', f'--workdir={settings.folder(job)}']
-    + [f'--dataset={DATASET}', f'--split={SPLIT}', f'--data_dir={settings.data_dir}']
+    + [
+      f'--dataset={DATASET}',
+      f'--split={SPLIT}',
+      f'--data_dir={settings.data_dir}',
+      f'--limit={TEST_EXAMPLES}',
+    ]
   )
   return ' && '.join(shlex.join(step) for step in steps)
 
@@ -323,16 +329,19 @@ def _train(config: ExperimentConfig, workdir: str) -> None:
 
 
 def _measure(workdir: str, data_dir: str) -> dict[str, Any]:
-  return evaluate(workdir, DATASET, SPLIT, data_dir)[0]
+  return evaluate(workdir, DATASET, SPLIT, data_dir, limit=TEST_EXAMPLES)[0]
 
 
 def define_flags() -> None:
   """The command's flags; only when run, so that tests may import several commands at once."""
   flags.DEFINE_string('table', None, f'{", ".join(TABLES)}, or all.', required=True)
+  flags.DEFINE_enum(
+    'supervision', '', ['', 'full', 'weak'], "Only the rows of one supervision. Default: both's."
+  )
   flags.DEFINE_string('workdir', 'runs/ablations', 'Folder of the runs, one folder each.')
   flags.DEFINE_string('data_dir', 'runs/prepared', 'Folder of the prepared synthetic_hands.')
   flags.DEFINE_string('output', 'docs/results/ablations.json', 'File of the rows.')
-  flags.DEFINE_list('seeds', ['0', '1', '2'], 'Seeds of Tables 3 and 5; the others have seed 0.')
+  flags.DEFINE_list('seeds', ['0', '1', '2'], 'Seeds of the supervised runs of Tables 3 and 5.')
   flags.DEFINE_integer('steps', None, 'Steps of every run, instead of its own.', lower_bound=1)
   flags.DEFINE_multi_string('set', [], 'A setting of every run, as a.b=value; may be repeated.')
 
@@ -349,7 +358,8 @@ def main(argv: list[str]) -> None:
   # A plain `kill` ends it like Ctrl-C, with the seconds of the run that was under way.
   signal.signal(signal.SIGTERM, signal.default_int_handler)
   try:
-    jobs = plan_jobs(parse_tables(FLAGS.table), parse_seeds(FLAGS.seeds), runs=RUNS)
+    tables, seeds = parse_tables(FLAGS.table), parse_seeds(FLAGS.seeds)
+    jobs = plan_jobs(tables, seeds, runs=RUNS, supervision=FLAGS.supervision)
     settings = Settings(
       workdir,
       FLAGS.data_dir,

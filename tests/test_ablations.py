@@ -152,7 +152,11 @@ def test_a_job_is_trained_once_for_all_tables():
   assert seeds['l2'] == seeds['bayesian'] == SEEDS
   assert {tuple(seeds[name]) for name in seeds if name not in ('l2', 'bayesian')} == {(0,)}
   # Every seed's comparison is whole before the next seed begins.
-  assert [job.seed for job in jobs[:8]] == [0] * 4 + [1] * 4
+  assert [job.seed for job in jobs[:8]] == [0] * 4 + [1] * 2 + [2] * 2
+  for supervision in ('full', 'weak'):
+    some = plan_jobs(ablation_grid.TABLES, SEEDS, supervision=supervision)
+    assert {entry.supervision for job in some for entry in job.entries} == {supervision}
+    assert {job.name for job in some} < {job.name for job in jobs}
   assert {job.run.name for job in plan_jobs(['5'], [1])} == {'bayesian', 'l2'}
 
 
