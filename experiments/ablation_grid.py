@@ -105,8 +105,9 @@ def _small(name: str, *overrides: str, config: str = 'synthetic_small', **links)
   return Run(name, config, BASE_OVERRIDES + overrides, **links)
 
 
-def _long(name: str, config: str, **links) -> Run:
-  return Run(name, config, (*LONG_OVERRIDES, f'training.num_steps={LONG_STEPS[name]}'), **links)
+def _long(name: str, config: str, *overrides: str, **links) -> Run:
+  steps = f'training.num_steps={LONG_STEPS[name]}'
+  return Run(name, config, (*LONG_OVERRIDES, steps, *overrides), **links)
 
 
 RUNS = {
@@ -138,6 +139,7 @@ RUNS = {
     _long(
       'weak-long-joint',
       'synthetic_small_weak',
+      'optimizer.learning_rate=5e-4',
       init_from=('weak-long-prior',),
       camera_prior='weak-long-prior',
     ),

@@ -43,7 +43,7 @@ WEAK_ELBO = LossConfig(
   orthonormality=1000.0,
   joint_limits=1000.0,
   shape_prior=5.0,
-  pose_prior=4.0,
+  pose_prior=2.0,
 )
 
 
