@@ -14,8 +14,10 @@ from hand_jax.geometry import cameras
 from hand_jax.types import DiagonalGaussian, HandBatch, HandEstimate, HandParameters
 
 VERTICES, JOINTS = 6, 4
+FEW, MANY = 3, 3000  # sizes of a batch
 UNIT = 0.01  # metres: LossConfig's default length unit
 SCALE = 8.0  # crop units per metre
+SAMPLED = ('joints_2d_nll', 'joints_2d_nll_prior')  # the terms that random numbers decide
 CERTAIN = -60.0  # log-variance of a number that is as good as known
 
 
@@ -101,7 +103,9 @@ def elbo_terms(keys, inputs: ElboInputs, config, matrix=None, hands_mean=None):
   )
 
 
-compiled_terms = functools.partial(jax.jit, static_argnames='config')(elbo_terms)
+# Compiling the random numbers well takes far longer than running these few.
+light_jit = functools.partial(jax.jit, compiler_options={'xla_backend_optimization_level': 0})
+compiled_terms = light_jit(elbo_terms, static_argnames='config')
 
 
 def terms_at_noise(inputs: ElboInputs, config, vertex_noise, camera_noise, matrix=None):

@@ -9,8 +9,6 @@ import dataclasses
 import functools
 from typing import NamedTuple
 
-import hypothesis
-import hypothesis.strategies as st
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -23,7 +21,7 @@ from hand_jax.config import LossConfig
 from hand_jax.geometry import cameras
 from hand_jax.types import DiagonalGaussian
 from tests import elbo_hands
-from tests.elbo_hands import CERTAIN, JOINTS, SCALE, UNIT, VERTICES, ElboInputs
+from tests.elbo_hands import CERTAIN, JOINTS, SCALE, UNIT, VERTICES, ElboInputs, light_jit
 from tests.reference import losses as reference
 
 TAU = 0.05
@@ -37,9 +35,6 @@ EXACT = LossConfig(kind='elbo', convention='exact', joints_2d_prior=0.0, likelih
 def float64():
   with jax.enable_x64(True):
     yield
-
-
-few_examples = hypothesis.settings(max_examples=40, deadline=None, derandomize=True)
 
 
 class Toy(NamedTuple):
@@ -123,14 +118,16 @@ def at_nodes(toy: Toy, mean, log_variance, config, nodes):
   return jax.tree.map(lambda term: term[:, 0], jax.vmap(at_node)(jnp.asarray(nodes)))
 
 
-compiled_at_nodes = functools.partial(jax.jit, static_argnames='config')(at_nodes)
+compiled_at_nodes = light_jit(at_nodes, static_argnames='config')
 
 
-@functools.partial(jax.jit, static_argnames='config')
-def integrated(toy: Toy, mean, log_variance, config=EXACT):
+def integrate(toy: Toy, mean, log_variance, config=EXACT):
   """Every term's expectation over Q, exact up to rounding."""
   terms = at_nodes(toy, mean, log_variance, config, elbo_hands.cubature(STATES))
   return jax.tree.map(jnp.mean, terms)
+
+
+integrated = light_jit(integrate, static_argnames='config')
 
 
 def random_posterior(toy: Toy, seed):
@@ -295,7 +292,7 @@ def closed_form_gradients(model: Toy, mean, log_variance):
 def test_reparameterised_gradient_is_the_closed_forms():
   model = toy(3)
   mean, log_variance = random_posterior(model, 3)
-  gradient = jax.grad(lambda m, lv: integrated(model, m, lv)['total'], (0, 1))
+  gradient = light_jit(jax.grad(lambda m, lv: integrate(model, m, lv)['total'], (0, 1)))
   slopes = gradient(jnp.asarray(mean), jnp.asarray(log_variance))
   expected = closed_form_gradients(model, mean, log_variance)
   for slope, value in zip(slopes, expected, strict=True):
@@ -314,7 +311,7 @@ def test_sampled_gradient_is_unbiased():
   size = 4000
   keys = jax.random.split(jax.random.key(1), size)
 
-  @jax.jit
+  @light_jit
   @jax.grad
   def slopes(moments):
     one = lambda mean, log_variance: jax.tree.map(  # noqa: E731
@@ -330,88 +327,3 @@ def test_sampled_gradient_is_unbiased():
     score = (samples.mean(axis=0) - value) / error
     assert np.abs(score).max() < 4
     assert np.median(error) < 0.1 * np.abs(value).max()
-
-
-# The divergences.
-
-
-@functools.partial(jax.jit, static_argnames='convention')
-def divergences(vertices, camera, convention):
-  """The `_kl` terms for (log-)moments in units of a posterior whose prior is all zeros."""
-  model = toy()
-  inputs = inputs_of(model, jnp.asarray(model.prior_mean), jnp.zeros(STATES))
-  prior = inputs.posterior
-  inputs = inputs._replace(
-    prior=prior,
-    posterior=DiagonalGaussian(
-      prior.mean + UNIT * vertices.mean[None], prior.log_variance + vertices.log_variance[None]
-    ),
-    camera=DiagonalGaussian(inputs.camera_prior + camera.mean[None], camera.log_variance[None]),
-  )
-  config = LossConfig(kind='elbo', convention=convention)
-  terms = elbo_hands.elbo_terms(
-    jax.random.split(jax.random.key(0), 1), inputs, config, model.matrix
-  )
-  return {name: term[0] for name, term in terms.items() if name.endswith('_kl')}
-
-
-def departure(part, index, size):
-  """Moments of vertices and camera equal to their priors' but for one number."""
-  vertices, camera = (DiagonalGaussian(*np.zeros((2, *s))) for s in ((VERTICES, 3), (10,)))
-  values = {'vertices': vertices, 'camera': camera}[part.split('.')[0]]
-  np.ravel(getattr(values, part.split('.')[1]))[index % values.mean.size] = size
-  return vertices, camera
-
-
-@pytest.mark.parametrize('convention', CONVENTIONS)
-def test_divergences_are_zero_where_the_priors_are_met(convention):
-  values = divergences(*departure('vertices.mean', 0, 0.0), convention)
-  assert set(values) == {'vertices_kl', 'camera_kl'} | (
-    {'joints_kl'} if convention == 'paper' else set()
-  )
-  for name, value in values.items():
-    assert abs(value) < 1e-13, name
-
-
-@pytest.mark.parametrize('convention', CONVENTIONS)
-@few_examples
-@hypothesis.given(
-  part=st.sampled_from(
-    [f'{name}.{moment}' for name in ('vertices', 'camera') for moment in ('mean', 'log_variance')]
-  ),
-  index=st.integers(0, 3 * VERTICES - 1),
-  size=st.floats(1e-3, 3.0) | st.floats(-3.0, -1e-3),
-)
-def test_any_departure_from_a_prior_costs_its_own_term_alone(convention, part, index, size):
-  vertices, camera = departure(part, index, size)
-  values = divergences(vertices, camera, convention)
-  letter = convention == 'paper'
-  divergence = reference.kl_letter if letter else reference.kl_true
-  sigma = np.exp(0.5 * vertices.log_variance)
-  expected = {
-    'vertices_kl': divergence(vertices.mean, sigma, np.zeros((VERTICES, 3)), np.ones_like(sigma)),
-    'camera_kl': divergence(
-      camera.mean, np.exp(0.5 * camera.log_variance), np.zeros(10), np.ones(10)
-    ),
-  }
-  if letter:
-    matrix = toy().matrix
-    mean, sigma = (reference.regress(matrix, values) for values in (vertices.mean, sigma))
-    expected['joints_kl'] = divergence(mean, sigma, np.zeros((JOINTS, 3)), np.ones((JOINTS, 3)))
-  moved = {'vertices_kl', 'joints_kl'} if part.startswith('vertices') else {'camera_kl'}
-  for name, value in expected.items():
-    np.testing.assert_allclose(values[name], value, rtol=1e-9, atol=1e-12, err_msg=name)
-    if name in moved:
-      assert values[name] > 1e-13, name
-    else:
-      assert abs(values[name]) < 1e-13, name
-
-
-def test_the_joints_divergence_sees_joints_alone():
-  """Vertices moved where B does not look leave the joints' prior and posterior equal."""
-  null_space = np.linalg.svd(toy().matrix)[2][JOINTS:]
-  vertices, camera = departure('vertices.mean', 0, 0.0)
-  vertices = vertices._replace(mean=np.outer(null_space[0], [1.0, 2.0, 3.0]))
-  values = divergences(vertices, camera, 'paper')
-  np.testing.assert_allclose(values['vertices_kl'], 0.5 * 14, rtol=1e-9)
-  assert abs(values['joints_kl']) < 1e-13

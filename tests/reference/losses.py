@@ -97,21 +97,27 @@ def loss_terms(posterior, prior, labels, convention):
 # The weakly supervised objective (eqs. 24 and 25).
 
 
-def camera_columns(camera):
-  """The first two columns of R by Gram-Schmidt, crop units per metre, and T_x, T_y."""
+def orthonormal_columns(camera):
+  """The first two columns of R by Gram-Schmidt on the stored six numbers."""
   first, second = np.array(camera[:3], float), np.array(camera[3:6], float)
   first = first / math.sqrt(sum(number**2 for number in first))
   second = second - sum(a * b for a, b in zip(first, second, strict=True)) * first
   second = second / math.sqrt(sum(number**2 for number in second))
-  return np.stack([first, second], axis=1), 10 * float(camera[9]), np.array(camera[6:8], float)
+  return np.stack([first, second], axis=1)
 
 
-def sampled_nll(label, weight, vertices, sigma, camera, matrix, convention, unit, tau):
+def sampled_nll(
+  label, weight, vertices, sigma, camera, matrix, convention, unit, tau, projection='orthonormal'
+):
   """-ln P(J2D | sample), joint by joint; `vertices` is a sample in units, `sigma` that of Q."""
-  rotation, scale, translation = camera_columns(camera)
-  mean, sigma_2d = branch_moments(
-    vertices, sigma, matrix, scale * unit, rotation, translation, convention
-  )['joints_2d']
+  columns = orthonormal_columns(camera)
+  # Crop units per unit of length: stored per decimetre.
+  scale, translation = 10 * float(camera[9]) * unit, np.array(camera[6:8], float)
+  moments = branch_moments(vertices, sigma, matrix, scale, columns, translation, convention)
+  mean, sigma_2d = moments['joints_2d']
+  if projection == 'affine':
+    stored = np.stack([camera[:3], camera[3:6]], axis=1)
+    mean = project(moments['joints'][0], scale, stored, translation)
   if convention == 'exact':
     sigma_2d = np.full_like(mean, tau)
   total = 0.0
