@@ -12,19 +12,22 @@ from typing import NamedTuple
 from experiments.configs import L2_FULL, L2_WEAK, WEAK_ELBO, get_config
 from hand_jax.config import LossConfig
 
-# The sizes all runs but the longer weak one share: five minutes on two CPU cores at most.
+# What all runs but the longer weak one share: five minutes on two CPU cores at most. They all start
+# from that one's first stage, the warm-up of Algorithm 5, with the loss weights of `make demo`.
 BASE_OVERRIDES = (
   'model.image_size=80',
   'training.batch_size=16',
-  'training.num_steps=500',
-  'training.log_every=50',
-  'training.checkpoint_every=250',
+  'training.num_steps=200',
+  'training.log_every=25',
+  'training.checkpoint_every=200',
   'training.evaluate_every=1000000',  # at the last step alone
   'training.validation_examples=64',
   'optimizer.warmup_steps=40',
 )
+SHORT_WEIGHTS = ('loss.camera=700', 'loss.joints_2d=5', 'loss.shape_prior=3')
+START = 'weak-long-prior'
 # The longer weak run: its two stages together take 90 minutes on two cores at most.
-LONG_STEPS = {'weak-long-prior': 6000, 'weak-long-joint': 2000}
+LONG_STEPS = {START: 6000, 'weak-long-joint': 2000}
 LONG_OVERRIDES = (
   'model.image_size=80',
   'training.batch_size=16',
@@ -102,7 +105,11 @@ def _loss(wanted: LossConfig, config: str) -> tuple[str, ...]:
 
 
 def _small(name: str, *overrides: str, config: str = 'synthetic_small', **links) -> Run:
-  return Run(name, config, BASE_OVERRIDES + overrides, **links)
+  return Run(name, config, BASE_OVERRIDES + overrides, init_from=(START,), **links)
+
+
+def _bayesian(name: str, *overrides: str) -> Run:
+  return _small(name, *SHORT_WEIGHTS, *overrides)
 
 
 def _long(name: str, config: str, *overrides: str, **links) -> Run:
@@ -113,35 +120,24 @@ def _long(name: str, config: str, *overrides: str, **links) -> Run:
 RUNS = {
   run.name: run
   for run in (
-    _small('bayesian'),
+    _bayesian('bayesian'),
     # Squared errors have their own weights, those of Algorithm 6 (AMVUR alone).
     _small('l2', *_loss(L2_FULL, 'synthetic_small')),
-    # Both weak runs start from the longer run's first stage, take equal steps and share all but the
-    # loss.
-    _small(
-      'weak-bayesian',
-      config='synthetic_small_weak',
-      init_from=('weak-long-prior',),
-      camera_prior='weak-long-prior',
-    ),
-    _small(
-      'weak-l2',
-      *_loss(WEAK_L2, 'synthetic_small_weak'),
-      config='synthetic_small_weak',
-      init_from=('weak-long-prior',),
-    ),
-    _small('j2d', 'loss.vertices=0', 'loss.joints=0', 'loss.camera=0'),
-    _small('j2d-c', 'loss.vertices=0', 'loss.joints=0'),
-    _small('j2d-c-j3d', 'loss.vertices=0'),
-    _small('exact', 'loss.convention=exact', *EXACT_WEIGHTS),
-    _small('unit-1mm', 'loss.length_unit_m=0.001'),
-    _long('weak-long-prior', 'synthetic_small_prior_weak'),
+    # Both weak runs take equal steps and share all but the loss.
+    _small('weak-bayesian', config='synthetic_small_weak', camera_prior=START),
+    _small('weak-l2', *_loss(WEAK_L2, 'synthetic_small_weak'), config='synthetic_small_weak'),
+    _bayesian('j2d', 'loss.vertices=0', 'loss.joints=0', 'loss.camera=0'),
+    _bayesian('j2d-c', 'loss.vertices=0', 'loss.joints=0'),
+    _bayesian('j2d-c-j3d', 'loss.vertices=0'),
+    _bayesian('exact', 'loss.convention=exact', *EXACT_WEIGHTS),
+    _bayesian('unit-1mm', 'loss.length_unit_m=0.001'),
+    _long(START, 'synthetic_small_prior_weak'),
     _long(
       'weak-long-joint',
       'synthetic_small_weak',
       'optimizer.learning_rate=5e-4',
-      init_from=('weak-long-prior',),
-      camera_prior='weak-long-prior',
+      init_from=(START,),
+      camera_prior=START,
     ),
   )
 }
