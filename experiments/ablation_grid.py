@@ -27,7 +27,7 @@ BASE_OVERRIDES = (
 SHORT_WEIGHTS = ('loss.camera=700', 'loss.joints_2d=5', 'loss.shape_prior=3')
 START = 'weak-long-prior'
 # The longer weak run: its two stages together take 90 minutes on two cores at most.
-LONG_STEPS = {START: 6000, 'weak-long-joint': 2000}
+LONG_STEPS = {START: 6000, 'weak-long-joint': 1500}
 LONG_OVERRIDES = (
   'model.image_size=80',
   'training.batch_size=16',
@@ -135,7 +135,7 @@ RUNS = {
     _long(
       'weak-long-joint',
       'synthetic_small_weak',
-      'optimizer.learning_rate=5e-4',
+      'optimizer.learning_rate=3e-4',
       init_from=(START,),
       camera_prior=START,
     ),

@@ -32,18 +32,19 @@ L2_WEAK = LossConfig(
   pose_prior=5.0,
 )
 # Algorithm 2. A camera sampled with its whole deviation, 1 at the start, would drown the vertices;
-# columns that may shrink would shrink the sampled noise.
+# columns that may shrink would shrink the sampled noise. Two likelihoods, of posterior and prior,
+# pull at one pose: a larger weight overpowers what keeps it plausible.
 WEAK_ELBO = LossConfig(
   kind='elbo',
   convention='paper',
-  joints_2d=10.0,
+  joints_2d=3.0,
   camera=1.0,
   camera_sampling_scale=0.1,
   projection='affine',
   orthonormality=1000.0,
   joint_limits=1000.0,
   shape_prior=5.0,
-  pose_prior=2.0,
+  pose_prior=3.0,
 )
 
 
