@@ -27,7 +27,7 @@ BASE_OVERRIDES = (
 SHORT_WEIGHTS = ('loss.camera=700', 'loss.joints_2d=5', 'loss.shape_prior=3')
 START = 'weak-long-prior'
 # The longer weak run: its two stages together take 90 minutes on two cores at most.
-LONG_STEPS = {START: 6000, 'weak-long-joint': 1500}
+LONG_STEPS = {START: 6000, 'weak-long': 2500}
 LONG_OVERRIDES = (
   'model.image_size=80',
   'training.batch_size=16',
@@ -133,11 +133,10 @@ RUNS = {
     _bayesian('unit-1mm', 'loss.length_unit_m=0.001'),
     _long(START, 'synthetic_small_prior_weak'),
     _long(
-      'weak-long-joint',
-      'synthetic_small_weak',
-      'optimizer.learning_rate=3e-4',
+      'weak-long',
+      'synthetic_small_prior_weak',
+      'optimizer.learning_rate=5e-4',
       init_from=(START,),
-      camera_prior=START,
     ),
   )
 }
@@ -159,8 +158,7 @@ ENTRIES = (
   Entry('unit', '1 mm', 'full', 'unit-1mm'),
   Entry('unit', '1 cm', 'full', 'bayesian'),
   Entry('weak', 'prior-net alone (starting point)', 'weak', 'weak-long-prior', 'prior'),
-  Entry('weak', 'joint, longer run', 'weak', 'weak-long-joint'),
-  Entry('weak', 'joint, longer run', 'weak', 'weak-long-joint', 'prior'),
+  Entry('weak', 'prior-net alone, longer run', 'weak', 'weak-long', 'prior'),
 )
 
 

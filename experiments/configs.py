@@ -31,9 +31,8 @@ L2_WEAK = LossConfig(
   shape_prior=3.0,
   pose_prior=5.0,
 )
-# Algorithm 2. A camera sampled with its whole deviation, 1 at the start, would drown the vertices;
-# columns that may shrink would shrink the sampled noise. Two likelihoods, of posterior and prior,
-# pull at one pose: a larger weight overpowers what keeps it plausible.
+# Algorithm 2. A camera sampled with its whole deviation, 1 at the start, would drown the vertices.
+# Two likelihoods, of posterior and prior, pull at one pose: hence the small weight.
 WEAK_ELBO = LossConfig(
   kind='elbo',
   convention='paper',
@@ -41,7 +40,7 @@ WEAK_ELBO = LossConfig(
   camera=1.0,
   camera_sampling_scale=0.1,
   projection='affine',
-  orthonormality=1000.0,
+  orthonormality=100.0,
   joint_limits=1000.0,
   shape_prior=5.0,
   pose_prior=3.0,

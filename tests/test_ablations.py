@@ -57,8 +57,7 @@ def test_the_tables_hold_what_they_should():
   start = 'prior-net alone (starting point)'
   assert printed['weak'] == {
     (start, 'weak', 'prior'),
-    ('joint, longer run', 'weak', 'posterior'),
-    ('joint, longer run', 'weak', 'prior'),
+    ('prior-net alone, longer run', 'weak', 'prior'),
   }
   assert set(printed) == set(ablation_grid.TABLES)
   assert len({(e.table, e.setting, e.supervision, e.branch) for e in ENTRIES}) == len(ENTRIES)
@@ -120,7 +119,7 @@ def test_weak_runs_compare_at_equal_budget_from_one_start(settings):
     assert config_of(run, settings, seed=2).training.init_from == (start,)
   assert ours.training.camera_prior == start
   # A camera model knows crops of its own size alone.
-  for run, source in (('weak-bayesian', 'weak-long-prior'), ('weak-long-joint', 'weak-long-prior')):
+  for run, source in (('weak-bayesian', 'weak-long-prior'), ('weak-long', 'weak-long-prior')):
     assert config_of(run, settings).model.image_size == config_of(source, settings).model.image_size
 
 
