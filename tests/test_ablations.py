@@ -645,3 +645,16 @@ def test_the_commit_tells_changed_code_but_not_documents(tmp_path, monkeypatch):
   assert ablations.current_commit(tmp_path) == commit
   (tmp_path / 'code.py').write_text('2')
   assert ablations.current_commit(tmp_path) == f'{commit}-dirty'
+
+
+def test_the_published_tables_are_those_of_the_published_rows():
+  rows = load_rows(ablations.ROOT / 'docs' / 'results' / 'ablations.json')
+  assert {row['table'] for row in rows} == set(ablation_grid.TABLES)
+  assert all(set(row) >= CONTRACT for row in rows)
+  assert format_markdown(rows).strip() in (ablations.ROOT / 'docs' / 'results.md').read_text()
+  longer, start = (
+    next(row for row in rows if row['table'] == 'weak' and name in row['setting'])
+    for name in ('longer', 'start')
+  )
+  # What the document says of the longer run.
+  assert longer['pa_mpjpe_mm'] < min(start['pa_mpjpe_mm'], 0.75 * longer['mean_hand_pa_mpjpe_mm'])
