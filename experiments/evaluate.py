@@ -135,6 +135,7 @@ def evaluate(
   results = {'dataset': dataset, 'split': split} | results
   results['mean_hand_examples'] = mean_hand.examples if mean_hand else 0
   path = pathlib.Path(workdir) / 'evaluation' / f'{dataset}-{split}.json'
+  path.parent.mkdir(exist_ok=True)  # without a mean hand nothing has made it yet
   unfinished = path.with_suffix('.unfinished')
   unfinished.write_text(json.dumps(results, indent=2) + '\n')
   unfinished.replace(path)

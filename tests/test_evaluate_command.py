@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import pathlib
 import shutil
 import sys
 from pathlib import Path
@@ -156,6 +157,8 @@ def test_without_3d_training_labels_there_is_no_baseline(workdir, flat_data_dir)
 
 
 def test_photos_with_2d_joints_alone(workdir, flat_data_dir):
+  # As in a run that nothing was measured on before.
+  shutil.rmtree(pathlib.Path(workdir) / 'evaluation', ignore_errors=True)
   results, path = command.evaluate(workdir, 'synthetic_hands', 'photos', flat_data_dir)
   assert json.loads(path.read_text()) == results
   expected = {'dataset', 'split', 'examples', 'joints_2d', 'mean_hand_examples'}
