@@ -159,11 +159,10 @@ class Checkpoints:
 
 def latest_step(workdir: str) -> int | None:
   """The step of the newest finished checkpoint in a run's folder, or None."""
+  # Not by Orbax, whose managers wait for each other across hosts: one of them may be ahead.
   folder = pathlib.Path(workdir).resolve() / CHECKPOINTS_NAME
-  if not folder.is_dir():
-    return None
-  with contextlib.closing(_open_manager(folder, keep=None)) as manager:
-    return manager.latest_step()
+  steps = [int(path.name) for path in folder.glob('*') if path.name.isdigit()]
+  return max(steps, default=None)
 
 
 def load_network(workdir: str) -> SavedNetwork:
