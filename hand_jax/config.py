@@ -40,6 +40,23 @@ class AttentionConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class TextureConfig:
+  """The texture branch (Table 1): colours of all vertices from features at the visible ones.
+
+  Trained alone on a finished network (`loss.kind` 'photometric', Algorithm 4).
+  """
+
+  enabled: bool = False
+  width: int = 512
+  heads: int = 4
+  self_layers: int = 2
+  mlp_ratio: int = 4
+  # Training hides up to this share of a hand's visible vertices from the branch, whole regions at a
+  # time, so that it learns to colour what a photo does not show. 0: Algorithm 4 to the letter.
+  hidden_fraction: float = 0.0
+
+
+@dataclasses.dataclass(frozen=True)
 class ModelConfig:
   """The network. Log-variances are of metres squared after `length_unit_m`, see the bounds."""
 
@@ -49,6 +66,7 @@ class ModelConfig:
   camera_hidden: tuple[int, ...] = (512,)
   pose_components: int = 45  # below 45: PCA coefficients of the model's pose space
   attention: AttentionConfig = AttentionConfig()
+  texture: TextureConfig = TextureConfig()
   # Prior-net, AMVUR ('posterior') or both, with the camera model (Algorithms 5, 6 and 1).
   branches: Literal['both', 'prior', 'posterior'] = 'both'
   vertex_offset_from: Literal['template', 'prior'] = 'template'  # what the mean head adds to
@@ -64,10 +82,10 @@ class LossConfig:
   """Weights of the loss terms by name, and the two conventions of the derivations.
 
   `gaussian` is the supervised objective of the Gaussians, `elbo` the weakly supervised one (2D
-  joints alone, sampled), `l2` squared errors.
+  joints alone, sampled), `l2` squared errors; `photometric` trains the texture branch alone.
   """
 
-  kind: Literal['gaussian', 'l2', 'elbo'] = 'gaussian'
+  kind: Literal['gaussian', 'l2', 'elbo', 'photometric'] = 'gaussian'
   convention: Literal['paper', 'exact'] = 'paper'
   length_unit_m: float = 0.01
   vertices: float = 1.0
@@ -88,6 +106,8 @@ class LossConfig:
   samples: int = 1  # per example and branch
   sampling_scale: float = 1.0  # of the vertices' deviation while sampling
   camera_sampling_scale: float = 1.0  # of the camera's
+  # Of the photometric kind alone: how a pixel's difference of colours counts, see losses.py.
+  photometric: Literal['squared', 'robust'] = 'squared'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -182,6 +202,7 @@ def validate_config(config: ExperimentConfig) -> ExperimentConfig:
   for name in ('cross_layers', 'self_layers', 'coarse_vertices'):
     if (count := getattr(model.attention, name)) < 0:
       raise ValueError(f'model.attention.{name} should not be negative, got {count}.')
+  _check_texture(model.texture)
   for name in ('prior_hidden', 'camera_hidden'):
     for width in getattr(model, name):
       _positive(f'model.{name}', width)
@@ -231,10 +252,30 @@ def validate_config(config: ExperimentConfig) -> ExperimentConfig:
   return config
 
 
+def _check_texture(texture: TextureConfig) -> None:
+  for name in ('width', 'heads', 'mlp_ratio'):
+    _positive(f'model.texture.{name}', getattr(texture, name))
+  if texture.self_layers < 0:
+    raise ValueError(
+      f'model.texture.self_layers should not be negative, got {texture.self_layers}.'
+    )
+  if texture.width % texture.heads:
+    raise ValueError(
+      f'model.texture.width should be a multiple of model.texture.heads ({texture.heads}), got '
+      f'{texture.width}.'
+    )
+  _between('model.texture.hidden_fraction', texture.hidden_fraction, 0, 0.95)
+
+
 def _check_objective(config: ExperimentConfig) -> None:
   """Refuses losses and branches of the network that cannot work together."""
   model, loss = config.model, config.loss
-  if model.branches != 'both' and loss.kind != 'l2':
+  if model.texture.enabled != (loss.kind == 'photometric'):
+    raise ValueError(
+      "model.texture.enabled and loss.kind='photometric' go together: the texture branch is trained "
+      f'alone, the rest without it. Got {model.texture.enabled} and {loss.kind!r}.'
+    )
+  if model.branches != 'both' and loss.kind not in ('l2', 'photometric'):
     raise ValueError(
       f'loss.kind={loss.kind!r} compares the posterior with the prior, which needs '
       f"model.branches='both', got {model.branches!r}: train one branch alone with loss.kind='l2'."

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 ArrayLike = jax.Array | np.ndarray
 
@@ -97,13 +97,15 @@ class HandEstimate(NamedTuple):
   """What the network returns for a batch. `camera` is a Gaussian over the ten stored numbers.
 
   A network of one branch alone (`model.branches`) leaves the other None; without the prior-net
-  there are no MANO parameters either.
+  there are no MANO parameters either. `vertex_colors` (display RGB in [0, 1], with the light that
+  falls on them) come from the texture branch, None without one.
   """
 
   parameters: HandParameters | None
   camera: DiagonalGaussian
   prior: HandGaussians | None
   posterior: HandGaussians | None
+  vertex_colors: Float[Array, 'batch vertices 3'] | None = None
 
 
 class Fragments(NamedTuple):
@@ -112,6 +114,13 @@ class Fragments(NamedTuple):
   face_index: Int[Array, 'batch height width']
   barycentric: Float[Array, 'batch height width 3']
   depth: Float[Array, 'batch height width']
+
+
+class RenderedHand(NamedTuple):
+  """A hand drawn into its crop: display RGB in [0, 1], 0 where the silhouette is not."""
+
+  rgb: Float[Array, 'batch height width 3']
+  silhouette: Bool[Array, 'batch height width']
 
 
 class HandBatch(NamedTuple):
@@ -135,6 +144,9 @@ class HandBatch(NamedTuple):
   intrinsics: Any  # (batch, 3, 3) float32, of the crop
   root_camera: Any  # (batch, 3) float32: the wrist in camera space
   has_root: Any  # (batch,) bool
-  hand_mask: Any  # (batch, side, side) bool
+  hand_mask: Any  # (batch, side, side) bool: where the photo shows the hand, nothing before it
   has_mask: Any  # (batch,) bool
+  vertex_colors: Any  # (batch, V, 3) float32: display RGB in [0, 1], of hidden vertices too
+  vertex_visible: Any  # (batch, V) bool: what the crop shows
+  has_vertex_colors: Any  # (batch,) bool, for both of the above
   is_padding: Any  # (batch,) bool: fills up a last batch, counts nowhere

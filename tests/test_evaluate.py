@@ -108,6 +108,9 @@ class World:
       has_root=~ones,
       hand_mask=np.zeros((count, 4, 4), bool),
       has_mask=~ones,
+      vertex_colors=np.full((count, *self.vertices.shape[1:]), np.nan, np.float32),
+      vertex_visible=np.zeros((count, self.vertices.shape[1]), bool),
+      has_vertex_colors=~ones,
       is_padding=np.arange(count) >= len(rows),
     )
 

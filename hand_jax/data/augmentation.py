@@ -16,6 +16,8 @@ from hand_jax.geometry.cameras import (
   mirror_affine,
   mirror_intrinsics,
   normalize_points,
+  perspective_from_intrinsics,
+  project_perspective,
   rotation_in_plane,
   rotation_to_stored,
   transform_points,
@@ -168,6 +170,7 @@ def make_row(
     has_mask=np.bool_(example.hand_mask is not None),
     is_padding=np.bool_(False),
     **labels,
+    **_vertex_labels(example, affine, image_size, num_vertices, change),
   )
 
 
@@ -185,6 +188,34 @@ def _warp_mask(
   if mask is None:
     return np.zeros((side, side), bool)
   return warp_image(mask.astype(np.uint8) * 255, affine, side) > 127
+
+
+def _vertex_labels(
+  example: HandExample,
+  affine: Float[np.ndarray, '3 3'],
+  side: int,
+  num_vertices: int,
+  change: CropChange,
+) -> dict[str, np.ndarray]:
+  """Colours, changed as the picture's are, and what of the photo's vertices the crop still shows."""
+  colors, visible = example.vertex_colors, example.vertex_visible
+  if colors is None or visible is None or example.vertices_camera is None:
+    return {
+      'vertex_colors': np.zeros((num_vertices, 3), np.float32),
+      'vertex_visible': np.zeros(num_vertices, bool),
+      'has_vertex_colors': np.bool_(False),
+    }
+  as_image = np.round(255 * np.clip(colors, 0, 1)).astype(np.uint8)[:, None]
+  if example.intrinsics is not None:
+    camera = perspective_from_intrinsics(example.intrinsics.astype(np.float64))
+    points = project_perspective(camera, example.vertices_camera.astype(np.float64))
+    points = transform_points(affine, points)
+    visible = visible & ((points >= 0) & (points < side)).all(axis=1)
+  return {
+    'vertex_colors': change_colors(as_image, change)[:, 0].astype(np.float32) / 255,
+    'vertex_visible': visible,
+    'has_vertex_colors': np.bool_(True),
+  }
 
 
 def _labels_3d(

@@ -28,6 +28,7 @@ class HandExample(NamedTuple):
   global_orient: np.ndarray | None = None  # (3,) axis-angle
   hand_mask: np.ndarray | None = None  # (height, width) bool
   vertex_visible: np.ndarray | None = None  # (V,) bool: what the photo shows, not occluded
+  vertex_colors: np.ndarray | None = None  # (V, 3) display RGB in [0, 1], of hidden ones too
 
 
 def check_example(example: HandExample) -> HandExample:
@@ -87,6 +88,7 @@ def example_features() -> Any:
     joints_camera       (21, 3) or (0, 3) metres
     global_orient       (3,) or (0,) axis-angle, radians
     vertex_visible      (V,) or (0,) bool
+    vertex_colors       (V, 3) or (0, 3) display RGB in [0, 1]
   """
   # Imported here: training on rendered examples needs no tfds.
   import tensorflow_datasets as tfds
@@ -111,6 +113,7 @@ def example_features() -> Any:
       'joints_camera': floats(None, 3),
       'global_orient': floats(None),
       'vertex_visible': features.Tensor(shape=(None,), dtype=np.bool_),
+      'vertex_colors': floats(None, 3),
     }
   )
 
@@ -143,6 +146,7 @@ def encode_example(example: HandExample) -> dict[str, Any]:
     'joints_camera': floats(example.joints_camera, 0, 3),
     'global_orient': floats(example.global_orient, 0),
     'vertex_visible': np.zeros(0, bool) if visible is None else np.asarray(visible, bool),
+    'vertex_colors': floats(example.vertex_colors, 0, 3),
   }
 
 
@@ -169,6 +173,8 @@ def decode_example(record: dict[str, Any]) -> HandExample:
     global_orient=optional(record['global_orient']),
     hand_mask=np.asarray(record['hand_mask'])[..., 0] > 127 if record['has_hand_mask'] else None,
     vertex_visible=np.asarray(visible, bool) if len(visible) else None,
+    # Sets prepared before there were colours do not have the field.
+    vertex_colors=optional(record.get('vertex_colors', ())),
   )
 
 
