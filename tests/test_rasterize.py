@@ -9,9 +9,15 @@ import pytest
 
 from hand_jax.rendering import rasterize as module
 from hand_jax.rendering.rasterize import rasterize, visible_vertices
-from tests.reference.rasterize import face_at_points, rasterize_naive, visible_vertices_naive
+from tests.reference.rasterize import (
+  face_at_points,
+  near_mask_naive,
+  rasterize_naive,
+  visible_vertices_naive,
+)
 
 _rasterize = jax.jit(rasterize, static_argnums=(2, 3))
+_visible = jax.jit(visible_vertices, static_argnums=(2, 3))
 
 
 def _run(vertices, faces, height, width):
@@ -252,9 +258,7 @@ def test_gradients_are_finite_beside_broken_and_hidden_faces():
 def test_visible_vertices_match_naive_reference(seed):
   vertices, faces = _sphere(seed, 40, 60)
   vertices[:5, :2] += 100  # outside the image
-  computed = jax.jit(visible_vertices, static_argnums=(2, 3))(
-    jnp.asarray(vertices[None]), jnp.asarray(faces, jnp.int32), 40, 60
-  )
+  computed = _visible(jnp.asarray(vertices[None]), jnp.asarray(faces, jnp.int32), 40, 60)
   expected = visible_vertices_naive(vertices, faces, 40, 60, 1e-5)
   assert 0.2 < expected.mean() < 0.8
   np.testing.assert_array_equal(np.asarray(computed[0]), expected)
@@ -278,3 +282,42 @@ def test_a_face_never_hides_its_own_vertices():
   vertices = jnp.asarray(corners.reshape(1, 300, 3), jnp.float32)
   faces = jnp.arange(300).reshape(100, 3)
   assert bool(visible_vertices(vertices, faces, 10, 1000, depth_tolerance=0.0).all())
+
+
+@pytest.mark.parametrize('seed', range(2))
+def test_an_object_hides_what_lies_outside_the_hand_mask(seed):
+  """Both rules at once, each in its own image of a batch, with vertices beyond every border."""
+  vertices, faces = _sphere(seed, 40, 60)
+  vertices[:3, :2] += 100
+  vertices[3:6, :2] -= 100
+  masks = np.zeros((2, 40, 60), bool)
+  masks[0, :, :31] = True  # an object covers the right half
+  masks[1] = np.random.default_rng(seed).random((40, 60)) < 0.08
+  batch = np.stack([vertices, vertices + np.float32([3.25, -2.5, 0])])
+  computed = _visible(
+    jnp.asarray(batch), jnp.asarray(faces, jnp.int32), 40, 60, hand_mask=jnp.asarray(masks)
+  )
+  for image, mask, ours in zip(batch, masks, np.asarray(computed), strict=True):
+    free = visible_vertices_naive(image, faces, 40, 60, 1e-5)
+    near = near_mask_naive(image, mask)
+    assert (free & near).sum() > 10 and (free & ~near).sum() > 10 and (near & ~free).sum() > 10
+    np.testing.assert_array_equal(ours, free & near)
+
+
+def test_a_neighbouring_pixel_of_the_mask_is_enough():
+  """One pixel of the mask, row 0 and column 3: vertices in the six pixels around it are visible."""
+  columns, rows = np.meshgrid(np.arange(5) + 0.01, np.arange(3) + 0.99)
+  vertices = np.stack([columns.ravel(), rows.ravel(), np.ones(15)], 1)
+  mask = jnp.zeros((1, 3, 5), bool).at[0, 0, 3].set(True)
+  visible = visible_vertices(
+    jnp.asarray(vertices[None], jnp.float32), jnp.zeros((0, 3), jnp.int32), 3, 5, hand_mask=mask
+  )
+  expected = [[0, 0, 1, 1, 1], [0, 0, 1, 1, 1], [0, 0, 0, 0, 0]]
+  np.testing.assert_array_equal(np.asarray(visible[0]).reshape(3, 5), np.array(expected, bool))
+
+
+def test_a_mask_of_another_size_is_named():
+  with pytest.raises(ValueError, match=r'shape \(1, 5, 4\), expected \(1, 4, 5\)'):
+    visible_vertices(
+      jnp.zeros((1, 3, 3)), jnp.zeros((1, 3), jnp.int32), 4, 5, hand_mask=jnp.ones((1, 5, 4), bool)
+    )

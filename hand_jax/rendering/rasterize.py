@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
@@ -80,13 +81,23 @@ def visible_vertices(
   height: int,
   width: int,
   depth_tolerance: float = 1e-5,
+  hand_mask: Bool[Array, 'batch height width'] | None = None,
 ) -> Bool[Array, 'batch vertices']:
   """True where a vertex projects inside the image and no face that lacks it lies nearer there.
 
   Independent of the pixel grid: every vertex is tested at its own position against every face. A
   face must be nearer by more than `depth_tolerance` (in depth's unit: 0.01 mm for metres) to hide a
   vertex, so that copies of a vertex along a seam do not hide each other.
+
+  `hand_mask` is True where the photo shows the hand with nothing before it. With one, an object
+  hides every vertex whose pixel lies outside the mask and has no neighbour (of eight) inside:
+  vertices of the silhouette lie on the mask's edge. A mask of another size raises a ValueError.
+  The answer has no gradient.
   """
+  expected = (vertices_image.shape[0], height, width)
+  if hand_mask is not None and hand_mask.shape != expected:
+    raise ValueError(f'hand_mask has shape {hand_mask.shape}, expected {expected} (image size)')
+  fixed = lax.stop_gradient(vertices_image)
 
   def one(vertices):
     x, y, depth = vertices[:, 0], vertices[:, 1], vertices[:, 2]
@@ -100,7 +111,22 @@ def visible_vertices(
     hidden = hit & foreign & (face_depth < depth[:, None] - depth_tolerance)
     return inside & ~jnp.any(hidden, axis=1)
 
-  return lax.map(one, lax.stop_gradient(vertices_image))
+  visible = lax.map(one, fixed)
+  return visible if hand_mask is None else visible & _near_mask(fixed, hand_mask)
+
+
+def _near_mask(
+  vertices_image: Float[Array, 'batch vertices 3'], mask: Bool[Array, 'batch height width']
+) -> Bool[Array, 'batch vertices']:
+  """Whether the pixel a vertex falls into, or one of its eight neighbours, is in the mask."""
+  height, width = mask.shape[1:]
+  # Vertices outside the image take its border's pixel: the caller does not count them.
+  column = jnp.clip(jnp.floor(vertices_image[..., 0]), 0, width - 1).astype(jnp.int32)
+  row = jnp.clip(jnp.floor(vertices_image[..., 1]), 0, height - 1).astype(jnp.int32)
+  padded = jnp.pad(mask, ((0, 0), (1, 1), (1, 1)))
+  image = jnp.arange(mask.shape[0])[:, None, None]
+  shift_y, shift_x = (jnp.asarray(shift.ravel())[None, None] for shift in np.mgrid[:3, :3])
+  return jnp.any(padded[image, row[..., None] + shift_y, column[..., None] + shift_x], axis=-1)
 
 
 def _background(batch: int, height: int, width: int) -> Fragments:

@@ -64,3 +64,13 @@ def visible_vertices_naive(vertices_image, faces, height, width, depth_tolerance
       if (weights >= 0).all() and face_depth < depth - depth_tolerance:
         visible[vertex] = False
   return visible
+
+
+def near_mask_naive(vertices_image, mask):
+  """Whether a vertex's pixel or one of its eight neighbours in the image is set."""
+  near = np.zeros(len(vertices_image), bool)
+  for vertex, (x, y) in enumerate(np.asarray(vertices_image)[:, :2]):
+    row, column = int(np.floor(y)), int(np.floor(x))
+    rows = slice(max(row - 1, 0), max(row + 2, 0))
+    near[vertex] = mask[rows, max(column - 1, 0) : max(column + 2, 0)].any()
+  return near
