@@ -12,6 +12,7 @@ from hand_jax.config import (
   LossConfig,
   ModelConfig,
   OptimizerConfig,
+  TextureConfig,
   TrainingConfig,
   validate_config,
 )
@@ -244,6 +245,31 @@ def hand_photos() -> ExperimentConfig:
   )
 
 
+def synthetic_supervised_texture() -> ExperimentConfig:
+  """Algorithm 4 at full size: the texture branch of a trained `synthetic_supervised`.
+
+  Needs `--init_from` of that run, all of which stays as it is.
+  """
+  return _textured(synthetic_supervised(), TextureConfig(enabled=True))
+
+
+def synthetic_small_texture() -> ExperimentConfig:
+  """Algorithm 4 on two CPU cores: the texture branch of a trained `synthetic_small`.
+
+  Needs `--init_from` of that run, all of which stays as it is.
+  """
+  texture = TextureConfig(
+    enabled=True, width=128, heads=4, self_layers=2, mlp_ratio=2, hidden_fraction=0.7
+  )
+  small = _textured(synthetic_small(), texture)
+  return replace(
+    small,
+    loss=replace(small.loss, photometric='robust'),
+    optimizer=replace(small.optimizer, learning_rate=1e-3, warmup_steps=50),
+    training=replace(small.training, num_steps=2000, batch_size=16),
+  )
+
+
 def toy_weak() -> ExperimentConfig:
   """`toy` from 2D joints alone (Algorithm 2); needs `--camera_prior`."""
   small = toy()
@@ -255,9 +281,31 @@ def toy_weak() -> ExperimentConfig:
   )
 
 
+def toy_texture() -> ExperimentConfig:
+  """Algorithm 4 in seconds, on a trained `toy` (`--init_from`)."""
+  texture = TextureConfig(
+    enabled=True, width=8, heads=2, self_layers=1, mlp_ratio=2, hidden_fraction=0.5
+  )
+  return _textured(toy(), texture)
+
+
 def toy_prior_weak() -> ExperimentConfig:
   """Algorithm 5 in seconds: the camera prior of `toy_weak`."""
   return _alone(toy_weak(), 'prior', L2_WEAK, 'toy_prior_weak')
+
+
+def _textured(trained: ExperimentConfig, texture: TextureConfig) -> ExperimentConfig:
+  """The texture branch on the network of a finished experiment, which its run gives."""
+  return replace(
+    trained,
+    name=f'{trained.name}_texture',
+    model=replace(trained.model, texture=texture),
+    loss=LossConfig(
+      kind='photometric',
+      convention=trained.loss.convention,
+      length_unit_m=trained.loss.length_unit_m,
+    ),
+  )
 
 
 def _alone(joint: ExperimentConfig, branch: str, loss: LossConfig, name: str) -> ExperimentConfig:
@@ -283,7 +331,10 @@ EXPERIMENTS = {
     synthetic_small_amvur_supervised,
     synthetic_small_amvur_weak,
     hand_photos,
+    synthetic_supervised_texture,
+    synthetic_small_texture,
     toy,
+    toy_texture,
     toy_prior_weak,
     toy_weak,
   )

@@ -272,8 +272,8 @@ def _check_objective(config: ExperimentConfig) -> None:
   model, loss = config.model, config.loss
   if model.texture.enabled != (loss.kind == 'photometric'):
     raise ValueError(
-      "model.texture.enabled and loss.kind='photometric' go together: the texture branch is trained "
-      f'alone, the rest without it. Got {model.texture.enabled} and {loss.kind!r}.'
+      "model.texture.enabled and loss.kind='photometric' go together: the texture branch is "
+      f'trained alone, the rest without it. Got {model.texture.enabled} and {loss.kind!r}.'
     )
   if model.branches != 'both' and loss.kind not in ('l2', 'photometric'):
     raise ValueError(

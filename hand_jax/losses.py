@@ -27,13 +27,21 @@ from hand_jax.geometry.cameras import (
 )
 from hand_jax.mano.anatomy import joint_limit_penalty, relaxed_pose_penalty
 from hand_jax.propagation import hand_gaussians
-from hand_jax.types import DiagonalGaussian, HandBatch, HandEstimate, HandGaussians
+from hand_jax.types import (
+  DiagonalGaussian,
+  HandBatch,
+  HandEstimate,
+  HandGaussians,
+  RenderedHand,
+)
 
 LossTerms = dict[str, Float[Array, 'batch']]
 
 # The total is in thousands of nats. One constant moves no minimum; it brings the gradient of sums
 # over some 2400 coordinates to order one, where a clipping threshold expects it.
 TOTAL_SCALE = 1e-3
+# Differences of colour well above this count by their size, well below by their square.
+ROBUST_COLOR = 0.02
 
 
 def compute_loss_terms(
@@ -63,6 +71,27 @@ def compute_loss_terms(
     estimate.camera.mean, jnp.asarray(batch.camera), jnp.asarray(batch.camera_mask)
   )
   return _without_padding({**terms, **regularizers(estimate, hands_mean)}, batch)
+
+
+def compute_photometric_terms(
+  rendered: RenderedHand, batch: HandBatch, config: LossConfig
+) -> LossTerms:
+  """Algorithm 4's term `photometric`, (batch,): the difference of drawing and photo over a mask.
+
+  The mask M is what the drawing covers and, where a photo's hand mask is known, that shows the
+  hand. `squared`: sum over M of |I - J|^2 / |M|, colours in [0, 1]; `robust`: of the sum over
+  channels of sqrt((I - J)^2 + c^2) - c, c = `ROBUST_COLOR` (Charbonnier et al. 1994), on which the
+  few pixels at wrong edges weigh less. An empty mask and padding give zero.
+  """
+  mask = rendered.silhouette & (batch.hand_mask | ~batch.has_mask[:, None, None])
+  photo = jnp.asarray(batch.image, rendered.rgb.dtype) / 255
+  difference = jnp.where(mask[..., None], rendered.rgb - photo, 0.0)
+  if config.photometric == 'squared':
+    distance = difference**2
+  else:
+    distance = jnp.sqrt(difference**2 + ROBUST_COLOR**2) - ROBUST_COLOR
+  area = jnp.sum(mask, axis=(1, 2))
+  return _without_padding({'photometric': _sum_per_example(distance) / jnp.maximum(area, 1)}, batch)
 
 
 def compute_elbo_terms(
@@ -156,6 +185,8 @@ def regularizers(estimate: HandEstimate, hands_mean: Float[Array, '45'] | None =
 
 def term_weights(config: LossConfig) -> dict[str, float]:
   """The weight of every term of `config.kind`: `kl` multiplies on top of its quantity's own."""
+  if config.kind == 'photometric':
+    return {'photometric': 1 / TOTAL_SCALE}  # alone, and of order one as it is
   unlabelled = ('orthonormality', 'joint_limits', 'shape_prior', 'pose_prior')
   weights = {name: getattr(config, name) for name in unlabelled}
   if config.kind == 'elbo':

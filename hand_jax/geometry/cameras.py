@@ -74,6 +74,19 @@ def project_points(
   return scale * hand_to_root(camera, points_hand)[..., :2] + translation
 
 
+def vertices_in_crop(
+  camera: HandCamera, vertices_hand: Float[Array, '*batch vertices 3'], side: int
+) -> Float[Array, '*batch vertices 3']:
+  """What the rasterizer takes: pixels of a square crop, and the depth from the wrist in pixels too.
+
+  Weak perspective has one scale along all axes, so normals computed from the result are right.
+  """
+  scale = jnp.expand_dims(scale_per_metre(camera), -2) * side / 2
+  pixels = denormalize_points(project_points(camera, vertices_hand), side)
+  depth = scale * hand_to_root(camera, vertices_hand)[..., 2:]
+  return jnp.concatenate([pixels, depth], axis=-1)
+
+
 def project_points_affine(
   camera: HandCamera, points_hand: Float[Array, '*batch points 3']
 ) -> Float[Array, '*batch points 2']:

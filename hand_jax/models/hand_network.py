@@ -8,32 +8,41 @@ import flax.errors
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from hand_jax.config import ExperimentConfig, ModelConfig
+from hand_jax.geometry.cameras import camera_from_vector, normalize_points, vertices_in_crop
 from hand_jax.mano.model import extended_joint_regressor
 from hand_jax.models.backbone import create_backbone, load_backbone_variables
 from hand_jax.models.prior_net import CameraModel, PriorNet, PriorSigma, hand_frame_vertices
+from hand_jax.models.texture_regressor import TextureRegressor
 from hand_jax.models.vertex_regressor import VertexRegressor
 from hand_jax.propagation import hand_gaussians
+from hand_jax.rendering.rasterize import visible_vertices
+from hand_jax.rendering.texture import render_hand
 from hand_jax.types import (
   DiagonalGaussian,
   HandEstimate,
   HandGaussians,
   HandParameters,
+  ImageFeatures,
   ManoModel,
+  RenderedHand,
 )
 
 # What `HandNetwork.estimate_camera` needs.
 CAMERA_MODULES = ('backbone', 'feature_norm', 'camera_model')
+TEXTURE_REGRESSOR = 'texture_regressor'
+# A face hides a vertex from this far before it on, in pixels, or copies along a seam would.
+_HIDING_DISTANCE = 0.01
 
 
 class HandNetwork(nn.Module):
   """Backbone, prior-net, camera model and AMVUR; their Gaussians for vertices, joints, pixels.
 
-  `config.branches` leaves the prior-net or AMVUR out. `convention` and `length_unit_m` say how
-  variances travel from vertices to joints (see `hand_jax.propagation`); `axis_name` is the device
-  axis batch statistics are averaged over.
+  `config.branches` leaves the prior-net or AMVUR out, `config.texture` adds colours. `convention`
+  and `length_unit_m` say how variances travel from vertices to joints (see `hand_jax.propagation`);
+  `axis_name` is the device axis batch statistics are averaged over.
   """
 
   config: ModelConfig
@@ -55,11 +64,25 @@ class HandNetwork(nn.Module):
         config.attention, self.length_unit_m, config.min_log_variance, config.max_log_variance
       )
 
+    if config.texture.enabled:
+      self.texture_regressor = TextureRegressor(config.texture)
+
   def __call__(
-    self, images: Float[Array, 'batch side side 3'], model: ManoModel, train: bool
+    self,
+    images: Float[Array, 'batch side side 3'],
+    model: ManoModel,
+    train: bool,
+    hand_mask: Bool[Array, 'batch side side'] | None = None,
+    hidden_vertices: Bool[Array, 'batch vertices'] | None = None,
   ) -> HandEstimate:
-    """Estimates hands from normalised RGB crops; Gaussians in metres, hand frame, and the crop."""
-    feature = self._features(images, train)
+    """Estimates hands from normalised RGB crops; Gaussians in metres, hand frame, and the crop.
+
+    The last two are for the texture branch, which takes a vertex for hidden where another part of
+    the hand is before it, where a pixel of `hand_mask` (what the photo shows of the hand) is not
+    set, and where `hidden_vertices` says so.
+    """
+    features = self._features(images, train)
+    feature = features.global_feature
     camera = self.camera_model(feature)
     parameters = prior = posterior = None
     if self.config.branches != 'posterior':
@@ -67,11 +90,16 @@ class HandNetwork(nn.Module):
       prior = self._prior(model, feature, parameters)
     if self.config.branches != 'prior':
       posterior = self._posterior(model, feature, prior)
+    colors = None
+    if self.config.texture.enabled:
+      vertices = (prior if posterior is None else posterior).mean
+      colors = self._colors(model, features, vertices, camera.mean, hand_mask, hidden_vertices)
     return HandEstimate(
       parameters=parameters,
       camera=camera,
       prior=self._propagate(prior, camera, model),
       posterior=self._propagate(posterior, camera, model),
+      vertex_colors=colors,
     )
 
   def estimate_camera(
@@ -79,10 +107,12 @@ class HandNetwork(nn.Module):
   ) -> DiagonalGaussian:
     """The camera alone, for `apply(..., method='estimate_camera')`: needs no hand model, and only
     the variables of `CAMERA_MODULES`."""
-    return self.camera_model(self._features(images, train))
+    return self.camera_model(self._features(images, train).global_feature)
 
-  def _features(self, images: Array, train: bool) -> Array:
-    return self.feature_norm(self.backbone(images, train).global_feature)
+  def _features(self, images: Array, train: bool) -> ImageFeatures:
+    """The backbone's, the global vector normalised."""
+    features = self.backbone(images, train)
+    return features._replace(global_feature=self.feature_norm(features.global_feature))
 
   def _unit_log_variance(self) -> float:
     """log(length_unit_m^2): what log-variances counted in the length unit gain in metres."""
@@ -112,6 +142,25 @@ class HandNetwork(nn.Module):
       base = prior.mean
     return DiagonalGaussian(base + offset, log_variance + self._unit_log_variance())
 
+  def _colors(
+    self,
+    model: ManoModel,
+    features: ImageFeatures,
+    vertices_hand: Array,
+    camera_mean: Array,
+    hand_mask: Array | None,
+    hidden_vertices: Array | None,
+  ) -> Array:
+    side = self.config.image_size
+    camera = camera_from_vector(camera_mean)
+    vertices_image = vertices_in_crop(camera, vertices_hand, side)
+    visible = visible_vertices(vertices_image, model.faces, side, side, _HIDING_DISTANCE, hand_mask)
+    if hidden_vertices is not None:
+      visible = visible & ~hidden_vertices
+    template = model.v_template - (extended_joint_regressor(model) @ model.v_template)[:1]
+    points = normalize_points(vertices_image[..., :2], side)
+    return self.texture_regressor(features, points, visible, template)
+
   def _propagate(
     self, vertices: DiagonalGaussian | None, camera: DiagonalGaussian, model: ManoModel
   ) -> HandGaussians | None:
@@ -134,6 +183,14 @@ class HandNetwork(nn.Module):
 def create_network(config: ExperimentConfig, axis_name: str | None = None) -> HandNetwork:
   """The network of an experiment; `axis_name` names the pmap axis when several devices train."""
   return HandNetwork(config.model, config.loss.convention, config.loss.length_unit_m, axis_name)
+
+
+def render_estimate(estimate: HandEstimate, model: ManoModel, side: int) -> RenderedHand:
+  """The estimated hand with its colours, drawn into crops of that side by its estimated camera."""
+  gaussians = estimate.prior if estimate.posterior is None else estimate.posterior
+  camera = camera_from_vector(estimate.camera.mean)
+  vertices_image = vertices_in_crop(camera, gaussians.vertices.mean, side)
+  return render_hand(vertices_image, model.faces, estimate.vertex_colors, side, side)
 
 
 @contextlib.contextmanager

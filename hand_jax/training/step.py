@@ -9,11 +9,23 @@ import optax
 from jaxtyping import Array, Float
 
 from hand_jax.config import ExperimentConfig
-from hand_jax.losses import LossTerms, compute_elbo_terms, compute_loss_terms, total_loss
+from hand_jax.losses import (
+  LossTerms,
+  compute_elbo_terms,
+  compute_loss_terms,
+  compute_photometric_terms,
+  total_loss,
+)
 from hand_jax.mano.model import extended_joint_regressor
 from hand_jax.models.backbone import normalize_image
-from hand_jax.models.hand_network import HandNetwork, create_network
-from hand_jax.training.state import TrainState, learning_rate_schedule, state_variables
+from hand_jax.models.hand_network import HandNetwork, create_network, render_estimate
+from hand_jax.models.texture_regressor import sample_hidden_vertices
+from hand_jax.training.state import (
+  TrainState,
+  learned_parameters,
+  learning_rate_schedule,
+  state_variables,
+)
 from hand_jax.types import HandBatch, HandEstimate, ManoModel
 
 Metrics = dict[str, Float[Array, '']]
@@ -32,24 +44,28 @@ def make_train_step(
   `total`, and more.
 
   The camera prior is the variables of the frozen camera model that `camera_prior_config` describes,
-  where `loss.kind` is 'elbo', else None. With `network.axis_name` set, the function runs under that
-  mapped axis: gradients, batch statistics and metrics are averaged over it, and all replicas stay
-  equal.
+  where `loss.kind` is 'elbo', else None. `photometric` changes the texture branch alone, and the
+  rest runs as it will in use (Algorithm 4). With `network.axis_name` set, the function runs under
+  that mapped axis: gradients, batch statistics and metrics are averaged over it, and all replicas
+  stay equal.
   """
   axis_name = network.axis_name
   schedule = learning_rate_schedule(config.optimizer, config.training.num_steps)
   loss_terms = _make_loss_terms(config, camera_prior_config)
+  is_frozen = config.loss.kind == 'photometric'
 
   def train_step(
     state: TrainState, batch: HandBatch, model: ManoModel, camera_prior: Variables | None = None
   ) -> tuple[TrainState, Metrics]:
     images = normalize_image(batch.image, config.model.backbone.name)
     keys = _example_keys(jax.random.fold_in(_run_key(state), state.step), batch)
+    learned = learned_parameters(state.params, config)
+    inputs = _texture_inputs(config, batch, model, keys) if is_frozen else {}
 
-    def loss_of(params):
-      variables = state_variables(state.replace(params=params))
+    def loss_of(learned):
+      variables = state_variables(state.replace(params={**state.params, **learned}))
       estimate, updates = network.apply(
-        variables, images, model, train=True, mutable=['batch_stats']
+        variables, images, model, train=not is_frozen, mutable=['batch_stats'], **inputs
       )
       terms = loss_terms(keys, estimate, batch, model, camera_prior)
       metrics = {name: term.mean() for name, term in terms.items()}
@@ -57,16 +73,16 @@ def make_train_step(
       return metrics['total'], (metrics, updates.get('batch_stats', {}))
 
     gradient_of = jax.value_and_grad(loss_of, has_aux=True)
-    (_, (metrics, batch_stats)), gradients = gradient_of(state.params)
+    (_, (metrics, batch_stats)), gradients = gradient_of(learned)
     if axis_name is not None:
       # The network averages what BatchNorm sees already; the statistics are equal but for rounding.
       gradients, metrics, batch_stats = jax.lax.pmean((gradients, metrics, batch_stats), axis_name)
-    updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
+    updates, opt_state = optimizer.update(gradients, state.opt_state, learned)
     metrics['learning_rate'] = jnp.asarray(schedule(state.step))
     metrics['gradient_norm'] = _global_norm(gradients)
     next_state = state.replace(
       step=state.step + 1,
-      params=optax.apply_updates(state.params, updates),
+      params={**state.params, **optax.apply_updates(learned, updates)},
       batch_stats=batch_stats,
       opt_state=opt_state,
     )
@@ -88,7 +104,8 @@ def make_eval_step(
     state: TrainState, batch: HandBatch, model: ManoModel, camera_prior: Variables | None = None
   ) -> tuple[HandEstimate, dict[str, Array]]:
     images = normalize_image(batch.image, config.model.backbone.name)
-    estimate = network.apply(state_variables(state), images, model, train=False)
+    inputs = _texture_inputs(config, batch, model) if config.model.texture.enabled else {}
+    estimate = network.apply(state_variables(state), images, model, train=False, **inputs)
     terms = loss_terms(_example_keys(_run_key(state), batch), estimate, batch, model, camera_prior)
     return estimate, {**terms, 'total': total_loss(terms, config.loss)}
 
@@ -99,6 +116,11 @@ def _make_loss_terms(
   config: ExperimentConfig, camera_prior_config: ExperimentConfig | None
 ) -> Callable[..., LossTerms]:
   """keys, estimate, batch, hand model, camera prior -> the terms of the config's objective."""
+  if config.loss.kind == 'photometric':
+    side = config.model.image_size
+    return lambda keys, estimate, batch, model, camera_prior: compute_photometric_terms(
+      render_estimate(estimate, model, side), batch, config.loss
+    )
   if config.loss.kind != 'elbo':
     return lambda keys, estimate, batch, model, camera_prior: compute_loss_terms(
       estimate, batch, config.loss, model.hands_mean
@@ -117,6 +139,18 @@ def _make_loss_terms(
     )
 
   return elbo_terms
+
+
+def _texture_inputs(
+  config: ExperimentConfig, batch: HandBatch, model: ManoModel, keys: Array | None = None
+) -> dict[str, Array]:
+  """What the texture branch may see; with keys (training) less of it, see TextureConfig."""
+  inputs = {'hand_mask': batch.hand_mask | ~batch.has_mask[:, None, None]}
+  fraction = config.model.texture.hidden_fraction
+  if keys is not None and fraction > 0:
+    hide = jax.vmap(sample_hidden_vertices, in_axes=(0, None, None))
+    inputs['hidden_vertices'] = hide(keys, model.v_template, fraction)
+  return inputs
 
 
 def _run_key(state: TrainState) -> Array:
