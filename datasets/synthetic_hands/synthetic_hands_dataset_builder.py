@@ -6,7 +6,7 @@ import functools
 import multiprocessing
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from typing import Any
+from typing import Any, ClassVar
 
 import tensorflow_datasets as tfds
 
@@ -21,7 +21,7 @@ def render_hands(seed: int, split: str, indices: Sequence[int], image_size: int)
   """`render_examples` of hand_jax.data.synthetic, imported only where rendering happens."""
   from hand_jax.data.synthetic import render_examples
 
-  return render_examples(seed, split, list(indices), image_size, with_visibility=True)
+  return render_examples(seed, split, list(indices), image_size, with_vertex_labels=True)
 
 
 def render_records(
@@ -78,7 +78,11 @@ class SyntheticHands(tfds.core.GeneratorBasedBuilder):
   """
 
   name = 'synthetic_hands'
-  VERSION = tfds.core.Version('1.0.0')
+  VERSION = tfds.core.Version('1.1.0')
+  RELEASE_NOTES: ClassVar[dict[str, str]] = {
+    '1.0.0': 'Rendered photos with exact labels.',
+    '1.1.0': 'New feature vertex_colors; everything else is what it was.',
+  }
 
   def __init__(
     self,

@@ -197,7 +197,7 @@ def _vertex_labels(
   num_vertices: int,
   change: CropChange,
 ) -> dict[str, np.ndarray]:
-  """Colours, changed as the picture's are, and what of the photo's vertices the crop still shows."""
+  """Colours, changed as the picture's are, and what the crop still shows of the seen vertices."""
   colors, visible = example.vertex_colors, example.vertex_visible
   if colors is None or visible is None or example.vertices_camera is None:
     return {

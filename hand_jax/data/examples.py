@@ -36,8 +36,8 @@ def check_example(example: HandExample) -> HandExample:
 
   Raises:
     ValueError: naming the example and the field, for a label that is NaN or infinite, an empty
-      box, a wrong side or an image that is not (height, width, 3) uint8. Joints of confidence 0
-      may hold anything.
+      box, a wrong side, colours outside [0, 1] or an image that is not (height, width, 3) uint8.
+      Joints of confidence 0 may hold anything.
   """
 
   def refuse(field: str, problem: str):
@@ -55,6 +55,9 @@ def check_example(example: HandExample) -> HandExample:
       value = value[example.joint_confidence > 0]
     if not np.isfinite(value).all():
       refuse(field, 'is not finite (NaN or infinity in the annotation)')
+  colors = example.vertex_colors
+  if colors is not None and not (colors.min() >= 0 and colors.max() <= 1):
+    refuse('vertex_colors', f'should lie in [0, 1], got {colors.min():.4g} to {colors.max():.4g}')
   if not (example.box_xywh[2:] > 0).all():
     refuse('box_xywh', f'should have a positive width and height, got {example.box_xywh.tolist()}')
   return example

@@ -27,10 +27,16 @@ class ExampleSource(Protocol):
 
 
 class SyntheticSource:
-  """Hands rendered on the fly; example i of a split depends on the seed, split and i alone."""
+  """Hands rendered on the fly; example i of a split depends on the seed, split and i alone.
 
-  def __init__(self, seed: int, split: str, count: int, image_size: int):
+  `vertex_labels` also gives vertices' colours and visibility, which nearly doubles the time.
+  """
+
+  def __init__(
+    self, seed: int, split: str, count: int, image_size: int, vertex_labels: bool = False
+  ):
     self._seed, self._split, self._count, self._image_size = seed, split, count, image_size
+    self._vertex_labels = vertex_labels
     self._cache: dict[int, HandExample] | None = None
     if count * image_size**2 * 4 <= CACHE_BYTES:
       self._cache = {}
@@ -49,7 +55,9 @@ class SyntheticSource:
   def _render(self, indices: Sequence[int]) -> list[HandExample]:
     from hand_jax.data.synthetic import render_examples
 
-    return list(render_examples(self._seed, self._split, list(indices), self._image_size))
+    return render_examples(
+      self._seed, self._split, list(indices), self._image_size, self._vertex_labels
+    )
 
 
 class PreparedSource:
@@ -83,16 +91,20 @@ class PreparedSource:
     return [decode_example(self._records[int(index)]) for index in indices]
 
 
-def create_source(data: DataConfig, split: str, image_size: int, count: int = 0) -> ExampleSource:
+def create_source(
+  data: DataConfig, split: str, image_size: int, count: int = 0, vertex_labels: bool = False
+) -> ExampleSource:
   """The examples of a split: prepared ones from `data.data_dir`, or rendered ones without it.
 
-  `count` is the most of them (0: all that are prepared; rendered ones need a count).
+  `count` is the most of them (0: all that are prepared; rendered ones need a count). Rendered ones
+  have colours and visibility of their vertices only with `vertex_labels`; prepared ones have what
+  they were prepared with.
   """
   if data.data_dir:
     return PreparedSource(data.dataset, data.data_dir, split, count)
   if count <= 0:
     raise ValueError(f'Split {split!r} is rendered on the fly: say how many examples it has.')
-  return SyntheticSource(data.seed, split, count, data.render_size or image_size)
+  return SyntheticSource(data.seed, split, count, data.render_size or image_size, vertex_labels)
 
 
 class Slot(NamedTuple):

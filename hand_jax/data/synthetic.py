@@ -11,13 +11,13 @@ from typing import NamedTuple
 import cv2
 import jax
 import numpy as np
-from jaxtyping import Bool
+from jaxtyping import Bool, Float
 
 from hand_jax.data import synthetic_geometry as geometry
 from hand_jax.data import synthetic_shading as shading
 from hand_jax.data.examples import HandExample
 from hand_jax.data.synthetic_light import sample_light
-from hand_jax.data.synthetic_render import compose_photo, sample_objects
+from hand_jax.data.synthetic_render import Photo, compose_photo, display_colors, sample_objects
 from hand_jax.data.synthetic_sampling import example_generator, frame_hand, project, sample_scene
 from hand_jax.data.synthetic_skin import build_atlas, build_regions, sample_skin, skin_redness
 from hand_jax.mano.assets import load_hand_appearance, load_mano_model
@@ -36,12 +36,13 @@ class _RenderAssets(NamedTuple):
 
 
 class SyntheticHand(NamedTuple):
-  """A photo's labels, and what a HandExample has no field for."""
+  """A photo's labels, and what its example leaves out or holds on request only."""
 
   example: HandExample
   hand_pose: np.ndarray  # (45,)
   betas: np.ndarray  # (10,)
   forearm_camera: np.ndarray  # (W, 3)
+  vertex_colors: np.ndarray  # (V, 3) display RGB in [0, 1]
 
 
 @functools.cache
@@ -82,20 +83,24 @@ def render_examples(
   split: str,
   indices: Iterable[int | np.integer],
   image_size: int = 160,
-  with_visibility: bool = False,
+  with_vertex_labels: bool = False,
 ) -> list[HandExample]:
   """Photos of right hands, image_size pixels square, with all labels; see docs/synthetic_hands.md.
 
-  Example ids are `synthetic-<seed>-<split>-<index>`. `with_visibility` also fills `vertex_visible`,
-  which costs a rasterization and which training does not need.
+  Example ids are `synthetic-<seed>-<split>-<index>`. `with_vertex_labels` also fills
+  `vertex_visible`, which costs a rasterization, and `vertex_colors`: the display colour each vertex
+  would have in this photo if nothing hid it.
 
   Raises:
     ValueError: an unknown split, a negative seed or index, or an image below 32 pixels.
   """
   hands = [render_hand(seed, split, int(index), image_size) for index in indices]
-  if not with_visibility:
+  if not with_vertex_labels:
     return [hand.example for hand in hands]
-  return [hand.example._replace(vertex_visible=vertex_visibility(hand)) for hand in hands]
+  return [
+    hand.example._replace(vertex_visible=vertex_visibility(hand), vertex_colors=hand.vertex_colors)
+    for hand in hands
+  ]
 
 
 def render_hand(seed: int, split: str, index: int, image_size: int = 160) -> SyntheticHand:
@@ -112,7 +117,7 @@ def render_hand(seed: int, split: str, index: int, image_size: int = 160) -> Syn
   view = frame_hand(scene, posed.vertices, image_size)
   surface = posed.surface + view.translation
   joints = posed.joints + view.translation
-  photo = _take_photo(
+  photo, colors = _take_photo(
     rng, assets.look, scene, skin, light, view, posed, surface, joints, image_size
   )
   example = HandExample(
@@ -129,11 +134,13 @@ def render_hand(seed: int, split: str, index: int, image_size: int = 160) -> Syn
     hand_mask=photo.hand_mask,
   )
   arm = surface[len(posed.vertices) :].astype(np.float32)
-  return SyntheticHand(example, posed.hand_pose.astype(np.float32), scene.betas, arm)
+  return SyntheticHand(example, posed.hand_pose.astype(np.float32), scene.betas, arm, colors)
 
 
-def _take_photo(rng, look, scene, skin, light, view, posed, surface, joints, size):
-  """From posed geometry to pixels."""
+def _take_photo(
+  rng, look, scene, skin, light, view, posed, surface, joints, size
+) -> tuple[Photo, Float[np.ndarray, 'vertices 3']]:
+  """From posed geometry to pixels, and to the display colours of the hand's vertices."""
   surface_image = np.concatenate([project(view, surface), surface[:, 2:]], 1).astype(np.float32)
   # What comes close to the camera, or lies behind it, is not drawn.
   surface_image[surface[:, 2] < NEAREST_M] = np.nan
@@ -144,20 +151,19 @@ def _take_photo(rng, look, scene, skin, light, view, posed, surface, joints, siz
   else:
     lit = np.ones(len(surface), np.float32)
   radiosity, highlight = shading.vertex_light(posed.normals, posed.openness, lit, light, skin)
-  redness = shading.person_redness(look, skin)
-  channels = np.concatenate(
-    [
-      radiosity,
-      np.stack([highlight, look.palm, redness, look.rest[:, 0], look.rest[:, 2], surface[:, 2]], 1),
-    ],
-    axis=1,
-  ).astype(np.float32)
+  channels = shading.surface_channels(radiosity, highlight, look, skin, surface[:, 2])
   seen = np.asarray(seen)
   pixels = shading.interpolate(seen, surface_image, look.faces, look.parts, channels)
   cloth = shading.sample_cloth(rng, float(scene.arm.sleeve_start))
-  radiance = shading.shade_pixels(pixels, look, skin, cloth)
+  on_forearm = pixels.face >= look.hand_faces
+  radiance = shading.shade_points(pixels.channels, on_forearm, look, skin, cloth)
   objects = sample_objects(rng, scene, view, joints)
-  return compose_photo(rng, seen, pixels, radiance, look, view, light, objects, size)
+  photo = compose_photo(rng, seen, pixels, radiance, look, view, light, objects, size)
+  count = len(posed.vertices)
+  # Pores are noise of mean zero and finer than the mesh: no colour of a vertex.
+  poreless = skin._replace(pores=0.0)
+  radiance = shading.shade_points(channels[:count], np.zeros(count, bool), look, poreless, cloth)
+  return photo, display_colors(radiance, photo)
 
 
 # Traced once: as single operations it takes a hundred times longer.

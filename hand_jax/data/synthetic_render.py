@@ -15,7 +15,7 @@ from hand_jax.data.synthetic_objects import (
   sample_occluder,
 )
 from hand_jax.data.synthetic_sampling import HandScene, View
-from hand_jax.data.synthetic_sensor import photograph
+from hand_jax.data.synthetic_sensor import apply_balance, photograph
 from hand_jax.data.synthetic_shading import SurfaceLook, SurfacePixels, merge_samples
 
 # A hand of which less than this share is left by an object loses the object instead.
@@ -23,11 +23,13 @@ MINIMUM_VISIBLE = 0.55
 
 
 class Photo(NamedTuple):
-  """The finished image, and where the hand is seen in it."""
+  """The finished image, where the hand is seen in it, and how light became colour."""
 
   image: UInt8[np.ndarray, 'size size 3']
   hand_mask: Bool[np.ndarray, 'size size']
   objects: tuple[SolidObject, ...]
+  exposure: float  # factor on linear radiance
+  balance: Float[np.ndarray, '3 4']  # of display colours, see `apply_balance`
 
 
 def sample_objects(
@@ -71,7 +73,19 @@ def compose_photo(
     background = _cast_on_wall(rng, background, coverage)
   image = background + coverage[..., None] * (color - background)
   image, hand, kept = _add_objects(image, hand, depth, objects, view, light, exposure, size)
-  return Photo(photograph(rng, image), hand, kept)
+  image, balance = photograph(rng, image)
+  return Photo(image, hand, kept, exposure, balance)
+
+
+def display_colors(
+  radiance: Float[np.ndarray, 'points 3'], photo: Photo
+) -> Float[np.ndarray, 'points 3']:
+  """Display RGB in [0, 1] of light in this photo: exposed, tone-mapped and balanced as it was.
+
+  Without what belongs to pixels: crevices from the depth image, blur, noise and compression.
+  """
+  toned = _tone(radiance * photo.exposure)
+  return np.clip(apply_balance(toned[:, None], photo.balance)[:, 0], 0, 1)
 
 
 def _crevices(depth, view: View, strength: float):

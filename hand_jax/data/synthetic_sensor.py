@@ -18,17 +18,21 @@ def _noise_bank() -> np.ndarray:
 
 def photograph(
   rng: np.random.Generator, image: Float[np.ndarray, 'size size 3']
-) -> UInt8[np.ndarray, 'size size 3']:
-  """A display image (0..1) as a phone or webcam would have delivered it."""
+) -> tuple[UInt8[np.ndarray, 'size size 3'], Float[np.ndarray, '3 4']]:
+  """A display image (0..1) as a phone or webcam would have delivered it, and its colour balance.
+
+  The balance is what `apply_balance` takes.
+  """
   image = _blur(rng, image.astype(np.float32))
-  image = _balance(rng, image)
+  balance = _sample_balance(rng)
+  image = apply_balance(image, balance)
   image = _add_noise(rng, image)
   result = np.clip(image * 255 + 0.5, 0, 255).astype(np.uint8)
   if rng.uniform() < 0.6:
     quality = int(rng.integers(30, 96))
     encoded = cv2.imencode('.jpg', result, [cv2.IMWRITE_JPEG_QUALITY, quality])[1]
     result = cv2.imdecode(encoded, cv2.IMREAD_COLOR)
-  return result
+  return result, balance
 
 
 def _blur(rng: np.random.Generator, image: np.ndarray) -> np.ndarray:
@@ -49,14 +53,21 @@ def _blur(rng: np.random.Generator, image: np.ndarray) -> np.ndarray:
   return cv2.GaussianBlur(image, (3, 3), rng.uniform(0.35, 0.9) * size / 160)
 
 
-def _balance(rng: np.random.Generator, image: np.ndarray) -> np.ndarray:
+def apply_balance(
+  colors: Float[np.ndarray, 'rows columns 3'], balance: Float[np.ndarray, '3 4']
+) -> Float[np.ndarray, 'rows columns 3']:
+  """Display colours after an affine map, an offset in its last column; may leave 0..1."""
+  return cv2.transform(colors, balance)
+
+
+def _sample_balance(rng: np.random.Generator) -> np.ndarray:
   """White balance, contrast, saturation; bounded so that skin stays skin."""
   gains = np.exp(rng.normal(0, [0.045, 0.02, 0.06]))
   contrast, saturation = rng.uniform(0.85, 1.15), rng.uniform(0.75, 1.25)
   # One affine map: saturation pulls every channel towards the mean.
   mix = (saturation * np.eye(3) + (1 - saturation) / 3) @ np.diag(gains * contrast)
   offset = np.full((3, 1), 0.5 * (1 - contrast))
-  return cv2.transform(image, np.hstack([mix, offset]).astype(np.float32))
+  return np.hstack([mix, offset]).astype(np.float32)
 
 
 def _add_noise(rng: np.random.Generator, image: np.ndarray) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Light on the skin: per vertex, then per pixel with creases, pores, nails and cloth."""
+"""Light on the skin: diffuse light per vertex; creases, pores, nails and cloth at any point."""
 
 from typing import NamedTuple
 
@@ -102,7 +102,7 @@ def vertex_light(
   return ambient + wrapped * shadow * np.float32(light.lamp_color), highlight
 
 
-def person_redness(look: SurfaceLook, skin: Skin) -> Float[np.ndarray, 'surface']:
+def _person_redness(look: SurfaceLook, skin: Skin) -> Float[np.ndarray, 'surface']:
   """Redness of the regions and of one person's skin."""
   return look.redness + 0.25 * redness_noise(skin, look.rest)
 
@@ -162,13 +162,35 @@ def merge_samples(
   return merged.reshape(size, size, -1)
 
 
-def shade_pixels(
-  pixels: SurfacePixels, look: SurfaceLook, skin: Skin, cloth: Cloth
-) -> Float[np.ndarray, 'pixels 3']:
-  """Linear radiance: skin with creases, pores and nails; sleeve and wristband on the forearm."""
-  radiosity, highlight = pixels.channels[:, :3], pixels.channels[:, 3:4]
-  palm, red = np.clip(pixels.channels[:, 4:5], 0, 1), pixels.channels[:, 5:6]
-  x, z = pixels.channels[:, 6], pixels.channels[:, 7]
+def surface_channels(
+  radiosity: Float[np.ndarray, 'surface 3'],
+  highlight: Float[np.ndarray, 'surface'],
+  look: SurfaceLook,
+  skin: Skin,
+  depth: Float[np.ndarray, 'surface'],
+) -> Float[np.ndarray, 'surface 9']:
+  """What shading wants to know at a point, per vertex; linear over a face.
+
+  Radiosity (3), highlight, palm, redness, rest x and z in metres; the depth comes last.
+  """
+  details = [highlight, look.palm, _person_redness(look, skin), look.rest[:, 0], look.rest[:, 2]]
+  return np.concatenate([radiosity, np.stack([*details, depth], 1)], axis=1).astype(np.float32)
+
+
+def shade_points(
+  channels: Float[np.ndarray, 'points 9'],
+  on_forearm: Bool[np.ndarray, 'points'],
+  look: SurfaceLook,
+  skin: Skin,
+  cloth: Cloth,
+) -> Float[np.ndarray, 'points 3']:
+  """Linear radiance at points of the surface, given their `surface_channels`.
+
+  Skin with creases, pores and nails; sleeve and wristband on the forearm.
+  """
+  radiosity, highlight = channels[:, :3], channels[:, 3:4]
+  palm, red = np.clip(channels[:, 4:5], 0, 1), channels[:, 5:6]
+  x, z = channels[:, 6], channels[:, 7]
   rows, columns = look.atlas.layers.shape[:2]
   column = np.clip((x - look.atlas.origin[0]) / TEXEL_M, 0, columns - 1).astype(np.int32)
   row = np.clip((z - look.atlas.origin[1]) / TEXEL_M, 0, rows - 1).astype(np.int32)
@@ -182,7 +204,7 @@ def shade_pixels(
   nail = layers[:, 3:4] * back_side
   albedo += nail * (np.float32(skin.nail) - albedo)
   highlight = highlight * (1 + 2.5 * nail)
-  _dress(albedo, highlight, pixels.face >= look.hand_faces, x, z, cloth)
+  _dress(albedo, highlight, on_forearm, x, z, cloth)
   return albedo * radiosity + highlight
 
 
