@@ -1,0 +1,104 @@
+"""Vertex colours without learning: the hand's mean colour, and pixels carried onto the mesh.
+
+All for one photo at a time, on the host. A photo is display RGB in [0, 1]; pixel positions are
+continuous (the first centre at 0.5, 0.5).
+"""
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+# Of a photo that shows nothing of the hand.
+GREY = 0.5
+
+
+def hop_distances(
+  faces: Int[np.ndarray, 'faces 3'], num_vertices: int
+) -> Int[np.ndarray, 'vertices vertices']:
+  """How many edges of the mesh lie between each two vertices; `num_vertices` where none connect."""
+  neighbours = _neighbour_table(faces, num_vertices)
+  hops = np.full((num_vertices, num_vertices), num_vertices, np.int32)
+  reached = np.eye(num_vertices, dtype=bool)
+  hops[reached] = 0
+  for distance in range(1, num_vertices):
+    # Row v of the reached: the vertices at most `distance` edges from v.
+    grown = reached[neighbours].any(axis=1)
+    if (grown == reached).all():
+      break
+    hops[grown & ~reached] = distance
+    reached = grown
+  return hops
+
+
+def _neighbour_table(
+  faces: Int[np.ndarray, 'faces 3'], num_vertices: int
+) -> Int[np.ndarray, 'vertices most_neighbours']:
+  """Each vertex itself and those it shares an edge with, filled up with itself."""
+  edges = np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]])
+  edges = np.unique(np.concatenate([edges, edges[:, ::-1]]), axis=0)  # sorted by the first vertex
+  counts = np.bincount(edges[:, 0], minlength=num_vertices)
+  column = 1 + np.arange(len(edges)) - np.repeat(np.cumsum(counts) - counts, counts)
+  width = 1 + counts.max(initial=0)
+  table = np.tile(np.arange(num_vertices)[:, None], (1, width))
+  table[edges[:, 0], column] = edges[:, 1]
+  return table
+
+
+def mean_color(
+  photo: Float[np.ndarray, 'height width 3'], mask: Bool[np.ndarray, 'height width']
+) -> Float[np.ndarray, '3']:
+  """The mean of the mask's pixels; grey where it has none.
+
+  Of all single colours the one of least squared error inside the mask, and so of highest PSNR.
+  """
+  if not mask.any():
+    return np.full(3, GREY)
+  return photo[mask].mean(axis=0, dtype=np.float64)
+
+
+def sample_bilinear(
+  photo: Float[np.ndarray, 'height width channels'], points: Float[np.ndarray, 'points 2']
+) -> Float[np.ndarray, 'points channels']:
+  """The photo at positions x, y between its pixels' centres; beyond the outermost ones, theirs."""
+  height, width = photo.shape[:2]
+  centred = np.clip(points.astype(np.float64) - 0.5, 0, [width - 1, height - 1])
+  low = np.floor(centred).astype(int)
+  high = np.minimum(low + 1, [width - 1, height - 1])
+  x, y = (centred - low).T[..., None]
+  top = photo[low[:, 1], low[:, 0]] * (1 - x) + photo[low[:, 1], high[:, 0]] * x
+  bottom = photo[high[:, 1], low[:, 0]] * (1 - x) + photo[high[:, 1], high[:, 0]] * x
+  return top * (1 - y) + bottom * y
+
+
+def fill_from_visible(
+  colors: Float[np.ndarray, 'vertices 3'],
+  visible: Bool[np.ndarray, ' vertices'],
+  hops: Int[np.ndarray, 'vertices vertices'],
+  fallback: Float[np.ndarray, '3'],
+) -> Float[np.ndarray, 'vertices 3']:
+  """Every vertex takes the colour of the nearest visible one along the mesh, as `hops` counts.
+
+  Several at the same distance are averaged; a visible vertex keeps its own colour. `fallback` goes
+  to those that no visible vertex is connected with. Colours of vertices that are not visible have
+  no effect, NaN included.
+  """
+  unreachable = len(hops)
+  to_visible = np.where(visible[None], hops, unreachable)
+  nearest = to_visible.min(axis=1, keepdims=True)
+  chosen = (to_visible == nearest) & (nearest < unreachable)
+  count = chosen.sum(axis=1, keepdims=True)
+  sums = chosen.astype(np.float64) @ np.where(visible[:, None], colors, 0.0)
+  return np.where(count > 0, sums / np.maximum(count, 1), fallback[None])
+
+
+def projected_colors(
+  photo: Float[np.ndarray, 'height width 3'],
+  points: Float[np.ndarray, 'vertices 2'],
+  visible: Bool[np.ndarray, ' vertices'],
+  hops: Int[np.ndarray, 'vertices vertices'],
+  fallback: Float[np.ndarray, '3'],
+) -> Float[np.ndarray, 'vertices 3']:
+  """Direct projection: visible vertices take the photo's colour where they lie, the others theirs.
+
+  `points`: the vertices' positions in pixels, finite. See `fill_from_visible` for the others.
+  """
+  return fill_from_visible(sample_bilinear(photo, points), visible, hops, fallback)
