@@ -98,20 +98,22 @@ def visible_vertices(
   if hand_mask is not None and hand_mask.shape != expected:
     raise ValueError(f'hand_mask has shape {hand_mask.shape}, expected {expected} (image size)')
   fixed = lax.stop_gradient(vertices_image)
+  x, y, depth = jnp.moveaxis(fixed, -1, 0)
+  visible = (x >= 0) & (x < width) & (y >= 0) & (y < height) & jnp.isfinite(depth)
+  vertex_ids = jnp.arange(fixed.shape[1])
 
-  def one(vertices):
-    x, y, depth = vertices[:, 0], vertices[:, 1], vertices[:, 2]
-    inside = (x >= 0) & (x < width) & (y >= 0) & (y < height) & jnp.isfinite(depth)
-    if faces.shape[0] == 0:
-      return inside
-    table = jax.tree.map(lambda field: field[None], _face_table(vertices, faces))
-    hit, face_depth = _test_points(table, x[:, None], y[:, None])
-    vertex_ids = jnp.arange(vertices.shape[0])[:, None, None]
-    foreign = jnp.all(faces[None] != vertex_ids, axis=-1)
-    hidden = hit & foreign & (face_depth < depth[:, None] - depth_tolerance)
-    return inside & ~jnp.any(hidden, axis=1)
+  # Face by face against the vertices of the whole batch, which fill a CPU's vector registers:
+  # several times faster there than a reduction over all pairs.
+  def step(visible, face):
+    table, corners = face
+    hit, face_depth = _test_points(table, x, y)
+    foreign = (vertex_ids != corners[0]) & (vertex_ids != corners[1]) & (vertex_ids != corners[2])
+    return visible & ~(hit & foreign[None] & (face_depth < depth - depth_tolerance)), None
 
-  visible = lax.map(one, fixed)
+  if faces.shape[0] > 0:
+    table = jax.vmap(_face_table, (0, None), out_axes=1)(fixed, faces)
+    table = jax.tree.map(lambda field: field[:, :, None], table)
+    visible = lax.scan(step, visible, (table, faces), unroll=4)[0]
   return visible if hand_mask is None else visible & _near_mask(fixed, hand_mask)
 
 
