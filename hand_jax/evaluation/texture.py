@@ -11,15 +11,16 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int, UInt8
 from skimage.metrics import structural_similarity
 
 from hand_jax.config import ExperimentConfig
 from hand_jax.evaluation.evaluate import best_branch
-from hand_jax.evaluation.texture_baselines import hop_distances, mean_color, projected_colors
-from hand_jax.geometry.cameras import camera_from_vector, vertices_in_crop
+from hand_jax.evaluation.texture_baselines import fill_from_visible, hop_distances, mean_color
+from hand_jax.geometry.cameras import camera_from_vector, normalize_points, vertices_in_crop
 from hand_jax.models.backbone import normalize_image
 from hand_jax.models.hand_network import create_network
+from hand_jax.models.texture_regressor import sample_bilinear
 from hand_jax.rendering.rasterize import visible_vertices
 from hand_jax.rendering.texture import render_hand
 from hand_jax.types import HandBatch, HandEstimate, ManoModel, RenderedHand
@@ -29,16 +30,22 @@ PIXEL_METRICS = ('psnr_visible_db', 'ssim_visible', 'l1_visible')
 VERTEX_METRICS = ('l1_occluded_vertices', 'l1_visible_vertices')
 # Pictures that agree to 0.00001 per channel count as equal: the logarithm of zero is no number.
 MAX_PSNR_DB = 100.0
+# The network's own: a face hides a vertex from this far before it on (pixels of the crop).
+HIDING_DISTANCE = 0.01
 
 HandMasks = Bool[np.ndarray, 'batch side side']
 EstimateFn = Callable[[HandBatch, HandMasks | None], HandEstimate]
 
 
 class ProjectedHands(NamedTuple):
-  """The estimated meshes in their crops: pixels and depth, and which vertices the photos show."""
+  """The estimated meshes in their crops: pixels and depth, and which vertices the photos show.
+
+  `photo_colors`: the photo at each vertex' position, display RGB in [0, 1], hidden or not.
+  """
 
   vertices_image: Float[Array, 'batch vertices 3']
   visible: Bool[Array, 'batch vertices']
+  photo_colors: Float[Array, 'batch vertices 3']
 
 
 class VertexErrors(NamedTuple):
@@ -142,18 +149,20 @@ def make_textured_estimate_fn(
   return lambda batch, hand_mask: estimate(variables, batch.image, hand_mask, model)
 
 
-@functools.partial(jax.jit, static_argnames='side')
+@jax.jit
 def project_hands(
   estimate: HandEstimate,
   faces: Int[Array, 'faces 3'],
+  images: UInt8[Array, 'batch side side 3'],
   hand_mask: Bool[Array, 'batch side side'] | None,
-  side: int,
 ) -> ProjectedHands:
   """The best branch's mean vertices under the estimated camera; visible ones inside the mask."""
+  side = images.shape[1]
   camera = camera_from_vector(estimate.camera.mean)
   vertices_image = vertices_in_crop(camera, best_branch(estimate).vertices.mean, side)
-  visible = visible_vertices(vertices_image, faces, side, side, hand_mask=hand_mask)
-  return ProjectedHands(vertices_image, visible)
+  visible = visible_vertices(vertices_image, faces, side, side, HIDING_DISTANCE, hand_mask)
+  points = normalize_points(vertices_image[..., :2], side)
+  return ProjectedHands(vertices_image, visible, sample_bilinear(images / 255, points))
 
 
 @functools.partial(jax.jit, static_argnames='side')
@@ -197,7 +206,8 @@ def evaluate_texture(
     if estimate.vertex_colors is None:
       raise ValueError('The estimates have no vertex colours: the network has no texture branch.')
     side = batch.image.shape[1]
-    hands = jax.device_get(project_hands(estimate, faces, hand_mask, side))
+    images = jnp.asarray(batch.image)
+    hands = jax.device_get(project_hands(estimate, faces, images, hand_mask))
     learned = np.asarray(estimate.vertex_colors)
     _check_finite(batch, hands.vertices_image, learned)
     drawn = {'learned': _draw(hands.vertices_image, faces, learned, side)}
@@ -219,14 +229,18 @@ def baseline_colors(
   masks: HandMasks,
   hops: Int[np.ndarray, 'vertices vertices'],
 ) -> dict[str, Float[np.ndarray, 'batch vertices 3']]:
-  """What the photos alone say: `mean_color` of the masks' pixels, and `projection`."""
+  """What the photos alone say: the mean of the masks' pixels, and each visible vertex' own pixels.
+
+  `projection` fills the other vertices from the nearest visible ones along the mesh; a hand without
+  any takes the mean colour.
+  """
   colors = {name: np.zeros(hands.vertices_image.shape, np.float32) for name in SOURCES[1:]}
   for row in np.flatnonzero(~np.asarray(batch.is_padding)):
-    photo = as_display(batch.image[row])
-    mean = mean_color(photo, masks[row])
+    mean = mean_color(as_display(batch.image[row]), masks[row])
     colors['mean_color'][row] = mean
-    points, visible = hands.vertices_image[row, :, :2], hands.visible[row]
-    colors['projection'][row] = projected_colors(photo, points, visible, hops, mean)
+    colors['projection'][row] = fill_from_visible(
+      hands.photo_colors[row], hands.visible[row], hops, mean
+    )
   return colors
 
 
@@ -238,9 +252,10 @@ def as_display(image: np.ndarray) -> Float[np.ndarray, 'height width 3']:
 def _check_finite(batch: HandBatch, *values: np.ndarray) -> None:
   for row in np.flatnonzero(~np.asarray(batch.is_padding)):
     if not all(np.isfinite(value[row]).all() for value in values):
+      name = str(batch.example_id[row])
       raise ValueError(
-        f'The estimate for example {str(batch.example_id[row])!r} is not finite: its vertices or their '
-        'colours hold NaN or infinity.'
+        f'The estimate for example {name!r} is not finite: its vertices or their colours hold NaN '
+        'or infinity.'
       )
 
 

@@ -1,7 +1,6 @@
-"""Vertex colours without learning: the hand's mean colour, and pixels carried onto the mesh.
+"""Vertex colours without learning: the hand's mean colour, and the nearest visible vertex's.
 
-All for one photo at a time, on the host. A photo is display RGB in [0, 1]; pixel positions are
-continuous (the first centre at 0.5, 0.5).
+For one photo at a time, on the host; colours are display RGB in [0, 1].
 """
 
 import numpy as np
@@ -55,20 +54,6 @@ def mean_color(
   return photo[mask].mean(axis=0, dtype=np.float64)
 
 
-def sample_bilinear(
-  photo: Float[np.ndarray, 'height width channels'], points: Float[np.ndarray, 'points 2']
-) -> Float[np.ndarray, 'points channels']:
-  """The photo at positions x, y between its pixels' centres; beyond the outermost ones, theirs."""
-  height, width = photo.shape[:2]
-  centred = np.clip(points.astype(np.float64) - 0.5, 0, [width - 1, height - 1])
-  low = np.floor(centred).astype(int)
-  high = np.minimum(low + 1, [width - 1, height - 1])
-  x, y = (centred - low).T[..., None]
-  top = photo[low[:, 1], low[:, 0]] * (1 - x) + photo[low[:, 1], high[:, 0]] * x
-  bottom = photo[high[:, 1], low[:, 0]] * (1 - x) + photo[high[:, 1], high[:, 0]] * x
-  return top * (1 - y) + bottom * y
-
-
 def fill_from_visible(
   colors: Float[np.ndarray, 'vertices 3'],
   visible: Bool[np.ndarray, ' vertices'],
@@ -88,17 +73,3 @@ def fill_from_visible(
   count = chosen.sum(axis=1, keepdims=True)
   sums = chosen.astype(np.float64) @ np.where(visible[:, None], colors, 0.0)
   return np.where(count > 0, sums / np.maximum(count, 1), fallback[None])
-
-
-def projected_colors(
-  photo: Float[np.ndarray, 'height width 3'],
-  points: Float[np.ndarray, 'vertices 2'],
-  visible: Bool[np.ndarray, ' vertices'],
-  hops: Int[np.ndarray, 'vertices vertices'],
-  fallback: Float[np.ndarray, '3'],
-) -> Float[np.ndarray, 'vertices 3']:
-  """Direct projection: visible vertices take the photo's colour where they lie, the others theirs.
-
-  `points`: the vertices' positions in pixels, finite. See `fill_from_visible` for the others.
-  """
-  return fill_from_visible(sample_bilinear(photo, points), visible, hops, fallback)
