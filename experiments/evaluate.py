@@ -1,16 +1,21 @@
-"""Measures a trained run: python -m experiments.evaluate --workdir=DIR --dataset=... --split=..."""
+"""Measures a trained run, or a file of predictions as the official evaluations do.
+
+python -m experiments.evaluate --workdir=DIR --dataset=... --split=...
+python -m experiments.evaluate --predictions=pred.zip --dataset=freihand --ground_truth=DIR
+"""
 
 import dataclasses
 import json
 import pathlib
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from typing import Any
 
 from absl import app, flags, logging
 
 from hand_jax.config import DataConfig, ExperimentConfig
 from hand_jax.data.pipeline import create_source, evaluation_batches
+from hand_jax.evaluation.benchmark_hands import BenchmarkRun, EstimateFn, PreparedLabels
 from hand_jax.evaluation.evaluate import (
   BRANCHES,
   evaluate_batches,
@@ -23,6 +28,15 @@ from hand_jax.evaluation.mean_hand import (
   prepared_root_vertices,
   rendered_root_vertices,
 )
+from hand_jax.evaluation.official import BENCHMARKS, NO_AUGMENTATION
+from hand_jax.evaluation.pck import write_whole
+from hand_jax.evaluation.score_files import (
+  evaluate_predictions,
+  official_summary,
+  scores_record,
+  write_curves,
+)
+from hand_jax.evaluation.submission import check_submission_path, write_submission
 from hand_jax.mano.model import extended_joint_regressor
 from hand_jax.models.hand_network import naming_misfits
 from hand_jax.training.checkpoints import load_for_inference
@@ -41,6 +55,7 @@ def data_to_measure(config: ExperimentConfig, dataset: str, data_dir: str | None
   Raises:
     ValueError: a data set that cannot be rendered, and no folder to read it from.
   """
+  benchmark = BENCHMARKS.get(dataset)
   if data_dir is None:
     data_dir = config.data.data_dir if dataset == config.data.dataset else ''
   if not data_dir and dataset != RENDERED_DATASET:
@@ -48,7 +63,8 @@ def data_to_measure(config: ExperimentConfig, dataset: str, data_dir: str | None
       f'--dataset={dataset} needs --data_dir, the folder it was prepared in; only '
       f'{RENDERED_DATASET} can be rendered on the fly.'
     )
-  return dataclasses.replace(config.data, dataset=dataset, data_dir=data_dir)
+  name = benchmark.prepared if benchmark else dataset
+  return dataclasses.replace(config.data, dataset=name, data_dir=data_dir)
 
 
 def has_meshes(data: DataConfig, count: int) -> bool:
@@ -86,7 +102,7 @@ def mean_hand_of(workdir: str, data: DataConfig, count: int) -> MeanHand | None:
     return rendered_root_vertices(data.seed, split, count)
 
   description = f'first {count} examples of {data.dataset}, split {split}, {place}'
-  path = pathlib.Path(workdir) / 'evaluation' / f'{data.dataset}-mean_hand.npz'
+  path = pathlib.Path(workdir) / 'evaluation' / f'{data.dataset.replace("/", "_")}-mean_hand.npz'
   return cached_mean_hand(path, description, vertices)
 
 
@@ -96,27 +112,39 @@ def with_progress(batches: Iterable[HandBatch], total: int) -> Iterator[HandBatc
   for batch in batches:
     yield batch
     done += int((~batch.is_padding).sum())
-    if sys.stdout.isatty():
-      print(f'Measured {done} of {total} examples', end='\r', flush=True)
+    print_progress(done, f'of {total} examples')
+
+
+def print_progress(done: int, rest: str) -> None:
+  """A line on the terminal that the next one replaces; nothing elsewhere."""
+  if sys.stdout.isatty():
+    print(f'Measured {done} {rest}', end='\r', flush=True)
 
 
 def evaluate(
   workdir: str,
   dataset: str,
-  split: str,
+  split: str | None = None,
   data_dir: str | None = None,
   limit: int = 0,
   mean_hand_examples: int = 2000,
   mano_dir: str | None = None,
+  submission: str | None = None,
 ) -> tuple[dict[str, Any], pathlib.Path]:
   """Measures a run on a split; writes and returns the results, with their path.
 
   They are those of `evaluate_batches` with `dataset`, `split` and `mean_hand_examples`: 0 where the
-  training split has no 3D labels, and so no baseline.
+  training split has no 3D labels, and so no baseline. On a benchmark (`BENCHMARKS`) they also hold
+  the `official` scores, where its split is labelled, as `evaluate_predictions` gives them, and all
+  predictions are written to `submission`, where given.
 
   Raises:
-    FileNotFoundError, ValueError: no run, checkpoint, data set, split or hand model to be read.
+    FileNotFoundError, ValueError: no run, checkpoint, data set, split or hand model to be read, or
+      a submission that would not be taken.
   """
+  benchmark = BENCHMARKS.get(dataset)
+  split = split or default_split(dataset)
+  check_submission_flags(dataset, submission, limit)
   config, variables = load_for_inference(workdir)
   data = data_to_measure(config, dataset, data_dir)
   count = limit or (0 if data.data_dir else RENDERED_EXAMPLES)
@@ -124,26 +152,83 @@ def evaluate(
   model = load_run_model(workdir, mano_dir)
   mean_hand = mean_hand_of(workdir, data, mean_hand_examples)
   config = dataclasses.replace(config, data=data)
+  estimate_fn = make_estimate_fn(config, variables, model)
+  run = None
+  if benchmark:
+    labels = PreparedLabels(data.dataset, data.data_dir, split)
+    run = BenchmarkRun(benchmark, estimate_fn, model, labels)
   make_batches = evaluation_batches(source, config, len(model.v_template))
   with make_batches as batches, naming_misfits(workdir):
-    results = evaluate_batches(
-      make_estimate_fn(config, variables, model),
+    results = measure(
+      estimate_fn,
+      run,
       with_progress(batches, len(source)),
       extended_joint_regressor(model),
-      mean_hand=mean_hand,
+      mean_hand,
     )
   results = {'dataset': dataset, 'split': split} | results
   results['mean_hand_examples'] = mean_hand.examples if mean_hand else 0
+  if run and run.scores.samples:
+    results['official'] = scores_record(dataset, run.scores, workdir=workdir, split=split)
   path = pathlib.Path(workdir) / 'evaluation' / f'{dataset}-{split}.json'
-  path.parent.mkdir(exist_ok=True)  # without a mean hand nothing has made it yet
-  unfinished = path.with_suffix('.unfinished')
-  unfinished.write_text(json.dumps(results, indent=2) + '\n')
-  unfinished.replace(path)
+  write_whole(path, json.dumps(results, indent=2) + '\n')
+  if run and benchmark and submission:
+    hands = run.predictions()
+    write_submission(submission, hands.joints, hands.vertices, benchmark, len(source))
   return results, path
+
+
+def default_split(dataset: str) -> str:
+  """The split that is measured unless another is named: a benchmark's own, or `test`."""
+  return 'evaluation' if dataset in BENCHMARKS else 'test'
+
+
+def check_submission_flags(dataset: str, submission: str | None, limit: int) -> None:
+  """Refuses a submission that no server would take, before anything is measured.
+
+  Raises:
+    ValueError: naming the flags.
+  """
+  if submission is None:
+    return
+  if dataset not in BENCHMARKS:
+    raise ValueError(
+      f'--submission={submission} needs --dataset one of {", ".join(BENCHMARKS)}, which have '
+      f'servers for it; --dataset={dataset} has none.'
+    )
+  if limit:
+    raise ValueError(
+      f'--submission={submission} holds every example of the split: leave --limit={limit} out.'
+    )
+  check_submission_path(submission)
+
+
+def measure(
+  estimate_fn: EstimateFn,
+  run: BenchmarkRun | None,
+  batches: Iterable[HandBatch],
+  joint_regressor: Any,
+  mean_hand: MeanHand | None,
+) -> dict[str, Any]:
+  """`evaluate_batches`, with the benchmark's predictions taken in on the way.
+
+  A benchmark's split may have no labels at all, in which case there are `examples` of 0 alone.
+  """
+  if run is None:
+    return evaluate_batches(estimate_fn, batches, joint_regressor, mean_hand=mean_hand)
+  walk = run.walk(batches)
+  try:
+    return evaluate_batches(run.estimate, walk, joint_regressor, mean_hand=mean_hand)
+  except ValueError:
+    if run.has_batch_labels or not run.is_finished:
+      raise
+    return {'examples': 0}
 
 
 def summary(results: dict[str, Any]) -> str:
   """The two lines that say what the table means: the baseline, and the gain over it."""
+  if not results['examples'] and 'joints_2d' not in results:
+    return 'No example of the split has labels: there is nothing to measure here.'
   if not results['examples']:
     joints_2d = results['joints_2d']
     branch = next(name for name in BRANCHES if f'{name}_px' in joints_2d)
@@ -168,11 +253,52 @@ def summary(results: dict[str, Any]) -> str:
   )
 
 
+# Flags of one form of the command alone.
+_RUN_FLAGS = (
+  'workdir',
+  'split',
+  'data_dir',
+  'limit',
+  'mean_hand_examples',
+  'mano_dir',
+  'submission',
+)
+_FILE_FLAGS = ('predictions', 'ground_truth', 'test_time_augmentation', 'allow_implausible')
+
+
+def check_forms(given: Collection[str]) -> None:
+  """Whether the flags that were given belong to one form of the command.
+
+  Raises:
+    ValueError: naming those that do not go together, or what is missing.
+  """
+  run = [f'--{name}' for name in _RUN_FLAGS if name in given]
+  file = [f'--{name}' for name in _FILE_FLAGS if name in given]
+  if run and file:
+    raise ValueError(
+      f'{", ".join(run)} and {", ".join(file)} do not go together: give --workdir to measure a '
+      'trained run, or --predictions and --ground_truth to measure a file.'
+    )
+  for other, needed in (('predictions', 'ground_truth'), ('ground_truth', 'predictions')):
+    if other in given and needed not in given:
+      raise ValueError(f'--{other} needs --{needed} beside it.')
+  if not {'workdir', 'predictions'} & set(given):
+    raise ValueError(
+      'Say what to measure: --workdir, the folder of a trained run, or --predictions, a pred.json '
+      'or pred.zip, with its --ground_truth.'
+    )
+  if 'dataset' not in given:
+    raise ValueError('--dataset is missing: the data set to measure on.')
+
+
 def define_flags() -> None:
   """The command's flags; only when run, so that tests may import several commands at once."""
-  flags.DEFINE_string('workdir', None, 'Folder of a trained run.', required=True)
-  flags.DEFINE_string('dataset', None, 'Data set to measure on.', required=True)
-  flags.DEFINE_string('split', 'test', 'Split to measure on.')
+  benchmarks = ', '.join(BENCHMARKS)
+  flags.DEFINE_string('workdir', None, 'Folder of a trained run.')
+  flags.DEFINE_string('dataset', None, f'Data set to measure on; of predictions: {benchmarks}.')
+  flags.DEFINE_string(
+    'split', None, 'Split to measure a run on. Default: test; evaluation of a benchmark.'
+  )
   flags.DEFINE_string(
     'data_dir',
     None,
@@ -185,6 +311,25 @@ def define_flags() -> None:
   flags.DEFINE_string(
     'mano_dir', None, 'Folder or file of the MANO model. Default: $MANO_DIR, else the free hand.'
   )
+  flags.DEFINE_string(
+    'submission', None, "File to write a run's predictions to, for the server: .json or .zip."
+  )
+  flags.DEFINE_string('predictions', None, 'pred.json or pred.zip to measure, without a run.')
+  flags.DEFINE_string(
+    'ground_truth', None, 'Folder with evaluation_xyz.json and evaluation_verts.json.'
+  )
+  flags.DEFINE_string(
+    'test_time_augmentation',
+    NO_AUGMENTATION,
+    'What the predictions were averaged over, to name it.',
+  )
+  flags.DEFINE_bool(
+    'allow_implausible', False, 'Measures predictions that look to be in another unit or axes.'
+  )
+  flags.DEFINE_string(
+    'output', None, 'File to write the official scores to, for experiments.scoreboard.'
+  )
+  flags.DEFINE_string('pck', None, 'Folder to write the PCK curves to: pck.csv and pck.png.')
 
 
 def main(argv: list[str]) -> None:
@@ -193,21 +338,61 @@ def main(argv: list[str]) -> None:
   # Orbax tells at length, and warns that a run is opened for reading only.
   logging.set_verbosity(logging.ERROR)
   try:
-    results, path = evaluate(
-      FLAGS.workdir,
-      FLAGS.dataset,
-      FLAGS.split,
-      FLAGS.data_dir,
-      FLAGS.limit,
-      FLAGS.mean_hand_examples,
-      FLAGS.mano_dir,
-    )
+    check_forms({name for name in FLAGS if FLAGS[name].present})
+    scores = main_predictions() if FLAGS.predictions else main_run()
+    if scores is None and (FLAGS.output or FLAGS.pck):
+      raise ValueError(
+        f'--output and --pck hold official scores; {FLAGS.dataset} has none, or no labels for them.'
+      )
+    if scores and FLAGS.output:
+      write_whole(FLAGS.output, json.dumps(scores, indent=2) + '\n')
+      print(f'Scores written to {FLAGS.output}.')
+    if scores and FLAGS.pck:
+      table, figure = write_curves(FLAGS.pck, scores)
+      print(f'PCK curves written to {table} and {figure}.')
   except (ValueError, OSError) as error:
     sys.exit(f'Error: {error}')
-  print(f'{FLAGS.workdir} on {FLAGS.dataset}, split {FLAGS.split}:')
-  print(format_table(results))
+
+
+def main_predictions() -> dict[str, Any]:
+  """Measures the file that the flags name; the scores."""
+  scores = evaluate_predictions(
+    FLAGS.predictions,
+    FLAGS.dataset,
+    FLAGS.ground_truth,
+    FLAGS.test_time_augmentation,
+    FLAGS.allow_implausible,
+    report=lambda done: print_progress(done, 'samples'),
+  )
+  print(f'{FLAGS.predictions} on {BENCHMARKS[FLAGS.dataset].title}:')
+  print(official_summary(scores))
+  return scores
+
+
+def main_run() -> dict[str, Any] | None:
+  """Measures the run that the flags name; the official scores, where there are any."""
+  results, path = evaluate(
+    FLAGS.workdir,
+    FLAGS.dataset,
+    FLAGS.split,
+    FLAGS.data_dir,
+    FLAGS.limit,
+    FLAGS.mean_hand_examples,
+    FLAGS.mano_dir,
+    FLAGS.submission,
+  )
+  print(f'{FLAGS.workdir} on {FLAGS.dataset}, split {results["split"]}:')
+  if table := format_table(results):
+    print(table)
   print(summary(results))
+  scores = results.get('official')
+  if scores:
+    print(f'As the official evaluation of {BENCHMARKS[FLAGS.dataset].title} measures:')
+    print(official_summary(scores))
   print(f'Written to {path}.')
+  if FLAGS.submission:
+    print(f'Submission written to {FLAGS.submission}.')
+  return scores
 
 
 if __name__ == '__main__':

@@ -1,0 +1,57 @@
+"""Runs side by side: python -m experiments.scoreboard --scores=a.json --scores=b.json"""
+
+import pathlib
+import sys
+
+from absl import app, flags
+
+from hand_jax.evaluation.pck import write_figure, write_whole
+from hand_jax.evaluation.scoreboard import board_panels, csv_board, markdown_board, read_runs
+
+FLAGS = flags.FLAGS
+
+
+def make_board(
+  scores: list[str], names: list[str], output: str | None = None, pck: str | None = None
+) -> str:
+  """The board's text; written to `output` and its curves to `pck`, where given.
+
+  Raises:
+    FileNotFoundError, ValueError: scores that cannot be compared, or a name with another ending.
+  """
+  for flag, path, endings in (('output', output, ('.md', '.csv')), ('pck', pck, ('.png',))):
+    if path and pathlib.Path(path).suffix not in endings:
+      raise ValueError(f'--{flag}={path}: expected a name that ends in {" or ".join(endings)}.')
+  runs = read_runs(scores, names)
+  panels = board_panels(runs) if pck else []
+  text = markdown_board(runs)
+  if output:
+    write_whole(output, csv_board(runs) if output.endswith('.csv') else text)
+  if pck:
+    write_figure(pck, panels)
+  return text
+
+
+def define_flags() -> None:
+  """The command's flags; only when run, so that tests may import several commands at once."""
+  flags.DEFINE_multi_string('scores', [], 'A scores.json of experiments.evaluate; once per run.')
+  flags.DEFINE_list('names', [], "The runs' names, with commas. Default: the files' names.")
+  flags.DEFINE_string('output', None, 'File to write the table to: .md or .csv.')
+  flags.DEFINE_string('pck', None, 'File to draw the PCK curves into: .png.')
+
+
+def main(argv: list[str]) -> None:
+  if len(argv) > 1:
+    raise app.UsageError(f'Unexpected argument {argv[1]!r}: settings are given as --name=value.')
+  try:
+    text = make_board(FLAGS.scores, FLAGS.names, FLAGS.output, FLAGS.pck)
+  except (ValueError, OSError) as error:
+    sys.exit(f'Error: {error}')
+  print(text)
+  for path in filter(None, (FLAGS.output, FLAGS.pck)):
+    print(f'Written to {path}.')
+
+
+if __name__ == '__main__':
+  define_flags()
+  app.run(main)

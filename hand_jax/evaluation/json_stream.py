@@ -1,0 +1,106 @@
+"""Long JSON lists read one element at a time: files of a gigabyte in a few megabytes of memory."""
+
+import json
+import zipfile
+import zlib
+from collections.abc import Iterator
+from typing import Any, NoReturn, TextIO
+
+CHUNK = 1 << 22  # characters
+# A parser that stumbles this near the end of what was read may only lack the rest.
+_TAIL = 64
+
+
+class JsonListReader:
+  """Walks through nested JSON lists: `enter` one, take its `elements`, then go on.
+
+  Errors are ValueErrors that name the file and what was expected.
+  """
+
+  def __init__(self, file: TextIO, name: str):
+    self._file, self._name = file, name
+    self._buffer, self._place = '', 0
+    self._passed = 0  # characters of the file before the buffer
+    self._decoder = json.JSONDecoder()
+
+  def enter(self, what: str) -> None:
+    """Steps into the list that comes next, `what` in errors."""
+    if self._next_character() != '[':
+      self._refuse(f'expected {what}, found {self._excerpt()}')
+    self._place += 1
+
+  def comma(self, what: str) -> None:
+    """Steps over the comma before `what`."""
+    if self._next_character() != ',':
+      self._refuse(f'expected a comma and then {what}, found {self._excerpt()}')
+    self._place += 1
+
+  def elements(self, what: str) -> Iterator[Any]:
+    """The values of the list that was entered, up to its end; `what` is one of them, in errors."""
+    number = 0
+    while (following := self._next_character()) != ']':
+      if number:
+        self.comma(f'the next {what}')
+        following = self._next_character()
+      if not following:
+        self._refuse(f'the file ends after {what} {number - 1}, before its lists do (truncated?)')
+      yield self._decode(f'{what} {number}')
+      number += 1
+      if not self._next_character():
+        self._refuse(f'the file ends after {what} {number - 1}, before its lists do (truncated?)')
+    self._place += 1
+
+  def leave(self) -> None:
+    """Steps out of a list whose elements are read."""
+    if self._next_character() != ']':
+      self._refuse(f"expected ']', the end of the list, found {self._excerpt()}")
+    self._place += 1
+
+  def end_of_file(self) -> None:
+    """Checks that nothing follows."""
+    if self._next_character():
+      self._refuse(f'expected the end of the file, found {self._excerpt()}')
+
+  def _decode(self, what: str) -> Any:
+    while True:
+      try:
+        value, self._place = self._decoder.raw_decode(self._buffer, self._place)
+        return value
+      except json.JSONDecodeError as error:
+        near_end = error.pos >= len(self._buffer) - _TAIL
+        if near_end and self._read_more():
+          continue
+        if near_end and ']' not in self._buffer[error.pos :]:
+          self._refuse(f'the file ends inside {what} (truncated?)')
+        self._refuse(f'{what} is not valid JSON ({error.msg})')
+      except RecursionError:
+        self._refuse(f'{what} is nested too deeply')
+
+  def _next_character(self) -> str:
+    """The next one that is not white space, without stepping over it; '' at the file's end."""
+    while True:
+      rest = len(self._buffer)
+      while self._place < rest and self._buffer[self._place] in ' \t\r\n':
+        self._place += 1
+      if self._place < rest:
+        return self._buffer[self._place]
+      if not self._read_more():
+        return ''
+
+  def _read_more(self) -> bool:
+    try:
+      chunk = self._file.read(CHUNK)
+    except UnicodeDecodeError:
+      self._refuse('expected JSON text in UTF-8, found other bytes')
+    except (zipfile.BadZipFile, zlib.error, EOFError) as error:
+      self._refuse(f'the zip file is damaged ({error})')
+    self._passed += self._place
+    self._buffer, self._place = self._buffer[self._place :] + chunk, 0
+    return bool(chunk)
+
+  def _excerpt(self) -> str:
+    text = self._buffer[self._place : self._place + 20]
+    return repr(text) if text else 'the end of the file (truncated?)'
+
+  def _refuse(self, problem: str) -> NoReturn:
+    raise ValueError(f'{self._name}: {problem}; at character {self._passed + self._place}.')
