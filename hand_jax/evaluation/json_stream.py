@@ -1,10 +1,11 @@
 """Long JSON lists read one element at a time: files of a gigabyte in a few megabytes of memory."""
 
+import io
 import json
 import zipfile
 import zlib
 from collections.abc import Iterator
-from typing import Any, NoReturn, TextIO
+from typing import Any, NoReturn
 
 CHUNK = 1 << 22  # characters
 # A parser that stumbles this near the end of what was read may only lack the rest.
@@ -17,7 +18,7 @@ class JsonListReader:
   Errors are ValueErrors that name the file and what was expected.
   """
 
-  def __init__(self, file: TextIO, name: str):
+  def __init__(self, file: io.TextIOBase, name: str):
     self._file, self._name = file, name
     self._buffer, self._place = '', 0
     self._passed = 0  # characters of the file before the buffer

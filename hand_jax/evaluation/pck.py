@@ -122,13 +122,13 @@ def _draw_panel(image: np.ndarray, panel: Panel) -> None:
   _draw_legend(image, panel)
 
 
-def _place(threshold_mm: float, share: float) -> tuple[float, float]:
+def _place(threshold_mm: float | int, share: float | int) -> tuple[float, float]:
   """Where a point of a curve lies in the enlarged panel."""
   left, top, right, bottom = _MARGIN
   width, height = _PANEL
   x = left + threshold_mm / (1000 * THRESHOLDS_M[-1]) * (width - left - right)
   y = height - bottom - share * (height - top - bottom)
-  return _SCALE * x, _SCALE * y
+  return float(_SCALE * x), float(_SCALE * y)
 
 
 def _draw_axes(image: np.ndarray, title: str) -> None:
@@ -175,7 +175,7 @@ def _text_width(text: str, size: float) -> int:
 def _write(
   image: np.ndarray,
   text: str,
-  place: tuple[float, float],
+  place: tuple[float | int, float | int],
   size: float = 0.45,
   align: str = 'left',
 ) -> None:

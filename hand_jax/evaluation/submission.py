@@ -13,7 +13,7 @@ import os
 import pathlib
 import zipfile
 from collections.abc import Iterable, Iterator
-from typing import IO, Any, NamedTuple, TextIO
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
@@ -39,7 +39,7 @@ class Samples(NamedTuple):
 
 
 @contextlib.contextmanager
-def open_prediction_text(path: str | os.PathLike) -> Iterator[TextIO]:
+def open_prediction_text(path: str | os.PathLike) -> Iterator[io.TextIOBase]:
   """The text of a pred.json, or of the one in a pred.zip: whichever the file is by its content.
 
   Raises:
@@ -133,7 +133,7 @@ class PredictionReader:
     ValueError: naming the file, the sample and what was expected there.
   """
 
-  def __init__(self, file: TextIO, path: str | os.PathLike):
+  def __init__(self, file: io.TextIOBase, path: str | os.PathLike):
     self._path = path
     self._reader = JsonListReader(file, str(path))
     self._reader.enter('a list of two lists, joints and vertices,')
@@ -242,8 +242,8 @@ def read_pairs(
 
 def write_submission(
   path: str | os.PathLike,
-  joints: Float[np.ndarray, 'samples 21 3'],
-  vertices: Float[np.ndarray, 'samples vertices 3'],
+  joints: Float[np.ndarray, 'samples joints 3'],
+  vertices: Float[np.ndarray, 'meshes vertices 3'],
   benchmark: Benchmark,
   samples: int,
 ) -> None:
@@ -286,7 +286,7 @@ def check_submission_path(path: str | os.PathLike) -> pathlib.Path:
 
 
 @contextlib.contextmanager
-def _open_to_write(path: pathlib.Path, is_zip: bool) -> Iterator[IO[bytes]]:
+def _open_to_write(path: pathlib.Path, is_zip: bool) -> Iterator[io.BufferedIOBase]:
   if not is_zip:
     with open(path, 'wb') as file:
       yield file
@@ -298,7 +298,7 @@ def _open_to_write(path: pathlib.Path, is_zip: bool) -> Iterator[IO[bytes]]:
     yield file
 
 
-def _write_lists(file: IO[bytes], lists: Iterable[np.ndarray]) -> None:
+def _write_lists(file: io.BufferedIOBase, lists: Iterable[np.ndarray]) -> None:
   for opening, points in zip((b'[[', b', ['), lists, strict=True):
     file.write(opening)
     for number, sample in enumerate(points):
