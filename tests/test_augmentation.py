@@ -181,6 +181,78 @@ def test_the_mask_moves_with_the_picture(example):
   assert overlap > 0.85
 
 
+DOT = 400  # the vertex that is drawn
+
+
+def with_dots(example, seed=0):
+  """Vertices of random colours, all shown; in the photo a large dot of one vertex's colour."""
+  rng = np.random.default_rng(seed)
+  colors = rng.uniform(0.1, 0.9, (778, 3)).astype(np.float32)
+  point = project(example.intrinsics, example.vertices_camera)[DOT]
+  image = example.image.copy()
+  center = tuple(np.round(point - 0.5).astype(int).tolist())
+  cv2.circle(image, center, 5, (colors[DOT] * 255).round().tolist(), -1)
+  visible = np.ones(778, bool)
+  return example._replace(image=image, vertex_colors=colors, vertex_visible=visible)
+
+
+COLOR_CHANGES = {
+  'none': CropChange(),
+  'gains': CropChange(gains=(1.2, 0.8, 1.1)),
+  'gamma': CropChange(gamma=1.3, rotation=0.4),
+  'saturation': CropChange(saturation=0.6, scale=1.2),
+  'all': CropChange(gains=(0.9, 1.3, 0.7), gamma=0.8, saturation=1.2, shift=(0.05, 0.0)),
+}
+
+
+@pytest.mark.parametrize('change', COLOR_CHANGES.values(), ids=COLOR_CHANGES)
+def test_a_dot_keeps_the_colour_of_its_vertex(example, change):
+  example = with_dots(example)
+  row = row_of(example, change)
+  # The labels that are there say where the vertex is: no code of the colours' own.
+  pixel = project(row.intrinsics, row.vertices_hand @ turn_of(row) + row.root_camera[None])[DOT]
+  shown = row.image[int(pixel[1]), int(pixel[0])] / 255
+  # Both are rounded to levels two or three times.
+  np.testing.assert_allclose(row.vertex_colors[DOT], shown, atol=2.5 / 255)
+  assert row.has_vertex_colors and row.vertex_visible[DOT]
+  before = example.vertex_colors[DOT]
+  if change.gamma == 1 and change.saturation == 1:
+    expected = before * np.array(change.gains)
+    np.testing.assert_allclose(row.vertex_colors[DOT], expected.clip(0, 1), atol=2.5 / 255)
+  if change == CropChange():
+    np.testing.assert_allclose(row.vertex_colors, example.vertex_colors, atol=0.51 / 255)
+  else:
+    assert np.abs(row.vertex_colors[DOT] - before).max() > 0.03
+
+
+@pytest.mark.parametrize('change', CHANGES.values(), ids=CHANGES)
+def test_the_crop_shows_the_vertices_that_lie_in_it(example, change):
+  # A crop that cuts the hand: its box is a quarter of the hand's own.
+  x, y, width, height = example.box_xywh
+  cut = with_dots(example)._replace(
+    box_xywh=np.array([x + width / 4, y + height / 4, width / 4, height / 4], np.float32)
+  )
+  cut.vertex_visible[::3] = False
+  row = row_of(cut, change)
+  pixels = project(row.intrinsics, row.vertices_hand @ turn_of(row) + row.root_camera[None])
+  # A vertex within a thousandth of a pixel of the border may fall on either side.
+  inside = ((pixels > 1e-3) & (pixels < SIDE - 1e-3)).all(1)
+  outside = ((pixels < -1e-3) | (pixels > SIDE + 1e-3)).any(1)
+  assert 20 < inside.sum() < 760 and outside.sum() > 20
+  np.testing.assert_array_equal(row.vertex_visible[inside], cut.vertex_visible[inside])
+  assert not row.vertex_visible[outside].any()
+
+
+def test_mirrored_vertices_keep_their_order(example):
+  example = with_dots(example)
+  example.vertex_visible[:300] = False
+  row, mirrored = row_of(example), row_of(mirror_example(example))
+  assert bool(row.is_left) != bool(mirrored.is_left)
+  for labels in (row, mirrored):
+    np.testing.assert_allclose(labels.vertex_colors, example.vertex_colors, atol=0.51 / 255)
+    np.testing.assert_array_equal(labels.vertex_visible, example.vertex_visible)
+
+
 def test_mirroring_twice_changes_nothing(example):
   twice = mirror_example(mirror_example(example))
   for field, value, expected in zip(example._fields, twice, example, strict=True):
@@ -222,17 +294,25 @@ def test_a_mirrored_photo_of_the_other_hand_gives_the_same_row(example):
     (('global_orient',), [False] * 6 + [True] * 4, False),
     (('vertices_camera', 'joints_camera'), [True] * 6 + [False] * 4, False),
     (('intrinsics', 'hand_mask'), [True] * 10, True),
+    (('vertex_colors',), [True] * 10, True),
+    (('vertex_visible',), [True] * 10, True),
   ],
-  ids=['no mesh', 'no orientation', '2D alone', 'no intrinsics, no mask'],
-)
+  ids=[
+    'no mesh', 'no orientation', '2D alone', 'no intrinsics, no mask', 'no colours',
+    'no visibility',
+  ],
+)  # fmt: skip
 def test_absent_labels_are_masked(source, absent, mask, has_3d):
-  example = source.load([1])[0]
+  example = with_dots(source.load([1])[0])
   row = row_of(example._replace(**dict.fromkeys(absent)))
   full = row_of(example)
   np.testing.assert_array_equal(row.camera_mask, mask)
   assert row.has_3d == has_3d
   assert row.has_root == ('joints_camera' not in absent)
   assert row.has_mask == ('hand_mask' not in absent)
+  for_colors = {'vertex_colors', 'vertex_visible', 'vertices_camera'}
+  assert row.has_vertex_colors == for_colors.isdisjoint(absent)
+  assert full.has_vertex_colors
   for value, expected in zip(row, full, strict=True):
     assert np.shape(value) == np.shape(expected)
     assert np.asarray(value).dtype == np.asarray(expected).dtype

@@ -32,6 +32,7 @@ def make_example(**changes) -> HandExample:
     global_orient=np.array([0.1, -0.2, 0.3], np.float32),
     hand_mask=(x - 30) ** 2 + (y - 20) ** 2 < 100,
     vertex_visible=rng.uniform(size=778) > 0.5,
+    vertex_colors=rng.uniform(size=(778, 3)).astype(np.float32),
   )
   return example._replace(**changes)
 
@@ -44,6 +45,7 @@ ABSENT = dict.fromkeys(
     'global_orient',
     'hand_mask',
     'vertex_visible',
+    'vertex_colors',
   )
 )
 
@@ -75,6 +77,14 @@ def test_a_record_gives_the_example_back(changes):
       assert value.dtype == expected.dtype, field
 
 
+def test_a_record_made_before_there_were_vertex_colors_has_none():
+  record = as_read(encode_example(make_example()))
+  del record['vertex_colors']
+  back = decode_example(record)
+  assert back.vertex_colors is None
+  np.testing.assert_array_equal(back.vertex_visible, make_example().vertex_visible)
+
+
 def test_records_have_the_features_and_types_the_data_set_declares():
   features = example_features()
   record = encode_example(make_example())
@@ -101,6 +111,7 @@ def test_records_have_the_features_and_types_the_data_set_declares():
     'vertices_camera',
     'joints_camera',
     'global_orient',
+    'vertex_colors',
   ],
 )
 def test_a_label_that_is_not_finite_is_refused_by_example_and_field(field, value):
@@ -126,6 +137,11 @@ def test_a_joint_of_no_confidence_may_hold_anything():
     ({'side': 'Left'}, "side should be 'right' or 'left', got 'Left'"),
     ({'image': np.zeros((4, 4), np.uint8)}, r'image should be .* uint8, got \(4, 4\)'),
     ({'image': np.zeros((4, 4, 3), np.float32)}, 'image should be .* float32'),
+    (
+      {'vertex_colors': np.full((778, 3), 128.0, np.float32)},
+      r'vertex_colors should lie in \[0, 1\], got 128 to 128',
+    ),
+    ({'vertex_colors': np.full((778, 3), -0.25)}, r'vertex_colors should lie in .* -0\.25'),
     ({'box_xywh': np.array([1.0, 1.0, 0.0, 5.0])}, 'box_xywh should have a positive width'),
   ],
 )

@@ -68,6 +68,9 @@ def test_batches_have_the_declared_shapes_and_types(source, config):
     'has_root': ((), np.bool_),
     'hand_mask': ((side, side), np.bool_),
     'has_mask': ((), np.bool_),
+    'vertex_colors': ((778, 3), np.float32),
+    'vertex_visible': ((778,), np.bool_),
+    'has_vertex_colors': ((), np.bool_),
     'is_padding': ((), np.bool_),
   }
   assert set(expected) | {'example_id'} == set(batch._fields)
@@ -209,34 +212,90 @@ def test_rendered_examples_are_the_same_in_any_grouping_and_kept():
   assert len(source) == 3
 
 
+def test_rendered_examples_have_vertex_labels_on_request(config):
+  arguments = (config.data, 'train', 48, 2)
+  plain, labelled = create_source(*arguments), create_source(*arguments, vertex_labels=True)
+  (example,), (again,) = plain.load([1]), labelled.load([1])
+  assert example.vertex_colors is None and example.vertex_visible is None
+  assert again.vertex_colors.shape == (778, 3) and again.vertex_visible.shape == (778,)
+  np.testing.assert_array_equal(again.image, example.image)
+  for source, has_colors in ((plain, False), (labelled, True)):
+    with evaluation_batches(source, config, 778) as batches:
+      batch = next(batches)
+    assert (batch.has_vertex_colors == has_colors).all()
+    assert batch.vertex_visible.any() == has_colors
+
+
+class ColoredSource(DrawnSource):
+  """Drawn hands whose vertices have colours, half of them shown."""
+
+  def load(self, indices):
+    rng = np.random.default_rng(4)
+    return [
+      example._replace(
+        vertex_visible=rng.uniform(size=778) > 0.5,
+        vertex_colors=rng.uniform(size=(778, 3)).astype(np.float32),
+      )
+      for example in super().load(indices)
+    ]
+
+
 @pytest.fixture(scope='module')
-def prepared(tmp_path_factory, source):
-  """A data set 'drawn_hands' in a folder, prepared as builders do."""
+def colored():
+  return ColoredSource(make_toy_mano(), EXAMPLES)
+
+
+@pytest.fixture(scope='module')
+def drawn_hands(colored):
+  """A builder of the data set 'drawn_hands'; its version 1.0.0 knows no colours of vertices."""
   import tensorflow_datasets as tfds
 
   class DrawnHands(tfds.core.GeneratorBasedBuilder):
-    VERSION = tfds.core.Version('1.0.0')
+    VERSION = tfds.core.Version('1.1.0')
+
+    def _fields(self, record):
+      return {k: v for k, v in record.items() if self.version > '1.0.0' or k != 'vertex_colors'}
 
     def _info(self):
-      return tfds.core.DatasetInfo(builder=self, features=example_features())
+      features = tfds.features.FeaturesDict(self._fields(example_features()))
+      return tfds.core.DatasetInfo(builder=self, features=features)
 
     def _split_generators(self, manager):
       return {'train': self._generate_examples()}
 
     def _generate_examples(self):
-      for example in source.load(range(EXAMPLES)):
-        yield example.example_id, encode_example(example)
+      for example in colored.load(range(EXAMPLES)):
+        yield example.example_id, self._fields(encode_example(example))
 
+  return DrawnHands
+
+
+@pytest.fixture(scope='module')
+def prepared(tmp_path_factory, drawn_hands):
+  """A folder that holds it, prepared as builders do."""
   folder = tmp_path_factory.mktemp('prepared')
-  DrawnHands(data_dir=folder, file_format='array_record').download_and_prepare()
+  drawn_hands(data_dir=folder, file_format='array_record').download_and_prepare()
   return str(folder)
 
 
-def test_prepared_examples_are_those_that_were_encoded(prepared, source):
+def test_sets_without_vertex_colors_are_read_until_there_is_a_newer_one(
+  tmp_path, monkeypatch, drawn_hands, config
+):
+  for version, has_colors in (('1.0.0', False), ('1.1.0', True)):
+    monkeypatch.setattr(drawn_hands, 'VERSION', version)
+    drawn_hands(data_dir=tmp_path, file_format='array_record').download_and_prepare()
+    source = PreparedSource('drawn_hands', str(tmp_path), 'train')
+    assert all((e.vertex_colors is not None) == has_colors for e in source.load(range(EXAMPLES)))
+    batch = take(source, config, 1)[0]
+    assert (batch.has_vertex_colors == has_colors).all()
+    assert np.isfinite(batch.vertex_colors).all()
+
+
+def test_prepared_examples_are_those_that_were_encoded(prepared, colored):
   read = PreparedSource('drawn_hands', prepared, 'train')
   assert len(read) == EXAMPLES
   examples = read.load(range(EXAMPLES))
-  originals = {example.example_id: example for example in source.load(range(EXAMPLES))}
+  originals = {example.example_id: example for example in colored.load(range(EXAMPLES))}
   assert {example.example_id for example in examples} == set(originals)
   for example in examples:
     original = originals[example.example_id]

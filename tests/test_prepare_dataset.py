@@ -57,6 +57,7 @@ def fake_render(seed, split, indices, image_size):
         global_orient=rng.normal(size=3).astype(np.float32),
         hand_mask=rng.uniform(size=(image_size, image_size)) > 0.5,
         vertex_visible=rng.uniform(size=778) > 0.5,
+        vertex_colors=rng.uniform(size=(778, 3)).astype(np.float32),
       )
     )
   return examples
@@ -102,16 +103,25 @@ def test_examples_come_back_in_order_and_exactly(prepared):
       assert np.abs(example.image.astype(int) - expected.image).max() <= 6
 
 
+def test_rendered_records_hold_every_label():
+  (example,) = builder_module.render_hands(0, 'test', range(3, 4), 48)
+  assert example.example_id == 'synthetic-0-test-3'
+  assert all(value is not None for value in example)
+  record = encode_example(example)
+  np.testing.assert_array_equal(record['vertex_colors'], example.vertex_colors)
+  np.testing.assert_array_equal(record['vertex_visible'], example.vertex_visible)
+
+
 def test_the_manifest_says_what_was_built(prepared):
   manifest = json.loads((prepared.folder / 'manifest.json').read_text())
   assert manifest == prepared.manifest
   assert prepared.is_new
   assert manifest['examples'] == SETTINGS['examples']
   assert manifest['settings'] == SETTINGS
-  assert manifest['version'] == '1.0.0'
+  assert manifest['version'] == '1.1.0'
   assert set(manifest['sha256']) == {'train', 'test'}
   assert {'python', 'numpy', 'jax', 'tensorflow-datasets'} <= set(manifest['versions'])
-  assert prepared.folder.parts[-2:] == ('synthetic_hands', '1.0.0')
+  assert prepared.folder.parts[-2:] == ('synthetic_hands', '1.1.0')
 
 
 def test_nothing_but_the_data_set_is_left(prepared):
@@ -193,7 +203,7 @@ def test_a_finished_data_set_is_kept(prepared):
 
 
 def test_a_folder_made_by_something_else_is_refused(tmp_path):
-  (tmp_path / 'synthetic_hands' / '1.0.0').mkdir(parents=True)
+  (tmp_path / 'synthetic_hands' / '1.1.0').mkdir(parents=True)
   with pytest.raises(ValueError, match=r'has no manifest\.json'):
     prepare(tmp_path)
 
@@ -205,7 +215,7 @@ def test_a_build_that_fails_leaves_nothing(tmp_path):
 
 
 def test_what_a_killed_build_left_is_replaced(tmp_path):
-  left = tmp_path / '.synthetic_hands.unfinished' / 'synthetic_hands' / 'incomplete.X_1.0.0'
+  left = tmp_path / '.synthetic_hands.unfinished' / 'synthetic_hands' / 'incomplete.X_1.1.0'
   left.mkdir(parents=True)
   (left / 'half').write_text('written')
   prepare(tmp_path, SETTINGS | {'examples': {'test': 1}})

@@ -153,16 +153,17 @@ def render_with_sphere(monkeypatch, radius_share):
     return [sphere] if radius_share else []
 
   monkeypatch.setattr(synthetic, 'sample_objects', place)
-  example = synthetic.render_hand(3, 'train', 9, SIZE).example
+  hand = synthetic.render_hand(3, 'train', 9, SIZE)
   covered = np.zeros((SIZE, SIZE), bool)
   if radius_share:
     covered[solids[0].window] = solids[0].hit
-  return example, covered
+  return hand, covered
 
 
 def test_objects_before_the_hand_leave_the_mask_but_never_take_most_of_it(monkeypatch):
-  free, _ = render_with_sphere(monkeypatch, 0.0)
-  hidden, covered = render_with_sphere(monkeypatch, 0.16)
+  free = render_with_sphere(monkeypatch, 0.0)[0].example
+  hand, covered = render_with_sphere(monkeypatch, 0.16)
+  hidden = hand.example
   np.testing.assert_array_equal(hidden.hand_mask, free.hand_mask & ~covered)
   assert 0.1 < covered[free.hand_mask].mean() < 1 - MINIMUM_VISIBLE
   # The ball is blue, whatever the balance and the exposure.
@@ -171,16 +172,63 @@ def test_objects_before_the_hand_leave_the_mask_but_never_take_most_of_it(monkey
   assert blue > red + 20
   buried, covered = render_with_sphere(monkeypatch, 0.6)
   assert covered[free.hand_mask].mean() > 1 - MINIMUM_VISIBLE
-  assert_examples_equal(buried, free)
+  assert_examples_equal(buried.example, free)
 
 
-def test_visibility_is_a_label_on_request():
+def test_what_an_object_hides_keeps_the_colour_it_shows_without_the_object(monkeypatch):
+  free, _ = render_with_sphere(monkeypatch, 0.0)
+  hand, _ = render_with_sphere(monkeypatch, 0.16)
+  np.testing.assert_array_equal(hand.vertex_colors, free.vertex_colors)
+  covered = synthetic.vertex_visibility(free) & ~synthetic.vertex_visibility(hand)
+  assert covered.sum() > 15
+  pixels = np.floor(project(free.example, free.example.vertices_camera)).astype(int)
+  shown = free.example.image[pixels[:, 1], pixels[:, 0]] / 255
+  instead = hand.example.image[pixels[:, 1], pixels[:, 0]] / 255
+  assert np.median(np.abs(hand.vertex_colors - shown)[covered]) < 0.04
+  assert np.median(np.abs(hand.vertex_colors - instead)[covered]) > 0.12
+
+
+def test_vertex_labels_come_on_request():
   (plain,) = synthetic.render_examples(3, 'test', [5], 64)
-  (labelled,) = synthetic.render_examples(3, 'test', [5], 64, with_visibility=True)
-  assert plain.vertex_visible is None
-  expected = synthetic.vertex_visibility(synthetic.render_hand(3, 'test', 5, 64))
-  np.testing.assert_array_equal(labelled.vertex_visible, expected)
-  np.testing.assert_array_equal(labelled.image, plain.image)
+  (labelled,) = synthetic.render_examples(3, 'test', [5], 64, with_vertex_labels=True)
+  assert plain.vertex_visible is None and plain.vertex_colors is None
+  hand = synthetic.render_hand(3, 'test', 5, 64)
+  np.testing.assert_array_equal(labelled.vertex_visible, synthetic.vertex_visibility(hand))
+  np.testing.assert_array_equal(labelled.vertex_colors, hand.vertex_colors)
+  unlabelled = labelled._replace(vertex_visible=None, vertex_colors=None)
+  assert_examples_equal(unlabelled, plain)
+
+
+# Of earlier versions: the generator after the last draw, and the mean colour of each quarter.
+KNOWN_PHOTOS = [
+  ((0, 'train', 0), 2979376528,
+   [[144.8, 119.7, 88.3], [148.9, 155.7, 126.4], [119.2, 139.6, 88.8], [144.3, 143.6, 103.5]]),
+  ((0, 'train', 1), 1276649712,
+   [[140.4, 117.0, 89.7], [119.4, 65.6, 46.8], [172.6, 145.3, 111.1], [112.0, 95.3, 74.2]]),
+  ((3, 'validation', 2), 1396783920,
+   [[131.6, 123.0, 125.5], [172.8, 133.1, 132.8], [131.7, 115.6, 110.9], [157.8, 149.9, 147.1]]),
+  ((5, 'test', 11), 1797967337,
+   [[124.5, 118.1, 122.8], [104.9, 101.0, 114.6], [134.7, 121.9, 121.4], [131.4, 104.7, 88.3]]),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(('wanted', 'state', 'quarters'), KNOWN_PHOTOS)
+def test_photos_stay_what_they_were(monkeypatch, wanted, state, quarters):
+  """Runs and prepared data name their pictures by seed, split and index alone."""
+  generators = []
+
+  def generator(*arguments):
+    generators.append(example_generator(*arguments))
+    return generators[-1]
+
+  monkeypatch.setattr(synthetic, 'example_generator', generator)
+  image = synthetic.render_hand(*wanted, SIZE).example.image
+  # One draw more or less, and this number is another.
+  assert generators[0].bit_generator.state['state']['state'] % 2**32 == state
+  half = SIZE // 2
+  found = image.reshape(2, half, 2, half, 3).mean((1, 3)).reshape(4, 3)
+  # Another processor rounds otherwise: a level in some pixels.
+  np.testing.assert_allclose(found, quarters, atol=0.3)
 
 
 def test_visible_vertices_face_the_camera_and_lie_on_the_mask(hands, model):

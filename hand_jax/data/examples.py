@@ -159,8 +159,8 @@ def decode_example(record: dict[str, Any]) -> HandExample:
   def text(value: bytes | str) -> str:
     return value.decode() if isinstance(value, bytes) else str(value)
 
-  def optional(value: np.ndarray) -> np.ndarray | None:
-    return np.asarray(value, np.float32) if len(value) else None
+  def optional(value: np.ndarray | None) -> np.ndarray | None:
+    return None if value is None or not len(value) else np.asarray(value, np.float32)
 
   visible = record['vertex_visible']
   return HandExample(
@@ -177,7 +177,7 @@ def decode_example(record: dict[str, Any]) -> HandExample:
     hand_mask=np.asarray(record['hand_mask'])[..., 0] > 127 if record['has_hand_mask'] else None,
     vertex_visible=np.asarray(visible, bool) if len(visible) else None,
     # Sets prepared before there were colours do not have the field.
-    vertex_colors=optional(record.get('vertex_colors', ())),
+    vertex_colors=optional(record.get('vertex_colors')),
   )
 
 
