@@ -1,0 +1,484 @@
+"""Soft silhouette and soft colour blending (SoftRas): pictures that move smoothly with the mesh.
+
+After Liu et al., "Soft Rasterizer: A Differentiable Renderer for Image-based 3D Reasoning", 2019
+(https://arxiv.org/abs/1904.01786). Every face covers a pixel to the degree D = sigmoid(s d^2 /
+sigma), d the distance in pixels from the pixel's centre to the triangle's boundary, s = +1 inside
+and -1 outside (Eq. 1). The boundary is three segments, so a face without area is the segments it
+is: outside everywhere, of the value and gradient that a very thin triangle's outside has.
+
+Pixels are visited in small windows round each face's bounding box, as many as the face and its blur
+need: memory depends neither on the size of a face nor on the blur, and nothing is cut off short of
+the blur radius. Derivatives (reverse mode, first order) visit the same windows again and keep
+nothing but the picture.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jaxtyping import Array, Float, Int
+
+from hand_jax.rendering.rasterize import _pixel_span
+from hand_jax.types import RenderedHand
+
+# Each loop step visits one window of pixels. Shapes are measured (benchmarks/soft_silhouette.py):
+# as in the hard rasterizer, a step has to touch less than about 1 kB to be quick on a CPU. For the
+# same reason a step of a derivative sums two numbers, the parts of a complex one, not all it could.
+_WINDOW = (2, 16)
+_BLEND_WINDOW = (2, 8)
+# Silhouettes differ by less than this from those with an infinite blur radius.
+_IGNORED_COVERAGE = 1e-4
+# Faces that reach farther out than this many pixels are ignored: their squares leave float32.
+_FARTHEST = 1e15
+# Edges of a smaller squared length count as points, triangles of a smaller area as segments.
+_SHORTEST_SQUARED = 1e-20
+_SMALLEST_AREA = 1e-9
+
+Scalar = float | int | np.generic | Float[Array, '']
+_Body = Callable[[Int[Array, ''], tuple[Array, Array], Array], Array]
+
+
+def soft_silhouette(
+  vertices_image: Float[Array, 'batch vertices coordinates'],
+  faces: Int[Array, 'faces 3'],
+  height: int,
+  width: int,
+  sigma: Scalar,
+  blur_radius: Scalar | None = None,
+) -> Float[Array, 'batch height width']:
+  """Coverage in [0, 1]: 1 - prod over faces of (1 - sigmoid(s d^2 / sigma)) (Eq. 4 of SoftRas).
+
+  `vertices_image` holds pixel x and pixel y, pixel centres lie at +0.5; a third coordinate, the
+  depth, is not used. `sigma` is in square pixels; the smaller, the sharper. A pixel outside a face
+  and `blur_radius` pixels or more away from it takes nothing from it; see `default_blur_radius`.
+  Faces that have a vertex which is not finite (or beyond 1e15 pixels) are ignored: no value, no
+  gradient. Differentiable once, in reverse mode, in `vertices_image` and `sigma`.
+
+  Raises ValueError for an empty image, coordinates other than 2 or 3, a `sigma` that is not
+  positive or a negative `blur_radius`. Values known only inside a traced function are not checked.
+  """
+  _check(vertices_image, height, width, sigma, blur_radius)
+  batch, dtype = vertices_image.shape[0], vertices_image.dtype
+  if batch == 0 or faces.shape[0] == 0:
+    return jnp.zeros((batch, height, width), dtype)
+  radius = default_blur_radius(sigma, faces.shape[0]) if blur_radius is None else blur_radius
+  sigma, radius = jnp.asarray(sigma, dtype), lax.stop_gradient(jnp.asarray(radius, dtype))
+  corners, valid = _drop_broken(vertices_image[:, faces, :2])
+  return 1 - lax.map(
+    lambda image: _uncovered(height, width, *image, sigma, radius), (corners, valid)
+  )
+
+
+def default_blur_radius(sigma: Scalar, faces: int) -> Float[Array, '']:
+  """Pixels: sqrt(sigma ln(1e4 faces)), so that all that is ignored changes coverage by < 1e-4.
+
+  Beyond that distance a face's D is below exp(-d^2 / sigma) <= 1e-4 / faces, and a silhouette
+  changes by less than the sum of the D that are left out.
+  """
+  return jnp.sqrt(sigma * np.log(faces / _IGNORED_COVERAGE))
+
+
+def _check(vertices_image, height, width, sigma, blur_radius) -> None:
+  if height < 1 or width < 1:
+    raise ValueError(f'soft pictures need a positive size, got height {height}, width {width}')
+  if vertices_image.shape[-1] not in (2, 3):
+    raise ValueError(
+      f'vertices_image needs 2 or 3 coordinates per vertex, got shape {vertices_image.shape}'
+    )
+  _check_positive('sigma (square pixels)', sigma)
+  known = blur_radius is not None and not isinstance(blur_radius, jax.core.Tracer)
+  if known and not float(blur_radius) >= 0:
+    raise ValueError(f'blur_radius (pixels) must not be negative, got {blur_radius}')
+
+
+def _check_positive(name: str, value: Scalar) -> None:
+  if not isinstance(value, jax.core.Tracer) and not 0 < float(value) < float('inf'):
+    raise ValueError(f'{name} must be a positive number, got {value}')
+
+
+def _drop_broken(corners: Array) -> tuple[Array, Array]:
+  """Corners with those of unusable faces set to 0, and which faces are usable."""
+  good = jnp.all(jnp.abs(corners) < _FARTHEST, axis=(-2, -1), keepdims=True)
+  return jnp.where(good, corners, 0), good[..., 0, 0]
+
+
+class _Spans(NamedTuple):
+  """Which windows each face needs, and the faces that need any, in front of `queue`."""
+
+  first_x: Int[Array, 'faces']
+  first_y: Int[Array, 'faces']
+  columns: Int[Array, 'faces']
+  windows: Int[Array, 'faces']
+  queue: Int[Array, 'faces']
+  count: Int[Array, '']
+
+
+def _spans(corners, valid, radius, height: int, width: int, window: tuple[int, int]) -> _Spans:
+  low, high = corners.min(axis=1) - radius, corners.max(axis=1) + radius
+  first_x, span_x = _pixel_span(low[:, 0], high[:, 0], width)
+  first_y, span_y = _pixel_span(low[:, 1], high[:, 1], height)
+  columns = -(-span_x // window[1])
+  windows = jnp.where(valid, columns * -(-span_y // window[0]), 0)
+  (queue,) = jnp.nonzero(windows, size=windows.shape[0], fill_value=0)
+  return _Spans(first_x, first_y, columns, windows, queue, jnp.count_nonzero(windows))
+
+
+def _for_each_window(spans: _Spans, window: tuple[int, int], body: _Body, start: Array) -> Array:
+  """Folds `body(face, (row, column) of the window's first pixel, value)` over all windows.
+
+  No pixel is met twice by a face. Windows may reach over the right and lower border of the image
+  by less than their size (see `_padded`).
+  """
+
+  def step(state):
+    position, number, value = state
+    face = spans.queue[position]
+    columns = spans.columns[face]
+    row, column = number // columns, number % columns
+    origin = (spans.first_y[face] + row * window[0], spans.first_x[face] + column * window[1])
+    value = body(face, origin, value)
+    last = number + 1 >= spans.windows[face]
+    return position + last, jnp.where(last, 0, number + 1), value
+
+  state = (jnp.int32(0), jnp.int32(0), start)
+  return lax.while_loop(lambda state: state[0] < spans.count, step, state)[2]
+
+
+def _padded(image: Array, window: tuple[int, int]) -> Array:
+  return jnp.pad(image, ((0, window[0]), (0, window[1])))
+
+
+def _pixel_centers(origin, window: tuple[int, int], dtype) -> tuple[Array, Array]:
+  x = lax.broadcasted_iota(jnp.int32, window, 1) + origin[1]
+  y = lax.broadcasted_iota(jnp.int32, window, 0) + origin[0]
+  return x.astype(dtype) + 0.5, y.astype(dtype) + 0.5
+
+
+class _EdgeTable(NamedTuple):
+  """Per face, what distances need beside its corners; nothing of it is differentiated."""
+
+  inverse_squared: Float[Array, 'faces 3']  # 1 / |edge|^2 from corner i to i + 1; 0 for a point
+  winding: Float[Array, 'faces']  # sign of the area, 0 for a face without area
+
+
+def _edge_table(corners: Float[Array, 'faces 3 2']) -> _EdgeTable:
+  edges = jnp.roll(corners, -1, axis=1) - corners
+  squared = jnp.sum(edges**2, axis=-1)
+  proper = squared > _SHORTEST_SQUARED
+  area = edges[:, 0, 0] * edges[:, 1, 1] - edges[:, 0, 1] * edges[:, 1, 0]
+  return _EdgeTable(jnp.where(proper, 1 / jnp.where(proper, squared, 1), 0), jnp.sign(area))
+
+
+def _squared_distance(corners, inverse_squared, winding, x, y):
+  """Squared distance of points to a triangle's boundary, and whether they are inside.
+
+  `corners` is a list ax, ay, bx, by, cx, cy. The place of the nearest point on each edge counts as
+  constant in derivatives: it is either a minimum along the edge or an end of it, so that is exact.
+  """
+  nearest, inside = None, None
+  for i in range(3):
+    ax, ay, bx, by = (*corners[2 * i : 2 * i + 2], *corners[(2 * i + 2) % 6 :][:2])
+    to_x, to_y, edge_x, edge_y = x - ax, y - ay, bx - ax, by - ay
+    along = jnp.clip((to_x * edge_x + to_y * edge_y) * inverse_squared[i], 0, 1)
+    along = lax.stop_gradient(along)
+    squared = (to_x - along * edge_x) ** 2 + (to_y - along * edge_y) ** 2
+    left = (edge_x * to_y - edge_y * to_x) * winding > 0
+    nearest = squared if i == 0 else jnp.minimum(nearest, squared)
+    inside = left if i == 0 else inside & left
+  return nearest, inside
+
+
+def _logit(squared, inside, sigma):
+  """The argument of D's sigmoid. Clipped where float32's D or 1 - D is 0, lest 0 meet infinity."""
+  limit = -np.log(np.finfo(squared.dtype).tiny)
+  return jnp.clip(jnp.where(inside, squared, -squared) / sigma, -limit, limit)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def _uncovered(height: int, width: int, corners, valid, sigma, radius):
+  """The product over faces of 1 - D at each pixel of one image."""
+  table = _edge_table(corners)
+  flat = corners.reshape(-1, 6)
+
+  def body(face, origin, image):
+    x, y = _pixel_centers(origin, _WINDOW, corners.dtype)
+    squared, inside = _squared_distance(
+      list(flat[face]), table.inverse_squared[face], table.winding[face], x, y
+    )
+    left_over = 1 / (1 + jnp.exp(_logit(squared, inside, sigma)))
+    left_over = jnp.where(inside | (squared < radius**2), left_over, 1)
+    old = lax.dynamic_slice(image, origin, _WINDOW)
+    return lax.dynamic_update_slice(image, old * left_over, origin)
+
+  spans = _spans(corners, valid, radius, height, width, _WINDOW)
+  start = jnp.ones((height + _WINDOW[0], width + _WINDOW[1]), corners.dtype)
+  return _for_each_window(spans, _WINDOW, body, start)[:height, :width]
+
+
+def _uncovered_forward(height, width, corners, valid, sigma, radius):
+  image = _uncovered(height, width, corners, valid, sigma, radius)
+  return image, (corners, valid, sigma, radius, image)
+
+
+def _uncovered_backward(height, width, residuals, cotangent):
+  """d image / d logit of a face = -image D. Corner by corner, then sigma."""
+  corners, valid, sigma, radius, image = residuals
+  table = _edge_table(corners)
+  flat = corners.reshape(-1, 6)
+  weight = _padded(-cotangent * image, _WINDOW)
+  spans = _spans(corners, valid, radius, height, width, _WINDOW)
+
+  def totals(first):
+    """Sums per face of the derivatives by parameter `first` and the next, as a complex number."""
+
+    def body(face, origin, sums):
+      x, y = _pixel_centers(origin, _WINDOW, corners.dtype)
+      parameters = [*flat[face], sigma]
+
+      def logit(*some):
+        numbers = parameters[:first] + [*some] + parameters[first + 2 :]
+        squared, inside = _squared_distance(
+          numbers[:6], table.inverse_squared[face], table.winding[face], x, y
+        )
+        return _logit(squared, inside, numbers[6]), inside | (squared < radius**2)
+
+      # One copy of a parameter per pixel: that gives the derivatives pixel by pixel.
+      some = [jnp.broadcast_to(value, _WINDOW) for value in parameters[first : first + 2]]
+      value, pull_back, reached = jax.vjp(logit, *some, has_aux=True)
+      slope = lax.dynamic_slice(weight, origin, _WINDOW) / (1 + jnp.exp(-value))
+      terms = pull_back(jnp.where(reached, slope, 0))
+      return sums.at[face].add(jnp.sum(lax.complex(*terms) if len(terms) == 2 else terms[0]))
+
+    dtype = corners.dtype if first == 6 else jnp.result_type(corners.dtype, jnp.complex64)
+    return _for_each_window(spans, _WINDOW, body, jnp.zeros(corners.shape[0], dtype))
+
+  by_corner = jnp.stack([totals(0), totals(2), totals(4)], axis=1)
+  by_corners = jnp.stack([by_corner.real, by_corner.imag], axis=2)
+  return by_corners, np.zeros(valid.shape, jax.dtypes.float0), jnp.sum(totals(6)), radius * 0
+
+
+_uncovered.defvjp(_uncovered_forward, _uncovered_backward)
+
+
+def soft_blend(
+  vertices_image: Float[Array, 'batch vertices 3'],
+  faces: Int[Array, 'faces 3'],
+  colors: Float[Array, 'batch vertices channels'],
+  background: Float[Array, 'batch height width channels'] | Float[Array, 'channels'] | Scalar,
+  height: int,
+  width: int,
+  sigma: Scalar,
+  gamma: Scalar,
+  blur_radius: Scalar | None = None,
+  near: Scalar | None = None,
+  far: Scalar | None = None,
+  epsilon: float = 1e-3,
+) -> RenderedHand:
+  """Colours blended by nearness and coverage (Eq. 2 and 3 of SoftRas), and the soft silhouette.
+
+  A face weighs D exp(z / gamma), the background exp(epsilon / gamma); a pixel's colour is the
+  weighted mean. z = (far - depth) / (far - near), so that 1 is nearest; faces weigh nothing where
+  their z leaves [0, 1]. Colour and depth are those at the pixel's screen-space barycentrics,
+  clipped to [0, 1] and divided by their sum: outside a face those of a point on its boundary.
+
+  `near` and `far` are in the unit of depth (smaller is nearer). By default they lie a tenth of each
+  mesh's depth beyond its ends, and are constants in derivatives. `background` is a picture, a
+  colour or a grey. `sigma`, `blur_radius` and broken faces as in `soft_silhouette`; here a face's
+  depth must be finite too. Faces without area have a silhouette but no colour. What lies beyond the
+  blur radius has no weight at all, however near. Stable for small gamma: each pixel's greatest
+  exponent is taken off first.
+
+  Raises ValueError as `soft_silhouette`, and for a gamma that is not positive or an empty range
+  from `near` to `far`.
+  """
+  _check(vertices_image, height, width, sigma, blur_radius)
+  _check_positive('gamma', gamma)
+  if near is not None and far is not None:
+    _check_positive('far - near', far - near)
+  batch, dtype = vertices_image.shape[0], vertices_image.dtype
+  shape = (batch, height, width, colors.shape[-1])
+  background = jnp.asarray(background, dtype)
+  background = jnp.broadcast_to(
+    background.reshape((1,) * (4 - background.ndim) + background.shape), shape
+  )
+  silhouette = soft_silhouette(vertices_image, faces, height, width, sigma, blur_radius)
+  if batch == 0 or faces.shape[0] == 0:
+    return RenderedHand(background, silhouette)
+  radius = default_blur_radius(sigma, faces.shape[0]) if blur_radius is None else blur_radius
+  sigma, gamma = jnp.asarray(sigma, dtype), jnp.asarray(gamma, dtype)
+  radius = lax.stop_gradient(jnp.asarray(radius, dtype))
+  corners, valid = _drop_broken(vertices_image[:, faces])
+  nearness = _nearness(corners[..., 2], valid, near, far)
+
+  def one(image):
+    corners, valid, nearness, colors, background = image
+    rows = [corners[..., :2].reshape(-1, 6), nearness, colors[faces].reshape(len(faces), -1)]
+    exponent, foreground = _blend_faces(
+      height, width, jnp.concatenate(rows, axis=1), valid, sigma, gamma, radius
+    )
+    share = jax.nn.sigmoid(exponent - epsilon / gamma)[..., None]
+    return share * foreground + (1 - share) * background
+
+  rgb = lax.map(one, (corners, valid, nearness, colors, background))
+  return RenderedHand(rgb, silhouette)
+
+
+def _nearness(depth, valid, near, far):
+  """Corners' depths (batch, faces, 3) mapped to 1 at `near` and 0 at `far`."""
+  usable = valid[..., None]
+  low = jnp.min(jnp.where(usable, depth, jnp.inf), axis=(1, 2), keepdims=True)
+  high = jnp.max(jnp.where(usable, depth, -jnp.inf), axis=(1, 2), keepdims=True)
+  low, high = (jnp.where(jnp.isfinite(end), lax.stop_gradient(end), 0) for end in (low, high))
+  margin = jnp.where(high > low, (high - low) / 10, 1)
+  near = low - margin if near is None else jnp.full_like(low, near)
+  far = high + margin if far is None else jnp.full_like(low, far)
+  return (far - depth) / (far - near)
+
+
+# A logarithm of a weight of nothing; finite, so that differences of two are numbers.
+_NOTHING = -1e30
+
+
+def _fragment(parameters, inverse_squared, winding, x, y, radius):
+  """What one face brings to pixels: log of its weight, its colour; and whether it brings anything.
+
+  `parameters` is a list: six corner coordinates, three nearnesses, the corners' colours, sigma,
+  gamma.
+  """
+  *numbers, sigma, gamma = parameters
+  ax, ay, bx, by, cx, cy = corners = numbers[:6]
+  squared, inside = _squared_distance(corners, inverse_squared, winding, x, y)
+  area = (bx - ax) * (cy - ay) - (by - ay) * (cx - ax)
+  solid = jnp.abs(area) > _SMALLEST_AREA
+  scale = 1 / jnp.where(solid, area, 1)
+  weight_b = ((x - ax) * (cy - ay) - (y - ay) * (cx - ax)) * scale
+  weight_c = ((bx - ax) * (y - ay) - (by - ay) * (x - ax)) * scale
+  weights = [jnp.clip(weight, 0, 1) for weight in (1 - weight_b - weight_c, weight_b, weight_c)]
+  norm = 1 / (weights[0] + weights[1] + weights[2])
+
+  def interpolate(a, b, c):
+    return (weights[0] * a + weights[1] * b + weights[2] * c) * norm
+
+  channels = (len(numbers) - 9) // 3
+  by_corner = [numbers[9 + i * channels : 9 + (i + 1) * channels] for i in range(3)]
+  colors = [interpolate(*values) for values in zip(*by_corner, strict=True)]
+  nearness = interpolate(*numbers[6:9])
+  reached = solid & (inside | (squared < radius**2)) & (nearness >= 0) & (nearness <= 1)
+  exponent = -jax.nn.softplus(-_logit(squared, inside, sigma)) + nearness / gamma
+  return (exponent, *colors), reached
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def _blend_faces(height: int, width: int, numbers, valid, sigma, gamma, radius):
+  """Log of the faces' summed weights, and their mean colour, at each pixel of one image.
+
+  `numbers` holds a face's parameters as in `_fragment`, sigma and gamma apart. Each loop keeps one
+  image: the greatest exponent first, then the sums of weights and colours two at a time.
+  """
+  visit = _blend_visitor(height, width, numbers, valid, sigma, gamma, radius)
+  dtype = numbers.dtype
+  shape = (height + _BLEND_WINDOW[0], width + _BLEND_WINDOW[1])
+
+  def greatest(parts, reached, old, _):
+    return jnp.where(reached, jnp.maximum(old, parts[0]), old)
+
+  peak = visit(greatest, jnp.full(shape, _NOTHING, dtype))
+  channels = (numbers.shape[1] - 9) // 3
+
+  def sums(first):
+    def add(parts, reached, old, origin):
+      top = lax.dynamic_slice(peak, origin, _BLEND_WINDOW)
+      weight = jnp.where(reached, jnp.exp(jnp.minimum(parts[0] - top, 0)), 0)
+      terms = [jnp.ones_like(weight), *parts[1:], jnp.zeros_like(weight)][first : first + 2]
+      return old + lax.complex(*[jnp.where(reached, weight * term, 0) for term in terms])
+
+    return visit(add, jnp.zeros(shape, jnp.result_type(dtype, jnp.complex64)))
+
+  pairs = [sums(first) for first in range(0, channels + 1, 2)]
+  planes = [part for pair in pairs for part in (pair.real, pair.imag)][: channels + 1]
+  total, *colors = (plane[:height, :width] for plane in planes)
+  hit = total > 0
+  safe = jnp.where(hit, total, 1)
+  exponent = jnp.where(hit, peak[:height, :width] + jnp.log(safe), _NOTHING)
+  return exponent, jnp.stack(colors, axis=-1) / safe[..., None]
+
+
+def _blend_visitor(height, width, numbers, valid, sigma, gamma, radius):
+  """A function that folds `update(parts, reached, old window, origin)` into an image."""
+  window, dtype = _BLEND_WINDOW, numbers.dtype
+  corners = numbers[:, :6].reshape(-1, 3, 2)
+  table = _edge_table(corners)
+  spans = _spans(corners, valid, radius, height, width, window)
+
+  def visit(update, image):
+    def body(face, origin, image):
+      x, y = _pixel_centers(origin, window, dtype)
+      parameters = [*numbers[face], sigma, gamma]
+      parts, reached = _fragment(
+        parameters, table.inverse_squared[face], table.winding[face], x, y, radius
+      )
+      old = lax.dynamic_slice(image, origin, window)
+      new = update(parts, reached, old, origin)
+      return lax.dynamic_update_slice(image, new, origin)
+
+    return _for_each_window(spans, window, body, image)
+
+  return visit
+
+
+def _blend_faces_forward(height, width, numbers, valid, sigma, gamma, radius):
+  exponent, color = _blend_faces(height, width, numbers, valid, sigma, gamma, radius)
+  return (exponent, color), (numbers, valid, sigma, gamma, radius, exponent, color)
+
+
+def _blend_faces_backward(height, width, residuals, cotangents):
+  """With a face's share s of a pixel: d exponent = s d logit, d color = s (dc + (c - color) dl)."""
+  numbers, valid, sigma, gamma, radius, exponent, color = residuals
+  window, dtype = _BLEND_WINDOW, numbers.dtype
+  corners = numbers[:, :6].reshape(-1, 3, 2)
+  table = _edge_table(corners)
+  spans = _spans(corners, valid, radius, height, width, window)
+  by_exponent, by_color = cotangents
+  constant = _padded(by_exponent - jnp.sum(by_color * color, axis=-1), window)
+  pulls = [_padded(plane, window) for plane in jnp.moveaxis(by_color, -1, 0)]
+  exponent = _padded(exponent, window)
+
+  def totals(first):
+    """Sums per face of the derivatives by parameter `first` and the next, as a complex number."""
+
+    def body(face, origin, sums):
+      x, y = _pixel_centers(origin, window, dtype)
+      parameters = [*numbers[face], sigma, gamma]
+
+      def fragment(*some):
+        changed = parameters[:first] + [*some] + parameters[first + 2 :]
+        return _fragment(changed, table.inverse_squared[face], table.winding[face], x, y, radius)
+
+      some = [jnp.broadcast_to(value, window) for value in parameters[first : first + 2]]
+      parts, pull_back, reached = jax.vjp(fragment, *some, has_aux=True)
+      at_window = functools.partial(lax.dynamic_slice, start_indices=origin, slice_sizes=window)
+      share = jnp.exp(jnp.minimum(parts[0] - at_window(exponent), 0))
+      share = jnp.where(reached, share, 0)
+      by_parts = [share * at_window(pull) for pull in pulls]
+      by_logit = at_window(constant) * share
+      for by_part, part in zip(by_parts, parts[1:], strict=True):
+        by_logit += jnp.where(reached, by_part * part, 0)
+      terms = [*pull_back((by_logit, *by_parts)), jnp.zeros(window, dtype)][:2]
+      return sums.at[face].add(jnp.sum(lax.complex(*terms)))
+
+    start = jnp.zeros(numbers.shape[0], jnp.result_type(dtype, jnp.complex64))
+    return _for_each_window(spans, window, body, start)
+
+  count = numbers.shape[1]
+  pairs = [totals(first) for first in range(0, count + 2, 2)]
+  columns = [part for pair in pairs for part in (pair.real, pair.imag)]
+  by_numbers = jnp.stack(columns[:count], axis=1)
+  by_settings = [jnp.sum(column) for column in columns[count : count + 2]]
+  return by_numbers, np.zeros(valid.shape, jax.dtypes.float0), *by_settings, radius * 0
+
+
+_blend_faces.defvjp(_blend_faces_forward, _blend_faces_backward)
