@@ -10,11 +10,11 @@ from absl import app, flags, logging
 
 from hand_jax.data.photos import check_box, demo_photo_boxes, read_photo
 from hand_jax.models.hand_network import naming_misfits
-from hand_jax.reconstruct import (
+from hand_jax.reconstruct import Reconstruction, load_reconstructor, reconstruct_hand
+from hand_jax.reconstruct_files import (
   OUTPUT_SUFFIXES,
-  Reconstruction,
-  load_reconstructor,
-  reconstruct_hand,
+  TEXTURE_SUFFIXES,
+  UV_SUFFIXES,
   write_reconstruction,
 )
 
@@ -62,14 +62,15 @@ def plan(images: list[str], demo_photos: bool, bbox: str | None, side: str | Non
       f'One --bbox cannot serve {len(paths)} photos: give one photo at a time, or leave it out.'
     )
   given_box = None if bbox is None else parse_box(bbox)
-  by_name = {}
+  writers = {}
   for path in paths:
-    if path.stem in by_name:
-      raise ValueError(
-        f'{by_name[path.stem]} and {path} would both be written as {path.stem}'
-        f'{OUTPUT_SUFFIXES[0]}: rename one, or use two --output folders.'
-      )
-    by_name[path.stem] = path
+    for suffix in (*OUTPUT_SUFFIXES, *TEXTURE_SUFFIXES, *UV_SUFFIXES):
+      other = writers.setdefault(f'{path.stem}{suffix}', path)
+      if other is not path:
+        raise ValueError(
+          f'{other} and {path} would both be written as {path.stem}{suffix}: rename one, or use '
+          'two --output folders.'
+        )
   tasks = []
   for path in paths:
     image = read_photo(path)
@@ -156,7 +157,10 @@ def main(argv: list[str]) -> None:
       print(line, flush=True)
   except (ValueError, OSError) as error:
     sys.exit(f'Error: {error}')
-  print(f'Meshes (.obj, .ply, .glb), numbers (.npz, .json) and legends are in {FLAGS.output}.')
+  print(
+    'Meshes (.obj, .ply, .glb; in the colours of the photo where the run has a texture branch), '
+    f'numbers (.npz, .json) and legends are in {FLAGS.output}.'
+  )
 
 
 if __name__ == '__main__':

@@ -6,6 +6,8 @@ import cv2
 import numpy as np
 from jaxtyping import Float, Int, UInt8
 
+from hand_jax.rendering.overlay import to_bytes
+
 _LEGEND_STEPS = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0)
 
 
@@ -81,12 +83,30 @@ def _write(image: np.ndarray, text: str, place: tuple[int, int], unit: float) ->
   )
 
 
-def obj_text(vertices: Float[np.ndarray, 'vertices 3'], faces: Int[np.ndarray, 'faces 3']) -> str:
-  """Wavefront OBJ, metres, to a hundredth of a micrometre."""
-  lines = ['# hand_jax: metres; x right, y down, z away from the camera; wrist at the origin']
-  lines += [f'v {x:.8f} {y:.8f} {z:.8f}' for x, y, z in vertices]
+def obj_text(
+  vertices: Float[np.ndarray, 'vertices 3'],
+  faces: Int[np.ndarray, 'faces 3'],
+  colors: Float[np.ndarray, 'vertices 3'] | None = None,
+) -> str:
+  """Wavefront OBJ, metres, to a hundredth of a micrometre.
+
+  Colours (sRGB in [0, 1]) follow a vertex' position, which most programs understand.
+  """
+  lines = vertex_lines(vertices, colors)
   lines += [f'f {a} {b} {c}' for a, b, c in np.asarray(faces) + 1]
   return '\n'.join(lines) + '\n'
+
+
+def vertex_lines(
+  vertices: Float[np.ndarray, 'vertices 3'], colors: Float[np.ndarray, 'vertices 3'] | None
+) -> list[str]:
+  """An OBJ's beginning: what it is, and its vertices."""
+  lines = ['# hand_jax: metres; x right, y down, z away from the camera; wrist at the origin']
+  places = [f'v {x:.8f} {y:.8f} {z:.8f}' for x, y, z in vertices]
+  if colors is None:
+    return lines + places
+  shades = [f' {red:.5f} {green:.5f} {blue:.5f}' for red, green, blue in colors]
+  return lines + [place + shade for place, shade in zip(places, shades, strict=True)]
 
 
 def ply_bytes(
@@ -99,7 +119,7 @@ def ply_bytes(
   # Imported where it is used: it costs a good part of a second.
   import trimesh
 
-  mesh = trimesh.Trimesh(vertices, faces, process=False, vertex_colors=_to_bytes(colors))
+  mesh = trimesh.Trimesh(vertices, faces, process=False, vertex_colors=_opaque(colors))
   mesh.vertex_attributes['sigma_mm'] = sigma_mm.astype(np.float32)
   return mesh.export(file_type='ply')
 
@@ -109,15 +129,17 @@ def glb_bytes(
   faces: Int[np.ndarray, 'faces 3'],
   colors: Float[np.ndarray, 'vertices 3'],
   sigma_mm: Float[np.ndarray, ' vertices'],
+  unlit: bool = False,
 ) -> bytes:
   """Binary glTF coloured at the vertices (given in sRGB), with the attribute `_SIGMA_MM`; metres.
 
   The vertices stay in camera axes; the node turns them by half a turn about x, so that viewers,
-  whose y points up and whose z points at the viewer, show the hand as the photo does.
+  whose y points up and whose z points at the viewer, show the hand as the photo does. With `unlit`
+  the colours are those of the photo, light included: viewers are asked to add none.
   """
   import trimesh
 
-  linear = _to_bytes(srgb_to_linear(colors))
+  linear = _opaque(srgb_to_linear(colors))
   mesh = trimesh.Trimesh(vertices, faces, process=False, vertex_colors=linear)
   mesh.vertex_attributes['_SIGMA_MM'] = sigma_mm.astype(np.float32)
   scene = trimesh.Scene()
@@ -128,7 +150,11 @@ def glb_bytes(
   def add_material(tree: dict) -> None:
     # glTF's default material is bare metal, which viewers draw nearly black.
     surface = {'metallicFactor': 0.0, 'roughnessFactor': 0.8}
-    tree['materials'] = [{'pbrMetallicRoughness': surface, 'doubleSided': True}]
+    material = {'pbrMetallicRoughness': surface, 'doubleSided': True}
+    if unlit:
+      material['extensions'] = {'KHR_materials_unlit': {}}
+      tree['extensionsUsed'] = [*tree.get('extensionsUsed', []), 'KHR_materials_unlit']
+    tree['materials'] = [material]
     for primitive in tree['meshes'][0]['primitives']:
       primitive['material'] = 0
 
@@ -137,6 +163,17 @@ def glb_bytes(
   )
 
 
-def _to_bytes(colors: np.ndarray) -> UInt8[np.ndarray, 'vertices 4']:
-  opaque = np.concatenate([colors, np.ones_like(colors[:, :1])], axis=1)
-  return np.round(255 * np.clip(opaque, 0, 1)).astype(np.uint8)
+def _opaque(colors: np.ndarray) -> UInt8[np.ndarray, 'vertices 4']:
+  return np.concatenate([to_bytes(colors), np.full_like(colors[:, :1], 255, np.uint8)], axis=1)
+
+
+def png_bytes(image: UInt8[np.ndarray, 'height width 3']) -> bytes:
+  """An RGB picture as a PNG file.
+
+  Raises:
+    ValueError: OpenCV cannot encode it.
+  """
+  done, data = cv2.imencode('.png', np.ascontiguousarray(image[..., ::-1]))
+  if not done:
+    raise ValueError(f'OpenCV cannot encode a {image.shape} image as PNG.')
+  return data.tobytes()

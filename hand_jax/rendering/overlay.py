@@ -1,4 +1,4 @@
-"""Pictures of a reconstructed hand: the mesh over its photo, coloured by uncertainty, and aside."""
+"""Pictures of a hand: its mesh over the photo, in meaningful colours or its own, and turned."""
 
 import functools
 
@@ -14,32 +14,36 @@ from hand_jax.types import ArrayLike
 
 _SUPERSAMPLING = 2
 MESH_COLOR = (0.78, 0.84, 0.93)
-_OPACITY = 0.92
+OPACITY = 0.92
 # Outside the photo, and behind a mesh alone.
 PAPER = np.float32(0.96)
-# Colours that mean something are shaded lightly, so that they can be told.
-_PLAIN_AMBIENT, _COLOR_AMBIENT = 0.35, 0.65
+# Colours that mean something are shaded lightly, so that they can be told; a hand's own hold the
+# photo's light already.
+PLAIN_AMBIENT, COLOR_AMBIENT, UNLIT = 0.35, 0.65, 1.0
+# How far the two novel views are turned: far enough to see what the photo hides.
+NOVEL_VIEW_DEGREES = 60.0
 
 
-@functools.partial(jax.jit, static_argnames=('side', 'ambient'))
+@functools.partial(jax.jit, static_argnames='side')
 def render_mesh(
   vertices_image: Float[Array, 'vertices 3'],
   faces: Int[Array, 'faces 3'],
   colors: Float[Array, 'vertices 3'],
   side: int,
-  ambient: float = _PLAIN_AMBIENT,
+  ambient: float | Float[Array, ''] = PLAIN_AMBIENT,
 ) -> tuple[Float[Array, 'side side 3'], Float[Array, 'side side 1']]:
   """A smoothly shaded mesh and its coverage in [0, 1], anti-aliased.
 
   `vertices_image` in pixels of the square picture, with a depth in pixels too (weak perspective:
-  the same scale along all axes), so that normals are right. Colours in [0, 1].
+  the same scale along all axes), so that normals are right. Colours in [0, 1]; with an `ambient`
+  of 1 they are drawn as they are, unlit.
   """
   large = side * _SUPERSAMPLING
   scaled = vertices_image[None] * _SUPERSAMPLING
   fragments = rasterize(scaled, faces, large, large)
   normals = vertex_normals(scaled, faces)
   shaded = interpolate(fragments, faces, jnp.concatenate([normals, colors[None]], axis=-1))
-  light = headlight(normalize(shaded[..., :3]), ambient)
+  light = ambient + (1 - ambient) * headlight(normalize(shaded[..., :3]), 0.0)
   hit = (fragments.face_index >= 0)[..., None].astype(jnp.float32)
   image = downsample(jnp.concatenate([shaded[..., 3:] * light[..., None] * hit, hit], -1), 2)[0]
   coverage = image[..., 3:]
@@ -52,7 +56,7 @@ def mesh_over(
   faces: Int[ArrayLike, 'faces 3'],
   colors: Float[ArrayLike, 'vertices 3'],
   opacity: float = 1.0,
-  ambient: float = _PLAIN_AMBIENT,
+  ambient: float = PLAIN_AMBIENT,
 ) -> Float[np.ndarray, 'side side 3']:
   """The mesh drawn over a square picture; all colours in [0, 1]."""
   rgb, coverage = render_mesh(
@@ -66,15 +70,58 @@ def mesh_over(
   return np.asarray(background) * (1 - weight) + np.asarray(rgb) * weight
 
 
-def seen_from_the_side(
-  vertices_image: Float[np.ndarray, 'vertices 3'], side: int
+def turned_view(
+  vertices_image: Float[np.ndarray, 'vertices 3'],
+  side: int,
+  degrees: float,
+  enlarge: bool = False,
 ) -> Float[np.ndarray, 'vertices 3']:
-  """The mesh turned by 90 degrees about the vertical: its left flank, centred in the picture."""
+  """The mesh turned about the vertical and centred: seen from the photo's left, or right below 0.
+
+  90 shows its left flank, 180 its back. It is made smaller where it would not fit the picture, and
+  with `enlarge` larger until it does.
+  """
   x, y, depth = vertices_image.T
-  turned = np.stack([-depth, y, x], axis=1)
+  cosine, sine = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
+  turned = np.stack([cosine * x - sine * depth, y, sine * x + cosine * depth], axis=1)
   low, high = turned.min(axis=0), turned.max(axis=0)
-  fit = min(1.0, 0.9 * side / max(high[0] - low[0], high[1] - low[1]))
+  fit = 0.9 * side / max(high[0] - low[0], high[1] - low[1])
+  fit = fit if enlarge else min(1.0, fit)
   return (turned - (low + high) / 2) * fit + np.array([side / 2, side / 2, 0])
+
+
+def textured_tiles(
+  crop: Float[np.ndarray, 'side side 3'],
+  vertices_image: Float[np.ndarray, 'vertices 3'],
+  faces: Int[np.ndarray, 'faces 3'],
+  vertex_colors: Float[np.ndarray, 'vertices 3'],
+) -> list[Float[np.ndarray, 'side side 3']]:
+  """The hand in its own colours, without any light: over the crop, from the left, from the right.
+
+  Colours in [0, 1]; `vertices_image` in pixels of the crop, depth in pixels too.
+  """
+  side = crop.shape[0]
+  paper = np.full_like(crop, PAPER)
+  tiles = [mesh_over(crop, vertices_image, faces, vertex_colors, ambient=UNLIT)]
+  for degrees in (NOVEL_VIEW_DEGREES, -NOVEL_VIEW_DEGREES):
+    turned = turned_view(vertices_image, side, degrees, enlarge=True)
+    tiles.append(mesh_over(paper, turned, faces, vertex_colors, ambient=UNLIT))
+  return tiles
+
+
+def texture_panels(
+  crop: Float[np.ndarray, 'side side 3'],
+  vertices_image: Float[np.ndarray, 'vertices 3'],
+  faces: Int[np.ndarray, 'faces 3'],
+  vertex_colors: Float[np.ndarray, 'vertices 3'],
+) -> UInt8[np.ndarray, 'side width 3']:
+  """Crop and `textured_tiles` side by side, with captions."""
+  panels = [crop, *textured_tiles(crop, vertices_image, faces, vertex_colors)]
+  names = ('photo', 'texture', 'texture, from the left', 'texture, from the right')
+  pictures = [
+    with_caption(to_bytes(panel), name) for panel, name in zip(panels, names, strict=True)
+  ]
+  return np.concatenate(pictures, axis=1)
 
 
 def overlay_panels(
@@ -91,27 +138,40 @@ def overlay_panels(
   side = crop.shape[0]
   plain = np.broadcast_to(np.array(MESH_COLOR, np.float32), vertices_image.shape)
   paper = np.full_like(crop, PAPER)
-  aside = seen_from_the_side(vertices_image, side)
+  aside = turned_view(vertices_image, side, 90.0)
   panels = [
     crop,
-    mesh_over(crop, vertices_image, faces, plain, _OPACITY),
-    mesh_over(
-      0.3 * crop + 0.7 * paper, vertices_image, faces, sigma_colors, ambient=_COLOR_AMBIENT
-    ),
-    mesh_over(paper, aside, faces, sigma_colors, ambient=_COLOR_AMBIENT),
+    mesh_over(crop, vertices_image, faces, plain, OPACITY),
+    mesh_over(0.3 * crop + 0.7 * paper, vertices_image, faces, sigma_colors, ambient=COLOR_AMBIENT),
+    mesh_over(paper, aside, faces, sigma_colors, ambient=COLOR_AMBIENT),
   ]
   names = ('photo', 'mesh', 'sigma', 'sigma, from the side')
   pictures = [
-    _with_caption(np.round(255 * np.clip(panel, 0, 1)).astype(np.uint8), name)
-    for panel, name in zip(panels, names, strict=True)
+    with_caption(to_bytes(panel), name) for panel, name in zip(panels, names, strict=True)
   ]
   return np.concatenate([*pictures, legend], axis=1)
 
 
-def _with_caption(image: np.ndarray, text: str) -> np.ndarray:
-  image = np.ascontiguousarray(image)
-  place = (10, image.shape[0] - 12)
-  scale = image.shape[0] / 800
-  for color, thickness in (((255, 255, 255), 3), ((30, 30, 30), 1)):
-    cv2.putText(image, text, place, cv2.FONT_HERSHEY_SIMPLEX, scale, color, thickness, cv2.LINE_AA)
+def to_bytes(colors: Float[np.ndarray, '*shape 3']) -> UInt8[np.ndarray, '*shape 3']:
+  """Colours in [0, 1] with 8 bits a channel."""
+  return np.round(255 * np.clip(colors, 0, 1)).astype(np.uint8)
+
+
+def with_caption(
+  image: UInt8[np.ndarray, 'height width 3'], text: str
+) -> UInt8[np.ndarray, 'height width 3']:
+  """The picture with dark words, outlined in white, along its lower edge."""
+  image = np.array(image)
+  left, bottom = 10, image.shape[0] - 12
+  scale = max(image.shape[0] / 800, 0.4)
+  # The outline is the same words moved: thicker letters are spaced wider.
+  for x, y in np.ndindex(3, 3):
+    _write(image, text, (left + x - 1, bottom + y - 1), scale, (255, 255, 255))
+  _write(image, text, (left, bottom), scale, (30, 30, 30))
   return image
+
+
+def _write(
+  image: np.ndarray, text: str, place: tuple[int, int], scale: float, color: tuple[int, int, int]
+) -> None:
+  cv2.putText(image, text, place, cv2.FONT_HERSHEY_SIMPLEX, scale, color, 1, cv2.LINE_AA)
