@@ -16,11 +16,15 @@ seeds = st.integers(0, 2**32 - 1)
 quick = hypothesis.settings(max_examples=15, deadline=None)
 
 # Every name of the two scripts' scores.txt, in their order.
-FREIHAND_NAMES = """xyz_mean3d xyz_auc3d xyz_al_mean3d xyz_al_auc3d mesh_mean3d mesh_auc3d
-  mesh_al_mean3d mesh_al_auc3d f_score_5 f_al_score_5 f_score_15 f_al_score_15""".split()
-HO3D_NAMES = """xyz_mean3d xyz_auc3d xyz_procrustes_al_mean3d xyz_procrustes_al_auc3d
-  xyz_scale_trans_al_mean3d xyz_scale_trans_al_auc3d mesh_mean3d mesh_auc3d mesh_al_mean3d
-  mesh_al_auc3d f_score_5 f_al_score_5 f_score_15 f_al_score_15""".split()
+MESH_NAMES = [
+  *('mesh_mean3d', 'mesh_auc3d', 'mesh_al_mean3d', 'mesh_al_auc3d'),
+  *('f_score_5', 'f_al_score_5', 'f_score_15', 'f_al_score_15'),
+]
+FREIHAND_NAMES = ['xyz_mean3d', 'xyz_auc3d', 'xyz_al_mean3d', 'xyz_al_auc3d', *MESH_NAMES]
+HO3D_NAMES = [
+  *('xyz_mean3d', 'xyz_auc3d', 'xyz_procrustes_al_mean3d', 'xyz_procrustes_al_auc3d'),
+  *('xyz_scale_trans_al_mean3d', 'xyz_scale_trans_al_auc3d', *MESH_NAMES),
+]
 
 
 def make_hands(seed, noise=0.01, vertices=VERTICES):

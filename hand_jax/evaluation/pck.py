@@ -22,7 +22,8 @@ _COLORS = (
   (230, 159, 0),
   (40, 40, 40),
 )
-_PANEL = (560, 460)  # width, height
+_PANEL = (560, 460)  # width and height, to which the legend's lines are added
+_LINE = 21
 _MARGIN = (70, 44, 20, 58)  # left, top, right, bottom
 _INK, _GRID = (40, 40, 40), (222, 222, 222)
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
@@ -80,6 +81,7 @@ def draw_pck(panels: Sequence[Panel]) -> UInt8[np.ndarray, 'height width 3']:
   columns = min(len(panels), 2 if len(panels) <= 4 else 3)
   rows = math.ceil(len(panels) / columns)
   width, height = _PANEL
+  height += _LINE * max(len(panel.curves) for panel in panels)
   picture = np.full((rows * height * _SCALE, columns * width * _SCALE, 3), 255, np.uint8)
   for number, panel in enumerate(panels):
     row, column = divmod(number, columns)
@@ -152,20 +154,14 @@ def _draw_axes(image: np.ndarray, title: str) -> None:
 
 
 def _draw_legend(image: np.ndarray, panel: Panel) -> None:
-  """Bottom right, where curves are least often; with the area under each."""
-  texts = [f'{label}  AUC {area(curve):.3f}' for label, curve in panel.curves.items()]
-  step = 21 * _SCALE
-  right, bottom = (round(value) for value in _place(49, 0.03))
-  left = right - max(_text_width(text, 0.45) for text in texts) - 46 * _SCALE
-  top = bottom - step * len(texts) - 4 * _SCALE
-  cv2.rectangle(image, (left, top), (right, bottom), (255, 255, 255), -1)
-  cv2.rectangle(image, (left, top), (right, bottom), _GRID, _SCALE)
-  for number, (color, text) in enumerate(zip(_COLORS, texts, strict=False)):
-    y = top + step * number + 16 * _SCALE
-    middle = y - 5 * _SCALE
-    start, end = (left + 8 * _SCALE, middle), (left + 32 * _SCALE, middle)
+  """Below the plot, where it hides no curve: each label with the area under its curve."""
+  left = _place(0, 0)[0]
+  for number, (color, label) in enumerate(zip(_COLORS, panel.curves, strict=False)):
+    y = _SCALE * (_PANEL[1] + _LINE * number + 8)
+    start, end = (round(left), y - 5 * _SCALE), (round(left) + 24 * _SCALE, y - 5 * _SCALE)
     cv2.line(image, start, end, color, 2 * _SCALE, cv2.LINE_AA)
-    _write(image, text, (left + 40 * _SCALE, y), size=0.45)
+    text = f'{label}: AUC {area(panel.curves[label]):.3f}'
+    _write(image, text, (left + 32 * _SCALE, y), size=0.45)
 
 
 def _text_width(text: str, size: float) -> int:

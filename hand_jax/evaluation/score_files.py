@@ -84,21 +84,11 @@ def write_curves(folder: str, scores: dict[str, Any]) -> list[pathlib.Path]:
 def official_summary(scores: dict[str, Any]) -> str:
   """The official figures as the scripts print them, and what is not in them."""
   benchmark = BENCHMARKS[scores['dataset']]
-  strict = scores['strict']
   lines = [
     official_text(scores),
     f'over {scores["samples"]} samples, errors in cm; test-time augmentation: '
     f'{scores["test_time_augmentation"]}',
-    'Without reflections in the alignment: joints '
-    f'{strict["strict_xyz_al_mean3d"]:.2f} cm, '
-    + (
-      f'mesh {strict["strict_mesh_al_mean3d"]:.2f} cm '
-      f'(the official alignment mirrors {strict["strict_mirrored_xyz"]} and '
-      f'{strict["strict_mirrored_mesh"]} samples)'
-      if strict['strict_mesh_al_mean3d'] != NOT_MEASURED
-      else f'(the official alignment mirrors {strict["strict_mirrored_xyz"]} samples); the mesh is '
-      "not measured, its vertices are not the ground truth's"
-    ),
+    f'Aligned without reflections: {_strict_words(scores["strict"])}',
   ]
   if scores['samples'] != benchmark.samples:
     lines.append(
@@ -106,3 +96,14 @@ def official_summary(scores: dict[str, Any]) -> str:
       'figures are of another one.'
     )
   return '\n'.join(lines)
+
+
+def _strict_words(strict: dict[str, Any]) -> str:
+  parts = []
+  for points, name in (('joints', 'xyz'), ('mesh', 'mesh')):
+    error, mirrored = strict[f'strict_{name}_al_mean3d'], strict[f'strict_mirrored_{name}']
+    if error == NOT_MEASURED:
+      parts.append(f"{points} not measured: its vertices are not as many as the ground truth's")
+    else:
+      parts.append(f'{points} {error:.2f} cm ({mirrored} samples are mirrored officially)')
+  return ', '.join(parts)
