@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from experiments.configs import EXPERIMENTS, get_config
-from hand_jax.config import AttentionConfig, BackboneConfig
+from hand_jax.config import AttentionConfig, BackboneConfig, TextureConfig
 from hand_jax.data.pipeline import training_batches
 from hand_jax.models.hand_network import create_network
 from hand_jax.training.state import create_optimizer, create_train_state, state_variables
@@ -36,10 +36,19 @@ def at_toy_size(config):
     mlp_ratio=2,
     coarse_vertices=min(settings.attention.coarse_vertices, 5),
   )
+  texture = TextureConfig(
+    enabled=settings.texture.enabled,
+    width=8,
+    heads=2,
+    self_layers=1,
+    mlp_ratio=2,
+    hidden_fraction=settings.texture.hidden_fraction,
+  )
   return replace(
     config,
     model=replace(
       settings,
+      texture=texture,
       image_size=32,
       backbone=backbone,
       prior_hidden=(8,),
@@ -86,8 +95,10 @@ def test_every_experiment_takes_a_step_at_toy_size(name, model):
   expected |= {'prior_net'} if config.model.branches != 'posterior' else set()
   expected |= {'vertex_regressor'} if config.model.branches != 'prior' else set()
   expected |= {'prior_sigma'} if config.model.prior_sigma == 'learned' else set()
+  expected |= {'texture_regressor'} if config.model.texture.enabled else set()
   assert set(after.params) == expected
-  for part in expected:
+  trained = {'texture_regressor'} if config.loss.kind == 'photometric' else expected
+  for part in trained:
     moved = [
       bool((a != b).any())
       for a, b in zip(

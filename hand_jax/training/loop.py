@@ -42,6 +42,7 @@ from hand_jax.training.state import (
 from hand_jax.training.step import EvalStep, make_eval_step, make_train_step
 from hand_jax.training.warm_start import (
   WarmStart,
+  check_texture_start,
   claim_warm_start,
   describe_warm_start,
   warm_start,
@@ -121,6 +122,7 @@ class _Run:
       self._initial_state, self._start = warm_start(
         self._initial_state, config.training.init_from, model, config
       )
+      check_texture_start(config, self._start)
     step = make_train_step(config, network, optimizer, prior_config)
     self._train_step = parallel.map_train_step(step)
     self._constants = (model, prior_variables)

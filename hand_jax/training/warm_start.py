@@ -9,6 +9,7 @@ import jax
 import numpy as np
 
 from hand_jax.config import ExperimentConfig, config_differences
+from hand_jax.models.hand_network import TEXTURE_REGRESSOR
 from hand_jax.training.checkpoints import load_network, write_whole
 from hand_jax.training.hand_models import HAND_MODEL_NAME, hand_model_digest
 from hand_jax.training.lineage import Origin, read_lineage
@@ -102,6 +103,19 @@ def warm_start(
   )
   fresh = tuple(name for name in ours if name not in given)
   return state.replace(**variables), WarmStart(tuple(sources), fresh)
+
+
+def check_texture_start(config: ExperimentConfig, start: WarmStart) -> None:
+  """Refuses, by ValueError, a texture branch on a network that nothing has trained."""
+  if config.loss.kind != 'photometric':
+    return
+  prefix = f'params/{TEXTURE_REGRESSOR}/'
+  if untrained := [name for name in start.fresh if not name.startswith(prefix)]:
+    raise ValueError(
+      f"loss.kind='photometric' trains the texture branch alone, so the rest must come from a "
+      f'trained run: {_summarize(untrained, untrained)} would stay random. Name the run by '
+      f'--init_from=WORKDIR; {config.name.removesuffix("_texture")} is the network it continues.'
+    )
 
 
 def claim_warm_start(workdir: str, start: WarmStart) -> None:

@@ -1,0 +1,184 @@
+"""Texture regression: sampling, what hidden vertices carry, Table 1's sizes."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.ndimage
+from scipy.optimize import linprog
+
+from hand_jax.config import TextureConfig
+from hand_jax.models.texture_regressor import (
+  TextureEmbedding,
+  TextureRegressor,
+  reverse_interpolation,
+  sample_bilinear,
+  sample_hidden_vertices,
+  texture_tokens,
+)
+from hand_jax.types import ImageFeatures
+
+BATCH, VERTICES, SIDE, CHANNELS, GLOBAL = 2, 30, 12, 4, 6
+CONFIG = TextureConfig(enabled=True, width=8, heads=2, self_layers=1, mlp_ratio=2)
+
+
+@pytest.fixture(scope='module')
+def inputs():
+  rng = np.random.default_rng(0)
+  features = ImageFeatures(
+    jnp.asarray(rng.normal(size=(BATCH, GLOBAL)), jnp.float32),
+    jnp.asarray(rng.normal(size=(BATCH, SIDE, SIDE, CHANNELS)), jnp.float32),
+  )
+  points = jnp.asarray(rng.uniform(-1.1, 1.1, (BATCH, VERTICES, 2)), jnp.float32)
+  visible = jnp.asarray(rng.uniform(size=(BATCH, VERTICES)) < 0.6)
+  template = jnp.asarray(rng.normal(size=(VERTICES, 3)), jnp.float32)
+  return features, points, visible, template
+
+
+@pytest.fixture(scope='module')
+def regressor(inputs):
+  module = TextureRegressor(CONFIG)
+  variables = module.init(jax.random.key(0), *inputs)
+  return variables, jax.jit(lambda *inputs: module.apply(variables, *inputs))
+
+
+@pytest.mark.parametrize('shape', [(12, 12), (5, 9), (1, 1)])
+def test_bilinear_sampling_is_scipy_s(shape):
+  rng = np.random.default_rng(1)
+  image = rng.normal(size=(*shape, 3)).astype(np.float32)
+  points = rng.uniform(-1.2, 1.2, (50, 2)).astype(np.float32)
+  sampled = sample_bilinear(jnp.asarray(image)[None], jnp.asarray(points)[None])[0]
+  # Pixel centres at half-integers; beyond the outermost the border goes on.
+  row, column = (points[:, ::-1].T + 1) / 2 * np.array(shape)[:, None] - 0.5
+  for channel in range(3):
+    expected = scipy.ndimage.map_coordinates(
+      image[..., channel].astype(np.float64), (row, column), order=1, mode='nearest'
+    )
+    np.testing.assert_allclose(sampled[:, channel], expected, atol=2e-6)
+
+
+def test_a_map_of_half_the_resolution_is_sampled_at_the_same_place():
+  """A ramp across the image, seen at two resolutions, has the same value at a point."""
+
+  def ramp(size):
+    centre = (np.arange(size) + 0.5) / size * 2 - 1
+    return jnp.asarray(np.stack(np.meshgrid(centre, 3 * centre), -1), jnp.float32)[None]
+
+  points = jnp.asarray([[[0.3, -0.4], [-0.7, 0.1]]])
+  expected = points * jnp.asarray([1.0, 3.0])[None, None]
+  for size in (16, 32):
+    np.testing.assert_allclose(sample_bilinear(ramp(size), points), expected, atol=1e-6)
+
+
+def test_hidden_vertices_carry_their_position_alone(inputs):
+  features, points, visible, template = inputs
+  sampled = reverse_interpolation(features, points, visible)
+  tokens = np.asarray(texture_tokens(sampled, template))
+  hidden = ~np.asarray(visible)
+  assert hidden.any()
+  np.testing.assert_array_equal(tokens[hidden][:, :-3], 0)
+  for image in range(BATCH):
+    np.testing.assert_array_equal(tokens[image, :, -3:], template)
+    seen = tokens[image][~hidden[image]]
+    np.testing.assert_array_equal(
+      seen[:, CHANNELS:-3],
+      np.broadcast_to(features.global_feature[image], (len(seen), GLOBAL)),
+    )
+    assert (seen[:, :CHANNELS] != 0).any(axis=1).all()
+
+
+def test_embedding_is_a_dense_layer_on_the_written_out_tokens(inputs):
+  features, points, visible, template = inputs
+  module = TextureEmbedding(8)
+  variables = module.init(jax.random.key(1), *inputs)
+  params = jax.tree.map(lambda leaf: leaf + 0.1, variables['params'])
+  tokens = texture_tokens(reverse_interpolation(features, points, visible), template)
+  np.testing.assert_allclose(
+    module.apply({'params': params}, *inputs),
+    tokens @ params['kernel'] + params['bias'][None, None],
+    atol=1e-5,
+  )
+
+
+def test_every_part_of_the_embedding_starts_with_its_own_fan_in():
+  features = ImageFeatures(jnp.zeros((1, 2048)), jnp.zeros((1, 4, 4, 64)))
+  arguments = (features, jnp.zeros((1, 5, 2)), jnp.ones((1, 5), bool), jnp.zeros((5, 3)))
+  kernel = TextureEmbedding(256).init(jax.random.key(2), *arguments)['params']['kernel']
+  assert kernel.shape == (2115, 256)
+  for rows in (kernel[:64], kernel[64:-3], kernel[-3:]):
+    assert float(jnp.std(rows)) == pytest.approx(len(rows) ** -0.5, rel=0.15)
+
+
+def test_table_1_sizes():
+  features = ImageFeatures(
+    jax.ShapeDtypeStruct((1, 2048), jnp.float32),
+    jax.ShapeDtypeStruct((1, 112, 112, 64), jnp.float32),
+  )
+  points = jax.ShapeDtypeStruct((1, 778, 2), jnp.float32)
+  visible = jax.ShapeDtypeStruct((1, 778), jnp.bool_)
+  template = jax.ShapeDtypeStruct((778, 3), jnp.float32)
+  sampled = jax.eval_shape(reverse_interpolation, features, points, visible)
+  assert sampled.shape == (1, 778, 2112)
+  assert jax.eval_shape(texture_tokens, sampled, template).shape == (1, 778, 2115)
+  module = TextureRegressor(TextureConfig(enabled=True))
+  colors = jax.eval_shape(
+    lambda key, *inputs: module.init_with_output(key, *inputs)[0],
+    *(jax.random.key(0), features, points, visible, template),
+  )
+  assert colors.shape == (1, 778, 3)
+
+
+def test_what_lies_at_a_hidden_vertex_s_place_changes_nothing(inputs, regressor):
+  """An object before the hand: its pixels reach no colour while every vertex there is hidden."""
+  features, points, _, template = inputs
+  _, apply = regressor
+  left = points[..., 0] < 0
+  changed = features.shallow_map.at[:, :, : SIDE // 2 - 1].add(5.0)
+  other = features._replace(shallow_map=changed)
+  before = apply(features, points, ~left, template)
+  np.testing.assert_array_equal(before, apply(other, points, ~left, template))
+  everywhere = jnp.ones_like(left)
+  moved = apply(features, points, everywhere, template) - apply(other, points, everywhere, template)
+  assert float(jnp.abs(moved).max()) > 1e-6
+
+
+def test_hidden_vertices_get_colours_from_visible_ones(inputs, regressor):
+  features, points, visible, template = inputs
+  variables, _ = regressor
+  # The head starts near zero: with larger weights a difference can be told from rounding.
+  head = {**variables['params']['rgb'], 'kernel': 100 * variables['params']['rgb']['kernel']}
+  variables = {'params': {**variables['params'], 'rgb': head}}
+  apply = jax.jit(lambda *inputs: TextureRegressor(CONFIG).apply(variables, *inputs))
+  brighter = features._replace(shallow_map=features.shallow_map + 3.0)
+  hidden = ~np.asarray(visible)
+  change = apply(features, points, visible, template) - apply(brighter, points, visible, template)
+  assert np.abs(np.asarray(change)[hidden]).max() > 1e-3
+  blind = jnp.zeros_like(visible)
+  np.testing.assert_array_equal(
+    apply(features, points, blind, template), apply(brighter, points, blind, template)
+  )
+
+
+def test_colours_stay_in_range(inputs, regressor):
+  features, points, visible, template = inputs
+  _, apply = regressor
+  large = jax.tree.map(lambda leaf: 1e3 * leaf, features)
+  colors = np.asarray(apply(large, points, visible, template))
+  assert np.isfinite(colors).all() and (colors >= 0).all() and (colors <= 1).all()
+
+
+def test_a_hidden_region_is_one_side_of_a_plane_and_its_share_is_uniform():
+  rng = np.random.default_rng(3)
+  template = jnp.asarray(rng.normal(size=(400, 3)) * [0.04, 0.01, 0.03], jnp.float32)
+  keys = jax.random.split(jax.random.key(0), 600)
+  hide = jax.jit(jax.vmap(sample_hidden_vertices, in_axes=(0, None, None)), static_argnums=2)
+  hidden = np.asarray(hide(keys, template, 0.6))
+  shares = np.sort(hidden.mean(axis=1))
+  expected = 0.6 * (np.arange(600) + 0.5) / 600
+  assert np.abs(shares - expected).max() < 0.6 * 1.63 / np.sqrt(600)  # Kolmogorov-Smirnov, 1 %
+  # A plane through the hand: the least-squares separator has no vertex on the wrong side.
+  for one in hidden[(hidden.mean(axis=1) > 0.2)][:20]:
+    sign = np.where(one, 1.0, -1.0)[:, None]
+    rows = -sign * np.concatenate([np.asarray(template) * 100, np.ones((400, 1))], axis=1)
+    found = linprog(np.zeros(4), A_ub=rows, b_ub=-np.full(400, 1e-6), bounds=[(None, None)] * 4)
+    assert found.status == 0, 'no plane separates the hidden vertices from the others'
