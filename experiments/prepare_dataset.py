@@ -2,9 +2,11 @@
 
 import contextlib
 import fcntl
+import functools
 import importlib.metadata
 import io
 import json
+import os
 import pathlib
 import platform
 import shutil
@@ -17,6 +19,8 @@ from absl import app, flags, logging
 
 DATASETS_FOLDER = pathlib.Path(__file__).parent.parent / 'datasets'
 MANIFEST = 'manifest.json'
+# Of each split's skipped examples the manifest names so many; it counts them all.
+NAMED_SKIPS = 1000
 PACKAGES = ('hand-jax', 'jax', 'numpy', 'opencv-python-headless', 'tensorflow-datasets')
 
 
@@ -98,38 +102,54 @@ def read_manifest(folder: pathlib.Path, settings: dict[str, Any]) -> dict[str, A
   return manifest
 
 
+def skips_by_reason(skips: dict[str, list[Any]]) -> dict[str, Any]:
+  """What the manifest says of each split's skipped examples: how many, and which and why."""
+  return {
+    split: {
+      'count': len(skipped),
+      'examples': {skip.example_id: skip.reason for skip in skipped[:NAMED_SKIPS]},
+    }
+    for split, skipped in skips.items()
+    if skipped
+  }
+
+
 def prepare(
   create_builder: Callable[..., Any],
   data_dir: pathlib.Path,
   settings: dict[str, Any],
+  config: str | None = None,
   **build_settings: Any,
 ) -> Prepared:
-  """Builds `data_dir/<name>/<version>`; one that is finished already is kept.
+  """Builds `data_dir/<name>[/<config>]/<version>`; one that is finished already is kept.
 
   `settings` decide the contents and `build_settings` only how they are made; both go to
-  `create_builder`, a tfds builder class with a `sha256` per split. Everything is written beside
-  the final folder, which appears at the end and whole: a run that was stopped leaves nothing in
-  its place, and the next one starts afresh.
+  `create_builder`, a tfds builder class with a `sha256` per split, and with `skips` per split where
+  examples may be unusable. Everything is written beside the final folder, which appears at the end
+  and whole: a run that was stopped leaves nothing in its place, and the next one starts afresh.
 
   Raises:
     ValueError: the folder exists with other settings. RuntimeError: another build is running.
   """
-  target = data_dir / create_builder.name / str(create_builder.VERSION)
+  name = f'{create_builder.name}/{config}' if config else create_builder.name
+  target = data_dir / name / str(create_builder.VERSION)
   if target.exists():
     return Prepared(target, read_manifest(target, settings), is_new=False)
   data_dir.mkdir(parents=True, exist_ok=True)
-  unfinished = data_dir / f'.{create_builder.name}.unfinished'
-  with _only_one_build(data_dir / f'.{create_builder.name}.lock'):
+  hidden = name.replace('/', '_')
+  unfinished = data_dir / f'.{hidden}.unfinished'
+  with _only_one_build(data_dir / f'.{hidden}.lock'):
     shutil.rmtree(unfinished, ignore_errors=True)
     try:
+      chosen = {'config': config} if config else {}
       builder = create_builder(
-        data_dir=unfinished, file_format='array_record', **settings, **build_settings
+        data_dir=unfinished, file_format='array_record', **chosen, **settings, **build_settings
       )
       # tfds would announce a download, and name the unfinished folder as the place to find it.
       with contextlib.redirect_stdout(io.StringIO()):
         builder.download_and_prepare()
       manifest = {
-        'dataset': builder.name,
+        'dataset': name,
         'version': str(builder.version),
         'examples': {name: split.num_examples for name, split in builder.info.splits.items()},
         'sha256': builder.sha256,
@@ -139,6 +159,8 @@ def prepare(
           **{package: _version(package) for package in PACKAGES},
         },
       }
+      if hasattr(builder, 'skips'):
+        manifest['skipped'] = skips_by_reason(builder.skips)
       built = pathlib.Path(builder.data_dir)
       (built / MANIFEST).write_text(json.dumps(manifest, indent=2) + '\n')
       target.parent.mkdir(parents=True, exist_ok=True)
@@ -173,15 +195,102 @@ def _prepare_hand_photos(data_dir: pathlib.Path) -> Prepared:
   from hand_jax.data.hand_photos import annotations_digest, read_annotations
 
   flag = flags.FLAGS
-  if not flag.source:
-    raise ValueError('--dataset=hand_photos needs --source=FOLDER, with annotations.json in it.')
-  settings = {
-    'validation_fraction': flag.validation_fraction,
-    'annotations_sha256': annotations_digest(flag.source),
-  }
+  source = _source_of('hand_photos', 'with annotations.json in it')
+  fraction = 0.1 if flag.validation_fraction is None else flag.validation_fraction
+  settings = {'validation_fraction': fraction, 'annotations_sha256': annotations_digest(source)}
   # Found here, mistakes cost no lock and no folder; the builder looks at the photos too.
-  split_entries(read_annotations(flag.source), flag.validation_fraction)
-  return prepare(HandPhotos, data_dir, settings, source=flag.source, report=Progress())
+  split_entries(read_annotations(source), fraction)
+  return prepare(HandPhotos, data_dir, settings, source=source, report=Progress())
+
+
+def _source_of(dataset: str, content: str) -> str:
+  if not flags.FLAGS.source:
+    raise ValueError(f'--dataset={dataset} needs --source=FOLDER, {content}.')
+  return flags.FLAGS.source
+
+
+def _real_data_settings(digest: str) -> dict[str, Any]:
+  """What decides the contents of a published data set, prepared."""
+  fraction = flags.FLAGS.validation_fraction
+  return {
+    'validation_fraction': 0.01 if fraction is None else fraction,
+    'limit': flags.FLAGS.limit,
+    'annotations_sha256': digest,
+  }
+
+
+def _refuse_skips(prepared: Prepared) -> Prepared:
+  """With --strict, also a finished data set must be without skips; ValueError says so."""
+  skipped = prepared.manifest.get('skipped')
+  if flags.FLAGS.strict and skipped:
+    counts = ', '.join(f'{part["count"]} of {split}' for split, part in skipped.items())
+    raise ValueError(
+      f'{prepared.folder} was built without --strict and left out {counts}; see its {MANIFEST}, '
+      'remove it or choose another --data_dir.'
+    )
+  return prepared
+
+
+def _prepare_freihand(data_dir: pathlib.Path) -> Prepared:
+  from freihand.freihand_dataset_builder import Freihand
+
+  from hand_jax.data.freihand import annotations_digest, check_folder
+
+  flag = flags.FLAGS
+  source = _source_of('freihand', 'the unpacked FreiHAND_pub_v2')
+  halves = check_folder(source)
+  print(f'{source}: {" and ".join(halves)} found.', flush=True)
+  return _refuse_skips(
+    prepare(
+      Freihand,
+      data_dir,
+      _real_data_settings(annotations_digest(source)),
+      source=source,
+      strict=flag.strict,
+      workers=flag.workers,
+      report=Progress(),
+    )
+  )
+
+
+def _prepare_ho3d(version: str, data_dir: pathlib.Path) -> Prepared:
+  from ho3d.ho3d_dataset_builder import Ho3d
+
+  from hand_jax.data.annotation_files import files_digest
+  from hand_jax.data.ho3d_folder import annotations_digest, check_folder
+  from hand_jax.mano.assets import load_mano_model, resolve_mano_dir
+  from hand_jax.mano.mano_files import find_mano_file
+
+  flag = flags.FLAGS
+  source = _source_of(f'ho3d_{version}', f'the unpacked HO3D_{version}')
+  halves = check_folder(source, version)
+  print(f'{source}: {" and ".join(halves)} found.', flush=True)
+  mano_dir = resolve_mano_dir(flag.mano_dir)
+  mano_sha256 = None
+  if mano_dir is None:
+    print(
+      'No --mano_dir: the data set will have joints but no vertices, which HO3D gives as MANO '
+      'parameters alone.',
+      flush=True,
+    )
+  else:
+    load_mano_model(mano_dir)  # Found here, a mistake costs no lock and no folder.
+    file = find_mano_file(mano_dir, 'right') if os.path.isdir(mano_dir) else pathlib.Path(mano_dir)
+    mano_sha256 = files_digest(file.parent, [file.name])
+  settings = _real_data_settings(annotations_digest(source)) | {'mano_sha256': mano_sha256}
+  return _refuse_skips(
+    prepare(
+      Ho3d,
+      data_dir,
+      settings,
+      config=version,
+      source=source,
+      mano_dir=mano_dir,
+      strict=flag.strict,
+      workers=flag.workers,
+      report=Progress(),
+    )
+  )
 
 
 class Command(NamedTuple):
@@ -191,12 +300,20 @@ class Command(NamedTuple):
   own_flags: tuple[str, ...]
 
 
+_REAL_DATA_FLAGS = ('source', 'validation_fraction', 'limit', 'strict', 'workers')
 COMMANDS = {
   'synthetic_hands': Command(
     _prepare_synthetic_hands,
     ('train_examples', 'validation_examples', 'test_examples', 'image_size', 'seed', 'workers'),
   ),
   'hand_photos': Command(_prepare_hand_photos, ('source', 'validation_fraction')),
+  'freihand': Command(_prepare_freihand, _REAL_DATA_FLAGS),
+  **{
+    f'ho3d_{version}': Command(
+      functools.partial(_prepare_ho3d, version), (*_REAL_DATA_FLAGS, 'mano_dir')
+    )
+    for version in ('v2', 'v3')
+  },
 }
 
 
@@ -206,10 +323,11 @@ def refuse_flags_of_others(dataset: str, given: Collection[str]) -> None:
   Raises:
     ValueError: the first one that belongs to another data set.
   """
+  own_flags = COMMANDS[dataset].own_flags
   for other, command in COMMANDS.items():
     for name in command.own_flags:
-      if other != dataset and name in given:
-        own = ', '.join(f'--{own}' for own in COMMANDS[dataset].own_flags)
+      if name not in own_flags and name in given:
+        own = ', '.join(f'--{own}' for own in own_flags)
         raise ValueError(f'--{name} belongs to --dataset={other}; --dataset={dataset} takes {own}.')
 
 
@@ -223,13 +341,25 @@ def define_flags() -> None:
   number('test_examples', 1000, 'synthetic_hands: examples to test on.', lower_bound=0)
   number('image_size', 224, 'synthetic_hands: side of a rendered photo, pixels.', lower_bound=32)
   number('seed', 0, 'synthetic_hands: seed of the rendered examples.', lower_bound=0)
-  number('workers', 1, 'synthetic_hands: processes that render.', lower_bound=1)
-  flags.DEFINE_string('source', None, 'hand_photos: folder with images/ and annotations.json.')
+  number('workers', 1, 'Processes that render, or read and check.', lower_bound=1)
+  number('limit', 0, 'freihand, ho3d: at most so many examples of each split; 0: all.', 0)
+  flags.DEFINE_string(
+    'source',
+    None,
+    'hand_photos: folder with images/ and annotations.json. freihand, ho3d: the unpacked download.',
+  )
   flags.DEFINE_float(
     'validation_fraction',
-    0.1,
-    'hand_photos: the part of the annotated hands, from the end of the list, that is kept for '
-    'validation (at least one); 0: no validation split.',
+    None,
+    'The part of what there is to train on that is kept for validation, at least one (0: no '
+    'validation split). hand_photos: hands from the end of the list, 0.1 by default; freihand: '
+    'samples from the end, 0.01; ho3d: whole sequences, 0.01.',
+  )
+  flags.DEFINE_boolean(
+    'strict', False, 'freihand, ho3d: an example that cannot be used is an error, not left out.'
+  )
+  flags.DEFINE_string(
+    'mano_dir', None, 'ho3d: folder with MANO_RIGHT.pkl or .npz, for vertices; default: $MANO_DIR.'
   )
 
 
@@ -244,6 +374,9 @@ def main(argv: list[str]) -> None:
   logging.set_verbosity(logging.ERROR)
   started = time.monotonic()
   dataset = flags.FLAGS.dataset
+  if dataset.startswith(('freihand', 'ho3d')):
+    # Little arithmetic, in several processes: none of them should take hold of an accelerator.
+    os.environ.setdefault('JAX_PLATFORMS', 'cpu')
   try:
     refuse_flags_of_others(dataset, [name for name in flags.FLAGS if flags.FLAGS[name].present])
     prepared = COMMANDS[dataset].prepare(pathlib.Path(flags.FLAGS.data_dir))
@@ -255,6 +388,9 @@ def main(argv: list[str]) -> None:
   took = f'; {time.monotonic() - started:.0f} s' if prepared.is_new else ''
   state = 'Complete' if prepared.is_new else 'Already complete, nothing to do'
   print(f'{state}: {prepared.folder} ({counts} examples{took}). Details in {MANIFEST}.')
+  for split, skipped in prepared.manifest.get('skipped', {}).items():
+    example, reason = next(iter(skipped['examples'].items()))
+    print(f'{split}: {skipped["count"]} left out; the first, {example}: {reason}.')
 
 
 if __name__ == '__main__':

@@ -1,13 +1,37 @@
-"""What tfds builders of hand examples share: numbering, progress and a digest of each split."""
+"""What tfds builders of hand examples share: numbering, skips, workers, progress and digests."""
 
+import collections
+import contextlib
 import hashlib
+import io
+import multiprocessing
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from concurrent.futures import ProcessPoolExecutor
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
+from hand_jax.data.examples import HandExample, check_example, encode_example
+
 Report = Callable[[str, int, int], None]
 """Called with a split's name, the examples done and the examples there will be."""
+
+Job = TypeVar('Job')
+
+# Names in settings and commands -> tfds' own, where they differ: a builder with configs.
+_TFDS_NAMES = {'ho3d_v2': 'ho3d/v2', 'ho3d_v3': 'ho3d/v3'}
+
+
+def tfds_name(dataset: str) -> str:
+  """What tfds calls a prepared data set (`ho3d_v2`: `ho3d/v2`); most have one name."""
+  return _TFDS_NAMES.get(dataset, dataset)
+
+
+class Skip(NamedTuple):
+  """An example that cannot be used, in its place among the records."""
+
+  example_id: str
+  reason: str
 
 
 def no_report(split: str, done: int, count: int) -> None:
@@ -16,21 +40,86 @@ def no_report(split: str, done: int, count: int) -> None:
 
 def numbered_records(
   split: str,
-  records: Iterable[dict[str, Any]],
+  records: Iterable[dict[str, Any] | Skip],
   count: int,
   digests: dict[str, str],
   report: Report = no_report,
+  skips: list[Skip] | None = None,
 ) -> Iterator[tuple[int, dict[str, Any]]]:
   """A split's encoded records with their numbers, reported one by one.
 
-  After the last one `digests[split]` holds the SHA-256 of them all.
+  Skips are collected in `skips` and take no number. After the last record `digests[split]` holds
+  the SHA-256 of them all.
+
+  Raises:
+    ValueError: a skip where `skips` is None, or nothing but skips.
   """
-  digest = hashlib.sha256()
-  for index, record in enumerate(records):
-    update_digest(digest, record)
-    yield index, record
-    report(split, index + 1, count)
+  digest, number = hashlib.sha256(), 0
+  for done, record in enumerate(records, start=1):
+    if isinstance(record, Skip):
+      if skips is None:
+        raise ValueError(f'{record.example_id}: {record.reason}.')
+      skips.append(record)
+    else:
+      update_digest(digest, record)
+      yield number, record
+      number += 1
+    report(split, done, count)
+  if skips and not number:
+    first = skips[0]
+    raise ValueError(
+      f'None of the {count} examples of split {split!r} can be used. The first, '
+      f'{first.example_id}: {first.reason}.'
+    )
   digests[split] = digest.hexdigest()
+
+
+def encode_with_photo(example: HandExample, encoded_photo: bytes) -> dict[str, Any]:
+  """`encode_example` with the photo's own file, byte for byte, for its image: no loss, no time.
+
+  Raises:
+    ValueError: see `check_example`.
+  """
+  check_example(example)
+  record = encode_example(example._replace(image=np.zeros((1, 1, 3), np.uint8)))
+  return record | {'image': io.BytesIO(encoded_photo)}
+
+
+@contextlib.contextmanager
+def worker_processes(count: int) -> Iterator[ProcessPoolExecutor | None]:
+  """That many processes, or None for one: this process itself."""
+  if count == 1:
+    yield None
+    return
+  # JAX runs threads, which a forked process would not have.
+  executor = ProcessPoolExecutor(count, mp_context=multiprocessing.get_context('spawn'))
+  try:
+    yield executor
+  finally:
+    executor.shutdown(cancel_futures=True)
+
+
+def results_in_order(
+  make: Callable[[Job], list[Any]],
+  jobs: Iterable[Job],
+  executor: ProcessPoolExecutor | None = None,
+  ahead: int = 4,
+) -> Iterator[Any]:
+  """What `make` gives for each job, in order, made by the executor's processes where there is one.
+
+  At most `ahead` jobs are made ahead, so that memory does not grow with their number.
+  """
+  if executor is None:
+    for job in jobs:
+      yield from make(job)
+    return
+  pending: collections.deque = collections.deque()
+  for job in jobs:
+    pending.append(executor.submit(make, job))
+    if len(pending) > ahead:
+      yield from pending.popleft().result()
+  while pending:
+    yield from pending.popleft().result()
 
 
 def update_digest(digest, record: dict[str, Any]) -> None:
