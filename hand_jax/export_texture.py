@@ -65,11 +65,13 @@ def texture_layout(
   template: Float[np.ndarray, 'vertices 3'],
   faces: Int[np.ndarray, 'faces 3'],
 ) -> TextureLayout:
-  """Fits the UVs (v up) into the picture, and gives each face across a seam a patch at the right.
+  """Fits the UVs (v up) into the picture, and gives faces across a seam patches at the right.
 
-  A face crosses one where it is turned over, or stretched far more than faces are.
+  A face crosses one where it is turned over, or stretched far more than faces are. A face that
+  covers another one's vertex gets a patch too.
   """
-  cut = np.flatnonzero(_crosses_a_seam(uv, template, faces))
+  crossing = _crosses_a_seam(uv, template, faces)
+  cut = np.flatnonzero(crossing | _covers_others(uv, faces, ~crossing))
   per_column = TEXTURE_SIDE // _PATCH_SIDE
   columns = -(-len(cut) // per_column)
   low, high = uv.min(axis=0), uv.max(axis=0)
@@ -99,6 +101,19 @@ def _crosses_a_seam(uv: np.ndarray, template: np.ndarray, faces: np.ndarray) -> 
   area = edges[:, 0, 0] * edges[:, 1, 1] - edges[:, 0, 1] * edges[:, 1, 0]
   turned_over = np.sign(area) != np.sign(np.median(np.sign(area)))
   return turned_over | (stretch > _LARGEST_STRETCH * np.median(stretch))
+
+
+def _covers_others(uv: np.ndarray, faces: np.ndarray, kept: np.ndarray) -> np.ndarray:
+  """Whether another vertex of the kept faces lies inside a kept face."""
+  points = uv[np.unique(faces[kept])]
+  covers = np.zeros(len(faces), bool)
+  for number in np.flatnonzero(kept):
+    corners = uv[faces[number]]
+    # One row per edge: on which side of it each point lies.
+    edges, offsets = np.roll(corners, -1, axis=0) - corners, points[None] - corners[:, None]
+    sides = edges[:, None, 0] * offsets[..., 1] - edges[:, None, 1] * offsets[..., 0]
+    covers[number] = (sides > 0).all(axis=0).any() or (sides < 0).all(axis=0).any()
+  return covers
 
 
 @functools.partial(jax.jit, static_argnames='side')

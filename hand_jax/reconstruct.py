@@ -221,7 +221,7 @@ def _assemble(
   joints_image = transform_points(np.linalg.inv(photo_to_crop), joints_crop)
   pixels_per_metre = crop_pixels_per_metre / crop_pixels_per_photo_pixel
   pixels = joints_image[:1] + pixels_per_metre * vertices[:, :2]
-  inside = ((pixels >= 0) & (pixels <= np.array([view.size]))).all(axis=1)
+  inside = ((pixels >= 0) & (pixels < np.array([view.size]))).all(axis=1)
   return Reconstruction(
     vertices=vertices.astype(np.float32),
     joints=joints.astype(np.float32),

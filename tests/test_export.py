@@ -6,6 +6,7 @@ import json
 import numpy as np
 import pytest
 import trimesh
+from PIL import Image
 
 from hand_jax.export import (
   color_of_fraction,
@@ -14,6 +15,7 @@ from hand_jax.export import (
   legend_ticks,
   obj_text,
   ply_bytes,
+  png_bytes,
   sigma_colors,
   sigma_range_mm,
   srgb_to_linear,
@@ -40,6 +42,37 @@ def test_obj_holds_vertices_and_faces_in_order(hand):
   ids = np.array([line.split()[1:] for line in lines if line.startswith('f ')], int)
   np.testing.assert_array_equal(ids - 1, faces)
   assert len(_load(obj_text(vertices, faces).encode(), 'obj').faces) == 40
+
+
+def test_obj_colours_follow_the_positions(hand):
+  vertices, faces, _ = hand
+  colors = np.random.default_rng(1).uniform(size=(30, 3))
+  text = obj_text(vertices, faces, colors)
+  read = np.array([line.split()[1:] for line in text.splitlines() if line.startswith('v ')], float)
+  np.testing.assert_allclose(read, np.concatenate([vertices, colors], axis=1), atol=1e-5)
+  # The reader leaves out a vertex without faces: compare corner by corner.
+  mesh = _load(text.encode(), 'obj')
+  read_colors = mesh.visual.vertex_colors[mesh.faces][..., :3]
+  np.testing.assert_allclose(read_colors, 255 * colors[faces], atol=1)
+
+
+def test_an_unlit_glb_says_so(hand):
+  vertices, faces, sigma = hand
+  colors = np.random.default_rng(1).uniform(size=(30, 3))
+  headers = []
+  for unlit in (True, False):
+    content = glb_bytes(vertices, faces, colors, sigma, unlit)
+    headers.append(json.loads(content[20 : 20 + int.from_bytes(content[12:16], 'little')]))
+    read = np.asarray(_load(content, 'glb').geometry['hand'].visual.vertex_attributes['color'])
+    np.testing.assert_array_equal(read[:, :3], np.round(255 * srgb_to_linear(colors)))
+  assert headers[0]['extensionsUsed'] == ['KHR_materials_unlit']
+  assert headers[0]['materials'][0]['extensions'] == {'KHR_materials_unlit': {}}
+  assert 'extensionsUsed' not in headers[1] and 'extensions' not in headers[1]['materials'][0]
+
+
+def test_png_keeps_every_byte():
+  image = np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8)
+  np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(png_bytes(image)))), image)
 
 
 def test_ply_holds_colours_and_sigma(hand):

@@ -3,7 +3,13 @@
 import jax.numpy as jnp
 import numpy as np
 
-from hand_jax.rendering.overlay import mesh_over, render_mesh, seen_from_the_side
+from hand_jax.rendering.overlay import (
+  mesh_over,
+  render_mesh,
+  texture_panels,
+  turned_view,
+  with_caption,
+)
 
 SQUARE = np.array([[4, 4, 0], [12.5, 4, 0], [4, 12.5, 0], [12.5, 12.5, 0.0]])
 FACES = np.array([[0, 1, 2], [1, 3, 2]])
@@ -33,12 +39,53 @@ def test_mesh_over_mixes_by_coverage_and_opacity():
   np.testing.assert_array_equal(full[0], background[0])
 
 
-def test_the_side_view_is_a_turn_that_fits_the_picture():
+def test_a_turned_view_is_a_turn_that_fits_the_picture():
   points = np.random.default_rng(0).normal(size=(40, 3)) * [30, 60, 90]
-  turned = seen_from_the_side(points, 100)
-  assert turned[:, :2].min() >= 0 and turned[:, :2].max() <= 100
-  centred, moved = points - points.mean(0), turned - turned.mean(0)
-  matrix = np.linalg.lstsq(centred, moved, rcond=None)[0]
-  scale = np.cbrt(np.linalg.det(matrix))
-  assert scale > 0  # a turn, no mirror
-  np.testing.assert_allclose(matrix / scale, [[0, 0, 1], [0, 1, 0], [-1, 0, 0]], atol=1e-9)
+  for degrees, expected in ((90.0, [[0, 0, 1], [0, 1, 0], [-1, 0, 0]]), (0.0, np.eye(3))):
+    turned = turned_view(points, 100, degrees)
+    assert turned[:, :2].min() >= 0 and turned[:, :2].max() <= 100
+    centred, moved = points - points.mean(0), turned - turned.mean(0)
+    matrix = np.linalg.lstsq(centred, moved, rcond=None)[0]
+    scale = np.cbrt(np.linalg.det(matrix))
+    assert scale > 0  # a turn, no mirror
+    np.testing.assert_allclose(matrix / scale, expected, atol=1e-9)
+
+
+def test_a_view_from_the_left_shows_the_left_side_nearer():
+  """The photo's leftmost point comes nearest from there, its rightmost from the right."""
+  points = np.array([[-1, 0, 0], [1, 0, 0], [0, 0.5, 0], [0, 0, -0.2]])
+  left, right = (turned_view(points, 10, degrees) for degrees in (60.0, -60.0))
+  assert left[:, 2].argmin() == 0 and right[:, 2].argmin() == 1
+  assert left[0, 0] < left[1, 0]  # not from behind
+  # Seen from the left, what stands out towards the camera moves to the right.
+  assert left[3, 0] > 5 > right[3, 0]
+  small = turned_view(points, 10, 60.0)
+  large = turned_view(points, 10, 60.0, enlarge=True)
+  assert np.ptp(small, axis=0).max() < 2.1
+  np.testing.assert_allclose(np.ptp(large[:, :2], axis=0).max(), 9)
+
+
+def test_textured_panels_hold_the_photo_and_unlit_colours():
+  crop = np.full((40, 40, 3), 0.25)
+  tilted = SQUARE + np.array([[0, 0, 0], [0, 0, 8], [0, 0, 0], [0, 0, 8]])
+  colors = np.tile([0.2, 0.4, 0.6], (4, 1))
+  panels = texture_panels(crop, tilted, FACES, colors)
+  assert panels.shape == (40, 160, 3)
+  # The rows above the captions.
+  photo, drawn, left, right = np.split(panels[:14], 4, axis=1)
+  np.testing.assert_array_equal(photo, 64)
+  np.testing.assert_array_equal(drawn[5:12, 5:12], np.tile([51, 102, 153], (7, 7, 1)))
+  np.testing.assert_array_equal(drawn[:, 14:], 64)
+  for turned in (left, right):
+    np.testing.assert_array_equal(turned[0, 0], 245)  # no photo there
+    assert (turned[8:12, 20] == [51, 102, 153]).all()
+
+
+def test_a_caption_lies_at_the_lower_edge_and_leaves_the_rest():
+  image = np.full((200, 200, 3), 120, np.uint8)
+  written = with_caption(image, 'photo')
+  assert (image == 120).all()
+  changed = np.argwhere((written != image).any(axis=-1))
+  low, high = changed.min(axis=0), changed.max(axis=0)
+  assert low[0] > 165 and high[0] < 200 and low[1] >= 5 and high[1] < 80
+  assert written.min() < 60 and written.max() > 240

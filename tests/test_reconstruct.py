@@ -16,22 +16,20 @@ from PIL import Image
 from experiments import reconstruct as command
 from experiments.configs import get_config
 from hand_jax import reconstruct as module
+from hand_jax import reconstruct_files, reconstruct_views
 from hand_jax.data.augmentation import make_row
 from hand_jax.data.examples import HandExample
 from hand_jax.data.photos import DEMO_PHOTOS, read_photo
 from hand_jax.mano.assets import load_mano_model
 from hand_jax.mano.model import mano_forward, regress_joints
 from hand_jax.models.hand_network import create_network, initialize_network
-from hand_jax.reconstruct import (
-  OUTPUT_SUFFIXES,
-  create_reconstructor,
-  reconstruct_hand,
-  vertices_in_crop,
-  write_reconstruction,
-)
+from hand_jax.reconstruct import create_reconstructor, reconstruct_branches, reconstruct_hand
+from hand_jax.reconstruct_files import OUTPUT_SUFFIXES, write_reconstruction
+from hand_jax.reconstruct_views import vertices_in_crop
 from hand_jax.training.checkpoints import Checkpoints, claim_workdir
 from hand_jax.training.hand_models import claim_hand_model
 from hand_jax.training.state import create_optimizer, create_train_state
+from tests.reference.rasterize import face_at_points
 
 BOX = np.array([20.0, 31.0, 60.0, 47.0])
 ROOT = pathlib.Path(__file__).parent.parent
@@ -77,7 +75,7 @@ def test_joints_image_is_the_networks_projection_in_the_photo(hand, reconstructo
   crop = cv2.warpAffine(photo, np.eye(2, 3), (120, 90))  # a copy
   size = reconstructor.config.model.image_size
   affine = module.crop_of_photo(crop, BOX, reconstructor.config)
-  estimate = reconstructor.estimate(module.warp_image(crop, affine, size))
+  estimate = reconstructor.estimate(module.warp_image(crop, affine, size), None)
   side, centre = 2 * 60, np.array([20 + 30, 31 + 23.5])
   expected = centre + np.asarray(estimate.posterior.joints_normalized.mean) * side / 2
   np.testing.assert_allclose(hand.joints_image, expected, atol=1e-3)
@@ -93,9 +91,10 @@ def test_joints_image_is_the_networks_projection_in_the_photo(hand, reconstructo
 def test_the_network_sees_the_crop_it_was_trained_on(reconstructor, photo, side):
   seen = []
 
-  def estimate(crop):
+  def estimate(crop, mask):
+    assert mask is None
     seen.append(crop)
-    return reconstructor.estimate(crop)
+    return reconstructor.estimate(crop, mask)
 
   reconstruct_hand(reconstructor._replace(estimate=estimate), photo, BOX, side)
   example = HandExample('a', photo, side, BOX, np.zeros((21, 2)), np.zeros(21))
@@ -115,6 +114,7 @@ def test_a_mirrored_photo_of_the_other_hand_gives_the_mirrored_hand(reconstructo
   np.testing.assert_array_equal(left.vertices, right.vertices * flip)
   np.testing.assert_array_equal(left.joints, right.joints * flip)
   np.testing.assert_array_equal(left.vertex_sigma_mm, right.vertex_sigma_mm)
+  np.testing.assert_array_equal(left.vertex_visible, right.vertex_visible)
   np.testing.assert_allclose(left.joints_image[:, 0], width - right.joints_image[:, 0], atol=1e-4)
   np.testing.assert_allclose(left.joints_image[:, 1], right.joints_image[:, 1], atol=1e-4)
   # Winding reversed: normals of the mirrored mesh are the mirrored normals, still outwards.
@@ -142,11 +142,40 @@ def test_parameters_pose_the_prior_in_the_same_frame(hand, reconstructor, photo)
   np.testing.assert_allclose(regress_joints(model, mesh.vertices)[0], 0, atol=1e-6)
   size = reconstructor.config.model.image_size
   affine = module.crop_of_photo(photo, BOX, reconstructor.config)
-  estimate = reconstructor.estimate(module.warp_image(photo, affine, size))
+  estimate = reconstructor.estimate(module.warp_image(photo, affine, size), None)
   prior = np.asarray(estimate.prior.joints_normalized.mean, np.float64)
   joints = np.asarray(regress_joints(model, mesh.vertices), np.float64)
   pixels = (prior - prior[:1]) * 60  # the crop shows 2 units on 120 pixels
   np.testing.assert_allclose(hand.pixels_per_metre * joints[:, :2], pixels, atol=0.02)
+
+
+def test_vertices_behind_the_hand_or_outside_the_photo_are_not_visible(hand, photo):
+  """Against plain loops over all faces, and the projection written out."""
+  height, width = photo.shape[:2]
+  corners = hand.vertices.astype(np.float64)
+  unhidden = np.ones(len(corners), bool)
+  for ids in hand.faces:
+    weights, depth = face_at_points(corners[ids], corners[:, 0], corners[:, 1])
+    behind = (weights >= 0).all(-1) & (depth < corners[:, 2] - 1e-5)
+    behind[ids] = False
+    unhidden &= ~behind
+  x, y = (hand.joints_image[0] + hand.pixels_per_metre * hand.vertices[:, :2]).T
+  inside = (x >= 0) & (x < width) & (y >= 0) & (y < height)
+  assert 0.1 < unhidden.mean() < 0.9 and inside.sum() > 0
+  # Vertices on the rim of another face may go either way in float32.
+  assert (hand.vertex_visible != (unhidden & inside)).sum() <= 3
+  assert not hand.vertex_visible[~inside].any()
+
+
+def test_branches_are_those_of_the_network_and_the_better_one_is_the_hand(
+  reconstructor, hand, photo
+):
+  branches = reconstruct_branches(reconstructor, photo, BOX)
+  assert list(branches) == ['posterior', 'prior']
+  np.testing.assert_array_equal(branches['posterior'].vertices, hand.vertices)
+  alone = reconstruct_hand(without(reconstructor, posterior=None), photo, BOX)
+  np.testing.assert_array_equal(branches['prior'].vertices, alone.vertices)
+  assert np.abs(branches['prior'].vertices - hand.vertices).max() > 1e-4
 
 
 # Networks of one branch alone.
@@ -155,7 +184,7 @@ def test_parameters_pose_the_prior_in_the_same_frame(hand, reconstructor, photo)
 def without(reconstructor, **absent):
   """The network as if it had been built without a branch."""
   return reconstructor._replace(
-    estimate=lambda crop: reconstructor.estimate(crop)._replace(**absent)
+    estimate=lambda *crop: reconstructor.estimate(*crop)._replace(**absent)
   )
 
 
@@ -169,7 +198,7 @@ def test_a_prior_net_alone_gives_its_own_hand(reconstructor, photo, tmp_path):
   np.testing.assert_allclose(alone.vertex_sigma_mm, 10, rtol=1e-6)
   size = reconstructor.config.model.image_size
   affine = module.crop_of_photo(photo, BOX, reconstructor.config)
-  estimate = reconstructor.estimate(module.warp_image(photo, affine, size))
+  estimate = reconstructor.estimate(module.warp_image(photo, affine, size), None)
   # The crop is centred on the box and twice as large: 120 pixels for two units.
   expected = [50, 54.5] + np.asarray(estimate.prior.joints_normalized.mean) * 60
   np.testing.assert_allclose(alone.joints_image, expected, atol=1e-3)
@@ -229,6 +258,8 @@ def test_npz_holds_the_hand(written, hand):
     for name in ('vertices', 'joints', 'faces', 'vertex_sigma_mm', 'joints_image', 'camera_mean'):
       np.testing.assert_array_equal(arrays[name], getattr(hand, name))
     np.testing.assert_array_equal(arrays['betas'], hand.parameters.betas)
+    np.testing.assert_array_equal(arrays['vertex_visible'], hand.vertex_visible)
+    assert 'vertex_colors' not in arrays
     assert arrays['vertices'].dtype == np.float32
 
 
@@ -258,8 +289,8 @@ def test_json_tells_units_camera_and_parameters(written, hand):
 
 def test_overlay_shows_photo_mesh_and_sigma(hand, photo):
   """The mesh's pixels differ between the panels, and lie where its vertices are."""
-  side = module.PANEL_SIDE
-  image = module.overlay_image(hand, photo).astype(int)
+  side = reconstruct_views.PANEL_SIDE
+  image = reconstruct_views.overlay_image(hand, photo).astype(int)
   plain, over, sigma = (image[: side - 60, i * side : (i + 1) * side] for i in range(3))
   changed = np.abs(plain - over).sum(-1) > 30
   points = vertices_in_crop(hand, side)[:, :2]
@@ -282,7 +313,7 @@ def test_an_interrupted_write_leaves_nothing_under_its_final_name(
   def fail(*_):
     raise KeyboardInterrupt
 
-  monkeypatch.setattr(module, 'glb_bytes', fail)
+  monkeypatch.setattr(reconstruct_files, 'glb_bytes', fail)
   with pytest.raises(KeyboardInterrupt):
     write_reconstruction(hand, photo, 'name', tmp_path)
   assert list(tmp_path.iterdir()) == []
@@ -326,6 +357,7 @@ def test_photos_of_other_kinds_take_their_own_settings(tmp_path, photo):
 
 
 BAD_INPUT = {
+  'name of a mesh': (['a.png', 'a_textured.png'], {}, 'both be written as a_textured.obj'),
   'missing image': (['no.jpg'], {}, r'no\.jpg does not exist'),
   'no image': ([], {}, '--image=FILE'),
   'box outside': (
