@@ -19,7 +19,7 @@ from hand_jax.evaluation.evaluate import best_branch
 from hand_jax.evaluation.texture_baselines import fill_from_visible, hop_distances, mean_color
 from hand_jax.geometry.cameras import camera_from_vector, normalize_points, vertices_in_crop
 from hand_jax.models.backbone import normalize_image
-from hand_jax.models.hand_network import create_network
+from hand_jax.models.hand_network import HIDING_DISTANCE, create_network
 from hand_jax.models.texture_regressor import sample_bilinear
 from hand_jax.rendering.rasterize import visible_vertices
 from hand_jax.rendering.texture import render_hand
@@ -30,8 +30,6 @@ PIXEL_METRICS = ('psnr_visible_db', 'ssim_visible', 'l1_visible')
 VERTEX_METRICS = ('l1_occluded_vertices', 'l1_visible_vertices')
 # Pictures that agree to 0.00001 per channel count as equal: the logarithm of zero is no number.
 MAX_PSNR_DB = 100.0
-# The network's own: a face hides a vertex from this far before it on (pixels of the crop).
-HIDING_DISTANCE = 0.01
 
 HandMasks = Bool[np.ndarray, 'batch side side']
 EstimateFn = Callable[[HandBatch, HandMasks | None], HandEstimate]

@@ -34,7 +34,7 @@ from hand_jax.types import (
 CAMERA_MODULES = ('backbone', 'feature_norm', 'camera_model')
 TEXTURE_REGRESSOR = 'texture_regressor'
 # A face hides a vertex from this far before it on, in pixels, or copies along a seam would.
-_HIDING_DISTANCE = 0.01
+HIDING_DISTANCE = 0.01
 
 
 class HandNetwork(nn.Module):
@@ -154,7 +154,7 @@ class HandNetwork(nn.Module):
     side = self.config.image_size
     camera = camera_from_vector(camera_mean)
     vertices_image = vertices_in_crop(camera, vertices_hand, side)
-    visible = visible_vertices(vertices_image, model.faces, side, side, _HIDING_DISTANCE, hand_mask)
+    visible = visible_vertices(vertices_image, model.faces, side, side, HIDING_DISTANCE, hand_mask)
     if hidden_vertices is not None:
       visible = visible & ~hidden_vertices
     template = model.v_template - (extended_joint_regressor(model) @ model.v_template)[:1]
