@@ -225,6 +225,12 @@ def test_the_f_score_counts_what_is_strictly_nearer():
     np.testing.assert_array_equal(official.vertex_f_scores(nearer, target), [expected])
 
 
+def test_the_f_score_is_strict_both_ways():
+  one, two = np.zeros((1, 1, 3)), np.array([[[0.0, 0, 0], [0.005, 0, 0]]])
+  for predicted, target in ((one, two), (two, one)):
+    np.testing.assert_allclose(official.vertex_f_scores(predicted, target), [[2 / 3, 1]])
+
+
 def test_the_f_score_by_hand():
   target = np.array([[[0.0, 0, 0], [0.1, 0, 0]]])
   predicted = np.array([[[0.004, 0, 0], [0.108, 0, 0], [0.5, 0, 0], [0.6, 0, 0]]])

@@ -1,0 +1,369 @@
+"""The evaluation command on prediction files and benchmarks: scores, submissions, conversions."""
+
+import json
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import cv2
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import tensorflow_datasets as tfds
+
+from experiments import evaluate as command
+from experiments.configs import get_config
+from experiments.prepare_dataset import prepare
+from hand_jax.data.examples import without_3d
+from hand_jax.evaluation import benchmark_hands
+from hand_jax.evaluation.evaluate import RootHands
+from hand_jax.evaluation.official import BENCHMARKS
+from hand_jax.evaluation.score_files import evaluate_predictions, official_summary, write_curves
+from hand_jax.mano.assets import load_mano_model
+from hand_jax.mano.joints import FINGERTIP_VERTICES, JOINT_NAMES
+from tests.drawn_hands import DrawnSource
+from tests.reference import official as naive
+from tests.test_evaluate_command import save_run
+
+sys.path.insert(0, str(Path(__file__).parent.parent / 'datasets'))
+
+from synthetic_hands.synthetic_hands_dataset_builder import SyntheticHands
+
+FREIHAND, HO3D = BENCHMARKS['freihand'], BENCHMARKS['ho3d_v2']
+COUNTS = {'train': 3, 'evaluation': 6, 'root_only': 3, 'photos': 2}
+
+
+def write_lists(path, *lists):
+  path.write_text(json.dumps([np.asarray(points).tolist() for points in lists]))
+  return str(path)
+
+
+@pytest.fixture(scope='module')
+def files(tmp_path_factory):
+  """A prediction file, its ground truth's folder, and all four arrays."""
+  folder = tmp_path_factory.mktemp('files')
+  rng = np.random.default_rng(0)
+  place = rng.normal(size=(5, 1, 3)) * 0.05 + [0, 0, 0.7]
+  truth = [place + rng.normal(size=(5, points, 3)) * 0.04 for points in (21, 40)]
+  predicted = [points + 0.01 * rng.normal(size=points.shape) for points in truth]
+  (folder / 'evaluation_xyz.json').write_text(json.dumps(truth[0].tolist()))
+  (folder / 'evaluation_verts.json').write_text(json.dumps(truth[1].tolist()))
+  return write_lists(folder / 'pred.json', *predicted), str(folder), *predicted, *truth
+
+
+def run_command(*arguments):
+  return subprocess.run(
+    [sys.executable, '-m', 'experiments.evaluate', *arguments],
+    cwd=Path(__file__).parent.parent,
+    capture_output=True,
+    text=True,
+  )
+
+
+def test_the_command_writes_the_official_scores(files, tmp_path):
+  predictions, ground_truth, *points = files
+  output = tmp_path / 'scores.json'
+  done = run_command(
+    f'--predictions={predictions}',
+    '--dataset=freihand',
+    f'--ground_truth={ground_truth}',
+    f'--output={output}',
+    f'--pck={tmp_path / "pck"}',
+  )
+  assert done.returncode == 0, done.stderr
+  scores = json.loads(output.read_text())
+  for name, value in naive.evaluate(*points, ho3d=False).items():
+    assert scores[name] == pytest.approx(value, abs=1e-9), name
+    assert f'{name}: {value:.6f}\n' in done.stdout
+  assert scores['dataset'] == 'freihand' and scores['samples'] == 5
+  assert scores['test_time_augmentation'] == 'none'
+  assert 'The genuine evaluation split of FreiHAND has 3960 samples' in done.stdout
+  header, *rows = (tmp_path / 'pck' / 'pck.csv').read_text().splitlines()
+  assert header.startswith('threshold_mm,xyz,xyz_al,mesh,mesh_al') and len(rows) == 100
+  assert cv2.imread(str(tmp_path / 'pck' / 'pck.png')) is not None
+  assert 'unfinished' not in ' '.join(item.name for item in tmp_path.rglob('*'))
+
+
+@pytest.mark.parametrize('dataset', ['freihand', 'ho3d_v2', 'ho3d_v3'])
+def test_scores_of_a_file_equal_the_naive_loops(dataset, files):
+  predictions, ground_truth, *points = files
+  scores = evaluate_predictions(
+    predictions, dataset, ground_truth, '3 crops', allow_implausible=True
+  )
+  for name, value in naive.evaluate(*points, ho3d=dataset != 'freihand').items():
+    assert scores[name] == pytest.approx(value, abs=1e-9), name
+  assert {'strict_xyz_al_mean3d', 'strict_mesh_al_auc3d'} <= set(scores['strict'])
+  assert not any(name.startswith('strict_') for name in scores)
+  assert scores['test_time_augmentation'] == '3 crops'
+  assert 'test-time augmentation: 3 crops' in official_summary(scores)
+
+
+def test_progress_counts_samples(files):
+  counts = []
+  evaluate_predictions(files[0], 'freihand', files[1], report=counts.append)
+  assert counts == [5]
+
+
+def test_other_data_sets_have_no_official_scores(files):
+  with pytest.raises(ValueError, match="one of freihand, ho3d_v2, ho3d_v3, not 'synthetic_hands'"):
+    evaluate_predictions(files[0], 'synthetic_hands', files[1])
+
+
+@pytest.mark.parametrize(
+  'given, message',
+  [
+    ({'dataset'}, 'Say what to measure: --workdir, .* or --predictions'),
+    ({'workdir'}, '--dataset is missing'),
+    ({'predictions', 'dataset'}, '--predictions needs --ground_truth beside it'),
+    ({'ground_truth', 'dataset'}, '--ground_truth needs --predictions beside it'),
+    (
+      {'workdir', 'predictions', 'ground_truth', 'dataset'},
+      '--workdir and --predictions, --ground_truth do not go together',
+    ),
+    ({'workdir', 'dataset', 'ground_truth'}, '--workdir and --ground_truth do not go together'),
+    (
+      {'predictions', 'ground_truth', 'dataset', 'split', 'limit'},
+      '--split, --limit and --predictions, --ground_truth do not go together',
+    ),
+    ({'predictions', 'ground_truth', 'dataset', 'submission'}, '--submission and --predictions'),
+  ],
+)
+def test_flags_of_both_forms_are_not_mixed(given, message):
+  with pytest.raises(ValueError, match=message):
+    command.check_forms(given)
+
+
+@pytest.mark.parametrize(
+  'given',
+  [
+    {'workdir', 'dataset'},
+    {'workdir', 'dataset', 'split', 'data_dir', 'limit', 'submission', 'output', 'pck'},
+    {'predictions', 'ground_truth', 'dataset', 'output', 'pck', 'allow_implausible'},
+  ],
+)
+def test_flags_of_one_form_go_together(given):
+  command.check_forms(given | {'logtostderr'})
+
+
+# From the network's frames to the files'.
+
+
+def test_the_predicted_root_by_hand():
+  """Focal length 500, crop of 100 pixels, s of 10 per metre: 2 * 500 / (10 * 100) = 1 m."""
+  camera = np.zeros((1, 10))
+  camera[0, 6:] = [0.5, -0.2, 7.0, 1.0]  # T_x, T_y, T_z (takes no part), s per decimetre
+  intrinsics = np.array([[[500.0, 0, 40], [0, 500, 60], [0, 0, 1]]])
+  root = benchmark_hands.predicted_roots(camera, intrinsics, 100)
+  # The pixels are (75, 40).
+  np.testing.assert_allclose(root, [[35 / 500, -20 / 500, 1.0]])
+
+
+@pytest.mark.parametrize('scale', [0.0, -1.0, 1e-6])
+def test_a_scale_of_nothing_gives_the_farthest_depth(scale):
+  camera = np.zeros((1, 10))
+  camera[0, 9] = scale
+  intrinsics = np.array([[[500.0, 0, 50], [0, 500, 50], [0, 0, 1]]])
+  root = benchmark_hands.predicted_roots(camera, intrinsics, 100)
+  np.testing.assert_allclose(root, [[0, 0, benchmark_hands.FARTHEST_M]])
+
+
+def test_the_predicted_root_projects_to_where_the_camera_sees_it():
+  rng = np.random.default_rng(1)
+  cameras = np.concatenate([rng.normal(size=(6, 9)), rng.uniform(0.3, 2, (6, 1))], axis=1)
+  focal, centre = rng.uniform(100, 400, (6, 2)), rng.uniform(40, 80, (6, 2))
+  intrinsics = np.zeros((6, 3, 3))
+  for row in range(6):
+    intrinsics[row] = [
+      [focal[row, 0], 0, centre[row, 0]],
+      [0, focal[row, 1], centre[row, 1]],
+      [0, 0, 1],
+    ]
+  roots = benchmark_hands.predicted_roots(cameras, intrinsics, 128)
+  for row, (x, y, z) in enumerate(roots):
+    u, v = focal[row] * [x / z, y / z] + centre[row]
+    np.testing.assert_allclose([2 * u / 128 - 1, 2 * v / 128 - 1], cameras[row, 6:8])
+    assert z == pytest.approx(2 * focal[row].mean() / (10 * cameras[row, 9] * 128))
+
+
+def make_hands(count=3):
+  rng = np.random.default_rng(2)
+  return RootHands(rng.normal(size=(count, 9, 3)), rng.normal(size=(count, 21, 3)))
+
+
+def test_a_known_root_is_where_the_wrist_goes():
+  hands = make_hands()
+  nowhere = np.full((3, 3), np.nan)
+  root = np.array([[0, 0, 0.5], [0.1, 0, 0.6], [0, 0.2, 0.7]])
+  everywhere, right = np.ones(3, bool), np.zeros(3, bool)
+  moved = benchmark_hands.absolute_hands(hands, nowhere, root, everywhere, right)
+  np.testing.assert_allclose(moved.joints[:, 0], root)
+  for row in range(3):
+    shift = root[row] - hands.joints[row, 0]
+    np.testing.assert_allclose(moved.vertices[row], hands.vertices[row] + shift)
+  moved = benchmark_hands.absolute_hands(hands, root, nowhere, ~everywhere, right)
+  np.testing.assert_allclose(moved.joints, hands.joints + root[:, None])
+
+
+def test_left_hands_are_mirrored_back():
+  hands, root = make_hands(2), np.array([[0.1, 0.2, 0.5], [0.1, 0.2, 0.5]])
+  known = np.zeros(2, bool)
+  moved = benchmark_hands.absolute_hands(hands, root, root, known, np.array([True, False]))
+  x, y, z = np.moveaxis(hands.vertices[0] + root[0], -1, 0)
+  np.testing.assert_allclose(moved.vertices[0], np.stack([-x, y, z], -1))
+  np.testing.assert_allclose(moved.vertices[1], hands.vertices[1] + root[1])
+
+
+def test_the_files_axes_and_order():
+  hands = make_hands(1)
+  same = benchmark_hands.in_file_convention(hands, FREIHAND)
+  np.testing.assert_array_equal(same.joints, hands.joints)
+  np.testing.assert_array_equal(same.vertices, hands.vertices)
+  ho3d = benchmark_hands.in_file_convention(hands, HO3D)
+  x, y, z = np.moveaxis(hands.vertices, -1, 0)
+  np.testing.assert_array_equal(ho3d.vertices, np.stack([x, -y, -z], -1))
+  # HO3D's joint 4 is the middle MCP, 16 the thumb's tip.
+  for place, name in ((0, 'wrist'), (4, 'middle_mcp'), (13, 'thumb_cmc'), (16, 'thumb_tip')):
+    x, y, z = hands.joints[0, JOINT_NAMES.index(name)]
+    np.testing.assert_array_equal(ho3d.joints[0, place], [x, -y, -z])
+
+
+def test_joints_end_in_the_benchmarks_own_fingertips():
+  model = load_mano_model()
+  own = np.asarray(model.fingertip_vertices)
+  tips = [
+    JOINT_NAMES.index(f'{name}_tip') for name in ('thumb', 'index', 'middle', 'ring', 'pinky')
+  ]
+
+  def tip_vertices(model, benchmark):
+    return benchmark_hands.benchmark_regressor(model, benchmark)[tips].argmax(axis=1).tolist()
+
+  # The free hand's mesh is not MANO's.
+  assert tip_vertices(model, HO3D) == own.tolist()
+  mano = model._replace(fingertip_vertices=jnp.asarray(FINGERTIP_VERTICES['freihand']))
+  assert tip_vertices(mano, HO3D) == [744, 333, 444, 555, 672]
+  assert tip_vertices(mano, FREIHAND) == [744, 320, 443, 555, 672]
+
+
+# A run, measured as a benchmark: drawn hands stand in for its data set.
+
+
+def root_only(example):
+  """As HO3D's evaluation frames without labels: the wrist and a box."""
+  joints = np.tile(example.joints_camera[:1], (21, 1))
+  return example._replace(
+    joints_camera=joints,
+    joint_confidence=np.zeros(21, np.float32),
+    vertices_camera=None,
+    global_orient=None,
+    hand_mask=None,
+  )
+
+
+@pytest.fixture(scope='module')
+def benchmark_data(tmp_path_factory):
+  """The prepared data set's folder, and the drawn examples of its splits."""
+  tfds.disable_progress_bar()
+  folder = tmp_path_factory.mktemp('prepared')
+  sources = {
+    split: DrawnSource(load_mano_model(), count, size=64, seed=index)
+    for index, (split, count) in enumerate(COUNTS.items())
+  }
+
+  def render(seed, split, indices, image_size):
+    del seed, image_size
+    change = {'root_only': root_only, 'photos': without_3d}.get(split, lambda example: example)
+    return [change(example) for example in sources[split].load(indices)]
+
+  prepare(SyntheticHands, folder, {'examples': COUNTS, 'image_size': 64, 'seed': 0}, render=render)
+  return str(folder), {name: source.load(range(len(source))) for name, source in sources.items()}
+
+
+@pytest.fixture(scope='module')
+def workdir(tmp_path_factory):
+  return save_run(tmp_path_factory.mktemp('run'), get_config('toy'))
+
+
+@pytest.fixture(autouse=True)
+def drawn_benchmarks(monkeypatch):
+  """The benchmarks' readers are other files' matter: drawn hands are read in their place."""
+  for name in ('freihand', 'ho3d_v2'):
+    monkeypatch.setitem(BENCHMARKS, name, BENCHMARKS[name]._replace(prepared='synthetic_hands'))
+
+
+@pytest.mark.parametrize('dataset', ['freihand', 'ho3d_v2'])
+def test_a_run_has_the_scores_of_its_submission(dataset, workdir, benchmark_data, tmp_path):
+  """Our own labels as the ground truth's files: both ways to the figures agree."""
+  data_dir, examples = benchmark_data
+  path = tmp_path / 'pred.zip'
+  results, written = command.evaluate(
+    workdir, dataset, data_dir=data_dir, mean_hand_examples=2, submission=str(path)
+  )
+  assert written.name == f'{dataset}-evaluation.json'
+  assert json.loads(written.read_text()) == results
+  assert results['split'] == 'evaluation' and results['examples'] == COUNTS['evaluation']
+  assert 'posterior' in results and 'mean_hand' in results
+
+  signs, order = np.ones(3), range(21)
+  if dataset == 'ho3d_v2':
+    signs, order = (
+      np.array([1, -1, -1]),
+      [0, 5, 6, 7, 9, 10, 11, 17, 18, 19, 13, 14, 15, 1, 2, 3, 4],
+    )
+    order = [*order, 8, 12, 16, 20]
+  labels = examples['evaluation']
+  truth = [[(e.joints_camera[list(order)] * signs).tolist() for e in labels]]
+  truth.append([(e.vertices_camera * signs).tolist() for e in labels])
+  (tmp_path / 'evaluation_xyz.json').write_text(json.dumps(truth[0]))
+  (tmp_path / 'evaluation_verts.json').write_text(json.dumps(truth[1]))
+  scores = evaluate_predictions(str(path), dataset, str(tmp_path))
+  for name, value in results['official'].items():
+    if name.startswith(('xyz', 'mesh', 'f_')):
+      assert scores[name] == pytest.approx(value, abs=1e-6), name
+  assert scores['strict'] == pytest.approx(results['official']['strict'], abs=1e-6)
+  assert scores['samples'] == results['official']['samples'] == COUNTS['evaluation']
+  # Ours, about the wrist, in other words: the same alignment of the same meshes.
+  ours = results['posterior']['pa_mpvpe_mm']
+  assert results['official']['strict']['strict_mesh_al_mean3d'] == pytest.approx(
+    ours / 10, rel=1e-4
+  )
+  # The given root places HO3D's hands; FreiHAND's would be the ground truth itself.
+  with zipfile.ZipFile(path) as archive:
+    wrists = np.array(json.loads(archive.read('pred.json'))[0])[:, 0]
+  errors = np.linalg.norm(wrists - np.array(truth[0])[:, 0], axis=1)
+  assert (errors < 1e-6).all() if dataset == 'ho3d_v2' else (errors > 1e-3).all()
+  write_curves(str(tmp_path / 'pck'), results['official'])
+  assert (tmp_path / 'pck' / 'pck.png').exists()
+
+
+def test_frames_with_nothing_but_a_root_make_a_submission(workdir, benchmark_data, tmp_path):
+  data_dir, _ = benchmark_data
+  path = tmp_path / 'pred.json'
+  results, _ = command.evaluate(
+    workdir, 'ho3d_v2', 'root_only', data_dir, mean_hand_examples=2, submission=str(path)
+  )
+  joints, vertices = json.loads(path.read_text())
+  assert np.shape(joints) == (3, 21, 3) and np.shape(vertices) == (3, 778, 3)
+  assert results['examples'] == 0 and 'official' not in results
+  assert 'has labels: there is nothing to measure' in command.summary(results)
+
+
+def test_a_photo_without_intrinsics_cannot_be_placed(workdir, benchmark_data):
+  with pytest.raises(
+    ValueError, match=r"'drawn-0' cannot be placed in camera space: it has no cam"
+  ):
+    command.evaluate(workdir, 'freihand', 'photos', benchmark_data[0], mean_hand_examples=2)
+
+
+@pytest.mark.parametrize(
+  'settings, message',
+  [
+    ({'dataset': 'synthetic_hands'}, '--dataset=synthetic_hands has none'),
+    ({'limit': 2}, r'every example of the split: leave --limit=2 out'),
+    ({'submission': 'pred.npz'}, r'pred\.npz: expected a name that ends in \.json or \.zip'),
+  ],
+)
+def test_a_submission_that_cannot_be_is_refused_before_measuring(settings, message):
+  settings = {'dataset': 'freihand', 'submission': 'pred.zip', 'limit': 0} | settings
+  with pytest.raises(ValueError, match=message):
+    command.evaluate('nowhere', **settings)
