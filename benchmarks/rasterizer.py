@@ -1,15 +1,19 @@
-"""The rasterizer against the brute-force form (every pixel against every face) in one run.
+"""The rasterizer against its brute-force form and against other libraries, in one run.
 
-Run with `python -m benchmarks.rasterizer`: times per batch of posed free hands, and their ratio.
+Run with `python -m benchmarks.rasterizer`: times per batch of posed free hands, and their ratios.
+Brute force tests every pixel against every face. The other libraries take part where they can be
+imported (benchmarks/rasterizer_rivals.py says how to get them); a line says so where not.
 """
 
 import functools
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from absl import app, flags
 from jax import lax
 
+from benchmarks import rasterizer_rivals
 from benchmarks.interleave import compare
 from hand_jax.geometry.rotations import axis_angle_to_matrix
 from hand_jax.mano.anatomy import sample_hand_pose
@@ -17,8 +21,7 @@ from hand_jax.mano.assets import load_mano_model
 from hand_jax.mano.model import mano_forward
 from hand_jax.rendering.rasterize import (
   _barycentrics_and_depth,
-  _face_table,
-  _test_points,
+  _nearest_faces_of_chunks,
   rasterize,
   visible_vertices,
 )
@@ -28,32 +31,11 @@ from hand_jax.types import Fragments, HandParameters
 _BATCH = flags.DEFINE_integer('batch', 8, 'Images in a batch.')
 _SIZE = flags.DEFINE_integer('size', 224, 'Height and width in pixels.')
 _REPEATS = flags.DEFINE_integer('repeats', 20, 'Measurements of each form.')
-_CHUNK = 32  # faces tested at once by the brute-force form; the fastest of 8, 32 and 128
 
 
 def rasterize_brute_force(vertices_image, faces, height, width) -> Fragments:
   """The same fragments, the seen face found by testing every pixel centre against every face."""
-  x = jnp.arange(width)[None, None, None, :] + 0.5
-  y = jnp.arange(height)[None, None, :, None] + 0.5
-  padding = -len(faces) % _CHUNK
-  chunks = jnp.pad(faces, ((0, padding), (0, 0))).reshape(-1, _CHUNK, 3)
-
-  def step(carry, chunk):
-    nearest, face_index = carry
-    ids, first = chunk
-    table = jax.vmap(_face_table, (0, None))(vertices_image, ids)
-    hit, depth = _test_points(jax.tree.map(lambda field: field[:, :, None, None], table), x, y)
-    depth = jnp.where(hit, depth, jnp.inf)
-    found = jnp.min(depth, axis=1)
-    numbers = first + jnp.arange(_CHUNK)[None, :, None, None]
-    number = jnp.min(jnp.where(depth == found[:, None], numbers, 2**30), axis=1)
-    nearer = found < nearest
-    return (jnp.where(nearer, found, nearest), jnp.where(nearer, number, face_index)), None
-
-  shape = (vertices_image.shape[0], height, width)
-  start = (jnp.full(shape, jnp.inf), jnp.full(shape, -1, jnp.int32))
-  firsts = jnp.arange(len(chunks), dtype=jnp.int32) * _CHUNK
-  face_index = lax.scan(step, start, (chunks, firsts))[0][1]
+  face_index = _nearest_faces_of_chunks(vertices_image, faces, height, width)
   barycentric, depth = lax.map(
     lambda image: _barycentrics_and_depth(image[0], faces, image[1]), (vertices_image, face_index)
   )
@@ -102,11 +84,17 @@ def main(_) -> None:
   visible = jax.jit(lambda vertices: visible_vertices(vertices, faces, size, size))
   forms['visible vertices'] = lambda: visible(vertices)
   forms['rasterize and shade, with gradient'] = lambda: gradient(vertices, attributes)
-  medians = compare(
-    {name: functools.partial(_wait, form) for name, form in forms.items()}, _REPEATS.value
-  )
-  ratio = medians['brute force'] / medians['rasterize']
-  print(f'brute force / rasterize: {ratio:.1f} (bar: 30)')
+  timed = {name: functools.partial(_wait, form) for name, form in forms.items()}
+  rivals = rasterizer_rivals.available(np.asarray(vertices), np.asarray(faces), size)
+  for name, rival in rivals.items():
+    agreement = np.mean(rival() == np.asarray(fast.face_index))
+    print(f'{name}: names the same face at {agreement:.3%} of the pixels')
+    timed[name] = rival
+  medians = compare(timed, _REPEATS.value)
+  per_image = 1e3 * medians['visible vertices'] / _BATCH.value
+  print(f'visible vertices: {per_image:.2f} ms an image')
+  for name, bar in (('brute force', 30), *((name, 1) for name in rivals)):
+    print(f'{name} / rasterize: {medians[name] / medians["rasterize"]:.1f} (bar: {bar})')
 
 
 def _wait(form):

@@ -9,6 +9,7 @@ import pytest
 
 from hand_jax.rendering import rasterize as module
 from hand_jax.rendering.rasterize import rasterize, visible_vertices
+from hand_jax.rendering.shading import interpolate
 from tests.reference.rasterize import (
   face_at_points,
   near_mask_naive,
@@ -321,3 +322,80 @@ def test_a_mask_of_another_size_is_named():
     visible_vertices(
       jnp.zeros((1, 3, 3)), jnp.zeros((1, 3), jnp.int32), 4, 5, hand_mask=jnp.ones((1, 5, 4), bool)
     )
+
+
+@pytest.mark.parametrize('case', ['random', 'grid', 'sphere', 'many'])
+def test_both_forms_see_the_same_faces(case):
+  """The form for accelerators, run here, against the one for CPUs: ties, padding and all."""
+  random = np.random.default_rng(3)
+  if case == 'random':
+    vertices, faces = _random_scene(3)
+  elif case == 'grid':
+    vertices = np.float32(random.integers(-10, 90, (80, 3)) / 2)
+    faces = random.integers(0, 80, (module.CHUNK, 3))
+  elif case == 'sphere':
+    vertices, faces = _sphere(3, 40, 37)
+  else:  # equal faces in different chunks
+    vertices = np.float32(
+      [[1, 1, 1], [30, 2, 1], [3, 30, 1], [5, 5, 0.5], [9, 5, 0.5], [5, 9, 0.5]]
+    )
+    faces = np.array([[0, 1, 2], [3, 4, 5]] * module.CHUNK)
+  vertices[7:8] = np.nan
+  arguments = jnp.asarray(np.stack([vertices, vertices[::-1]])), jnp.asarray(faces, jnp.int32)
+  forms = (module._nearest_faces_in_windows, module._nearest_faces_of_chunks)
+  windows, chunks = (
+    np.asarray(jax.jit(form, static_argnums=(2, 3))(*arguments, 40, 37)) for form in forms
+  )
+  assert (windows >= 0).mean() > 0.2
+  np.testing.assert_array_equal(windows, chunks)
+
+
+def test_a_tpu_takes_the_functions():
+  """They lower for a platform that is not here, gradient included, without the CPU's loop."""
+
+  def loss(vertices, attributes, faces):
+    fragments = rasterize(vertices, faces, 24, 24)
+    return jnp.sum(interpolate(fragments, faces, attributes) ** 2)
+
+  vertices = jax.ShapeDtypeStruct((2, 40, 3), jnp.float32)
+  faces = jax.ShapeDtypeStruct((60, 3), jnp.int32)
+  mask = jax.ShapeDtypeStruct((2, 24, 24), jnp.bool_)
+
+  def visible(vertices, faces, mask):
+    return visible_vertices(vertices, faces, 24, 24, hand_mask=mask)
+
+  gradient = jax.grad(loss, argnums=(0, 1))
+  exported = jax.export.export(jax.jit(gradient), platforms=['tpu'])(vertices, vertices, faces)
+  assert [value.shape for value in exported.out_avals] == [(2, 40, 3), (2, 40, 3)]
+  assert 'complex' not in exported.mlir_module()
+  on_cpu = jax.export.export(jax.jit(gradient), platforms=['cpu'])(vertices, vertices, faces)
+  assert 'complex' in on_cpu.mlir_module()
+  seen = jax.export.export(jax.jit(visible), platforms=['tpu'])(vertices, faces, mask)
+  assert seen.out_avals[0].shape == (2, 40)
+
+
+def test_slivers_and_giants_leave_gradients_finite():
+  """Areas whose inverse square overflows, and edges whose product does, are not drawn."""
+  good = [[2, 2, 1], [16, 2, 1], [2, 16, 1]]
+  broken = [
+    [[5, 5, 0.5], [5 + 1e-6, 5, 0.5], [5, 5 + 1e-6, 0.5]],
+    [[0, 0, 0.5], [1e-15, 0, 0.5], [0, 1e-15, 0.5]],
+    [[0, 0, 0.5], [3e-20, 0, 0.5], [0, 3e-20, 0.5]],
+    [[-3e38, -3e38, 0.5], [3e38, -3e38, 0.5], [0, 3e38, 0.5]],
+    [[-1e20, -1e20, 0.5], [1e20, -1e20, 0.5], [0, 1e20, 0.5]],
+    [[-9, -9, -3e38], [30, -9, 3e38], [0, 30, 3e38]],
+    [[-9, -9, 0.5], [np.inf, -9, 0.5], [0, 30, 0.5]],
+  ]
+  vertices = jnp.asarray(np.reshape([good, *broken], (1, -1, 3)), jnp.float32)
+  faces = jnp.arange(vertices.shape[1], dtype=jnp.int32).reshape(-1, 3)
+
+  def measure(vertices):
+    fragments = rasterize(vertices, faces, 20, 20)
+    hit = fragments.face_index >= 0
+    total = jnp.sum(fragments.barycentric**2) + jnp.sum(jnp.where(hit, fragments.depth, 0))
+    return total, fragments.face_index
+
+  gradient, index = jax.jit(jax.grad(measure, has_aux=True))(vertices)
+  assert set(np.unique(index)) == {-1, 0}
+  np.testing.assert_array_equal(gradient[0, 3:], 0)
+  assert np.isfinite(gradient).all() and np.abs(gradient[0, :3]).min(1).max() > 0

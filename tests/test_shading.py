@@ -10,6 +10,7 @@ import scipy.special
 from hand_jax.rendering.rasterize import rasterize
 from hand_jax.rendering.shading import (
   composite,
+  directional_light,
   downsample,
   headlight,
   interpolate,
@@ -153,6 +154,42 @@ def test_headlight_lights_both_sides_and_stays_in_range():
   light = headlight(normals, ambient=0.3)
   np.testing.assert_allclose(light, headlight(-normals, ambient=0.3), rtol=1e-6)
   assert light.min() >= 0.3 and light.max() <= 1 and light.max() > 0.95
+
+
+def test_a_broken_vertex_spoils_no_normal_but_its_own():
+  """A cube's corner is NaN: what remains has the normals of the faces that are left."""
+  import trimesh
+
+  cube = trimesh.creation.box()
+  faces = jnp.asarray(cube.faces, jnp.int32)
+  vertices = jnp.asarray(cube.vertices, jnp.float32).at[3].set(jnp.nan)
+  left = np.asarray(cube.faces)[~np.any(cube.faces == 3, axis=1)]
+  sums = np.zeros((8, 3))
+  for face in left:
+    a, b, c = cube.vertices[face]
+    sums[face] += np.cross(b - a, c - a)
+  lengths = np.linalg.norm(sums, axis=1, keepdims=True)
+  expected = sums / np.where(lengths > 0, lengths, 1)
+  np.testing.assert_allclose(vertex_normals(vertices, faces), expected, atol=1e-6)
+  gradient = jax.jit(jax.grad(lambda v: jnp.sum(vertex_normals(v, faces) ** 3)))(vertices)
+  assert np.isfinite(gradient).all()
+  np.testing.assert_array_equal(gradient[3], 0)
+
+
+def test_directional_light_follows_the_cosine():
+  """By hand: n . l of 1, 1/2, 0 and below, for a lamp of any length."""
+  normals = jnp.array([[0, 0, -1], [0, np.sqrt(3) / 2, -0.5], [1, 0, 0], [0, 0, 1], [0, 0, 0.0]])
+  light = directional_light(normals, jnp.array([0.0, 0, -7]), ambient=0.2)
+  np.testing.assert_allclose(light, [1, 0.6, 0.2, 0.2, 0.2], rtol=1e-6)
+
+
+def test_directional_light_takes_a_lamp_per_image():
+  normals = jnp.broadcast_to(jnp.array([1.0, 0, 0]), (2, 3, 4, 3))
+  lamps = jnp.array([[1.0, 0, 0], [1, 1, 0]])[:, None, None]
+  light = directional_light(normals, lamps, ambient=0.0)
+  np.testing.assert_allclose(light[:, 2, 3], [1, np.sqrt(0.5)], rtol=1e-6)
+  nothing = jax.grad(lambda lamp: jnp.sum(directional_light(normals, lamp)))(jnp.zeros(3))
+  np.testing.assert_array_equal(nothing, 0)
 
 
 def test_composite_and_downsample():

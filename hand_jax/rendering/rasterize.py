@@ -7,8 +7,15 @@ faces that share an edge compute the same number with opposite signs, and no pix
 them. Elsewhere a pixel centre within about 1e-5 pixels of an edge may go either way. Depths are
 compared in float32, not packed: faces that differ by more than a few units in the last place
 (about 3e-7 relative) are ordered correctly.
+
+Which face a pixel sees is found in one of two forms, which agree: on a CPU face by face in windows,
+elsewhere by testing chunks of faces at all pixels at once. A loop of thousands of small steps is
+what a CPU does best and what an accelerator does worst. The second form is plain XLA, not a
+hand-written kernel: it fuses into one pass over the pixels per chunk, keeps nothing of a chunk in
+memory, and compiles for TPUs (benchmarks/tpu_rendering.py).
 """
 
+import functools
 from typing import NamedTuple
 
 import jax
@@ -23,8 +30,15 @@ from hand_jax.types import Fragments
 # CPU, XLA compiles the loop into one function only while a step touches less than about 1 kB.
 WINDOW_HEIGHT = 2
 WINDOW_WIDTH = 16
+# Faces tested at once where pixels are tested all at once; on a CPU the fastest of 8, 32 and 128.
+CHUNK = 32
 # Face indices are kept as float32 while rasterizing, exact up to here.
 MAX_FACES = 2**24
+# Coordinates and areas outside these limits are not drawn: products of the former and inverse
+# squares of the latter stay finite in float32, so that no gradient becomes infinity times zero.
+# Both are far beyond float32's resolution in an image.
+LARGEST_COORDINATE = 1e8
+SMALLEST_AREA = 1e-10
 
 
 class _FaceTable(NamedTuple):
@@ -54,12 +68,15 @@ def rasterize(
   `vertices_image` holds pixel x, pixel y and depth (smaller is nearer; any finite number, negative
   ones too, because weak-perspective depths are relative: clipping at a camera is the caller's).
   Pixel centres lie at +0.5. Both sides of a face are seen; a pixel on an edge belongs to the face;
-  of equal depths the lower face index wins. Faces without area in the image, or with a vertex that
-  is not finite, are never hit. Background: face -1, barycentrics 0, depth +inf. Faces may have any
-  size; their number is below `MAX_FACES`, or a ValueError is raised.
+  of equal depths the lower face index wins. Faces without area in the image (twice the area below
+  `SMALLEST_AREA` square pixels), or with a vertex that is not finite or has a coordinate beyond
+  `LARGEST_COORDINATE`, are never hit: NaN marks what is not to be drawn. Background: face -1,
+  barycentrics 0, depth +inf. Faces may have any size; their number is below `MAX_FACES`, or a
+  ValueError is raised.
 
   Barycentrics (in the order of the face's vertices) and depth are differentiable in
-  `vertices_image`; which face is seen is not.
+  `vertices_image`; which face is seen is not. Gradients are finite, and zero for vertices of faces
+  that no pixel sees.
   """
   if height < 1 or width < 1:
     raise ValueError(f'rasterize needs a positive image size, got height {height}, width {width}')
@@ -67,8 +84,12 @@ def rasterize(
     raise ValueError(f'rasterize takes fewer than {MAX_FACES} faces, got {faces.shape[0]}')
   if vertices_image.shape[0] == 0 or faces.shape[0] == 0:
     return _background(vertices_image.shape[0], height, width)
-  fixed = lax.stop_gradient(vertices_image)
-  face_index = lax.map(lambda vertices: _nearest_faces(vertices, faces, height, width), fixed)
+  face_index = lax.platform_dependent(
+    lax.stop_gradient(vertices_image),
+    faces,
+    cpu=functools.partial(_nearest_faces_in_windows, height=height, width=width),
+    default=functools.partial(_nearest_faces_of_chunks, height=height, width=width),
+  )
   barycentric, depth = lax.map(
     lambda image: _barycentrics_and_depth(image[0], faces, image[1]), (vertices_image, face_index)
   )
@@ -131,6 +152,20 @@ def _near_mask(
   return jnp.any(padded[image, row[..., None] + shift_y, column[..., None] + shift_x], axis=-1)
 
 
+def drawable_corners(
+  vertices: Float[Array, '*batch vertices 3'], faces: Int[Array, 'faces 3']
+) -> Float[Array, '*batch faces 3 3']:
+  """Positions of each face's vertices, all zero for a face that cannot be drawn.
+
+  Such a face has a vertex that is not finite or beyond `LARGEST_COORDINATE`. It passes no gradient
+  on, so that one broken vertex breaks neither its neighbours nor their gradients.
+  """
+  corners = vertices[..., faces, :]
+  # NaN compares as false.
+  drawable = jnp.all(jnp.abs(corners) <= LARGEST_COORDINATE, axis=(-1, -2), keepdims=True)
+  return jnp.where(drawable, corners, 0)
+
+
 def _background(batch: int, height: int, width: int) -> Fragments:
   shape = (batch, height, width)
   return Fragments(jnp.full(shape, -1, jnp.int32), jnp.zeros((*shape, 3)), jnp.full(shape, jnp.inf))
@@ -138,13 +173,11 @@ def _background(batch: int, height: int, width: int) -> Fragments:
 
 def _face_table(vertices: Float[Array, 'vertices 3'], faces: Int[Array, 'faces 3']) -> _FaceTable:
   """Edge functions and depths of all faces; faces that can never be hit get area 0."""
-  corners = vertices[jnp.sort(faces, axis=1)]
-  finite = jnp.all(jnp.isfinite(corners), axis=(1, 2), keepdims=True)
-  corners = jnp.where(finite, corners, 0)
+  corners = drawable_corners(vertices, jnp.sort(faces, axis=1))
   a, b, c = corners[:, 0, :2], corners[:, 1, :2], corners[:, 2, :2]
   ab, ac, bc = b - a, c - a, c - b
   area = ab[:, 0] * ac[:, 1] - ab[:, 1] * ac[:, 0]
-  area = jnp.where(jnp.isfinite(area), area, 0)
+  area = jnp.where(jnp.abs(area) >= SMALLEST_AREA, area, 0)
   sign = jnp.sign(area)[:, None]
 
   def normal(edge):
@@ -175,7 +208,50 @@ def _pixel_span(low, high, size: int):
   return first, jnp.maximum(last - first + 1, 0)
 
 
-def _nearest_faces(
+def _nearest_faces_of_chunks(
+  vertices_image: Float[Array, 'batch vertices 3'],
+  faces: Int[Array, 'faces 3'],
+  height: int,
+  width: int,
+) -> Int[Array, 'batch height width']:
+  """Tests every pixel against every face, a chunk of faces at a time."""
+  x = (jnp.arange(width) + 0.5)[None, None, None, :]
+  y = (jnp.arange(height) + 0.5)[None, None, :, None]
+  # Padding repeats vertex 0: faces without area.
+  padding = -faces.shape[0] % CHUNK
+  chunks = jnp.pad(faces, ((0, padding), (0, 0))).reshape(-1, CHUNK, 3)
+
+  def step(nearest, chunk):
+    depth, face_index = nearest
+    first, chunk_faces = chunk
+    table = jax.vmap(_face_table, (0, None))(vertices_image, chunk_faces)
+    table = jax.tree.map(lambda field: field[:, :, None, None], table)
+    hit, chunk_depth = _test_points(table, x, y)
+    chunk_depth = jnp.where(hit, chunk_depth, jnp.inf)
+    found = jnp.min(chunk_depth, axis=1)
+    # The first of equal depths, within a chunk and between them. Not argmin: XLA's reduction of
+    # pairs is twenty times slower on a CPU.
+    ids = first + jnp.arange(CHUNK, dtype=jnp.int32)[None, :, None, None]
+    found_index = jnp.min(jnp.where(chunk_depth == found[:, None], ids, MAX_FACES), axis=1)
+    nearer = found < depth
+    return (jnp.where(nearer, found, depth), jnp.where(nearer, found_index, face_index)), None
+
+  shape = (vertices_image.shape[0], height, width)
+  start = (jnp.full(shape, jnp.inf), jnp.full(shape, -1, jnp.int32))
+  firsts = jnp.arange(chunks.shape[0], dtype=jnp.int32) * CHUNK
+  return lax.scan(step, start, (firsts, chunks))[0][1]
+
+
+def _nearest_faces_in_windows(
+  vertices_image: Float[Array, 'batch vertices 3'],
+  faces: Int[Array, 'faces 3'],
+  height: int,
+  width: int,
+) -> Int[Array, 'batch height width']:
+  return lax.map(lambda vertices: _windows_of_faces(vertices, faces, height, width), vertices_image)
+
+
+def _windows_of_faces(
   vertices: Float[Array, 'vertices 3'], faces: Int[Array, 'faces 3'], height: int, width: int
 ) -> Int[Array, 'height width']:
   """Runs through the windows that cover each face's bounding box, face by face.

@@ -5,6 +5,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
+from hand_jax.rendering.rasterize import drawable_corners
 from hand_jax.types import Fragments
 
 # Real spherical harmonics up to order 2: 9 functions of a unit vector (x, y, z), as constants times
@@ -54,9 +55,10 @@ def vertex_normals(
 ) -> Float[Array, '*batch vertices 3']:
   """Unit normals, the area-weighted mean of the faces around each vertex; 0 for a lone vertex.
 
-  They follow the right-hand rule of the winding: outwards for counter-clockwise faces.
+  They follow the right-hand rule of the winding: outwards for counter-clockwise faces. Faces that
+  the rasterizer does not draw (a vertex is NaN, say) do not count, and pass no gradient on.
   """
-  corners = vertices[..., faces, :]
+  corners = drawable_corners(vertices, faces)
   face_normals = jnp.cross(
     corners[..., 1, :] - corners[..., 0, :], corners[..., 2, :] - corners[..., 0, :]
   )
@@ -66,9 +68,10 @@ def vertex_normals(
 
 
 def normalize(vectors: Float[Array, '*batch 3']) -> Float[Array, '*batch 3']:
-  """Unit vectors; a zero vector stays zero, with a zero gradient."""
+  """Unit vectors; one shorter than 1e-15 counts as zero and stays so, with a zero gradient."""
   squared = jnp.sum(vectors**2, axis=-1, keepdims=True)
-  nonzero = squared > 0
+  # Far above float32's smallest number: the gradient's inverse powers stay finite.
+  nonzero = squared > 1e-30
   return jnp.where(nonzero, vectors / jnp.sqrt(jnp.where(nonzero, squared, 1)), 0)
 
 
@@ -107,6 +110,22 @@ def headlight(
   towards = jnp.asarray(towards / np.linalg.norm(towards), normals_camera.dtype)
   facing = jnp.where(normals_camera[..., 2:] > 0, -normals_camera, normals_camera)
   return ambient + (1 - ambient) * jnp.maximum(facing @ towards, 0)
+
+
+def directional_light(
+  normals: Float[Array, '*batch 3'],
+  direction: Float[Array, '*#batch 3'],
+  ambient: float = 0.35,
+) -> Float[Array, '*batch']:
+  """Brightness in [ambient, 1] under a distant lamp: ambient + (1 - ambient) max(0, n . l).
+
+  `direction` points from the surface towards the lamp, in the frame of `normals`; its length is of
+  no matter. Surfaces that face away get the ambient part alone, and so do zero normals.
+  """
+  towards = normalize(direction)
+  towards = towards.reshape((1,) * (normals.ndim - towards.ndim) + towards.shape)
+  facing = jnp.sum(normals * towards, axis=-1)
+  return ambient + (1 - ambient) * jnp.maximum(facing, 0)
 
 
 def composite(

@@ -1,0 +1,36 @@
+"""Images of geometry: the depth and the surface normal at each pixel."""
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from hand_jax.rendering.shading import interpolate, normalize, vertex_normals
+from hand_jax.types import Fragments
+
+
+def depth_image(
+  fragments: Fragments, background: float = 0.0
+) -> Float[Array, 'batch height width']:
+  """Depth at each pixel's centre, in the unit of the rasterized vertices' third coordinate.
+
+  Where nothing is hit it is `background`, a finite number, by the convention of depth cameras 0 =
+  no measurement (`fragments.depth` itself holds +inf there). Differentiable in the vertices that
+  were rasterized. Within a face depth is linear in the image: exact for weak perspective; under a
+  perspective camera off by up to (change of depth across the face)^2 / (4 depth), which is 0.01 mm
+  for a face that spans 5 mm of depth at 0.6 m.
+  """
+  return jnp.where(fragments.face_index >= 0, fragments.depth, background)
+
+
+def normal_image(
+  fragments: Fragments,
+  faces: Int[Array, 'faces 3'],
+  vertices: Float[Array, 'batch vertices 3'],
+) -> Float[Array, 'batch height width 3']:
+  """Unit normals of the smooth surface at each pixel, in the frame of `vertices`; 0 on background.
+
+  Vertex normals interpolated over the seen face. `vertices` are those of any frame with one unit
+  along all axes (camera space in metres, or the pixels of weak perspective), not pixels with metres
+  of depth. A face seen from behind keeps its outward normal, which then points away from the
+  camera. Differentiable in `vertices` and in those rasterized.
+  """
+  return normalize(interpolate(fragments, faces, vertex_normals(vertices, faces)))
