@@ -35,7 +35,7 @@ def source(model):
 class CoveredSource(DrawnSource):
   """True silhouettes as masks, of which example i loses its left part (see `SHARES`)."""
 
-  SHARES = (0.99, 0.5, 0.2, 0.55, 1.0, 0.85)
+  SHARES = (0.9, 0.5, 0.2, 0.55, 1.0, 0.8)
 
   def __init__(self, model, count):
     super().__init__(model, count)
@@ -112,8 +112,6 @@ def test_a_figure_has_a_row_per_hand_and_a_column_per_picture(reconstructor, sou
   picture = figures.draw_figure(reconstructor, rows)
   height, width, _ = picture.shape
   assert height == figures._HEADER + 2 * SIDE and 7 * SIDE < width <= 1600
-  again = figures.draw_figure(reconstructor, rows)
-  np.testing.assert_array_equal(picture, again)
   tiles = picture[figures._HEADER : figures._HEADER + SIDE - 50, : 7 * SIDE]
   first, *others = np.split(tiles, 7, axis=1)
   for other in others:
@@ -133,7 +131,7 @@ def test_columns_of_other_networks(reconstructor, source, absent):
   plain = reconstructor._replace(estimate=estimate)
   branches = figures.reconstruct_branches(plain, row.image, row.box_xywh, row.side)
   kept = {'posterior': 'prior', 'prior': 'posterior'}[absent]
-  assert list(figures._tiles(row, branches, (0, 20), True)) == [
+  assert list(figures._tiles(row, branches, (0.0, 20.0), True)) == [
     'input',
     f'{kept} mesh',
     'uncertainty',
@@ -159,7 +157,8 @@ def test_the_command_writes_its_figures(model, source, tmp_path, monkeypatch):
     'photos.png',
   ]
   assert len(lines) == 3 and '3 hands' in lines[2]
-  assert Image.open(output / 'photos.png').size[1] == figures._HEADER + 3 * SIDE
+  with Image.open(output / 'photos.png') as picture:
+    assert picture.size[1] == figures._HEADER + 3 * SIDE
   monkeypatch.setitem(figures.KINDS, 'occluded', (0.6, 0.7))
   found = list(figures.make_figures(workdir, str(tmp_path / 'b'), rows=1, demo_photos=False))
   assert 'no such hand' in found[1] and not (tmp_path / 'b' / 'occluded.png').exists()
