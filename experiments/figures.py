@@ -52,7 +52,7 @@ from hand_jax.rendering.rasterize import rasterize
 from hand_jax.types import ManoModel
 
 TILE_SIDE = 200
-CANDIDATES = 200
+CANDIDATES = 500
 """The most examples of a split that are looked at."""
 KINDS = {'clear': (0.97, 1.0), 'occluded': (0.3, 0.6)}
 """Name of a figure to the visible shares of its hands, ends included."""
