@@ -1,8 +1,10 @@
 """Algorithm 4: the photometric loss, and a step that changes the texture branch alone."""
 
 import dataclasses
+import json
 
 import chex
+import cv2
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -22,7 +24,9 @@ from hand_jax.losses import ROBUST_COLOR, compute_photometric_terms, total_loss
 from hand_jax.models.backbone import normalize_image
 from hand_jax.models.hand_network import create_network, render_estimate
 from hand_jax.training import parallel
+from hand_jax.training.checkpoints import load_network
 from hand_jax.training.loop import train_and_evaluate
+from hand_jax.training.reports import texture_sheet
 from hand_jax.training.state import create_optimizer, create_train_state, state_variables
 from hand_jax.training.step import make_eval_step, make_train_step
 from hand_jax.types import HandBatch, HandCamera, RenderedHand
@@ -265,3 +269,55 @@ def test_texture_on_an_untrained_network_is_refused_and_leaves_no_folder(model, 
     train_and_evaluate(config, str(tmp_path / 'run'), model, source, source)
   assert 'backbone' in str(caught.value) and '\n' not in str(caught.value)
   assert not (tmp_path / 'run').exists()
+
+
+@pytest.fixture(scope='module')
+def textured_run(config, model, tmp_path_factory):
+  """A geometry run of two steps and a texture run of two steps on it; both folders."""
+  folder = tmp_path_factory.mktemp('runs')
+  source = DrawnSource(model, 6)
+  short = ['training.num_steps=2', 'training.evaluate_every=2', 'training.checkpoint_every=2']
+  geometry = apply_overrides(get_config('toy'), short)
+  train_and_evaluate(geometry, str(folder / 'toy'), model, source, source)
+  start = dataclasses.replace(config.training, init_from=(str(folder / 'toy'),))
+  textured = apply_overrides(dataclasses.replace(config, training=start), short)
+  train_and_evaluate(textured, str(folder / 'texture'), model, source, source)
+  return folder, textured
+
+
+def test_a_texture_run_keeps_its_start_bit_for_bit(textured_run):
+  folder, textured = textured_run
+  start, after = load_network(str(folder / 'toy')), load_network(str(folder / 'texture'))
+  assert after.config == textured
+  before, after = bits(start.variables), bits(after.variables)
+  added = {name for name in after if name not in before}
+  assert added and all("['texture_regressor']" in name for name in added)
+  assert {name: after[name] for name in before} == before
+
+
+def test_a_texture_run_shows_its_colours_and_knows_its_origin(textured_run):
+  folder, _ = textured_run
+  sheets = list((folder / 'texture' / 'overlays').iterdir())
+  assert [sheet.name for sheet in sheets] == ['validation_0000002.png']
+  assert cv2.imread(str(sheets[0])).shape == (2 * 256, 4 * 256, 3)
+  lines = (folder / 'texture' / 'metrics.jsonl').read_text().splitlines()
+  last = json.loads(lines[-1])
+  assert last['photometric'] == pytest.approx(last['total'], rel=1e-5)
+  assert last['validation_total'] > 0
+  lineage = json.loads((folder / 'texture' / 'lineage.json').read_text())
+  assert str(folder / 'toy') in json.dumps(lineage)
+
+
+def test_the_sheet_draws_the_hand_over_its_crop():
+  rng = np.random.default_rng(0)
+  images = rng.integers(0, 256, (3, 8, 8, 3)).astype(np.uint8)
+  silhouette = np.zeros((3, 8, 8), bool)
+  silhouette[:, 4:] = True
+  rgb = np.zeros((3, 8, 8, 3), np.float32)
+  rgb[..., 0] = 1.0
+  sheet = texture_sheet(images, RenderedHand(jnp.asarray(rgb), jnp.asarray(silhouette)), columns=2)
+  assert sheet.shape == (2 * 512, 2 * 256, 3)
+  assert not sheet[512:, 256:].any()  # three hands in four places
+  assert (sheet[400:512, :256] == np.array([255, 0, 0])).all()
+  above, below = sheet[:256, :256], sheet[256:368, :256]
+  np.testing.assert_allclose(below[:100].mean(), above[:100].mean(), atol=3)

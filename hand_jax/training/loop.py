@@ -5,6 +5,7 @@ import math
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from hand_jax.config import ExperimentConfig, validate_config
@@ -16,7 +17,7 @@ from hand_jax.data.pipeline import (
 )
 from hand_jax.evaluation.evaluate import best_branch, evaluate_batches, known_joints
 from hand_jax.mano.model import extended_joint_regressor
-from hand_jax.models.hand_network import create_network
+from hand_jax.models.hand_network import create_network, render_estimate
 from hand_jax.training import parallel
 from hand_jax.training.camera_prior import claim_camera_prior, load_camera_prior
 from hand_jax.training.checkpoints import (
@@ -31,6 +32,7 @@ from hand_jax.training.reports import (
   RunLog,
   Stopwatch,
   overlay_sheet,
+  texture_sheet,
   validation_metrics,
 )
 from hand_jax.training.state import (
@@ -213,6 +215,7 @@ class _Evaluator:
     self._config = dataclasses.replace(config, training=training)
     self._step = parallel.map_eval_step(step)
     self._constants = parallel.replicate(constants)
+    self._model = model
     self._num_vertices = len(model.v_template)
     self._regressor = np.asarray(extended_joint_regressor(model))
 
@@ -229,7 +232,7 @@ class _Evaluator:
       estimate, terms = parallel.gather(outputs)
       totals.append(terms['total'][~batch.is_padding])
       if not sheets:
-        sheets.append(_overlays(batch, estimate))
+        sheets.append(_overlays(batch, estimate, self._model))
       return estimate
 
     with evaluation_batches(source, self._config, self._num_vertices) as batches:
@@ -312,8 +315,17 @@ def _is_due(config: ExperimentConfig, step: int) -> bool:
   return any(_every(interval, step, training.num_steps) for interval in intervals)
 
 
-def _overlays(batch: HandBatch, estimate: HandEstimate) -> np.ndarray:
+_render_estimate = jax.jit(render_estimate, static_argnums=2)
+
+
+def _overlays(batch: HandBatch, estimate: HandEstimate, model: ManoModel) -> np.ndarray:
+  """What a run learns, over photos: skeletons, or the coloured hand of a texture branch."""
   shown = np.flatnonzero(~batch.is_padding)[:OVERLAY_IMAGES]
+  if estimate.vertex_colors is not None:
+    estimate = jax.tree.map(lambda leaf: jnp.asarray(leaf[shown]), estimate)
+    return texture_sheet(
+      batch.image[shown], _render_estimate(estimate, model, batch.image.shape[1])
+    )
   return overlay_sheet(
     batch.image[shown],
     best_branch(estimate).joints_normalized.mean[shown],

@@ -12,6 +12,7 @@ from jaxtyping import Float, UInt8
 
 from hand_jax.geometry.cameras import denormalize_points
 from hand_jax.mano.joints import BONES
+from hand_jax.types import RenderedHand
 
 METRICS_NAME = 'metrics.jsonl'
 TILE_SIDE = 256
@@ -185,8 +186,25 @@ def overlay_sheet(
     draw_skeleton(tile, denormalize_points(truth, TILE_SIDE), _TRUTH_COLOR)
     draw_skeleton(tile, denormalize_points(joints, TILE_SIDE), _ESTIMATE_COLOR)
     tiles.append(tile)
-  blank = np.zeros((TILE_SIDE, TILE_SIDE, 3), np.uint8)
-  tiles += [blank] * (-len(tiles) % columns)
+  return _grid(tiles, columns)
+
+
+def texture_sheet(
+  images: UInt8[np.ndarray, 'batch side side 3'], rendered: RenderedHand, columns: int = 4
+) -> UInt8[np.ndarray, 'height width 3']:
+  """Crops in a grid, each above the same crop with the coloured hand drawn over it."""
+  rgb = np.round(255 * np.clip(np.asarray(rendered.rgb), 0, 1)).astype(np.uint8)
+  drawn = np.where(np.asarray(rendered.silhouette)[..., None], rgb, images)
+  pairs = [
+    cv2.resize(np.concatenate(pair), (TILE_SIDE, 2 * TILE_SIDE), interpolation=cv2.INTER_CUBIC)
+    for pair in zip(images, drawn, strict=True)
+  ]
+  return _grid(pairs, columns)
+
+
+def _grid(tiles: list[np.ndarray], columns: int) -> np.ndarray:
+  """Tiles of one size in rows; the last row is filled up with black."""
+  tiles = tiles + [np.zeros_like(tiles[0])] * (-len(tiles) % columns)
   rows = [np.concatenate(tiles[i : i + columns], axis=1) for i in range(0, len(tiles), columns)]
   return np.concatenate(rows)
 
