@@ -82,7 +82,9 @@ def kept(results):
 
 @pytest.fixture(scope='module')
 def loaded(genuine, mano_dir):
-  return load(genuine[0], mano_dir)
+  results = load(genuine[0], mano_dir)
+  assert len(kept(results)) == len(GOOD), results
+  return results
 
 
 def test_frames_come_in_the_lists_order_and_skips_are_named(loaded):

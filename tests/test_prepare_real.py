@@ -16,7 +16,7 @@ from experiments import prepare_dataset
 from hand_jax.data import freihand, ho3d_folder
 from hand_jax.data.augmentation import make_row
 from hand_jax.data.pipeline import PreparedSource
-from hand_jax.data.records import tfds_name
+from hand_jax.data.records import Skip, numbered_records, tfds_name
 from hand_jax.mano.assets import load_mano_model
 from hand_jax.mano.mano_files import write_converted_mano
 from tests.make_dummy_data import write_freihand, write_ho3d
@@ -283,3 +283,18 @@ def test_the_dummy_data_is_what_the_script_makes(tmp_path):
         contents = [json.loads((folder / name).read_text()) for folder in (kept, tmp_path / made)]
         np.testing.assert_allclose(*contents, atol=2e-5)
   assert size < 300_000
+
+
+def test_skips_take_no_number_and_do_not_enter_the_hash():
+  records = [{'a': np.zeros(2)}, Skip('x', 'broken'), {'a': np.ones(2)}, Skip('y', 'gone')]
+  digests, skips, reports = {}, [], []
+  numbered = list(
+    numbered_records('train', records, 4, digests, lambda *r: reports.append(r), skips)
+  )
+  assert [number for number, _ in numbered] == [0, 1]
+  assert [record for _, record in numbered] == [records[0], records[2]]
+  assert skips == [records[1], records[3]]
+  assert reports == [('train', done, 4) for done in (1, 2, 3, 4)]
+  others = {}
+  list(numbered_records('train', [records[0], records[2]], 2, others))
+  assert digests == others

@@ -86,17 +86,34 @@ def test_reads_todays_scipy_matrices(kind):
   np.testing.assert_array_equal(loads(pickle.dumps(kind(matrix), protocol=2)), matrix)
 
 
-def test_reads_an_annotation_like_ho3ds(tmp_path):
-  meta = {
-    'handPose': np.zeros(48),
-    'handJoints3D': np.zeros((21, 3)),
+@pytest.mark.parametrize('protocol', range(3))
+@pytest.mark.parametrize('annotated', [True, False])
+def test_reads_annotations_like_ho3ds(tmp_path, protocol, annotated):
+  """All keys of its training and evaluation files, as Python 2 wrote them; `None` where a frame was
+  not annotated.
+  """
+  rng = np.random.default_rng(0)
+  shapes = {
+    'handJoints3D': (21, 3),
+    'handPose': (48,),
+    'handTrans': (3,),
+    'handBeta': (10,),
+    'objRot': (3, 1),
+    'objTrans': (3,),
+    'objCorners3D': (8, 3),
+  }
+  meta = {key: rng.normal(size=shape) if annotated else None for key, shape in shapes.items()}
+  meta |= {
+    'camMat': np.diag([614.0, 614.0, 1.0]),
+    'objCorners3DRest': rng.normal(size=(8, 3)),
+    'handVertContact': rng.uniform(size=778) > 0.5,
+    'handBoundingBox': [251, 107, 389, 280],
     'objName': '010_potted_meat_can',
     'objLabel': 9,
-    'objRot': None,
     'camIDList': ['0', '1'],
   }
   path = tmp_path / '0000.pkl'
-  path.write_bytes(python2_dumps(meta))
+  path.write_bytes(python2_dumps(meta, protocol))
   assert_same(load_pickle(path), meta)
 
 

@@ -233,7 +233,7 @@ def make_example(
   if annotation.box is None and not inside.any():
     raise BadExampleError('no joint lies inside the photo')
   parameters = annotation.opengl_parameters
-  orient = None if parameters is None else orientation_to_opencv(parameters.global_orient)
+  orient = None if parameters is None else _orientation(parameters.global_orient)
   return HandExample(
     example_id=example_id,
     image=pixels,
@@ -283,6 +283,10 @@ def orientation_to_opencv(global_orient: Float[ArrayLike, '3']) -> Float[Array, 
   """The axis-angle of a hand's global rotation, turned from the left by the half turn about x."""
   turn = jnp.diag(jnp.asarray(OPENGL_TO_OPENCV))
   return matrix_to_axis_angle(turn @ axis_angle_to_matrix(jnp.asarray(global_orient)))
+
+
+# Once per frame: without compilation its small steps would take longer than the photo.
+_orientation = jax.jit(orientation_to_opencv)
 
 
 def parameters_to_opencv(model: ManoModel, parameters: HandParameters) -> HandParameters:
