@@ -399,3 +399,24 @@ def test_slivers_and_giants_leave_gradients_finite():
   assert set(np.unique(index)) == {-1, 0}
   np.testing.assert_array_equal(gradient[0, 3:], 0)
   assert np.isfinite(gradient).all() and np.abs(gradient[0, :3]).min(1).max() > 0
+
+
+def test_inside_pmap_each_device_draws_its_own_images():
+  """Both functions and a gradient, two devices, against the whole batch at once."""
+  scenes = np.stack([_random_scene(seed)[0] for seed in range(2)])[:, None]
+  faces = jnp.asarray(_random_scene(0)[1], jnp.int32)
+
+  def draw(vertices):
+    def measure(vertices):
+      fragments = rasterize(vertices, faces, 40, 40)
+      return jnp.sum(fragments.barycentric**3), fragments
+
+    gradient, fragments = jax.grad(measure, has_aux=True)(vertices)
+    return gradient, fragments, visible_vertices(vertices, faces, 40, 40)
+
+  devices = jax.devices()[:2]
+  apart = jax.pmap(draw, devices=devices)(jnp.asarray(scenes))
+  together = jax.jit(draw)(jnp.asarray(scenes[:, 0]))
+  assert len(devices) == 2
+  for a, b in zip(jax.tree.leaves(apart), jax.tree.leaves(together), strict=True):
+    np.testing.assert_allclose(np.asarray(a)[:, 0], b, rtol=1e-4, atol=1e-4)
