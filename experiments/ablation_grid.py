@@ -9,7 +9,8 @@ import dataclasses
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from experiments.configs import L2_FULL, L2_WEAK, WEAK_ELBO, get_config
+from experiments.configs import get_config
+from experiments.synthetic_configs import L2_FULL, L2_WEAK, WEAK_ELBO
 from hand_jax.config import LossConfig
 
 # What all runs but the longer weak one share: five minutes on two CPU cores at most. They all start

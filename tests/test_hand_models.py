@@ -93,3 +93,23 @@ def test_missing_and_damaged_records_are_named(tmp_path):
   (tmp_path / 'hand_model.json').write_text('{')
   with pytest.raises(ValueError, match=r'hand_model.json cannot be read'):
     load_run_model(tmp_path)
+
+
+@pytest.mark.parametrize(
+  ('dataset', 'tips'),
+  [
+    ('freihand', [744, 320, 443, 555, 672]),
+    ('ho3d/v2', [744, 333, 444, 555, 672]),
+    ('ho3d/v3', [744, 333, 444, 555, 672]),
+  ],
+)
+def test_data_labelled_with_mano_need_it_and_bring_their_fingertips(
+  dataset, tips, mano_dir, tmp_path
+):
+  with pytest.raises(ValueError, match=rf'^{dataset} is labelled .*--mano_dir or \$MANO_DIR'):
+    load_training_model(dataset, None)
+  model = load_training_model(dataset, mano_dir)
+  assert model.fingertip_vertices.tolist() == tips
+  claim_hand_model(tmp_path, model)
+  found = load_run_model(tmp_path, mano_dir)
+  assert found.fingertip_vertices.tolist() == tips and same(found, model)

@@ -212,11 +212,23 @@ def test_the_evaluation_step_is_repeatable_and_per_example(config, model, batch,
   assert estimate.posterior.vertices.mean.shape == (4, *model.v_template.shape)
 
 
+_traced = set()
+
+
 @pytest.mark.parametrize('name', EXPERIMENTS)
 def test_every_experiment_takes_a_step(name, model):
-  """Shapes alone, at full size: a state goes in, the same kind of state and every term come out."""
+  """Shapes alone, at full size: a state goes in, the same kind of state and every term come out.
+
+  Experiments that differ in data, schedule or the size of their weights share a trace.
+  """
   config = get_config(name)
   config = apply_overrides(config, ['training.batch_size=2', 'model.backbone.pretrained=none'])
+  loss = dataclasses.asdict(config.loss)
+  used = {key: bool(value) if type(value) is float else value for key, value in loss.items()}
+  key = str((config.model, used))
+  if key in _traced:
+    return
+  _traced.add(key)
   network = create_network(config)
   optimizer = create_optimizer(config.optimizer, config.training.num_steps)
   state = jax.eval_shape(lambda: create_train_state(config, network, optimizer, model))

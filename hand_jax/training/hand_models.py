@@ -4,12 +4,12 @@ import hashlib
 import json
 import os
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import jax
 import numpy as np
 
-from hand_jax.mano.assets import load_mano_model, resolve_mano_dir
+from hand_jax.mano.assets import load_mano_model, resolve_mano_dir, with_fingertips
 from hand_jax.types import ManoModel
 
 HAND_MODEL_NAME = 'hand_model.json'
@@ -17,6 +17,8 @@ HAND_MODEL_NAME = 'hand_model.json'
 FREE_HAND_DATASETS = ('synthetic_hands',)
 # Labelled with joints alone, which any hand model has.
 ANY_HAND_DATASETS = ('hand_photos',)
+# Labelled with MANO's vertices, and with fingertips at some of them (see FINGERTIP_VERTICES).
+MANO_FINGERTIPS = {'freihand': 'freihand', 'ho3d/v2': 'ho3d', 'ho3d/v3': 'ho3d'}
 
 
 def load_training_model(
@@ -26,15 +28,25 @@ def load_training_model(
 
   `mano_dir` is the flag's value. Data rendered from the free hand are trained with it, also where
   $MANO_DIR is set. Photos with 2D joints alone take, without the flag, the hand model of the first
-  of `workdirs` that holds a run: the run to be continued, or those that it starts from.
+  of `workdirs` that holds a run: the run to be continued, or those that it starts from. Data
+  labelled with MANO need it, and give it their own fingertips.
 
   Raises:
-    ValueError: the flag asks for MANO on such data. FileNotFoundError: no such folder.
+    ValueError: the flag asks for MANO on data of the free hand, or MANO is missing for its own.
+    FileNotFoundError: no such folder.
   """
   if dataset in ANY_HAND_DATASETS and not mano_dir:
     for workdir in workdirs:
       if (pathlib.Path(workdir) / HAND_MODEL_NAME).exists():
         return load_run_model(workdir)
+  if dataset in MANO_FINGERTIPS:
+    directory = resolve_mano_dir(mano_dir)
+    if directory is None:
+      raise ValueError(
+        f"{dataset} is labelled with MANO's vertices, which are not the free hand's: name the "
+        'folder of your MANO_RIGHT.pkl by --mano_dir or $MANO_DIR.'
+      )
+    return with_fingertips(load_mano_model(directory), MANO_FINGERTIPS[dataset])
   if dataset not in FREE_HAND_DATASETS:
     return load_mano_model(resolve_mano_dir(mano_dir))
   if mano_dir:
@@ -94,14 +106,21 @@ def load_run_model(workdir: str | os.PathLike, mano_dir: str | None = None) -> M
   if not mano_dir and candidates[0] is not None:
     candidates.append(None)
   for candidate in candidates:
-    model = load_mano_model(candidate)
-    if hand_model_digest(model) == recorded:
-      return model
+    for model in _with_every_fingertips(load_mano_model(candidate), candidate is not None):
+      if hand_model_digest(model) == recorded:
+        return model
   tried = ' or '.join(candidate or 'the free hand' for candidate in candidates)
   raise ValueError(
     f'{workdir} was trained with another hand model than {tried}: give the folder of its MANO '
     'files by --mano_dir, or leave the flag out for the free hand.'
   )
+
+
+def _with_every_fingertips(model: ManoModel, is_mano: bool) -> Iterator[ManoModel]:
+  """The model as it is, and MANO with the fingertips of each data set labelled with it."""
+  yield model
+  for name in sorted(set(MANO_FINGERTIPS.values())) if is_mano else ():
+    yield with_fingertips(model, name)
 
 
 def _recorded_digest(path: pathlib.Path) -> str:

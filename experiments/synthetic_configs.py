@@ -1,0 +1,345 @@
+"""Experiments on rendered hands and on own photos; each changes of another what differs."""
+
+from dataclasses import replace
+
+from hand_jax.config import (
+  AttentionConfig,
+  AugmentationConfig,
+  BackboneConfig,
+  DataConfig,
+  ExperimentConfig,
+  LossConfig,
+  ModelConfig,
+  OptimizerConfig,
+  TextureConfig,
+  TrainingConfig,
+)
+
+# Algorithms 5 and 6: squared errors in crop units and centimetres. From 2D joints alone, anatomy
+# and hand size come from the last terms; the affine projection keeps a hand apart from its
+# reflection in depth (docs/results.md).
+L2_FULL = LossConfig(kind='l2', joints_2d=1000.0, camera=2000.0)
+L2_WEAK = LossConfig(
+  kind='l2',
+  vertices=0.0,
+  camera=0.0,
+  joints_2d=1000.0,
+  projection='affine',
+  orthonormality=100.0,
+  joint_limits=1000.0,
+  shape_prior=3.0,
+  pose_prior=5.0,
+)
+# Algorithm 2. A camera sampled with its whole deviation, 1 at the start, would drown the vertices.
+# Two likelihoods, of posterior and prior, pull at one pose: hence the small weight.
+WEAK_ELBO = LossConfig(
+  kind='elbo',
+  convention='paper',
+  joints_2d=3.0,
+  camera=1.0,
+  camera_sampling_scale=0.1,
+  projection='affine',
+  orthonormality=100.0,
+  joint_limits=1000.0,
+  shape_prior=5.0,
+  pose_prior=3.0,
+)
+# Width and heads are AMVUR's.
+TABLE_1_TEXTURE = TextureConfig(enabled=True, width=512, heads=4, self_layers=2, mlp_ratio=4)
+
+
+def synthetic_supervised() -> ExperimentConfig:
+  """The paper's supervised model (Algorithm 3) at Table 1's full size, for accelerators."""
+  return ExperimentConfig(
+    name='synthetic_supervised',
+    model=ModelConfig(
+      image_size=224,
+      backbone=BackboneConfig(name='resnet50'),
+      prior_hidden=(1024, 512),
+      camera_hidden=(512,),
+      pose_components=38,  # with 10 shape numbers, Table 1's 48 outputs
+      attention=AttentionConfig(width=512, heads=4, cross_layers=1, self_layers=4),
+    ),
+    optimizer=OptimizerConfig(learning_rate=1e-4, warmup_steps=1000),
+    data=DataConfig(train_examples=100_000, render_workers=4),
+    training=TrainingConfig(num_steps=200_000, batch_size=64, evaluate_every=5000),
+  )
+
+
+def synthetic_small() -> ExperimentConfig:
+  """A model two CPU cores can train: ImageNet-pretrained Lite0, narrow attention, coarse vertices.
+
+  The weights bring camera, joints and vertices to one order: a sum over 2334 vertex coordinates
+  would drown the camera's ten numbers.
+  """
+  return ExperimentConfig(
+    name='synthetic_small',
+    model=ModelConfig(
+      image_size=112,
+      backbone=BackboneConfig(name='efficientnet_lite0', pretrained='imagenet'),
+      prior_hidden=(512,),
+      camera_hidden=(256,),
+      attention=AttentionConfig(
+        width=128, heads=4, cross_layers=1, self_layers=2, mlp_ratio=2, coarse_vertices=195
+      ),
+      vertex_offset_from='prior',
+    ),
+    loss=LossConfig(convention='paper', joints=5.0, joints_2d=10.0, camera=2000.0),
+    optimizer=OptimizerConfig(
+      learning_rate=1e-3, backbone_learning_rate_scale=0.3, warmup_steps=100
+    ),
+    data=DataConfig(
+      train_examples=24576,
+      crop_factor=1.4,
+      render_size=128,
+      augmentation=AugmentationConfig(rotation_degrees=45.0),
+    ),
+    training=TrainingConfig(
+      num_steps=4000,
+      batch_size=32,
+      log_every=50,
+      evaluate_every=500,
+      checkpoint_every=500,
+      validation_examples=256,
+    ),
+  )
+
+
+def toy() -> ExperimentConfig:
+  """Everything once, in seconds: for tests, and for a first look at what a run writes."""
+  return ExperimentConfig(
+    name='toy',
+    model=ModelConfig(
+      image_size=64,
+      backbone=BackboneConfig(name='tiny'),
+      prior_hidden=(32,),
+      camera_hidden=(16,),
+      pose_components=12,
+      attention=AttentionConfig(width=8, heads=2, cross_layers=1, self_layers=1, mlp_ratio=2),
+      vertex_offset_from='prior',
+    ),
+    loss=LossConfig(convention='exact'),
+    optimizer=OptimizerConfig(learning_rate=3e-3, warmup_steps=2),
+    data=DataConfig(
+      train_examples=16,
+      augmentation=AugmentationConfig(rotation_degrees=15.0, scale_fraction=0.1),
+    ),
+    training=TrainingConfig(
+      num_steps=12,
+      batch_size=4,
+      log_every=3,
+      evaluate_every=6,
+      checkpoint_every=6,
+      validation_examples=6,
+    ),
+  )
+
+
+def synthetic_weak() -> ExperimentConfig:
+  """Algorithm 2 at full size: EfficientNet-B0, images with 2D joints alone, for accelerators.
+
+  Needs `--camera_prior=WORKDIR` of a `synthetic_prior_weak` run, which also warms it up
+  (`--init_from`).
+  """
+  full = synthetic_supervised()
+  return replace(
+    full,
+    name='synthetic_weak',
+    model=replace(full.model, backbone=BackboneConfig(name='efficientnet_b0')),
+    loss=WEAK_ELBO,
+    data=replace(full.data, labels='2d'),
+  )
+
+
+def synthetic_prior_supervised() -> ExperimentConfig:
+  """Algorithm 5: prior-net and camera alone, squared errors of vertices, camera, 2D joints."""
+  return branch_alone(synthetic_supervised(), 'prior', L2_FULL, 'synthetic_prior_supervised')
+
+
+def synthetic_prior_weak() -> ExperimentConfig:
+  """Algorithm 5, weakly: squared errors of 2D joints alone."""
+  return branch_alone(synthetic_weak(), 'prior', L2_WEAK, 'synthetic_prior_weak')
+
+
+def synthetic_amvur_supervised() -> ExperimentConfig:
+  """Algorithm 6: AMVUR and camera model alone, squared errors of vertices, camera, 2D joints."""
+  return branch_alone(synthetic_supervised(), 'posterior', L2_FULL, 'synthetic_amvur_supervised')
+
+
+def synthetic_amvur_weak() -> ExperimentConfig:
+  """Algorithm 6, weakly: squared errors of 2D joints alone."""
+  return branch_alone(synthetic_weak(), 'posterior', L2_WEAK, 'synthetic_amvur_weak')
+
+
+def synthetic_small_weak() -> ExperimentConfig:
+  """`synthetic_small` from 2D joints alone (Algorithm 2); needs `--camera_prior`.
+
+  Warm it up with `--init_from` of a `synthetic_small_prior_weak` run.
+  """
+  small = synthetic_small()
+  return replace(
+    small, name='synthetic_small_weak', loss=WEAK_ELBO, data=replace(small.data, labels='2d')
+  )
+
+
+def synthetic_small_weak_learned_sigma() -> ExperimentConfig:
+  """`synthetic_small_weak` with the prior's sigma_v read from the image instead of 1."""
+  weak = synthetic_small_weak()
+  return replace(
+    weak,
+    name='synthetic_small_weak_learned_sigma',
+    model=replace(weak.model, prior_sigma='learned'),
+  )
+
+
+def synthetic_small_prior_supervised() -> ExperimentConfig:
+  """Algorithm 5 on two CPU cores."""
+  return branch_alone(synthetic_small(), 'prior', L2_FULL, 'synthetic_small_prior_supervised')
+
+
+def synthetic_small_prior_weak() -> ExperimentConfig:
+  """Algorithm 5 from 2D joints alone, on two CPU cores: also the camera prior of Algorithm 2."""
+  return branch_alone(synthetic_small_weak(), 'prior', L2_WEAK, 'synthetic_small_prior_weak')
+
+
+def synthetic_small_amvur_supervised() -> ExperimentConfig:
+  """Algorithm 6 on two CPU cores.
+
+  Its offsets are from the template: joint training that starts from them takes
+  `--set model.vertex_offset_from=template`.
+  """
+  return branch_alone(synthetic_small(), 'posterior', L2_FULL, 'synthetic_small_amvur_supervised')
+
+
+def synthetic_small_amvur_weak() -> ExperimentConfig:
+  """Algorithm 6 from 2D joints alone, on two CPU cores.
+
+  AMVUR has no anatomy: nothing but its start holds the depth of its vertices. Joint training from
+  it as from `synthetic_small_amvur_supervised`.
+  """
+  return branch_alone(synthetic_small_weak(), 'posterior', L2_WEAK, 'synthetic_small_amvur_weak')
+
+
+def hand_photos() -> ExperimentConfig:
+  """Fine-tuning `synthetic_small` on photos with 2D joints (see docs/hand_photos.md).
+
+  Needs `--init_from` and `--camera_prior` of a trained run, and `--set data.data_dir=DIR`.
+  """
+  weak = synthetic_small_weak()
+  return replace(
+    weak,
+    name='hand_photos',
+    # A trained camera has settled its tilt: the proper projection.
+    loss=replace(WEAK_ELBO, projection='orthonormal', orthonormality=0.0),
+    model=replace(weak.model, backbone=replace(weak.model.backbone, batch_norm='frozen')),
+    optimizer=replace(weak.optimizer, learning_rate=2e-4, warmup_steps=20),
+    data=replace(weak.data, dataset='hand_photos', data_dir='prepared', train_examples=0),
+    training=TrainingConfig(
+      num_steps=300,
+      batch_size=16,
+      log_every=20,
+      evaluate_every=100,
+      checkpoint_every=100,
+      validation_examples=0,
+    ),
+  )
+
+
+def synthetic_supervised_texture() -> ExperimentConfig:
+  """Algorithm 4 at full size: the texture branch of a trained `synthetic_supervised`.
+
+  Needs `--init_from` of that run, all of which stays as it is.
+  """
+  return textured(synthetic_supervised(), 'synthetic_supervised_texture')
+
+
+def synthetic_small_texture() -> ExperimentConfig:
+  """Algorithm 4 on two CPU cores: the texture branch of a trained `synthetic_small`.
+
+  Needs `--init_from` of that run, all of which stays as it is.
+  """
+  texture = TextureConfig(
+    enabled=True, width=128, heads=4, self_layers=2, mlp_ratio=2, hidden_fraction=0.7
+  )
+  small = textured(synthetic_small(), 'synthetic_small_texture', texture)
+  return replace(
+    small,
+    loss=replace(small.loss, photometric='robust'),
+    optimizer=replace(small.optimizer, learning_rate=1e-3, warmup_steps=50),
+    training=replace(small.training, num_steps=2000, batch_size=16),
+  )
+
+
+def toy_weak() -> ExperimentConfig:
+  """`toy` from 2D joints alone (Algorithm 2); needs `--camera_prior`."""
+  small = toy()
+  return replace(
+    small,
+    name='toy_weak',
+    loss=replace(WEAK_ELBO, convention='exact'),
+    data=replace(small.data, labels='2d'),
+  )
+
+
+def toy_texture() -> ExperimentConfig:
+  """Algorithm 4 in seconds, on a trained `toy` (`--init_from`)."""
+  texture = TextureConfig(
+    enabled=True, width=8, heads=2, self_layers=1, mlp_ratio=2, hidden_fraction=0.5
+  )
+  return textured(toy(), 'toy_texture', texture)
+
+
+def toy_prior_weak() -> ExperimentConfig:
+  """Algorithm 5 in seconds: the camera prior of `toy_weak`."""
+  return branch_alone(toy_weak(), 'prior', L2_WEAK, 'toy_prior_weak')
+
+
+def textured(
+  trained: ExperimentConfig, name: str, texture: TextureConfig = TABLE_1_TEXTURE
+) -> ExperimentConfig:
+  """The texture branch on the network of a finished experiment, which its run gives."""
+  return replace(
+    trained,
+    name=name,
+    model=replace(trained.model, texture=texture),
+    loss=LossConfig(
+      kind='photometric',
+      convention=trained.loss.convention,
+      length_unit_m=trained.loss.length_unit_m,
+    ),
+  )
+
+
+def branch_alone(
+  joint: ExperimentConfig, branch: str, loss: LossConfig, name: str
+) -> ExperimentConfig:
+  """One branch of a joint experiment with its camera model, under squared errors."""
+  model = replace(joint.model, branches=branch, vertex_offset_from='template')
+  return replace(joint, name=name, model=model, loss=loss)
+
+
+SYNTHETIC = {
+  experiment.__name__: experiment
+  for experiment in (
+    synthetic_supervised,
+    synthetic_weak,
+    synthetic_prior_supervised,
+    synthetic_prior_weak,
+    synthetic_amvur_supervised,
+    synthetic_amvur_weak,
+    synthetic_supervised_texture,
+    synthetic_small,
+    synthetic_small_weak,
+    synthetic_small_weak_learned_sigma,
+    synthetic_small_prior_supervised,
+    synthetic_small_prior_weak,
+    synthetic_small_amvur_supervised,
+    synthetic_small_amvur_weak,
+    synthetic_small_texture,
+    hand_photos,
+    toy,
+    toy_prior_weak,
+    toy_weak,
+    toy_texture,
+  )
+}
