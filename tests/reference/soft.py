@@ -20,7 +20,7 @@ def _distance_to_segment(point, a, b):
 def barycentrics(point, corners):
   """Screen-space barycentrics by solving the linear system; None for a triangle without area."""
   system = np.concatenate([np.asarray(corners).T, np.ones((1, 3))])
-  if np.linalg.matrix_rank(system) < 3:
+  if abs(np.linalg.det(system)) < 1e-12:
     return None
   return np.linalg.solve(system, np.array([*point, 1.0]))
 
