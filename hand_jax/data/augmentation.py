@@ -66,7 +66,7 @@ def mirror_example(example: HandExample) -> HandExample:
     return None if points is None else points @ _MIRROR
 
   return example._replace(
-    image=np.ascontiguousarray(example.image[:, ::-1]),
+    image=cv2.flip(example.image, 1),
     side='left' if example.side == 'right' else 'right',
     box_xywh=np.array([width - x - box_width, y, box_width, box_height]),
     joints_image=transform_points(mirror_affine(width), example.joints_image),
@@ -78,7 +78,7 @@ def mirror_example(example: HandExample) -> HandExample:
     else example.global_orient * np.array([1.0, -1.0, -1.0]),
     hand_mask=None
     if example.hand_mask is None
-    else np.ascontiguousarray(example.hand_mask[:, ::-1]),
+    else cv2.flip(example.hand_mask.view(np.uint8), 1).view(bool),
   )
 
 
@@ -90,27 +90,62 @@ def warp_image(
   """Resamples an image by an image-to-crop affine without aliasing; zero outside the image.
 
   Pixel positions are continuous (first centre at 0.5, 0.5). Where the crop is smaller than what
-  it shows, the picture is first warped at a whole multiple of the side and then averaged down.
+  it shows, the picture is averaged down by the whole part of the ratio, smoothed according to the
+  rest and then sampled bilinearly: within a level of averaging over each crop pixel, on photos.
   """
-  shrink = 1 / np.sqrt(abs(np.linalg.det(affine[:2, :2])))
-  # Far smaller: halve the photo first, so that the intermediate picture stays below 4 x the side.
-  while shrink > 4 and min(image.shape[:2]) > 1:
-    height, width = image.shape[:2]
-    half = cv2.resize(image, (width // 2, height // 2), interpolation=cv2.INTER_AREA)
-    affine = affine @ np.diag([width / half.shape[1], height / half.shape[0], 1.0])
-    image = half
-    shrink /= 2
-  multiple = max(1, int(np.ceil(shrink - 1e-3)))
-  to_large = np.diag([multiple, multiple, 1.0]) @ affine
+  shrink = float(1 / np.sqrt(abs(np.linalg.det(affine[:2, :2]))))
+  factor = max(1, int(shrink + 1e-3))
+  left, top, right, bottom = _shown_part(affine, side, factor, image.shape)
+  if left >= right or top >= bottom:
+    return np.zeros((side, side, *image.shape[2:]), np.uint8)
+  part = image[top:bottom, left:right]
+  to_crop = affine @ np.array([[factor, 0.0, left], [0.0, factor, top], [0.0, 0.0, 1.0]])
+  if factor > 1:
+    part = _average_down(part, factor)
+  if shrink / factor > 1 + 1e-3:
+    part = _smooth(part, shrink / factor)
   # OpenCV counts from pixel centres.
   half_pixel = np.array([[1.0, 0.0, 0.5], [0.0, 1.0, 0.5], [0.0, 0.0, 1.0]])
-  matrix = np.linalg.inv(half_pixel) @ to_large @ half_pixel
-  large = cv2.warpAffine(
-    image, matrix[:2], (side * multiple, side * multiple), flags=cv2.INTER_LINEAR, borderValue=0
-  )
-  if multiple == 1:
-    return large
-  return cv2.resize(large, (side, side), interpolation=cv2.INTER_AREA)
+  matrix = (np.linalg.inv(half_pixel) @ to_crop @ half_pixel)[:2]
+  if part.ndim == 2 or part.shape[2] != 3:
+    return cv2.warpAffine(part, matrix, (side, side), flags=cv2.INTER_LINEAR, borderValue=0)
+  # OpenCV warps four channels more than twice as fast as three.
+  part = cv2.cvtColor(part, cv2.COLOR_RGB2RGBA)
+  crop = cv2.warpAffine(part, matrix, (side, side), flags=cv2.INTER_LINEAR, borderValue=0)
+  return cv2.cvtColor(crop, cv2.COLOR_RGBA2RGB)
+
+
+def _shown_part(
+  affine: Float[np.ndarray, '3 3'], side: int, factor: int, shape: tuple[int, ...]
+) -> tuple[int, int, int, int]:
+  """Left, top, right, bottom of the pixels that the crop shows, with what its borders mix in."""
+  corners = np.array([[0.0, side, 0.0, side], [0.0, 0.0, side, side], [1.0, 1.0, 1.0, 1.0]])
+  x, y = (np.linalg.inv(affine) @ corners)[:2]
+  margin = 3 * factor
+  left, right = max(0, int(x.min()) - margin), min(shape[1], int(x.max()) + margin)
+  top, bottom = max(0, int(y.min()) - margin), min(shape[0], int(y.max()) + margin)
+  return left, top, right, bottom
+
+
+def _average_down(image: np.ndarray, factor: int) -> np.ndarray:
+  """The means of blocks of factor x factor pixels; cut blocks are filled up with black."""
+  height, width = image.shape[:2]
+  more_rows, more_columns = -height % factor, -width % factor
+  if more_rows or more_columns:
+    image = cv2.copyMakeBorder(image, 0, more_rows, 0, more_columns, cv2.BORDER_CONSTANT, value=0)
+  size = (image.shape[1] // factor, image.shape[0] // factor)
+  return cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+
+
+def _smooth(image: np.ndarray, shrink: float) -> np.ndarray:
+  """Takes out what bilinear samples `shrink` pixels apart (1 to 2) would alias; black outside.
+
+  The neighbours' weight is fitted: it brings the samples closest to means over shrink x shrink
+  pixels, on photos and on noise.
+  """
+  neighbour = 0.14 * shrink - 0.075
+  kernel = np.array([neighbour, 1 - 2 * neighbour, neighbour])
+  return cv2.sepFilter2D(image, -1, kernel, kernel, borderType=cv2.BORDER_CONSTANT)
 
 
 def change_colors(

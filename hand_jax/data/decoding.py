@@ -1,0 +1,62 @@
+"""Encoded photos and masks -> pixels: the fastest exact decoder, and one error for damaged bytes.
+
+JPEG goes through libjpeg-turbo (simplejpeg) with the accurate transform and smooth chroma, in
+training and evaluation alike: its pixels equal OpenCV's and Pillow's to the last bit. The rougher
+modes would save 3 to 8 % of the decoding and change pixels by up to 30 levels.
+"""
+
+import cv2
+import numpy as np
+import simplejpeg
+from jaxtyping import UInt8
+
+_JPEG_START = b'\xff\xd8'
+_PNG_START = b'\x89PNG\r\n\x1a\n'
+_PNG_END = b'IEND\xaeB`\x82'
+# Labels refer to pixels as they are stored, whatever an EXIF orientation says.
+_AS_STORED = cv2.IMREAD_IGNORE_ORIENTATION
+
+
+def decode_photo(data: bytes, example_id: str) -> UInt8[np.ndarray, 'height width 3']:
+  """The stored pixels of a JPEG or PNG file as 8-bit RGB.
+
+  Grey photos get three equal channels; of 16 bits the upper 8 are kept; transparency is dropped.
+
+  Raises:
+    ValueError: damaged bytes or another format, naming the example.
+  """
+  if data.startswith(_JPEG_START):
+    try:
+      return simplejpeg.decode_jpeg(data, 'RGB')
+    except ValueError as error:
+      raise _undecodable(example_id, 'photo', str(error)) from None
+  image = _decode_png(data, cv2.IMREAD_COLOR, example_id, 'photo')
+  return cv2.cvtColor(image, cv2.COLOR_BGR2RGB, dst=image)
+
+
+def decode_mask(data: bytes, example_id: str) -> UInt8[np.ndarray, 'height width']:
+  """The levels of a grey PNG, exactly as they were encoded.
+
+  Raises:
+    ValueError: damaged bytes or another format, naming the example.
+  """
+  return _decode_png(data, cv2.IMREAD_GRAYSCALE, example_id, 'hand mask')
+
+
+def _decode_png(data: bytes, mode: int, example_id: str, what: str) -> np.ndarray:
+  if not data.startswith(_PNG_START):
+    raise _undecodable(example_id, what, 'not a file of that format')
+  # OpenCV would fill up what a cut file lacks.
+  whole = data.endswith(_PNG_END)
+  image = cv2.imdecode(np.frombuffer(data, np.uint8), mode | _AS_STORED) if whole else None
+  if image is None:
+    raise _undecodable(example_id, what, 'damaged or cut short')
+  return image
+
+
+def _undecodable(example_id: str, what: str, problem: str) -> ValueError:
+  formats = 'JPEG or PNG' if what == 'photo' else 'PNG'
+  return ValueError(
+    f'Example {example_id!r}: the {what} cannot be decoded ({problem.rstrip(".")}); expected a '
+    f'whole {formats} file. Replace it and prepare the data set again.'
+  )
