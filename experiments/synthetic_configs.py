@@ -259,14 +259,20 @@ def synthetic_small_texture() -> ExperimentConfig:
   Needs `--init_from` of that run, all of which stays as it is.
   """
   texture = TextureConfig(
-    enabled=True, width=128, heads=4, self_layers=2, mlp_ratio=2, hidden_fraction=0.7
+    enabled=True,
+    width=128,
+    heads=4,
+    self_layers=1,
+    mlp_ratio=2,
+    normals=True,
+    hidden_fraction=0.7,
   )
   small = textured(synthetic_small(), 'synthetic_small_texture', texture)
   return replace(
     small,
     loss=replace(small.loss, photometric='robust'),
     optimizer=replace(small.optimizer, learning_rate=1e-3, warmup_steps=50),
-    training=replace(small.training, num_steps=2000, batch_size=16),
+    training=replace(small.training, num_steps=1500, batch_size=16),
   )
 
 
@@ -284,7 +290,7 @@ def toy_weak() -> ExperimentConfig:
 def toy_texture() -> ExperimentConfig:
   """Algorithm 4 in seconds, on a trained `toy` (`--init_from`)."""
   texture = TextureConfig(
-    enabled=True, width=8, heads=2, self_layers=1, mlp_ratio=2, hidden_fraction=0.5
+    enabled=True, width=8, heads=2, self_layers=1, mlp_ratio=2, normals=True, hidden_fraction=0.5
   )
   return textured(toy(), 'toy_texture', texture)
 

@@ -51,8 +51,10 @@ class TextureConfig:
   heads: int = 4
   self_layers: int = 2
   mlp_ratio: int = 4
-  # Training hides up to this share of a hand's visible vertices from the branch, whole regions at a
-  # time, so that it learns to colour what a photo does not show. 0: Algorithm 4 to the letter.
+  # The estimated mesh's normals beside Table 1's template positions: light depends on them.
+  normals: bool = False
+  # Training hides up to this share of a hand's vertices from the branch, whole regions at a time,
+  # so that it learns to colour what a photo does not show. 0: Algorithm 4 to the letter.
   hidden_fraction: float = 0.0
 
 

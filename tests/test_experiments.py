@@ -41,6 +41,7 @@ def at_toy_size(config):
     heads=2,
     self_layers=1,
     mlp_ratio=2,
+    normals=settings.texture.normals,
     hidden_fraction=settings.texture.hidden_fraction,
   )
   return replace(

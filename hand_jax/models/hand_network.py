@@ -15,10 +15,11 @@ from hand_jax.geometry.cameras import camera_from_vector, normalize_points, vert
 from hand_jax.mano.model import extended_joint_regressor
 from hand_jax.models.backbone import create_backbone, load_backbone_variables
 from hand_jax.models.prior_net import CameraModel, PriorNet, PriorSigma, hand_frame_vertices
-from hand_jax.models.texture_regressor import TextureRegressor
+from hand_jax.models.texture_regressor import HiddenRegion, TextureRegressor, hidden_vertices
 from hand_jax.models.vertex_regressor import VertexRegressor
 from hand_jax.propagation import hand_gaussians
 from hand_jax.rendering.rasterize import visible_vertices
+from hand_jax.rendering.shading import vertex_normals
 from hand_jax.rendering.texture import render_hand
 from hand_jax.types import (
   DiagonalGaussian,
@@ -73,13 +74,13 @@ class HandNetwork(nn.Module):
     model: ManoModel,
     train: bool,
     hand_mask: Bool[Array, 'batch side side'] | None = None,
-    hidden_vertices: Bool[Array, 'batch vertices'] | None = None,
+    hidden: HiddenRegion | None = None,
   ) -> HandEstimate:
     """Estimates hands from normalised RGB crops; Gaussians in metres, hand frame, and the crop.
 
     The last two are for the texture branch, which takes a vertex for hidden where another part of
     the hand is before it, where a pixel of `hand_mask` (what the photo shows of the hand) is not
-    set, and where `hidden_vertices` says so.
+    set, and in the region `hidden`.
     """
     features = self._features(images, train)
     feature = features.global_feature
@@ -93,7 +94,7 @@ class HandNetwork(nn.Module):
     colors = None
     if self.config.texture.enabled:
       vertices = (prior if posterior is None else posterior).mean
-      colors = self._colors(model, features, vertices, camera.mean, hand_mask, hidden_vertices)
+      colors = self._colors(model, features, vertices, camera.mean, hand_mask, hidden)
     return HandEstimate(
       parameters=parameters,
       camera=camera,
@@ -149,17 +150,18 @@ class HandNetwork(nn.Module):
     vertices_hand: Array,
     camera_mean: Array,
     hand_mask: Array | None,
-    hidden_vertices: Array | None,
+    hidden: HiddenRegion | None,
   ) -> Array:
     side = self.config.image_size
     camera = camera_from_vector(camera_mean)
     vertices_image = vertices_in_crop(camera, vertices_hand, side)
     visible = visible_vertices(vertices_image, model.faces, side, side, HIDING_DISTANCE, hand_mask)
-    if hidden_vertices is not None:
-      visible = visible & ~hidden_vertices
+    normals = vertex_normals(vertices_image, model.faces)
     template = model.v_template - (extended_joint_regressor(model) @ model.v_template)[:1]
+    if hidden is not None:
+      visible = visible & ~hidden_vertices(hidden, template, normals)
     points = normalize_points(vertices_image[..., :2], side)
-    return self.texture_regressor(features, points, visible, template)
+    return self.texture_regressor(features, points, visible, template, normals)
 
   def _propagate(
     self, vertices: DiagonalGaussian | None, camera: DiagonalGaussian, model: ManoModel

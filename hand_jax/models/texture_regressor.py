@@ -1,5 +1,7 @@
 """Occlusion-aware texture regression: features at visible vertices -> colours of all (Table 1)."""
 
+from typing import NamedTuple
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -56,12 +58,36 @@ def reverse_interpolation(
   return jnp.where(visible[..., None], sampled, 0)
 
 
+def texture_position(
+  template: Float[Array, 'vertices 3'],
+  normals: Float[Array, 'batch vertices 3'],
+  config: TextureConfig,
+) -> Float[Array, 'batch vertices position']:
+  """What a vertex carries whether it is seen or not: the template's xyz, with `normals` those too.
+
+  Normals are the estimated mesh's, in camera axes.
+  """
+  position = jnp.broadcast_to(template[None], normals.shape)
+  return jnp.concatenate([position, normals], axis=-1) if config.normals else position
+
+
 def texture_tokens(
-  sampled: Float[Array, 'batch vertices channels'], template: Float[Array, 'vertices 3']
+  sampled: Float[Array, 'batch vertices channels'],
+  position: Float[Array, 'batch vertices position'],
 ) -> Float[Array, 'batch vertices tokens']:
-  """Table 1's positional encoding: the template's xyz appended (778 x 2115 for ResNet-50)."""
-  position = jnp.broadcast_to(template[None], (len(sampled), *template.shape))
+  """Table 1's positional encoding: the position appended (778 x 2115 for ResNet-50 and xyz)."""
   return jnp.concatenate([sampled, position], axis=-1)
+
+
+class HiddenRegion(NamedTuple):
+  """A part of each hand to hide in training: what lies beyond a plane through places and normals.
+
+  `direction`: three numbers along the template's axes, three along camera axes, for the normals;
+  `share`: of the vertices. Sides of a hand and sides of its fingers are hidden so, as in photos.
+  """
+
+  direction: Float[Array, 'batch 6']
+  share: Float[Array, 'batch']
 
 
 class TextureEmbedding(nn.Module):
@@ -79,9 +105,10 @@ class TextureEmbedding(nn.Module):
     features: ImageFeatures,
     vertices_normalized: Float[Array, 'batch vertices 2'],
     visible: Bool[Array, 'batch vertices'],
-    template: Float[Array, 'vertices 3'],
+    position: Float[Array, 'batch vertices position'],
   ) -> Float[Array, 'batch vertices width']:
-    sizes = (features.shallow_map.shape[-1], features.global_feature.shape[-1], 3)
+    sizes = tuple(part.shape[-1] for part in (features.shallow_map, features.global_feature))
+    sizes += (position.shape[-1],)
     initializer = nn.initializers.lecun_normal()
 
     def kernel_init(key: Array, shape: tuple[int, int], dtype: jnp.dtype = jnp.float32) -> Array:
@@ -94,7 +121,7 @@ class TextureEmbedding(nn.Module):
     of_map, of_global, of_position = jnp.split(kernel, (sizes[0], sizes[0] + sizes[1]))
     seen = sample_bilinear(features.shallow_map, vertices_normalized) @ of_map
     seen = seen + (features.global_feature @ of_global)[:, None]
-    return jnp.where(visible[..., None], seen, 0) + (template @ of_position + bias[None])[None]
+    return jnp.where(visible[..., None], seen, 0) + position @ of_position + bias[None, None]
 
 
 class TextureRegressor(nn.Module):
@@ -109,11 +136,12 @@ class TextureRegressor(nn.Module):
     vertices_normalized: Float[Array, 'batch vertices 2'],
     visible: Bool[Array, 'batch vertices'],
     template_vertices: Float[Array, 'vertices 3'],
+    normals: Float[Array, 'batch vertices 3'],
   ) -> Float[Array, 'batch vertices 3']:
     settings = self.config
+    position = texture_position(template_vertices / TEMPLATE_UNIT_M, normals, settings)
     embedding = TextureEmbedding(settings.width, name='embedding')
-    template = template_vertices / TEMPLATE_UNIT_M
-    tokens = embedding(features, vertices_normalized, visible, template)
+    tokens = embedding(features, vertices_normalized, visible, position)
     for layer in range(settings.self_layers):
       block = SelfAttentionBlock(
         settings.width, settings.heads, settings.mlp_ratio, name=f'self_{layer}'
@@ -123,16 +151,21 @@ class TextureRegressor(nn.Module):
     return nn.sigmoid(nn.Dense(3, kernel_init=SMALL_INIT, name='rgb')(tokens))
 
 
-def sample_hidden_vertices(
-  key: Key[Array, ''], template_vertices: Float[Array, 'vertices 3'], fraction: float
-) -> Bool[Array, 'vertices']:
-  """A region of the hand to hide in training: what lies beyond a random plane through it.
-
-  Its share of the vertices is uniform between 0 and `fraction`; the direction is any.
-  """
+def sample_hidden_region(key: Key[Array, ''], fraction: float) -> HiddenRegion:
+  """Any direction, and a share of the vertices that is uniform between 0 and `fraction`."""
   direction_key, share_key = jax.random.split(key)
-  direction = jax.random.normal(direction_key, (3,))
-  # A hand is flat: in units of its spread along each axis, palm and back part as often as fingers.
-  height = (template_vertices / jnp.std(template_vertices, axis=0, keepdims=True)) @ direction
   share = fraction * jax.random.uniform(share_key)
-  return height > jnp.quantile(height, 1 - share)
+  return HiddenRegion(jax.random.normal(direction_key, (6,)), share)
+
+
+def hidden_vertices(
+  region: HiddenRegion,
+  template_vertices: Float[Array, 'vertices 3'],
+  normals: Float[Array, 'batch vertices 3'],
+) -> Bool[Array, 'batch vertices']:
+  """The share of the vertices that lies farthest along the region's direction."""
+  # A hand is flat: in units of its spread along each axis, palm and back part as often as fingers.
+  scaled = template_vertices / jnp.std(template_vertices, axis=0, keepdims=True)
+  height = jnp.einsum('vc,bc->bv', scaled, region.direction[:, :3])
+  height = height + jnp.einsum('bvc,bc->bv', normals, region.direction[:, 3:])
+  return height > jax.vmap(jnp.quantile)(height, 1 - region.share)[:, None]

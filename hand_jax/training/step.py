@@ -19,7 +19,7 @@ from hand_jax.losses import (
 from hand_jax.mano.model import extended_joint_regressor
 from hand_jax.models.backbone import normalize_image
 from hand_jax.models.hand_network import HandNetwork, create_network, render_estimate
-from hand_jax.models.texture_regressor import sample_hidden_vertices
+from hand_jax.models.texture_regressor import HiddenRegion, sample_hidden_region
 from hand_jax.training.state import (
   TrainState,
   learned_parameters,
@@ -60,7 +60,7 @@ def make_train_step(
     images = normalize_image(batch.image, config.model.backbone.name)
     keys = _example_keys(jax.random.fold_in(_run_key(state), state.step), batch)
     learned = learned_parameters(state.params, config)
-    inputs = _texture_inputs(config, batch, model, keys) if is_frozen else {}
+    inputs = _texture_inputs(config, batch, keys) if is_frozen else {}
 
     def loss_of(learned):
       variables = state_variables(state.replace(params={**state.params, **learned}))
@@ -104,7 +104,7 @@ def make_eval_step(
     state: TrainState, batch: HandBatch, model: ManoModel, camera_prior: Variables | None = None
   ) -> tuple[HandEstimate, dict[str, Array]]:
     images = normalize_image(batch.image, config.model.backbone.name)
-    inputs = _texture_inputs(config, batch, model) if config.model.texture.enabled else {}
+    inputs = _texture_inputs(config, batch) if config.model.texture.enabled else {}
     estimate = network.apply(state_variables(state), images, model, train=False, **inputs)
     terms = loss_terms(_example_keys(_run_key(state), batch), estimate, batch, model, camera_prior)
     return estimate, {**terms, 'total': total_loss(terms, config.loss)}
@@ -142,14 +142,13 @@ def _make_loss_terms(
 
 
 def _texture_inputs(
-  config: ExperimentConfig, batch: HandBatch, model: ManoModel, keys: Array | None = None
-) -> dict[str, Array]:
+  config: ExperimentConfig, batch: HandBatch, keys: Array | None = None
+) -> dict[str, Array | HiddenRegion]:
   """What the texture branch may see; with keys (training) less of it, see TextureConfig."""
   inputs = {'hand_mask': batch.hand_mask | ~batch.has_mask[:, None, None]}
   fraction = config.model.texture.hidden_fraction
   if keys is not None and fraction > 0:
-    hide = jax.vmap(sample_hidden_vertices, in_axes=(0, None, None))
-    inputs['hidden_vertices'] = hide(keys, model.v_template, fraction)
+    inputs['hidden'] = jax.vmap(sample_hidden_region, in_axes=(0, None))(keys, fraction)
   return inputs
 
 
