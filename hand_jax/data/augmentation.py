@@ -27,6 +27,8 @@ from hand_jax.types import HandBatch
 _MIRROR = np.diag([-1.0, 1.0, 1.0])
 # Two joints fix s and T; more are wanted before one trusts the fit with them.
 _MIN_FIT_JOINTS = 6
+# How bright red, green and blue look (ITU-R BT.601).
+_LUMA = np.array([0.299, 0.587, 0.114])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,6 +61,15 @@ def sample_crop_change(config: AugmentationConfig, rng: np.random.Generator) -> 
 
 def mirror_example(example: HandExample) -> HandExample:
   """The photo and every label as seen in a mirror (u -> width - u, x -> -x); the other hand."""
+  mask = example.hand_mask
+  return _mirror_labels(example)._replace(
+    image=cv2.flip(example.image, 1),
+    hand_mask=None if mask is None else cv2.flip(mask.view(np.uint8), 1).view(bool),
+  )
+
+
+def _mirror_labels(example: HandExample) -> HandExample:
+  """`mirror_example`, but for the photo and the mask, which stay as they are."""
   width = example.image.shape[1]
   x, y, box_width, box_height = example.box_xywh
 
@@ -66,7 +77,6 @@ def mirror_example(example: HandExample) -> HandExample:
     return None if points is None else points @ _MIRROR
 
   return example._replace(
-    image=cv2.flip(example.image, 1),
     side='left' if example.side == 'right' else 'right',
     box_xywh=np.array([width - x - box_width, y, box_width, box_height]),
     joints_image=transform_points(mirror_affine(width), example.joints_image),
@@ -76,9 +86,6 @@ def mirror_example(example: HandExample) -> HandExample:
     global_orient=None
     if example.global_orient is None
     else example.global_orient * np.array([1.0, -1.0, -1.0]),
-    hand_mask=None
-    if example.hand_mask is None
-    else cv2.flip(example.hand_mask.view(np.uint8), 1).view(bool),
   )
 
 
@@ -93,20 +100,20 @@ def warp_image(
   it shows, the picture is averaged down by the whole part of the ratio, smoothed according to the
   rest and then sampled bilinearly: within a level of averaging over each crop pixel, on photos.
   """
-  shrink = float(1 / np.sqrt(abs(np.linalg.det(affine[:2, :2]))))
+  (a, b, _), (c, d, _), _ = affine.tolist()
+  shrink = abs(a * d - b * c) ** -0.5
   factor = max(1, int(shrink + 1e-3))
   left, top, right, bottom = _shown_part(affine, side, factor, image.shape)
   if left >= right or top >= bottom:
     return np.zeros((side, side, *image.shape[2:]), np.uint8)
   part = image[top:bottom, left:right]
-  to_crop = affine @ np.array([[factor, 0.0, left], [0.0, factor, top], [0.0, 0.0, 1.0]])
   if factor > 1:
     part = _average_down(part, factor)
   if shrink / factor > 1 + 1e-3:
     part = _smooth(part, shrink / factor)
-  # OpenCV counts from pixel centres.
-  half_pixel = np.array([[1.0, 0.0, 0.5], [0.0, 1.0, 0.5], [0.0, 0.0, 1.0]])
-  matrix = (np.linalg.inv(half_pixel) @ to_crop @ half_pixel)[:2]
+  # From pixels of the part, which OpenCV counts from pixel centres, to those of the crop.
+  matrix = factor * affine[:2]
+  matrix[:, 2] = affine[:2] @ (left + factor / 2, top + factor / 2, 1.0) - 0.5
   if part.ndim == 2 or part.shape[2] != 3:
     return cv2.warpAffine(part, matrix, (side, side), flags=cv2.INTER_LINEAR, borderValue=0)
   # OpenCV warps four channels more than twice as fast as three.
@@ -119,11 +126,14 @@ def _shown_part(
   affine: Float[np.ndarray, '3 3'], side: int, factor: int, shape: tuple[int, ...]
 ) -> tuple[int, int, int, int]:
   """Left, top, right, bottom of the pixels that the crop shows, with what its borders mix in."""
-  corners = np.array([[0.0, side, 0.0, side], [0.0, 0.0, side, side], [1.0, 1.0, 1.0, 1.0]])
-  x, y = (np.linalg.inv(affine) @ corners)[:2]
+  inverse = cv2.invertAffineTransform(affine[:2])
   margin = 3 * factor
-  left, right = max(0, int(x.min()) - margin), min(shape[1], int(x.max()) + margin)
-  top, bottom = max(0, int(y.min()) - margin), min(shape[0], int(y.max()) + margin)
+  borders = []
+  for (along_x, along_y, start), size in zip(inverse.tolist(), shape[1::-1], strict=True):
+    low = start + side * (min(along_x, 0.0) + min(along_y, 0.0))
+    high = start + side * (max(along_x, 0.0) + max(along_y, 0.0))
+    borders.append((max(0, int(low) - margin), min(size, int(high) + margin)))
+  (left, right), (top, bottom) = borders
   return left, top, right, bottom
 
 
@@ -151,15 +161,12 @@ def _smooth(image: np.ndarray, shrink: float) -> np.ndarray:
 def change_colors(
   image: UInt8[np.ndarray, 'height width 3'], change: CropChange
 ) -> UInt8[np.ndarray, 'height width 3']:
-  """Gamma, channel gains, then saturation; black (the zero padding) stays black."""
+  """Gamma, channel gains, saturation, then limits; black (the zero padding) stays black."""
   if (change.gains, change.gamma, change.saturation) == ((1.0, 1.0, 1.0), 1.0, 1.0):
     return image
-  levels = (np.arange(256) / 255) ** change.gamma
-  table = np.asarray(change.gains)[None] * levels[:, None] * 255
-  table = np.clip(table, 0, 255).astype(np.uint8)[None]
-  image = cv2.LUT(image, table)
-  grey = cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
-  return cv2.addWeighted(image, change.saturation, grey, 1 - change.saturation, 0)
+  levels = np.round(255 * (np.arange(256) / 255) ** change.gamma).astype(np.uint8)
+  mix = change.saturation * np.eye(3) + (1 - change.saturation) * _LUMA[None]
+  return cv2.transform(cv2.LUT(image, levels), mix * np.asarray(change.gains)[None])
 
 
 def make_row(
@@ -180,7 +187,7 @@ def make_row(
   change = change or CropChange()
   is_left = example.side == 'left'
   if is_left:
-    example = mirror_example(example)
+    example = _mirror_labels(example)
   affine = crop_affine(
     np.asarray(example.box_xywh, np.float64),
     image_size,
@@ -188,10 +195,12 @@ def make_row(
     change.rotation,
     change.shift,
   )
+  # The photo is mirrored on its way into the crop: no copy of it is.
+  picture_affine = affine @ mirror_affine(example.image.shape[1]) if is_left else affine
   confidence = example.joint_confidence
   joints_image = np.where(confidence[:, None] > 0, example.joints_image, 0.0)
   joints_normalized = normalize_points(transform_points(affine, joints_image), image_size)
-  image = change_colors(warp_image(example.image, affine, image_size), change)
+  image = change_colors(warp_image(example.image, picture_affine, image_size), change)
   labels = _labels_3d(example, joints_normalized, num_vertices, change.rotation)
   return HandBatch(
     image=image,
@@ -201,7 +210,7 @@ def make_row(
     joints_normalized=joints_normalized.astype(np.float32),
     joint_confidence=confidence.astype(np.float32),
     intrinsics=_crop_intrinsics(example.intrinsics, affine),
-    hand_mask=_warp_mask(example.hand_mask, affine, image_size),
+    hand_mask=_warp_mask(example.hand_mask, picture_affine, image_size),
     has_mask=np.bool_(example.hand_mask is not None),
     is_padding=np.bool_(False),
     **labels,
@@ -222,7 +231,7 @@ def _warp_mask(
 ) -> Bool[np.ndarray, 'side side']:
   if mask is None:
     return np.zeros((side, side), bool)
-  return warp_image(mask.astype(np.uint8) * 255, affine, side) > 127
+  return warp_image(mask.view(np.uint8) * np.uint8(255), affine, side) > 127
 
 
 def _vertex_labels(

@@ -2,7 +2,7 @@
 
 import collections
 import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import NamedTuple, Protocol, runtime_checkable
 
@@ -10,6 +10,7 @@ import numpy as np
 
 from hand_jax.config import DataConfig, ExperimentConfig
 from hand_jax.data.augmentation import make_row, sample_crop_change
+from hand_jax.data.decoding import decode_mask, decode_photo
 from hand_jax.data.examples import HandExample, check_example, decode_example, without_3d
 from hand_jax.types import HandBatch
 
@@ -81,14 +82,32 @@ class PreparedSource:
       raise FileNotFoundError(f'No prepared data set {name!r} in {data_dir!r}. {advice}')
     if split not in splits:
       raise ValueError(f'Data set {name!r} has no split {split!r}; it has {", ".join(splits)}.')
-    self._records = builder.as_data_source(split)
+    # tfds would decode with OpenCV, and masks that nobody asked for.
+    encoded = {name: tfds.decode.SkipDecoding() for name in ('image', 'hand_mask')}
+    self._records = builder.as_data_source(split, decoders=encoded)
     self._count = min(count, len(self._records)) if count else len(self._records)
 
   def __len__(self) -> int:
     return self._count
 
   def load(self, indices: Sequence[int]) -> list[HandExample]:
-    return [decode_example(self._records[int(index)]) for index in indices]
+    return [self.load_one(index) for index in indices]
+
+  def load_one(self, index: int, with_mask: bool = True) -> HandExample:
+    """One example; without its mask, decoding it takes half the time.
+
+    Raises:
+      ValueError: its photo or mask is damaged, naming the example.
+    """
+    record = self._records[int(index)]
+    example_id = record['example_id'].decode()
+    mask = None
+    if with_mask and record['has_hand_mask']:
+      mask = decode_mask(record['hand_mask'], example_id)[..., None]
+    image = decode_photo(record['image'], example_id)
+    return decode_example(
+      record | {'image': image, 'hand_mask': mask, 'has_hand_mask': mask is not None}
+    )
 
 
 def create_source(
@@ -190,7 +209,9 @@ def training_batches(
 ) -> BatchLoader:
   """Endless shuffled, augmented batches; this host's rows of each.
 
-  With `data.labels` '2d' they carry 2D joints alone; evaluation batches keep every label.
+  With `data.labels` '2d' they carry 2D joints alone, and prepared masks are left out where the
+  model has no texture (nothing else in training looks at them, and a mask takes as long to decode
+  as a photo). Evaluation batches keep every label.
 
   An example's order and noise depend on (training.seed, epoch, index) alone, not on batch size or
   hosts.
@@ -198,11 +219,11 @@ def training_batches(
   size, seed = config.training.batch_size, config.training.seed
   rows = _host_rows(size, host_index, host_count)
 
-  def make_batch(number: int) -> HandBatch:
+  def make(number: int) -> HandBatch:
     slots = training_slots(seed, len(source), number * size, size)[rows]
-    return _make_batch(source, slots, config, num_vertices, seed)
+    return make_batch(source, slots, config, num_vertices, seed)
 
-  return BatchLoader(make_batch, position, workers=config.data.render_workers)
+  return BatchLoader(make, position, workers=config.data.render_workers)
 
 
 def evaluation_batches(
@@ -216,12 +237,12 @@ def evaluation_batches(
   size = config.training.batch_size
   rows = _host_rows(size, host_index, host_count)
 
-  def make_batch(number: int) -> HandBatch:
+  def make(number: int) -> HandBatch:
     slots = evaluation_slots(len(source), number * size, size)[rows]
-    return _make_batch(source, slots, config, num_vertices, seed=None)
+    return make_batch(source, slots, config, num_vertices, seed=None)
 
   num_batches = -(-len(source) // size)
-  return BatchLoader(make_batch, num_batches=num_batches, workers=config.data.render_workers)
+  return BatchLoader(make, num_batches=num_batches, workers=config.data.render_workers)
 
 
 def stack_rows(rows: Sequence[HandBatch]) -> HandBatch:
@@ -239,16 +260,20 @@ def _host_rows(batch_size: int, host_index: int, host_count: int) -> slice:
   return slice(host_index * per_host, (host_index + 1) * per_host)
 
 
-def _make_batch(
+def make_batch(
   source: ExampleSource,
   slots: Sequence[Slot],
   config: ExperimentConfig,
   num_vertices: int,
   seed: int | None,
 ) -> HandBatch:
+  """The rows that the slots name, in order; augmented with a seed (training), plain without one.
+
+  Raises:
+    ValueError: an example that cannot be used, named.
+  """
   rows = []
-  examples = source.load([slot.index for slot in slots])
-  for slot, example in zip(slots, examples, strict=True):
+  for slot, example in zip(slots, _load(source, slots, config, seed), strict=True):
     change = None
     if seed is not None:
       if config.data.labels == '2d':
@@ -265,3 +290,14 @@ def _make_batch(
     )
     rows.append(row._replace(is_padding=np.bool_(slot.is_padding)))
   return stack_rows(rows)
+
+
+def _load(
+  source: ExampleSource, slots: Sequence[Slot], config: ExperimentConfig, seed: int | None
+) -> Iterable[HandExample]:
+  indices = [slot.index for slot in slots]
+  if not isinstance(source, PreparedSource):
+    return source.load(indices)
+  # One at a time: a photo is cropped while it is in the processor's cache, then forgotten.
+  with_mask = seed is None or (config.model.texture.enabled and config.data.labels != '2d')
+  return (source.load_one(index, with_mask) for index in indices)
