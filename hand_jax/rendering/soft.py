@@ -57,6 +57,8 @@ def soft_silhouette(
   `vertices_image` holds pixel x and pixel y, pixel centres lie at +0.5; a third coordinate, the
   depth, is not used. `sigma` is in square pixels; the smaller, the sharper. A pixel outside a face
   and `blur_radius` pixels or more away from it takes nothing from it; see `default_blur_radius`.
+  Where faces are smaller than sqrt(sigma), several of them cover a pixel outside the mesh, and the
+  silhouette grows beyond the outline: against a hard mask keep sigma small, or end with it small.
   Faces that have a vertex which is not finite (or beyond 1e15 pixels) are ignored: no value, no
   gradient. Differentiable once, in reverse mode, in `vertices_image` and `sigma`.
 
