@@ -11,15 +11,18 @@ from hand_jax.config import TextureConfig
 from hand_jax.models.texture_regressor import (
   TextureEmbedding,
   TextureRegressor,
+  hidden_vertices,
   reverse_interpolation,
   sample_bilinear,
-  sample_hidden_vertices,
+  sample_hidden_region,
+  texture_position,
   texture_tokens,
 )
 from hand_jax.types import ImageFeatures
 
 BATCH, VERTICES, SIDE, CHANNELS, GLOBAL = 2, 30, 12, 4, 6
-CONFIG = TextureConfig(enabled=True, width=8, heads=2, self_layers=1, mlp_ratio=2)
+CONFIG = TextureConfig(enabled=True, width=8, heads=2, self_layers=1, mlp_ratio=2, normals=True)
+PLAIN = TextureConfig(enabled=True, width=8, heads=2, self_layers=1, mlp_ratio=2)
 
 
 @pytest.fixture(scope='module')
@@ -32,7 +35,8 @@ def inputs():
   points = jnp.asarray(rng.uniform(-1.1, 1.1, (BATCH, VERTICES, 2)), jnp.float32)
   visible = jnp.asarray(rng.uniform(size=(BATCH, VERTICES)) < 0.6)
   template = jnp.asarray(rng.normal(size=(VERTICES, 3)), jnp.float32)
-  return features, points, visible, template
+  normals = jnp.asarray(rng.normal(size=(BATCH, VERTICES, 3)), jnp.float32)
+  return features, points, visible, template, normals
 
 
 @pytest.fixture(scope='module')
@@ -71,9 +75,9 @@ def test_a_map_of_half_the_resolution_is_sampled_at_the_same_place():
 
 
 def test_hidden_vertices_carry_their_position_alone(inputs):
-  features, points, visible, template = inputs
+  features, points, visible, template, normals = inputs
   sampled = reverse_interpolation(features, points, visible)
-  tokens = np.asarray(texture_tokens(sampled, template))
+  tokens = np.asarray(texture_tokens(sampled, texture_position(template, normals, PLAIN)))
   hidden = ~np.asarray(visible)
   assert hidden.any()
   np.testing.assert_array_equal(tokens[hidden][:, :-3], 0)
@@ -88,13 +92,15 @@ def test_hidden_vertices_carry_their_position_alone(inputs):
 
 
 def test_embedding_is_a_dense_layer_on_the_written_out_tokens(inputs):
-  features, points, visible, template = inputs
+  features, points, visible, template, normals = inputs
+  position = texture_position(template, normals, CONFIG)
+  np.testing.assert_array_equal(position[..., 3:], normals)
   module = TextureEmbedding(8)
-  variables = module.init(jax.random.key(1), *inputs)
+  variables = module.init(jax.random.key(1), features, points, visible, position)
   params = jax.tree.map(lambda leaf: leaf + 0.1, variables['params'])
-  tokens = texture_tokens(reverse_interpolation(features, points, visible), template)
+  tokens = texture_tokens(reverse_interpolation(features, points, visible), position)
   np.testing.assert_allclose(
-    module.apply({'params': params}, *inputs),
+    module.apply({'params': params}, features, points, visible, position),
     tokens @ params['kernel'] + params['bias'][None, None],
     atol=1e-5,
   )
@@ -102,7 +108,7 @@ def test_embedding_is_a_dense_layer_on_the_written_out_tokens(inputs):
 
 def test_every_part_of_the_embedding_starts_with_its_own_fan_in():
   features = ImageFeatures(jnp.zeros((1, 2048)), jnp.zeros((1, 4, 4, 64)))
-  arguments = (features, jnp.zeros((1, 5, 2)), jnp.ones((1, 5), bool), jnp.zeros((5, 3)))
+  arguments = (features, jnp.zeros((1, 5, 2)), jnp.ones((1, 5), bool), jnp.zeros((1, 5, 3)))
   kernel = TextureEmbedding(256).init(jax.random.key(2), *arguments)['params']['kernel']
   assert kernel.shape == (2115, 256)
   for rows in (kernel[:64], kernel[64:-3], kernel[-3:]):
@@ -119,31 +125,35 @@ def test_table_1_sizes():
   template = jax.ShapeDtypeStruct((778, 3), jnp.float32)
   sampled = jax.eval_shape(reverse_interpolation, features, points, visible)
   assert sampled.shape == (1, 778, 2112)
-  assert jax.eval_shape(texture_tokens, sampled, template).shape == (1, 778, 2115)
+  normals = jax.ShapeDtypeStruct((1, 778, 3), jnp.float32)
+  position = jax.eval_shape(lambda *of: texture_position(*of, PLAIN), template, normals)
+  assert jax.eval_shape(texture_tokens, sampled, position).shape == (1, 778, 2115)
   module = TextureRegressor(TextureConfig(enabled=True))
   colors = jax.eval_shape(
     lambda key, *inputs: module.init_with_output(key, *inputs)[0],
-    *(jax.random.key(0), features, points, visible, template),
+    *(jax.random.key(0), features, points, visible, template, normals),
   )
   assert colors.shape == (1, 778, 3)
 
 
 def test_what_lies_at_a_hidden_vertex_s_place_changes_nothing(inputs, regressor):
   """An object before the hand: its pixels reach no colour while every vertex there is hidden."""
-  features, points, _, template = inputs
+  features, points, _, template, normals = inputs
   _, apply = regressor
   left = points[..., 0] < 0
   changed = features.shallow_map.at[:, :, : SIDE // 2 - 1].add(5.0)
   other = features._replace(shallow_map=changed)
-  before = apply(features, points, ~left, template)
-  np.testing.assert_array_equal(before, apply(other, points, ~left, template))
+  before = apply(features, points, ~left, template, normals)
+  np.testing.assert_array_equal(before, apply(other, points, ~left, template, normals))
   everywhere = jnp.ones_like(left)
-  moved = apply(features, points, everywhere, template) - apply(other, points, everywhere, template)
+  moved = apply(features, points, everywhere, template, normals) - apply(
+    other, points, everywhere, template, normals
+  )
   assert float(jnp.abs(moved).max()) > 1e-6
 
 
 def test_hidden_vertices_get_colours_from_visible_ones(inputs, regressor):
-  features, points, visible, template = inputs
+  features, points, visible, template, normals = inputs
   variables, _ = regressor
   # The head starts near zero: with larger weights a difference can be told from rounding.
   head = {**variables['params']['rgb'], 'kernel': 100 * variables['params']['rgb']['kernel']}
@@ -151,34 +161,51 @@ def test_hidden_vertices_get_colours_from_visible_ones(inputs, regressor):
   apply = jax.jit(lambda *inputs: TextureRegressor(CONFIG).apply(variables, *inputs))
   brighter = features._replace(shallow_map=features.shallow_map + 3.0)
   hidden = ~np.asarray(visible)
-  change = apply(features, points, visible, template) - apply(brighter, points, visible, template)
+  change = apply(features, points, visible, template, normals) - apply(
+    brighter, points, visible, template, normals
+  )
   assert np.abs(np.asarray(change)[hidden]).max() > 1e-3
   blind = jnp.zeros_like(visible)
   np.testing.assert_array_equal(
-    apply(features, points, blind, template), apply(brighter, points, blind, template)
+    apply(features, points, blind, template, normals),
+    apply(brighter, points, blind, template, normals),
   )
 
 
 def test_colours_stay_in_range(inputs, regressor):
-  features, points, visible, template = inputs
+  features, points, visible, template, normals = inputs
   _, apply = regressor
   large = jax.tree.map(lambda leaf: 1e3 * leaf, features)
-  colors = np.asarray(apply(large, points, visible, template))
+  colors = np.asarray(apply(large, points, visible, template, normals))
   assert np.isfinite(colors).all() and (colors >= 0).all() and (colors <= 1).all()
 
 
-def test_a_hidden_region_is_one_side_of_a_plane_and_its_share_is_uniform():
+def test_a_hidden_region_is_beyond_a_plane_and_its_share_is_uniform():
   rng = np.random.default_rng(3)
   template = jnp.asarray(rng.normal(size=(400, 3)) * [0.04, 0.01, 0.03], jnp.float32)
+  normals = rng.normal(size=(600, 400, 3))
+  normals /= np.linalg.norm(normals, axis=-1, keepdims=True)
   keys = jax.random.split(jax.random.key(0), 600)
-  hide = jax.jit(jax.vmap(sample_hidden_vertices, in_axes=(0, None, None)), static_argnums=2)
-  hidden = np.asarray(hide(keys, template, 0.6))
+  regions = jax.vmap(sample_hidden_region, in_axes=(0, None))(keys, 0.6)
+  hidden = np.asarray(jax.jit(hidden_vertices)(regions, template, jnp.asarray(normals)))
   shares = np.sort(hidden.mean(axis=1))
   expected = 0.6 * (np.arange(600) + 0.5) / 600
   assert np.abs(shares - expected).max() < 0.6 * 1.63 / np.sqrt(600)  # Kolmogorov-Smirnov, 1 %
-  # A plane through the hand: the least-squares separator has no vertex on the wrong side.
-  for one in hidden[(hidden.mean(axis=1) > 0.2)][:20]:
+  for one, normal in list(zip(hidden, normals, strict=True))[:20]:
+    # Some plane through places and normals parts them: a linear program finds it.
     sign = np.where(one, 1.0, -1.0)[:, None]
-    rows = -sign * np.concatenate([np.asarray(template) * 100, np.ones((400, 1))], axis=1)
-    found = linprog(np.zeros(4), A_ub=rows, b_ub=-np.full(400, 1e-6), bounds=[(None, None)] * 4)
-    assert found.status == 0, 'no plane separates the hidden vertices from the others'
+    features = np.concatenate([np.asarray(template) * 100, normal, np.ones((400, 1))], axis=1)
+    found = linprog(
+      np.zeros(7), A_ub=-sign * features, b_ub=-np.full(400, 1e-6), bounds=[(None, None)] * 7
+    )
+    assert found.status == 0, 'no plane parts the hidden vertices from the others'
+
+
+def test_without_the_setting_normals_change_nothing(inputs):
+  *others, normals = inputs
+  for config, is_same in ((PLAIN, True), (CONFIG, False)):
+    module = TextureRegressor(config)
+    variables = module.init(jax.random.key(0), *inputs)
+    variables = jax.tree.map(lambda leaf: leaf + 0.05, variables)
+    same = module.apply(variables, *others, normals) == module.apply(variables, *others, -normals)
+    assert bool(same.all()) == is_same
