@@ -31,7 +31,7 @@ BENCHMARK_LOSS = LossConfig(
   convention='paper', joints=5.0, joints_2d=5.0, camera=700.0, shape_prior=3.0
 )
 # 40 epochs, as the paper's release trains, in batches of 64.
-_STEPS = {'freihand': 81_000, 'ho3d/v2': 41_000, 'ho3d/v3': 49_000}
+_STEPS = {'freihand': 81_000, 'ho3d_v2': 41_000, 'ho3d_v3': 49_000}
 # The release trains on the crops as they are.
 _AUGMENTATION = AugmentationConfig(
   rotation_degrees=30.0, scale_fraction=0.1, shift_fraction=0.05, color_strength=0.2
@@ -87,7 +87,7 @@ def ho3d_v2_supervised() -> ExperimentConfig:
   Start: `--init_from=runs/ho3d_v2_prior_supervised --init_from=runs/ho3d_v2_amvur_supervised
   --set model.vertex_offset_from=template`.
   """
-  return _supervised('ho3d/v2', 'ho3d_v2_supervised')
+  return _supervised('ho3d_v2', 'ho3d_v2_supervised')
 
 
 def ho3d_v2_weakly_supervised() -> ExperimentConfig:
@@ -97,7 +97,7 @@ def ho3d_v2_weakly_supervised() -> ExperimentConfig:
   Start and camera model: `--init_from=runs/ho3d_v2_prior_weakly_supervised
   --camera_prior=runs/ho3d_v2_prior_weakly_supervised`.
   """
-  return _weak('ho3d/v2', 'ho3d_v2_weakly_supervised')
+  return _weak('ho3d_v2', 'ho3d_v2_weakly_supervised')
 
 
 def ho3d_v2_l2_supervised() -> ExperimentConfig:
@@ -105,7 +105,7 @@ def ho3d_v2_l2_supervised() -> ExperimentConfig:
 
   Start: as `ho3d_v2_supervised`.
   """
-  config = _supervised('ho3d/v2', 'ho3d_v2_l2_supervised')
+  config = _supervised('ho3d_v2', 'ho3d_v2_l2_supervised')
   return replace(config, loss=L2_FULL)
 
 
@@ -115,7 +115,7 @@ def ho3d_v2_l2_weakly_supervised() -> ExperimentConfig:
 
   Start: `--init_from=runs/ho3d_v2_prior_weakly_supervised`; it needs no camera prior.
   """
-  config = _weak('ho3d/v2', 'ho3d_v2_l2_weakly_supervised')
+  config = _weak('ho3d_v2', 'ho3d_v2_l2_weakly_supervised')
   return replace(config, loss=L2_WEAK)
 
 
@@ -173,7 +173,7 @@ def ho3d_v3_supervised() -> ExperimentConfig:
 
   Start: `--init_from=runs/ho3d_v3_prior_supervised`.
   """
-  return _supervised('ho3d/v3', 'ho3d_v3_supervised')
+  return _supervised('ho3d_v3', 'ho3d_v3_supervised')
 
 
 def ho3d_v3_weakly_supervised() -> ExperimentConfig:
@@ -182,7 +182,7 @@ def ho3d_v3_weakly_supervised() -> ExperimentConfig:
   Start and camera model: `--init_from=runs/ho3d_v3_prior_weakly_supervised
   --camera_prior=runs/ho3d_v3_prior_weakly_supervised`.
   """
-  return _weak('ho3d/v3', 'ho3d_v3_weakly_supervised')
+  return _weak('ho3d_v3', 'ho3d_v3_weakly_supervised')
 
 
 def ho3d_v3_prior_supervised() -> ExperimentConfig:
@@ -214,7 +214,7 @@ def _weak(dataset: str, name: str) -> ExperimentConfig:
 
 
 def _ablated(name: str, **weights: float) -> ExperimentConfig:
-  config = _supervised('ho3d/v2', name)
+  config = _supervised('ho3d_v2', name)
   return replace(config, loss=replace(config.loss, **weights))
 
 

@@ -99,8 +99,8 @@ def test_missing_and_damaged_records_are_named(tmp_path):
   ('dataset', 'tips'),
   [
     ('freihand', [744, 320, 443, 555, 672]),
-    ('ho3d/v2', [744, 333, 444, 555, 672]),
-    ('ho3d/v3', [744, 333, 444, 555, 672]),
+    ('ho3d_v2', [744, 333, 444, 555, 672]),
+    ('ho3d_v3', [744, 333, 444, 555, 672]),
   ],
 )
 def test_data_labelled_with_mano_need_it_and_bring_their_fingertips(

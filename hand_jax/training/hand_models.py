@@ -18,7 +18,7 @@ FREE_HAND_DATASETS = ('synthetic_hands',)
 # Labelled with joints alone, which any hand model has.
 ANY_HAND_DATASETS = ('hand_photos',)
 # Labelled with MANO's vertices, and with fingertips at some of them (see FINGERTIP_VERTICES).
-MANO_FINGERTIPS = {'freihand': 'freihand', 'ho3d/v2': 'ho3d', 'ho3d/v3': 'ho3d'}
+MANO_FINGERTIPS = {'freihand': 'freihand', 'ho3d_v2': 'ho3d', 'ho3d_v3': 'ho3d'}
 
 
 def load_training_model(
