@@ -266,6 +266,7 @@ def synthetic_small_texture() -> ExperimentConfig:
     mlp_ratio=2,
     normals=True,
     hidden_fraction=0.7,
+    mask_dropout=0.5,
   )
   small = textured(synthetic_small(), 'synthetic_small_texture', texture)
   return replace(
@@ -290,7 +291,14 @@ def toy_weak() -> ExperimentConfig:
 def toy_texture() -> ExperimentConfig:
   """Algorithm 4 in seconds, on a trained `toy` (`--init_from`)."""
   texture = TextureConfig(
-    enabled=True, width=8, heads=2, self_layers=1, mlp_ratio=2, normals=True, hidden_fraction=0.5
+    enabled=True,
+    width=8,
+    heads=2,
+    self_layers=1,
+    mlp_ratio=2,
+    normals=True,
+    hidden_fraction=0.5,
+    mask_dropout=0.5,
   )
   return textured(toy(), 'toy_texture', texture)
 
