@@ -200,27 +200,30 @@ _BROKEN = np.array(
     [5, 2, 1],  # on the edge from 0 to 1
     [-4, -300, -7],
     [4e6, 4, -1e4],  # as after division by a depth near the camera plane
+    [-9e14, -9e14, 1],  # around the whole image
+    [9e14, -9e14, 1],
+    [0, 9e14, 1],
   ]
 )
 _BAD_FACES = [[0, 1, 3], [1, 4, 2], [5, 0, 2]]
-_THIN_FACES = [[0, 1, 6], [2, 2, 2], [0, 0, 2], [0, 7, 8]]
+_THIN_FACES = [[0, 1, 6], [2, 2, 2], [0, 0, 2]]
+_HUGE_FACES = [[0, 7, 8], [9, 10, 11]]
 
 
 def test_broken_faces_are_ignored_and_thin_ones_are_segments():
   good = [[0, 1, 2]]
   expected = _soft(_BROKEN, good, 0.5)
   np.testing.assert_array_equal(_soft(_BROKEN, [*good, *_BAD_FACES], 0.5), expected)
-  thin = [[0, 1, 6], [2, 2, 2], [0, 0, 2]]
-  naive = soft_silhouette_naive(_BROKEN, thin, HEIGHT, WIDTH, 0.5)
-  np.testing.assert_allclose(_soft(_BROKEN, thin, 0.5), naive, atol=1e-12)
-  # Outside everywhere: three segments on top of each other cover (1 - (1 - D))... at most a half.
+  naive = soft_silhouette_naive(_BROKEN, _THIN_FACES, HEIGHT, WIDTH, 0.5)
+  np.testing.assert_allclose(_soft(_BROKEN, _THIN_FACES, 0.5), naive, atol=1e-12)
+  # Outside everywhere: at most a half.
   assert _soft(_BROKEN, [[0, 0, 2]], 0.5).max() <= 0.5
 
 
-@pytest.mark.parametrize('sigma, gamma', [(0.5, 0.1), (1e-6, 1e-6), (1e6, 1e6)])
+@pytest.mark.parametrize('sigma, gamma', [(0.5, 0.1), (1e-12, 1e-12), (1e6, 1e6)])
 def test_values_and_gradients_are_finite_whatever_the_faces(sigma, gamma):
-  faces = [[0, 1, 2], *_BAD_FACES, *_THIN_FACES]
-  colors = np.random.default_rng(0).uniform(size=(1, 9, 3))
+  faces = [[0, 1, 2], *_BAD_FACES, *_THIN_FACES, *_HUGE_FACES]
+  colors = np.random.default_rng(0).uniform(size=(1, 12, 3))
   drawn = _drawn(_BROKEN[None], colors, faces, sigma, gamma)
   for value in drawn:
     assert np.isfinite(value).all()

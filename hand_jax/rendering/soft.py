@@ -36,6 +36,8 @@ _BLEND_SLOPE_WINDOW = (8, 16)
 _IGNORED_COVERAGE = 1e-4
 # Faces that reach farther out than this many pixels are ignored: their squares leave float32.
 _FARTHEST = 1e15
+# Of sigma and gamma; the square of its reciprocal is far inside float32.
+_SMALLEST_SETTING = 1e-12
 # Edges of a smaller squared length count as points, triangles of a smaller area as segments.
 _SHORTEST_SQUARED = 1e-20
 _SMALLEST_AREA = 1e-9
@@ -62,8 +64,8 @@ def soft_silhouette(
   Faces that have a vertex which is not finite (or beyond 1e15 pixels) are ignored: no value, no
   gradient. Differentiable once, in reverse mode, in `vertices_image` and `sigma`.
 
-  Raises ValueError for an empty image, coordinates other than 2 or 3, a `sigma` that is not
-  positive or a negative `blur_radius`. Values known only inside a traced function are not checked.
+  Raises ValueError for an empty image, coordinates other than 2 or 3, a `sigma` below 1e-12 or a
+  negative `blur_radius`. Values known only inside a traced function are not checked.
   """
   _check(vertices_image, height, width, sigma, blur_radius)
   batch, dtype = vertices_image.shape[0], vertices_image.dtype
@@ -93,15 +95,15 @@ def _check(vertices_image, height, width, sigma, blur_radius) -> None:
     raise ValueError(
       f'vertices_image needs 2 or 3 coordinates per vertex, got shape {vertices_image.shape}'
     )
-  _check_positive('sigma (square pixels)', sigma)
+  _check_setting('sigma (square pixels)', sigma)
   known = blur_radius is not None and not isinstance(blur_radius, jax.core.Tracer)
   if known and not float(blur_radius) >= 0:
     raise ValueError(f'blur_radius (pixels) must not be negative, got {blur_radius}')
 
 
-def _check_positive(name: str, value: Scalar) -> None:
-  if not isinstance(value, jax.core.Tracer) and not 0 < float(value) < float('inf'):
-    raise ValueError(f'{name} must be a positive number, got {value}')
+def _check_setting(name: str, value: Scalar) -> None:
+  if not isinstance(value, jax.core.Tracer) and not _SMALLEST_SETTING <= float(value) < np.inf:
+    raise ValueError(f'{name} must be a number of at least {_SMALLEST_SETTING}, got {value}')
 
 
 def _drop_broken(corners: Array) -> tuple[Array, Array]:
@@ -197,9 +199,8 @@ def _squared_distance(corners, inverse_squared, winding, x, y):
 
 
 def _logit(squared, inside, sigma):
-  """The argument of D's sigmoid. Clipped where float32's D or 1 - D is 0, lest 0 meet infinity."""
-  limit = -np.log(np.finfo(squared.dtype).tiny)
-  return jnp.clip(jnp.where(inside, squared, -squared) / sigma, -limit, limit)
+  """The argument of D's sigmoid. It may be infinite: there all slopes are 0 times finite numbers."""
+  return jnp.where(inside, squared, -squared) / sigma
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
@@ -296,13 +297,13 @@ def soft_blend(
   blur radius has no weight at all, however near. Stable for small gamma: each pixel's greatest
   exponent is taken off first.
 
-  Raises ValueError as `soft_silhouette`, and for a gamma that is not positive or an empty range
-  from `near` to `far`.
+  Raises ValueError as `soft_silhouette`, and for a gamma below 1e-12 or an empty range from `near`
+  to `far`.
   """
   _check(vertices_image, height, width, sigma, blur_radius)
-  _check_positive('gamma', gamma)
+  _check_setting('gamma', gamma)
   if near is not None and far is not None:
-    _check_positive('far - near', far - near)
+    _check_setting('far - near', far - near)
   batch, dtype = vertices_image.shape[0], vertices_image.dtype
   shape = (batch, height, width, colors.shape[-1])
   background = jnp.asarray(background, dtype)
