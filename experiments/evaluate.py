@@ -55,7 +55,6 @@ def data_to_measure(config: ExperimentConfig, dataset: str, data_dir: str | None
   Raises:
     ValueError: a data set that cannot be rendered, and no folder to read it from.
   """
-  benchmark = BENCHMARKS.get(dataset)
   if data_dir is None:
     data_dir = config.data.data_dir if dataset == config.data.dataset else ''
   if not data_dir and dataset != RENDERED_DATASET:
@@ -63,8 +62,7 @@ def data_to_measure(config: ExperimentConfig, dataset: str, data_dir: str | None
       f'--dataset={dataset} needs --data_dir, the folder it was prepared in; only '
       f'{RENDERED_DATASET} can be rendered on the fly.'
     )
-  name = benchmark.prepared if benchmark else dataset
-  return dataclasses.replace(config.data, dataset=name, data_dir=data_dir)
+  return dataclasses.replace(config.data, dataset=dataset, data_dir=data_dir)
 
 
 def has_meshes(data: DataConfig, count: int) -> bool:
@@ -102,7 +100,7 @@ def mean_hand_of(workdir: str, data: DataConfig, count: int) -> MeanHand | None:
     return rendered_root_vertices(data.seed, split, count)
 
   description = f'first {count} examples of {data.dataset}, split {split}, {place}'
-  path = pathlib.Path(workdir) / 'evaluation' / f'{data.dataset.replace("/", "_")}-mean_hand.npz'
+  path = pathlib.Path(workdir) / 'evaluation' / f'{data.dataset}-mean_hand.npz'
   return cached_mean_hand(path, description, vertices)
 
 
@@ -124,7 +122,7 @@ def print_progress(done: int, rest: str) -> None:
 def evaluate(
   workdir: str,
   dataset: str,
-  split: str | None = None,
+  split: str = 'test',
   data_dir: str | None = None,
   limit: int = 0,
   mean_hand_examples: int = 2000,
@@ -143,7 +141,6 @@ def evaluate(
       a submission that would not be taken.
   """
   benchmark = BENCHMARKS.get(dataset)
-  split = split or default_split(dataset)
   check_submission_flags(dataset, submission, limit)
   config, variables = load_for_inference(workdir)
   data = data_to_measure(config, dataset, data_dir)
@@ -176,11 +173,6 @@ def evaluate(
     hands = run.predictions()
     write_submission(submission, hands.joints, hands.vertices, benchmark, len(source))
   return results, path
-
-
-def default_split(dataset: str) -> str:
-  """The split that is measured unless another is named: a benchmark's own, or `test`."""
-  return 'evaluation' if dataset in BENCHMARKS else 'test'
 
 
 def check_submission_flags(dataset: str, submission: str | None, limit: int) -> None:
@@ -296,9 +288,7 @@ def define_flags() -> None:
   benchmarks = ', '.join(BENCHMARKS)
   flags.DEFINE_string('workdir', None, 'Folder of a trained run.')
   flags.DEFINE_string('dataset', None, f'Data set to measure on; of predictions: {benchmarks}.')
-  flags.DEFINE_string(
-    'split', None, 'Split to measure a run on. Default: test; evaluation of a benchmark.'
-  )
+  flags.DEFINE_string('split', 'test', 'Split to measure a run on.')
   flags.DEFINE_string(
     'data_dir',
     None,

@@ -15,6 +15,7 @@ import tensorflow_datasets as tfds
 from experiments import evaluate as command
 from experiments.configs import get_config
 from experiments.prepare_dataset import prepare
+from hand_jax.data import records
 from hand_jax.data.examples import without_3d
 from hand_jax.evaluation import benchmark_hands
 from hand_jax.evaluation.evaluate import RootHands
@@ -31,7 +32,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent / 'datasets'))
 from synthetic_hands.synthetic_hands_dataset_builder import SyntheticHands
 
 FREIHAND, HO3D = BENCHMARKS['freihand'], BENCHMARKS['ho3d_v2']
-COUNTS = {'train': 3, 'evaluation': 6, 'root_only': 3, 'photos': 2}
+COUNTS = {'train': 3, 'test': 6, 'root_only': 3, 'photos': 2}
 
 
 def write_lists(path, *lists):
@@ -288,7 +289,7 @@ def workdir(tmp_path_factory):
 def drawn_benchmarks(monkeypatch):
   """The benchmarks' readers are other files' matter: drawn hands are read in their place."""
   for name in ('freihand', 'ho3d_v2'):
-    monkeypatch.setitem(BENCHMARKS, name, BENCHMARKS[name]._replace(prepared='synthetic_hands'))
+    monkeypatch.setitem(records._TFDS_NAMES, name, 'synthetic_hands')
 
 
 @pytest.mark.parametrize('dataset', ['freihand', 'ho3d_v2'])
@@ -299,9 +300,9 @@ def test_a_run_has_the_scores_of_its_submission(dataset, workdir, benchmark_data
   results, written = command.evaluate(
     workdir, dataset, data_dir=data_dir, mean_hand_examples=2, submission=str(path)
   )
-  assert written.name == f'{dataset}-evaluation.json'
+  assert written.name == f'{dataset}-test.json'
   assert json.loads(written.read_text()) == results
-  assert results['split'] == 'evaluation' and results['examples'] == COUNTS['evaluation']
+  assert results['split'] == 'test' and results['examples'] == COUNTS['test']
   assert 'posterior' in results and 'mean_hand' in results
 
   signs, order = np.ones(3), range(21)
@@ -311,7 +312,7 @@ def test_a_run_has_the_scores_of_its_submission(dataset, workdir, benchmark_data
       [0, 5, 6, 7, 9, 10, 11, 17, 18, 19, 13, 14, 15, 1, 2, 3, 4],
     )
     order = [*order, 8, 12, 16, 20]
-  labels = examples['evaluation']
+  labels = examples['test']
   truth = [[(e.joints_camera[list(order)] * signs).tolist() for e in labels]]
   truth.append([(e.vertices_camera * signs).tolist() for e in labels])
   (tmp_path / 'evaluation_xyz.json').write_text(json.dumps(truth[0]))
@@ -321,7 +322,7 @@ def test_a_run_has_the_scores_of_its_submission(dataset, workdir, benchmark_data
     if name.startswith(('xyz', 'mesh', 'f_')):
       assert scores[name] == pytest.approx(value, abs=1e-6), name
   assert scores['strict'] == pytest.approx(results['official']['strict'], abs=1e-6)
-  assert scores['samples'] == results['official']['samples'] == COUNTS['evaluation']
+  assert scores['samples'] == results['official']['samples'] == COUNTS['test']
   # Ours, about the wrist, in other words: the same alignment of the same meshes.
   ours = results['posterior']['pa_mpvpe_mm']
   assert results['official']['strict']['strict_mesh_al_mean3d'] == pytest.approx(

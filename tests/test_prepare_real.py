@@ -16,7 +16,7 @@ from experiments import prepare_dataset
 from hand_jax.data import freihand, ho3d_folder
 from hand_jax.data.augmentation import make_row
 from hand_jax.data.pipeline import PreparedSource
-from hand_jax.data.records import Skip, numbered_records, tfds_name
+from hand_jax.data.records import Skip, numbered_records
 from hand_jax.mano.assets import load_mano_model
 from hand_jax.mano.mano_files import write_converted_mano
 from tests.make_dummy_data import write_freihand, write_ho3d
@@ -74,7 +74,7 @@ def prepare_ho3d(data_dir, version, mano_dir, limit=0, **build_settings):
 
 
 def read(data_dir, dataset, split):
-  source = PreparedSource(tfds_name(dataset), str(data_dir), split)
+  source = PreparedSource(dataset, str(data_dir), split)
   return source.load(range(len(source)))
 
 

@@ -12,6 +12,7 @@ from hand_jax.config import DataConfig, ExperimentConfig
 from hand_jax.data.augmentation import make_row, sample_crop_change
 from hand_jax.data.decoding import decode_mask, decode_photo
 from hand_jax.data.examples import HandExample, check_example, decode_example, without_3d
+from hand_jax.data.records import prepared_builder
 from hand_jax.types import HandBatch
 
 # Rendered examples are kept for later epochs while all of them fit into this.
@@ -72,14 +73,8 @@ class PreparedSource:
     # Imported here: training on rendered examples needs no tfds.
     import tensorflow_datasets as tfds
 
-    advice = f'Prepare it with python -m experiments.prepare_dataset --dataset={name}.'
-    try:
-      builder = tfds.builder(name, data_dir=data_dir, try_gcs=False)
-      splits = builder.info.splits
-    except (tfds.core.DatasetNotFoundError, FileNotFoundError):
-      splits = {}
-    if not splits:
-      raise FileNotFoundError(f'No prepared data set {name!r} in {data_dir!r}. {advice}')
+    builder = prepared_builder(name, data_dir)
+    splits = builder.info.splits
     if split not in splits:
       raise ValueError(f'Data set {name!r} has no split {split!r}; it has {", ".join(splits)}.')
     # tfds would decode with OpenCV, and masks that nobody asked for.

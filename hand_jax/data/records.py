@@ -27,6 +27,28 @@ def tfds_name(dataset: str) -> str:
   return _TFDS_NAMES.get(dataset, dataset)
 
 
+def prepared_builder(dataset: str, data_dir: str) -> Any:
+  """tfds' reader of a prepared data set, which needs neither TensorFlow nor builder code.
+
+  Raises:
+    FileNotFoundError: the folder does not hold it.
+  """
+  # Imported here: training on rendered examples needs no tfds.
+  import tensorflow_datasets as tfds
+
+  try:
+    builder = tfds.builder(tfds_name(dataset), data_dir=data_dir, try_gcs=False)
+    splits = builder.info.splits
+  except (tfds.core.DatasetNotFoundError, FileNotFoundError):
+    splits = {}
+  if not splits:
+    raise FileNotFoundError(
+      f'No prepared data set {dataset!r} in {data_dir!r}. Prepare it with '
+      f'python -m experiments.prepare_dataset --dataset={dataset}.'
+    )
+  return builder
+
+
 class Skip(NamedTuple):
   """An example that cannot be used, in its place among the records."""
 

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Iterator
 import numpy as np
 from jaxtyping import Bool, Float
 
+from hand_jax.data.records import prepared_builder
 from hand_jax.evaluation.evaluate import (
   RootHands,
   best_branch,
@@ -140,8 +141,7 @@ class PreparedLabels:
     import tensorflow_datasets as tfds
 
     skipped = {field: tfds.decode.SkipDecoding() for field in ('image', 'hand_mask')}
-    builder = tfds.builder(name, data_dir=data_dir, try_gcs=False)
-    self._records = builder.as_data_source(split, decoders=skipped)
+    self._records = prepared_builder(name, data_dir).as_data_source(split, decoders=skipped)
 
   def load(self, index: int) -> RootHands | None:
     """One example's hand in camera space, standard order, or None where it is not labelled."""

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from hand_jax.data.records import prepared_builder
 from hand_jax.evaluation.metrics import procrustes_align
 from hand_jax.mano.anatomy import sample_hand_pose
 from hand_jax.mano.assets import load_mano_model
@@ -106,8 +107,7 @@ def prepared_root_vertices(
   import tensorflow_datasets as tfds
 
   skipped = {name: tfds.decode.SkipDecoding() for name in ('image', 'hand_mask')}
-  builder = tfds.builder(name, data_dir=data_dir, try_gcs=False)
-  records = builder.as_data_source(split, decoders=skipped)
+  records = prepared_builder(name, data_dir).as_data_source(split, decoders=skipped)
   for index in range(min(count, len(records))):
     record = records[index]
     if len(record['vertices_camera']) and len(record['joints_camera']):

@@ -30,12 +30,10 @@ class Benchmark(NamedTuple):
 
   `joint_order` gathers its joints from the standard order. `is_opengl`: its camera looks along -z,
   y up; else along +z, y down. `gives_root`: the wrist's place is part of the input. `samples` is
-  the size of the genuine evaluation split, `prepared` the tfds name of the prepared data set and
-  `fingertips` the name of its fingertip vertices.
+  the size of the genuine evaluation split, `fingertips` the name of its fingertip vertices.
   """
 
   title: str
-  prepared: str
   fingertips: str
   samples: int
   joint_order: tuple[int, ...]
@@ -46,15 +44,11 @@ class Benchmark(NamedTuple):
 
 def _ho3d(version: str, samples: int) -> Benchmark:
   alignments = ('procrustes_al', 'scale_trans_al')
-  return Benchmark(
-    f'HO3D {version}', f'ho3d/{version}', 'ho3d', samples, STANDARD_TO_MANO, True, True, alignments
-  )
+  return Benchmark(f'HO3D {version}', 'ho3d', samples, STANDARD_TO_MANO, True, True, alignments)
 
 
 BENCHMARKS = {
-  'freihand': Benchmark(
-    'FreiHAND', 'freihand', 'freihand', 3960, tuple(range(21)), False, False, ('al',)
-  ),
+  'freihand': Benchmark('FreiHAND', 'freihand', 3960, tuple(range(21)), False, False, ('al',)),
   'ho3d_v2': _ho3d('v2', 11524),
   'ho3d_v3': _ho3d('v3', 20137),
 }
