@@ -1,6 +1,7 @@
 """The batch iterators: every example where it should be, repeatable, resumable, sharded, padded."""
 
 import dataclasses
+import io
 import threading
 
 import jax
@@ -9,7 +10,7 @@ import pytest
 
 from experiments.configs import get_config
 from hand_jax.config import ExperimentConfig
-from hand_jax.data.examples import encode_example, example_features
+from hand_jax.data.examples import decode_example, encode_example, example_features
 from hand_jax.data.pipeline import (
   BatchLoader,
   PreparedSource,
@@ -313,6 +314,84 @@ def test_prepared_examples_train(prepared, config):
   assert len(source) == 5
   batches = take(source, dataclasses.replace(config, data=data), 2)
   assert len({*batches[0].example_id, *batches[1].example_id}) == 5
+
+
+def test_records_are_read_as_tfds_reads_them(prepared):
+  import tensorflow_datasets as tfds
+
+  theirs = tfds.builder('drawn_hands', data_dir=prepared, try_gcs=False).as_data_source('train')
+  ours = PreparedSource('drawn_hands', prepared, 'train').load(range(EXAMPLES))
+  for record, example in zip(theirs, ours, strict=True):
+    for value, expected in zip(example, decode_example(record), strict=True):
+      np.testing.assert_array_equal(value, expected)
+      assert np.asarray(value).dtype == np.asarray(expected).dtype
+
+
+class Loaded:
+  """Prepared examples as any other source gives them."""
+
+  def __init__(self, examples):
+    self._examples = examples
+
+  def __len__(self):
+    return len(self._examples)
+
+  def load(self, indices):
+    return [self._examples[index] for index in indices]
+
+
+@pytest.fixture
+def textured(config) -> ExperimentConfig:
+  texture = dataclasses.replace(config.model.texture, enabled=True)
+  return dataclasses.replace(config, model=dataclasses.replace(config.model, texture=texture))
+
+
+def test_prepared_batches_are_those_of_the_examples(prepared, textured):
+  """Read lazily, by any number of threads, or loaded whole: the same content."""
+  source = PreparedSource('drawn_hands', prepared, 'train')
+  loaded = Loaded(source.load(range(EXAMPLES)))
+  expected = take(loaded, textured, 4)
+  for workers in (1, 3):
+    data = dataclasses.replace(textured.data, render_workers=workers)
+    assert_same(take(source, dataclasses.replace(textured, data=data), 4), expected)
+  with (
+    evaluation_batches(source, textured, 778) as ours,
+    evaluation_batches(loaded, textured, 778) as theirs,
+  ):
+    assert_same(list(ours), list(theirs))
+
+
+def test_training_without_texture_leaves_prepared_masks_out(prepared, config, textured):
+  source = PreparedSource('drawn_hands', prepared, 'train')
+  plain, full = take(source, config, 1)[0], take(source, textured, 1)[0]
+  assert full.has_mask.all() and full.hand_mask.any()
+  assert not plain.has_mask.any() and not plain.hand_mask.any()
+  masks = ('hand_mask', 'has_mask')
+  for field in set(plain._fields) - set(masks):
+    np.testing.assert_array_equal(getattr(plain, field), getattr(full, field), err_msg=field)
+  with evaluation_batches(source, config, 778) as batches:
+    assert next(batches).has_mask.all()
+
+
+@pytest.mark.parametrize(('field', 'word'), [('image', 'photo'), ('hand_mask', 'hand mask')])
+def test_a_damaged_picture_stops_with_its_example(tmp_path, drawn_hands, textured, field, word):
+  class Damaged(drawn_hands):
+    name = 'damaged_hands'
+
+    def _fields(self, record):
+      data = record[field].getvalue()
+      if record['example_id'] == 'drawn-2':
+        data = data[: len(data) // 2]
+      return super()._fields(record) | {field: io.BytesIO(data)}
+
+  Damaged(data_dir=tmp_path, file_format='array_record').download_and_prepare()
+  source = PreparedSource('damaged_hands', str(tmp_path), 'train')
+  with (
+    training_batches(source, textured, 778) as batches,
+    pytest.raises(ValueError, match=f"Example 'drawn-2': the {word} cannot be decoded"),
+  ):
+    for _ in range(2):
+      next(batches)
 
 
 def test_an_absent_data_set_or_split_is_named(prepared, tmp_path):

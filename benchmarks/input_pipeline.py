@@ -1,0 +1,265 @@
+"""Throughput and memory of prepared data: python -m benchmarks.input_pipeline
+
+Draws its own photos of 640 x 480 (a shaded hand before a noisy background), prepares them once as
+JPEG of quality 95 and once as PNG, and measures in one run: decoders alone against the whole path
+from record to row of a batch, on one core; batches with one and two workers; memory over epochs.
+"""
+
+import dataclasses
+import io
+import os
+import pathlib
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+
+import cv2
+import jax
+import jax.numpy as jnp
+import numpy as np
+import simplejpeg
+import tensorflow_datasets as tfds
+from absl import app, flags
+from PIL import Image
+
+from benchmarks.interleave import compare
+from experiments.configs import get_config
+from hand_jax.config import ExperimentConfig
+from hand_jax.data.examples import HandExample, encode_example, example_features
+from hand_jax.data.pipeline import PreparedSource, make_batch, training_batches, training_slots
+from hand_jax.mano.assets import load_mano_model
+from hand_jax.mano.model import mano_forward, regress_joints
+from hand_jax.types import HandParameters, ManoModel
+
+_EXAMPLES = flags.DEFINE_integer('examples', 200, 'Photos in each prepared data set.')
+_REPEATS = flags.DEFINE_integer('repeats', 15, 'Timed passes of each competitor.')
+_WIDTH, _HEIGHT, _FOCAL = 640, 480, 600.0
+_IMAGE_SIZE = 224
+_BATCH = 32
+_VERTICES = 778
+_BAR = 0.6
+_ENCODINGS = {'.jpg': [cv2.IMWRITE_JPEG_QUALITY, 95], '.png': []}
+
+
+def drawn_examples(model: ManoModel, count: int) -> Iterator[HandExample]:
+  """Bent and turned hands at arm's length (half of them left), labelled but for their colours."""
+  rng = np.random.default_rng(0)
+  parameters = HandParameters(
+    global_orient=rng.normal(scale=1.0, size=(count, 3)).astype(np.float32),
+    hand_pose=rng.normal(scale=0.3, size=(count, 45)).astype(np.float32),
+    betas=rng.normal(scale=0.5, size=(count, model.shapedirs.shape[-1])).astype(np.float32),
+    transl=rng.uniform([-0.15, -0.1, 0.5], [0.05, 0.1, 0.9], (count, 3)).astype(np.float32),
+  )
+
+  def pose(parameters):
+    vertices = mano_forward(model, parameters).vertices
+    return vertices, regress_joints(model, vertices)
+
+  posed = jax.jit(jax.vmap(pose))(jax.tree.map(jnp.asarray, parameters))
+  intrinsics = np.array([[_FOCAL, 0, _WIDTH / 2], [0, _FOCAL, _HEIGHT / 2], [0, 0, 1]], np.float32)
+  for number, (vertices, joints) in enumerate(zip(*map(np.asarray, posed), strict=True)):
+    points = _project(vertices, intrinsics)
+    image, mask = _draw(vertices, points, np.asarray(model.faces), rng)
+    low, high = points.min(0), points.max(0)
+    yield HandExample(
+      example_id=f'photo-{number}',
+      image=image,
+      side='right' if number % 2 else 'left',
+      box_xywh=np.array([*low, *(high - low)], np.float32),
+      joints_image=_project(joints, intrinsics),
+      joint_confidence=np.ones(len(joints), np.float32),
+      intrinsics=intrinsics,
+      vertices_camera=vertices,
+      joints_camera=joints,
+      global_orient=parameters.global_orient[number],
+      hand_mask=mask,
+    )
+
+
+def _project(points: np.ndarray, intrinsics: np.ndarray) -> np.ndarray:
+  homogeneous = points @ intrinsics.T
+  return homogeneous[:, :2] / homogeneous[:, 2:]
+
+
+def _draw(
+  vertices: np.ndarray, points: np.ndarray, faces: np.ndarray, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+  """The photo (RGB) and the hand's mask: faces from far to near, on smooth colours, noise."""
+  smooth = rng.integers(0, 255, (15, 20, 3), np.uint8)
+  image = cv2.resize(smooth, (_WIDTH, _HEIGHT), interpolation=cv2.INTER_CUBIC)
+  mask = np.zeros((_HEIGHT, _WIDTH), np.uint8)
+  corners = vertices[faces]
+  normals = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+  light = np.abs(normals[:, 2]) / np.maximum(np.linalg.norm(normals, axis=1), 1e-9)
+  polygons = np.round(16 * (points[faces] - 0.5)).astype(np.int32)
+  for face in np.argsort(-corners[:, :, 2].mean(1)):
+    shade = float(0.4 + 0.6 * light[face])
+    cv2.fillConvexPoly(image, polygons[face], (220 * shade, 170 * shade, 140 * shade), 8, 4)
+    cv2.fillConvexPoly(mask, polygons[face], 255, 8, 4)
+  noisy = image + rng.normal(scale=3.0, size=image.shape)
+  return np.clip(np.round(noisy), 0, 255).astype(np.uint8), mask > 0
+
+
+def encode(example: HandExample, extension: str) -> bytes:
+  """The photo's file."""
+  bgr = cv2.cvtColor(example.image, cv2.COLOR_RGB2BGR)
+  return cv2.imencode(extension, bgr, _ENCODINGS[extension])[1].tobytes()
+
+
+class _Photos(tfds.core.GeneratorBasedBuilder):
+  """What both data sets share; photos go in as the encoded files they would be on disk."""
+
+  VERSION = tfds.core.Version('1.0.0')
+  extension = ''
+  examples: Sequence[HandExample] = ()
+
+  def _info(self):
+    return tfds.core.DatasetInfo(builder=self, features=example_features())
+
+  def _split_generators(self, manager):
+    return {'train': self._generate_examples()}
+
+  def _generate_examples(self):
+    for number, example in enumerate(self.examples):
+      photo = io.BytesIO(encode(example, self.extension))
+      yield number, encode_example(example) | {'image': photo}
+
+
+class JpegPhotos(_Photos):
+  extension = '.jpg'
+
+
+class PngPhotos(_Photos):
+  extension = '.png'
+
+
+def prepare(builder: type[_Photos], examples: Sequence[HandExample], folder: str) -> PreparedSource:
+  """Prepares the examples in the folder and opens them as training does."""
+  builder.examples = examples
+  made = builder(data_dir=folder, file_format='array_record')
+  made.download_and_prepare()
+  return PreparedSource(made.name, folder, 'train')
+
+
+def decoders(extension: str) -> dict[str, Callable[[bytes], np.ndarray]]:
+  """Whole photos to RGB, in every mode there is; we do not use the rough ones."""
+
+  def opencv(data: bytes) -> np.ndarray:
+    image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB, dst=image)
+
+  def pillow(data: bytes) -> np.ndarray:
+    return np.asarray(Image.open(io.BytesIO(data)).convert('RGB'))
+
+  found = {'opencv': opencv, 'pillow': pillow}
+  if extension == '.jpg':
+    rough = {'fastdct': True}
+    found['simplejpeg'] = lambda data: simplejpeg.decode_jpeg(data, 'RGB')
+    found['simplejpeg, rough DCT'] = lambda data: simplejpeg.decode_jpeg(data, 'RGB', **rough)
+    found['simplejpeg, rough DCT, chroma'] = lambda data: simplejpeg.decode_jpeg(
+      data, 'RGB', fastupsample=True, **rough
+    )
+  return found
+
+
+def measure_one_core(
+  source: PreparedSource, photos: Sequence[bytes], extension: str, config: ExperimentConfig
+) -> None:
+  """Bare decoding of a batch of photos against records to an augmented batch, turn by turn."""
+  slots = training_slots(0, len(source), 0, _BATCH)
+  chosen = [photos[slot.index] for slot in slots]
+  textured = dataclasses.replace(config.model.texture, enabled=True)
+  with_masks = dataclasses.replace(
+    config, model=dataclasses.replace(config.model, texture=textured)
+  )
+
+  def path(config: ExperimentConfig) -> Callable[[], object]:
+    return lambda: make_batch(source, slots, config, _VERTICES, seed=0)
+
+  bare = {
+    name: lambda decode=decode: [decode(photo) for photo in chosen]
+    for name, decode in decoders(extension).items()
+  }
+  ours = {'record to row': path(config), 'record to row, with mask': path(with_masks)}
+  print(f'\n{extension}, one core, {_BATCH} photos of {np.mean([*map(len, chosen)]) / 1e3:.0f} kB')
+  times = compare({**bare, **ours}, repeats=_REPEATS.value)
+  rates = {name: _BATCH / seconds for name, seconds in times.items()}
+  print(', '.join(f'{name} {rate:.0f}/s' for name, rate in rates.items()))
+  fastest = max(bare, key=lambda name: rates[name])
+  for name in ours:
+    ratio = rates[name] / rates[fastest]
+    verdict = 'met' if ratio >= _BAR else 'MISSED'
+    print(f'{name}: {ratio:.2f} of the rate of {fastest}, bar {_BAR}: {verdict}')
+
+
+def measure_workers(source: PreparedSource, config: ExperimentConfig, batches: int = 12) -> None:
+  """Batches per second of loaders with one and two workers, turn by turn."""
+
+  def run(workers: int) -> Callable[[], None]:
+    data = dataclasses.replace(config.data, render_workers=workers)
+
+    def take():
+      with training_batches(source, dataclasses.replace(config, data=data), _VERTICES) as loader:
+        for _ in range(batches):
+          next(loader)
+
+    return take
+
+  print(f'\nworkers, {os.cpu_count()} cores, {batches} batches of {_BATCH}')
+  times = compare({f'{n} workers': run(n) for n in (1, 2)}, repeats=max(3, _REPEATS.value // 3))
+  for name, seconds in times.items():
+    print(f'{name}: {batches * _BATCH / seconds:.0f} examples/s')
+
+
+def measure_memory(source: PreparedSource, config: ExperimentConfig, epochs: int = 4) -> None:
+  """Resident memory while epochs go by; the first batches fill the allocator's reserves."""
+  per_epoch = -(-len(source) // _BATCH)
+  megabytes = []
+  with training_batches(source, config, _VERTICES) as loader:
+    for number in range(epochs * per_epoch):
+      next(loader)
+      if (number + 1) % max(1, per_epoch // 2) == 0:
+        megabytes.append(_resident_megabytes())
+  print(f'\nresident memory every half epoch of {len(source)} examples, MB:')
+  print(' '.join(f'{value:.0f}' for value in megabytes))
+  settled = megabytes[len(megabytes) // 4 :]
+  print(f'growth after the first epoch: {settled[-1] - settled[0]:.1f} MB')
+
+
+def _resident_megabytes() -> float:
+  pages = int(pathlib.Path('/proc/self/statm').read_text().split()[1])
+  return pages * os.sysconf('SC_PAGE_SIZE') / 1e6
+
+
+def main(argv: list[str]) -> None:
+  del argv
+  model = load_mano_model()
+  cv2.setNumThreads(1)
+  config = get_config('toy')
+  config = dataclasses.replace(
+    config,
+    model=dataclasses.replace(config.model, image_size=_IMAGE_SIZE),
+    training=dataclasses.replace(config.training, batch_size=_BATCH),
+  )
+  cores = os.sched_getaffinity(0)
+  examples = list(drawn_examples(model, _EXAMPLES.value))
+  with tempfile.TemporaryDirectory() as folder:
+    for builder in (JpegPhotos, PngPhotos):
+      source = prepare(builder, examples, folder)
+      photos = [encode(examples[_number(source, i)], builder.extension) for i in range(len(source))]
+      # Threads started from here on inherit the one core.
+      os.sched_setaffinity(0, {max(cores)})
+      measure_one_core(source, photos, builder.extension, config)
+      os.sched_setaffinity(0, cores)
+      measure_workers(source, config)
+      if builder is JpegPhotos:
+        measure_memory(source, config)
+
+
+def _number(source: PreparedSource, index: int) -> int:
+  """Which of the drawn examples stands at a place: tfds shuffles them."""
+  (example,) = source.load_in_turn([index], with_masks=False)
+  return int(example.example_id.removeprefix('photo-'))
+
+
+if __name__ == '__main__':
+  app.run(main)
