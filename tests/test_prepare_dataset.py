@@ -20,7 +20,7 @@ from hand_jax.data.examples import (
   encode_example,
   example_features,
 )
-from hand_jax.data.records import update_digest
+from hand_jax.data.records import results_in_order, update_digest
 
 ROOT = pathlib.Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT / 'datasets'))
@@ -146,7 +146,8 @@ def test_records_come_in_order_whatever_the_chunks(count, monkeypatch):
     asked.append(len(indices))
     return list(indices)
 
-  assert list(builder_module.records_in_order(make, count)) == list(range(count))
+  records = results_in_order(make, builder_module.chunks_of(count))
+  assert list(records) == list(range(count))
   assert max(asked) <= 3
 
 

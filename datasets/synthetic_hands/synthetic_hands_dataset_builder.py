@@ -1,17 +1,19 @@
 """tfds builder of rendered hands; a split's example i depends on seed, split and i alone."""
 
-import collections
-import contextlib
 import functools
-import multiprocessing
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from typing import Any, ClassVar
 
 import tensorflow_datasets as tfds
 
 from hand_jax.data.examples import HandExample, encode_example, example_features
-from hand_jax.data.records import Report, no_report, numbered_records
+from hand_jax.data.records import (
+  Report,
+  no_report,
+  numbered_records,
+  results_in_order,
+  worker_processes,
+)
 
 CHUNK = 16  # examples a worker renders at a time
 Render = Callable[[int, str, Sequence[int], int], Sequence[HandExample]]
@@ -31,42 +33,9 @@ def render_records(
   return [encode_example(example) for example in render(seed, split, indices, image_size)]
 
 
-@contextlib.contextmanager
-def worker_processes(count: int) -> Iterator[ProcessPoolExecutor | None]:
-  """That many processes, or None for one: this process itself."""
-  if count == 1:
-    yield None
-    return
-  # JAX runs threads, which a forked process would not have.
-  executor = ProcessPoolExecutor(count, mp_context=multiprocessing.get_context('spawn'))
-  try:
-    yield executor
-  finally:
-    executor.shutdown(cancel_futures=True)
-
-
-def records_in_order(
-  make: Callable[[range], list[dict[str, Any]]],
-  count: int,
-  executor: ProcessPoolExecutor | None = None,
-  ahead: int = 4,
-) -> Iterator[dict[str, Any]]:
-  """`make`'s records of 0 to count, in order, made by the executor's processes where there is one.
-
-  At most `ahead` chunks are made ahead, so that memory does not grow with the number of examples.
-  """
-  chunks = [range(start, min(start + CHUNK, count)) for start in range(0, count, CHUNK)]
-  if executor is None:
-    for chunk in chunks:
-      yield from make(chunk)
-    return
-  pending: collections.deque = collections.deque()
-  for chunk in chunks:
-    pending.append(executor.submit(make, chunk))
-    if len(pending) > ahead:
-      yield from pending.popleft().result()
-  while pending:
-    yield from pending.popleft().result()
+def chunks_of(count: int) -> Iterator[range]:
+  """0 to count in the pieces that a worker renders at a time."""
+  return (range(start, min(start + CHUNK, count)) for start in range(0, count, CHUNK))
 
 
 class SyntheticHands(tfds.core.GeneratorBasedBuilder):
@@ -130,5 +99,5 @@ class SyntheticHands(tfds.core.GeneratorBasedBuilder):
       split,
       self._settings['image_size'],
     )
-    records = records_in_order(make, count, self._executor, ahead=2 * self._workers)
+    records = results_in_order(make, chunks_of(count), self._executor, ahead=2 * self._workers)
     return numbered_records(split, records, count, self.sha256, self._report)
