@@ -15,6 +15,7 @@ from absl import app, flags, logging
 
 from hand_jax.config import DataConfig, ExperimentConfig
 from hand_jax.data.pipeline import create_source, evaluation_batches
+from hand_jax.data.records import prepared_manifest
 from hand_jax.evaluation.benchmark_hands import BenchmarkRun, EstimateFn, PreparedLabels
 from hand_jax.evaluation.evaluate import (
   BRANCHES,
@@ -36,7 +37,11 @@ from hand_jax.evaluation.score_files import (
   scores_record,
   write_curves,
 )
-from hand_jax.evaluation.submission import check_submission_path, write_submission
+from hand_jax.evaluation.submission import (
+  check_split_is_whole,
+  check_submission_path,
+  write_submission,
+)
 from hand_jax.mano.model import extended_joint_regressor
 from hand_jax.models.hand_network import naming_misfits
 from hand_jax.training.checkpoints import load_for_inference
@@ -146,6 +151,8 @@ def evaluate(
   data = data_to_measure(config, dataset, data_dir)
   count = limit or (0 if data.data_dir else RENDERED_EXAMPLES)
   source = create_source(data, split, config.model.image_size, count)
+  if submission:
+    check_split_is_whole(submission, dataset, split, *prepared_manifest(dataset, data.data_dir))
   model = load_run_model(workdir, mano_dir)
   mean_hand = mean_hand_of(workdir, data, mean_hand_examples)
   config = dataclasses.replace(config, data=data)
@@ -164,6 +171,8 @@ def evaluate(
       mean_hand,
     )
   results = {'dataset': dataset, 'split': split} | results
+  if submission:
+    results['submitted'] = len(source)
   results['mean_hand_examples'] = mean_hand.examples if mean_hand else 0
   if run and run.scores.samples:
     results['official'] = scores_record(dataset, run.scores, workdir=workdir, split=split)
@@ -242,6 +251,17 @@ def summary(results: dict[str, Any]) -> str:
     f'The mean hand of {results["mean_hand_examples"]} training examples has a PA-MPJPE of '
     f'{baseline:.2f} mm.\nThe {branch} has {ours:.2f} mm, '
     f'{abs(gain):.1f} % {"below" if gain >= 0 else "above"} the mean hand.'
+  )
+
+
+def submission_size(results: dict[str, Any]) -> str:
+  """How many samples a submission has, and how many its server expects where they are others."""
+  benchmark, samples = BENCHMARKS[results['dataset']], results['submitted']
+  if samples == benchmark.samples:
+    return f'{samples} samples'
+  return (
+    f'{samples} samples, which the server will not take: the genuine evaluation split of '
+    f'{benchmark.title} has {benchmark.samples}'
   )
 
 
@@ -381,7 +401,7 @@ def main_run() -> dict[str, Any] | None:
     print(official_summary(scores))
   print(f'Written to {path}.')
   if FLAGS.submission:
-    print(f'Submission written to {FLAGS.submission}.')
+    print(f'Submission written to {FLAGS.submission}: {submission_size(results)}.')
   return scores
 
 

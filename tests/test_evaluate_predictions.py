@@ -1,6 +1,7 @@
 """The evaluation command on prediction files and benchmarks: scores, submissions, conversions."""
 
 import json
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -21,6 +22,7 @@ from hand_jax.evaluation import benchmark_hands
 from hand_jax.evaluation.evaluate import RootHands
 from hand_jax.evaluation.official import BENCHMARKS
 from hand_jax.evaluation.score_files import evaluate_predictions, official_summary, write_curves
+from hand_jax.evaluation.submission import check_split_is_whole
 from hand_jax.mano.assets import load_mano_model
 from hand_jax.mano.joints import FINGERTIP_VERTICES, JOINT_NAMES
 from tests.drawn_hands import DrawnSource
@@ -354,6 +356,55 @@ def test_a_photo_without_intrinsics_cannot_be_placed(workdir, benchmark_data):
     ValueError, match=r"'drawn-0' cannot be placed in camera space: it has no cam"
   ):
     command.evaluate(workdir, 'freihand', 'photos', benchmark_data[0], mean_hand_examples=2)
+
+
+@pytest.mark.parametrize(
+  'change, message',
+  [
+    (
+      lambda manifest: manifest['skipped'].update(
+        test={'count': 3, 'examples': {'evaluation/SM1/0004': 'rgb/0004.png is missing'}}
+      ),
+      r"pred\.zip cannot be made: 3 examples of split 'test' were left out when "
+      r'ho3d_v2 was prepared '
+      r'\(the first, evaluation/SM1/0004: rgb/0004\.png is missing\).* mend .* --strict',
+    ),
+    (
+      lambda manifest: manifest['settings'].update(limit=6),
+      r'pred\.zip cannot be made: ho3d_v2 was prepared with --limit=6.*: remove .*'
+      r'/1\.\d\.0 and prepare ho3d_v2 again without --limit',
+    ),
+    (lambda manifest: manifest.pop('settings'), r'manifest\.json is missing or cannot be read'),
+  ],
+)
+def test_a_split_with_gaps_makes_no_submission(
+  change, message, workdir, benchmark_data, tmp_path, monkeypatch
+):
+  """One photo left out would put every later prediction in another's place."""
+  data_dir = shutil.copytree(benchmark_data[0], tmp_path / 'prepared')
+  (path,) = data_dir.rglob('manifest.json')
+  manifest = {'skipped': {'train': {'count': 9, 'examples': {'x': 'broken'}}}} | json.loads(
+    path.read_text()
+  )
+  manifest['settings']['limit'] = 0
+  submission = str(tmp_path / 'pred.zip')
+  path.write_text(json.dumps(manifest))
+  # What was left out of another split does not matter.
+  found = records.prepared_manifest('ho3d_v2', str(data_dir))
+  check_split_is_whole(submission, 'ho3d_v2', 'test', *found)
+  change(manifest)
+  path.write_text(json.dumps(manifest))
+  monkeypatch.setattr(command, 'make_estimate_fn', None)  # before anything is measured
+  with pytest.raises(ValueError, match=message) as error:
+    command.evaluate(workdir, 'ho3d_v2', data_dir=str(data_dir), submission=submission)
+  assert '\n' not in str(error.value)
+  assert not (tmp_path / 'pred.zip').exists()
+
+
+def test_a_submission_of_another_size_than_the_servers_is_announced():
+  assert command.submission_size({'dataset': 'freihand', 'submitted': 3960}) == '3960 samples'
+  text = command.submission_size({'dataset': 'ho3d_v3', 'submitted': 2})
+  assert text.startswith('2 samples, which the server will not take') and text.endswith('20137')
 
 
 @pytest.mark.parametrize(

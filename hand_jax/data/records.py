@@ -4,7 +4,9 @@ import collections
 import contextlib
 import hashlib
 import io
+import json
 import multiprocessing
+import pathlib
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from typing import Any, NamedTuple, TypeVar
@@ -18,6 +20,7 @@ Report = Callable[[str, int, int], None]
 
 Job = TypeVar('Job')
 
+MANIFEST_NAME = 'manifest.json'
 # Names in settings and commands -> tfds' own, where they differ: a builder with configs.
 _TFDS_NAMES = {'ho3d_v2': 'ho3d/v2', 'ho3d_v3': 'ho3d/v3'}
 
@@ -47,6 +50,25 @@ def prepared_builder(dataset: str, data_dir: str) -> Any:
       f'python -m experiments.prepare_dataset --dataset={dataset}.'
     )
   return builder
+
+
+def prepared_manifest(dataset: str, data_dir: str) -> tuple[pathlib.Path, dict[str, Any]]:
+  """The manifest that experiments.prepare_dataset wrote beside a data set, and its path.
+
+  Raises:
+    FileNotFoundError: no such data set. ValueError: its manifest is missing or cannot be read.
+  """
+  path = pathlib.Path(prepared_builder(dataset, data_dir).data_dir) / MANIFEST_NAME
+  try:
+    manifest = json.loads(path.read_text())
+    if isinstance(manifest['settings'], dict):
+      return path, manifest
+  except (OSError, ValueError, KeyError, TypeError):
+    pass
+  raise ValueError(
+    f'{path} is missing or cannot be read as the manifest of a prepared data set: remove '
+    f'{path.parent} and prepare {dataset} again.'
+  )
 
 
 class Skip(NamedTuple):
