@@ -32,7 +32,8 @@ from experiments.ablation_report import (
 )
 from experiments.configs import get_config
 from experiments.evaluate import evaluate
-from hand_jax.config import DataConfig, ExperimentConfig, apply_overrides
+from hand_jax.config import DataConfig, ExperimentConfig
+from hand_jax.config_text import apply_overrides
 from hand_jax.data.pipeline import create_source
 from hand_jax.evaluation.evaluate import METRIC_NAMES
 from hand_jax.training.checkpoints import CHECKPOINTS_NAME, check_workdir, write_whole

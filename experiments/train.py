@@ -8,7 +8,8 @@ import jax
 from absl import app, flags, logging
 
 from experiments.configs import EXPERIMENTS, get_config
-from hand_jax.config import ExperimentConfig, apply_overrides, validate_config
+from hand_jax.config import ExperimentConfig, validate_config
+from hand_jax.config_text import apply_overrides
 from hand_jax.training.hand_models import load_training_model
 from hand_jax.training.loop import train_and_evaluate
 

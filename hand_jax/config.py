@@ -1,15 +1,10 @@
-"""Frozen dataclasses for one experiment, and typed `a.b=value` overrides of them.
+"""Frozen dataclasses for one experiment, and what their values have to fulfil.
 
-Named experiments live in `experiments/configs.py`.
+Named experiments live in `experiments/configs.py`; overrides and JSON in `config_text.py`.
 """
 
-import ast
 import dataclasses
-import difflib
-import json
 import math
-import typing
-from collections.abc import Sequence
 from typing import Any, Literal
 
 
@@ -195,7 +190,7 @@ def validate_config(config: ExperimentConfig) -> ExperimentConfig:
   Raises:
     ValueError: the first setting that cannot be used, by its full name, with what is expected.
   """
-  for path, value in _flatten(config).items():
+  for path, value in flatten_config(config).items():
     if isinstance(value, float) and not math.isfinite(value):
       raise ValueError(f'{path} should be a finite number, got {value}.')
   model, training, data = config.model, config.training, config.data
@@ -298,142 +293,16 @@ def _check_objective(config: ExperimentConfig) -> None:
       raise ValueError(f'loss.{name} should not be negative, got {getattr(loss, name)}.')
 
 
-def apply_overrides(config: ExperimentConfig, overrides: Sequence[str]) -> ExperimentConfig:
-  """The config with each `a.b=value` applied in order, typed by the field it replaces.
-
-  Tuples are written `1024,512` (or `(1024, 512)`; `a,b` for texts), booleans `true` and `false`.
-
-  Raises:
-    ValueError: a text without '=', an unknown setting (with the nearest and all valid names), a
-      value of another type, or a config that `validate_config` refuses.
-  """
-  for text in overrides:
-    path, equals, value = text.partition('=')
-    if not equals:
-      raise ValueError(f'Expected setting=value, got {text!r}.')
-    config = _replace(config, '', path.strip().split('.'), value.strip())
-  return validate_config(config)
-
-
-def config_to_json(config: ExperimentConfig) -> str:
-  """The whole config as indented JSON, in the dataclasses' order."""
-  return json.dumps(dataclasses.asdict(config), indent=2) + '\n'
-
-
-def config_from_json(text: str, source: str = 'the config') -> ExperimentConfig:
-  """Back from `config_to_json`. A setting the text lacks takes its default.
-
-  Raises:
-    ValueError: naming `source`: not JSON, an unknown setting or a value of another type.
-  """
-  try:
-    tree = json.loads(text)
-  except json.JSONDecodeError as error:
-    raise ValueError(f'{source} is not valid JSON: {error}.') from None
-  try:
-    return validate_config(_from_tree(ExperimentConfig, tree, ''))
-  except ValueError as error:
-    raise ValueError(f'{source}: {error}') from None
-
-
-def config_differences(ours: ExperimentConfig, theirs: ExperimentConfig) -> list[str]:
-  """One text per differing setting: `name: ours, not theirs`."""
-  left, right = _flatten(ours), _flatten(theirs)
-  return [
-    f'{path}: {left[path]!r}, not {right[path]!r}' for path in left if left[path] != right[path]
-  ]
-
-
-def _flatten(node: Any, prefix: str = '') -> dict[str, Any]:
+def flatten_config(node: Any, prefix: str = '') -> dict[str, Any]:
+  """Every setting by its full name, `a.b`."""
   flat = {}
   for field in dataclasses.fields(node):
     value = getattr(node, field.name)
     path = f'{prefix}{field.name}'
-    flat.update(_flatten(value, f'{path}.') if dataclasses.is_dataclass(value) else {path: value})
+    flat.update(
+      flatten_config(value, f'{path}.') if dataclasses.is_dataclass(value) else {path: value}
+    )
   return flat
-
-
-def _unknown(path: str, kind: Any) -> ValueError:
-  """The error for the name at the end of `path` inside the dataclass `kind`."""
-  names = [field.name for field in dataclasses.fields(kind)]
-  prefix, _, key = path.rpartition('.')
-  by_name = {setting.rpartition('.')[2]: setting for setting in _flatten(ExperimentConfig())}
-  if near := difflib.get_close_matches(key, names, n=1):
-    hint = f' Did you mean {f"{prefix}.{near[0]}" if prefix else near[0]}?'
-  elif near := difflib.get_close_matches(key, by_name, n=1):
-    hint = f' Did you mean {by_name[near[0]]}?'
-  else:
-    hint = ''
-  return ValueError(f'Unknown setting {path!r}.{hint} Valid names here: {", ".join(names)}.')
-
-
-def _replace(node: Any, prefix: str, keys: list[str], text: str) -> Any:
-  """`node`, which is at `prefix`, with the setting at `keys` parsed from `text`."""
-  key, rest = keys[0], keys[1:]
-  path = f'{prefix}{key}'
-  if key not in {field.name for field in dataclasses.fields(node)}:
-    raise _unknown(path, node)
-  old = getattr(node, key)
-  if dataclasses.is_dataclass(old):
-    if not rest:
-      names = ', '.join(field.name for field in dataclasses.fields(old))
-      raise ValueError(f'{path} is a group of settings; set one of {names}.')
-    return dataclasses.replace(node, **{key: _replace(old, f'{path}.', rest, text)})
-  if rest:
-    raise ValueError(f'{path} is a value; it has no setting {".".join(rest)!r}.')
-  wanted = typing.get_type_hints(type(node))[key]
-  return dataclasses.replace(node, **{key: _convert(_parse(text, wanted), wanted, path)})
-
-
-def _parse(text: str, wanted: Any) -> Any:
-  """Text as the plainest value it can mean for a setting of this type; `_convert` then checks."""
-  if wanted is str or typing.get_origin(wanted) is Literal:
-    return text
-  if typing.get_args(wanted)[:1] == (str,):
-    return tuple(text.split(',')) if text else ()
-  if wanted is bool:
-    return {'true': True, 'false': False}.get(text.lower(), text)
-  try:
-    value = ast.literal_eval(text) if text else ()
-  except (ValueError, SyntaxError):
-    return text
-  if typing.get_origin(wanted) is tuple and not isinstance(value, tuple | list):
-    return (value,)
-  return value
-
-
-def _convert(value: Any, wanted: Any, path: str) -> Any:
-  """`value` as the type the setting wants, or a ValueError that says what it wants."""
-  origin = typing.get_origin(wanted)
-  if origin is Literal:
-    choices = typing.get_args(wanted)
-    if value not in choices:
-      raise ValueError(f'{path} should be one of {", ".join(map(repr, choices))}, got {value!r}.')
-    return value
-  if origin is tuple and isinstance(value, tuple | list):
-    return tuple(_convert(item, typing.get_args(wanted)[0], path) for item in value)
-  if wanted is float and type(value) in (int, float):
-    return float(value)
-  if origin is None and type(value) is wanted:
-    return value
-  name = f'a list of {typing.get_args(wanted)[0].__name__}' if origin is tuple else wanted.__name__
-  raise ValueError(f'{path} should be {name}, got {value!r}.')
-
-
-def _from_tree(kind: Any, tree: Any, prefix: str) -> Any:
-  if not isinstance(tree, dict):
-    raise ValueError(f'{prefix.rstrip(".") or "config"} should be a group of settings.')
-  hints = typing.get_type_hints(kind)
-  values = {}
-  for key, value in tree.items():
-    path = f'{prefix}{key}'
-    if key not in hints:
-      raise _unknown(path, kind)
-    if dataclasses.is_dataclass(hints[key]):
-      values[key] = _from_tree(hints[key], value, f'{path}.')
-    else:
-      values[key] = _convert(value, hints[key], path)
-  return kind(**values)
 
 
 def _positive(path: str, value: float | int) -> None:

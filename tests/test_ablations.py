@@ -14,7 +14,7 @@ from experiments import ablation_grid, ablation_report, ablations
 from experiments.ablation_grid import ENTRIES, RUNS, Entry, Job, Run, lineage, plan_jobs
 from experiments.ablation_report import SECTION, format_markdown, load_rows, update_section
 from experiments.configs import get_config
-from hand_jax.config import apply_overrides, config_differences
+from hand_jax.config_text import apply_overrides, config_differences
 from hand_jax.evaluation.evaluate import METRIC_NAMES
 from hand_jax.training.checkpoints import claim_workdir
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from experiments.configs import get_config
-from hand_jax.config import apply_overrides, config_to_json
+from hand_jax.config_text import apply_overrides, config_to_json
 from hand_jax.training.checkpoints import (
   Checkpoints,
   claim_workdir,

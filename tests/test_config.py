@@ -6,13 +6,12 @@ import json
 import pytest
 
 from experiments.configs import EXPERIMENTS, get_config
-from hand_jax.config import (
-  ExperimentConfig,
+from hand_jax.config import ExperimentConfig, validate_config
+from hand_jax.config_text import (
   apply_overrides,
   config_differences,
   config_from_json,
   config_to_json,
-  validate_config,
 )
 
 

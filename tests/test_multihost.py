@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from experiments.configs import get_config
-from hand_jax.config import apply_overrides
+from hand_jax.config_text import apply_overrides
 from hand_jax.training.checkpoints import load_for_inference
 from hand_jax.training.loop import train_and_evaluate
 from tests.drawn_hands import DrawnSource

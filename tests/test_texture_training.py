@@ -12,7 +12,8 @@ import optax
 import pytest
 
 from experiments.configs import get_config
-from hand_jax.config import LossConfig, apply_overrides, validate_config
+from hand_jax.config import LossConfig, validate_config
+from hand_jax.config_text import apply_overrides
 from hand_jax.data.pipeline import training_batches
 from hand_jax.geometry.cameras import (
   camera_from_vector,

@@ -10,7 +10,8 @@ import optax
 import pytest
 
 from experiments.configs import EXPERIMENTS, get_config
-from hand_jax.config import OptimizerConfig, apply_overrides
+from hand_jax.config import OptimizerConfig
+from hand_jax.config_text import apply_overrides
 from hand_jax.data.pipeline import training_batches
 from hand_jax.losses import term_weights
 from hand_jax.models.hand_network import create_network

@@ -11,7 +11,8 @@ import pytest
 from flax import traverse_util
 
 from experiments.configs import get_config
-from hand_jax.config import ExperimentConfig, apply_overrides
+from hand_jax.config import ExperimentConfig
+from hand_jax.config_text import apply_overrides
 from hand_jax.data.pipeline import training_batches
 from hand_jax.models.hand_network import CAMERA_MODULES, create_network
 from hand_jax.training.lineage import lineage_supervision, read_lineage

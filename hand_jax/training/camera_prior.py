@@ -10,7 +10,8 @@ import numpy as np
 from flax import traverse_util
 from jax.experimental import multihost_utils
 
-from hand_jax.config import ExperimentConfig, config_to_json
+from hand_jax.config import ExperimentConfig
+from hand_jax.config_text import config_to_json
 from hand_jax.models.hand_network import CAMERA_MODULES
 from hand_jax.training.checkpoints import (
   CONFIG_NAME,

@@ -11,12 +11,8 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from hand_jax.config import (
-  ExperimentConfig,
-  config_differences,
-  config_from_json,
-  config_to_json,
-)
+from hand_jax.config import ExperimentConfig
+from hand_jax.config_text import config_differences, config_from_json, config_to_json
 from hand_jax.training.state import TrainState, state_variables
 
 CONFIG_NAME = 'config.json'

@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from hand_jax.config import ExperimentConfig, config_differences
+from hand_jax.config import ExperimentConfig
+from hand_jax.config_text import config_differences
 from hand_jax.models.hand_network import TEXTURE_REGRESSOR
 from hand_jax.training.checkpoints import load_network, write_whole
 from hand_jax.training.hand_models import HAND_MODEL_NAME, hand_model_digest
