@@ -199,7 +199,7 @@ def _squared_distance(corners, inverse_squared, winding, x, y):
 
 
 def _logit(squared, inside, sigma):
-  """The argument of D's sigmoid. It may be infinite: there all slopes are 0 times finite numbers."""
+  """The argument of D's sigmoid; infinite where all slopes are 0 times finite numbers."""
   return jnp.where(inside, squared, -squared) / sigma
 
 
