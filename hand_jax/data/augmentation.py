@@ -1,6 +1,7 @@
 """HandExample -> one row of a HandBatch: mirror, crop, augment; labels move with the picture."""
 
 import dataclasses
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -41,6 +42,14 @@ class CropChange:
   gains: tuple[float, float, float] = (1.0, 1.0, 1.0)  # per colour channel
   gamma: float = 1.0
   saturation: float = 1.0
+
+
+class Placement(NamedTuple):
+  """Where a photo goes in its crop, mirrored or not, and what happens to its colours."""
+
+  photo_to_crop: np.ndarray  # (3, 3) affine in pixels
+  side: int
+  change: CropChange
 
 
 def sample_crop_change(config: AugmentationConfig, rng: np.random.Generator) -> CropChange:
@@ -177,7 +186,22 @@ def make_row(
   num_vertices: int,
   change: CropChange | None = None,
 ) -> HandBatch:
-  """One row of a HandBatch: no batch axis. A left hand is mirrored into a right one first.
+  """One row of a HandBatch, without a batch axis: `make_labels` and then `add_picture`."""
+  row, placement = make_labels(example, global_index, image_size, crop_factor, num_vertices, change)
+  return add_picture(row, placement, example.image, example.hand_mask)
+
+
+def make_labels(
+  example: HandExample,
+  global_index: int,
+  image_size: int,
+  crop_factor: float,
+  num_vertices: int,
+  change: CropChange | None = None,
+) -> tuple[HandBatch, Placement]:
+  """A row without its picture and mask, which are None; of the photo only the size is looked at.
+
+  A left hand is mirrored into a right one first.
 
   The crop is a square round the box, `crop_factor` times its larger side. An in-plane turn turns
   the camera axes, so vertices and joints in the hand frame stay what they are. The camera label
@@ -196,25 +220,40 @@ def make_row(
     change.shift,
   )
   # The photo is mirrored on its way into the crop: no copy of it is.
-  picture_affine = affine @ mirror_affine(example.image.shape[1]) if is_left else affine
+  photo_to_crop = affine @ mirror_affine(example.image.shape[1]) if is_left else affine
   confidence = example.joint_confidence
   joints_image = np.where(confidence[:, None] > 0, example.joints_image, 0.0)
   joints_normalized = normalize_points(transform_points(affine, joints_image), image_size)
-  image = change_colors(warp_image(example.image, picture_affine, image_size), change)
   labels = _labels_3d(example, joints_normalized, num_vertices, change.rotation)
-  return HandBatch(
-    image=image,
+  row = HandBatch(
+    image=None,
     example_id=example.example_id,
     global_index=np.int32(global_index),
     is_left=np.bool_(is_left),
     joints_normalized=joints_normalized.astype(np.float32),
     joint_confidence=confidence.astype(np.float32),
     intrinsics=_crop_intrinsics(example.intrinsics, affine),
-    hand_mask=_warp_mask(example.hand_mask, picture_affine, image_size),
-    has_mask=np.bool_(example.hand_mask is not None),
+    hand_mask=None,
+    has_mask=np.bool_(False),
     is_padding=np.bool_(False),
     **labels,
     **_vertex_labels(example, affine, image_size, num_vertices, change),
+  )
+  return row, Placement(photo_to_crop, image_size, change)
+
+
+def add_picture(
+  row: HandBatch,
+  placement: Placement,
+  image: UInt8[np.ndarray, 'height width 3'],
+  hand_mask: Bool[np.ndarray, 'height width'] | None,
+) -> HandBatch:
+  """Completes a row of `make_labels` by the crop of its photo and mask (None: not known)."""
+  affine, side, change = placement
+  return row._replace(
+    image=change_colors(warp_image(image, affine, side), change),
+    hand_mask=_warp_mask(hand_mask, affine, side),
+    has_mask=np.bool_(hand_mask is not None),
   )
 
 

@@ -2,15 +2,20 @@
 
 import collections
 import functools
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
 from hand_jax.config import DataConfig, ExperimentConfig
-from hand_jax.data.augmentation import CropChange, make_row, sample_crop_change
-from hand_jax.data.decoding import decode_mask, decode_photo, record_parser
+from hand_jax.data.augmentation import (
+  CropChange,
+  add_picture,
+  make_labels,
+  sample_crop_change,
+)
+from hand_jax.data.decoding import decode_mask, decode_photo, photo_size, record_parser
 from hand_jax.data.examples import HandExample, check_example, decode_example, without_3d
 from hand_jax.data.records import prepared_builder
 from hand_jax.types import HandBatch
@@ -87,27 +92,45 @@ class PreparedSource:
     return self._count
 
   def load(self, indices: Sequence[int]) -> list[HandExample]:
-    return list(self.load_in_turn(indices))
+    return [
+      example._replace(image=pictures.photo(), hand_mask=pictures.hand_mask())
+      for example, pictures in self.open(indices)
+    ]
 
-  def load_in_turn(self, indices: Sequence[int], with_masks: bool = True) -> Iterator[HandExample]:
-    """The same, each photo decoded when it is asked for; without masks in half the time.
+  def open(
+    self, indices: Sequence[int], with_masks: bool = True
+  ) -> list[tuple[HandExample, 'EncodedPictures']]:
+    """Examples with blank photos of the right size and no masks, and what decodes both.
 
     Raises:
-      ValueError: a photo or mask is damaged, naming the example.
+      ValueError: a photo's header is damaged, naming the example.
     """
-    # All records first: short steps of Python run faster together than between photos.
-    records = [self._parse(self._records[int(index)]) for index in indices]
-    return (_decode_record(record, with_masks) for record in records)
+    return [_open_record(self._parse(self._records[int(index)]), with_masks) for index in indices]
 
 
-def _decode_record(record: dict[str, Any], with_mask: bool) -> HandExample:
-  example_id, mask = record['example_id'].decode(), None
-  if with_mask and record['has_hand_mask']:
-    mask = decode_mask(record['hand_mask'], example_id)[..., None]
-  image = decode_photo(record['image'], example_id)
-  return decode_example(
-    record | {'image': image, 'hand_mask': mask, 'has_hand_mask': mask is not None}
-  )
+class EncodedPictures(NamedTuple):
+  """A record's photo and mask as files. Decoding raises ValueError where one is damaged."""
+
+  example_id: str
+  photo_file: bytes
+  mask_file: bytes | None
+
+  def photo(self) -> np.ndarray:
+    """(height, width, 3) uint8 RGB."""
+    return decode_photo(self.photo_file, self.example_id)
+
+  def hand_mask(self) -> np.ndarray | None:
+    """(height, width) bool."""
+    return None if self.mask_file is None else decode_mask(self.mask_file, self.example_id) > 127
+
+
+def _open_record(record: dict[str, Any], with_mask: bool) -> tuple[HandExample, EncodedPictures]:
+  has_mask = with_mask and record['has_hand_mask']
+  example_id = record['example_id'].decode()
+  pictures = EncodedPictures(example_id, record['image'], record['hand_mask'] if has_mask else None)
+  # One pixel, shown everywhere: it takes no memory.
+  blank = np.broadcast_to(np.uint8(0), (*photo_size(pictures.photo_file, example_id), 3))
+  return decode_example(record | {'image': blank, 'has_hand_mask': False}), pictures
 
 
 def create_source(
@@ -246,7 +269,7 @@ def evaluation_batches(
 
 
 def stack_rows(rows: Sequence[HandBatch]) -> HandBatch:
-  """Rows (as `make_row` gives them) as one batch of arrays."""
+  """Rows (as `make_row` in data/augmentation.py gives them) as one batch of arrays."""
   return HandBatch(*(np.stack(column) for column in zip(*rows, strict=True)))
 
 
@@ -272,20 +295,23 @@ def make_batch(
   Raises:
     ValueError: an example that cannot be used, named.
   """
+  # First every step of Python, then every step on pixels: each kind runs faster among its own, and
+  # a photo is cropped while it is in the processor's cache.
   changes = [_draw_change(slot, config, seed) for slot in slots]
-  rows = []
-  for slot, change, example in zip(slots, changes, _load(source, slots, config, seed), strict=True):
+  labelled, pictures = [], []
+  for slot, change, (example, picture) in zip(
+    slots, changes, _open(source, slots, config, seed), strict=True
+  ):
     if seed is not None and config.data.labels == '2d':
       example = without_3d(example)
-    row = make_row(
-      check_example(example),
-      slot.index,
-      config.model.image_size,
-      config.data.crop_factor,
-      num_vertices,
-      change,
-    )
-    rows.append(row._replace(is_padding=np.bool_(slot.is_padding)))
+      picture = picture if isinstance(picture, EncodedPictures) else example
+    size, factor = config.model.image_size, config.data.crop_factor
+    labels = make_labels(check_example(example), slot.index, size, factor, num_vertices, change)
+    labelled.append((labels[0]._replace(is_padding=np.bool_(slot.is_padding)), labels[1]))
+    pictures.append(picture)
+  rows = []
+  for (row, placement), picture in zip(labelled, pictures, strict=True):
+    rows.append(add_picture(row, placement, *_decoded(picture)))
   return stack_rows(rows)
 
 
@@ -296,12 +322,18 @@ def _draw_change(slot: Slot, config: ExperimentConfig, seed: int | None) -> Crop
   return sample_crop_change(config.data.augmentation, rng)
 
 
-def _load(
+def _open(
   source: ExampleSource, slots: Sequence[Slot], config: ExperimentConfig, seed: int | None
-) -> Iterable[HandExample]:
+) -> list[tuple[HandExample, EncodedPictures | HandExample]]:
+  """The slots' examples, each with what holds its photo and mask."""
   indices = [slot.index for slot in slots]
   if not isinstance(source, PreparedSource):
-    return source.load(indices)
-  # One at a time: a photo is cropped while it is in the processor's cache, then forgotten.
+    return [(example, example) for example in source.load(indices)]
   with_masks = seed is None or (config.model.texture.enabled and config.data.labels != '2d')
-  return source.load_in_turn(indices, with_masks)
+  return source.open(indices, with_masks)
+
+
+def _decoded(picture: EncodedPictures | HandExample) -> tuple[np.ndarray, np.ndarray | None]:
+  if isinstance(picture, HandExample):
+    return picture.image, picture.hand_mask
+  return picture.photo(), picture.hand_mask()
