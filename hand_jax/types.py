@@ -117,10 +117,14 @@ class Fragments(NamedTuple):
 
 
 class RenderedHand(NamedTuple):
-  """A hand drawn into its crop: display RGB in [0, 1], 0 where the silhouette is not."""
+  """A hand drawn into its crop: display RGB in [0, 1], and what it covers.
+
+  Drawn hard, the silhouette is true or false and the colour 0 outside it; drawn softly, it is a
+  share in [0, 1] and the colour blended with the background's.
+  """
 
   rgb: Float[Array, 'batch height width 3']
-  silhouette: Bool[Array, 'batch height width']
+  silhouette: Bool[Array, 'batch height width'] | Float[Array, 'batch height width']
 
 
 class HandBatch(NamedTuple):

@@ -201,7 +201,7 @@ def _test_points(table: _FaceTable, x, y):
   return hit, table.depth[..., 0] + slope / table.area
 
 
-def _pixel_span(low, high, size: int):
+def pixel_span(low, high, size: int):
   """First pixel and number of pixels whose centres lie in [low, high], clipped to the image."""
   first = jnp.clip(jnp.ceil(low - 0.5), 0, size).astype(jnp.int32)
   last = jnp.clip(jnp.floor(high - 0.5), -1, size - 1).astype(jnp.int32)
@@ -262,8 +262,8 @@ def _windows_of_faces(
   table = _face_table(vertices, faces)
   corners = vertices[faces]
   low, high = corners[..., :2].min(axis=1), corners[..., :2].max(axis=1)
-  first_x, span_x = _pixel_span(low[:, 0], high[:, 0], width)
-  first_y, span_y = _pixel_span(low[:, 1], high[:, 1], height)
+  first_x, span_x = pixel_span(low[:, 0], high[:, 0], width)
+  first_y, span_y = pixel_span(low[:, 1], high[:, 1], height)
   columns = -(-span_x // WINDOW_WIDTH)
   windows = jnp.where(table.area > 0, columns * -(-span_y // WINDOW_HEIGHT), 0)
   # Faces between pixel centres or outside the image take no step at all.

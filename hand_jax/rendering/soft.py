@@ -22,7 +22,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float, Int
 
-from hand_jax.rendering.rasterize import _pixel_span
+from hand_jax.rendering.rasterize import pixel_span
 from hand_jax.types import RenderedHand
 
 # Each loop step visits one window of pixels. The shapes are measured: as in the hard rasterizer, a
@@ -125,8 +125,8 @@ class _Spans(NamedTuple):
 
 def _spans(corners, valid, radius, height: int, width: int, window: tuple[int, int]) -> _Spans:
   low, high = corners.min(axis=1) - radius, corners.max(axis=1) + radius
-  first_x, span_x = _pixel_span(low[:, 0], high[:, 0], width)
-  first_y, span_y = _pixel_span(low[:, 1], high[:, 1], height)
+  first_x, span_x = pixel_span(low[:, 0], high[:, 0], width)
+  first_y, span_y = pixel_span(low[:, 1], high[:, 1], height)
   columns = -(-span_x // window[1])
   windows = jnp.where(valid, columns * -(-span_y // window[0]), 0)
   (queue,) = jnp.nonzero(windows, size=windows.shape[0], fill_value=0)
