@@ -266,7 +266,6 @@ def synthetic_small_texture() -> ExperimentConfig:
     mlp_ratio=2,
     normals=True,
     hidden_fraction=0.7,
-    mask_dropout=0.5,
   )
   small = textured(synthetic_small(), 'synthetic_small_texture', texture)
   return replace(
@@ -298,7 +297,6 @@ def toy_texture() -> ExperimentConfig:
     mlp_ratio=2,
     normals=True,
     hidden_fraction=0.5,
-    mask_dropout=0.5,
   )
   return textured(toy(), 'toy_texture', texture)
 

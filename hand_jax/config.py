@@ -51,9 +51,6 @@ class TextureConfig:
   # Training hides up to this share of a hand's vertices from the branch, whole regions at a time,
   # so that it learns to colour what a photo does not show. 0: Algorithm 4 to the letter.
   hidden_fraction: float = 0.0
-  # Share of the training examples whose hand mask the branch does not get (the loss does): photos
-  # in use have none.
-  mask_dropout: float = 0.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -265,7 +262,6 @@ def _check_texture(texture: TextureConfig) -> None:
       f'{texture.width}.'
     )
   _between('model.texture.hidden_fraction', texture.hidden_fraction, 0, 0.95)
-  _between('model.texture.mask_dropout', texture.mask_dropout, 0, 1)
 
 
 def _check_objective(config: ExperimentConfig) -> None:

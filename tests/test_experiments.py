@@ -43,7 +43,6 @@ def at_toy_size(config):
     mlp_ratio=2,
     normals=settings.texture.normals,
     hidden_fraction=settings.texture.hidden_fraction,
-    mask_dropout=settings.texture.mask_dropout,
   )
   return replace(
     config,

@@ -257,7 +257,6 @@ def test_texture_and_loss_go_together(config):
   [
     ('model.texture.width=9', 'should be a multiple of model.texture.heads'),
     ('model.texture.hidden_fraction=1', 'between 0 and 0.95, got 1'),
-    ('model.texture.mask_dropout=1.5', 'between 0 and 1, got 1.5'),
     ('model.texture.self_layers=-1', 'should not be negative'),
     ('model.texture.heads=0', 'model.texture.heads should be positive'),
   ],

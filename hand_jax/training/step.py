@@ -145,15 +145,10 @@ def _texture_inputs(
   config: ExperimentConfig, batch: HandBatch, keys: Array | None = None
 ) -> dict[str, Array | HiddenRegion]:
   """What the texture branch may see; with keys (training) less of it, see TextureConfig."""
-  settings = config.model.texture
-  has_mask = batch.has_mask
-  if keys is not None and settings.mask_dropout > 0:
-    draws = jax.vmap(lambda key: jax.random.uniform(jax.random.fold_in(key, 1)))(keys)
-    has_mask = has_mask & (draws >= settings.mask_dropout)
-  inputs = {'hand_mask': batch.hand_mask | ~has_mask[:, None, None]}
-  if keys is not None and settings.hidden_fraction > 0:
-    sample = jax.vmap(sample_hidden_region, in_axes=(0, None))
-    inputs['hidden'] = sample(keys, settings.hidden_fraction)
+  inputs = {'hand_mask': batch.hand_mask | ~batch.has_mask[:, None, None]}
+  fraction = config.model.texture.hidden_fraction
+  if keys is not None and fraction > 0:
+    inputs['hidden'] = jax.vmap(sample_hidden_region, in_axes=(0, None))(keys, fraction)
   return inputs
 
 
