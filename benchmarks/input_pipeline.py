@@ -6,6 +6,7 @@ cropping and augmenting, and against the whole path from record to row of a batc
 batches with one and two workers; memory over epochs.
 """
 
+import collections
 import dataclasses
 import io
 import os
@@ -176,15 +177,19 @@ def paths(
   source: PreparedSource, slots: Sequence[Slot], config: ExperimentConfig
 ) -> dict[str, Callable[[], object]]:
   """Ours: photos to augmented crops; records to batches, with masks where there is texture."""
-  pictures = [pair[1] for pair in source.open([slot.index for slot in slots], with_masks=False)]
-  boxes = [pair[0].box_xywh.astype(np.float64) for pair in source.open([s.index for s in slots])]
+  opened = source.open([slot.index for slot in slots], with_masks=False)
+  boxes = [example.box_xywh.astype(np.float64) for example, _ in opened]
 
   def crop() -> None:
-    for slot, picture, box in zip(slots, pictures, boxes, strict=True):
+    # As in `make_batch`: first where each crop lies, then the pixels.
+    changes, affines = [], []
+    for slot, box in zip(slots, boxes, strict=True):
       rng = np.random.default_rng((0, slot.epoch, slot.index))
       change = sample_crop_change(config.data.augmentation, rng)
       factor = config.data.crop_factor / change.scale
-      affine = crop_affine(box, _IMAGE_SIZE, factor, change.rotation, change.shift)
+      affines.append(crop_affine(box, _IMAGE_SIZE, factor, change.rotation, change.shift))
+      changes.append(change)
+    for (_, picture), affine, change in zip(opened, affines, changes, strict=True):
       change_colors(warp_image(picture.photo(), affine, _IMAGE_SIZE), change)
 
   texture = dataclasses.replace(config.model.texture, enabled=True)
@@ -203,7 +208,8 @@ def measure_one_core(
   slots = training_slots(0, len(source), 0, _BATCH)
   chosen = [photos[slot.index] for slot in slots]
   bare = {
-    name: lambda decode=decode: [decode(photo) for photo in chosen]
+    # Nothing is kept: a decoder that fills ever new memory would be slowed down by that.
+    name: lambda decode=decode: collections.deque(map(decode, chosen), maxlen=0)
     for name, decode in decoders(extension).items()
   }
   ours = paths(source, slots, config)

@@ -28,8 +28,12 @@ from hand_jax.types import HandBatch
 _MIRROR = np.diag([-1.0, 1.0, 1.0])
 # Two joints fix s and T; more are wanted before one trusts the fit with them.
 _MIN_FIT_JOINTS = 6
-# How bright red, green and blue look (ITU-R BT.601).
-_LUMA = np.array([0.299, 0.587, 0.114])
+# Below this bilinear samples are as good as means over their pixels, within a third of a level.
+_SMOOTHED_FROM = 1.1
+_LEVELS = np.arange(256) / 255
+# Matrices on RGB; how bright red, green and blue look is from ITU-R BT.601.
+_KEEP_COLORS = np.eye(3)
+_TO_GREY = np.array([[0.299, 0.587, 0.114]] * 3)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,37 +110,40 @@ def warp_image(
   """Resamples an image by an image-to-crop affine without aliasing; zero outside the image.
 
   Pixel positions are continuous (first centre at 0.5, 0.5). Where the crop is smaller than what
-  it shows, the picture is averaged down by the whole part of the ratio, smoothed according to the
-  rest and then sampled bilinearly: within a level of averaging over each crop pixel, on photos.
+  it shows, each of its pixels is about the mean over its area: less than twice smaller by smoothing
+  before bilinear sampling; smaller still by averaging down a warp at a whole multiple of the side.
   """
-  (a, b, _), (c, d, _), _ = affine.tolist()
-  shrink = abs(a * d - b * c) ** -0.5
-  factor = max(1, int(shrink + 1e-3))
-  left, top, right, bottom = _shown_part(affine, side, factor, image.shape)
+  (xx, xy, _), (yx, yy, _), _ = affine.tolist()
+  shrink = abs(xx * yy - xy * yx) ** -0.5
+  left, top, right, bottom = _shown_part(affine, side, int(2 * shrink) + 3, image.shape)
   if left >= right or top >= bottom:
     return np.zeros((side, side, *image.shape[2:]), np.uint8)
-  part = image[top:bottom, left:right]
-  if factor > 1:
-    part = _average_down(part, factor)
-  if shrink / factor > 1 + 1e-3:
-    part = _smooth(part, shrink / factor)
-  # From pixels of the part, which OpenCV counts from pixel centres, to those of the crop.
-  matrix = factor * affine[:2]
-  matrix[:, 2] = affine[:2] @ (left + factor / 2, top + factor / 2, 1.0) - 0.5
-  if part.ndim == 2 or part.shape[2] != 3:
-    return cv2.warpAffine(part, matrix, (side, side), flags=cv2.INTER_LINEAR, borderValue=0)
-  # OpenCV warps four channels more than twice as fast as three.
-  part = cv2.cvtColor(part, cv2.COLOR_RGB2RGBA)
-  crop = cv2.warpAffine(part, matrix, (side, side), flags=cv2.INTER_LINEAR, borderValue=0)
-  return cv2.cvtColor(crop, cv2.COLOR_RGBA2RGB)
+  part, factor = image[top:bottom, left:right], 1
+  # Far smaller: halve the photo first, so that the intermediate picture stays below 4 x the side.
+  while shrink > 4:
+    part, factor, shrink = _halve(part), 2 * factor, shrink / 2
+  multiple = 1 if shrink < 2 - 1e-3 else int(np.ceil(shrink - 1e-3))
+  if multiple == 1 and shrink > _SMOOTHED_FROM:
+    part = _smooth(part, shrink)
+  # From pixels of the part to those of the warp; OpenCV counts both from pixel centres.
+  matrix = factor * multiple * affine[:2]
+  corner = affine[:2] @ (left + factor / 2, top + factor / 2, 1.0)
+  matrix[:, 2] = multiple * corner - 0.5
+  has_colors = part.ndim == 3 and part.shape[2] == 3
+  if has_colors:  # OpenCV warps four channels more than twice as fast as three.
+    part = cv2.cvtColor(part, cv2.COLOR_RGB2RGBA)
+  size = (side * multiple, side * multiple)
+  crop = cv2.warpAffine(part, matrix, size, flags=cv2.INTER_LINEAR, borderValue=0)
+  if multiple > 1:
+    crop = cv2.resize(crop, (side, side), interpolation=cv2.INTER_AREA)
+  return cv2.cvtColor(crop, cv2.COLOR_RGBA2RGB) if has_colors else crop
 
 
 def _shown_part(
-  affine: Float[np.ndarray, '3 3'], side: int, factor: int, shape: tuple[int, ...]
+  affine: Float[np.ndarray, '3 3'], side: int, margin: int, shape: tuple[int, ...]
 ) -> tuple[int, int, int, int]:
-  """Left, top, right, bottom of the pixels that the crop shows, with what its borders mix in."""
+  """Left, top, right, bottom of the pixels that the crop shows, `margin` more on each side."""
   inverse = cv2.invertAffineTransform(affine[:2])
-  margin = 3 * factor
   borders = []
   for (along_x, along_y, start), size in zip(inverse.tolist(), shape[1::-1], strict=True):
     low = start + side * (min(along_x, 0.0) + min(along_y, 0.0))
@@ -146,13 +153,13 @@ def _shown_part(
   return left, top, right, bottom
 
 
-def _average_down(image: np.ndarray, factor: int) -> np.ndarray:
-  """The means of blocks of factor x factor pixels; cut blocks are filled up with black."""
+def _halve(image: np.ndarray) -> np.ndarray:
+  """The means of 2 x 2 pixels; an odd row or column is completed with black."""
   height, width = image.shape[:2]
-  more_rows, more_columns = -height % factor, -width % factor
-  if more_rows or more_columns:
-    image = cv2.copyMakeBorder(image, 0, more_rows, 0, more_columns, cv2.BORDER_CONSTANT, value=0)
-  size = (image.shape[1] // factor, image.shape[0] // factor)
+  if height % 2 or width % 2:
+    border = cv2.BORDER_CONSTANT
+    image = cv2.copyMakeBorder(image, 0, height % 2, 0, width % 2, border, value=0)
+  size = ((width + 1) // 2, (height + 1) // 2)
   return cv2.resize(image, size, interpolation=cv2.INTER_AREA)
 
 
@@ -173,8 +180,8 @@ def change_colors(
   """Gamma, channel gains, saturation, then limits; black (the zero padding) stays black."""
   if (change.gains, change.gamma, change.saturation) == ((1.0, 1.0, 1.0), 1.0, 1.0):
     return image
-  levels = np.round(255 * (np.arange(256) / 255) ** change.gamma).astype(np.uint8)
-  mix = change.saturation * np.eye(3) + (1 - change.saturation) * _LUMA[None]
+  levels = np.round(255 * _LEVELS**change.gamma).astype(np.uint8)
+  mix = change.saturation * _KEEP_COLORS + (1 - change.saturation) * _TO_GREY
   return cv2.transform(cv2.LUT(image, levels), mix * np.asarray(change.gains)[None])
 
 
