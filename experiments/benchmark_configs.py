@@ -39,16 +39,16 @@ _AUGMENTATION = AugmentationConfig(
 
 
 def freihand_supervised() -> ExperimentConfig:
-  """Table 2, supervised: PA-MPJPE 6.2, PA-MPVPE 6.1, F@5 0.767, F@15 0.987.
+  """Table 2, supervised: PA-MPJPE 6.2, PA-MPVPE 6.1, AUC_J 0.89, AUC_V 0.89, F@5 0.767, F@15 0.987.
 
-  Start: `--init_from=runs/freihand_prior_supervised --init_from=runs/freihand_amvur_supervised
-  --set model.vertex_offset_from=template`.
+  Start: `--init_from=runs/freihand_prior_supervised --init_from=runs/freihand_amvur_supervised`.
   """
   return _supervised('freihand', 'freihand_supervised')
 
 
 def freihand_weakly_supervised() -> ExperimentConfig:
-  """Table 2, from 2D joints alone: PA-MPJPE 10.8, PA-MPVPE 10.9, F@5 0.517, F@15 0.943.
+  """Table 2, from 2D joints alone: PA-MPJPE 10.8, PA-MPVPE 10.9, AUC_J 0.796, AUC_V 0.792,
+  F@5 0.517, F@15 0.943.
 
   Start and camera model: `--init_from=runs/freihand_prior_weakly_supervised
   --camera_prior=runs/freihand_prior_weakly_supervised`.
@@ -81,18 +81,18 @@ def freihand_texture() -> ExperimentConfig:
 
 
 def ho3d_v2_supervised() -> ExperimentConfig:
-  """Tables 3, 4 and 5, supervised, Bayesian, all losses: PA-MPJPE 8.3, PA-MPVPE 8.2, F@5 0.608,
-  F@15 0.965; before Procrustes MPJPE 19.2, MPVPE 18.6, F@5 0.305, F@15 0.799.
+  """Tables 3, 4 and 5, supervised, Bayesian, all losses: PA-MPJPE 8.3, PA-MPVPE 8.2, AUC_J 0.835,
+  AUC_V 0.836, F@5 0.608, F@15 0.965; before Procrustes MPJPE 19.2, MPVPE 18.6, F@5 0.305,
+  F@15 0.799.
 
-  Start: `--init_from=runs/ho3d_v2_prior_supervised --init_from=runs/ho3d_v2_amvur_supervised
-  --set model.vertex_offset_from=template`.
+  Start: `--init_from=runs/ho3d_v2_prior_supervised --init_from=runs/ho3d_v2_amvur_supervised`.
   """
   return _supervised('ho3d_v2', 'ho3d_v2_supervised')
 
 
 def ho3d_v2_weakly_supervised() -> ExperimentConfig:
-  """Tables 3 and 5, from 2D joints alone: PA-MPJPE 10.3, PA-MPVPE 10.8, F@5 0.482, F@15 0.949;
-  before Procrustes MPJPE 29.4.
+  """Tables 3 and 5, from 2D joints alone: PA-MPJPE 10.3, PA-MPVPE 10.8, AUC_J 0.787, AUC_V 0.784,
+  F@5 0.482, F@15 0.949; before Procrustes MPJPE 29.4.
 
   Start and camera model: `--init_from=runs/ho3d_v2_prior_weakly_supervised
   --camera_prior=runs/ho3d_v2_prior_weakly_supervised`.
@@ -101,7 +101,8 @@ def ho3d_v2_weakly_supervised() -> ExperimentConfig:
 
 
 def ho3d_v2_l2_supervised() -> ExperimentConfig:
-  """Table 3, supervised, squared errors: PA-MPJPE 9.2, PA-MPVPE 9.4, F@5 0.541, F@15 0.959.
+  """Table 3, supervised, squared errors: PA-MPJPE 9.2, PA-MPVPE 9.4, AUC_J 0.816, AUC_V 0.817,
+  F@5 0.541, F@15 0.959.
 
   Start: as `ho3d_v2_supervised`.
   """
@@ -110,8 +111,8 @@ def ho3d_v2_l2_supervised() -> ExperimentConfig:
 
 
 def ho3d_v2_l2_weakly_supervised() -> ExperimentConfig:
-  """Table 3, from 2D joints alone, squared errors: PA-MPJPE 10.9, PA-MPVPE 11.3, F@5 0.453,
-  F@15 0.934.
+  """Table 3, from 2D joints alone, squared errors: PA-MPJPE 10.9, PA-MPVPE 11.3, AUC_J 0.776,
+  AUC_V 0.775, F@5 0.453, F@15 0.934.
 
   Start: `--init_from=runs/ho3d_v2_prior_weakly_supervised`; it needs no camera prior.
   """

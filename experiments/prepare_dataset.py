@@ -17,8 +17,9 @@ from typing import Any, NamedTuple
 
 from absl import app, flags, logging
 
+from hand_jax.data.records import MANIFEST_NAME
+
 DATASETS_FOLDER = pathlib.Path(__file__).parent.parent / 'datasets'
-MANIFEST = 'manifest.json'
 # Of each split's skipped examples the manifest names so many; it counts them all.
 NAMED_SKIPS = 1000
 PACKAGES = ('hand-jax', 'jax', 'numpy', 'opencv-python-headless', 'tensorflow-datasets')
@@ -82,10 +83,10 @@ def read_manifest(folder: pathlib.Path, settings: dict[str, Any]) -> dict[str, A
   Raises:
     ValueError: the folder was not finished by `prepare`, or its settings differ.
   """
-  path = folder / MANIFEST
+  path = folder / MANIFEST_NAME
   if not path.exists():
     raise ValueError(
-      f'{folder} has no {MANIFEST}, so something else made it; remove it or choose another '
+      f'{folder} has no {MANIFEST_NAME}, so something else made it; remove it or choose another '
       '--data_dir.'
     )
   manifest = json.loads(path.read_text())
@@ -162,7 +163,7 @@ def prepare(
       if hasattr(builder, 'skips'):
         manifest['skipped'] = skips_by_reason(builder.skips)
       built = pathlib.Path(builder.data_dir)
-      (built / MANIFEST).write_text(json.dumps(manifest, indent=2) + '\n')
+      (built / MANIFEST_NAME).write_text(json.dumps(manifest, indent=2) + '\n')
       target.parent.mkdir(parents=True, exist_ok=True)
       built.rename(target)
     finally:
@@ -225,7 +226,7 @@ def _refuse_skips(prepared: Prepared) -> Prepared:
   if flags.FLAGS.strict and skipped:
     counts = ', '.join(f'{part["count"]} of {split}' for split, part in skipped.items())
     raise ValueError(
-      f'{prepared.folder} was built without --strict and left out {counts}; see its {MANIFEST}, '
+      f'{prepared.folder} was built without --strict and left out {counts}; see its {MANIFEST_NAME}, '
       'remove it or choose another --data_dir.'
     )
   return prepared
@@ -387,7 +388,7 @@ def main(argv: list[str]) -> None:
   counts = ', '.join(f'{count} {split}' for split, count in prepared.manifest['examples'].items())
   took = f'; {time.monotonic() - started:.0f} s' if prepared.is_new else ''
   state = 'Complete' if prepared.is_new else 'Already complete, nothing to do'
-  print(f'{state}: {prepared.folder} ({counts} examples{took}). Details in {MANIFEST}.')
+  print(f'{state}: {prepared.folder} ({counts} examples{took}). Details in {MANIFEST_NAME}.')
   for split, skipped in prepared.manifest.get('skipped', {}).items():
     example, reason = next(iter(skipped['examples'].items()))
     print(f'{split}: {skipped["count"]} left out; the first, {example}: {reason}.')
