@@ -226,8 +226,8 @@ def _refuse_skips(prepared: Prepared) -> Prepared:
   if flags.FLAGS.strict and skipped:
     counts = ', '.join(f'{part["count"]} of {split}' for split, part in skipped.items())
     raise ValueError(
-      f'{prepared.folder} was built without --strict and left out {counts}; see its {MANIFEST_NAME}, '
-      'remove it or choose another --data_dir.'
+      f'{prepared.folder} was built without --strict and left out {counts}; see its '
+      f'{MANIFEST_NAME}, remove it or choose another --data_dir.'
     )
   return prepared
 
