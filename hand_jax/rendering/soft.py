@@ -6,15 +6,11 @@ sigma), d the distance in pixels from the pixel's centre to the triangle's bound
 and -1 outside (Eq. 1). The boundary is three segments, so a face without area is the segments it
 is: outside everywhere, of the value and gradient that a very thin triangle's outside has.
 
-Pixels are visited in small windows round each face's bounding box, as many as the face and its blur
-need: memory depends neither on the size of a face nor on the blur, and nothing is cut off short of
-the blur radius. Derivatives (reverse mode, first order) visit the same windows again and keep
-nothing but the picture.
+Pixels are visited in windows round each face (`soft_windows.py`). Derivatives (reverse mode, first
+order) visit the same windows again and keep nothing but the picture.
 """
 
 import functools
-from collections.abc import Callable
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -22,7 +18,15 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float, Int
 
-from hand_jax.rendering.rasterize import pixel_span
+from hand_jax.rendering.soft_windows import (
+  coverage_logit,
+  edge_table,
+  for_each_window,
+  padded,
+  pixel_centers,
+  squared_distance,
+  window_spans,
+)
 from hand_jax.types import RenderedHand
 
 # Each loop step visits one window of pixels. The shapes are measured: as in the hard rasterizer, a
@@ -38,12 +42,10 @@ _IGNORED_COVERAGE = 1e-4
 _FARTHEST = 1e15
 # Of sigma and gamma; the square of its reciprocal is far inside float32.
 _SMALLEST_SETTING = 1e-12
-# Edges of a smaller squared length count as points, triangles of a smaller area as segments.
-_SHORTEST_SQUARED = 1e-20
+# Triangles of a smaller area count as segments.
 _SMALLEST_AREA = 1e-9
 
 Scalar = float | int | np.generic | Float[Array, '']
-_Body = Callable[[Int[Array, ''], tuple[Array, Array], Array], Array]
 
 
 def soft_silhouette(
@@ -112,116 +114,25 @@ def _drop_broken(corners: Array) -> tuple[Array, Array]:
   return jnp.where(good, corners, 0), good[..., 0, 0]
 
 
-class _Spans(NamedTuple):
-  """Which windows each face needs, and the faces that need any, in front of `queue`."""
-
-  first_x: Int[Array, 'faces']
-  first_y: Int[Array, 'faces']
-  columns: Int[Array, 'faces']
-  windows: Int[Array, 'faces']
-  queue: Int[Array, 'faces']
-  count: Int[Array, '']
-
-
-def _spans(corners, valid, radius, height: int, width: int, window: tuple[int, int]) -> _Spans:
-  low, high = corners.min(axis=1) - radius, corners.max(axis=1) + radius
-  first_x, span_x = pixel_span(low[:, 0], high[:, 0], width)
-  first_y, span_y = pixel_span(low[:, 1], high[:, 1], height)
-  columns = -(-span_x // window[1])
-  windows = jnp.where(valid, columns * -(-span_y // window[0]), 0)
-  (queue,) = jnp.nonzero(windows, size=windows.shape[0], fill_value=0)
-  return _Spans(first_x, first_y, columns, windows, queue, jnp.count_nonzero(windows))
-
-
-def _for_each_window(spans: _Spans, window: tuple[int, int], body: _Body, start: Array) -> Array:
-  """Folds `body(face, (row, column) of the window's first pixel, value)` over all windows.
-
-  No pixel is met twice by a face. Windows may reach over the right and lower border of the image
-  by less than their size (see `_padded`).
-  """
-
-  def step(state):
-    position, number, value = state
-    face = spans.queue[position]
-    columns = spans.columns[face]
-    row, column = number // columns, number % columns
-    origin = (spans.first_y[face] + row * window[0], spans.first_x[face] + column * window[1])
-    value = body(face, origin, value)
-    last = number + 1 >= spans.windows[face]
-    return position + last, jnp.where(last, 0, number + 1), value
-
-  state = (jnp.int32(0), jnp.int32(0), start)
-  return lax.while_loop(lambda state: state[0] < spans.count, step, state)[2]
-
-
-def _padded(image: Array, window: tuple[int, int]) -> Array:
-  return jnp.pad(image, ((0, window[0]), (0, window[1])))
-
-
-def _pixel_centers(origin, window: tuple[int, int], dtype) -> tuple[Array, Array]:
-  x = lax.broadcasted_iota(jnp.int32, window, 1) + origin[1]
-  y = lax.broadcasted_iota(jnp.int32, window, 0) + origin[0]
-  return x.astype(dtype) + 0.5, y.astype(dtype) + 0.5
-
-
-class _EdgeTable(NamedTuple):
-  """Per face, what distances need beside its corners; nothing of it is differentiated."""
-
-  inverse_squared: Float[Array, 'faces 3']  # 1 / |edge|^2 from corner i to i + 1; 0 for a point
-  winding: Float[Array, 'faces']  # sign of the area, 0 for a face without area
-
-
-def _edge_table(corners: Float[Array, 'faces 3 2']) -> _EdgeTable:
-  edges = jnp.roll(corners, -1, axis=1) - corners
-  squared = jnp.sum(edges**2, axis=-1)
-  proper = squared > _SHORTEST_SQUARED
-  area = edges[:, 0, 0] * edges[:, 1, 1] - edges[:, 0, 1] * edges[:, 1, 0]
-  return _EdgeTable(jnp.where(proper, 1 / jnp.where(proper, squared, 1), 0), jnp.sign(area))
-
-
-def _squared_distance(corners, inverse_squared, winding, x, y):
-  """Squared distance of points to a triangle's boundary, and whether they are inside.
-
-  `corners` is a list ax, ay, bx, by, cx, cy. The place of the nearest point on each edge counts as
-  constant in derivatives: it is either a minimum along the edge or an end of it, so that is exact.
-  """
-  nearest, inside = None, None
-  for i in range(3):
-    ax, ay, bx, by = (*corners[2 * i : 2 * i + 2], *corners[(2 * i + 2) % 6 :][:2])
-    to_x, to_y, edge_x, edge_y = x - ax, y - ay, bx - ax, by - ay
-    along = jnp.clip((to_x * edge_x + to_y * edge_y) * inverse_squared[i], 0, 1)
-    along = lax.stop_gradient(along)
-    squared = (to_x - along * edge_x) ** 2 + (to_y - along * edge_y) ** 2
-    left = (edge_x * to_y - edge_y * to_x) * winding > 0
-    nearest = squared if i == 0 else jnp.minimum(nearest, squared)
-    inside = left if i == 0 else inside & left
-  return nearest, inside
-
-
-def _logit(squared, inside, sigma):
-  """The argument of D's sigmoid; infinite where all slopes are 0 times finite numbers."""
-  return jnp.where(inside, squared, -squared) / sigma
-
-
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
 def _uncovered(height: int, width: int, corners, valid, sigma, radius):
   """The product over faces of 1 - D at each pixel of one image."""
-  table = _edge_table(corners)
+  table = edge_table(corners)
   flat = corners.reshape(-1, 6)
 
   def body(face, origin, image):
-    x, y = _pixel_centers(origin, _WINDOW, corners.dtype)
-    squared, inside = _squared_distance(
+    x, y = pixel_centers(origin, _WINDOW, corners.dtype)
+    squared, inside = squared_distance(
       list(flat[face]), table.inverse_squared[face], table.winding[face], x, y
     )
-    left_over = 1 / (1 + jnp.exp(_logit(squared, inside, sigma)))
+    left_over = 1 / (1 + jnp.exp(coverage_logit(squared, inside, sigma)))
     left_over = jnp.where(inside | (squared < radius**2), left_over, 1)
     old = lax.dynamic_slice(image, origin, _WINDOW)
     return lax.dynamic_update_slice(image, old * left_over, origin)
 
-  spans = _spans(corners, valid, radius, height, width, _WINDOW)
+  spans = window_spans(corners, valid, radius, height, width, _WINDOW)
   start = jnp.ones((height + _WINDOW[0], width + _WINDOW[1]), corners.dtype)
-  return _for_each_window(spans, _WINDOW, body, start)[:height, :width]
+  return for_each_window(spans, _WINDOW, body, start)[:height, :width]
 
 
 def _uncovered_forward(height, width, corners, valid, sigma, radius):
@@ -232,24 +143,24 @@ def _uncovered_forward(height, width, corners, valid, sigma, radius):
 def _uncovered_backward(height, width, residuals, cotangent):
   """d image / d logit of a face = -image D. Corner by corner, then sigma."""
   corners, valid, sigma, radius, image = residuals
-  table = _edge_table(corners)
+  table = edge_table(corners)
   flat = corners.reshape(-1, 6)
-  weight = _padded(-cotangent * image, _WINDOW)
-  spans = _spans(corners, valid, radius, height, width, _WINDOW)
+  weight = padded(-cotangent * image, _WINDOW)
+  spans = window_spans(corners, valid, radius, height, width, _WINDOW)
 
   def totals(first):
     """Sums per face of the derivatives by parameter `first` and the next, as a complex number."""
 
     def body(face, origin, sums):
-      x, y = _pixel_centers(origin, _WINDOW, corners.dtype)
+      x, y = pixel_centers(origin, _WINDOW, corners.dtype)
       parameters = [*flat[face], sigma]
 
       def logit(*some):
         numbers = parameters[:first] + [*some] + parameters[first + 2 :]
-        squared, inside = _squared_distance(
+        squared, inside = squared_distance(
           numbers[:6], table.inverse_squared[face], table.winding[face], x, y
         )
-        return _logit(squared, inside, numbers[6]), inside | (squared < radius**2)
+        return coverage_logit(squared, inside, numbers[6]), inside | (squared < radius**2)
 
       # One copy of a parameter per pixel: that gives the derivatives pixel by pixel.
       some = [jnp.broadcast_to(value, _WINDOW) for value in parameters[first : first + 2]]
@@ -259,7 +170,7 @@ def _uncovered_backward(height, width, residuals, cotangent):
       return sums.at[face].add(jnp.sum(lax.complex(*terms) if len(terms) == 2 else terms[0]))
 
     dtype = corners.dtype if first == 6 else jnp.result_type(corners.dtype, jnp.complex64)
-    return _for_each_window(spans, _WINDOW, body, jnp.zeros(corners.shape[0], dtype))
+    return for_each_window(spans, _WINDOW, body, jnp.zeros(corners.shape[0], dtype))
 
   by_corner = jnp.stack([totals(0), totals(2), totals(4)], axis=1)
   by_corners = jnp.stack([by_corner.real, by_corner.imag], axis=2)
@@ -356,7 +267,7 @@ def _fragment(parameters, inverse_squared, winding, x, y, radius):
   """
   *numbers, sigma, gamma = parameters
   ax, ay, bx, by, cx, cy = corners = numbers[:6]
-  squared, inside = _squared_distance(corners, inverse_squared, winding, x, y)
+  squared, inside = squared_distance(corners, inverse_squared, winding, x, y)
   area = (bx - ax) * (cy - ay) - (by - ay) * (cx - ax)
   solid = jnp.abs(area) > _SMALLEST_AREA
   scale = 1 / jnp.where(solid, area, 1)
@@ -373,7 +284,7 @@ def _fragment(parameters, inverse_squared, winding, x, y, radius):
   colors = [interpolate(*values) for values in zip(*by_corner, strict=True)]
   nearness = interpolate(*numbers[6:9])
   reached = solid & (inside | (squared < radius**2)) & (nearness >= 0) & (nearness <= 1)
-  exponent = _log_sigmoid(_logit(squared, inside, sigma)) + nearness / gamma
+  exponent = _log_sigmoid(coverage_logit(squared, inside, sigma)) + nearness / gamma
   return (exponent, *colors), reached
 
 
@@ -421,12 +332,12 @@ def _blend_visitor(height, width, numbers, valid, sigma, gamma, radius):
   """A function that folds `update(parts, reached, old window, origin)` into an image."""
   window, dtype = _BLEND_WINDOW, numbers.dtype
   corners = numbers[:, :6].reshape(-1, 3, 2)
-  table = _edge_table(corners)
-  spans = _spans(corners, valid, radius, height, width, window)
+  table = edge_table(corners)
+  spans = window_spans(corners, valid, radius, height, width, window)
 
   def visit(update, image):
     def body(face, origin, image):
-      x, y = _pixel_centers(origin, window, dtype)
+      x, y = pixel_centers(origin, window, dtype)
       parameters = [*numbers[face], sigma, gamma]
       parts, reached = _fragment(
         parameters, table.inverse_squared[face], table.winding[face], x, y, radius
@@ -435,7 +346,7 @@ def _blend_visitor(height, width, numbers, valid, sigma, gamma, radius):
       new = update(parts, reached, old, origin)
       return lax.dynamic_update_slice(image, new, origin)
 
-    return _for_each_window(spans, window, body, image)
+    return for_each_window(spans, window, body, image)
 
   return visit
 
@@ -450,15 +361,15 @@ def _blend_faces_backward(height, width, residuals, cotangents):
   numbers, valid, sigma, gamma, radius, exponent, color = residuals
   window, dtype = _BLEND_SLOPE_WINDOW, numbers.dtype
   corners = numbers[:, :6].reshape(-1, 3, 2)
-  table = _edge_table(corners)
-  spans = _spans(corners, valid, radius, height, width, window)
+  table = edge_table(corners)
+  spans = window_spans(corners, valid, radius, height, width, window)
   by_exponent, by_color = cotangents
-  constant = _padded(by_exponent - jnp.sum(by_color * color, axis=-1), window)
-  pulls = [_padded(plane, window) for plane in jnp.moveaxis(by_color, -1, 0)]
-  exponent = _padded(exponent, window)
+  constant = padded(by_exponent - jnp.sum(by_color * color, axis=-1), window)
+  pulls = [padded(plane, window) for plane in jnp.moveaxis(by_color, -1, 0)]
+  exponent = padded(exponent, window)
 
   def body(face, origin, sums):
-    x, y = _pixel_centers(origin, window, dtype)
+    x, y = pixel_centers(origin, window, dtype)
     # One copy of each parameter per pixel: that gives the derivatives pixel by pixel.
     parameters = [jnp.broadcast_to(value, window) for value in (*numbers[face], sigma, gamma)]
     parts, pull_back, reached = jax.vjp(
@@ -479,7 +390,7 @@ def _blend_faces_backward(height, width, residuals, cotangents):
     return sums.at[face].add(jnp.stack([jnp.sum(term) for term in terms]))
 
   start = jnp.zeros((numbers.shape[0], numbers.shape[1] + 2), dtype)
-  sums = _for_each_window(spans, window, body, start)
+  sums = for_each_window(spans, window, body, start)
   by_sigma, by_gamma = jnp.sum(sums[:, -2:], axis=0)
   nothing = np.zeros(valid.shape, jax.dtypes.float0)
   return sums[:, :-2], nothing, by_sigma, by_gamma, radius * 0
