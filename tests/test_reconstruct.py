@@ -100,7 +100,9 @@ def test_the_network_sees_the_crop_it_was_trained_on(reconstructor, photo, side)
   example = HandExample('a', photo, side, BOX, np.zeros((21, 2)), np.zeros(21))
   config = reconstructor.config
   row = make_row(example, 0, config.model.image_size, config.data.crop_factor, 778)
-  np.testing.assert_array_equal(seen[0], row.image)
+  # Training mirrors a left hand inside the warp, which may round a pixel the other way.
+  differences = np.abs(seen[0].astype(int) - row.image)
+  assert differences.max() <= (side == 'left') and (differences > 0).mean() < 1e-3
 
 
 @pytest.mark.parametrize('box', [BOX, None])
