@@ -265,7 +265,7 @@ def without(meta, key):
 
 class Hostile:
   def __reduce__(self):
-    return os.system, ('touch /tmp/hand_jax_was_run',)
+    return os.system, ('touch was_run',)
 
 
 def cut(data):
@@ -296,7 +296,10 @@ DAMAGE = {
 
 
 @pytest.mark.parametrize('name', DAMAGE)
-def test_damage_costs_its_own_frame_alone(loaded, mano_dir, copy, name):
+def test_damage_costs_its_own_frame_alone(
+  loaded, mano_dir, copy, name, tmp_path, monkeypatch
+):
+  monkeypatch.chdir(tmp_path)  # where a hostile file would leave its mark
   damage, reason = DAMAGE[name]
   damage(copy)
   results = load(copy, mano_dir)
@@ -313,7 +316,7 @@ def test_damage_costs_its_own_frame_alone(loaded, mano_dir, copy, name):
         np.testing.assert_allclose(getattr(result, field), value, atol=1e-6)
       else:
         np.testing.assert_array_equal(getattr(result, field), value, err_msg=field)
-  assert not os.path.exists('/tmp/hand_jax_was_run')
+  assert not (tmp_path / 'was_run').exists()
 
 
 def test_evaluation_labels_that_do_not_belong_are_refused(copy):
