@@ -296,9 +296,7 @@ DAMAGE = {
 
 
 @pytest.mark.parametrize('name', DAMAGE)
-def test_damage_costs_its_own_frame_alone(
-  loaded, mano_dir, copy, name, tmp_path, monkeypatch
-):
+def test_damage_costs_its_own_frame_alone(loaded, mano_dir, copy, name, tmp_path, monkeypatch):
   monkeypatch.chdir(tmp_path)  # where a hostile file would leave its mark
   damage, reason = DAMAGE[name]
   damage(copy)
