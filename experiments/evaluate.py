@@ -13,7 +13,6 @@ from typing import Any
 
 from absl import app, flags, logging
 
-from hand_jax.config import DataConfig, ExperimentConfig
 from hand_jax.data.pipeline import create_source, evaluation_batches
 from hand_jax.data.records import prepared_manifest
 from hand_jax.evaluation.benchmark_hands import BenchmarkRun, EstimateFn, PreparedLabels
@@ -23,14 +22,10 @@ from hand_jax.evaluation.evaluate import (
   format_table,
   make_estimate_fn,
 )
-from hand_jax.evaluation.mean_hand import (
-  MeanHand,
-  cached_mean_hand,
-  prepared_root_vertices,
-  rendered_root_vertices,
-)
+from hand_jax.evaluation.mean_hand import MeanHand
 from hand_jax.evaluation.official import BENCHMARKS, NO_AUGMENTATION
 from hand_jax.evaluation.pck import write_whole
+from hand_jax.evaluation.run_data import RENDERED_EXAMPLES, data_to_measure, mean_hand_of
 from hand_jax.evaluation.score_files import (
   evaluate_predictions,
   official_summary,
@@ -42,71 +37,17 @@ from hand_jax.evaluation.submission import (
   check_submission_path,
   write_submission,
 )
+from hand_jax.evaluation.test_time import augmentation_name, averaged_over_turns
 from hand_jax.mano.model import extended_joint_regressor
 from hand_jax.models.hand_network import naming_misfits
 from hand_jax.training.checkpoints import load_for_inference
 from hand_jax.training.hand_models import load_run_model
 from hand_jax.types import HandBatch
 
-RENDERED_DATASET = 'synthetic_hands'
-RENDERED_EXAMPLES = 500
+# What the builders call the benchmarks' own evaluation split.
+EVALUATION_SPLIT = 'test'
 
 FLAGS = flags.FLAGS
-
-
-def data_to_measure(config: ExperimentConfig, dataset: str, data_dir: str | None) -> DataConfig:
-  """The run's data settings, pointed at `dataset`.
-
-  Raises:
-    ValueError: a data set that cannot be rendered, and no folder to read it from.
-  """
-  if data_dir is None:
-    data_dir = config.data.data_dir if dataset == config.data.dataset else ''
-  if not data_dir and dataset != RENDERED_DATASET:
-    raise ValueError(
-      f'--dataset={dataset} needs --data_dir, the folder it was prepared in; only '
-      f'{RENDERED_DATASET} can be rendered on the fly.'
-    )
-  return dataclasses.replace(config.data, dataset=dataset, data_dir=data_dir)
-
-
-def has_meshes(data: DataConfig, count: int) -> bool:
-  """Whether one of the first `count` training examples has the vertices a mean hand is made of.
-
-  Data sets that hold nothing to train on, or 2D joints alone, have no such baseline.
-  """
-  if not data.data_dir:
-    return True
-  try:
-    create_source(data, data.train_split, image_size=0)
-  except ValueError:  # no such split
-    return False
-  meshes = prepared_root_vertices(data.dataset, data.data_dir, data.train_split, count)
-  return any(True for _ in meshes)
-
-
-def mean_hand_of(workdir: str, data: DataConfig, count: int) -> MeanHand | None:
-  """The baseline of the training split: of its first `count` examples, kept in the workdir.
-
-  None where they have no 3D labels.
-  """
-  if not has_meshes(data, count):
-    return None
-  split = data.train_split
-  if data.data_dir:
-    place = str(pathlib.Path(data.data_dir).resolve())
-  else:
-    place = f'rendered with seed {data.seed}'
-    count = min(count, data.train_examples) if data.train_examples else count
-
-  def vertices() -> Iterable[Any]:
-    if data.data_dir:
-      return prepared_root_vertices(data.dataset, data.data_dir, split, count)
-    return rendered_root_vertices(data.seed, split, count)
-
-  description = f'first {count} examples of {data.dataset}, split {split}, {place}'
-  path = pathlib.Path(workdir) / 'evaluation' / f'{data.dataset}-mean_hand.npz'
-  return cached_mean_hand(path, description, vertices)
 
 
 def with_progress(batches: Iterable[HandBatch], total: int) -> Iterator[HandBatch]:
@@ -133,20 +74,24 @@ def evaluate(
   mean_hand_examples: int = 2000,
   mano_dir: str | None = None,
   submission: str | None = None,
+  turns: int = 1,
 ) -> tuple[dict[str, Any], pathlib.Path]:
   """Measures a run on a split; writes and returns the results, with their path.
 
-  They are those of `evaluate_batches` with `dataset`, `split` and `mean_hand_examples`: 0 where the
-  training split has no 3D labels, and so no baseline. On a benchmark (`BENCHMARKS`) they also hold
-  the `official` scores, where its split is labelled, as `evaluate_predictions` gives them, and all
-  predictions are written to `submission`, where given.
+  They are those of `evaluate_batches` with `dataset`, `split`, `test_time_augmentation` and
+  `mean_hand_examples`: 0 where the training split has no 3D labels, and so no baseline. On a
+  benchmark (`BENCHMARKS`) they also hold the `official` scores, where its split is labelled, as
+  `evaluate_predictions` gives them, and all predictions are written to `submission`, where given.
+  With `turns` above 1 every estimate is the mean over that many (`averaged_over_turns`), and the
+  results have a file of their own.
 
   Raises:
     FileNotFoundError, ValueError: no run, checkpoint, data set, split or hand model to be read, or
-      a submission that would not be taken.
+      a submission that would not be taken, or no turn at all.
   """
   benchmark = BENCHMARKS.get(dataset)
-  check_submission_flags(dataset, submission, limit)
+  check_submission_flags(dataset, submission, split, limit)
+  augmentation = augmentation_name(turns)
   config, variables = load_for_inference(workdir)
   data = data_to_measure(config, dataset, data_dir)
   count = limit or (0 if data.data_dir else RENDERED_EXAMPLES)
@@ -156,7 +101,7 @@ def evaluate(
   model = load_run_model(workdir, mano_dir)
   mean_hand = mean_hand_of(workdir, data, mean_hand_examples)
   config = dataclasses.replace(config, data=data)
-  estimate_fn = make_estimate_fn(config, variables, model)
+  estimate_fn = averaged_over_turns(make_estimate_fn(config, variables, model), turns)
   run = None
   if benchmark:
     labels = PreparedLabels(data.dataset, data.data_dir, split)
@@ -170,13 +115,21 @@ def evaluate(
       extended_joint_regressor(model),
       mean_hand,
     )
-  results = {'dataset': dataset, 'split': split} | results
+  results = {
+    'dataset': dataset,
+    'split': split,
+    'test_time_augmentation': augmentation,
+    **results,
+  }
   if submission:
     results['submitted'] = len(source)
   results['mean_hand_examples'] = mean_hand.examples if mean_hand else 0
   if run and run.scores.samples:
-    results['official'] = scores_record(dataset, run.scores, workdir=workdir, split=split)
-  path = pathlib.Path(workdir) / 'evaluation' / f'{dataset}-{split}.json'
+    results['official'] = scores_record(
+      dataset, run.scores, workdir=workdir, split=split, test_time_augmentation=augmentation
+    )
+  suffix = f'-{turns}_turns' if turns > 1 else ''
+  path = pathlib.Path(workdir) / 'evaluation' / f'{dataset}-{split}{suffix}.json'
   write_whole(path, json.dumps(results, indent=2) + '\n')
   if run and benchmark and submission:
     hands = run.predictions()
@@ -184,7 +137,7 @@ def evaluate(
   return results, path
 
 
-def check_submission_flags(dataset: str, submission: str | None, limit: int) -> None:
+def check_submission_flags(dataset: str, submission: str | None, split: str, limit: int) -> None:
   """Refuses a submission that no server would take, before anything is measured.
 
   Raises:
@@ -196,6 +149,11 @@ def check_submission_flags(dataset: str, submission: str | None, limit: int) -> 
     raise ValueError(
       f'--submission={submission} needs --dataset one of {", ".join(BENCHMARKS)}, which have '
       f'servers for it; --dataset={dataset} has none.'
+    )
+  if split != EVALUATION_SPLIT:
+    raise ValueError(
+      f'--submission={submission} holds the evaluation split, which is {EVALUATION_SPLIT!r} here: '
+      f'leave --split={split} out.'
     )
   if limit:
     raise ValueError(
@@ -274,6 +232,7 @@ _RUN_FLAGS = (
   'mean_hand_examples',
   'mano_dir',
   'submission',
+  'turns',
 )
 _FILE_FLAGS = ('predictions', 'ground_truth', 'test_time_augmentation', 'allow_implausible')
 
@@ -308,7 +267,7 @@ def define_flags() -> None:
   benchmarks = ', '.join(BENCHMARKS)
   flags.DEFINE_string('workdir', None, 'Folder of a trained run.')
   flags.DEFINE_string('dataset', None, f'Data set to measure on; of predictions: {benchmarks}.')
-  flags.DEFINE_string('split', 'test', 'Split to measure a run on.')
+  flags.DEFINE_string('split', EVALUATION_SPLIT, 'Split to measure a run on.')
   flags.DEFINE_string(
     'data_dir',
     None,
@@ -323,6 +282,9 @@ def define_flags() -> None:
   )
   flags.DEFINE_string(
     'submission', None, "File to write a run's predictions to, for the server: .json or .zip."
+  )
+  flags.DEFINE_integer(
+    'turns', 1, 'Averages each estimate of a run over so many turns of its crop; tables say so.', 1
   )
   flags.DEFINE_string('predictions', None, 'pred.json or pred.zip to measure, without a run.')
   flags.DEFINE_string(
@@ -390,6 +352,7 @@ def main_run() -> dict[str, Any] | None:
     FLAGS.mean_hand_examples,
     FLAGS.mano_dir,
     FLAGS.submission,
+    FLAGS.turns,
   )
   print(f'{FLAGS.workdir} on {FLAGS.dataset}, split {results["split"]}:')
   if table := format_table(results):

@@ -14,13 +14,9 @@ from absl import app, flags, logging
 
 from experiments.ablation_report import to_json
 from experiments.ablations import current_commit
-from experiments.evaluate import (
-  RENDERED_DATASET,
-  RENDERED_EXAMPLES,
-  data_to_measure,
-  with_progress,
-)
+from experiments.evaluate import with_progress
 from hand_jax.data.pipeline import create_source, evaluation_batches
+from hand_jax.evaluation.run_data import RENDERED_DATASET, RENDERED_EXAMPLES, data_to_measure
 from hand_jax.evaluation.texture import evaluate_texture, format_table, make_textured_estimate_fn
 from hand_jax.models.hand_network import naming_misfits
 from hand_jax.training.checkpoints import load_network, write_whole

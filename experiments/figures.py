@@ -24,10 +24,10 @@ import numpy as np
 from absl import app, flags, logging
 from jaxtyping import Array, Bool, Float, Int, UInt8
 
-from experiments.evaluate import RENDERED_DATASET, data_to_measure
 from hand_jax.data.examples import HandExample
 from hand_jax.data.photos import demo_photo_boxes, read_photo
 from hand_jax.data.pipeline import ExampleSource, create_source
+from hand_jax.evaluation.run_data import RENDERED_DATASET, data_to_measure
 from hand_jax.export import legend_image, png_bytes, sigma_colors, sigma_range_mm
 from hand_jax.geometry.cameras import perspective_from_intrinsics, project_perspective
 from hand_jax.models.hand_network import naming_misfits

@@ -17,8 +17,8 @@ from experiments.configs import get_config
 from experiments.prepare_dataset import prepare
 from hand_jax.config import DataConfig
 from hand_jax.data.examples import decode_example, without_3d
-from hand_jax.evaluation import mean_hand
-from hand_jax.evaluation.evaluate import ERROR_NAMES, METRIC_NAMES
+from hand_jax.evaluation import mean_hand, run_data
+from hand_jax.evaluation.evaluate import ERROR_NAMES, METRIC_NAMES, format_table
 from hand_jax.mano.assets import load_mano_model
 from hand_jax.models.hand_network import create_network
 from hand_jax.training.checkpoints import Checkpoints, claim_workdir
@@ -113,11 +113,11 @@ def test_the_mean_hand_is_of_the_first_training_examples(measured, workdir, data
   ]
   expected = mean_hand.compute_mean_hand(meshes)
   data = DataConfig(data_dir=data_dir)
-  found = command.mean_hand_of(workdir, data, 4)
+  found = run_data.mean_hand_of(workdir, data, 4)
   np.testing.assert_allclose(found.vertices_root, expected.vertices_root, atol=1e-9)
   np.testing.assert_allclose(found.vertices_aligned, expected.vertices_aligned, atol=1e-9)
   # There are only five, whatever is asked for.
-  assert command.mean_hand_of(workdir, data, 100).examples == COUNTS['train']
+  assert run_data.mean_hand_of(workdir, data, 100).examples == COUNTS['train']
 
 
 def test_a_limit_takes_the_first_examples(workdir, data_dir, measured):
@@ -131,6 +131,22 @@ def test_a_limit_takes_the_first_examples(workdir, data_dir, measured):
   )
   assert results['examples'] == 3
   assert json.loads(path.read_text())['examples'] == 3
+
+
+def test_turned_crops_are_named_and_have_a_file_of_their_own(workdir, data_dir, measured):
+  results, path = command.evaluate(
+    workdir, 'synthetic_hands', 'test', data_dir, mean_hand_examples=4, turns=3
+  )
+  assert path.name == 'synthetic_hands-test-3_turns.json'
+  assert json.loads(path.read_text()) == results
+  name = 'mean over 3 turns of the crop within 20 degrees'
+  assert results['test_time_augmentation'] == name
+  assert f'with test-time augmentation: {name}' in format_table(results)
+  plain, plain_path = measured
+  assert plain['test_time_augmentation'] == 'none' and 'augmentation' not in format_table(plain)
+  assert json.loads(plain_path.read_text())['test_time_augmentation'] == 'none'
+  assert results['mean_hand'] == plain['mean_hand']  # the labels are not turned
+  assert results['posterior'] != plain['posterior']
 
 
 def test_the_summary_states_the_baseline_and_the_gain(measured):
@@ -162,7 +178,7 @@ def test_photos_with_2d_joints_alone(workdir, flat_data_dir):
   results, path = command.evaluate(workdir, 'synthetic_hands', 'photos', flat_data_dir)
   assert json.loads(path.read_text()) == results
   expected = {'dataset', 'split', 'examples', 'joints_2d', 'mean_hand_examples'}
-  assert set(results) == expected and results['examples'] == 0
+  assert set(results) == expected | {'test_time_augmentation'} and results['examples'] == 0
   pixels = results['joints_2d']
   assert pixels['examples'] == FLAT_COUNTS['photos'] and pixels['crop_size_px'] == 64
   assert 0 < pixels['posterior_px'] < 64 and 0 < pixels['prior_px'] < 64
@@ -172,7 +188,7 @@ def test_photos_with_2d_joints_alone(workdir, flat_data_dir):
 
 
 def test_a_data_set_without_the_training_split_gives_no_baseline(workdir, data_dir):
-  assert command.mean_hand_of(workdir, DataConfig(data_dir=data_dir, train_split='all'), 4) is None
+  assert run_data.mean_hand_of(workdir, DataConfig(data_dir=data_dir, train_split='all'), 4) is None
 
 
 @pytest.mark.parametrize('branch', ['prior', 'posterior'])
@@ -194,7 +210,7 @@ def test_a_network_of_one_branch(branch, data_dir, tmp_path):
 def test_where_the_data_come_from():
   config = get_config('toy')
   prepared = dataclasses.replace(config, data=DataConfig(data_dir='there'))
-  choose = command.data_to_measure
+  choose = run_data.data_to_measure
   assert choose(config, 'synthetic_hands', None).data_dir == ''
   assert choose(prepared, 'synthetic_hands', None).data_dir == 'there'
   assert choose(prepared, 'synthetic_hands', 'here').data_dir == 'here'

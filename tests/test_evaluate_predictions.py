@@ -339,9 +339,22 @@ def test_a_run_has_the_scores_of_its_submission(dataset, workdir, benchmark_data
   assert (tmp_path / 'pck' / 'pck.png').exists()
 
 
-def test_frames_with_nothing_but_a_root_make_a_submission(workdir, benchmark_data, tmp_path):
+def test_turned_crops_are_named_beside_official_scores(workdir, benchmark_data):
+  results, path = command.evaluate(
+    workdir, 'freihand', data_dir=benchmark_data[0], mean_hand_examples=2, turns=2
+  )
+  assert path.name == 'freihand-test-2_turns.json'
+  scores = results['official']
+  assert scores['test_time_augmentation'].startswith('mean over 2 turns')
+  assert scores['test_time_augmentation'] in official_summary(scores)
+
+
+def test_frames_with_nothing_but_a_root_make_a_submission(
+  workdir, benchmark_data, tmp_path, monkeypatch
+):
   data_dir, _ = benchmark_data
   path = tmp_path / 'pred.json'
+  monkeypatch.setattr(command, 'EVALUATION_SPLIT', 'root_only')
   results, _ = command.evaluate(
     workdir, 'ho3d_v2', 'root_only', data_dir, mean_hand_examples=2, submission=str(path)
   )
@@ -411,6 +424,7 @@ def test_a_submission_of_another_size_than_the_servers_is_announced():
   'settings, message',
   [
     ({'dataset': 'synthetic_hands'}, '--dataset=synthetic_hands has none'),
+    ({'split': 'train'}, r"evaluation split, which is 'test' here: leave --split=train out"),
     ({'limit': 2}, r'every example of the split: leave --limit=2 out'),
     ({'submission': 'pred.npz'}, r'pred\.npz: expected a name that ends in \.json or \.zip'),
   ],

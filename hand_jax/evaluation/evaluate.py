@@ -11,6 +11,7 @@ from jaxtyping import Array, Bool, Float
 from hand_jax.config import ExperimentConfig
 from hand_jax.evaluation import metrics
 from hand_jax.evaluation.mean_hand import MeanHand
+from hand_jax.evaluation.official import NO_AUGMENTATION
 from hand_jax.geometry.cameras import camera_from_vector, camera_rotation
 from hand_jax.models.backbone import normalize_image
 from hand_jax.models.hand_network import create_network
@@ -310,6 +311,9 @@ def format_table(results: dict[str, Any]) -> str:
   if results['examples']:
     lines += _metric_rows(results)
     lines.append(f'over {results["examples"]} examples, each counted once')
+  augmentation = results.get('test_time_augmentation', NO_AUGMENTATION)
+  if augmentation != NO_AUGMENTATION:
+    lines.append(f'with test-time augmentation: {augmentation}')
   if joints_2d := results.get('joints_2d'):
     errors = ', '.join(
       f'{name} {joints_2d[f"{name}_px"]:.2f} px' for name in BRANCHES if f'{name}_px' in joints_2d

@@ -17,14 +17,16 @@ from hand_jax.evaluation.pck import Panel, measure_name, pck_csv, write_figure, 
 from hand_jax.evaluation.submission import read_pairs
 
 
-def scores_record(dataset: str, scores: OfficialScores, **origin: str) -> dict[str, Any]:
+def scores_record(
+  dataset: str, scores: OfficialScores, test_time_augmentation: str = NO_AUGMENTATION, **origin: str
+) -> dict[str, Any]:
   """What a scores.json holds: where it is from, the official figures, our strict ones, the curves.
 
   Errors are in cm, as the official scripts print them.
   """
   return {
     'dataset': dataset,
-    'test_time_augmentation': NO_AUGMENTATION,
+    'test_time_augmentation': test_time_augmentation,
     **origin,
     'samples': scores.samples,
     **scores.scores(),
@@ -62,9 +64,9 @@ def evaluate_predictions(
   return scores_record(
     dataset,
     scores,
+    test_time_augmentation,
     predictions=str(predictions),
     ground_truth=str(ground_truth),
-    test_time_augmentation=test_time_augmentation,
   )
 
 
