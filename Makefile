@@ -51,7 +51,7 @@ demo: venv
 	@echo "Done. Overlays and meshes: demo_output/   training and evaluation: $(DEMO)/"
 
 test: venv-dev
-	$(RUN) -m pytest
+	$(RUN) -m pytest -n 2 --dist loadfile
 
 lint: venv-dev
 	$(VENV)/bin/ruff check .

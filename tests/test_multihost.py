@@ -8,6 +8,7 @@ import subprocess
 import sys
 
 import chex
+import jax
 import numpy as np
 import pytest
 
@@ -61,7 +62,7 @@ def read_metrics(folder: pathlib.Path) -> list[dict]:
 def folders(tmp_path_factory):
   """The run of two processes with a device each, and of this process with two devices."""
   both, single = tmp_path_factory.mktemp('two'), tmp_path_factory.mktemp('one')
-  port, cache = str(free_port()), str(ROOT / '.jax_cache')
+  port, cache = str(free_port()), jax.config.jax_compilation_cache_dir
   # Unoptimised: the workers spend nearly all of their time compiling.
   environment = {**os.environ, 'XLA_FLAGS': '--xla_backend_optimization_level=0'}
   workers = [

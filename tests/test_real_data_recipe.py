@@ -8,6 +8,7 @@ import subprocess
 import sys
 
 import cv2
+import jax
 import numpy as np
 import pytest
 
@@ -89,7 +90,7 @@ def run_commands(commands, folder) -> str:
     'PYTHONPATH': str(ROOT),
     'JAX_PLATFORMS': 'cpu',
     'XLA_FLAGS': '--xla_backend_optimization_level=0',  # two steps are soon taken, not compiled
-    'JAX_COMPILATION_CACHE_DIR': str(ROOT / '.jax_cache'),
+    'JAX_COMPILATION_CACHE_DIR': jax.config.jax_compilation_cache_dir,
     'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0.2',
   }
   done = subprocess.run(
