@@ -1,20 +1,22 @@
-"""Tables 2 to 5 in docs/results.md and the experiments behind their rows say the same."""
+"""Tables 2 to 5 in docs/results.md, and the experiments behind their rows: figures and commands."""
 
-import itertools
+import copy
 import pathlib
 import re
 import shlex
 
 import pytest
+from absl import flags
 
-from experiments import benchmark_configs
+from experiments import train
 from experiments.benchmark_configs import BENCHMARKS
 from experiments.configs import EXPERIMENTS, get_config
-from experiments.train import choose_config
+from hand_jax.losses import term_weights
 
 ROOT = pathlib.Path(__file__).parent.parent
 HEADING = "## The paper's tables on FreiHAND and HO3D"
 _FIGURE = re.compile(r'(PA-MPJPE|PA-MPVPE|MPJPE|MPVPE|AUC_J|AUC_V|F@5|F@15)\s+(\d+\.\d+)')
+TABLE_4 = ('ho3d_v2_j2d', 'ho3d_v2_j2d_c', 'ho3d_v2_j2d_c_j3d', 'ho3d_v2_j2d_c_j3d_v3d')
 
 
 def paper_tables() -> dict[int, dict[str, dict[str, str]]]:
@@ -37,7 +39,7 @@ def paper_tables() -> dict[int, dict[str, dict[str, str]]]:
 
 def docstring_figures(name: str) -> tuple[dict[str, str], dict[str, str]]:
   """A docstring's figures by name: after Procrustes, and before it."""
-  figures = BENCHMARKS[name].__doc__.split('Start')[0]
+  figures = BENCHMARKS[name].__doc__.split('Hardware:')[0]
   aligned, _, before = figures.partition('before Procrustes')
   return dict(_FIGURE.findall(aligned)), dict(_FIGURE.findall(before))
 
@@ -72,41 +74,110 @@ def test_a_docstring_has_no_figure_that_no_table_has(name):
     assert {column: shown.get(column) for column in told} == told
 
 
-def launch_arguments() -> list[str]:
-  """The command in the module's docstring."""
-  text = benchmark_configs.__doc__.replace('\\\n', ' ')
-  (line,) = [line for line in text.splitlines() if line.startswith('    python -m')]
-  return shlex.split(line)
+def launch_flags(name: str) -> flags.FlagValues:
+  """The flags of the one command in an experiment's docstring, as the launcher reads them.
+
+  Raises:
+    flags.Error: one that the launcher does not have.
+  """
+  text = BENCHMARKS[name].__doc__.replace('\\\n', ' ')
+  (command,) = [line for line in text.splitlines() if line.startswith('      ')]
+  python, m, module, *arguments = shlex.split(command)
+  assert (python, m, module) == ('python', '-m', train.__name__)
+  values = flags.FlagValues()
+  for flag in flags.FLAGS.flags_by_module_dict()[train.__name__]:
+    values[flag.name] = copy.deepcopy(flag)
+  assert values([module, *arguments]) == [module]  # nothing but flags
+  return values
 
 
 @pytest.mark.parametrize('name', BENCHMARKS)
-def test_an_experiment_is_launched_as_its_module_says(name):
-  config = get_config(name)  # validates
+def test_an_experiment_is_launched_as_its_docstring_says(name):
+  config, launch = get_config(name), launch_flags(name)
   assert config.name == name == BENCHMARKS[name].__name__
   assert EXPERIMENTS[name] is BENCHMARKS[name] and name.startswith(f'{config.data.dataset}_')
-  assert config.data.labels == ('2d' if 'weakly' in name else '3d')
-  command = launch_arguments()
-  assert command[:3] == ['python', '-m', 'experiments.train']
-  settings = [after for word, after in itertools.pairwise(command) if word == '--set']
-  assert '--config=NAME' in command and '--mano_dir=MANO' in command
-  # The command's settings are the experiment's own: they name the folder for who has another.
-  assert choose_config(name, settings, [], None) == config
+  assert (launch.config, launch.workdir) == (name, f'runs/{name}')
+  assert launch.mano_dir == 'MANO'
+  # The data's folder is told for who has another; every other setting is the experiment's own.
+  assert launch.set == [f'data.data_dir={config.data.data_dir}'] == ['data.data_dir=prepared']
+  started = train.choose_config(name, launch.set, launch.init_from, launch.camera_prior)
+  assert started.training.init_from == tuple(launch.init_from)
+  assert BENCHMARKS[name].__doc__.count('\n  Hardware: ') == 1
 
 
-def start_flags(name: str, flag: str) -> list[str]:
-  return re.findall(rf'--{flag}=runs/(\w+)', BENCHMARKS[name].__doc__)
+def starts(name: str) -> list[str]:
+  """The experiments whose runs one takes parameters from."""
+  assert all(workdir.startswith('runs/') for workdir in launch_flags(name).init_from)
+  return [workdir.removeprefix('runs/') for workdir in launch_flags(name).init_from]
+
+
+def labels_used(name: str) -> set[str]:
+  """The labels that an experiment's objective reads with any weight."""
+  config = get_config(name)
+  used = set()
+  for term, weight in term_weights(config.loss).items():
+    if weight and (match := re.fullmatch(r'(\w+)(_nll|_l2)(_\w+)?|(camera)', term)):
+      used.add(match[1] or match[4])
+  return used & {'joints_2d'} if config.data.labels == '2d' else used
+
+
+def labels_seen(name: str) -> set[str]:
+  """And those of all the runs behind it."""
+  return labels_used(name).union(*(labels_seen(start) for start in starts(name)))
 
 
 @pytest.mark.parametrize('name', BENCHMARKS)
 def test_an_experiment_starts_from_others_of_its_data(name):
-  """Those its docstring names exist, hold what it needs and see no label that it may not see."""
-  config, starts = get_config(name), start_flags(name, 'init_from')
-  for start in (*starts, *start_flags(name, 'camera_prior')):
+  """They exist, hold what it needs, and have seen no label that it may not see."""
+  config, prior = get_config(name), launch_flags(name).camera_prior
+  assert (prior is not None) == (config.loss.kind == 'elbo')
+  others = starts(name) + ([prior.removeprefix('runs/')] if prior else [])
+  for start in others:
+    assert start in BENCHMARKS and start != name
     other = get_config(start)
-    assert other.data.dataset == config.data.dataset
-    assert other.data.labels == config.data.labels
+    for setting in ('dataset', 'crop_factor'):
+      assert getattr(other.data, setting) == getattr(config.data, setting)
     assert other.model.backbone == config.model.backbone
-  if config.loss.kind == 'elbo':
-    assert len(start_flags(name, 'camera_prior')) == 1
-  if config.model.texture.enabled:
-    assert [get_config(start).model.texture.enabled for start in starts] == [False]
+    assert other.model.image_size == config.model.image_size
+    assert other.model.vertex_offset_from == config.model.vertex_offset_from
+    assert other.loss.length_unit_m == config.loss.length_unit_m
+  if config.model.texture.enabled:  # of a finished network, whatever it was trained on
+    assert others == [name.replace('_texture', '_supervised')]
+  else:
+    assert labels_seen(name) == labels_used(name)
+  # ImageNet's weights come with the first run of a chain, from a file for its backbone.
+  weights = re.findall(r'model\.backbone\.weights=(\w+)\.pth', BENCHMARKS[name].__doc__)
+  assert weights == ([] if others else [config.model.backbone.name])
+
+
+@pytest.mark.parametrize('name', BENCHMARKS)
+def test_an_experiment_reads_the_labels_it_is_named_for(name):
+  if 'texture' in name:
+    assert labels_used(name) == set()
+  elif 'weakly' in name:
+    assert labels_used(name) == {'joints_2d'}
+  elif name.endswith('_supervised') and 'l2' not in name and '_prior_' not in name:
+    assert labels_used(name) >= {'joints_2d', 'camera', 'vertices'}
+
+
+def test_the_rows_of_table_4_add_a_label_each_to_one_start():
+  assert list(paper_tables()[4]) == list(TABLE_4)
+  assert labels_used('ho3d_v2_j2d_prior') == {'joints_2d'}
+  added = {'joints_2d'}
+  for name, label in zip(TABLE_4, ('joints_2d', 'camera', 'joints', 'vertices'), strict=True):
+    added = added | {label}
+    assert labels_used(name) == added
+    assert starts(name) == ['ho3d_v2_j2d_prior']
+  # The last one's objective is the full one, from another start.
+  last, full = get_config(TABLE_4[-1]), get_config('ho3d_v2_supervised')
+  assert (last.model, last.loss, last.data) == (full.model, full.loss, full.data)
+  # No 3D label reaches a batch of the first row.
+  assert get_config(TABLE_4[0]).data.labels == get_config('ho3d_v2_j2d_prior').data.labels == '2d'
+
+
+@pytest.mark.parametrize('dataset', ['freihand', 'ho3d_v2', 'ho3d_v3'])
+def test_full_supervision_starts_from_both_warm_ups(dataset):
+  warm_ups = [f'{dataset}_prior_supervised', f'{dataset}_amvur_supervised']
+  assert starts(f'{dataset}_supervised') == warm_ups
+  branches = [get_config(name).model.branches for name in warm_ups]
+  assert branches == ['prior', 'posterior']
