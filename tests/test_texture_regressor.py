@@ -1,5 +1,7 @@
 """Texture regression: sampling, what hidden vertices carry, Table 1's sizes."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -105,6 +107,39 @@ def test_embedding_is_a_dense_layer_on_the_written_out_tokens(inputs):
     tokens @ params['kernel'] + params['bias'][None, None],
     atol=1e-5,
   )
+
+
+@pytest.mark.parametrize('bad', [np.nan, np.inf])
+def test_a_vertex_that_is_not_finite_is_hidden_and_leaves_gradients_alone(inputs, bad):
+  """As if it were hidden: the same values and gradients, to the last bit, whether or not a caller
+  calls it visible."""
+  features, points, visible, template, normals = inputs
+  position = texture_position(template, normals, CONFIG)
+  module = TextureEmbedding(8)
+  params = module.init(jax.random.key(1), features, points, visible, position)['params']
+  weights = jax.random.normal(jax.random.key(2), (BATCH, VERTICES, 8))
+
+  @jax.jit
+  @functools.partial(jax.value_and_grad, argnums=(0, 1, 2))
+  def embedded(params, features, points, visible):
+    tokens = module.apply({'params': params}, features, points, visible, position)
+    return (weights * tokens).sum()
+
+  @jax.jit
+  @functools.partial(jax.value_and_grad, argnums=(0, 1, 2))
+  def interpolated(kernel, features, points, visible):
+    return (reverse_interpolation(features, points, visible) @ kernel * weights).sum()
+
+  first = int(np.flatnonzero(visible[0])[0])
+  hidden = visible.at[0, first].set(False)
+  broken = points.at[0, first].set(bad)
+  for function, weight in ((embedded, params), (interpolated, params['kernel'][:-6])):
+    expected = function(weight, features, points, hidden)
+    for seen in (visible, hidden):
+      value, gradients = function(weight, features, broken, seen)
+      assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradients))
+      jax.tree.map(np.testing.assert_array_equal, (value, gradients), expected)
+    assert np.abs(expected[1][2]).max() > 0  # of the others
 
 
 def test_every_part_of_the_embedding_starts_with_its_own_fan_in():

@@ -50,12 +50,23 @@ def reverse_interpolation(
   """Each visible vertex's own features: the shallow map where it projects, and the global vector.
 
   778 x 2112 for ResNet-50. A hidden vertex has none: zeros, whatever the image shows at its place.
+  Nor has one that is not finite.
   """
-  local = sample_bilinear(features.shallow_map, vertices_normalized)
+  points, visible = _sampling_points(vertices_normalized, visible)
+  local = sample_bilinear(features.shallow_map, points)
   spread = (*local.shape[:2], features.global_feature.shape[-1])
   everywhere = jnp.broadcast_to(features.global_feature[:, None], spread)
   sampled = jnp.concatenate([local, everywhere], axis=-1)
   return jnp.where(visible[..., None], sampled, 0)
+
+
+def _sampling_points(points_normalized: Array, visible: Array) -> tuple[Array, Array]:
+  """Where to sample: the image's middle for vertices hidden or not finite; and which are neither.
+
+  What is sampled there is masked later, but a NaN would come back in the gradient, as 0 times NaN.
+  """
+  visible = visible & jnp.isfinite(points_normalized).all(axis=-1)
+  return jnp.where(visible[..., None], points_normalized, 0), visible
 
 
 def texture_position(
@@ -119,7 +130,8 @@ class TextureEmbedding(nn.Module):
     kernel = self.param('kernel', kernel_init, (sum(sizes), self.width))
     bias = self.param('bias', nn.initializers.zeros, (self.width,))
     of_map, of_global, of_position = jnp.split(kernel, (sizes[0], sizes[0] + sizes[1]))
-    seen = sample_bilinear(features.shallow_map, vertices_normalized) @ of_map
+    points, visible = _sampling_points(vertices_normalized, visible)
+    seen = sample_bilinear(features.shallow_map, points) @ of_map
     seen = seen + (features.global_feature @ of_global)[:, None]
     return jnp.where(visible[..., None], seen, 0) + position @ of_position + bias[None, None]
 
