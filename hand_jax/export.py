@@ -9,6 +9,7 @@ from jaxtyping import Float, Int, UInt8
 from hand_jax.rendering.overlay import to_bytes
 
 _LEGEND_STEPS = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0)
+_LINEAR_RGB = '_LINEAR_RGB'
 
 
 def sigma_range_mm(sigma_mm: Float[np.ndarray, ' vertices']) -> tuple[float, float]:
@@ -135,19 +136,22 @@ def glb_bytes(
 
   The vertices stay in camera axes; the node turns them by half a turn about x, so that viewers,
   whose y points up and whose z points at the viewer, show the hand as the photo does. With `unlit`
-  the colours are those of the photo, light included: viewers are asked to add none.
+  the colours are those of the photo, light included: viewers are asked to add none. They are stored
+  as glTF wants them, linear, and as floats: 8 bits would leave a dark skin a few levels.
   """
   import trimesh
 
-  linear = _opaque(srgb_to_linear(colors))
-  mesh = trimesh.Trimesh(vertices, faces, process=False, vertex_colors=linear)
+  mesh = trimesh.Trimesh(vertices, faces, process=False)
   mesh.vertex_attributes['_SIGMA_MM'] = sigma_mm.astype(np.float32)
+  # trimesh writes vertex colours with 8 bits, but an attribute as it is: it gets its name below.
+  linear = srgb_to_linear(np.clip(colors, 0, 1)).astype(np.float32)
+  mesh.vertex_attributes[_LINEAR_RGB] = linear
   scene = trimesh.Scene()
   scene.add_geometry(
     mesh, node_name='hand', geom_name='hand', transform=np.diag([1.0, -1.0, -1.0, 1.0])
   )
 
-  def add_material(tree: dict) -> None:
+  def name_colors_and_add_material(tree: dict) -> None:
     # glTF's default material is bare metal, which viewers draw nearly black.
     surface = {'metallicFactor': 0.0, 'roughnessFactor': 0.8}
     material = {'pbrMetallicRoughness': surface, 'doubleSided': True}
@@ -157,9 +161,10 @@ def glb_bytes(
     tree['materials'] = [material]
     for primitive in tree['meshes'][0]['primitives']:
       primitive['material'] = 0
+      primitive['attributes']['COLOR_0'] = primitive['attributes'].pop(_LINEAR_RGB)
 
   return trimesh.exchange.gltf.export_glb(
-    scene, include_normals=True, tree_postprocessor=add_material
+    scene, include_normals=True, tree_postprocessor=name_colors_and_add_material
   )
 
 

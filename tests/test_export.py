@@ -34,6 +34,31 @@ def _load(content, kind):
   return trimesh.load(io.BytesIO(content), file_type=kind, process=False)
 
 
+def glb_parts(content):
+  """The header and the binary chunk, by the container's own lengths."""
+  size = int.from_bytes(content[12:16], 'little')
+  assert content[:4] == b'glTF' and content[16:20] == b'JSON'
+  assert content[24 + size : 28 + size] == b'BIN\0'
+  return json.loads(content[20 : 20 + size]), content[28 + size :]
+
+
+def shown_levels(content):
+  """COLOR_0 read byte by byte and encoded for a screen (IEC 61966-2-1): 0 to 255, unrounded."""
+  header, binary = glb_parts(content)
+  primitive = header['meshes'][0]['primitives'][0]
+  accessor = header['accessors'][primitive['attributes']['COLOR_0']]
+  view = header['bufferViews'][accessor['bufferView']]
+  assert 'byteStride' not in view
+  kinds = {5121: (np.uint8, 255), 5123: ('<u2', 65535), 5126: ('<f4', 1)}
+  kind, full = kinds[accessor['componentType']]
+  width = {'VEC3': 3, 'VEC4': 4}[accessor['type']]
+  start = view.get('byteOffset', 0) + accessor.get('byteOffset', 0)
+  values = np.frombuffer(binary, kind, width * accessor['count'], start).reshape(-1, width)
+  linear = values[:, :3].astype(np.float64) / full
+  encoded = np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)
+  return 255 * encoded
+
+
 def test_obj_holds_vertices_and_faces_in_order(hand):
   vertices, faces, _ = hand
   lines = obj_text(vertices, faces).splitlines()
@@ -62,9 +87,8 @@ def test_an_unlit_glb_says_so(hand):
   headers = []
   for unlit in (True, False):
     content = glb_bytes(vertices, faces, colors, sigma, unlit)
-    headers.append(json.loads(content[20 : 20 + int.from_bytes(content[12:16], 'little')]))
-    read = np.asarray(_load(content, 'glb').geometry['hand'].visual.vertex_attributes['color'])
-    np.testing.assert_array_equal(read[:, :3], np.round(255 * srgb_to_linear(colors)))
+    headers.append(glb_parts(content)[0])
+    np.testing.assert_allclose(shown_levels(content), 255 * colors, atol=1e-3)
   assert headers[0]['extensionsUsed'] == ['KHR_materials_unlit']
   assert headers[0]['materials'][0]['extensions'] == {'KHR_materials_unlit': {}}
   assert 'extensionsUsed' not in headers[1] and 'extensions' not in headers[1]['materials'][0]
@@ -97,11 +121,39 @@ def test_glb_is_upright_coloured_and_not_metal(hand):
   np.testing.assert_allclose(np.ravel(mesh.vertex_attributes['_SIGMA_MM']), sigma)
   # glTF: y up, z towards the viewer; ours: y down, z away.
   np.testing.assert_allclose(scene.graph['hand'][0], np.diag([1, -1, -1, 1]), atol=1e-12)
-  linear = np.asarray(mesh.visual.vertex_attributes['color'])[:, :3]
-  np.testing.assert_array_equal(linear, np.round(255 * srgb_to_linear(colors)))
-  header = json.loads(content[20 : 20 + int.from_bytes(content[12:16], 'little')])
+  np.testing.assert_allclose(shown_levels(content), 255 * colors, atol=1e-3)
+  header, _ = glb_parts(content)
   material = header['materials'][header['meshes'][0]['primitives'][0]['material']]
   assert material['doubleSided'] and material['pbrMetallicRoughness']['metallicFactor'] == 0
+
+
+@pytest.mark.parametrize('unlit', [True, False])
+def test_a_glb_keeps_every_level_of_the_dark(unlit):
+  """A ramp of finer steps than a screen's, from black: shown to half a level, no two alike."""
+  ramp = np.linspace(0, 1, 1021)
+  colors = np.stack([ramp, 0.1 * ramp, 0.02 * (1 - ramp)], axis=1)
+  count = len(ramp)
+  vertices = np.random.default_rng(2).normal(size=(count, 3)).astype(np.float32)
+  faces = np.arange(count - 1).reshape(-1, 3)
+  content = glb_bytes(vertices, faces, colors, np.ones(count, np.float32), unlit)
+  levels = shown_levels(content)
+  assert np.abs(levels - 255 * colors).max() < 0.5
+  dark = levels[:, 1]
+  assert len(np.unique(np.round(dark))) == 26 and (np.diff(dark) > 0).all()
+  # As the format allows COLOR_0: floats, not normalised, one RGB a vertex.
+  header, _ = glb_parts(content)
+  attributes = header['meshes'][0]['primitives'][0]['attributes']
+  accessor = header['accessors'][attributes['COLOR_0']]
+  assert (accessor['componentType'], accessor['type'], accessor['count']) == (5126, 'VEC3', count)
+  assert not accessor.get('normalized', False)
+  assert set(attributes) == {'POSITION', 'NORMAL', 'COLOR_0', '_SIGMA_MM'}
+
+
+@pytest.mark.parametrize('value', [-0.25, 1.5])
+def test_a_colour_out_of_range_becomes_its_nearest(hand, value):
+  vertices, faces, sigma = hand
+  content = glb_bytes(vertices, faces, np.full((30, 3), value), sigma)
+  np.testing.assert_allclose(shown_levels(content), 255 * np.clip(value, 0, 1), atol=1e-4)
 
 
 def test_srgb_decoding_has_the_standards_values():
