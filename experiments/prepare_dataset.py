@@ -1,174 +1,20 @@
 """Builds a prepared data set with tfds: python -m experiments.prepare_dataset --dataset=NAME ..."""
 
-import contextlib
-import fcntl
 import functools
-import importlib.metadata
-import io
-import json
 import os
 import pathlib
-import platform
-import shutil
+import signal
 import sys
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, NamedTuple
 
 from absl import app, flags, logging
 
+from hand_jax.data.preparing import STOP_SIGNALS, Prepared, Progress, prepare, size_of_photos
 from hand_jax.data.records import MANIFEST_NAME
 
 DATASETS_FOLDER = pathlib.Path(__file__).parent.parent / 'datasets'
-# Of each split's skipped examples the manifest names so many; it counts them all.
-NAMED_SKIPS = 1000
-PACKAGES = ('hand-jax', 'jax', 'numpy', 'opencv-python-headless', 'tensorflow-datasets')
-
-
-class Progress:
-  """One line on the terminal that says how far a split is and how long it will take."""
-
-  def __init__(self, interval_s: float | None = None, clock: Callable[[], float] = time.monotonic):
-    self._split, self._output, self._clock = '', sys.stdout, clock
-    # A terminal's line is written over; a log file should stay short.
-    self._interval_s = (1.0 if sys.stdout.isatty() else 20.0) if interval_s is None else interval_s
-    self._started = self._shown = clock()
-
-  def __call__(self, split: str, done: int, count: int) -> None:
-    now = self._clock()
-    if split != self._split and self._split:
-      self._started = self._shown
-    self._split = split
-    if now - self._shown < self._interval_s and done < count:
-      return
-    self._shown = now
-    rate = done / max(now - self._started, 1e-9)
-    left = f', {(count - done) / rate:.0f} s left' if done < count else ''
-    end = '\n' if done == count or not self._output.isatty() else '\r'
-    line = f'{split}: {done} of {count} examples ({rate:.1f}/s{left})'.ljust(70)
-    print(line, end=end, file=self._output, flush=True)
-
-
-def _version(package: str) -> str:
-  with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-    return importlib.metadata.version(package)
-  return 'not installed'
-
-
-@contextlib.contextmanager
-def _only_one_build(path: pathlib.Path) -> Iterator[None]:
-  """Holds a lock file; the system frees it when the process ends, however it ends."""
-  with path.open('w') as file:
-    try:
-      fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-      raise RuntimeError(f'Another build is running in {path.parent}; wait for it.') from None
-    try:
-      yield
-    finally:
-      path.unlink(missing_ok=True)
-
-
-class Prepared(NamedTuple):
-  """A finished data set: its folder, its manifest, and whether it was built just now."""
-
-  folder: pathlib.Path
-  manifest: dict[str, Any]
-  is_new: bool
-
-
-def read_manifest(folder: pathlib.Path, settings: dict[str, Any]) -> dict[str, Any]:
-  """The manifest of a finished data set, which must have been built with `settings`.
-
-  Raises:
-    ValueError: the folder was not finished by `prepare`, or its settings differ.
-  """
-  path = folder / MANIFEST_NAME
-  if not path.exists():
-    raise ValueError(
-      f'{folder} has no {MANIFEST_NAME}, so something else made it; remove it or choose another '
-      '--data_dir.'
-    )
-  manifest = json.loads(path.read_text())
-  found = manifest['settings']
-  differences = [
-    f'{name} {found.get(name)} instead of {value}'
-    for name, value in settings.items()
-    if found.get(name) != value
-  ]
-  if differences:
-    raise ValueError(
-      f'{folder} was built with {", ".join(differences)}; remove it or choose another --data_dir.'
-    )
-  return manifest
-
-
-def skips_by_reason(skips: dict[str, list[Any]]) -> dict[str, Any]:
-  """What the manifest says of each split's skipped examples: how many, and which and why."""
-  return {
-    split: {
-      'count': len(skipped),
-      'examples': {skip.example_id: skip.reason for skip in skipped[:NAMED_SKIPS]},
-    }
-    for split, skipped in skips.items()
-    if skipped
-  }
-
-
-def prepare(
-  create_builder: Callable[..., Any],
-  data_dir: pathlib.Path,
-  settings: dict[str, Any],
-  config: str | None = None,
-  **build_settings: Any,
-) -> Prepared:
-  """Builds `data_dir/<name>[/<config>]/<version>`; one that is finished already is kept.
-
-  `settings` decide the contents and `build_settings` only how they are made; both go to
-  `create_builder`, a tfds builder class with a `sha256` per split, and with `skips` per split where
-  examples may be unusable. Everything is written beside the final folder, which appears at the end
-  and whole: a run that was stopped leaves nothing in its place, and the next one starts afresh.
-
-  Raises:
-    ValueError: the folder exists with other settings. RuntimeError: another build is running.
-  """
-  name = f'{create_builder.name}/{config}' if config else create_builder.name
-  target = data_dir / name / str(create_builder.VERSION)
-  if target.exists():
-    return Prepared(target, read_manifest(target, settings), is_new=False)
-  data_dir.mkdir(parents=True, exist_ok=True)
-  hidden = name.replace('/', '_')
-  unfinished = data_dir / f'.{hidden}.unfinished'
-  with _only_one_build(data_dir / f'.{hidden}.lock'):
-    shutil.rmtree(unfinished, ignore_errors=True)
-    try:
-      chosen = {'config': config} if config else {}
-      builder = create_builder(
-        data_dir=unfinished, file_format='array_record', **chosen, **settings, **build_settings
-      )
-      # tfds would announce a download, and name the unfinished folder as the place to find it.
-      with contextlib.redirect_stdout(io.StringIO()):
-        builder.download_and_prepare()
-      manifest = {
-        'dataset': name,
-        'version': str(builder.version),
-        'examples': {name: split.num_examples for name, split in builder.info.splits.items()},
-        'sha256': builder.sha256,
-        'settings': settings,
-        'versions': {
-          'python': platform.python_version(),
-          **{package: _version(package) for package in PACKAGES},
-        },
-      }
-      if hasattr(builder, 'skips'):
-        manifest['skipped'] = skips_by_reason(builder.skips)
-      built = pathlib.Path(builder.data_dir)
-      (built / MANIFEST_NAME).write_text(json.dumps(manifest, indent=2) + '\n')
-      target.parent.mkdir(parents=True, exist_ok=True)
-      built.rename(target)
-    finally:
-      shutil.rmtree(unfinished, ignore_errors=True)
-  return Prepared(target, manifest, is_new=True)
 
 
 def _prepare_synthetic_hands(data_dir: pathlib.Path) -> Prepared:
@@ -210,6 +56,11 @@ def _source_of(dataset: str, content: str) -> str:
   return flags.FLAGS.source
 
 
+def _announce(source: str, halves: Sequence[str]) -> None:
+  """Says what was found, and why nothing will be seen for a while."""
+  print(f'{source}: {" and ".join(halves)} found. Reading the annotations ...', flush=True)
+
+
 def _real_data_settings(digest: str) -> dict[str, Any]:
   """What decides the contents of a published data set, prepared."""
   fraction = flags.FLAGS.validation_fraction
@@ -240,12 +91,14 @@ def _prepare_freihand(data_dir: pathlib.Path) -> Prepared:
   flag = flags.FLAGS
   source = _source_of('freihand', 'the unpacked FreiHAND_pub_v2')
   halves = check_folder(source)
-  print(f'{source}: {" and ".join(halves)} found.', flush=True)
+  _announce(source, halves)
+  photos = [list(pathlib.Path(source, half, 'rgb').glob('*.jpg')) for half in halves]
   return _refuse_skips(
     prepare(
       Freihand,
       data_dir,
       _real_data_settings(annotations_digest(source)),
+      needed_bytes=sum(size_of_photos(half, flag.limit) for half in photos),
       source=source,
       strict=flag.strict,
       workers=flag.workers,
@@ -258,14 +111,18 @@ def _prepare_ho3d(version: str, data_dir: pathlib.Path) -> Prepared:
   from ho3d.ho3d_dataset_builder import Ho3d
 
   from hand_jax.data.annotation_files import files_digest
-  from hand_jax.data.ho3d_folder import annotations_digest, check_folder
+  from hand_jax.data.ho3d_folder import (
+    PHOTO_SUFFIX,
+    annotations_digest,
+    check_folder,
+    read_frame_list,
+  )
   from hand_jax.mano.assets import load_mano_model, resolve_mano_dir
   from hand_jax.mano.mano_files import find_mano_file
 
   flag = flags.FLAGS
   source = _source_of(f'ho3d_{version}', f'the unpacked HO3D_{version}')
   halves = check_folder(source, version)
-  print(f'{source}: {" and ".join(halves)} found.', flush=True)
   mano_dir = resolve_mano_dir(flag.mano_dir)
   mano_sha256 = None
   if mano_dir is None:
@@ -278,6 +135,12 @@ def _prepare_ho3d(version: str, data_dir: pathlib.Path) -> Prepared:
     load_mano_model(mano_dir)  # Found here, a mistake costs no lock and no folder.
     file = find_mano_file(mano_dir, 'right') if os.path.isdir(mano_dir) else pathlib.Path(mano_dir)
     mano_sha256 = files_digest(file.parent, [file.name])
+  _announce(source, halves)
+  photos = []
+  for half in halves:
+    frames = (frame.split('/') for frame in read_frame_list(source, half))
+    folder, suffix = pathlib.Path(source, half), PHOTO_SUFFIX[version]
+    photos.append([folder / sequence / 'rgb' / (frame + suffix) for sequence, frame in frames])
   settings = _real_data_settings(annotations_digest(source)) | {'mano_sha256': mano_sha256}
   return _refuse_skips(
     prepare(
@@ -285,6 +148,7 @@ def _prepare_ho3d(version: str, data_dir: pathlib.Path) -> Prepared:
       data_dir,
       settings,
       config=version,
+      needed_bytes=sum(size_of_photos(half, flag.limit) for half in photos),
       source=source,
       mano_dir=mano_dir,
       strict=flag.strict,
@@ -352,9 +216,9 @@ def define_flags() -> None:
   flags.DEFINE_float(
     'validation_fraction',
     None,
-    'The part of what there is to train on that is kept for validation, at least one (0: no '
-    'validation split). hand_photos: hands from the end of the list, 0.1 by default; freihand: '
-    'samples from the end, 0.01; ho3d: whole sequences, 0.01.',
+    'The part of what there is to train on that is kept for validation, at least one (0: none, '
+    'but training needs it). hand_photos: hands from the end of the list, 0.1 by default; '
+    'freihand: samples from the end, 0.01; ho3d: whole sequences, 0.01.',
   )
   flags.DEFINE_boolean(
     'strict', False, 'freihand, ho3d: an example that cannot be used is an error, not left out.'
@@ -364,14 +228,17 @@ def define_flags() -> None:
   )
 
 
+def _stop(number: int, frame: Any) -> None:
+  raise KeyboardInterrupt(number)
+
+
 def main(argv: list[str]) -> None:
   if len(argv) > 1:
     sys.exit(f'Unexpected argument: {argv[1]}. Settings are given as --name=value.')
+  for number in STOP_SIGNALS:
+    signal.signal(number, _stop)
   # The builders are not a package: their folder shares its name with a well-known one.
   sys.path.insert(0, str(DATASETS_FOLDER))
-  import tensorflow_datasets as tfds
-
-  tfds.disable_progress_bar()
   logging.set_verbosity(logging.ERROR)
   started = time.monotonic()
   dataset = flags.FLAGS.dataset
@@ -379,12 +246,16 @@ def main(argv: list[str]) -> None:
     # Little arithmetic, in several processes: none of them should take hold of an accelerator.
     os.environ.setdefault('JAX_PLATFORMS', 'cpu')
   try:
+    import tensorflow_datasets as tfds
+
+    tfds.disable_progress_bar()
     refuse_flags_of_others(dataset, [name for name in flags.FLAGS if flags.FLAGS[name].present])
     prepared = COMMANDS[dataset].prepare(pathlib.Path(flags.FLAGS.data_dir))
   except (ValueError, RuntimeError, OSError) as error:
     sys.exit(f'Error: {error}')
-  except KeyboardInterrupt:
-    sys.exit('Stopped; nothing was left behind.')
+  except KeyboardInterrupt as stop:
+    print('Stopped; nothing was left behind.', file=sys.stderr)
+    sys.exit(128 + (stop.args[0] if stop.args else signal.SIGINT))
   counts = ', '.join(f'{count} {split}' for split, count in prepared.manifest['examples'].items())
   took = f'; {time.monotonic() - started:.0f} s' if prepared.is_new else ''
   state = 'Complete' if prepared.is_new else 'Already complete, nothing to do'

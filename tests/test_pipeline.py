@@ -398,8 +398,10 @@ def test_an_absent_data_set_or_split_is_named(prepared, tmp_path):
   with pytest.raises(FileNotFoundError, match=r"'drawn_hands' in .*prepare_dataset") as caught:
     PreparedSource('drawn_hands', str(tmp_path), 'train')
   assert '\n' not in str(caught.value)
-  with pytest.raises(ValueError, match="no split 'test'; it has train"):
+  with pytest.raises(ValueError, match=r"no split 'test'; it has train\.$"):
     PreparedSource('drawn_hands', prepared, 'test')
+  with pytest.raises(ValueError, match=r'Training needs one: .* --validation_fraction .* above 0'):
+    PreparedSource('drawn_hands', prepared, 'validation')
 
 
 def test_a_rendered_split_needs_a_count(config):

@@ -1,5 +1,6 @@
 """Prepared data sets: built without TensorFlow, whole or not at all, and read back exactly."""
 
+import errno
 import fcntl
 import hashlib
 import io
@@ -13,7 +14,7 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
-from experiments import prepare_dataset
+from hand_jax.data import preparing, streamed_builder
 from hand_jax.data.examples import (
   HandExample,
   decode_example,
@@ -70,7 +71,7 @@ def broken_render(seed, split, indices, image_size):
 
 
 def prepare(data_dir, settings=SETTINGS, workers=1, render=fake_render, **build_settings):
-  return prepare_dataset.prepare(
+  return preparing.prepare(
     builder_module.SyntheticHands,
     data_dir,
     settings,
@@ -231,6 +232,70 @@ def test_two_builds_at_once_are_refused(tmp_path):
   assert prepare(tmp_path, SETTINGS | {'examples': {'test': 1}}).is_new
 
 
+def test_records_are_written_as_they_come(tmp_path, monkeypatch, prepared):
+  """Into several files, and whatever their size: tfds would keep a split, beyond 1 GB in vain."""
+  from tensorflow_datasets.core import shuffle
+
+  monkeypatch.setattr(shuffle, 'MAX_MEM_BUFFER_SIZE', 1)
+  monkeypatch.setattr(streamed_builder, 'EXAMPLES_PER_FILE', 2)
+  monkeypatch.setattr(streamed_builder, '_BLOCK', 1)
+  files = []
+
+  def report(split, done, count):
+    files.append(len([name for name in files_under(tmp_path) if 'array_record' in name]))
+
+  made = prepare(tmp_path, report=report)
+  # Five of train, two of test.
+  assert files == [1, 1, 2, 2, 3, 4, 4]
+  assert made.manifest['examples'] == SETTINGS['examples']
+  assert made.manifest['sha256'] == prepared.manifest['sha256']
+  builder = tfds.builder('synthetic_hands', data_dir=tmp_path, try_gcs=False)
+  names = [decode_example(record).example_id for record in builder.as_data_source('train')]
+  assert names == [f'train-{index}' for index in range(5)]
+
+
+def test_too_little_room_is_told_before_anything_is_built(tmp_path, prepared):
+  with pytest.raises(OSError, match=r'data has [\d,]+ MB free, .* take 1,000,000,000,000 MB: make'):
+    prepare(tmp_path / 'data', needed_bytes=10**18, render=broken_render)
+  assert list((tmp_path / 'data').iterdir()) == []
+  root = prepared.folder.parent.parent
+  assert not prepare(root, needed_bytes=10**18).is_new
+
+
+def test_the_size_of_many_photos_is_that_of_a_few(tmp_path, monkeypatch):
+  rng = np.random.default_rng(0)
+  photos = [tmp_path / f'{number:04d}.jpg' for number in range(400)]
+  for photo in photos[:-1]:
+    photo.write_bytes(b' ' * int(rng.integers(50, 150)))
+  true = [photo.stat().st_size for photo in photos[:-1]]
+  assert preparing.size_of_photos(photos) == sum(true)  # the last one is missing
+  assert preparing.size_of_photos(photos, 7) == sum(true[:7])
+  assert preparing.size_of_photos([]) == 0
+  # Of 100 between 50 and 150 the mean strays by 3.
+  monkeypatch.setattr(preparing, '_SIZED_PHOTOS', 100)
+  assert preparing.size_of_photos(photos) == pytest.approx(sum(true), rel=0.1)
+  assert preparing.size_of_photos(photos) != sum(true)
+
+
+@pytest.mark.parametrize(
+  'place, reason', [('file', 'it is a file'), ('file/in_it', 'Not a directory')]
+)
+def test_a_file_in_the_place_of_the_folder_is_named(tmp_path, place, reason):
+  (tmp_path / 'file').write_text('precious')
+  with pytest.raises(OSError, match=rf'into {tmp_path / place} \({reason}\): --data_dir should'):
+    prepare(tmp_path / place)
+  assert files_under(tmp_path) == ['file']
+
+
+def test_a_folder_that_cannot_be_written_to_is_named(tmp_path, monkeypatch):
+  def refuse(path, *_):
+    raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path))
+
+  monkeypatch.setattr(pathlib.Path, 'open', refuse)
+  with pytest.raises(OSError, match=rf'into {tmp_path} \(Read-only file system\): --data_dir'):
+    prepare(tmp_path)
+
+
 def test_progress_counts_every_example(tmp_path):
   reports = []
   prepare(tmp_path, report=lambda *report: reports.append(report))
@@ -239,7 +304,7 @@ def test_progress_counts_every_example(tmp_path):
 
 def test_the_progress_line(capsys):
   now = [100.0]
-  progress = prepare_dataset.Progress(interval_s=1.5, clock=lambda: now[0])
+  progress = preparing.Progress(interval_s=1.5, clock=lambda: now[0])
   for split, count in (('train', 4), ('test', 2)):
     for done in range(1, count + 1):
       now[0] += 1.0

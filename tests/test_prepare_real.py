@@ -12,8 +12,7 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
-from experiments import prepare_dataset
-from hand_jax.data import freihand, ho3d_folder
+from hand_jax.data import freihand, ho3d_folder, preparing
 from hand_jax.data.augmentation import make_row
 from hand_jax.data.pipeline import PreparedSource
 from hand_jax.data.records import Skip, numbered_records
@@ -52,7 +51,7 @@ def prepare_freihand(data_dir, source=FREIHAND, limit=0, **build_settings):
     'limit': limit,
     'annotations_sha256': freihand.annotations_digest(source),
   }
-  return prepare_dataset.prepare(Freihand, data_dir, settings, source=str(source), **build_settings)
+  return preparing.prepare(Freihand, data_dir, settings, source=str(source), **build_settings)
 
 
 def prepare_ho3d(data_dir, version, mano_dir, limit=0, **build_settings):
@@ -62,7 +61,7 @@ def prepare_ho3d(data_dir, version, mano_dir, limit=0, **build_settings):
     'limit': limit,
     'annotations_sha256': ho3d_folder.annotations_digest(source),
   }
-  return prepare_dataset.prepare(
+  return preparing.prepare(
     Ho3d,
     data_dir,
     settings,
@@ -189,18 +188,18 @@ def test_nothing_but_skips_is_an_error(tmp_path):
 
 
 def test_a_full_disk_leaves_nothing(tmp_path, monkeypatch):
-  from tensorflow_datasets.core import writer
+  from tensorflow_datasets.core import sequential_writer
 
   written = []
 
-  def write(self, key, example):
-    written.append(key)
+  def add_example(self, serialized):
+    written.append(serialized)
     if len(written) == 6:
       raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-    return original(self, key, example)
+    return original(self, serialized)
 
-  original = writer.Writer.write
-  monkeypatch.setattr(writer.Writer, 'write', write)
+  original = sequential_writer.Shard.add_example
+  monkeypatch.setattr(sequential_writer.Shard, 'add_example', add_example)
   with pytest.raises(OSError, match='No space left on device'):
     prepare_freihand(tmp_path)
   assert list(tmp_path.iterdir()) == []
@@ -240,6 +239,31 @@ def test_the_command_needs_no_tensorflow_and_says_what_it_left_out(tmp_path):
     '--dataset=ho3d_v2', f'--source={HO3D / "v2"}', f'--data_dir={tmp_path / "data"}', '--strict'
   )
   assert 'was built without --strict and left out 2 of train' in result.stderr
+
+
+ON_A_FULL_DISK = """
+import shutil
+from absl import app
+from experiments import prepare_dataset
+shutil.disk_usage = lambda path: shutil._ntuple_diskusage(1000, 1000, 0)
+prepare_dataset.define_flags()
+app.run(prepare_dataset.main)
+"""
+
+
+@pytest.mark.parametrize('dataset, source', [('freihand', FREIHAND), ('ho3d_v2', HO3D / 'v2')])
+def test_the_command_knows_what_the_photos_take(dataset, source, tmp_path):
+  result = subprocess.run(
+    [sys.executable, '-c', ON_A_FULL_DISK]
+    + [f'--dataset={dataset}', f'--source={source}', f'--data_dir={tmp_path / "data"}'],
+    cwd=ROOT,
+    capture_output=True,
+    text=True,
+    check=False,
+  )
+  assert f'Error: {tmp_path / "data"} has 0 MB free, but the photos alone' in result.stderr
+  assert 'found. Reading the annotations ...' in result.stdout
+  assert list((tmp_path / 'data').iterdir()) == []
 
 
 @pytest.mark.parametrize(

@@ -23,9 +23,10 @@ from hand_jax.data.records import (
   results_in_order,
   worker_processes,
 )
+from hand_jax.data.streamed_builder import StreamedBuilder
 
 
-class Freihand(tfds.core.GeneratorBasedBuilder):
+class Freihand(StreamedBuilder):
   """Builds `train`, `validation` (both from the training half) and `test` (the evaluation half).
 
   `limit` is the most examples of a split (0: all). Examples that cannot be used are left out and

@@ -14,6 +14,7 @@ from hand_jax.data.hand_photos import (
   read_annotations,
 )
 from hand_jax.data.records import Report, no_report, numbered_records
+from hand_jax.data.streamed_builder import StreamedBuilder
 
 
 def split_entries(
@@ -39,7 +40,7 @@ def split_entries(
   return {'train': entries[:-count], 'validation': entries[-count:]}
 
 
-class HandPhotos(tfds.core.GeneratorBasedBuilder):
+class HandPhotos(StreamedBuilder):
   """Builds `train` and `validation` from the folder `source`, in the order of its annotations.
 
   Every entry and photo is checked before anything is built. `annotations_sha256`, where given, is

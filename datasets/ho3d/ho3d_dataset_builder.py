@@ -22,9 +22,10 @@ from hand_jax.data.records import (
   results_in_order,
   worker_processes,
 )
+from hand_jax.data.streamed_builder import StreamedBuilder
 
 
-class Ho3d(tfds.core.GeneratorBasedBuilder):
+class Ho3d(StreamedBuilder):
   """Builds `train`, `validation` (both from train.txt) and `test` (evaluation.txt, in its order).
 
   The configs are `v2` and `v3`. `mano_dir` holds the MANO model that vertices are made with; None

@@ -14,6 +14,7 @@ from hand_jax.data.records import (
   results_in_order,
   worker_processes,
 )
+from hand_jax.data.streamed_builder import StreamedBuilder
 
 CHUNK = 16  # examples a worker renders at a time
 Render = Callable[[int, str, Sequence[int], int], Sequence[HandExample]]
@@ -38,7 +39,7 @@ def chunks_of(count: int) -> Iterator[range]:
   return (range(start, min(start + CHUNK, count)) for start in range(0, count, CHUNK))
 
 
-class SyntheticHands(tfds.core.GeneratorBasedBuilder):
+class SyntheticHands(StreamedBuilder):
   """Builds the splits named in `examples` with that many pictures each.
 
   Records keep their order: number i of a split is the example rendered on the fly as number i.

@@ -22,6 +22,10 @@ from hand_jax.types import HandBatch
 
 # Rendered examples are kept for later epochs while all of them fit into this.
 CACHE_BYTES = 2 << 30
+_WITHOUT_VALIDATION = (
+  ' Training needs one: remove the data set and prepare it again with --validation_fraction '
+  '(synthetic_hands: --validation_examples) above 0.'
+)
 
 
 @runtime_checkable
@@ -81,7 +85,9 @@ class PreparedSource:
     builder = prepared_builder(name, data_dir)
     splits = builder.info.splits
     if split not in splits:
-      raise ValueError(f'Data set {name!r} has no split {split!r}; it has {", ".join(splits)}.')
+      advice = _WITHOUT_VALIDATION if split == 'validation' else ''
+      found = ', '.join(splits)
+      raise ValueError(f'Data set {name!r} has no split {split!r}; it has {found}.{advice}')
     # tfds would decode with OpenCV, and masks that nobody asked for.
     stored = tfds.decode.DeserializeMethod.RAW_BYTES
     self._records = builder.as_data_source(split, deserialize_method=stored)

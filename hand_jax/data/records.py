@@ -6,7 +6,11 @@ import hashlib
 import io
 import json
 import multiprocessing
+import multiprocessing.process
+import os
 import pathlib
+import signal
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from typing import Any, NamedTuple, TypeVar
@@ -131,16 +135,44 @@ def encode_with_photo(example: HandExample, encoded_photo: bytes) -> dict[str, A
 
 @contextlib.contextmanager
 def worker_processes(count: int) -> Iterator[ProcessPoolExecutor | None]:
-  """That many processes, or None for one: this process itself."""
+  """That many processes, or None for one: this process itself. None of them outlives this one."""
   if count == 1:
     yield None
     return
+  others = set(multiprocessing.active_children())
   # JAX runs threads, which a forked process would not have.
-  executor = ProcessPoolExecutor(count, mp_context=multiprocessing.get_context('spawn'))
+  executor = ProcessPoolExecutor(
+    count, mp_context=multiprocessing.get_context('spawn'), initializer=_follow_parent
+  )
+  # A process keeps the blocked signals of the thread that starts it: one that is still importing
+  # must not be interrupted either.
+  blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+  try:
+    for _ in range(count):
+      executor.submit(os.getpid)
+  finally:
+    signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
   try:
     yield executor
+  except BaseException:
+    # What they are working on is wanted no more, and may take long.
+    for worker in set(multiprocessing.active_children()) - others:
+      worker.terminate()
+    raise
   finally:
     executor.shutdown(cancel_futures=True)
+
+
+def _follow_parent() -> None:
+  """In a worker: Ctrl-C is left to the parent, and the worker ends when the parent is gone."""
+  signal.signal(signal.SIGINT, signal.SIG_IGN)
+  threading.Thread(target=_end_after, args=(multiprocessing.parent_process(),), daemon=True).start()
+
+
+def _end_after(parent: multiprocessing.process.BaseProcess) -> None:
+  parent.join()
+  # The main thread may be waiting for work that nobody will give.
+  os._exit(1)
 
 
 def results_in_order(
