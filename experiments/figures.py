@@ -37,6 +37,7 @@ from hand_jax.reconstruct import (
   load_reconstructor,
   reconstruct_branches,
 )
+from hand_jax.reconstruct_files import check_output_folder
 from hand_jax.reconstruct_views import display_crop, vertices_in_crop
 from hand_jax.rendering.overlay import (
   COLOR_AMBIENT,
@@ -216,6 +217,7 @@ def make_figures(
   Raises:
     ValueError, OSError: one line that names what is wrong: no run, data set, split or example.
   """
+  check_output_folder(output)
   reconstructor = load_reconstructor(workdir, mano_dir)
   config, model = reconstructor.config, reconstructor.model
   data = data_to_measure(config, dataset, data_dir)

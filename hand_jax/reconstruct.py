@@ -45,6 +45,8 @@ class Reconstructor(NamedTuple):
   config: ExperimentConfig
   model: ManoModel
   estimate: Callable[[np.ndarray, np.ndarray | None], HandEstimate]
+  run: str
+  """What errors call the network: its run's folder, or the name of its config."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,7 +92,8 @@ def load_reconstructor(workdir: str | os.PathLike, mano_dir: str | None = None) 
     FileNotFoundError, ValueError: no run, no checkpoint or hand model there, or a damaged one.
   """
   config, variables = load_for_inference(str(workdir))
-  return create_reconstructor(config, variables, load_run_model(workdir, mano_dir))
+  reconstructor = create_reconstructor(config, variables, load_run_model(workdir, mano_dir))
+  return reconstructor._replace(run=str(workdir))
 
 
 def create_reconstructor(
@@ -107,7 +110,11 @@ def create_reconstructor(
     return jax.tree.map(lambda field: field[0], estimate)
 
   variables = jax.device_put(variables)
-  return Reconstructor(config, model, lambda crop, mask: apply(variables, crop, model, mask))
+
+  def estimate(crop: np.ndarray, mask: np.ndarray | None) -> HandEstimate:
+    return apply(variables, crop, model, mask)
+
+  return Reconstructor(config, model, estimate, config.name)
 
 
 def crop_of_photo(
@@ -129,17 +136,19 @@ def reconstruct_hand(
   box_xywh: Float[np.ndarray, '4'] | None = None,
   side: str = 'right',
   name: str = 'the image',
+  hand_mask: Bool[np.ndarray, 'height width'] | None = None,
 ) -> Reconstruction:
   """Estimates the hand in an upright RGB photo. Box in pixels; None: the largest centred square.
 
   The hand is the posterior's mean; of a network that is a prior-net alone, the prior's. Of one
-  that is AMVUR alone there are no MANO parameters.
+  that is AMVUR alone there are no MANO parameters. `hand_mask`, where it is known, tells a texture
+  branch what the photo shows of the hand: pixels outside it colour no vertex.
 
   Raises:
-    ValueError: a box without area or outside the image, or a side that is neither; `name` is the
-      photo's in the message.
+    ValueError: a box without area or outside the image, a mask of another size, a side that is
+      neither, or an estimate that is not finite; `name` is the photo's in the message.
   """
-  branches = reconstruct_branches(reconstructor, image, box_xywh, side, name)
+  branches = reconstruct_branches(reconstructor, image, box_xywh, side, name, hand_mask)
   return next(iter(branches.values()))
 
 
@@ -153,14 +162,15 @@ def reconstruct_branches(
 ) -> dict[str, Reconstruction]:
   """`reconstruct_hand` of each branch the network has, the better one first; same errors.
 
-  `hand_mask`, where it is known, tells a texture branch what the photo shows of the hand: pixels
-  outside it colour no vertex. Both branches' hands have the same colours.
+  Both branches' hands have the same colours.
   """
   height, width = image.shape[:2]
   if side not in ('right', 'left'):
     raise ValueError(f"hand is {side!r}, expected 'right' or 'left'.")
   if box_xywh is not None:
     check_box(np.asarray(box_xywh, np.float64), width, height, name)
+  if hand_mask is not None:
+    check_mask(hand_mask, width, height, name)
   config, is_left = reconstructor.config, side == 'left'
   seen_box = box_xywh
   if is_left and box_xywh is not None:
@@ -174,14 +184,48 @@ def reconstruct_branches(
     seen_mask = hand_mask[:, ::-1] if is_left else hand_mask
     mask = warp_image(255 * seen_mask.astype(np.uint8), affine, config.model.image_size) > 127
   estimate = jax.tree.map(np.asarray, reconstructor.estimate(crop, mask))
+  _check_finite(estimate._asdict(), reconstructor.run, name)
   box = centred_square(width, height) if box_xywh is None else np.asarray(box_xywh, np.float64)
   if is_left:
     affine = affine @ mirror_affine(width)
   view = _View(box, affine, is_left, (width, height))
-  return {
+  hands = {
     branch: _assemble(reconstructor, estimate, branch, gaussians, view)
     for branch, gaussians in branches_of(estimate).items()
   }
+  for hand in hands.values():
+    # What follows from finite numbers may be too large for theirs: a sigma, say.
+    _check_finite(vars(hand), reconstructor.run, name)
+  return hands
+
+
+def check_mask(
+  hand_mask: np.ndarray, width: int, height: int, name: str, mask_name: str = 'hand_mask'
+) -> None:
+  """Raises a ValueError, naming both, when a mask is not of the size of its photo."""
+  if hand_mask.shape != (height, width):
+    size = ' x '.join(str(length) for length in hand_mask.shape[::-1])
+    raise ValueError(
+      f'{mask_name} has {size} pixels, {name} {width} x {height}: a mask is as large as the photo '
+      'it belongs to, upright.'
+    )
+
+
+def _check_finite(fields: dict[str, Any], run: str, name: str) -> None:
+  """Raises a ValueError, naming photo and run, when a number of the fields is not finite."""
+  bad = [
+    field
+    for field, value in fields.items()
+    if any(
+      np.asarray(leaf).dtype.kind == 'f' and not np.isfinite(leaf).all()
+      for leaf in jax.tree.leaves(value)
+    )
+  ]
+  if bad:
+    raise ValueError(
+      f'What {run} estimates of {name} is not finite ({", ".join(bad)}): its checkpoint is damaged '
+      'or its training diverged. Nothing is written; use another run.'
+    )
 
 
 class _View(NamedTuple):
@@ -238,7 +282,7 @@ def _assemble(
     crop_side=side,
     parameters=_wrist_relative(model, estimate.parameters, rotation),
     branch=branch,
-    is_free_hand=_is_free_hand(model),
+    is_free_hand=is_free_hand(model),
     camera_mean=np.asarray(estimate.camera.mean),
     camera_log_variance=np.asarray(estimate.camera.log_variance),
   )
@@ -257,7 +301,8 @@ def _unhidden(
   return visible_vertices(points[None], faces, 2, 2)[0]
 
 
-def _is_free_hand(model: ManoModel) -> bool:
+def is_free_hand(model: ManoModel) -> bool:
+  """Whether it is the hand that comes with the package, which has texture coordinates."""
   free = load_mano_model()
   return np.array_equal(model.faces, free.faces) and np.array_equal(
     model.v_template, free.v_template
@@ -266,7 +311,8 @@ def _is_free_hand(model: ManoModel) -> bool:
 
 def _sigma_mm(log_variance: np.ndarray) -> Float[np.ndarray, ' points']:
   """Root of the mean of the three variances (the same in any frame), millimetres."""
-  variance = np.exp(np.asarray(log_variance, np.float64)).mean(axis=-1)
+  with np.errstate(over='ignore'):  # an infinite one is refused by name
+    variance = np.exp(np.asarray(log_variance, np.float64)).mean(axis=-1)
   return (1000 * np.sqrt(variance)).astype(np.float32)
 
 

@@ -133,11 +133,23 @@ def _numbers(array: np.ndarray) -> list:
   return np.asarray(array, np.float64).round(9).tolist()
 
 
-def output_suffixes(reconstruction: Reconstruction) -> tuple[str, ...]:
-  """What follows the photo's name in the files of this reconstruction."""
-  if reconstruction.vertex_colors is None:
+def output_suffixes(has_colors: bool, is_free_hand: bool) -> tuple[str, ...]:
+  """What follows the photo's name in the files of a hand with vertex colours or without."""
+  if not has_colors:
     return OUTPUT_SUFFIXES
-  return OUTPUT_SUFFIXES + TEXTURE_SUFFIXES + (UV_SUFFIXES if reconstruction.is_free_hand else ())
+  return OUTPUT_SUFFIXES + TEXTURE_SUFFIXES + (UV_SUFFIXES if is_free_hand else ())
+
+
+def check_output_folder(folder: str | os.PathLike) -> None:
+  """Raises a NotADirectoryError when results cannot go there because of a file in the way."""
+  folder = pathlib.Path(folder)
+  for path in (folder, *folder.parents):
+    if path.is_dir():
+      return
+    if os.path.lexists(path):
+      raise NotADirectoryError(
+        f'Results cannot go to {folder}: {path} is a file. Name a folder; it is made when missing.'
+      )
 
 
 def write_reconstruction(
@@ -153,7 +165,11 @@ def write_reconstruction(
   hand a texture picture with the OBJ's material. All files are finished under another name before
   the first appears under its own. The NPZ and JSON files lack what the network does not estimate.
   Returns the paths in the order of `output_suffixes`.
+
+  Raises:
+    NotADirectoryError: a file is where the folder should be.
   """
+  check_output_folder(folder)
   folder = pathlib.Path(folder)
   folder.mkdir(parents=True, exist_ok=True)
   with tempfile.TemporaryDirectory(prefix='.unfinished-', dir=folder) as unfinished:
@@ -164,7 +180,10 @@ def write_reconstruction(
     np.savez(partial / f'{name}.npz', **_arrays(reconstruction))
     for suffix, content in contents.items():
       (partial / f'{name}{suffix}').write_bytes(content)
-    paths = [folder / f'{name}{suffix}' for suffix in output_suffixes(reconstruction)]
+    suffixes = output_suffixes(
+      reconstruction.vertex_colors is not None, reconstruction.is_free_hand
+    )
+    paths = [folder / f'{name}{suffix}' for suffix in suffixes]
     for path in paths:
       (partial / path.name).replace(path)
   return paths
@@ -184,7 +203,7 @@ def _geometry_files(
     '.obj': obj_text(vertices, faces).encode(),
     '.ply': ply_bytes(vertices, faces, colors, sigma_mm),
     '.glb': glb_bytes(vertices, faces, colors, sigma_mm),
-    '.json': (json.dumps(numbers, indent=2) + '\n').encode(),
+    '.json': (json.dumps(numbers, indent=2, allow_nan=False) + '\n').encode(),
   }
 
 

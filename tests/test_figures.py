@@ -164,9 +164,12 @@ def test_the_command_writes_its_figures(model, source, tmp_path, monkeypatch):
   assert 'no such hand' in found[1] and not (tmp_path / 'b' / 'occluded.png').exists()
 
 
-def test_mistakes_are_one_line():
+def test_mistakes_are_one_line(tmp_path):
   with pytest.raises(ValueError, match="'-1' is no number"):
     figures.parse_examples(['0', '-1'])
+  (tmp_path / 'taken').write_text('mine')
+  with pytest.raises(NotADirectoryError, match=r'cannot go to .*taken: .*taken is a file'):
+    list(figures.make_figures('nowhere', str(tmp_path / 'taken')))
   run = subprocess.run(
     [sys.executable, '-m', 'experiments.figures', '--workdir=nowhere', '--output=out'],
     capture_output=True,

@@ -5,7 +5,9 @@ import re
 import numpy as np
 import pytest
 
+from experiments.configs import get_config
 from hand_jax.mano.assets import load_mano_model
+from hand_jax.training.checkpoints import claim_workdir
 from hand_jax.training.hand_models import (
   claim_hand_model,
   hand_model_digest,
@@ -88,7 +90,10 @@ def test_a_run_is_not_continued_with_another_hand_model(tmp_path):
 
 
 def test_missing_and_damaged_records_are_named(tmp_path):
-  with pytest.raises(FileNotFoundError, match=r'hand_model.json.*holds no training run'):
+  with pytest.raises(FileNotFoundError, match=r'config.json .*holds no training run'):
+    load_run_model(tmp_path)
+  claim_workdir(str(tmp_path), get_config('toy'))
+  with pytest.raises(FileNotFoundError, match=r'hand_model.json is missing.*continue the run'):
     load_run_model(tmp_path)
   (tmp_path / 'hand_model.json').write_text('{')
   with pytest.raises(ValueError, match=r'hand_model.json cannot be read'):

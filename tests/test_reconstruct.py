@@ -11,24 +11,18 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import trimesh
-from PIL import Image
 
-from experiments import reconstruct as command
 from experiments.configs import get_config
 from hand_jax import reconstruct as module
 from hand_jax import reconstruct_files, reconstruct_views
 from hand_jax.data.augmentation import make_row
 from hand_jax.data.examples import HandExample
-from hand_jax.data.photos import DEMO_PHOTOS, read_photo
 from hand_jax.mano.assets import load_mano_model
 from hand_jax.mano.model import mano_forward, regress_joints
 from hand_jax.models.hand_network import create_network, initialize_network
 from hand_jax.reconstruct import create_reconstructor, reconstruct_branches, reconstruct_hand
 from hand_jax.reconstruct_files import OUTPUT_SUFFIXES, write_reconstruction
 from hand_jax.reconstruct_views import vertices_in_crop
-from hand_jax.training.checkpoints import Checkpoints, claim_workdir
-from hand_jax.training.hand_models import claim_hand_model
-from hand_jax.training.state import create_optimizer, create_train_state
 from tests.reference.rasterize import face_at_points
 
 BOX = np.array([20.0, 31.0, 60.0, 47.0])
@@ -321,94 +315,61 @@ def test_an_interrupted_write_leaves_nothing_under_its_final_name(
   assert list(tmp_path.iterdir()) == []
 
 
-@pytest.fixture(scope='module')
-def workdir(tmp_path_factory):
-  """A toy run that was saved before its first step."""
-  config, model = get_config('toy'), load_mano_model()
-  folder = str(tmp_path_factory.mktemp('run'))
-  optimizer = create_optimizer(config.optimizer, config.training.num_steps)
-  claim_workdir(folder, config)
-  claim_hand_model(folder, model)
-  with Checkpoints(folder) as checkpoints:
-    state = create_train_state(config, create_network(config), optimizer, model)
-    checkpoints.save(jax.tree.map(np.asarray, state), 0)
-  return folder
-
-
-def test_command_from_photos_to_files(workdir, tmp_path):
-  """All three demo photos at once, with the boxes shipped beside them."""
-  lines = list(command.reconstruct_photos([], str(tmp_path), workdir, demo_photos=True))
-  assert len(lines) == 3 and 'right hand' in lines[0] and 'mm' in lines[0]
-  for name in ('nocurl', 'halfcurl', 'fullcurl'):
-    for suffix in OUTPUT_SUFFIXES:
-      assert (tmp_path / f'{name}{suffix}').stat().st_size > 0
-  boxes = json.loads((DEMO_PHOTOS / 'boxes.json').read_text())
-  data = json.loads((tmp_path / 'nocurl.json').read_text())
-  assert data['box_xywh'] == boxes['nocurl.jpg']['box_xywh']
-
-
-def test_photos_of_other_kinds_take_their_own_settings(tmp_path, photo):
-  Image.fromarray(photo).save(tmp_path / 'a.png')
-  Image.fromarray(photo[..., 0]).save(tmp_path / 'b.png')
-  tasks = command.plan([str(tmp_path / 'a.png'), str(tmp_path / 'b.png')], False, None, 'left')
-  assert [task.side for task in tasks] == ['left', 'left']
-  assert all(task.box_xywh is None and task.image.shape == (90, 120, 3) for task in tasks)
-  demo = command.plan([str(DEMO_PHOTOS / 'nocurl.jpg')], False, '1,2,300,400', None)[0]
-  np.testing.assert_array_equal(demo.box_xywh, [1, 2, 300, 400])
-  np.testing.assert_array_equal(demo.image, read_photo(DEMO_PHOTOS / 'nocurl.jpg'))
-
-
-BAD_INPUT = {
-  'name of a mesh': (['a.png', 'a_textured.png'], {}, 'both be written as a_textured.obj'),
-  'missing image': (['no.jpg'], {}, r'no\.jpg does not exist'),
-  'no image': ([], {}, '--image=FILE'),
-  'box outside': (
-    ['a.png'],
-    {'bbox': '900,900,10,10'},
-    r'900,900,10,10 .*outside.*a\.png of 120 x',
-  ),
-  'three numbers': (['a.png'], {'bbox': '1,2,3'}, '--bbox=1,2,3: expected four numbers'),
-  'words': (['a.png'], {'bbox': 'a,b,c,d'}, '--bbox=a,b,c,d: expected four numbers'),
-  'box for two': (['a.png', 'b.png'], {'bbox': '1,2,30,40'}, 'One --bbox cannot serve 2 photos'),
-  'same name': (['a.png', 'sub/a.png'], {}, r'sub.a\.png would both be written as a_overlay'),
-  'no workdir': (['a.png'], {'workdir': None}, 'make demo'),
-  'no run': (['a.png'], {'workdir': 'nowhere'}, 'nowhere.*no training run'),
-  'no output': (['a.png'], {'output': None}, '--output=DIR'),
-  'no mano': (['a.png'], {'mano_dir': 'no_mano'}, 'no_mano: no such folder'),
-}
-
-
-@pytest.mark.parametrize('case', BAD_INPUT)
-def test_bad_input_is_named_in_one_line(case, workdir, photo, tmp_path, monkeypatch):
-  images, changes, message = BAD_INPUT[case]
-  monkeypatch.chdir(tmp_path)
-  (tmp_path / 'sub').mkdir()
-  for name in ('a.png', 'b.png', 'sub/a.png'):
-    Image.fromarray(photo).save(tmp_path / name)
-  arguments = {'output': str(tmp_path / 'out'), 'workdir': workdir} | changes
-  with pytest.raises((ValueError, FileNotFoundError), match=message) as error:
-    list(command.reconstruct_photos(images, **arguments))
-  assert '\n' not in str(error.value)
-  assert not (tmp_path / 'out').exists()
-
-
 def test_a_wrong_side_is_refused(reconstructor, photo):
   with pytest.raises(ValueError, match="'both', expected 'right' or 'left'"):
     reconstruct_hand(reconstructor, photo, BOX, 'both')
 
 
-def test_the_command_line_prints_one_line_and_fails():
-  image = str(DEMO_PHOTOS / 'nocurl.jpg')
-  run = subprocess.run(
-    [sys.executable, '-m', 'experiments.reconstruct', f'--image={image}', '--output=out'],
-    cwd=ROOT,
-    capture_output=True,
-    text=True,
-    check=False,
-  )
-  assert run.returncode == 1 and run.stdout == ''
-  lines = [line for line in run.stderr.splitlines() if 'xla' not in line.lower()]
-  assert len(lines) == 1 and lines[0].startswith('Error: --workdir') and 'make demo' in lines[0]
+@pytest.mark.parametrize(
+  'field, number',
+  [
+    ('camera', np.nan),
+    ('parameters', np.inf),
+    ('prior', np.nan),
+    ('posterior', np.nan),
+    ('vertex_colors', np.nan),
+  ],
+)
+def test_an_estimate_that_is_not_finite_is_refused_by_name(reconstructor, photo, field, number):
+  """One number in the last array of a field; the photo, the run and the field are named."""
+
+  def estimate(*crop):
+    estimate = reconstructor.estimate(*crop)._replace(vertex_colors=jnp.zeros((778, 3)))
+    leaves, structure = jax.tree.flatten(getattr(estimate, field))
+    leaves[-1] = jnp.ravel(leaves[-1]).at[-1].set(number).reshape(leaves[-1].shape)
+    return estimate._replace(**{field: jax.tree.unflatten(structure, leaves)})
+
+  broken = reconstructor._replace(estimate=estimate, run='runs/some')
+  with pytest.raises(ValueError, match=rf'runs/some estimates of a\.png .*not finite \({field}\)'):
+    reconstruct_hand(broken, photo, BOX, name='a.png')
+
+
+def test_a_sigma_beyond_all_numbers_is_refused_by_name(reconstructor, photo):
+  def estimate(*crop):
+    estimate = reconstructor.estimate(*crop)
+    vertices = estimate.posterior.vertices
+    vertices = vertices._replace(log_variance=jnp.full_like(vertices.mean, 2000.0))
+    return estimate._replace(posterior=estimate.posterior._replace(vertices=vertices))
+
+  with pytest.raises(ValueError, match=r'^What toy estimates .*\(vertex_sigma_mm\)'):
+    reconstruct_hand(reconstructor._replace(estimate=estimate), photo, BOX)
+
+
+@pytest.mark.parametrize('shape', [(120, 90), (90, 121), (90, 120, 1)])
+def test_a_mask_of_another_size_is_refused(reconstructor, photo, shape):
+  sizes = ' x '.join(str(length) for length in shape[::-1])
+  with pytest.raises(ValueError, match=f'hand_mask has {sizes} pixels, a.png 120 x 90'):
+    reconstruct_branches.__wrapped__(
+      reconstructor, photo, BOX, 'right', 'a.png', np.ones(shape, bool)
+    )
+
+
+@pytest.mark.parametrize('below', ['', 'new/folder'])
+def test_a_file_where_the_folder_should_be_is_named(hand, photo, tmp_path, below):
+  (tmp_path / 'out').write_text('mine')
+  with pytest.raises(NotADirectoryError, match=r'^Results cannot go to .*out is a file'):
+    write_reconstruction(hand, photo, 'name', tmp_path / 'out' / below)
+  assert (tmp_path / 'out').read_text() == 'mine'
 
 
 def test_importing_loads_neither_tensorflow_nor_torch():

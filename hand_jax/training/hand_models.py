@@ -10,6 +10,7 @@ import jax
 import numpy as np
 
 from hand_jax.mano.assets import load_mano_model, resolve_mano_dir, with_fingertips
+from hand_jax.training.checkpoints import read_config
 from hand_jax.types import ManoModel
 
 HAND_MODEL_NAME = 'hand_model.json'
@@ -97,9 +98,10 @@ def load_run_model(workdir: str | os.PathLike, mano_dir: str | None = None) -> M
   """
   path = pathlib.Path(workdir) / HAND_MODEL_NAME
   if not path.exists():
+    read_config(str(workdir))  # says so when there is no run at all
     raise FileNotFoundError(
-      f'{path} does not exist: {workdir} holds no training run. '
-      'Train one with python -m experiments.train or make demo.'
+      f'{path} is missing: it tells which hand model the run in {workdir} was trained with. Copy '
+      'it from where the run was trained, or continue the run: that writes it anew.'
     )
   recorded = _recorded_digest(path)
   candidates = [resolve_mano_dir(mano_dir)]
