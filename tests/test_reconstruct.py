@@ -1,5 +1,6 @@
 """Reconstruction with a random toy network: frames, left hands, files, and errors by name."""
 
+import inspect
 import json
 import pathlib
 import subprocess
@@ -359,7 +360,7 @@ def test_a_sigma_beyond_all_numbers_is_refused_by_name(reconstructor, photo):
 def test_a_mask_of_another_size_is_refused(reconstructor, photo, shape):
   sizes = ' x '.join(str(length) for length in shape[::-1])
   with pytest.raises(ValueError, match=f'hand_mask has {sizes} pixels, a.png 120 x 90'):
-    reconstruct_branches.__wrapped__(
+    inspect.unwrap(reconstruct_branches)(
       reconstructor, photo, BOX, 'right', 'a.png', np.ones(shape, bool)
     )
 

@@ -62,25 +62,27 @@ def warm_start(
 
   Raises:
     FileNotFoundError: a folder without a run or a checkpoint. ValueError: arrays of the same name
-      and another shape, all of them; a source of which nothing has a place; an unreadable one.
+      and another shape, in one source; a source of which nothing has a place; an unreadable one.
   """
   ours = _by_name(state_variables(state))
   given: dict[str, Any] = {}
-  sources, misfits = [], []
+  sources = []
   for workdir in workdirs:
     saved = load_network(workdir)
     theirs = _by_name(saved.variables)
     common = [name for name in theirs if name in ours]
-    misfits += [
-      f'{name} is {_describe(theirs[name])} in {workdir}, {_describe(ours[name])} here'
-      for name in common
-      if _describe(theirs[name]) != _describe(ours[name])
-    ]
     if not common:
       raise ValueError(
         f'training.init_from: {workdir} ({saved.config.name}) holds nothing that has a place in '
         f'this network. It has {_parts(theirs)}; this one {_parts(ours)}.'
       )
+    misfits = [
+      f'{name} is {_describe(theirs[name])} there, {_describe(ours[name])} here'
+      for name in common
+      if _describe(theirs[name]) != _describe(ours[name])
+    ]
+    if misfits:
+      raise ValueError(_misfits(misfits, workdir, saved.config, config))
     taken = [name for name in common if name not in given]
     sources.append(
       TakenFrom(
@@ -94,11 +96,6 @@ def warm_start(
       )
     )
     given |= {name: theirs[name] for name in taken}
-  if misfits:
-    raise ValueError(
-      f'training.init_from: {len(misfits)} arrays of another shape: {"; ".join(misfits)}. '
-      'Take the model settings of that run, or leave it out.'
-    )
   variables = jax.tree_util.tree_map_with_path(
     lambda path, leaf: given.get(_name(path), leaf), state_variables(state)
   )
@@ -178,6 +175,24 @@ def _describe(array: Any) -> str:
 
 def _parts(names: Iterable[str]) -> str:
   return ', '.join(sorted({name.split('/')[1] for name in names}))
+
+
+def _misfits(
+  misfits: list[str], workdir: str, theirs: ExperimentConfig, ours: ExperimentConfig | None
+) -> str:
+  """The error for arrays of another shape: the first of them, and the settings that differ."""
+  differences = config_differences(ours, theirs) if ours else []
+  settings = [text for text in differences if text.startswith('model.')]
+  cause = f' This network has {_first(settings, 6)}.' if settings else ''
+  return (
+    f'training.init_from: {len(misfits)} arrays of {workdir} ({theirs.name}) have another shape '
+    f'than here: {_first(misfits, 3)}.{cause} Take the model settings of that run, or leave it out.'
+  )
+
+
+def _first(texts: list[str], count: int) -> str:
+  more = [f'and {len(texts) - count} more'] if len(texts) > count else []
+  return '; '.join(texts[:count] + more)
 
 
 def _is_other_hand_model(workdir: str, model: ManoModel) -> bool:
