@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from hand_jax.data.annotation_files import BadExampleError, read_encoded_photo
 from hand_jax.data.decoding import decode_mask, decode_photo
 
 
@@ -113,6 +114,28 @@ def test_damaged_masks_are_one_error_by_example(kind):
   mask = np.random.default_rng(0).integers(0, 256, (64, 64), np.uint8)
   with pytest.raises(ValueError, match="Example 'frame-3': the hand mask cannot be decoded"):
     decode_mask(damaged(saved(mask, 'PNG'), kind), 'frame-3')
+
+
+@pytest.mark.parametrize('format', ['JPEG', 'PNG'])
+def test_what_preparation_accepts_training_can_decode(format, tmp_path):
+  """Bytes overwritten here and there: decoders differ in which of it they notice."""
+  rng = np.random.default_rng(5)
+  whole = saved(make_photo(48, 64), format)
+  path = tmp_path / 'photo'
+  accepted = 0
+  for _ in range(150):
+    data = bytearray(whole)
+    for place in rng.integers(len(data) // 4, len(data), size=rng.integers(0, 3)):
+      data[place] = rng.integers(256)
+    path.write_bytes(bytes(data))
+    try:
+      photo = read_encoded_photo(path, (64, 48))
+    except BadExampleError as error:
+      assert 'cannot be read' in str(error) or 'pixels, expected' in str(error)
+      continue
+    accepted += 1
+    np.testing.assert_array_equal(decode_photo(photo.data, 'a'), photo.pixels)
+  assert 5 < accepted < 145  # neither part of the loop is idle (a third is left whole)
 
 
 def test_other_formats_are_refused():

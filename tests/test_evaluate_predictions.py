@@ -1,4 +1,4 @@
-"""The evaluation command on prediction files and benchmarks: scores, submissions, conversions."""
+"""The evaluation command on prediction files and benchmarks: scores and submissions."""
 
 import json
 import shutil
@@ -8,7 +8,6 @@ import zipfile
 from pathlib import Path
 
 import cv2
-import jax.numpy as jnp
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
@@ -18,13 +17,10 @@ from experiments.configs import get_config
 from experiments.prepare_dataset import prepare
 from hand_jax.data import records
 from hand_jax.data.examples import without_3d
-from hand_jax.evaluation import benchmark_hands
-from hand_jax.evaluation.evaluate import RootHands
 from hand_jax.evaluation.official import BENCHMARKS
 from hand_jax.evaluation.score_files import evaluate_predictions, official_summary, write_curves
 from hand_jax.evaluation.submission import check_split_is_whole
 from hand_jax.mano.assets import load_mano_model
-from hand_jax.mano.joints import FINGERTIP_VERTICES, JOINT_NAMES
 from tests.drawn_hands import DrawnSource
 from tests.reference import official as naive
 from tests.test_evaluate_command import save_run
@@ -147,105 +143,6 @@ def test_flags_of_both_forms_are_not_mixed(given, message):
 )
 def test_flags_of_one_form_go_together(given):
   command.check_forms(given | {'logtostderr'})
-
-
-# From the network's frames to the files'.
-
-
-def test_the_predicted_root_by_hand():
-  """Focal length 500, crop of 100 pixels, s of 10 per metre: 2 * 500 / (10 * 100) = 1 m."""
-  camera = np.zeros((1, 10))
-  camera[0, 6:] = [0.5, -0.2, 7.0, 1.0]  # T_x, T_y, T_z (takes no part), s per decimetre
-  intrinsics = np.array([[[500.0, 0, 40], [0, 500, 60], [0, 0, 1]]])
-  root = benchmark_hands.predicted_roots(camera, intrinsics, 100)
-  # The pixels are (75, 40).
-  np.testing.assert_allclose(root, [[35 / 500, -20 / 500, 1.0]])
-
-
-@pytest.mark.parametrize('scale', [0.0, -1.0, 1e-6])
-def test_a_scale_of_nothing_gives_the_farthest_depth(scale):
-  camera = np.zeros((1, 10))
-  camera[0, 9] = scale
-  intrinsics = np.array([[[500.0, 0, 50], [0, 500, 50], [0, 0, 1]]])
-  root = benchmark_hands.predicted_roots(camera, intrinsics, 100)
-  np.testing.assert_allclose(root, [[0, 0, benchmark_hands.FARTHEST_M]])
-
-
-def test_the_predicted_root_projects_to_where_the_camera_sees_it():
-  rng = np.random.default_rng(1)
-  cameras = np.concatenate([rng.normal(size=(6, 9)), rng.uniform(0.3, 2, (6, 1))], axis=1)
-  focal, centre = rng.uniform(100, 400, (6, 2)), rng.uniform(40, 80, (6, 2))
-  intrinsics = np.zeros((6, 3, 3))
-  for row in range(6):
-    intrinsics[row] = [
-      [focal[row, 0], 0, centre[row, 0]],
-      [0, focal[row, 1], centre[row, 1]],
-      [0, 0, 1],
-    ]
-  roots = benchmark_hands.predicted_roots(cameras, intrinsics, 128)
-  for row, (x, y, z) in enumerate(roots):
-    u, v = focal[row] * [x / z, y / z] + centre[row]
-    np.testing.assert_allclose([2 * u / 128 - 1, 2 * v / 128 - 1], cameras[row, 6:8])
-    assert z == pytest.approx(2 * focal[row].mean() / (10 * cameras[row, 9] * 128))
-
-
-def make_hands(count=3):
-  rng = np.random.default_rng(2)
-  return RootHands(rng.normal(size=(count, 9, 3)), rng.normal(size=(count, 21, 3)))
-
-
-def test_a_known_root_is_where_the_wrist_goes():
-  hands = make_hands()
-  nowhere = np.full((3, 3), np.nan)
-  root = np.array([[0, 0, 0.5], [0.1, 0, 0.6], [0, 0.2, 0.7]])
-  everywhere, right = np.ones(3, bool), np.zeros(3, bool)
-  moved = benchmark_hands.absolute_hands(hands, nowhere, root, everywhere, right)
-  np.testing.assert_allclose(moved.joints[:, 0], root)
-  for row in range(3):
-    shift = root[row] - hands.joints[row, 0]
-    np.testing.assert_allclose(moved.vertices[row], hands.vertices[row] + shift)
-  moved = benchmark_hands.absolute_hands(hands, root, nowhere, ~everywhere, right)
-  np.testing.assert_allclose(moved.joints, hands.joints + root[:, None])
-
-
-def test_left_hands_are_mirrored_back():
-  hands, root = make_hands(2), np.array([[0.1, 0.2, 0.5], [0.1, 0.2, 0.5]])
-  known = np.zeros(2, bool)
-  moved = benchmark_hands.absolute_hands(hands, root, root, known, np.array([True, False]))
-  x, y, z = np.moveaxis(hands.vertices[0] + root[0], -1, 0)
-  np.testing.assert_allclose(moved.vertices[0], np.stack([-x, y, z], -1))
-  np.testing.assert_allclose(moved.vertices[1], hands.vertices[1] + root[1])
-
-
-def test_the_files_axes_and_order():
-  hands = make_hands(1)
-  same = benchmark_hands.in_file_convention(hands, FREIHAND)
-  np.testing.assert_array_equal(same.joints, hands.joints)
-  np.testing.assert_array_equal(same.vertices, hands.vertices)
-  ho3d = benchmark_hands.in_file_convention(hands, HO3D)
-  x, y, z = np.moveaxis(hands.vertices, -1, 0)
-  np.testing.assert_array_equal(ho3d.vertices, np.stack([x, -y, -z], -1))
-  # HO3D's joint 4 is the middle MCP, 16 the thumb's tip.
-  for place, name in ((0, 'wrist'), (4, 'middle_mcp'), (13, 'thumb_cmc'), (16, 'thumb_tip')):
-    x, y, z = hands.joints[0, JOINT_NAMES.index(name)]
-    np.testing.assert_array_equal(ho3d.joints[0, place], [x, -y, -z])
-
-
-def test_joints_end_in_the_benchmarks_own_fingertips():
-  model = load_mano_model()
-  own = np.asarray(model.fingertip_vertices)
-  tips = [
-    JOINT_NAMES.index(f'{name}_tip') for name in ('thumb', 'index', 'middle', 'ring', 'pinky')
-  ]
-
-  def tip_vertices(model, benchmark):
-    return benchmark_hands.benchmark_regressor(model, benchmark)[tips].argmax(axis=1).tolist()
-
-  # The free hand's mesh is not MANO's.
-  assert tip_vertices(model, HO3D) == own.tolist()
-  mano = model._replace(fingertip_vertices=jnp.asarray(FINGERTIP_VERTICES['freihand']))
-  assert tip_vertices(mano, HO3D) == [744, 333, 444, 555, 672]
-  assert tip_vertices(mano, FREIHAND) == [744, 320, 443, 555, 672]
 
 
 # A run, measured as a benchmark: drawn hands stand in for its data set.
@@ -380,7 +277,8 @@ def test_a_photo_without_intrinsics_cannot_be_placed(workdir, benchmark_data):
       ),
       r"pred\.zip cannot be made: 3 examples of split 'test' were left out when "
       r'ho3d_v2 was prepared '
-      r'\(the first, evaluation/SM1/0004: rgb/0004\.png is missing\).* mend .* --strict',
+      r'\(the first, evaluation/SM1/0004: rgb/0004\.png is missing\).* mend .* prepare ho3d_v2 '
+      r'again\.$',
     ),
     (
       lambda manifest: manifest['settings'].update(limit=6),

@@ -211,6 +211,12 @@ def write_small(folder):
   cv2.imwrite(str(folder / 'training' / 'rgb' / '00000004.jpg'), np.zeros((100, 224, 3), np.uint8))
 
 
+def put_folder(folder):
+  path = folder / 'training' / 'rgb' / '00000004.jpg'
+  path.unlink()
+  path.mkdir()
+
+
 def behind(content):
   content[1] = (-np.array(content[1])).tolist()
 
@@ -235,6 +241,7 @@ PHOTO_DAMAGE = {
     lambda folder: (folder / 'training' / 'rgb' / '00000004.jpg').unlink(),
     'rgb/00000004.jpg is missing',
   ),
+  'a folder': (put_folder, 'rgb/00000004.jpg is a folder, not a file'),
 }
 
 

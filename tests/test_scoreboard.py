@@ -137,6 +137,8 @@ def test_what_cannot_be_compared_is_named(files, scores, names, output, figure, 
     (lambda record: record.update(xyz_mean3d='1.0'), "for 'xyz_mean3d', found '1.0'"),
     (lambda record: record.update(mesh_auc3d=float('nan')), "for 'mesh_auc3d', found nan"),
     (lambda record: record['pck'].update(xyz=[0.5]), "100 shares in the PCK curve 'xyz', found 1"),
+    (lambda record: record['pck'].update(xyz=0.5), r"100 shares in .* 'xyz', found 0\.5"),
+    (lambda record: record.update(pck=[[0.5]]), r"PCK curves by name under 'pck', found \[\[0\.5"),
   ],
 )
 def test_a_damaged_scores_file_is_named(change, message, files, tmp_path):

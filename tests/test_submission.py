@@ -56,6 +56,14 @@ def test_predictions_are_read_beside_their_truth(truth, tmp_path, monkeypatch):
     np.testing.assert_array_equal(found.true_vertices, true_vertices)
 
 
+def test_a_byte_order_mark_does_not_matter(truth, tmp_path):
+  """Editors of some systems put one before the text."""
+  path = write_prediction(tmp_path / 'pred.json', make_points(2, 21), make_points(3, 12))
+  expected = read_all(path, truth[0])
+  path.write_bytes(b'\xef\xbb\xbf' + path.read_bytes())
+  np.testing.assert_array_equal(read_all(path, truth[0]).joints, expected.joints)
+
+
 def test_white_space_does_not_matter(truth, tmp_path, monkeypatch):
   folder, true_joints, true_vertices = truth
   path = tmp_path / 'pred.json'
@@ -189,7 +197,13 @@ BAD_FILES = {
   'a text': (lambda: edited(set_value((0, 2), 'none')), r'joints of sample 2 .* text'),
   'null': (
     lambda: edited(set_value((1, 2, 5), [0, 0, None])),
-    r'vertices of sample 2 \(from 0\): expected finite numbers, found \[0\.0, 0\.0, nan\] at p',
+    r'vertices of sample 2 \(from 0\): expected 12 x 3 numbers, found .*null',
+  ),
+  'a number as text': (lambda: edited(set_value((0, 2, 5), ['0', '1', '2'])), 'found text'),
+  'truth values': (lambda: edited(set_value((0, 2), [[True] * 3] * 21)), 'found .* true'),
+  'beyond any float': (
+    lambda: edited(set_value((0, 2, 5), [0, 0, 10**400])),
+    r'joints of sample 2 \(from 0\): .* too large',
   ),
   'NaN': (lambda: edited(set_value((0, 4, 20), [0, 0, float('nan')])), r'sample 4 .* at point 20'),
   'fewer samples': (

@@ -12,6 +12,8 @@ import numpy as np
 from jaxtyping import Float, UInt8
 from PIL import Image
 
+from hand_jax.data.decoding import UndecodableError, decode_photo
+
 HALF_PIXEL = 0.5
 _BLOCK_CHARS = 1 << 24
 
@@ -117,13 +119,18 @@ class EncodedPhoto(NamedTuple):
 
 
 def read_encoded_photo(path: pathlib.Path, size: tuple[int, int]) -> EncodedPhoto:
-  """A JPEG or PNG of `size` (width, height), read to its last byte.
+  """A JPEG or PNG of `size` (width, height), which training can read to its last byte.
 
   Raises:
     BadExampleError: missing, damaged, cut short, or of another size.
   """
   data = _read_bytes(path)
-  return EncodedPhoto(data, _decode(data, path, 'RGB', size))
+  _decode(data, path, 'RGB', size)
+  try:
+    # Stricter than Pillow about most damage: what it refuses would stop a training.
+    return EncodedPhoto(data, decode_photo(data, _short(path)))
+  except UndecodableError as error:
+    raise BadExampleError(f'{_short(path)} cannot be read: {error.problem}') from None
 
 
 def read_mask_image(
@@ -146,6 +153,8 @@ def _read_bytes(path: pathlib.Path) -> bytes:
     return path.read_bytes()
   except FileNotFoundError:
     raise BadExampleError(f'{_short(path)} is missing') from None
+  except IsADirectoryError:
+    raise BadExampleError(f'{_short(path)} is a folder, not a file') from None
 
 
 def _decode(data: bytes, path: pathlib.Path, mode: str, size: tuple[int, int] | None) -> np.ndarray:

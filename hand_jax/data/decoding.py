@@ -22,6 +22,18 @@ _PNG_END = b'IEND\xaeB`\x82'
 _AS_STORED = cv2.IMREAD_IGNORE_ORIENTATION
 
 
+class UndecodableError(ValueError):
+  """A stored picture that cannot be decoded; `problem` is why, in a few words."""
+
+  def __init__(self, example_id: str, what: str, problem: str):
+    self.problem = problem.rstrip('.')
+    formats = 'JPEG or PNG' if what == 'photo' else 'PNG'
+    super().__init__(
+      f'Example {example_id!r}: the {what} cannot be decoded ({self.problem}); expected a whole '
+      f'{formats} file. Replace it and prepare the data set again.'
+    )
+
+
 def record_parser(features: Any) -> Callable[[bytes], dict[str, Any]]:
   """What turns a stored tf.train.Example into its fields by name, in a third of tfds' own time.
 
@@ -60,15 +72,15 @@ def photo_size(data: bytes, example_id: str) -> tuple[int, int]:
   """Height and width of a JPEG or PNG file, from its header alone.
 
   Raises:
-    ValueError: a damaged header or another format, naming the example.
+    UndecodableError: a damaged header or another format, naming the example.
   """
   if data.startswith(_JPEG_START):
     try:
       return simplejpeg.decode_jpeg_header(data)[:2]
     except ValueError as error:
-      raise _undecodable(example_id, 'photo', str(error)) from None
+      raise UndecodableError(example_id, 'photo', str(error)) from None
   if not data.startswith(_PNG_START) or len(data) < _PNG_SIZE.stop:
-    raise _undecodable(example_id, 'photo', 'not a file of that format')
+    raise UndecodableError(example_id, 'photo', 'not a file of that format')
   width, height = struct.unpack('>II', data[_PNG_SIZE])
   return height, width
 
@@ -79,13 +91,13 @@ def decode_photo(data: bytes, example_id: str) -> UInt8[np.ndarray, 'height widt
   Grey photos get three equal channels; of 16 bits the upper 8 are kept; transparency is dropped.
 
   Raises:
-    ValueError: damaged bytes or another format, naming the example.
+    UndecodableError: damaged bytes or another format, naming the example.
   """
   if data.startswith(_JPEG_START):
     try:
       return simplejpeg.decode_jpeg(data, 'RGB')
     except ValueError as error:
-      raise _undecodable(example_id, 'photo', str(error)) from None
+      raise UndecodableError(example_id, 'photo', str(error)) from None
   image = _decode_png(data, cv2.IMREAD_COLOR, example_id, 'photo')
   return cv2.cvtColor(image, cv2.COLOR_BGR2RGB, dst=image)
 
@@ -94,25 +106,17 @@ def decode_mask(data: bytes, example_id: str) -> UInt8[np.ndarray, 'height width
   """The levels of a grey PNG, exactly as they were encoded.
 
   Raises:
-    ValueError: damaged bytes or another format, naming the example.
+    UndecodableError: damaged bytes or another format, naming the example.
   """
   return _decode_png(data, cv2.IMREAD_GRAYSCALE, example_id, 'hand mask')
 
 
 def _decode_png(data: bytes, mode: int, example_id: str, what: str) -> np.ndarray:
   if not data.startswith(_PNG_START):
-    raise _undecodable(example_id, what, 'not a file of that format')
+    raise UndecodableError(example_id, what, 'not a file of that format')
   # OpenCV would fill up what a cut file lacks.
   whole = data.endswith(_PNG_END)
   image = cv2.imdecode(np.frombuffer(data, np.uint8), mode | _AS_STORED) if whole else None
   if image is None:
-    raise _undecodable(example_id, what, 'damaged or cut short')
+    raise UndecodableError(example_id, what, 'damaged or cut short')
   return image
-
-
-def _undecodable(example_id: str, what: str, problem: str) -> ValueError:
-  formats = 'JPEG or PNG' if what == 'photo' else 'PNG'
-  return ValueError(
-    f'Example {example_id!r}: the {what} cannot be decoded ({problem.rstrip(".")}); expected a '
-    f'whole {formats} file. Replace it and prepare the data set again.'
-  )

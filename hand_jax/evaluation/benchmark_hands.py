@@ -17,15 +17,17 @@ from hand_jax.evaluation.evaluate import (
 from hand_jax.evaluation.official import Benchmark, OfficialScores
 from hand_jax.evaluation.submission import DECIMALS
 from hand_jax.geometry.cameras import (
+  NEAR_M,
   SCALE_UNIT_M,
   absolute_depth,
   camera_from_vector,
   denormalize_points,
+  scale_per_metre,
 )
 from hand_jax.mano.assets import with_fingertips
 from hand_jax.mano.joints import FINGERTIP_VERTICES
 from hand_jax.mano.model import extended_joint_regressor
-from hand_jax.types import ArrayLike, HandBatch, HandEstimate, ManoModel
+from hand_jax.types import ArrayLike, HandBatch, HandCamera, HandEstimate, ManoModel
 
 EstimateFn = Callable[[HandBatch], HandEstimate]
 # A hand is not taken to be farther: the depth of one whose predicted scale is nothing or negative.
@@ -48,24 +50,52 @@ def benchmark_regressor(
 
 def predicted_roots(
   cameras: Float[ArrayLike, 'batch 10'],
+  joints_root: Float[np.ndarray, 'batch joints 3'],
   intrinsics: Float[ArrayLike, 'batch 3 3'],
   crop_side: int,
 ) -> Float[np.ndarray, 'batch 3']:
-  """Where the predicted cameras put the wrist: metres, camera space of the crops' intrinsics.
+  """Where the origin of `joints_root` is: metres, camera space of the crops' intrinsics.
 
-  The depth is 2 f / (s W) with f the mean focal length, `FARTHEST_M` at most; the wrist lies on the
-  ray through its place in the crop, T_x and T_y.
+  By least squares: there the joints lie closest to the rays through their places in the crop, which
+  the predicted weak-perspective cameras give. 2 f / (s W) alone is the depth of the joints' middle,
+  centimetres from the wrist's; it is used (`FARTHEST_M` at most) where no depth up to that fits, as
+  for a scale of nothing.
   """
   camera = camera_from_vector(np.asarray(cameras, np.float64))
   intrinsics = np.asarray(intrinsics, np.float64)
+  scale = scale_per_metre(camera)[:, None]
+  normalized = scale * joints_root[..., :2] + camera.translation[:, None, :2]
+  rays = _rays(denormalize_points(normalized, crop_side), intrinsics)
+  # x + t_x = a (z + t_z) for a joint at x, z on the ray a, and the same for y.
+  offsets = rays * joints_root[..., 2:] - joints_root[..., :2]
+  spread = rays - rays.mean(axis=1, keepdims=True)
+  along = -(spread * (offsets - offsets.mean(axis=1, keepdims=True))).sum(axis=(1, 2))
+  width = (spread**2).sum(axis=(1, 2))
+  depth = along / np.where(width > 0, width, 1.0)
+  place = offsets.mean(axis=1) + depth[:, None] * rays.mean(axis=1)
+  fitted = np.concatenate([place, depth[:, None]], axis=1)
+  usable = (depth > NEAR_M) & (depth <= FARTHEST_M)
+  return np.where(usable[:, None], fitted, _first_order_roots(camera, intrinsics, crop_side))
+
+
+def _first_order_roots(
+  camera: HandCamera, intrinsics: Float[np.ndarray, 'batch 3 3'], crop_side: int
+) -> Float[np.ndarray, 'batch 3']:
+  """On the ray through T_x and T_y at `absolute_depth`, or `FARTHEST_M` where that is nearer."""
   focal = intrinsics[:, [0, 1], [0, 1]].mean(axis=1)
   smallest_scale = 2 * SCALE_UNIT_M * focal / (FARTHEST_M * crop_side)
   scale = np.maximum(camera.scale, smallest_scale[:, None])
   depth = absolute_depth(camera._replace(scale=scale), focal, crop_side)
-  pixels = denormalize_points(camera.translation[:, None, :2], crop_side)[:, 0]
-  homogeneous = np.concatenate([pixels, np.ones((len(pixels), 1))], axis=1)
-  rays = np.linalg.solve(intrinsics, homogeneous[..., None])[..., 0]
-  return depth[:, None] * rays
+  rays = _rays(denormalize_points(camera.translation[:, None, :2], crop_side), intrinsics)[:, 0]
+  return depth[:, None] * np.concatenate([rays, np.ones((len(rays), 1))], axis=1)
+
+
+def _rays(
+  pixels: Float[np.ndarray, 'batch points 2'], intrinsics: Float[np.ndarray, 'batch 3 3']
+) -> Float[np.ndarray, 'batch points 2']:
+  """x and y at depth 1 of what is seen at the pixels."""
+  homogeneous = np.concatenate([pixels, np.ones((*pixels.shape[:2], 1))], axis=2)
+  return np.linalg.solve(intrinsics[:, None], homogeneous[..., None])[..., :2, 0]
 
 
 def absolute_hands(
@@ -124,7 +154,7 @@ def benchmark_predictions(
   hands = predicted_hands(best_branch(estimate), rotations, regressor)
   placed = (~given)[:, None, None] & real[:, None, None]
   intrinsics = np.where(placed, batch.intrinsics, np.eye(3)[None])
-  roots = predicted_roots(estimate.camera.mean, intrinsics, batch.image.shape[1])
+  roots = predicted_roots(estimate.camera.mean, hands.joints, intrinsics, batch.image.shape[1])
   hands = absolute_hands(hands, roots, batch.root_camera, given, np.asarray(batch.is_left))
   hands = in_file_convention(hands, benchmark)
   return RootHands(hands.vertices[real], hands.joints[real])

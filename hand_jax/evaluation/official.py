@@ -291,6 +291,9 @@ def _mm(threshold_m: float) -> int:
 
 
 def official_text(scores: dict[str, Any]) -> str:
-  """The official figures as the scripts' scores.txt prints them, one `name: value` per line."""
+  """The official figures in the manner of the scripts' scores.txt, one `name: value` per line.
+
+  What is not measured, for meshes of another vertex count, is `NOT_MEASURED`.
+  """
   names = [name for name in scores if name.startswith(('xyz_', 'mesh_', 'f_'))]
   return '\n'.join(f'{name}: {scores[name]:f}' for name in names)

@@ -79,11 +79,14 @@ def read_scores(path: str | os.PathLike) -> dict[str, Any]:
     value = scores.get(name)
     if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value):
       raise ValueError(f'{path}: expected a finite number for {name!r}, found {value!r}.')
-  for name, curve in (scores.get('pck') or {}).items():
-    if len(curve) != len(THRESHOLDS_M):
+  curves = scores.get('pck') or {}
+  if not isinstance(curves, dict):
+    raise ValueError(f"{path}: expected PCK curves by name under 'pck', found {curves!r:.60}.")
+  for name, curve in curves.items():
+    found = f'{len(curve)}' if isinstance(curve, list) else f'{curve!r:.60}'
+    if found != str(len(THRESHOLDS_M)):
       raise ValueError(
-        f'{path}: expected {len(THRESHOLDS_M)} shares in the PCK curve {name!r}, found '
-        f'{len(curve)}.'
+        f'{path}: expected {len(THRESHOLDS_M)} shares in the PCK curve {name!r}, found {found}.'
       )
   return scores
 

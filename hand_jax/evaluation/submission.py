@@ -52,7 +52,7 @@ def open_prediction_text(path: str | os.PathLike) -> Iterator[io.TextIOBase]:
     is_zip = file.read(2) == b'PK'
     file.seek(0)
     if not is_zip:
-      yield io.TextIOWrapper(file, encoding='utf-8')
+      yield io.TextIOWrapper(file, encoding='utf-8-sig')
       return
     try:
       archive = zipfile.ZipFile(file)
@@ -70,7 +70,7 @@ def open_prediction_text(path: str | os.PathLike) -> Iterator[io.TextIOBase]:
       except (zipfile.BadZipFile, RuntimeError, NotImplementedError) as error:  # also: encrypted
         raise ValueError(f'{path}: {ENTRY} cannot be unpacked ({error}).') from None
       with entry:
-        yield io.TextIOWrapper(entry, encoding='utf-8')
+        yield io.TextIOWrapper(entry, encoding='utf-8-sig')
 
 
 def as_points(value: Any, count: int | None, where: str) -> Float[np.ndarray, 'points 3']:
@@ -81,9 +81,14 @@ def as_points(value: Any, count: int | None, where: str) -> Float[np.ndarray, 'p
   """
   expected = f'expected {"N" if count is None else count} x 3 numbers'
   try:
-    points = np.asarray(value, np.float64)
-  except (ValueError, TypeError):
-    raise ValueError(f'{where}: {expected}, found lists of unequal length or text.') from None
+    points = np.asarray(value)
+  except ValueError:
+    raise ValueError(f'{where}: {expected}, found lists of unequal length.') from None
+  if points.dtype.kind not in 'iuf':
+    raise ValueError(
+      f'{where}: {expected}, found text, null, true, false or a number too large for any float.'
+    )
+  points = points.astype(np.float64)
   if points.ndim != 2 or points.shape[1] != 3 or len(points) != (count or len(points) or 1):
     shape = ' x '.join(str(size) for size in points.shape) or 'a single value'
     raise ValueError(f'{where}: {expected}, found {shape}.')
@@ -119,7 +124,7 @@ def read_truth(
       f'{path}: no such file; --ground_truth should be the folder with evaluation_xyz.json and '
       'evaluation_verts.json, as the data set has them.'
     )
-  with open(path, encoding='utf-8') as file:
+  with open(path, encoding='utf-8-sig') as file:
     reader = JsonListReader(file, str(path))
     reader.enter('a list of samples')
     yield from read_points(reader, {'xyz': 'joints', 'verts': 'vertices'}[kind], count, path)
@@ -313,7 +318,7 @@ def check_split_is_whole(
     f'{submission} cannot be made: {skipped["count"]} examples of split {split!r} were left out '
     f'when {dataset} was prepared (the first, {example}: {reason}), and all predictions after them '
     f"would stand in another example's place. {manifest_path} names them; mend the folder it was "
-    f'prepared from, {remedy} with --strict, which stops at what cannot be used.'
+    f'prepared from and {remedy}.'
   )
 
 

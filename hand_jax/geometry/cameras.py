@@ -157,7 +157,10 @@ def fit_weak_perspective(
 def absolute_depth(
   camera: HandCamera, focal_length: Float[ArrayLike, '*batch'] | float, crop_side: float | int
 ) -> Float[ArrayLike, '*batch']:
-  """The root's depth in metres, z = 2 f / (s W), for a focal length f and crop side W in pixels."""
+  """The depth in metres at which s holds, z = 2 f / (s W), f and the crop's side W in pixels.
+
+  To first order the root's; more exactly that of the middle of the points that s was fitted to.
+  """
   xp = _namespace(camera.scale, focal_length)
   return xp.asarray(2 * focal_length / (scale_per_metre(camera)[..., 0] * crop_side))
 
