@@ -147,6 +147,25 @@ def test_overlapping_faces_of_one_depth_go_to_the_lower_face():
   assert (margin == 0).any()
 
 
+def test_sloped_faces_differ_by_the_stated_precision_on_a_shared_edge():
+  """At pixel centres on the edge both depths are the edge's, and most go to the lower face."""
+  random = np.random.default_rng(0)
+  scenes = 30
+  corners = random.uniform([0, 0, 0.4], [40, 40, 0.7], (scenes, 4, 3))
+  corners[:, 0, :2], corners[:, 1, :2] = [2.5, 2.5], [38.5, 38.5]
+  corners[:, 2:, 1] = corners[:, 2:, 0] + [10, -10]  # on either side
+  faces = np.array([[0, 1, 2], [1, 0, 3]])
+  diagonal = np.arange(3, 38)
+  first, second, both = (_run(corners, some, 41, 41) for some in (faces[:1], faces[1:], faces))
+  depths = [fragments.depth[:, diagonal, diagonal] for fragments in (first, second, both)]
+  share = (diagonal - 2) / 36
+  expected = corners[:, :1, 2] + (corners[:, 1:2, 2] - corners[:, :1, 2]) * share
+  for depth in depths:
+    np.testing.assert_allclose(depth, expected, rtol=3e-7)
+  seen = both.face_index[:, diagonal, diagonal]
+  assert set(np.unique(seen)) <= {0, 1} and np.mean(seen == 0) > 0.8
+
+
 def test_nothing_is_hit_by_degenerate_or_broken_faces():
   vertices = np.array(
     [

@@ -369,7 +369,7 @@ def test_nothing_to_draw():
     ({'sigma': 0.0}, 'sigma .* got 0.0'),
     ({'sigma': float('nan')}, 'sigma .* got nan'),
     ({'blur_radius': -1.0}, 'blur_radius .* got -1.0'),
-    ({'vertices_image': jnp.zeros((1, 3, 4))}, '2 or 3 coordinates'),
+    ({'vertices_image': jnp.zeros((1, 3, 4))}, 'expected .*, 2 or 3'),
     ({'gamma': -0.1}, 'gamma .* got -0.1'),
     ({'near': 2.0, 'far': 2.0}, 'far - near .* got 0.0'),
   ],

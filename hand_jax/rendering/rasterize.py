@@ -4,9 +4,14 @@ The hit test uses edge functions, not normalised barycentrics, so it is exact wh
 the products exactly (coordinates on a grid of 1/4 pixel in images up to 1000 pixels); edge pixels
 are inclusive there. Each edge is evaluated from its lower-numbered vertex, whichever face asks: two
 faces that share an edge compute the same number with opposite signs, and no pixel falls between
-them. Elsewhere a pixel centre within about 1e-5 pixels of an edge may go either way. Depths are
-compared in float32, not packed: faces that differ by more than a few units in the last place
-(about 3e-7 relative) are ordered correctly.
+them. Elsewhere a pixel centre within about 1e-5 pixels of an edge may go either way (within 2e-7
+times its ends' largest coordinate, where that is more).
+
+Depths are compared in the type of the vertices, not packed. In float32 a face's depth at a pixel is
+known to about 3e-7 times its greatest depth: faces farther apart are ordered correctly, and closer
+ones may go either way. That holds for a pixel on an edge that two sloped faces share, where both
+depths are the edge's but for rounding. Where the computed depths are equal, as those of parallel
+faces of constant depth and of repeated faces are, the lower face index wins.
 
 Which face a pixel sees is found in one of two forms, which agree: on a CPU face by face in windows,
 elsewhere by testing chunks of faces at all pixels at once. A loop of thousands of small steps is
@@ -22,9 +27,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int, Real
 
-from hand_jax.types import Fragments
+from hand_jax.rendering.inputs import checked_mesh
+from hand_jax.types import ArrayLike, Fragments
 
 # Each loop step tests one window of pixels. The shape is measured (benchmarks/rasterizer.py): on a
 # CPU, XLA compiles the loop into one function only while a step touches less than about 1 kB.
@@ -58,8 +64,8 @@ class _FaceTable(NamedTuple):
 
 
 def rasterize(
-  vertices_image: Float[Array, 'batch vertices 3'],
-  faces: Int[Array, 'faces 3'],
+  vertices_image: Real[ArrayLike, 'batch vertices 3'],
+  faces: Int[ArrayLike, 'faces 3'],
   height: int,
   width: int,
 ) -> Fragments:
@@ -68,22 +74,27 @@ def rasterize(
   `vertices_image` holds pixel x, pixel y and depth (smaller is nearer; any finite number, negative
   ones too, because weak-perspective depths are relative: clipping at a camera is the caller's).
   Pixel centres lie at +0.5. Both sides of a face are seen; a pixel on an edge belongs to the face;
-  of equal depths the lower face index wins. Faces without area in the image (twice the area below
-  `SMALLEST_AREA` square pixels), or with a vertex that is not finite or has a coordinate beyond
-  `LARGEST_COORDINATE`, are never hit: NaN marks what is not to be drawn. Background: face -1,
-  barycentrics 0, depth +inf. Faces may have any size; their number is below `MAX_FACES`, or a
-  ValueError is raised.
+  of equal computed depths the lower face index wins (the module states the precision of depths).
+  Faces without area in the image (twice the area below   `SMALLEST_AREA` square pixels), or with a
+  vertex that is not finite or has a coordinate beyond   `LARGEST_COORDINATE`, are never hit: NaN
+  marks what is not to be drawn. Background: face -1,   barycentrics 0, depth +inf. Faces may have
+  any size.
 
   Barycentrics (in the order of the face's vertices) and depth are differentiable in
   `vertices_image`; which face is seen is not. Gradients are finite, and zero for vertices of faces
-  that no pixel sees.
+  that no pixel sees. Barycentrics and depth are float32 whatever the vertices' type, float64 for
+  float64 vertices.
+
+  Raises ValueError for an empty image, `MAX_FACES` faces or more, and whatever `checked_mesh`
+  refuses: other shapes, ids of vertices that do not exist (ids that are traced are not checked).
   """
+  vertices_image, faces = checked_mesh(vertices_image, faces)
   if height < 1 or width < 1:
     raise ValueError(f'rasterize needs a positive image size, got height {height}, width {width}')
   if faces.shape[0] >= MAX_FACES:
     raise ValueError(f'rasterize takes fewer than {MAX_FACES} faces, got {faces.shape[0]}')
   if vertices_image.shape[0] == 0 or faces.shape[0] == 0:
-    return _background(vertices_image.shape[0], height, width)
+    return _background(vertices_image, height, width)
   face_index = lax.platform_dependent(
     lax.stop_gradient(vertices_image),
     faces,
@@ -97,8 +108,8 @@ def rasterize(
 
 
 def visible_vertices(
-  vertices_image: Float[Array, 'batch vertices 3'],
-  faces: Int[Array, 'faces 3'],
+  vertices_image: Real[ArrayLike, 'batch vertices 3'],
+  faces: Int[ArrayLike, 'faces 3'],
   height: int,
   width: int,
   depth_tolerance: float = 1e-5,
@@ -113,8 +124,9 @@ def visible_vertices(
   `hand_mask` is True where the photo shows the hand with nothing before it. With one, an object
   hides every vertex whose pixel lies outside the mask and has no neighbour (of eight) inside:
   vertices of the silhouette lie on the mask's edge. A mask of another size raises a ValueError.
-  The answer has no gradient.
+  The answer has no gradient. Raises ValueError for meshes as `rasterize` does.
   """
+  vertices_image, faces = checked_mesh(vertices_image, faces)
   expected = (vertices_image.shape[0], height, width)
   if hand_mask is not None and hand_mask.shape != expected:
     raise ValueError(f'hand_mask has shape {hand_mask.shape}, expected {expected} (image size)')
@@ -166,9 +178,10 @@ def drawable_corners(
   return jnp.where(drawable, corners, 0)
 
 
-def _background(batch: int, height: int, width: int) -> Fragments:
-  shape = (batch, height, width)
-  return Fragments(jnp.full(shape, -1, jnp.int32), jnp.zeros((*shape, 3)), jnp.full(shape, jnp.inf))
+def _background(vertices_image: Array, height: int, width: int) -> Fragments:
+  shape, dtype = (vertices_image.shape[0], height, width), vertices_image.dtype
+  index = jnp.full(shape, -1, jnp.int32)
+  return Fragments(index, jnp.zeros((*shape, 3), dtype), jnp.full(shape, jnp.inf, dtype))
 
 
 def _face_table(vertices: Float[Array, 'vertices 3'], faces: Int[Array, 'faces 3']) -> _FaceTable:
@@ -237,7 +250,7 @@ def _nearest_faces_of_chunks(
     return (jnp.where(nearer, found, depth), jnp.where(nearer, found_index, face_index)), None
 
   shape = (vertices_image.shape[0], height, width)
-  start = (jnp.full(shape, jnp.inf), jnp.full(shape, -1, jnp.int32))
+  start = (jnp.full(shape, jnp.inf, vertices_image.dtype), jnp.full(shape, -1, jnp.int32))
   firsts = jnp.arange(chunks.shape[0], dtype=jnp.int32) * CHUNK
   return lax.scan(step, start, (firsts, chunks))[0][1]
 
@@ -293,7 +306,8 @@ def _windows_of_faces(
 
   # Depth and face index share one buffer, as the two parts of a complex number: with two buffers,
   # or one with a leading axis of two, XLA's CPU code for a step is 8 to 100 times slower.
-  buffer = jnp.full((buffer_height, buffer_width), complex(float('inf'), -1), jnp.complex64)
+  dtype = jnp.result_type(vertices.dtype, jnp.complex64)
+  buffer = jnp.full((buffer_height, buffer_width), complex(float('inf'), -1), dtype)
   start = (jnp.int32(0), jnp.int32(0), buffer)
   buffer = lax.while_loop(lambda state: state[0] < count, step, start)[2]
   return buffer[:height, :width].imag.astype(jnp.int32)

@@ -3,10 +3,11 @@
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int, Real
 
+from hand_jax.rendering.inputs import checked_mesh
 from hand_jax.rendering.rasterize import drawable_corners
-from hand_jax.types import Fragments
+from hand_jax.types import ArrayLike, Fragments
 
 # Real spherical harmonics up to order 2: 9 functions of a unit vector (x, y, z), as constants times
 # 1, y, z, x, xy, yz, 3z^2 - 1, xz, x^2 - y^2.
@@ -25,14 +26,20 @@ _COSINE_LOBE = (np.pi, *[2 * np.pi / 3] * 3, *[np.pi / 4] * 5)
 
 def interpolate(
   fragments: Fragments,
-  faces: Int[Array, 'faces 3'],
-  attributes: Float[Array, 'batch vertices channels'],
+  faces: Int[ArrayLike, 'faces 3'],
+  attributes: Real[ArrayLike, 'batch vertices channels'],
 ) -> Float[Array, 'batch height width channels']:
   """Vertex attributes at each pixel, linear in the image; 0 where nothing is hit.
 
   Differentiable in the attributes and, through the barycentrics, in the vertices. One row of a
   table by face is read per pixel rather than three rows by vertex: on a CPU several times faster.
+  Raises ValueError for attributes of another batch or another number of axes, and for faces that
+  name vertices without attributes.
   """
+  attributes, faces = checked_mesh(attributes, faces, None, 'attributes')
+  images = fragments.face_index.shape[0]
+  if attributes.shape[0] != images:
+    raise ValueError(f'attributes has shape {attributes.shape}, expected a batch of {images}')
   channels = attributes.shape[-1]
 
   def one(image):

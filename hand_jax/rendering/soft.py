@@ -16,8 +16,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, Real
 
+from hand_jax.rendering.inputs import Scalar, check_setting, checked_mesh
 from hand_jax.rendering.soft_windows import (
   coverage_logit,
   edge_table,
@@ -27,7 +28,7 @@ from hand_jax.rendering.soft_windows import (
   squared_distance,
   window_spans,
 )
-from hand_jax.types import RenderedHand
+from hand_jax.types import ArrayLike, RenderedHand
 
 # Each loop step visits one window of pixels. The shapes are measured: as in the hard rasterizer, a
 # step has to touch less than about 1 kB to be quick on a CPU. For the same reason a step sums two
@@ -40,17 +41,13 @@ _BLEND_SLOPE_WINDOW = (8, 16)
 _IGNORED_COVERAGE = 1e-4
 # Faces that reach farther out than this many pixels are ignored: their squares leave float32.
 _FARTHEST = 1e15
-# Of sigma and gamma; the square of its reciprocal is far inside float32.
-_SMALLEST_SETTING = 1e-12
 # Triangles of a smaller area count as segments.
 _SMALLEST_AREA = 1e-9
 
-Scalar = float | int | np.generic | Float[Array, '']
-
 
 def soft_silhouette(
-  vertices_image: Float[Array, 'batch vertices coordinates'],
-  faces: Int[Array, 'faces 3'],
+  vertices_image: Real[ArrayLike, 'batch vertices coordinates'],
+  faces: Int[ArrayLike, 'faces 3'],
   height: int,
   width: int,
   sigma: Scalar,
@@ -66,10 +63,11 @@ def soft_silhouette(
   Faces that have a vertex which is not finite (or beyond 1e15 pixels) are ignored: no value, no
   gradient. Differentiable once, in reverse mode, in `vertices_image` and `sigma`.
 
-  Raises ValueError for an empty image, coordinates other than 2 or 3, a `sigma` below 1e-12 or a
-  negative `blur_radius`. Values known only inside a traced function are not checked.
+  Raises ValueError for an empty image, a `sigma` below 1e-12, a negative `blur_radius`, and what
+  `checked_mesh` refuses. Values known only inside a traced function are not checked.
   """
-  _check(vertices_image, height, width, sigma, blur_radius)
+  vertices_image, faces = checked_mesh(vertices_image, faces, (2, 3))
+  _check(height, width, sigma, blur_radius)
   batch, dtype = vertices_image.shape[0], vertices_image.dtype
   if batch == 0 or faces.shape[0] == 0:
     return jnp.zeros((batch, height, width), dtype)
@@ -90,22 +88,13 @@ def default_blur_radius(sigma: Scalar, faces: int) -> Float[Array, '']:
   return jnp.sqrt(sigma * np.log(faces / _IGNORED_COVERAGE))
 
 
-def _check(vertices_image, height, width, sigma, blur_radius) -> None:
+def _check(height, width, sigma, blur_radius) -> None:
   if height < 1 or width < 1:
     raise ValueError(f'soft pictures need a positive size, got height {height}, width {width}')
-  if vertices_image.shape[-1] not in (2, 3):
-    raise ValueError(
-      f'vertices_image needs 2 or 3 coordinates per vertex, got shape {vertices_image.shape}'
-    )
-  _check_setting('sigma (square pixels)', sigma)
+  check_setting('sigma (square pixels)', sigma)
   known = blur_radius is not None and not isinstance(blur_radius, jax.core.Tracer)
   if known and not float(blur_radius) >= 0:
     raise ValueError(f'blur_radius (pixels) must not be negative, got {blur_radius}')
-
-
-def _check_setting(name: str, value: Scalar) -> None:
-  if not isinstance(value, jax.core.Tracer) and not _SMALLEST_SETTING <= float(value) < np.inf:
-    raise ValueError(f'{name} must be a number of at least {_SMALLEST_SETTING}, got {value}')
 
 
 def _drop_broken(corners: Array) -> tuple[Array, Array]:
@@ -181,10 +170,10 @@ _uncovered.defvjp(_uncovered_forward, _uncovered_backward)
 
 
 def soft_blend(
-  vertices_image: Float[Array, 'batch vertices 3'],
-  faces: Int[Array, 'faces 3'],
-  colors: Float[Array, 'batch vertices channels'],
-  background: Float[Array, 'batch height width channels'] | Float[Array, 'channels'] | Scalar,
+  vertices_image: Real[ArrayLike, 'batch vertices 3'],
+  faces: Int[ArrayLike, 'faces 3'],
+  colors: Real[ArrayLike, 'batch vertices channels'],
+  background: Real[ArrayLike, 'batch height width channels'] | Real[ArrayLike, 'channels'] | Scalar,
   height: int,
   width: int,
   sigma: Scalar,
@@ -208,13 +197,18 @@ def soft_blend(
   blur radius has no weight at all, however near. Stable for small gamma: each pixel's greatest
   exponent is taken off first.
 
-  Raises ValueError as `soft_silhouette`, and for a gamma below 1e-12 or an empty range from `near`
-  to `far`.
+  Raises ValueError as `soft_silhouette`, and for a gamma below 1e-12, an empty range from `near` to
+  `far` or colours of another mesh.
   """
-  _check(vertices_image, height, width, sigma, blur_radius)
-  _check_setting('gamma', gamma)
+  vertices_image, faces = checked_mesh(vertices_image, faces)
+  colors, _ = checked_mesh(colors, faces, None, 'colors')
+  if colors.shape[:2] != vertices_image.shape[:2]:
+    expected = ', '.join(map(str, vertices_image.shape[:2]))
+    raise ValueError(f'colors has shape {colors.shape}, expected ({expected}, channels)')
+  _check(height, width, sigma, blur_radius)
+  check_setting('gamma', gamma)
   if near is not None and far is not None:
-    _check_setting('far - near', far - near)
+    check_setting('far - near', far - near)
   batch, dtype = vertices_image.shape[0], vertices_image.dtype
   shape = (batch, height, width, colors.shape[-1])
   background = jnp.asarray(background, dtype)
