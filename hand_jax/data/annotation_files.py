@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Float, UInt8
 from PIL import Image
 
-from hand_jax.data.decoding import UndecodableError, decode_photo
+from hand_jax.data.decoding import UndecodableError, decode_photo, photo_size
 
 HALF_PIXEL = 0.5
 _BLOCK_CHARS = 1 << 24
@@ -125,9 +125,13 @@ def read_encoded_photo(path: pathlib.Path, size: tuple[int, int]) -> EncodedPhot
     BadExampleError: missing, damaged, cut short, or of another size.
   """
   data = _read_bytes(path)
-  _decode(data, path, 'RGB', size)
   try:
-    # Stricter than Pillow about most damage: what it refuses would stop a training.
+    # As training reads it: decoders differ in what damage they notice.
+    height, width = photo_size(data, _short(path))
+    if (width, height) != size:
+      raise BadExampleError(
+        f'{_short(path)} has {width} x {height} pixels, expected {size[0]} x {size[1]}'
+      )
     return EncodedPhoto(data, decode_photo(data, _short(path)))
   except UndecodableError as error:
     raise BadExampleError(f'{_short(path)} cannot be read: {error.problem}') from None
@@ -141,7 +145,7 @@ def read_mask_image(
   `channel` picks one of R, G, B; None reads it as grey. A mask of another size is enlarged to
   `size` (width, height), pixel by pixel. Raises BadExampleError as `read_encoded_photo` does.
   """
-  pixels = _decode(_read_bytes(path), path, 'L' if channel is None else 'RGB', None)
+  pixels = _decode_mask(_read_bytes(path), path, 'L' if channel is None else 'RGB')
   grey = pixels if channel is None else pixels[..., channel]
   if grey.shape != size[::-1]:
     grey = np.asarray(Image.fromarray(grey).resize(size, Image.Resampling.NEAREST))
@@ -157,16 +161,11 @@ def _read_bytes(path: pathlib.Path) -> bytes:
     raise BadExampleError(f'{_short(path)} is a folder, not a file') from None
 
 
-def _decode(data: bytes, path: pathlib.Path, mode: str, size: tuple[int, int] | None) -> np.ndarray:
+def _decode_mask(data: bytes, path: pathlib.Path, mode: str) -> np.ndarray:
   try:
     # OpenCV would fill up what a cut file lacks with grey; Pillow refuses it.
     with Image.open(io.BytesIO(data), formats=('JPEG', 'PNG')) as image:
-      if size is not None and image.size != size:
-        found = f'{image.size[0]} x {image.size[1]}'
-        raise BadExampleError(f'{_short(path)} has {found} pixels, expected {size[0]} x {size[1]}')
       return np.asarray(image.convert(mode))
-  except BadExampleError:
-    raise
   except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
     reason = 'not a JPEG or PNG' if isinstance(error, Image.UnidentifiedImageError) else error
     raise BadExampleError(f'{_short(path)} cannot be read: {reason}') from None

@@ -19,6 +19,7 @@ _PNG_START = b'\x89PNG\r\n\x1a\n'
 _PNG_SIZE = slice(16, 24)
 _PNG_END = b'IEND\xaeB`\x82'
 # Labels refer to pixels as they are stored, whatever an EXIF orientation says.
+_FORMATS = {'photo': 'JPEG or PNG', 'hand mask': 'PNG'}
 _AS_STORED = cv2.IMREAD_IGNORE_ORIENTATION
 
 
@@ -27,10 +28,9 @@ class UndecodableError(ValueError):
 
   def __init__(self, example_id: str, what: str, problem: str):
     self.problem = problem.rstrip('.')
-    formats = 'JPEG or PNG' if what == 'photo' else 'PNG'
     super().__init__(
       f'Example {example_id!r}: the {what} cannot be decoded ({self.problem}); expected a whole '
-      f'{formats} file. Replace it and prepare the data set again.'
+      f'{_FORMATS[what]} file. Replace it and prepare the data set again.'
     )
 
 
@@ -80,7 +80,7 @@ def photo_size(data: bytes, example_id: str) -> tuple[int, int]:
     except ValueError as error:
       raise UndecodableError(example_id, 'photo', str(error)) from None
   if not data.startswith(_PNG_START) or len(data) < _PNG_SIZE.stop:
-    raise UndecodableError(example_id, 'photo', 'not a file of that format')
+    raise UndecodableError(example_id, 'photo', 'not a JPEG or PNG')
   width, height = struct.unpack('>II', data[_PNG_SIZE])
   return height, width
 
@@ -113,7 +113,7 @@ def decode_mask(data: bytes, example_id: str) -> UInt8[np.ndarray, 'height width
 
 def _decode_png(data: bytes, mode: int, example_id: str, what: str) -> np.ndarray:
   if not data.startswith(_PNG_START):
-    raise UndecodableError(example_id, what, 'not a file of that format')
+    raise UndecodableError(example_id, what, f'not a {_FORMATS[what]}')
   # OpenCV would fill up what a cut file lacks.
   whole = data.endswith(_PNG_END)
   image = cv2.imdecode(np.frombuffer(data, np.uint8), mode | _AS_STORED) if whole else None
