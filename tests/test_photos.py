@@ -148,6 +148,6 @@ def test_demo_photos_have_boxes_inside_them():
   assert {path.name for path in boxes} == {'nocurl.jpg', 'halfcurl.jpg', 'fullcurl.jpg'}
   for path, (box, side) in boxes.items():
     height, width, _ = read_photo(path).shape
-    assert side == 'right' and (box[:2] >= 0).all()
+    assert side == 'left' and (box[:2] >= 0).all()
     assert box[0] + box[2] <= width and box[1] + box[3] <= height
     assert 'MIT License' in (path.parent / 'NOTICE.txt').read_text()
