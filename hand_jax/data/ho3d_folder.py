@@ -126,7 +126,7 @@ def split_frames(frames: Sequence[str], validation_fraction: float | int) -> dic
   if not parts['train']:
     raise ValueError(
       f'validation_fraction {validation_fraction:g} of {len(counts)} sequences leaves none to '
-      'train on; choose 0.'
+      'train on; choose a smaller one, or 0 for no validation split.'
     )
   return {name: part for name, part in parts.items() if part}
 
