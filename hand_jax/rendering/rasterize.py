@@ -75,9 +75,9 @@ def rasterize(
   ones too, because weak-perspective depths are relative: clipping at a camera is the caller's).
   Pixel centres lie at +0.5. Both sides of a face are seen; a pixel on an edge belongs to the face;
   of equal computed depths the lower face index wins (the module states the precision of depths).
-  Faces without area in the image (twice the area below   `SMALLEST_AREA` square pixels), or with a
-  vertex that is not finite or has a coordinate beyond   `LARGEST_COORDINATE`, are never hit: NaN
-  marks what is not to be drawn. Background: face -1,   barycentrics 0, depth +inf. Faces may have
+  Faces without area in the image (twice the area below `SMALLEST_AREA` square pixels), or with a
+  vertex that is not finite or has a coordinate beyond `LARGEST_COORDINATE`, are never hit: NaN
+  marks what is not to be drawn. Background: face -1, barycentrics 0, depth +inf. Faces may have
   any size.
 
   Barycentrics (in the order of the face's vertices) and depth are differentiable in

@@ -19,9 +19,11 @@ from jax import lax
 from jaxtyping import Array, Float, Int, Real
 
 from hand_jax.rendering.inputs import Scalar, check_setting, checked_mesh
+from hand_jax.rendering.rasterize import LARGEST_COORDINATE
 from hand_jax.rendering.soft_windows import (
   coverage_logit,
   edge_table,
+  edges_of,
   for_each_window,
   padded,
   pixel_centers,
@@ -39,8 +41,6 @@ _BLEND_WINDOW = (2, 8)
 _BLEND_SLOPE_WINDOW = (8, 16)
 # Silhouettes differ by less than this from those with an infinite blur radius.
 _IGNORED_COVERAGE = 1e-4
-# Faces that reach farther out than this many pixels are ignored: their squares leave float32.
-_FARTHEST = 1e15
 # Triangles of a smaller area count as segments.
 _SMALLEST_AREA = 1e-9
 
@@ -60,8 +60,10 @@ def soft_silhouette(
   and `blur_radius` pixels or more away from it takes nothing from it; see `default_blur_radius`.
   Where faces are smaller than sqrt(sigma), several of them cover a pixel outside the mesh, and the
   silhouette grows beyond the outline: against a hard mask keep sigma small, or end with it small.
-  Faces that have a vertex which is not finite (or beyond 1e15 pixels) are ignored: no value, no
-  gradient. Differentiable once, in reverse mode, in `vertices_image` and `sigma`.
+  Faces that have a vertex which is not finite, or a coordinate beyond `LARGEST_COORDINATE` (1e8
+  pixels, as for `rasterize`), are ignored: no value, no gradient. All others may reach as far out
+  as they like: an edge is placed to 1e-4 pixels whatever its ends. Differentiable once, in reverse
+  mode, in `vertices_image` and `sigma`.
 
   Raises ValueError for an empty image, a `sigma` below 1e-12, a negative `blur_radius`, and what
   `checked_mesh` refuses. Values known only inside a traced function are not checked.
@@ -99,7 +101,7 @@ def _check(height, width, sigma, blur_radius) -> None:
 
 def _drop_broken(corners: Array) -> tuple[Array, Array]:
   """Corners with those of unusable faces set to 0, and which faces are usable."""
-  good = jnp.all(jnp.abs(corners) < _FARTHEST, axis=(-2, -1), keepdims=True)
+  good = jnp.all(jnp.abs(corners) <= LARGEST_COORDINATE, axis=(-2, -1), keepdims=True)
   return jnp.where(good, corners, 0), good[..., 0, 0]
 
 
@@ -111,9 +113,7 @@ def _uncovered(height: int, width: int, corners, valid, sigma, radius):
 
   def body(face, origin, image):
     x, y = pixel_centers(origin, _WINDOW, corners.dtype)
-    squared, inside = squared_distance(
-      list(flat[face]), table.inverse_squared[face], table.winding[face], x, y
-    )
+    squared, inside = squared_distance(list(flat[face]), edges_of(face, table), x, y)
     left_over = 1 / (1 + jnp.exp(coverage_logit(squared, inside, sigma)))
     left_over = jnp.where(inside | (squared < radius**2), left_over, 1)
     old = lax.dynamic_slice(image, origin, _WINDOW)
@@ -146,9 +146,7 @@ def _uncovered_backward(height, width, residuals, cotangent):
 
       def logit(*some):
         numbers = parameters[:first] + [*some] + parameters[first + 2 :]
-        squared, inside = squared_distance(
-          numbers[:6], table.inverse_squared[face], table.winding[face], x, y
-        )
+        squared, inside = squared_distance(numbers[:6], edges_of(face, table), x, y)
         return coverage_logit(squared, inside, numbers[6]), inside | (squared < radius**2)
 
       # One copy of a parameter per pixel: that gives the derivatives pixel by pixel.
@@ -253,7 +251,7 @@ def _nearness(depth, valid, near, far):
 _NOTHING = -1e30
 
 
-def _fragment(parameters, inverse_squared, winding, x, y, radius):
+def _fragment(parameters, edges, x, y, radius):
   """What one face brings to pixels: log of its weight, its colour; and whether it brings anything.
 
   `parameters` is a list: six corner coordinates, three nearnesses, the corners' colours, sigma,
@@ -261,7 +259,7 @@ def _fragment(parameters, inverse_squared, winding, x, y, radius):
   """
   *numbers, sigma, gamma = parameters
   ax, ay, bx, by, cx, cy = corners = numbers[:6]
-  squared, inside = squared_distance(corners, inverse_squared, winding, x, y)
+  squared, inside = squared_distance(corners, edges, x, y)
   area = (bx - ax) * (cy - ay) - (by - ay) * (cx - ax)
   solid = jnp.abs(area) > _SMALLEST_AREA
   scale = 1 / jnp.where(solid, area, 1)
@@ -333,9 +331,7 @@ def _blend_visitor(height, width, numbers, valid, sigma, gamma, radius):
     def body(face, origin, image):
       x, y = pixel_centers(origin, window, dtype)
       parameters = [*numbers[face], sigma, gamma]
-      parts, reached = _fragment(
-        parameters, table.inverse_squared[face], table.winding[face], x, y, radius
-      )
+      parts, reached = _fragment(parameters, edges_of(face, table), x, y, radius)
       old = lax.dynamic_slice(image, origin, window)
       new = update(parts, reached, old, origin)
       return lax.dynamic_update_slice(image, new, origin)
@@ -367,9 +363,7 @@ def _blend_faces_backward(height, width, residuals, cotangents):
     # One copy of each parameter per pixel: that gives the derivatives pixel by pixel.
     parameters = [jnp.broadcast_to(value, window) for value in (*numbers[face], sigma, gamma)]
     parts, pull_back, reached = jax.vjp(
-      lambda *parameters: _fragment(
-        parameters, table.inverse_squared[face], table.winding[face], x, y, radius
-      ),
+      lambda *parameters: _fragment(parameters, edges_of(face, table), x, y, radius),
       *parameters,
       has_aux=True,
     )

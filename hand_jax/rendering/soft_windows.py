@@ -3,12 +3,17 @@
 Pixels are visited in small windows round each face's bounding box, as many as the face and its blur
 need: memory depends neither on the size of a face nor on the blur, and nothing is cut off short of
 the blur radius.
+
+Distances are those to lines given by a point near the image and a direction: an edge that reaches
+far out is as exact in the image as a short one (`edge_table`).
 """
 
 from collections.abc import Callable
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jaxtyping import Array, Float, Int
 
@@ -16,6 +21,8 @@ from hand_jax.rendering.rasterize import pixel_span
 
 # Edges of a smaller squared length count as points.
 _SHORTEST_SQUARED = 1e-20
+# Pixels: along longer edges a point near the image is looked for.
+_LONG = 1000.0
 
 Body = Callable[[Int[Array, ''], tuple[Array, Array], Array], Array]
 
@@ -73,37 +80,120 @@ def pixel_centers(origin, window: tuple[int, int], dtype) -> tuple[Array, Array]
 
 
 class EdgeTable(NamedTuple):
-  """Per face, what distances need beside its corners; nothing of it is differentiated."""
+  """Per face, its edges from corner i to i + 1, as distances need them; all of it is constant."""
 
-  inverse_squared: Float[Array, 'faces 3']  # 1 / |edge|^2 from corner i to i + 1; 0 for a point
-  winding: Float[Array, 'faces']  # sign of the area, 0 for a face without area
+  x: Float[Array, '*faces 3']  # a point on the edge
+  y: Float[Array, '*faces 3']
+  direction_x: Float[Array, '*faces 3']  # of length 1, also for an edge that is a point
+  direction_y: Float[Array, '*faces 3']
+  start: Float[Array, '*faces 3']  # places of the corners along the direction, from the point on
+  end: Float[Array, '*faces 3']
+  inverse_length: Float[Array, '*faces 3']  # 0 for a point
+  winding: Float[Array, '*faces']  # sign of the area, 0 for a face without area
 
 
 def edge_table(corners: Float[Array, 'faces 3 2']) -> EdgeTable:
-  edges = jnp.roll(corners, -1, axis=1) - corners
+  """Edges given by their first corners, and long ones by their points nearest to the first pixel.
+
+  Differences of pixels and far corners would lose what float32 holds of the pixels: 0.06 of them at
+  a coordinate of 1e6. The line's distance from the origin is known far better, as the cross product
+  of its ends over its length.
+  """
+  ends = jnp.roll(corners, -1, axis=1)
+  edges = ends - corners
   squared = jnp.sum(edges**2, axis=-1)
   proper = squared > _SHORTEST_SQUARED
+  inverse = jnp.where(proper, 1 / jnp.sqrt(jnp.where(proper, squared, 1)), 0)
+  length = squared * inverse
+  direction = jnp.where(proper[..., None], edges * inverse[..., None], jnp.eye(2)[:1, None])
+  far = length > _LONG
+  crossed = _cross(corners, ends)
+  start = jnp.where(far, jnp.sum(corners * direction, axis=-1), 0)
+  place = jnp.clip(0, start, start + length)
+  foot = (crossed * inverse)[..., None] * jnp.stack([direction[..., 1], -direction[..., 0]], -1)
+  point = jnp.where(far[..., None], foot + place[..., None] * direction, corners)
   area = edges[:, 0, 0] * edges[:, 1, 1] - edges[:, 0, 1] * edges[:, 1, 0]
-  return EdgeTable(jnp.where(proper, 1 / jnp.where(proper, squared, 1), 0), jnp.sign(area))
+  area = jnp.where(jnp.any(far, axis=1), jnp.sum(crossed, axis=1), area)
+  sides = (*jnp.moveaxis(point, -1, 0), *jnp.moveaxis(direction, -1, 0))
+  return EdgeTable(*sides, start - place, start - place + length, inverse, jnp.sign(area))
 
 
-def squared_distance(corners, inverse_squared, winding, x, y):
+def edges_of(face: Int[Array, ''], table: EdgeTable) -> EdgeTable:
+  return EdgeTable(*(field[face] for field in table))
+
+
+def _cross(a: Float[Array, '*shape 2'], b: Float[Array, '*shape 2']) -> Float[Array, '*shape']:
+  """ax by - ay bx, in float32 about 4000 times as exact as that where the products nearly cancel.
+
+  Numbers are split into halves, whose products are exact.
+  """
+  kind = jnp.finfo(a.dtype)
+
+  def halves(value):
+    high = lax.reduce_precision(value, kind.nexp, kind.nmant // 2)
+    return high, value - high
+
+  (a_high, a_low), (b_high, b_low) = halves(a), halves(b)
+  products = [
+    one[..., 0] * other[..., 1] - one[..., 1] * other[..., 0]
+    for one in (a_high, a_low)
+    for other in (b_high, b_low)
+  ]
+  return products[0] + (products[1] + products[2]) + products[3]
+
+
+def _nearest_edge(edges: EdgeTable, x, y):
+  """Squared distance of points to a face's boundary, whether they are inside, and where it is.
+
+  The last is the way from the nearest point of the boundary (dx, dy), and the three corners' shares
+  in that point.
+  """
+  nearest, inside, where = None, None, None
+  for i in range(3):
+    edge = EdgeTable(*(field[i] for field in edges[:-1]), edges.winding)
+    to_x, to_y = x - edge.x, y - edge.y
+    place = to_x * edge.direction_x + to_y * edge.direction_y
+    aside = to_y * edge.direction_x - to_x * edge.direction_y
+    met = jnp.clip(place, edge.start, edge.end)
+    beyond = place - met
+    squared = aside**2 + beyond**2
+    way_x = beyond * edge.direction_x - aside * edge.direction_y
+    way_y = beyond * edge.direction_y + aside * edge.direction_x
+    along = (met - edge.start) * edge.inverse_length
+    shares = [jnp.zeros_like(along)] * 3
+    shares[i], shares[(i + 1) % 3] = 1 - along, along
+    left, candidate = aside * edges.winding > 0, [way_x, way_y, *shares]
+    if i == 0:
+      nearest, inside, where = squared, left, candidate
+    else:
+      closer = squared < nearest
+      nearest, inside = jnp.minimum(nearest, squared), inside & left
+      where = [jnp.where(closer, new, old) for new, old in zip(candidate, where, strict=True)]
+  return nearest, inside, where
+
+
+@jax.custom_jvp
+def squared_distance(corners: list[Array], edges: EdgeTable, x, y) -> tuple[Array, Array]:
   """Squared distance of points to a triangle's boundary, and whether they are inside.
 
-  `corners` is a list ax, ay, bx, by, cx, cy. The place of the nearest point on each edge counts as
-  constant in derivatives: it is either a minimum along the edge or an end of it, so that is exact.
+  `edges` is the face's part of an `edge_table`; the value comes from it alone. `corners` is a list
+  ax, ay, bx, by, cx, cy, by which the distance is differentiated.
   """
-  nearest, inside = None, None
-  for i in range(3):
-    ax, ay, bx, by = (*corners[2 * i : 2 * i + 2], *corners[(2 * i + 2) % 6 :][:2])
-    to_x, to_y, edge_x, edge_y = x - ax, y - ay, bx - ax, by - ay
-    along = jnp.clip((to_x * edge_x + to_y * edge_y) * inverse_squared[i], 0, 1)
-    along = lax.stop_gradient(along)
-    squared = (to_x - along * edge_x) ** 2 + (to_y - along * edge_y) ** 2
-    left = (edge_x * to_y - edge_y * to_x) * winding > 0
-    nearest = squared if i == 0 else jnp.minimum(nearest, squared)
-    inside = left if i == 0 else inside & left
-  return nearest, inside
+  return _nearest_edge(edges, x, y)[:2]
+
+
+@squared_distance.defjvp
+def _squared_distance_slope(primals, tangents):
+  """The nearest point moves with the ends of its edge; its place along the edge counts as constant.
+
+  It is either a minimum along the edge or an end of it, so that is exact.
+  """
+  squared, inside, (way_x, way_y, *shares) = _nearest_edge(*primals[1:])
+  moves = zip(tangents[0][::2], tangents[0][1::2], strict=True)
+  slope = sum(
+    share * (way_x * by_x + way_y * by_y) for share, (by_x, by_y) in zip(shares, moves, strict=True)
+  )
+  return (squared, inside), (-2 * slope, np.zeros(inside.shape, jax.dtypes.float0))
 
 
 def coverage_logit(squared, inside, sigma):
