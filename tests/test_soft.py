@@ -233,6 +233,70 @@ def test_values_and_gradients_are_finite_whatever_the_faces(sigma, gamma):
     assert np.abs(by_vertices[:3]).max(1).min() > 1e-3
 
 
+def _far_faces(far):
+  """Triangles with one, two and three corners `far` pixels away, and the corners' levers.
+
+  Numbers that float32 holds. A lever says how far to move a corner to move its edges in view by 1.
+  """
+  random = np.random.default_rng(3)
+  angle = random.uniform(0, 2 * np.pi, 4)
+  along = far * np.stack([np.cos(angle), np.sin(angle)], axis=1)
+  aside = along[:, ::-1] * [-1, 1]
+  corners = random.uniform(1, 7, (4, 3, 2))
+  corners[0, 2] += along[0]  # two edges leave the image
+  corners[1, 1], corners[1, 2] = corners[1, 1] + along[1], corners[1, 1] - along[1]
+  corners[2, 1:] += np.stack([along[2], aside[2]])
+  corners[3] = corners[3, 1] + np.stack([aside[3], along[3], -along[3]])  # one edge through it
+  levers = np.array([[1, 1, far], [1, 1, 1], [1, far, far], [1, 1, 1]])
+  return np.float32(corners).astype(np.float64), levers[..., None]
+
+
+@functools.cache
+def _far_picture():
+  weights = np.random.default_rng(1).normal(size=(HEIGHT, WIDTH)).astype(np.float32)
+
+  def loss(corners):
+    faces = jnp.arange(3, dtype=jnp.int32)[None]
+    image = soft_silhouette(corners, faces, HEIGHT, WIDTH, 1.0, 6.0)
+    return jnp.sum(weights[None] * image), image
+
+  return jax.jit(jax.grad(loss, has_aux=True)), weights
+
+
+@pytest.mark.parametrize('far', [1e5, 1e6, 9e7])
+def test_far_corners_are_as_exact_as_near_ones(far):
+  """Values and derivatives in float32 against float64 loops."""
+  corners, levers = _far_faces(far)
+  picture, weights = _far_picture()
+  gradients, images = map(np.asarray, picture(jnp.asarray(corners, jnp.float32)))
+
+  def naive(face):
+    return soft_silhouette_naive(face, [[0, 1, 2]], HEIGHT, WIDTH, 1.0, 6.0)
+
+  for face, lever, image, gradient in zip(corners, levers, images, gradients, strict=True):
+    expected = naive(face)
+    assert 0.05 < expected.mean() < 0.95
+    np.testing.assert_allclose(image, expected, atol=1e-5)
+    slope = central_differences(
+      lambda moved, face=face, lever=lever: np.sum(weights * naive(face + moved * lever)),
+      np.zeros((3, 2)),
+      step=1e-4,
+    )
+    np.testing.assert_allclose(gradient * lever, slope, rtol=1e-3, atol=1e-3 * np.abs(slope).max())
+
+
+def test_colors_beside_a_far_corner():
+  """Whichever corner of a face is the far one, and listed first."""
+  corners = np.float32([[1, 2, 1], [3, 6, 2], [1e6, 5e5, 1.5]])
+  colors = np.random.default_rng(0).uniform(size=(3, 3))
+  expected = soft_blend_naive(
+    corners, [[0, 1, 2]], colors, np.full((20, 20, 3), 0.5), 0.5, 0.1, 1 - 0.1, 2 + 0.1
+  )
+  for order in ([0, 1, 2], [2, 0, 1], [1, 2, 0]):
+    rgb = _drawn(corners[None], colors[None], [order], 0.5, 0.1)[0]
+    np.testing.assert_allclose(rgb[0], expected, atol=2e-4)
+
+
 def _blend_inputs(seed):
   random = np.random.default_rng(seed)
   vertices, faces = _scene(seed)

@@ -8,6 +8,7 @@ Distances are those to lines given by a point near the image and a direction: an
 far out is as exact in the image as a short one (`edge_table`).
 """
 
+import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -22,7 +23,7 @@ from hand_jax.rendering.rasterize import pixel_span
 # Edges of a smaller squared length count as points.
 _SHORTEST_SQUARED = 1e-20
 # Pixels: along longer edges a point near the image is looked for.
-_LONG = 1000.0
+_LONG = 100.0
 
 Body = Callable[[Int[Array, ''], tuple[Array, Array], Array], Array]
 
@@ -108,14 +109,16 @@ def edge_table(corners: Float[Array, 'faces 3 2']) -> EdgeTable:
   direction = jnp.where(proper[..., None], edges * inverse[..., None], jnp.eye(2)[:1, None])
   far = length > _LONG
   crossed = _cross(corners, ends)
+  # Not start + length: whichever end is near, its own product places it best.
   start = jnp.where(far, jnp.sum(corners * direction, axis=-1), 0)
-  place = jnp.clip(0, start, start + length)
+  end = jnp.where(far, jnp.sum(ends * direction, axis=-1), length)
+  place = jnp.clip(0, start, end)
   foot = (crossed * inverse)[..., None] * jnp.stack([direction[..., 1], -direction[..., 0]], -1)
   point = jnp.where(far[..., None], foot + place[..., None] * direction, corners)
   area = edges[:, 0, 0] * edges[:, 1, 1] - edges[:, 0, 1] * edges[:, 1, 0]
   area = jnp.where(jnp.any(far, axis=1), jnp.sum(crossed, axis=1), area)
   sides = (*jnp.moveaxis(point, -1, 0), *jnp.moveaxis(direction, -1, 0))
-  return EdgeTable(*sides, start - place, start - place + length, inverse, jnp.sign(area))
+  return EdgeTable(*sides, start - place, end - place, inverse, jnp.sign(area))
 
 
 def edges_of(face: Int[Array, ''], table: EdgeTable) -> EdgeTable:
@@ -142,13 +145,8 @@ def _cross(a: Float[Array, '*shape 2'], b: Float[Array, '*shape 2']) -> Float[Ar
   return products[0] + (products[1] + products[2]) + products[3]
 
 
-def _nearest_edge(edges: EdgeTable, x, y):
-  """Squared distance of points to a face's boundary, whether they are inside, and where it is.
-
-  The last is the way from the nearest point of the boundary (dx, dy), and the three corners' shares
-  in that point.
-  """
-  nearest, inside, where = None, None, None
+def _each_edge(edges: EdgeTable, x, y):
+  """Per edge of a face: squared distance, which side, way from its nearest point, ends' shares."""
   for i in range(3):
     edge = EdgeTable(*(field[i] for field in edges[:-1]), edges.winding)
     to_x, to_y = x - edge.x, y - edge.y
@@ -156,20 +154,12 @@ def _nearest_edge(edges: EdgeTable, x, y):
     aside = to_y * edge.direction_x - to_x * edge.direction_y
     met = jnp.clip(place, edge.start, edge.end)
     beyond = place - met
-    squared = aside**2 + beyond**2
     way_x = beyond * edge.direction_x - aside * edge.direction_y
     way_y = beyond * edge.direction_y + aside * edge.direction_x
-    along = (met - edge.start) * edge.inverse_length
-    shares = [jnp.zeros_like(along)] * 3
-    shares[i], shares[(i + 1) % 3] = 1 - along, along
-    left, candidate = aside * edges.winding > 0, [way_x, way_y, *shares]
-    if i == 0:
-      nearest, inside, where = squared, left, candidate
-    else:
-      closer = squared < nearest
-      nearest, inside = jnp.minimum(nearest, squared), inside & left
-      where = [jnp.where(closer, new, old) for new, old in zip(candidate, where, strict=True)]
-  return nearest, inside, where
+    # Not 1 - the other: a far corner's share is small, and exact as its neighbour's distance.
+    first = jnp.where(edge.inverse_length > 0, (edge.end - met) * edge.inverse_length, 1)
+    second = (met - edge.start) * edge.inverse_length
+    yield aside**2 + beyond**2, aside * edges.winding > 0, (way_x, way_y), (first, second)
 
 
 @jax.custom_jvp
@@ -179,7 +169,8 @@ def squared_distance(corners: list[Array], edges: EdgeTable, x, y) -> tuple[Arra
   `edges` is the face's part of an `edge_table`; the value comes from it alone. `corners` is a list
   ax, ay, bx, by, cx, cy, by which the distance is differentiated.
   """
-  return _nearest_edge(edges, x, y)[:2]
+  squares, sides, *_ = zip(*_each_edge(edges, x, y), strict=True)
+  return functools.reduce(jnp.minimum, squares), functools.reduce(jnp.logical_and, sides)
 
 
 @squared_distance.defjvp
@@ -188,12 +179,17 @@ def _squared_distance_slope(primals, tangents):
 
   It is either a minimum along the edge or an end of it, so that is exact.
   """
-  squared, inside, (way_x, way_y, *shares) = _nearest_edge(*primals[1:])
-  moves = zip(tangents[0][::2], tangents[0][1::2], strict=True)
-  slope = sum(
-    share * (way_x * by_x + way_y * by_y) for share, (by_x, by_y) in zip(shares, moves, strict=True)
-  )
-  return (squared, inside), (-2 * slope, np.zeros(inside.shape, jax.dtypes.float0))
+  squared, inside = squared_distance(*primals)
+  moves = tangents[0]
+  slope, found = 0, jnp.zeros_like(inside)
+  for i, (square, _, way, shares) in enumerate(_each_edge(*primals[1:])):
+    move_x, move_y = (
+      shares[0] * moves[2 * i + axis] + shares[1] * moves[(2 * i + 2) % 6 + axis] for axis in (0, 1)
+    )
+    chosen = (square == squared) & ~found
+    slope += jnp.where(chosen, -2 * (way[0] * move_x + way[1] * move_y), 0)
+    found |= chosen
+  return (squared, inside), (slope, np.zeros(inside.shape, jax.dtypes.float0))
 
 
 def coverage_logit(squared, inside, sigma):
