@@ -1,6 +1,6 @@
 """Every named experiment, shrunk to toy size, takes a real step that moves what it trains."""
 
-from dataclasses import replace
+import dataclasses
 
 import jax
 import numpy as np
@@ -44,9 +44,9 @@ def at_toy_size(config):
     normals=settings.texture.normals,
     hidden_fraction=settings.texture.hidden_fraction,
   )
-  return replace(
+  return dataclasses.replace(
     config,
-    model=replace(
+    model=dataclasses.replace(
       settings,
       texture=texture,
       image_size=32,
@@ -56,9 +56,16 @@ def at_toy_size(config):
       pose_components=min(settings.pose_components, 12),
       attention=attention,
     ),
-    optimizer=replace(config.optimizer, warmup_steps=0),
-    training=replace(config.training, batch_size=2, num_steps=2),
+    optimizer=dataclasses.replace(config.optimizer, warmup_steps=0),
+    training=dataclasses.replace(config.training, batch_size=2, num_steps=2),
   )
+
+
+def step_key(config):
+  """What a step is compiled anew for: the model, and the terms of its loss at any weight."""
+  loss = dataclasses.asdict(config.loss)
+  terms = {key: bool(value) if type(value) is float else value for key, value in loss.items()}
+  return str((config.model, terms, config.data.labels))
 
 
 _taken = {}
@@ -66,7 +73,7 @@ _taken = {}
 
 def take_a_step(config, model):
   """State before, state after and metrics; experiments that shrink to the same one share a step."""
-  key = str((config.model, config.loss, config.optimizer, config.data.labels))
+  key = step_key(config)
   if key in _taken:
     return _taken[key]
   network = create_network(config)
