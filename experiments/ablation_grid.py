@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from experiments.configs import get_config
-from experiments.synthetic_configs import L2_FULL, L2_WEAK, WEAK_ELBO
+from experiments.synthetic_configs import L2_FULL, WEAK_L2
 from hand_jax.config import LossConfig
 
 # What all runs but the longer weak one share: five minutes on two CPU cores at most. They all start
@@ -36,14 +36,6 @@ LONG_OVERRIDES = (
   'training.checkpoint_every=500',
   'training.evaluate_every=1000',
   'training.validation_examples=256',
-)
-# Weak squared errors with the penalties of the weak Gaussians they are compared with.
-WEAK_L2 = dataclasses.replace(
-  L2_WEAK,
-  **{
-    name: getattr(WEAK_ELBO, name)
-    for name in ('projection', 'orthonormality', 'joint_limits', 'shape_prior', 'pose_prior')
-  },
 )
 # Weights of the exact form; the paper's own when empty.
 EXACT_WEIGHTS: tuple[str, ...] = ()

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from experiments.benchmark_settings import supervised, weakly_supervised
-from experiments.synthetic_configs import L2_FULL, L2_WEAK, branch_alone, textured
+from experiments.synthetic_configs import L2_FULL, L2_WEAK, WEAK_L2, branch_alone, textured
 from hand_jax.config import ExperimentConfig
 
 
@@ -58,7 +58,7 @@ def ho3d_v2_l2_weakly_supervised() -> ExperimentConfig:
         --init_from=runs/ho3d_v2_prior_weakly_supervised
   """
   config = weakly_supervised('ho3d_v2', 'ho3d_v2_l2_weakly_supervised')
-  return replace(config, loss=L2_WEAK)
+  return replace(config, loss=WEAK_L2)
 
 
 def ho3d_v2_j2d() -> ExperimentConfig:

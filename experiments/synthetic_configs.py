@@ -44,6 +44,14 @@ WEAK_ELBO = LossConfig(
   shape_prior=5.0,
   pose_prior=3.0,
 )
+# Weak squared errors with the penalties of the weak Gaussians they are compared with.
+WEAK_L2 = replace(
+  L2_WEAK,
+  **{
+    name: getattr(WEAK_ELBO, name)
+    for name in ('projection', 'orthonormality', 'joint_limits', 'shape_prior', 'pose_prior')
+  },
+)
 # Width and heads are AMVUR's.
 TABLE_1_TEXTURE = TextureConfig(enabled=True, width=512, heads=4, self_layers=2, mlp_ratio=4)
 
