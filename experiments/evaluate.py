@@ -14,8 +14,7 @@ from typing import Any
 from absl import app, flags, logging
 
 from hand_jax.data.pipeline import create_source, evaluation_batches
-from hand_jax.data.records import prepared_manifest
-from hand_jax.evaluation.benchmark_hands import BenchmarkRun, EstimateFn, PreparedLabels
+from hand_jax.data.prepared import prepared_manifest
 from hand_jax.evaluation.evaluate import (
   BRANCHES,
   evaluate_batches,
@@ -23,25 +22,26 @@ from hand_jax.evaluation.evaluate import (
   make_estimate_fn,
 )
 from hand_jax.evaluation.mean_hand import MeanHand
-from hand_jax.evaluation.official import BENCHMARKS, NO_AUGMENTATION
-from hand_jax.evaluation.pck import write_whole
-from hand_jax.evaluation.run_data import RENDERED_EXAMPLES, data_to_measure, mean_hand_of
-from hand_jax.evaluation.score_files import (
+from hand_jax.evaluation.official.hands import BenchmarkRun, EstimateFn, PreparedLabels
+from hand_jax.evaluation.official.rules import BENCHMARKS, NO_AUGMENTATION
+from hand_jax.evaluation.official.score_files import (
   evaluate_predictions,
   official_summary,
   scores_record,
   write_curves,
 )
-from hand_jax.evaluation.submission import (
+from hand_jax.evaluation.official.submission import (
   check_split_is_whole,
   check_submission_path,
   write_submission,
 )
-from hand_jax.evaluation.test_time import augmentation_name, averaged_over_turns
+from hand_jax.evaluation.run_data import RENDERED_EXAMPLES, data_to_measure, mean_hand_of
+from hand_jax.evaluation.turns import augmentation_name, averaged_over_turns
+from hand_jax.files.writing import write_whole
 from hand_jax.mano.model import extended_joint_regressor
 from hand_jax.models.hand_network import naming_misfits
-from hand_jax.training.checkpoints import load_for_inference
-from hand_jax.training.hand_models import load_run_model
+from hand_jax.runs.checkpoints import load_for_inference
+from hand_jax.runs.hand_models import load_run_model
 from hand_jax.types import HandBatch
 
 # What the builders call the benchmarks' own evaluation split.

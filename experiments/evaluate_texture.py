@@ -1,7 +1,7 @@
 """Measures a texture branch: python -m experiments.evaluate_texture --workdir=DIR.
 
 The network's vertex colours beside two baselines without learning, see
-`hand_jax/evaluation/texture.py`.
+`hand_jax/evaluation/texture_scores.py`.
 """
 
 import dataclasses
@@ -12,15 +12,20 @@ from typing import Any
 
 from absl import app, flags, logging
 
-from experiments.ablation_report import to_json
-from experiments.ablations import current_commit
+from experiments.ablations.report import to_json
+from experiments.ablations.running import current_commit
 from experiments.evaluate import with_progress
 from hand_jax.data.pipeline import create_source, evaluation_batches
 from hand_jax.evaluation.run_data import RENDERED_DATASET, RENDERED_EXAMPLES, data_to_measure
-from hand_jax.evaluation.texture import evaluate_texture, format_table, make_textured_estimate_fn
+from hand_jax.evaluation.texture_scores import (
+  evaluate_texture,
+  format_table,
+  make_textured_estimate_fn,
+)
+from hand_jax.files.writing import write_whole
 from hand_jax.models.hand_network import naming_misfits
-from hand_jax.training.checkpoints import load_network, write_whole
-from hand_jax.training.hand_models import load_run_model
+from hand_jax.runs.checkpoints import load_network
+from hand_jax.runs.hand_models import load_run_model
 
 FLAGS = flags.FLAGS
 

@@ -24,21 +24,22 @@ import numpy as np
 from absl import app, flags, logging
 from jaxtyping import Array, Bool, Float, Int, UInt8
 
-from hand_jax.data.examples import HandExample
 from hand_jax.data.photos import demo_photo_boxes, read_photo
 from hand_jax.data.pipeline import ExampleSource, create_source
 from hand_jax.evaluation.run_data import RENDERED_DATASET, data_to_measure
-from hand_jax.export import legend_image, png_bytes, sigma_colors, sigma_range_mm
+from hand_jax.examples import HandExample
+from hand_jax.files.writing import write_whole
 from hand_jax.geometry.cameras import perspective_from_intrinsics, project_perspective
 from hand_jax.models.hand_network import naming_misfits
-from hand_jax.reconstruct import (
+from hand_jax.reconstruction.files import check_output_folder
+from hand_jax.reconstruction.meshes import legend_image, png_bytes, sigma_colors, sigma_range_mm
+from hand_jax.reconstruction.reconstruct import (
   Reconstruction,
   Reconstructor,
   load_reconstructor,
   reconstruct_branches,
 )
-from hand_jax.reconstruct_files import check_output_folder
-from hand_jax.reconstruct_views import display_crop, vertices_in_crop
+from hand_jax.reconstruction.views import display_crop, vertices_in_crop
 from hand_jax.rendering.overlay import (
   COLOR_AMBIENT,
   MESH_COLOR,
@@ -239,10 +240,8 @@ def make_figures(
       continue
     with naming_misfits(workdir):
       picture = draw_figure(reconstructor._replace(config=config), chosen)
-    partial = folder / f'{name}.png.partial'
-    partial.write_bytes(png_bytes(picture))
     path = folder / f'{name}.png'
-    partial.replace(path)
+    write_whole(path, png_bytes(picture))
     yield f'{path}: {len(chosen)} hands, {picture.shape[1]} x {picture.shape[0]} pixels'
 
 

@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 
 from absl import app, flags, logging
 
-from hand_jax.data.preparing import STOP_SIGNALS, Prepared, Progress, prepare, size_of_photos
-from hand_jax.data.records import MANIFEST_NAME
+from hand_jax.data.prepared import MANIFEST_NAME
+from hand_jax.preparing.building import STOP_SIGNALS, Prepared, Progress, prepare, size_of_photos
 
 DATASETS_FOLDER = pathlib.Path(__file__).parent.parent / 'datasets'
 
@@ -39,7 +39,7 @@ def _prepare_synthetic_hands(data_dir: pathlib.Path) -> Prepared:
 def _prepare_hand_photos(data_dir: pathlib.Path) -> Prepared:
   from hand_photos.hand_photos_dataset_builder import HandPhotos, split_entries
 
-  from hand_jax.data.hand_photos import annotations_digest, read_annotations
+  from hand_jax.readers.hand_photos import annotations_digest, read_annotations
 
   flag = flags.FLAGS
   source = _source_of('hand_photos', 'with annotations.json in it')
@@ -86,7 +86,7 @@ def _refuse_skips(prepared: Prepared) -> Prepared:
 def _prepare_freihand(data_dir: pathlib.Path) -> Prepared:
   from freihand.freihand_dataset_builder import Freihand
 
-  from hand_jax.data.freihand import annotations_digest, check_folder
+  from hand_jax.readers.freihand import annotations_digest, check_folder
 
   flag = flags.FLAGS
   source = _source_of('freihand', 'the unpacked FreiHAND_pub_v2')
@@ -110,15 +110,15 @@ def _prepare_freihand(data_dir: pathlib.Path) -> Prepared:
 def _prepare_ho3d(version: str, data_dir: pathlib.Path) -> Prepared:
   from ho3d.ho3d_dataset_builder import Ho3d
 
-  from hand_jax.data.annotation_files import files_digest
-  from hand_jax.data.ho3d_folder import (
+  from hand_jax.mano.assets import load_mano_model, resolve_mano_dir
+  from hand_jax.mano.mano_files import find_mano_file
+  from hand_jax.readers.annotation_files import files_digest
+  from hand_jax.readers.ho3d_folder import (
     PHOTO_SUFFIX,
     annotations_digest,
     check_folder,
     read_frame_list,
   )
-  from hand_jax.mano.assets import load_mano_model, resolve_mano_dir
-  from hand_jax.mano.mano_files import find_mano_file
 
   flag = flags.FLAGS
   source = _source_of(f'ho3d_{version}', f'the unpacked HO3D_{version}')

@@ -10,18 +10,18 @@ from absl import app, flags, logging
 
 from hand_jax.data.photos import check_box, demo_photo_boxes, read_photo
 from hand_jax.models.hand_network import naming_misfits
-from hand_jax.reconstruct import (
+from hand_jax.reconstruction.files import (
+  check_output_folder,
+  output_suffixes,
+  write_reconstruction,
+)
+from hand_jax.reconstruction.reconstruct import (
   Reconstruction,
   Reconstructor,
   check_mask,
   is_free_hand,
   load_reconstructor,
   reconstruct_hand,
-)
-from hand_jax.reconstruct_files import (
-  check_output_folder,
-  output_suffixes,
-  write_reconstruction,
 )
 
 FLAGS = flags.FLAGS

@@ -5,8 +5,14 @@ import sys
 
 from absl import app, flags
 
-from hand_jax.evaluation.pck import write_figure, write_whole
-from hand_jax.evaluation.scoreboard import board_panels, csv_board, markdown_board, read_runs
+from hand_jax.evaluation.official.pck import write_figure
+from hand_jax.evaluation.official.scoreboard import (
+  board_panels,
+  csv_board,
+  markdown_board,
+  read_runs,
+)
+from hand_jax.files.writing import write_whole
 
 FLAGS = flags.FLAGS
 

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 import jax
 from absl import app, flags, logging
 
-from experiments.configs import EXPERIMENTS, get_config
+from experiments.configs.names import EXPERIMENTS, get_config
 from hand_jax.config import ExperimentConfig, validate_config
 from hand_jax.config_text import apply_overrides
-from hand_jax.training.hand_models import load_training_model
+from hand_jax.runs.hand_models import load_training_model
 from hand_jax.training.loop import train_and_evaluate
 
 FLAGS = flags.FLAGS

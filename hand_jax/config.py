@@ -1,6 +1,6 @@
 """Frozen dataclasses for one experiment, and what their values have to fulfil.
 
-Named experiments live in `experiments/configs.py`; overrides and JSON in `config_text.py`.
+Named experiments live in `experiments/configs/names.py`; overrides and JSON in `config_text.py`.
 """
 
 import dataclasses

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from hand_jax.data.examples import HandExample
+from hand_jax.examples import HandExample
 from hand_jax.mano.model import mano_forward, regress_joints
 from hand_jax.types import HandParameters, ManoModel
 

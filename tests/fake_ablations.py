@@ -2,10 +2,10 @@
 
 import pathlib
 
-from experiments import ablations
-from experiments.ablation_grid import RUNS, Job
+from experiments.ablations import running as ablations
+from experiments.ablations.grid import RUNS, Job
 from hand_jax.evaluation.evaluate import METRIC_NAMES
-from hand_jax.training.checkpoints import claim_workdir
+from hand_jax.runs.checkpoints import claim_workdir
 
 CONTRACT = {'table', 'setting', 'supervision', 'seed', 'branch', *METRIC_NAMES}
 CONTRACT |= {'mean_hand_pa_mpjpe_mm', 'steps', 'commit', 'command'}

@@ -6,11 +6,11 @@ import pathlib
 import jax
 import numpy as np
 
-from experiments.configs import get_config
+from experiments.configs.names import get_config
 from hand_jax.config import ExperimentConfig
-from hand_jax.training.checkpoints import Checkpoints, claim_workdir
-from hand_jax.training.lineage import claim_lineage
-from hand_jax.training.state import TrainState
+from hand_jax.runs.checkpoints import Checkpoints, claim_workdir
+from hand_jax.runs.lineage import claim_lineage
+from hand_jax.runs.train_state import TrainState
 
 # A network of few numbers: shapes by name.
 TRUNK = {

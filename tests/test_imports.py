@@ -1,52 +1,103 @@
-"""Imports point one way: a layer uses those before it, never those after."""
+"""Imports point one way: a floor uses those below it, never those above, and no circle exists."""
 
 import ast
+import collections
+import functools
 import pathlib
 
 import pytest
 
 ROOT = pathlib.Path(__file__).parent.parent
-# Lower layers first (see the layout in the documentation). A module may import from its own layer.
-LAYERS = [
-  ('types', 'config'),
-  ('geometry', 'gaussian', 'mano', 'rendering', 'propagation'),
-  ('models', 'losses'),
-  ('data', 'training', 'evaluation'),
-  ('reconstruct', 'export', 'report', 'detection'),
+# Lower floors first. A room may use the others of its own floor, as long as no circle arises.
+FLOORS = [
+  ('types', 'examples', 'config', 'config_text', 'files'),
+  ('geometry', 'gaussian'),
+  ('mano', 'rendering', 'propagation'),
+  ('losses', 'models', 'synthetic'),
+  ('runs', 'data'),
+  ('preparing', 'readers', 'evaluation'),
+  ('training', 'reconstruction'),
+  ('commands', '__init__', '__main__'),
 ]
+# Reconstructing needs nothing of what trains.
+APART = {('reconstruction', 'training'), ('training', 'reconstruction')}
 FORBIDDEN = ('tensorflow', 'torch', 'chumpy', 'pytorch3d', 'smplx')
-FILES = sorted(path for path in (ROOT / 'hand_jax').rglob('*.py') if path.name != '__init__.py')
+# The package's names and the command line are not empty, and may use everything.
+OPEN_INITS = ('hand_jax/__init__.py', 'hand_jax/commands/__init__.py')
+MODULES = {
+  str(path.relative_to(ROOT).with_suffix('')).replace('/', '.').removesuffix('.__init__'): path
+  for folder in ('hand_jax', 'experiments')
+  for path in sorted((ROOT / folder).rglob('*.py'))
+}
+LIBRARY = [name for name in MODULES if name.startswith('hand_jax.')]
 
 
-def layer_of(parts: tuple[str, ...]) -> int:
-  """The layer of `hand_jax.a.b`, given as ('a', 'b'); files like export_glb count as export."""
-  for number, names in enumerate(LAYERS):
-    if parts[0] in names or parts[0].split('_')[0] in names:
+def room_of(module: str) -> str:
+  parts = module.split('.')
+  return parts[1] if len(parts) > 1 else '__init__'
+
+
+def floor_of(module: str) -> int:
+  """The floor of `hand_jax.room.file`, or of `hand_jax.file`."""
+  for number, rooms in enumerate(FLOORS):
+    if room_of(module) in rooms:
       return number
-  raise AssertionError(f'hand_jax.{".".join(parts)} belongs to no layer: add it to LAYERS')
+  raise AssertionError(f'{module} stands on no floor: add its room to FLOORS')
 
 
-def imported_modules(path: pathlib.Path) -> list[str]:
+@functools.cache
+def imported_modules(path: pathlib.Path) -> tuple[str, ...]:
+  """Full names of what a file imports, modules where names could be modules."""
   modules = []
   for node in ast.walk(ast.parse(path.read_text())):
     if isinstance(node, ast.Import):
       modules += [name.name for name in node.names]
     elif isinstance(node, ast.ImportFrom):
       assert node.level == 0, f'{path}: relative import'
-      modules += [node.module, *(f'{node.module}.{name.name}' for name in node.names)]
-  return modules
+      full_names = [f'{node.module}.{name.name}' for name in node.names]
+      modules += [name if name in MODULES else node.module for name in full_names]
+  return tuple(dict.fromkeys(modules))
 
 
-@pytest.mark.parametrize('path', FILES, ids=lambda path: str(path.relative_to(ROOT)))
-def test_a_module_imports_no_later_layer_and_nothing_forbidden(path):
-  parts = path.relative_to(ROOT / 'hand_jax').with_suffix('').parts
-  own = layer_of(parts)
-  for module in imported_modules(path):
-    package, *rest = module.split('.')
-    assert package not in FORBIDDEN, f'{path} imports {module}'
-    assert package not in ('experiments', 'tests'), f'{path} imports {module}'
-    if package == 'hand_jax' and rest and rest[0] != 'assets':
-      assert layer_of(tuple(rest)) <= own, f'{path} imports {module} from a later layer'
+@pytest.mark.parametrize('module', LIBRARY)
+def test_a_module_imports_no_higher_floor_and_nothing_forbidden(module):
+  for other in imported_modules(MODULES[module]):
+    package = other.split('.')[0]
+    assert package not in FORBIDDEN, f'{module} imports {other}'
+    assert package not in ('experiments', 'tools', 'tests'), f'{module} imports {other}'
+    if package == 'hand_jax':
+      assert floor_of(other) <= floor_of(module), f'{module} imports {other} from a higher floor'
+      assert (room_of(module), room_of(other)) not in APART, f'{module} imports {other}'
+
+
+def test_imports_make_no_circle():
+  uses = {
+    name: [other for other in imported_modules(path) if other in MODULES]
+    for name, path in MODULES.items()
+  }
+  finished: set[str] = set()
+
+  def visit(name: str, way: tuple[str, ...]) -> None:
+    assert name not in way, f'import circle: {" -> ".join((*way[way.index(name) :], name))}'
+    if name not in finished:
+      for other in uses[name]:
+        visit(other, (*way, name))
+      finished.add(name)
+
+  for name in MODULES:
+    visit(name, ())
+
+
+def test_rooms_of_one_floor_make_no_circle():
+  """The same for rooms: two of them must not use one another."""
+  uses = collections.defaultdict(set)
+  for name in LIBRARY:
+    uses[room_of(name)] |= {
+      room_of(other) for other in imported_modules(MODULES[name]) if other.startswith('hand_jax.')
+    }
+  for room, others in uses.items():
+    for other in others - {room}:
+      assert room not in uses[other], f'{room} and {other} use one another'
 
 
 @pytest.mark.parametrize(
@@ -55,4 +106,19 @@ def test_a_module_imports_no_later_layer_and_nothing_forbidden(path):
   ids=lambda path: str(path.relative_to(ROOT)),
 )
 def test_package_files_are_empty(path):
-  assert path.read_text().strip() == ''
+  if str(path.relative_to(ROOT)) not in OPEN_INITS:
+    assert path.read_text().strip() == ''
+
+
+def test_no_folder_holds_too_large_a_share():
+  """A folder's own files, subfolders apart, are at most 15 % of the library's lines."""
+  lines = collections.Counter()
+  for path in (ROOT / 'hand_jax').rglob('*.py'):
+    lines[str(path.parent.relative_to(ROOT))] += len(path.read_text().splitlines())
+  folder, largest = lines.most_common(1)[0]
+  assert largest <= 0.15 * lines.total(), f'{folder} has {largest} of {lines.total()} lines'
+
+
+@pytest.mark.parametrize('path', sorted((ROOT / 'experiments').glob('*.py')), ids=lambda p: p.name)
+def test_launches_are_short(path):
+  assert len(path.read_text().splitlines()) <= 120

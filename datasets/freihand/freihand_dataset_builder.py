@@ -5,7 +5,8 @@ from typing import Any
 
 import tensorflow_datasets as tfds
 
-from hand_jax.data.freihand import (
+from hand_jax.preparing.streamed_builder import PublishedBuilder
+from hand_jax.readers.freihand import (
   FreihandSplit,
   check_folder,
   image_ids,
@@ -14,7 +15,6 @@ from hand_jax.data.freihand import (
   read_split,
   split_samples,
 )
-from hand_jax.data.streamed_builder import PublishedBuilder
 
 
 class Freihand(PublishedBuilder):

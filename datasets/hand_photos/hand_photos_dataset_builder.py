@@ -5,16 +5,16 @@ from typing import Any
 
 import tensorflow_datasets as tfds
 
-from hand_jax.data.examples import encode_example, example_features
-from hand_jax.data.hand_photos import (
+from hand_jax.examples import encode_example, example_features
+from hand_jax.preparing.records import Report, no_report, numbered_records
+from hand_jax.preparing.streamed_builder import StreamedBuilder
+from hand_jax.readers.hand_photos import (
   PhotoEntry,
   annotations_digest,
   annotations_path,
   load_example,
   read_annotations,
 )
-from hand_jax.data.records import Report, no_report, numbered_records
-from hand_jax.data.streamed_builder import StreamedBuilder
 
 
 def split_entries(

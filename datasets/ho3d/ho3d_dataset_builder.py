@@ -5,15 +5,15 @@ from typing import Any, ClassVar
 
 import tensorflow_datasets as tfds
 
-from hand_jax.data.ho3d import Truth, load_records, make_jobs
-from hand_jax.data.ho3d_folder import (
+from hand_jax.preparing.streamed_builder import PublishedBuilder
+from hand_jax.readers.ho3d import Truth, load_records, make_jobs
+from hand_jax.readers.ho3d_folder import (
   PHOTO_SUFFIX,
   check_folder,
   read_evaluation_truths,
   read_frame_list,
   split_frames,
 )
-from hand_jax.data.streamed_builder import PublishedBuilder
 
 
 class Ho3d(PublishedBuilder):

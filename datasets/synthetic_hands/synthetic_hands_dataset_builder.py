@@ -6,23 +6,23 @@ from typing import Any, ClassVar
 
 import tensorflow_datasets as tfds
 
-from hand_jax.data.examples import HandExample, encode_example, example_features
-from hand_jax.data.records import (
+from hand_jax.examples import HandExample, encode_example, example_features
+from hand_jax.preparing.records import (
   Report,
   no_report,
   numbered_records,
   results_in_order,
   worker_processes,
 )
-from hand_jax.data.streamed_builder import StreamedBuilder
+from hand_jax.preparing.streamed_builder import StreamedBuilder
 
 CHUNK = 16  # examples a worker renders at a time
 Render = Callable[[int, str, Sequence[int], int], Sequence[HandExample]]
 
 
 def render_hands(seed: int, split: str, indices: Sequence[int], image_size: int):
-  """`render_examples` of hand_jax.data.synthetic, imported only where rendering happens."""
-  from hand_jax.data.synthetic import render_examples
+  """`render_examples` of hand_jax.synthetic.hands, imported only where rendering happens."""
+  from hand_jax.synthetic.hands import render_examples
 
   return render_examples(seed, split, list(indices), image_size, with_vertex_labels=True)
 

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Bool, Float, UInt8
 
 from hand_jax.config import AugmentationConfig
-from hand_jax.data.examples import HandExample
+from hand_jax.examples import HandExample
 from hand_jax.geometry.cameras import (
   CAMERA_SIZE,
   crop_affine,

@@ -4,7 +4,7 @@ import collections
 import functools
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -15,17 +15,12 @@ from hand_jax.data.augmentation import (
   make_labels,
   sample_crop_change,
 )
-from hand_jax.data.decoding import decode_mask, decode_photo, photo_size, record_parser
-from hand_jax.data.examples import HandExample, check_example, decode_example, without_3d
-from hand_jax.data.records import prepared_builder
+from hand_jax.data.prepared import EncodedPictures, PreparedSource
+from hand_jax.examples import HandExample, check_example, without_3d
 from hand_jax.types import HandBatch
 
 # Rendered examples are kept for later epochs while all of them fit into this.
 CACHE_BYTES = 2 << 30
-_WITHOUT_VALIDATION = (
-  ' Training needs one: remove the data set and prepare it again with --validation_fraction '
-  '(synthetic_hands: --validation_examples) above 0.'
-)
 
 
 @runtime_checkable
@@ -64,79 +59,11 @@ class SyntheticSource:
     return [self._cache[index] for index in indices]
 
   def _render(self, indices: Sequence[int]) -> list[HandExample]:
-    from hand_jax.data.synthetic import render_examples
+    from hand_jax.synthetic.hands import render_examples
 
     return render_examples(
       self._seed, self._split, list(indices), self._image_size, self._vertex_labels
     )
-
-
-class PreparedSource:
-  """A prepared tfds data set, read with random access and without TensorFlow or builder code.
-
-  Raises:
-    FileNotFoundError: the folder does not hold the data set. ValueError: it has no such split.
-  """
-
-  def __init__(self, name: str, data_dir: str, split: str, count: int = 0):
-    # Imported here: training on rendered examples needs no tfds.
-    import tensorflow_datasets as tfds
-
-    builder = prepared_builder(name, data_dir)
-    splits = builder.info.splits
-    if split not in splits:
-      advice = _WITHOUT_VALIDATION if split == 'validation' else ''
-      found = ', '.join(splits)
-      raise ValueError(f'Data set {name!r} has no split {split!r}; it has {found}.{advice}')
-    # tfds would decode with OpenCV, and masks that nobody asked for.
-    stored = tfds.decode.DeserializeMethod.RAW_BYTES
-    self._records = builder.as_data_source(split, deserialize_method=stored)
-    self._parse = record_parser(builder.info.features)
-    self._count = min(count, len(self._records)) if count else len(self._records)
-
-  def __len__(self) -> int:
-    return self._count
-
-  def load(self, indices: Sequence[int]) -> list[HandExample]:
-    return [
-      example._replace(image=pictures.photo(), hand_mask=pictures.hand_mask())
-      for example, pictures in self.open(indices)
-    ]
-
-  def open(
-    self, indices: Sequence[int], with_masks: bool = True
-  ) -> list[tuple[HandExample, 'EncodedPictures']]:
-    """Examples with blank photos of the right size and no masks, and what decodes both.
-
-    Raises:
-      ValueError: a photo's header is damaged, naming the example.
-    """
-    return [_open_record(self._parse(self._records[int(index)]), with_masks) for index in indices]
-
-
-class EncodedPictures(NamedTuple):
-  """A record's photo and mask as files. Decoding raises ValueError where one is damaged."""
-
-  example_id: str
-  photo_file: bytes
-  mask_file: bytes | None
-
-  def photo(self) -> np.ndarray:
-    """(height, width, 3) uint8 RGB."""
-    return decode_photo(self.photo_file, self.example_id)
-
-  def hand_mask(self) -> np.ndarray | None:
-    """(height, width) bool."""
-    return None if self.mask_file is None else decode_mask(self.mask_file, self.example_id) > 127
-
-
-def _open_record(record: dict[str, Any], with_mask: bool) -> tuple[HandExample, EncodedPictures]:
-  has_mask = with_mask and record['has_hand_mask']
-  example_id = record['example_id'].decode()
-  pictures = EncodedPictures(example_id, record['image'], record['hand_mask'] if has_mask else None)
-  # One pixel, shown everywhere: it takes no memory.
-  blank = np.broadcast_to(np.uint8(0), (*photo_size(pictures.photo_file, example_id), 3))
-  return decode_example(record | {'image': blank, 'has_hand_mask': False}), pictures
 
 
 def create_source(

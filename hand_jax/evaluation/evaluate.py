@@ -11,7 +11,7 @@ from jaxtyping import Array, Bool, Float
 from hand_jax.config import ExperimentConfig
 from hand_jax.evaluation import metrics
 from hand_jax.evaluation.mean_hand import MeanHand
-from hand_jax.evaluation.official import NO_AUGMENTATION
+from hand_jax.evaluation.official.rules import NO_AUGMENTATION
 from hand_jax.geometry.cameras import camera_from_vector, camera_rotation
 from hand_jax.models.backbone import normalize_image
 from hand_jax.models.hand_network import create_network

@@ -9,8 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from hand_jax.data.records import prepared_builder
+from hand_jax.data.prepared import prepared_builder
 from hand_jax.evaluation.metrics import procrustes_align
+from hand_jax.files.writing import unfinished_path
 from hand_jax.mano.anatomy import sample_hand_pose
 from hand_jax.mano.assets import load_mano_model
 from hand_jax.mano.model import mano_forward, regress_joints
@@ -79,7 +80,7 @@ def rendered_root_vertices(
 ) -> Float[np.ndarray, 'examples vertices 3']:
   """The meshes (`root_vertices`) of the first synthetic examples of a split, without pictures."""
   # Imported here: prepared data needs no renderer.
-  from hand_jax.data.synthetic_sampling import example_generator, sample_scene
+  from hand_jax.synthetic.scene import example_generator, sample_scene
 
   model = load_mano_model()
   scenes = [sample_scene(example_generator(seed, split, index)) for index in range(count)]
@@ -142,8 +143,6 @@ def cached_mean_hand(
           stored['vertices_root'], stored['vertices_aligned'], int(stored['examples'])
         )
   mean_hand = compute_mean_hand(training_vertices())
-  path.parent.mkdir(parents=True, exist_ok=True)
-  unfinished = path.with_suffix('.unfinished.npz')
-  np.savez(unfinished, description=description, **mean_hand._asdict())
-  unfinished.replace(path)
+  with unfinished_path(path) as unfinished, unfinished.open('wb') as file:
+    np.savez(file, description=description, **mean_hand._asdict())
   return mean_hand

@@ -10,8 +10,9 @@ import zipfile
 import numpy as np
 from absl import logging
 
+from hand_jax.files.safe_pickle import load_pickle
+from hand_jax.files.writing import unfinished_path
 from hand_jax.mano.joints import FINGERTIP_VERTICES, MANO_PARENTS
-from hand_jax.mano.safe_pickle import load_pickle
 
 OFFICIAL_NAMES = {'right': 'MANO_RIGHT', 'left': 'MANO_LEFT'}
 # Official key -> our name and shape.
@@ -103,13 +104,8 @@ def write_converted_mano(path: str | os.PathLike, arrays: dict[str, np.ndarray],
   path = pathlib.Path(path)
   if path.suffix != '.npz':
     raise ValueError(f'{path}: the name of a converted model has to end in .npz')
-  temporary = path.with_name(path.name + '.partial')
-  try:
-    with open(temporary, 'wb') as file:
-      np.savez_compressed(file, side=np.asarray(side), **arrays)
-    os.replace(temporary, path)
-  finally:
-    temporary.unlink(missing_ok=True)
+  with unfinished_path(path) as unfinished, unfinished.open('wb') as file:
+    np.savez_compressed(file, side=np.asarray(side), **arrays)
 
 
 def side_of_template(template: np.ndarray, joint_regressor: np.ndarray) -> str:

@@ -2,7 +2,7 @@
 
 Three formats: `.safetensors`; `.pth` as a zip archive (PyTorch 1.6 and newer); `.pth` in the older
 form (a row of pickles, then the raw storages). Pickles go through the interpreter of
-`hand_jax.mano.safe_pickle` with a short list of names: nothing in a file can run, and a small file
+`hand_jax.files.safe_pickle` with a short list of names: nothing in a file can run, and a small file
 cannot stand for more data than it holds.
 """
 
@@ -18,8 +18,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from hand_jax.mano.pickled_objects import UnsafePickleError, ordered_dict
-from hand_jax.mano.safe_pickle import PickleInterpreter
+from hand_jax.files.pickled_objects import UnsafePickleError, ordered_dict
+from hand_jax.files.safe_pickle import PickleInterpreter
 
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 LEGACY_PROTOCOL = 1001

@@ -1,7 +1,6 @@
 """The frozen camera model behind the elbo's mu_C: trained beforehand, copied into the run."""
 
 import pathlib
-import shutil
 import zipfile
 from typing import Any, NamedTuple
 
@@ -12,15 +11,15 @@ from jax.experimental import multihost_utils
 
 from hand_jax.config import ExperimentConfig
 from hand_jax.config_text import config_to_json
+from hand_jax.files.writing import unfinished_path, write_whole
 from hand_jax.models.hand_network import CAMERA_MODULES
-from hand_jax.training.checkpoints import (
+from hand_jax.runs.checkpoints import (
   CONFIG_NAME,
   latest_step,
   load_network,
   read_config,
-  write_whole,
 )
-from hand_jax.training.lineage import Origin, read_lineage, read_origin, write_origin
+from hand_jax.runs.lineage import Origin, read_lineage, read_origin, write_origin
 
 CAMERA_PRIOR_NAME = 'camera_prior'
 ORIGIN_NAME = 'origin.json'
@@ -104,14 +103,11 @@ def claim_camera_prior(workdir: str, prior: CameraPrior | None) -> None:
   folder = pathlib.Path(workdir) / CAMERA_PRIOR_NAME
   if folder.is_dir() or jax.process_index() != 0:
     return
-  # Under another name first: a killed run leaves no half-written copy.
-  partial = folder.with_name(f'{CAMERA_PRIOR_NAME}.partial')
-  shutil.rmtree(partial, ignore_errors=True)
-  partial.mkdir(parents=True)
-  write_whole(partial / CONFIG_NAME, config_to_json(prior.config))
-  write_origin(partial / ORIGIN_NAME, prior.origin)
-  np.savez(partial / VARIABLES_NAME, **traverse_util.flatten_dict(prior.variables, sep='/'))
-  partial.replace(folder)
+  with unfinished_path(folder) as unfinished:
+    unfinished.mkdir()
+    write_whole(unfinished / CONFIG_NAME, config_to_json(prior.config))
+    write_origin(unfinished / ORIGIN_NAME, prior.origin)
+    np.savez(unfinished / VARIABLES_NAME, **traverse_util.flatten_dict(prior.variables, sep='/'))
 
 
 def _take(workdir: str) -> CameraPrior:

@@ -18,16 +18,17 @@ from hand_jax.data.pipeline import (
 from hand_jax.evaluation.evaluate import best_branch, evaluate_batches, known_joints
 from hand_jax.mano.model import extended_joint_regressor
 from hand_jax.models.hand_network import create_network, render_estimate
-from hand_jax.training import parallel
-from hand_jax.training.camera_prior import claim_camera_prior, load_camera_prior
-from hand_jax.training.checkpoints import (
+from hand_jax.runs.checkpoints import (
   Checkpoints,
   check_workdir,
   claim_workdir,
   latest_step,
 )
-from hand_jax.training.hand_models import claim_hand_model
-from hand_jax.training.lineage import claim_lineage, make_lineage
+from hand_jax.runs.hand_models import claim_hand_model
+from hand_jax.runs.lineage import claim_lineage, make_lineage
+from hand_jax.runs.train_state import TrainState
+from hand_jax.training import parallel
+from hand_jax.training.camera_prior import claim_camera_prior, load_camera_prior
 from hand_jax.training.reports import (
   RunLog,
   Stopwatch,
@@ -35,12 +36,7 @@ from hand_jax.training.reports import (
   texture_sheet,
   validation_metrics,
 )
-from hand_jax.training.state import (
-  TrainState,
-  count_parameters,
-  create_optimizer,
-  create_train_state,
-)
+from hand_jax.training.state import count_parameters, create_optimizer, create_train_state
 from hand_jax.training.step import EvalStep, make_eval_step, make_train_step
 from hand_jax.training.warm_start import (
   WarmStart,

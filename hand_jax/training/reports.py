@@ -10,6 +10,7 @@ import numpy as np
 import tensorboardX
 from jaxtyping import Float, UInt8
 
+from hand_jax.files.writing import write_whole
 from hand_jax.geometry.cameras import denormalize_points
 from hand_jax.mano.joints import BONES
 from hand_jax.types import RenderedHand
@@ -219,6 +220,4 @@ def _drop_later_lines(path: pathlib.Path, step: int) -> None:
         kept.append(line + '\n')
     except json.JSONDecodeError:
       break  # the half-written last line of a killed run
-  partial = path.with_suffix('.jsonl.partial')
-  partial.write_text(''.join(kept))
-  partial.replace(path)
+  write_whole(path, ''.join(kept))

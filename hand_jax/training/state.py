@@ -1,34 +1,18 @@
-"""TrainState, the only state of a run, and its optimizer from the config."""
+"""The optimizer and the fresh state of a run, from its config."""
 
 from typing import Any
 
-import flax
 import flax.traverse_util
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array
 
 from hand_jax.config import ExperimentConfig, OptimizerConfig
 from hand_jax.models.hand_network import TEXTURE_REGRESSOR, HandNetwork, initialize_network
+from hand_jax.runs.train_state import TrainState
 from hand_jax.types import ManoModel
 
 BACKBONE = 'backbone'
-
-
-@flax.struct.dataclass
-class TrainState:
-  """Everything a step reads and writes; all of it is in a checkpoint.
-
-  `step` counts finished steps. `key` (raw uint32) is the run's PRNG key and stays what it is:
-  a step that draws folds `step` and each example's global index into it.
-  """
-
-  step: Any
-  params: Any
-  batch_stats: Any
-  opt_state: Any
-  key: Any
 
 
 def learning_rate_schedule(config: OptimizerConfig, num_steps: int) -> optax.Schedule:
@@ -108,8 +92,3 @@ def create_train_state(
 def count_parameters(params: Any) -> dict[str, int]:
   """Number of scalars in each part of the network."""
   return {name: sum(leaf.size for leaf in jax.tree.leaves(tree)) for name, tree in params.items()}
-
-
-def state_variables(state: TrainState) -> dict[str, Array | Any]:
-  """What `network.apply` takes."""
-  return {'params': state.params, 'batch_stats': state.batch_stats}

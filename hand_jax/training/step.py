@@ -20,12 +20,8 @@ from hand_jax.mano.model import extended_joint_regressor
 from hand_jax.models.backbone import normalize_image
 from hand_jax.models.hand_network import HandNetwork, create_network, render_estimate
 from hand_jax.models.texture_regressor import HiddenRegion, sample_hidden_region
-from hand_jax.training.state import (
-  TrainState,
-  learned_parameters,
-  learning_rate_schedule,
-  state_variables,
-)
+from hand_jax.runs.train_state import TrainState, state_variables
+from hand_jax.training.state import learned_parameters, learning_rate_schedule
 from hand_jax.types import HandBatch, HandEstimate, ManoModel
 
 Metrics = dict[str, Float[Array, '']]

@@ -10,11 +10,12 @@ import numpy as np
 
 from hand_jax.config import ExperimentConfig
 from hand_jax.config_text import config_differences
+from hand_jax.files.writing import write_whole
 from hand_jax.models.hand_network import TEXTURE_REGRESSOR
-from hand_jax.training.checkpoints import load_network, write_whole
-from hand_jax.training.hand_models import HAND_MODEL_NAME, hand_model_digest
-from hand_jax.training.lineage import Origin, read_lineage
-from hand_jax.training.state import TrainState, state_variables
+from hand_jax.runs.checkpoints import load_network
+from hand_jax.runs.hand_models import HAND_MODEL_NAME, hand_model_digest
+from hand_jax.runs.lineage import Origin, read_lineage
+from hand_jax.runs.train_state import TrainState, state_variables
 from hand_jax.types import ManoModel
 
 INIT_FROM_NAME = 'init_from.json'

@@ -1,0 +1,78 @@
+"""The paper's ablations: python -m experiments.ablations --table=all --data_dir=runs/prepared."""
+
+import pathlib
+import signal
+import sys
+
+import jax
+from absl import app, flags, logging
+
+from experiments.ablations.grid import RUNS, TABLES, plan_jobs
+from experiments.ablations.running import (
+  Settings,
+  count_training_examples,
+  current_commit,
+  measure_run,
+  only_one,
+  parse_seeds,
+  parse_tables,
+  run_jobs,
+  train_run,
+)
+
+FLAGS = flags.FLAGS
+
+
+def define_flags() -> None:
+  """The command's flags; only when run, so that tests may import several commands at once."""
+  flags.DEFINE_string('table', None, f'{", ".join(TABLES)}, or all.', required=True)
+  flags.DEFINE_enum(
+    'supervision', '', ['', 'full', 'weak'], "Only the rows of one supervision. Default: both's."
+  )
+  flags.DEFINE_string('workdir', 'runs/ablations', 'Folder of the runs, one folder each.')
+  flags.DEFINE_string('data_dir', 'runs/prepared', 'Folder of the prepared synthetic_hands.')
+  flags.DEFINE_string('output', 'docs/results/ablations.json', 'File of the rows.')
+  flags.DEFINE_list('seeds', ['0', '1', '2'], 'Seeds of the supervised runs of Tables 3 and 5.')
+  flags.DEFINE_integer('steps', None, 'Steps of every run, instead of its own.', lower_bound=1)
+  flags.DEFINE_multi_string('set', [], 'A setting of every run, as a.b=value; may be repeated.')
+
+
+def main(argv: list[str]) -> None:
+  if len(argv) > 1:
+    raise app.UsageError(f'Unexpected argument {argv[1]!r}: settings are given as --set a.b=value.')
+  # Orbax tells at length, and warns that a run is opened for reading only.
+  logging.set_verbosity(logging.ERROR)
+  overrides = tuple(FLAGS.set)
+  if FLAGS.steps is not None:
+    overrides = (f'training.num_steps={FLAGS.steps}', *overrides)
+  workdir = pathlib.Path(FLAGS.workdir)
+  # A plain `kill` ends it like Ctrl-C, with the seconds of the run that was under way.
+  signal.signal(signal.SIGTERM, signal.default_int_handler)
+  try:
+    tables, seeds = parse_tables(FLAGS.table), parse_seeds(FLAGS.seeds)
+    jobs = plan_jobs(tables, seeds, runs=RUNS, supervision=FLAGS.supervision)
+    settings = Settings(
+      workdir,
+      FLAGS.data_dir,
+      pathlib.Path(FLAGS.output),
+      overrides,
+      current_commit(),
+      count_training_examples(FLAGS.data_dir),
+    )
+    # Seeds share their programs, and a call that goes on shares them with the one before.
+    jax.config.update('jax_compilation_cache_dir', str(workdir / 'compilation_cache'))
+    jax.config.update('jax_persistent_cache_min_compile_time_secs', 1.0)
+    with only_one(workdir):
+      failures = run_jobs(jobs, settings, train_run, measure_run)
+  except (ValueError, OSError, RuntimeError) as error:
+    sys.exit(f'Error: {error}')
+  except KeyboardInterrupt:
+    sys.exit('Stopped. What has finished is kept; the same command goes on from here.')
+  print(f'Written to {settings.output} and {settings.output.with_suffix(".md")}.')
+  if failures:
+    sys.exit('\n'.join(f'Failed: {name}: {reason}' for name, reason in failures.items()))
+
+
+if __name__ == '__main__':
+  define_flags()
+  app.run(main)

@@ -1,0 +1,187 @@
+"""What the ablations train and show: every run, and the rows of every table, in one place.
+
+A run is a named config with overrides. Tables share runs: the supervised Bayesian run is a row of
+Tables 3, 4 and 5, the paper's convention and the 1 cm unit. Edit settings here; the command
+(`experiments/ablations/running.py`) refuses to mix their rows with those of other settings.
+"""
+
+import dataclasses
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+from experiments.configs.names import get_config
+from experiments.configs.synthetic import L2_FULL, WEAK_L2
+from hand_jax.config import LossConfig
+
+# What all runs but the longer weak one share: five minutes on two CPU cores at most. They all start
+# from that one's first stage, the warm-up of Algorithm 5, with the loss weights of `make demo`.
+BASE_OVERRIDES = (
+  'model.image_size=80',
+  'training.batch_size=16',
+  'training.num_steps=200',
+  'training.log_every=25',
+  'training.checkpoint_every=200',
+  'training.evaluate_every=1000000',  # at the last step alone
+  'training.validation_examples=64',
+  'optimizer.warmup_steps=40',
+)
+SHORT_WEIGHTS = ('loss.camera=700', 'loss.joints_2d=5', 'loss.shape_prior=3')
+START = 'weak-long-prior'
+# The longer weak run: its two stages together take 90 minutes on two cores at most.
+LONG_STEPS = {START: 6000, 'weak-long': 2500}
+LONG_OVERRIDES = (
+  'model.image_size=80',
+  'training.batch_size=16',
+  'training.log_every=100',
+  'training.checkpoint_every=500',
+  'training.evaluate_every=1000',
+  'training.validation_examples=256',
+)
+# Weights of the exact form; the paper's own when empty.
+EXACT_WEIGHTS: tuple[str, ...] = ()
+
+TABLES = ('3', '4', '5', 'convention', 'unit', 'weak')
+# The supervised runs of these, the headline comparison, are repeated over seeds; all others have
+# seed 0 alone.
+TABLES_OVER_SEEDS = ('3', '5')
+# Runs that others start from are trained once and shared by all seeds of those.
+START_SEED = 0
+
+
+class Run(NamedTuple):
+  """One training. `init_from` and `camera_prior` name runs (of `START_SEED`) trained before it."""
+
+  name: str
+  config: str
+  overrides: tuple[str, ...] = ()
+  init_from: tuple[str, ...] = ()
+  camera_prior: str = ''
+
+  @property
+  def needs(self) -> tuple[str, ...]:
+    """The runs it starts from, each once."""
+    return tuple(dict.fromkeys((*self.init_from, *filter(None, [self.camera_prior]))))
+
+
+class Entry(NamedTuple):
+  """One row of a table, but for the seed: what is printed, and the run and branch it shows."""
+
+  table: str
+  setting: str
+  supervision: str  # 'full' or 'weak'
+  run: str
+  branch: str = 'posterior'
+
+
+class Job(NamedTuple):
+  """One run with one seed, and the rows that its evaluation gives."""
+
+  run: Run
+  seed: int
+  entries: tuple[Entry, ...]
+
+  @property
+  def name(self) -> str:
+    return job_name(self.run.name, self.seed)
+
+
+def job_name(run: str, seed: int) -> str:
+  """The folder of a run under the workdir."""
+  return f'{run}-seed{seed}'
+
+
+def _loss(wanted: LossConfig, config: str) -> tuple[str, ...]:
+  """The overrides that give a named config another loss."""
+  present = dataclasses.asdict(get_config(config).loss)
+  settings = dataclasses.asdict(wanted).items()
+  return tuple(f'loss.{name}={value}' for name, value in settings if value != present[name])
+
+
+def _small(name: str, *overrides: str, config: str = 'synthetic_small', **links) -> Run:
+  return Run(name, config, BASE_OVERRIDES + overrides, init_from=(START,), **links)
+
+
+def _bayesian(name: str, *overrides: str) -> Run:
+  return _small(name, *SHORT_WEIGHTS, *overrides)
+
+
+def _long(name: str, config: str, *overrides: str, **links) -> Run:
+  steps = f'training.num_steps={LONG_STEPS[name]}'
+  return Run(name, config, (*LONG_OVERRIDES, steps, *overrides), **links)
+
+
+RUNS = {
+  run.name: run
+  for run in (
+    _bayesian('bayesian'),
+    # Squared errors have their own weights, those of Algorithm 6 (AMVUR alone).
+    _small('l2', *_loss(L2_FULL, 'synthetic_small')),
+    # Both weak runs take equal steps and share all but the loss.
+    _small('weak-bayesian', config='synthetic_small_weak', camera_prior=START),
+    _small('weak-l2', *_loss(WEAK_L2, 'synthetic_small_weak'), config='synthetic_small_weak'),
+    _bayesian('j2d', 'loss.vertices=0', 'loss.joints=0', 'loss.camera=0'),
+    _bayesian('j2d-c', 'loss.vertices=0', 'loss.joints=0'),
+    _bayesian('j2d-c-j3d', 'loss.vertices=0'),
+    _bayesian('exact', 'loss.convention=exact', *EXACT_WEIGHTS),
+    _bayesian('unit-1mm', 'loss.length_unit_m=0.001'),
+    _long(START, 'synthetic_small_prior_weak'),
+    _long(
+      'weak-long',
+      'synthetic_small_prior_weak',
+      'optimizer.learning_rate=5e-4',
+      init_from=(START,),
+    ),
+  )
+}
+
+ENTRIES = (
+  Entry('3', 'L2', 'full', 'l2'),
+  Entry('3', 'Bayesian', 'full', 'bayesian'),
+  Entry('3', 'L2', 'weak', 'weak-l2'),
+  Entry('3', 'Bayesian', 'weak', 'weak-bayesian'),
+  Entry('4', 'J2D', 'full', 'j2d'),
+  Entry('4', 'J2D + C', 'full', 'j2d-c'),
+  Entry('4', 'J2D + C + J3D', 'full', 'j2d-c-j3d'),
+  Entry('4', 'J2D + C + J3D + V3D', 'full', 'bayesian'),
+  Entry('5', 'Bayesian', 'full', 'bayesian', 'prior'),
+  Entry('5', 'Bayesian', 'full', 'bayesian'),
+  Entry('5', 'L2', 'full', 'l2'),
+  Entry('convention', 'paper', 'full', 'bayesian'),
+  Entry('convention', 'exact', 'full', 'exact'),
+  Entry('unit', '1 mm', 'full', 'unit-1mm'),
+  Entry('unit', '1 cm', 'full', 'bayesian'),
+  Entry('weak', 'prior-net alone (starting point)', 'weak', 'weak-long-prior', 'prior'),
+  Entry('weak', 'prior-net alone, longer run', 'weak', 'weak-long', 'prior'),
+)
+
+
+def plan_jobs(
+  tables: Iterable[str],
+  seeds: Sequence[int],
+  entries: Sequence[Entry] = ENTRIES,
+  runs: dict[str, Run] = RUNS,
+  supervision: str = '',
+) -> list[Job]:
+  """The jobs behind the rows of some tables, each once, in the order of the tables and seeds.
+
+  `seeds` are those of the supervised runs of `TABLES_OVER_SEEDS`. A job that several tables show
+  gives all their rows. With `supervision` only rows of that one.
+  """
+  entries = [entry for entry in entries if supervision in ('', entry.supervision)]
+  shown: dict[tuple[str, int], list[Entry]] = {}
+  for table in tables:
+    for seed in dict.fromkeys((*seeds, START_SEED)):
+      for entry in entries:
+        repeated = table in TABLES_OVER_SEEDS and entry.supervision == 'full'
+        if entry.table == table and seed in (seeds if repeated else (START_SEED,)):
+          shown.setdefault((entry.run, seed), []).append(entry)
+  return [Job(runs[name], seed, tuple(rows)) for (name, seed), rows in shown.items()]
+
+
+def lineage(job: Job, runs: dict[str, Run] = RUNS) -> list[Job]:
+  """The jobs that one starts from, directly or not, in the order they are trained in."""
+  found: dict[str, Job] = {}
+  for name in job.run.needs:
+    start = Job(runs[name], START_SEED, ())
+    found |= {before.name: before for before in lineage(start, runs)} | {start.name: start}
+  return list(found.values())

@@ -1,0 +1,329 @@
+"""The paper's ablations: python -m experiments.ablations --table=all --data_dir=runs/prepared.
+
+Trains the runs of a table (see `experiments/ablations/grid.py`), measures each on the test split
+and appends its rows to a JSON file at once; Markdown tables are written beside it. Called again,
+it goes on where it stopped.
+"""
+
+import contextlib
+import fcntl
+import json
+import pathlib
+import re
+import shlex
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import jax
+
+from experiments.ablations.grid import START_SEED, TABLES, Job, job_name, lineage
+from experiments.ablations.report import (
+  KEY,
+  Row,
+  load_rows,
+  publish,
+  row_key,
+  to_json,
+)
+from experiments.configs.names import get_config
+from experiments.evaluate import evaluate
+from hand_jax.config import DataConfig, ExperimentConfig
+from hand_jax.config_text import apply_overrides
+from hand_jax.data.pipeline import create_source
+from hand_jax.evaluation.evaluate import METRIC_NAMES
+from hand_jax.files.writing import write_whole
+from hand_jax.runs.checkpoints import CHECKPOINTS_NAME, check_workdir
+from hand_jax.runs.hand_models import load_training_model
+from hand_jax.training.loop import train_and_evaluate
+
+ROOT = pathlib.Path(__file__).parents[2]
+DATASET = 'synthetic_hands'
+SPLIT = 'test'
+TEST_EXAMPLES = 500  # at most, the first of the split
+NOTE = 'ablation.json'  # in a run's folder: the seconds it has trained, and by which commits
+
+Train = Callable[[ExperimentConfig, str], Any]
+Measure = Callable[[str, str], dict[str, Any]]
+
+
+class Settings(NamedTuple):
+  """What the flags say, for all runs."""
+
+  workdir: pathlib.Path
+  data_dir: str
+  output: pathlib.Path
+  overrides: tuple[str, ...] = ()
+  commit: str = 'unknown'
+  train_examples: int = 0  # that the prepared data hold
+
+  def folder(self, job: Job) -> str:
+    return str(self.workdir / job.name)
+
+
+def job_overrides(job: Job, settings: Settings) -> list[str]:
+  """Every override of a job, each setting once: the last one counts."""
+  links = []
+  if job.run.init_from:
+    folders = [str(settings.workdir / job_name(name, START_SEED)) for name in job.run.init_from]
+    links.append(f'training.init_from={",".join(folders)}')
+  if job.run.camera_prior:
+    folder = settings.workdir / job_name(job.run.camera_prior, START_SEED)
+    links.append(f'training.camera_prior={folder}')
+  data = [f'data.data_dir={settings.data_dir}', f'training.seed={job.seed}']
+  texts = [*job.run.overrides, *data, *settings.overrides, *links]
+  return list({text.partition('=')[0].strip(): text for text in texts}.values())
+
+
+def job_config(job: Job, settings: Settings) -> ExperimentConfig:
+  """The whole config of a job.
+
+  Raises:
+    ValueError: an override that does not fit, see `apply_overrides`.
+  """
+  return apply_overrides(get_config(job.run.config), job_overrides(job, settings))
+
+
+def reproduce(job: Job, settings: Settings) -> str:
+  """One shell line that trains what the job starts from, the job itself, and measures it."""
+  steps = []
+  for each in (*lineage(job), job):
+    step = ['python', '-m', 'experiments.train', f'--config={each.run.config}']
+    step += [f'--workdir={settings.folder(each)}']
+    for text in job_overrides(each, settings):
+      step += ['--set', text]
+    steps.append(step)
+  steps.append(
+    ['python', '-m', 'experiments.evaluate', f'--workdir={settings.folder(job)}']
+    + [
+      f'--dataset={DATASET}',
+      f'--split={SPLIT}',
+      f'--data_dir={settings.data_dir}',
+      f'--limit={TEST_EXAMPLES}',
+    ]
+  )
+  return ' && '.join(shlex.join(step) for step in steps)
+
+
+def job_keys(job: Job) -> list[tuple]:
+  """The keys of the rows a job gives, in the order of its entries."""
+  return [
+    (entry.table, entry.setting, entry.supervision, job.seed, entry.branch) for entry in job.entries
+  ]
+
+
+def open_jobs(jobs: Sequence[Job], rows: Sequence[Row], settings: Settings) -> list[Job]:
+  """The jobs that still have rows to give, after a look at what is there from earlier calls.
+
+  Raises:
+    ValueError: a row or a run's folder was made with other settings than are asked for now.
+  """
+  found = {row_key(row): row for row in rows}
+  todo = []
+  for job in jobs:
+    keys = job_keys(job)
+    wanted = _without_folders(reproduce(job, settings))
+    for key in keys:
+      if key in found and _without_folders(found[key]['command']) != wanted:
+        raise ValueError(
+          f'{settings.output} holds the row {key} of other settings than are asked for now (see '
+          'its command). Remove that row and the folder of its run, or choose another --output '
+          'and --workdir.'
+        )
+    if all(key in found for key in keys):
+      continue
+    for each in (*lineage(job), job):
+      check_workdir(settings.folder(each), job_config(each, settings))
+    todo.append(job)
+  return todo
+
+
+def _without_folders(command: str) -> str:
+  """A command with paths cut to their last part: where things lie changes no result."""
+  return re.sub(r'([=,])[^\s,=]*/', r'\1', command)
+
+
+def make_row(job: Job, number: int, settings: Settings, results: dict, note: dict) -> Row:
+  """The row of a job's entry, with what its training left in the note."""
+  entry, config = job.entries[number], job_config(job, settings)
+  before = [job_config(each, settings).training.num_steps for each in lineage(job)]
+  available = settings.train_examples
+  return {
+    **dict(zip(KEY, job_keys(job)[number], strict=True)),
+    **{name: results[entry.branch][name] for name in METRIC_NAMES},
+    'mean_hand_pa_mpjpe_mm': results['mean_hand']['pa_mpjpe_mm'],
+    'steps': config.training.num_steps,
+    'steps_before': sum(before),
+    'batch_size': config.training.batch_size,
+    'train_examples': min(config.data.train_examples or available, available),
+    'test_examples': results['examples'],
+    'seconds': note['seconds'] and round(note['seconds'], 1),
+    'commit': '+'.join(note['commits']),
+    'command': reproduce(job, settings),
+  }
+
+
+def run_jobs(
+  jobs: Sequence[Job],
+  settings: Settings,
+  train: Train,
+  measure: Measure,
+) -> dict[str, str]:
+  """Trains and measures what is missing; appends to the output after every run.
+
+  `train(config, workdir)` trains a run to its end or goes on with it; `measure(workdir, data_dir)`
+  returns its results on the test split. Returns the runs whose loss left the numbers, with why;
+  the others are finished all the same.
+
+  Raises:
+    ValueError: see `load_rows`, `open_jobs` and `update_section`; nothing was trained then.
+  """
+  rows = load_rows(settings.output)
+  todo = open_jobs(jobs, rows, settings)
+  publish(settings.output, rows)
+  print(f'{len(jobs) - len(todo)} of {len(jobs)} runs are in {settings.output} already.')
+  failures: dict[str, str] = {}
+  for number, job in enumerate(todo, start=1):
+    print(f'Run {number} of {len(todo)}: {job.name}', flush=True)
+    for each in (*lineage(job), job):
+      if each.name in failures:
+        failures.setdefault(job.name, f'it starts from {each.name}')
+        break
+      try:
+        train_job(each, settings, train)
+      except FloatingPointError as error:
+        failures[each.name] = str(error)
+        failures.setdefault(job.name, f'it starts from {each.name}')
+        break
+    if job.name not in failures:
+      measure_job(job, settings, measure)
+    # A process that trains many networks would otherwise keep every compiled program.
+    jax.clear_caches()
+  return failures
+
+
+def train_job(job: Job, settings: Settings, train: Train) -> None:
+  """Trains a job unless it is finished; counts its seconds, over several calls too."""
+  config, folder = job_config(job, settings), settings.folder(job)
+  if (pathlib.Path(folder) / CHECKPOINTS_NAME / str(config.training.num_steps)).is_dir():
+    return
+  note = read_note(folder)
+  path = pathlib.Path(folder) / NOTE
+  commits = list(dict.fromkeys([*note['commits'], settings.commit]))
+  is_new = not check_workdir(folder, config)
+  before = 0.0 if is_new else note['seconds']
+  path.parent.mkdir(parents=True, exist_ok=True)
+  # Until the training ends or is stopped its seconds are unknown; a killed one's remain so.
+  write_whole(path, to_json({'seconds': None, 'commits': commits}))
+  started = time.monotonic()
+  try:
+    train(config, folder)
+  finally:
+    seconds = None if before is None else before + time.monotonic() - started
+    write_whole(path, to_json({'seconds': seconds, 'commits': commits}))
+
+
+def read_note(folder: str) -> dict[str, Any]:
+  """A run's seconds of training (None: unknown) and commits; for one trained by other means too."""
+  path = pathlib.Path(folder) / NOTE
+  return json.loads(path.read_text()) if path.exists() else {'seconds': None, 'commits': []}
+
+
+def measure_job(job: Job, settings: Settings, measure: Measure) -> None:
+  """Measures a trained job and appends the rows that the output lacks."""
+  started = time.monotonic()
+  results = measure(settings.folder(job), settings.data_dir)
+  note = read_note(settings.folder(job))
+  note['commits'] = note['commits'] or ['unknown']
+  if note['seconds'] is not None:
+    note['seconds'] += time.monotonic() - started
+  rows = load_rows(settings.output)
+  found = {row_key(row) for row in rows}
+  for number, key in enumerate(job_keys(job)):
+    if key not in found:
+      rows.append(make_row(job, number, settings, results, note))
+  publish(settings.output, rows)
+
+
+def count_training_examples(data_dir: str) -> int:
+  """How many examples the prepared training split has.
+
+  Raises:
+    FileNotFoundError: no prepared data there. ValueError: no test split to measure on.
+  """
+  data = DataConfig(dataset=DATASET, data_dir=data_dir)
+  try:
+    create_source(data, SPLIT, 0)
+    return len(create_source(data, data.train_split, 0))
+  except FileNotFoundError:
+    raise FileNotFoundError(
+      f'No prepared {DATASET} in {data_dir!r}. Prepare it with python -m '
+      f'experiments.prepare_dataset --dataset={DATASET} --data_dir={data_dir} '
+      '--train_examples=24576 --image_size=128.'
+    ) from None
+
+
+def current_commit(root: pathlib.Path = ROOT) -> str:
+  """The commit of the code, with '-dirty' when tracked files differ; 'unknown' outside git.
+
+  Documents do not count: this command writes some itself.
+  """
+
+  def git(*arguments: str) -> str:
+    done = subprocess.run(['git', *arguments], cwd=root, capture_output=True, text=True, check=True)
+    return done.stdout.strip()
+
+  try:
+    commit = git('rev-parse', '--short', 'HEAD')
+    changed = git('status', '--porcelain', '--untracked-files=no', '--', '.', ':(exclude)docs')
+  except (OSError, subprocess.CalledProcessError):
+    return 'unknown'
+  return f'{commit}-dirty' if changed else commit
+
+
+@contextlib.contextmanager
+def only_one(workdir: pathlib.Path) -> Iterator[None]:
+  """Holds a lock on the workdir; the system frees it when the process ends, however it ends.
+
+  Raises:
+    RuntimeError: another process holds it.
+  """
+  workdir.mkdir(parents=True, exist_ok=True)
+  with (workdir / '.lock').open('w') as file:
+    try:
+      fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+      raise RuntimeError(f'Another ablation runs in {workdir}; wait for it.') from None
+    yield
+
+
+def parse_tables(text: str) -> tuple[str, ...]:
+  """The tables of the flag: one name, several with commas, or `all`.
+
+  Raises:
+    ValueError: there is no such table.
+  """
+  tables = TABLES if text == 'all' else tuple(text.split(','))
+  if unknown := [table for table in tables if table not in TABLES]:
+    raise ValueError(f'Unknown table {unknown[0]!r}: expected one of {", ".join(TABLES)} or all.')
+  return tables
+
+
+def parse_seeds(texts: Sequence[str]) -> list[int]:
+  """The seeds of the flag, each once.
+
+  Raises:
+    ValueError: one is not a whole number from 0 on, or there is none.
+  """
+  if not texts or not all(text.strip().isdecimal() for text in texts):
+    raise ValueError(f'--seeds should be whole numbers such as 0,1,2, got {",".join(texts)!r}.')
+  return list(dict.fromkeys(int(text) for text in texts))
+
+
+def train_run(config: ExperimentConfig, workdir: str) -> None:
+  train_and_evaluate(config, workdir, load_training_model(config.data.dataset, None))
+
+
+def measure_run(workdir: str, data_dir: str) -> dict[str, Any]:
+  return evaluate(workdir, DATASET, SPLIT, data_dir, limit=TEST_EXAMPLES)[0]

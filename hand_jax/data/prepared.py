@@ -1,0 +1,133 @@
+"""Prepared data sets: their names, manifests, and examples read at random."""
+
+import json
+import pathlib
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from hand_jax.data.decoding import decode_mask, decode_photo, photo_size, record_parser
+from hand_jax.examples import HandExample, decode_example
+
+MANIFEST_NAME = 'manifest.json'
+# Names in settings and commands -> tfds' own, where they differ: a builder with configs.
+_TFDS_NAMES = {'ho3d_v2': 'ho3d/v2', 'ho3d_v3': 'ho3d/v3'}
+_WITHOUT_VALIDATION = (
+  ' Training needs one: remove the data set and prepare it again with --validation_fraction '
+  '(synthetic_hands: --validation_examples) above 0.'
+)
+
+
+def tfds_name(dataset: str) -> str:
+  """What tfds calls a prepared data set (`ho3d_v2`: `ho3d/v2`); most have one name."""
+  return _TFDS_NAMES.get(dataset, dataset)
+
+
+def prepared_builder(dataset: str, data_dir: str) -> Any:
+  """tfds' reader of a prepared data set, which needs neither TensorFlow nor builder code.
+
+  Raises:
+    FileNotFoundError: the folder does not hold it.
+  """
+  # Imported here: training on rendered examples needs no tfds.
+  import tensorflow_datasets as tfds
+
+  try:
+    builder = tfds.builder(tfds_name(dataset), data_dir=data_dir, try_gcs=False)
+    splits = builder.info.splits
+  except (tfds.core.DatasetNotFoundError, FileNotFoundError):
+    splits = {}
+  if not splits:
+    raise FileNotFoundError(
+      f'No prepared data set {dataset!r} in {data_dir!r}. Prepare it with '
+      f'python -m experiments.prepare_dataset --dataset={dataset}.'
+    )
+  return builder
+
+
+def prepared_manifest(dataset: str, data_dir: str) -> tuple[pathlib.Path, dict[str, Any]]:
+  """The manifest that experiments.prepare_dataset wrote beside a data set, and its path.
+
+  Raises:
+    FileNotFoundError: no such data set. ValueError: its manifest is missing or cannot be read.
+  """
+  path = pathlib.Path(prepared_builder(dataset, data_dir).data_dir) / MANIFEST_NAME
+  try:
+    manifest = json.loads(path.read_text())
+    if isinstance(manifest['settings'], dict):
+      return path, manifest
+  except (OSError, ValueError, KeyError, TypeError):
+    pass
+  raise ValueError(
+    f'{path} is missing or cannot be read as the manifest of a prepared data set: remove '
+    f'{path.parent} and prepare {dataset} again.'
+  )
+
+
+class PreparedSource:
+  """A prepared tfds data set, read with random access and without TensorFlow or builder code.
+
+  Raises:
+    FileNotFoundError: the folder does not hold the data set. ValueError: it has no such split.
+  """
+
+  def __init__(self, name: str, data_dir: str, split: str, count: int = 0):
+    # Imported here: training on rendered examples needs no tfds.
+    import tensorflow_datasets as tfds
+
+    builder = prepared_builder(name, data_dir)
+    splits = builder.info.splits
+    if split not in splits:
+      advice = _WITHOUT_VALIDATION if split == 'validation' else ''
+      found = ', '.join(splits)
+      raise ValueError(f'Data set {name!r} has no split {split!r}; it has {found}.{advice}')
+    # tfds would decode with OpenCV, and masks that nobody asked for.
+    stored = tfds.decode.DeserializeMethod.RAW_BYTES
+    self._records = builder.as_data_source(split, deserialize_method=stored)
+    self._parse = record_parser(builder.info.features)
+    self._count = min(count, len(self._records)) if count else len(self._records)
+
+  def __len__(self) -> int:
+    return self._count
+
+  def load(self, indices: Sequence[int]) -> list[HandExample]:
+    return [
+      example._replace(image=pictures.photo(), hand_mask=pictures.hand_mask())
+      for example, pictures in self.open(indices)
+    ]
+
+  def open(
+    self, indices: Sequence[int], with_masks: bool = True
+  ) -> list[tuple[HandExample, 'EncodedPictures']]:
+    """Examples with blank photos of the right size and no masks, and what decodes both.
+
+    Raises:
+      ValueError: a photo's header is damaged, naming the example.
+    """
+    return [_open_record(self._parse(self._records[int(index)]), with_masks) for index in indices]
+
+
+class EncodedPictures(NamedTuple):
+  """A record's photo and mask as files. Decoding raises ValueError where one is damaged."""
+
+  example_id: str
+  photo_file: bytes
+  mask_file: bytes | None
+
+  def photo(self) -> np.ndarray:
+    """(height, width, 3) uint8 RGB."""
+    return decode_photo(self.photo_file, self.example_id)
+
+  def hand_mask(self) -> np.ndarray | None:
+    """(height, width) bool."""
+    return None if self.mask_file is None else decode_mask(self.mask_file, self.example_id) > 127
+
+
+def _open_record(record: dict[str, Any], with_mask: bool) -> tuple[HandExample, EncodedPictures]:
+  has_mask = with_mask and record['has_hand_mask']
+  example_id = record['example_id'].decode()
+  pictures = EncodedPictures(example_id, record['image'], record['hand_mask'] if has_mask else None)
+  # One pixel, shown everywhere: it takes no memory.
+  blank = np.broadcast_to(np.uint8(0), (*photo_size(pictures.photo_file, example_id), 3))
+  return decode_example(record | {'image': blank, 'has_hand_mask': False}), pictures

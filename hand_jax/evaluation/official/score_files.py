@@ -1,0 +1,112 @@
+"""scores.json: what an official evaluation of predictions or of a run gives, and how it is told."""
+
+import pathlib
+from collections.abc import Callable
+from typing import Any
+
+from hand_jax.evaluation.metrics import MM_PER_M
+from hand_jax.evaluation.official.pck import Panel, measure_name, pck_csv, write_figure
+from hand_jax.evaluation.official.rules import (
+  BENCHMARKS,
+  NO_AUGMENTATION,
+  NOT_MEASURED,
+  THRESHOLDS_M,
+  OfficialScores,
+  official_text,
+)
+from hand_jax.evaluation.official.submission import read_pairs
+from hand_jax.files.writing import write_whole
+
+
+def scores_record(
+  dataset: str, scores: OfficialScores, test_time_augmentation: str = NO_AUGMENTATION, **origin: str
+) -> dict[str, Any]:
+  """What a scores.json holds: where it is from, the official figures, our strict ones, the curves.
+
+  Errors are in cm, as the official scripts print them.
+  """
+  return {
+    'dataset': dataset,
+    'test_time_augmentation': test_time_augmentation,
+    **origin,
+    'samples': scores.samples,
+    **scores.scores(),
+    'strict': scores.strict_scores(),
+    'pck_thresholds_mm': (MM_PER_M * THRESHOLDS_M).tolist(),
+    'pck': scores.curves(),
+  }
+
+
+def evaluate_predictions(
+  predictions: str,
+  dataset: str,
+  ground_truth: str,
+  test_time_augmentation: str = NO_AUGMENTATION,
+  allow_implausible: bool = False,
+  report: Callable[[int], None] = lambda done: None,
+) -> dict[str, Any]:
+  """The official scores of a pred.json or pred.zip, as `scores_record`.
+
+  `report` is told how many samples are done.
+
+  Raises:
+    FileNotFoundError, ValueError: files that cannot be measured; see `read_pairs`.
+  """
+  if dataset not in BENCHMARKS:
+    raise ValueError(
+      f'--predictions needs --dataset one of {", ".join(BENCHMARKS)}, not {dataset!r}.'
+    )
+  benchmark = BENCHMARKS[dataset]
+  scores = OfficialScores(benchmark)
+  pairs = read_pairs(predictions, ground_truth, benchmark, allow_implausible)
+  for samples in pairs:
+    scores.add(*samples)
+    report(scores.samples)
+  return scores_record(
+    dataset,
+    scores,
+    test_time_augmentation,
+    predictions=str(predictions),
+    ground_truth=str(ground_truth),
+  )
+
+
+def write_curves(folder: str, scores: dict[str, Any]) -> list[pathlib.Path]:
+  """The PCK curves as pck.csv and pck.png; their paths."""
+  table, figure = pathlib.Path(folder) / 'pck.csv', pathlib.Path(folder) / 'pck.png'
+  official = {name: curve for name, curve in scores['pck'].items() if 'strict' not in name}
+  curves = {measure_name(name): curve for name, curve in official.items()}
+  title = BENCHMARKS[scores['dataset']].title
+  if scores['test_time_augmentation'] != NO_AUGMENTATION:
+    title += f', test-time augmentation: {scores["test_time_augmentation"]}'
+  write_whole(table, pck_csv(scores['pck']))
+  write_figure(figure, [Panel(title, curves)])
+  return [table, figure]
+
+
+def official_summary(scores: dict[str, Any]) -> str:
+  """The official figures as the scripts print them, and what is not in them."""
+  benchmark = BENCHMARKS[scores['dataset']]
+  lines = [
+    official_text(scores),
+    f'over {scores["samples"]} samples, errors in cm; test-time augmentation: '
+    f'{scores["test_time_augmentation"]}',
+    f'Aligned without reflections: {_strict_words(scores["strict"])}',
+  ]
+  if scores['samples'] != benchmark.samples:
+    lines.append(
+      f'The genuine evaluation split of {benchmark.title} has {benchmark.samples} samples: these '
+      'figures are of another one.'
+    )
+  return '\n'.join(lines)
+
+
+def _strict_words(strict: dict[str, Any]) -> str:
+  parts = []
+  for points, name in (('joints', 'xyz'), ('mesh', 'mesh')):
+    error, mirrored = strict[f'strict_{name}_al_mean3d'], strict[f'strict_mirrored_{name}']
+    if error == NOT_MEASURED:
+      parts.append(f"{points} not measured: its vertices are not as many as the ground truth's")
+    else:
+      parts.append(f'{points} {error:.2f} cm ({mirrored} samples are mirrored officially)')
+  return ', '.join(parts)

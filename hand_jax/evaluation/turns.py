@@ -1,0 +1,134 @@
+"""Test-time augmentation: an estimate that is the mean over turns of its crop."""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from jaxtyping import Float
+
+from hand_jax.data.augmentation import warp_image
+from hand_jax.evaluation.official.rules import NO_AUGMENTATION
+from hand_jax.geometry.cameras import (
+  camera_from_vector,
+  camera_to_vector,
+  crop_affine,
+  rotation_in_plane,
+)
+from hand_jax.types import DiagonalGaussian, HandBatch, HandEstimate, HandGaussians
+
+EstimateFn = Callable[[HandBatch], HandEstimate]
+# About what training turns its crops by, so that none of them is new to a network.
+WIDEST_TURN_DEGREES = 20.0
+
+
+def turn_angles(turns: int) -> Float[np.ndarray, ' turns']:
+  """The angles in radians: evenly from -`WIDEST_TURN_DEGREES` to it; of one turn, none.
+
+  Raises:
+    ValueError: fewer than one.
+  """
+  if turns < 1:
+    raise ValueError(f'turns should be 1 (the crop as it is) or more, got {turns}.')
+  widest = np.deg2rad(WIDEST_TURN_DEGREES)
+  return np.linspace(-widest, widest, turns) if turns > 1 else np.zeros(1)
+
+
+def augmentation_name(turns: int) -> str:
+  """What tables call it."""
+  if turns == 1:
+    return NO_AUGMENTATION
+  return f'mean over {turns} turns of the crop within {WIDEST_TURN_DEGREES:g} degrees'
+
+
+def averaged_over_turns(estimate_fn: EstimateFn, turns: int) -> EstimateFn:
+  """`estimate_fn` of crops turned about their middle, turned back and averaged.
+
+  Each Gaussian becomes the one with the mean and the variance of their equal mixture, so that turns
+  which disagree are uncertain. MANO's parameters and vertex colours have no such mean and are left
+  out. What a turned crop shows of the photo's outside is black. With one turn, `estimate_fn`.
+
+  Raises:
+    ValueError: fewer turns than one.
+  """
+  angles = turn_angles(turns)
+  if turns == 1:
+    return estimate_fn
+
+  def estimate(batch: HandBatch) -> HandEstimate:
+    return _mixture([_turned_estimate(estimate_fn, batch, angle) for angle in angles])
+
+  return estimate
+
+
+def _turned_estimate(estimate_fn: EstimateFn, batch: HandBatch, angle: float) -> HandEstimate:
+  """The estimate from the batch's images turned by `angle`, in the axes of those not turned."""
+  side = batch.image.shape[1]
+  affine = crop_affine(np.array([0.0, 0.0, side, side]), side, factor=1.0, rotation=angle)
+  images = np.stack([warp_image(image, affine, side) for image in batch.image])
+  estimate = estimate_fn(batch._replace(image=images))
+  # Row vectors: a turned point is q @ turn.T, so turning back is @ turn.
+  turn = rotation_in_plane(angle)[:2, :2]
+  return HandEstimate(
+    parameters=None,
+    camera=_turn_camera(estimate.camera, turn),
+    prior=_turn_gaussians(estimate.prior, turn),
+    posterior=_turn_gaussians(estimate.posterior, turn),
+  )
+
+
+def _turn(gaussian: DiagonalGaussian, turn: Float[np.ndarray, '2 2']) -> DiagonalGaussian:
+  """The Gaussian of x @ turn for pairs x; what the two then have in common is left out."""
+  mean = np.asarray(gaussian.mean, np.float64) @ turn
+  variance = np.exp(np.asarray(gaussian.log_variance, np.float64)) @ turn**2
+  return DiagonalGaussian(mean, np.log(variance))
+
+
+def _turn_camera(camera: DiagonalGaussian, turn: Float[np.ndarray, '2 2']) -> DiagonalGaussian:
+  """R @ T, of which the two stored columns are turned row by row, and T_x, T_y."""
+  mean, log_variance = (camera_from_vector(np.asarray(part, np.float64)) for part in camera)
+  rows = DiagonalGaussian(*(_as_rows(part.rotation_6d) for part in (mean, log_variance)))
+  place = DiagonalGaussian(*(part.translation[..., :2] for part in (mean, log_variance)))
+  turned = []
+  for part, row, xy in zip(
+    (mean, log_variance), _turn(rows, turn), _turn(place, turn), strict=True
+  ):
+    stored = np.swapaxes(row, -1, -2).reshape(part.rotation_6d.shape)
+    translation = np.concatenate([xy, part.translation[..., 2:]], axis=-1)
+    turned.append(camera_to_vector(part._replace(rotation_6d=stored, translation=translation)))
+  return DiagonalGaussian(*turned)
+
+
+def _as_rows(rotation_6d: Float[np.ndarray, '*batch 6']) -> Float[np.ndarray, '*batch 3 2']:
+  """The two stored columns side by side."""
+  return np.swapaxes(rotation_6d.reshape(*rotation_6d.shape[:-1], 2, 3), -1, -2)
+
+
+def _turn_gaussians(
+  gaussians: HandGaussians | None, turn: Float[np.ndarray, '2 2']
+) -> HandGaussians | None:
+  """A branch's: the hand in its own frame is the same from all sides, its projection is not."""
+  if gaussians is None:
+    return None
+  return gaussians._replace(joints_normalized=_turn(gaussians.joints_normalized, turn))
+
+
+def _mixture(estimates: Sequence[HandEstimate]) -> HandEstimate:
+  def branch(parts: Sequence[HandGaussians | None]) -> HandGaussians | None:
+    known = [part for part in parts if part is not None]
+    return HandGaussians(*map(_moments, zip(*known, strict=True))) if known else None
+
+  return HandEstimate(
+    parameters=None,
+    camera=_moments([estimate.camera for estimate in estimates]),
+    prior=branch([estimate.prior for estimate in estimates]),
+    posterior=branch([estimate.posterior for estimate in estimates]),
+  )
+
+
+def _moments(gaussians: Sequence[DiagonalGaussian]) -> DiagonalGaussian:
+  """Mean and variance of the mixture: the mean variance, and the variance of the means."""
+  means = np.array([gaussian.mean for gaussian in gaussians], np.float64)
+  variances = np.exp(np.array([gaussian.log_variance for gaussian in gaussians], np.float64))
+  variance = variances.mean(axis=0) + means.var(axis=0)
+  return DiagonalGaussian(
+    means.mean(axis=0).astype(np.float32), np.log(variance).astype(np.float32)
+  )

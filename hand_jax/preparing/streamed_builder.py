@@ -1,0 +1,105 @@
+"""A tfds builder that writes its records as they come, whatever their number."""
+
+import itertools
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import tensorflow_datasets as tfds
+
+from hand_jax.examples import example_features
+from hand_jax.preparing.records import (
+  Report,
+  Skip,
+  no_report,
+  numbered_records,
+  results_in_order,
+  worker_processes,
+)
+
+# A file of the largest records (photos of 640 x 480 as PNG) is then about 2 GB.
+EXAMPLES_PER_FILE = 4096
+# Written at a time; tfds writes its description of the data set anew each time.
+_BLOCK = 64
+
+
+class StreamedBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+  """A builder of splits `{name: iterator of (number, record)}` in the order of their numbers.
+
+  tfds' own way is to sort each split first: in memory, and from 1 GB on with TensorFlow.
+  """
+
+  def download_and_prepare(self, **kwargs) -> None:
+    """Writes all splits into the builder's folder, which is no data set before this is done."""
+    del kwargs  # nothing is downloaded
+    if self.data_path.exists():
+      return
+    self.data_path.mkdir(parents=True)
+    writer = tfds.core.SequentialWriter(self.info, EXAMPLES_PER_FILE, file_format='array_record')
+    splits = self._split_generators(None)
+    writer.initialize_splits(list(splits))
+    for split, records in splits.items():
+      while block := [record for _, record in itertools.islice(records, _BLOCK)]:
+        writer.add_examples({split: block})
+      writer.close_splits([split])
+
+
+class PublishedBuilder(StreamedBuilder, skip_registration=True):
+  """A builder of a published data set, read from its unpacked `source` by several processes.
+
+  `validation_fraction` of what there is to train on is held out. `limit` is the most examples of a
+  split (0: all). Examples that cannot be used are left out and named in `skips`; `strict` makes the
+  first one an error. `annotations_sha256` is for the record of what was built.
+  `report(split, done, count)` is called after every example; after building, `sha256` holds the
+  hash of each split's contents, whatever the number of workers.
+  """
+
+  DESCRIPTION: str
+  HOMEPAGE: str
+
+  def __init__(
+    self,
+    *,
+    source: str = '',
+    validation_fraction: float = 0.01,
+    limit: int = 0,
+    annotations_sha256: str | None = None,
+    strict: bool = False,
+    workers: int = 1,
+    report: Report = no_report,
+    **kwargs,
+  ):
+    del annotations_sha256
+    self._source, self._validation_fraction, self._limit = source, validation_fraction, limit
+    self._strict, self._workers, self._report = strict, workers, report
+    self.sha256: dict[str, str] = {}
+    self.skips: dict[str, list[Skip]] = {}
+    super().__init__(**kwargs)
+
+  def download_and_prepare(self, **kwargs) -> None:
+    """Builds all splits, with one set of worker processes.
+
+    Raises:
+      FileNotFoundError, ValueError: the folder is not as it should be; see `numbered_records`.
+    """
+    with worker_processes(self._workers) as self._executor:
+      super().download_and_prepare(**kwargs)
+
+  def _info(self) -> tfds.core.DatasetInfo:
+    return tfds.core.DatasetInfo(
+      builder=self,
+      description=self.DESCRIPTION,
+      homepage=self.HOMEPAGE,
+      features=example_features(),
+      disable_shuffling=True,
+    )
+
+  def _limited(self, examples: list) -> list:
+    return examples[: self._limit] if self._limit else examples
+
+  def _records(
+    self, split: str, load: Callable[[Any], list[Any]], jobs: Iterable[Any], count: int
+  ) -> Iterator[tuple[int, dict[str, Any]]]:
+    """What `load` makes of the jobs of a split, `count` examples, numbered."""
+    records = results_in_order(load, jobs, self._executor, ahead=2 * self._workers)
+    skips = None if self._strict else self.skips.setdefault(split, [])
+    return numbered_records(split, records, count, self.sha256, self._report, skips)

@@ -1,0 +1,312 @@
+"""A folder of photos with 2D joints, as people annotate them: checked entries and HandExamples."""
+
+import difflib
+import hashlib
+import json
+import math
+import os
+import pathlib
+from typing import Any, NamedTuple, NoReturn
+
+import numpy as np
+from jaxtyping import Float
+
+from hand_jax.data.photos import check_box, read_photo
+from hand_jax.examples import HandExample, check_example
+from hand_jax.mano.joints import JOINT_NAMES
+
+ANNOTATIONS = 'annotations.json'
+IMAGES = 'images'
+KEYS = ('image', 'keypoints', 'side', 'bbox', 'intrinsics')
+SIDES = ('right', 'left')
+
+# The larger side of a hand's tight box (all its projected vertices) over that of its joints' box,
+# as a function of the number of known joints: 1.21 for all 21. Fitted to geometric means over 60
+# synthetic hands, joints dropped at random: 1.26 for 16, 1.40 for 10, 1.76 for 5, 2.32 for 3. The
+# spread grows from 8 % (21 joints) over 16 % (10) to 39 % (3).
+_BOX_RATIO = 1.035
+_BOX_RATIO_PER_MISSING = 3.675
+# Joints closer together than this are no hand in pixels, more likely fractions of the image.
+_MIN_EXTENT_PX = 2.0
+_HALF_PIXEL = 0.5
+
+
+class PhotoEntry(NamedTuple):
+  """One hand in one photo, checked but for the photo itself; continuous pixels, upright photo.
+
+  `where` names file and entry for messages, `image` is the photo as the annotations name it.
+  """
+
+  where: str
+  example_id: str
+  image: str
+  path: pathlib.Path
+  side: str
+  joints_image: Float[np.ndarray, '21 2']  # 0 where the confidence is 0
+  joint_confidence: Float[np.ndarray, '21']
+  box_xywh: Float[np.ndarray, '4']
+  has_bbox: bool  # given, not estimated from the joints
+  intrinsics: Float[np.ndarray, '3 3'] | None
+
+
+def read_annotations(folder: str | os.PathLike) -> list[PhotoEntry]:
+  """The entries of `folder`/annotations.json, in order; no photo is opened.
+
+  The format is described in datasets/hand_photos/README.md. Coordinates there mean pixel centres
+  (the first pixel is 0, 0) and are shifted by half a pixel here; boxes are continuous already.
+
+  Raises:
+    FileNotFoundError: no folder, annotations or photo. ValueError: naming file, entry and field,
+      for anything that is not in the format.
+  """
+  path = annotations_path(folder)
+  try:
+    # Some editors begin a file with a byte order mark.
+    content = json.loads(path.read_bytes().decode('utf-8-sig'))
+  except (ValueError, RecursionError) as error:
+    raise ValueError(f'{path} is not valid JSON: {error}.') from None
+  if not isinstance(content, list):
+    raise ValueError(f'{path}: expected a list of entries, got {_kind(content)}.')
+  if not content:
+    raise ValueError(f'{path} is an empty list; expected one entry per hand.')
+  return [
+    _EntryReader(path, number, len(content)).read(entry)
+    for number, entry in enumerate(content, start=1)
+  ]
+
+
+def annotations_path(folder: str | os.PathLike) -> pathlib.Path:
+  """The annotations of a folder.
+
+  Raises:
+    FileNotFoundError: no such folder, or no annotations in it.
+  """
+  folder = pathlib.Path(folder)
+  if not folder.is_dir():
+    raise FileNotFoundError(
+      f'Folder {folder} does not exist; expected one with {IMAGES}/ and {ANNOTATIONS}.'
+    )
+  path = folder / ANNOTATIONS
+  if not path.is_file():
+    raise FileNotFoundError(f'{path} does not exist; expected a list of annotated photos there.')
+  return path
+
+
+def annotations_digest(folder: str | os.PathLike) -> str:
+  """SHA-256 of the annotations file. Raises FileNotFoundError as `annotations_path` does."""
+  return hashlib.sha256(annotations_path(folder).read_bytes()).hexdigest()
+
+
+def load_example(entry: PhotoEntry) -> HandExample:
+  """The entry with its photo, upright by its EXIF orientation.
+
+  Raises:
+    FileNotFoundError, ValueError: naming file, entry and field: the photo is missing or cannot be
+      read, or the hand lies outside it.
+  """
+  try:
+    image = read_photo(entry.path)
+  except (FileNotFoundError, ValueError) as error:
+    raise type(error)(f'{entry.where}, image: {error}') from None
+  try:
+    check_box(entry.box_xywh, image.shape[1], image.shape[0], entry.image)
+  except ValueError as error:
+    field = 'bbox' if entry.has_bbox else 'keypoints, the box round them'
+    raise ValueError(f'{entry.where}, {field}: {error}') from None
+  return check_example(
+    HandExample(
+      example_id=entry.example_id,
+      image=image,
+      side=entry.side,
+      box_xywh=entry.box_xywh.astype(np.float32),
+      joints_image=entry.joints_image.astype(np.float32),
+      joint_confidence=entry.joint_confidence.astype(np.float32),
+      intrinsics=None if entry.intrinsics is None else entry.intrinsics.astype(np.float32),
+    )
+  )
+
+
+def box_round_joints(
+  joints: Float[np.ndarray, 'known 2'],
+) -> Float[np.ndarray, '4']:
+  """x, y, width, height in pixels: about the whole hand's tight box, from its known joints.
+
+  Raises:
+    ValueError: fewer than two joints, or all in one place: they do not tell the hand's size.
+  """
+  extent = np.ptp(joints, axis=0).max() if len(joints) else 0.0
+  if extent < _MIN_EXTENT_PX:
+    raise ValueError('the known joints do not tell the size of the hand')
+  margin = (_BOX_RATIO + _BOX_RATIO_PER_MISSING / len(joints) - 1) / 2 * extent
+  low, high = joints.min(0) - margin, joints.max(0) + margin
+  return np.concatenate([low, high - low])
+
+
+class _EntryReader:
+  """Reads one entry; its errors name file, entry and field."""
+
+  def __init__(self, path: pathlib.Path, number: int, count: int):
+    self._folder, self._number = path.parent, number
+    self._where = f'{path}, entry {number} of {count}'
+
+  def read(self, entry: Any) -> PhotoEntry:
+    if not isinstance(entry, dict):
+      raise ValueError(f'{self._where}: expected an object with {_list(KEYS)}, got {_kind(entry)}.')
+    self._check_keys(entry)
+    path = self._image_path(entry['image'])
+    self._where += f' ({entry["image"]})'
+    joints, confidence = self._keypoints(entry['keypoints'])
+    side = entry.get('side')
+    if side is not None and side not in SIDES:
+      self._refuse('side', f'should be "right" or "left", got {_short(side)}')
+    box, known = entry.get('bbox'), joints[confidence > 0]
+    # Two joints may hide one another, three hardly do.
+    if len(known) > 2 and np.ptp(known, axis=0).max() < _MIN_EXTENT_PX:
+      self._refuse('keypoints', 'lie within 2 pixels: expected pixels, not fractions of the image')
+    return PhotoEntry(
+      where=self._where,
+      # Two hands of one photo are two entries.
+      example_id=f'{entry["image"]}#{self._number}',
+      image=entry['image'],
+      path=path,
+      side=side or 'right',
+      joints_image=joints,
+      joint_confidence=confidence,
+      box_xywh=self._estimated_box(known) if box is None else self._box(box),
+      has_bbox=box is not None,
+      intrinsics=self._intrinsics(entry.get('intrinsics')),
+    )
+
+  def _refuse(self, field: str, problem: str) -> NoReturn:
+    raise ValueError(f'{self._where}, {field}: {problem}.')
+
+  def _check_keys(self, entry: dict[str, Any]) -> None:
+    for key in entry:
+      if key not in KEYS:
+        near = difflib.get_close_matches(key, KEYS, n=1)
+        hint = f' Did you mean "{near[0]}"?' if near else ''
+        raise ValueError(f'{self._where}: unknown field "{key}".{hint} Fields: {_list(KEYS)}.')
+    for key in ('image', 'keypoints'):
+      if key not in entry:
+        self._refuse(key, 'is missing')
+
+  def _image_path(self, image: Any) -> pathlib.Path:
+    if not isinstance(image, str) or not image or '\0' in image:
+      self._refuse('image', f'expected the path of a photo, got {_short(image)}')
+    # By name: a link inside the folder to where the photos are is the user's own choice.
+    if os.path.isabs(image) or '..' in pathlib.PurePath(image).parts:
+      self._refuse('image', f'{_short(image)} leaves the folder; expected a path inside it')
+    for path in (self._folder / image, self._folder / IMAGES / image):
+      if path.is_file():
+        return path
+    raise FileNotFoundError(
+      f'{self._where}, image: {_short(image)} is no file in {self._folder} or its {IMAGES}/.'
+    )
+
+  def _keypoints(self, keypoints: Any) -> tuple[np.ndarray, np.ndarray]:
+    count = len(JOINT_NAMES)
+    if not isinstance(keypoints, list) or len(keypoints) != count:
+      got = len(keypoints) if isinstance(keypoints, list) else _kind(keypoints)
+      self._refuse('keypoints', f'expected {count} of [x, y] or [x, y, confidence], got {got}')
+    joints, confidence = np.zeros((count, 2)), np.zeros(count)
+    for number, keypoint in enumerate(keypoints):
+      if keypoint is None:
+        continue
+      joint = f'keypoints[{number}] ({JOINT_NAMES[number]})'
+      if not isinstance(keypoint, list) or len(keypoint) not in (2, 3):
+        self._refuse(joint, f'expected [x, y] or [x, y, confidence], got {_short(keypoint)}')
+      point = [self._coordinate(joint, value) for value in keypoint[:2]]
+      is_known = not any(math.isnan(value) for value in point)
+      weight = self._confidence(joint, keypoint[2], is_known) if len(keypoint) == 3 else 1.0
+      if is_known and weight > 0:
+        joints[number], confidence[number] = np.add(point, _HALF_PIXEL), weight
+    return joints, confidence
+
+  def _coordinate(self, joint: str, value: Any) -> float:
+    """A coordinate; NaN where it is unknown."""
+    if value is None:
+      return math.nan
+    number = _number(value)
+    if number is None or math.isinf(number):
+      self._refuse(joint, f'expected finite numbers (null: unknown), got {_short(value)}')
+    return number
+
+  def _confidence(self, joint: str, value: Any, is_known: bool) -> float:
+    if value is None and not is_known:
+      return 0.0
+    number = _number(value)
+    if number is None or not 0 <= number <= 1:
+      hint = '; a COCO flag 2 (visible) is 1 here' if number == 2 else ''
+      self._refuse(joint, f'expected a confidence from 0 to 1, got {_short(value)}{hint}')
+    return number
+
+  def _box(self, box: Any) -> np.ndarray:
+    values = _numbers(box, 4)
+    if values is None or not np.isfinite(values).all() or not (values[2:] > 0).all():
+      self._refuse(
+        'bbox',
+        'expected four finite numbers [x, y, width, height], width and height above zero, got '
+        f'{_short(box)}',
+      )
+    return values
+
+  def _estimated_box(self, known: np.ndarray) -> np.ndarray:
+    if not len(known):
+      self._refuse('keypoints', 'no joint is known and there is no bbox; give one of them')
+    try:
+      return box_round_joints(known)
+    except ValueError as error:
+      self._refuse('keypoints', f'{error}; give a bbox')
+
+  def _intrinsics(self, intrinsics: Any) -> np.ndarray | None:
+    if intrinsics is None:
+      return None
+    rows = intrinsics if isinstance(intrinsics, list) and len(intrinsics) == 3 else [None] * 3
+    numbers = [_numbers(row, 3) for row in rows]
+    matrix = None if any(row is None for row in numbers) else np.array(numbers)
+    if (
+      matrix is None
+      or not np.isfinite(matrix).all()
+      or not (np.diag(matrix)[:2] > 0).all()
+      or matrix[2].tolist() != [0, 0, 1]
+    ):
+      self._refuse(
+        'intrinsics',
+        'expected 3 x 3 finite numbers in pixels, [[fx, 0, cx], [0, fy, cy], [0, 0, 1]] with fx '
+        f'and fy above zero, got {_short(intrinsics)}',
+      )
+    matrix[:2, 2] += _HALF_PIXEL
+    return matrix
+
+
+def _number(value: Any) -> float | None:
+  """A JSON number as a float (infinite where it is too large for one); None for anything else."""
+  if isinstance(value, bool) or not isinstance(value, int | float):
+    return None
+  try:
+    return float(value)
+  except OverflowError:
+    return math.inf
+
+
+def _numbers(value: Any, count: int) -> np.ndarray | None:
+  """A list of that many numbers; None for anything else."""
+  if not isinstance(value, list) or len(value) != count:
+    return None
+  numbers = [_number(item) for item in value]
+  return None if None in numbers else np.array(numbers, np.float64)
+
+
+def _short(value: Any) -> str:
+  """A JSON value as it was written, cut where it is long."""
+  text = json.dumps(value, ensure_ascii=False)
+  return text if len(text) <= 80 else f'{text[:77]}...'
+
+
+def _kind(value: Any) -> str:
+  kinds = {dict: 'an object', list: 'a list', str: 'a text', bool: 'a boolean'}
+  return 'null' if value is None else kinds.get(type(value), 'a number')
+
+
+def _list(names: tuple[str, ...]) -> str:
+  return ', '.join(f'"{name}"' for name in names)

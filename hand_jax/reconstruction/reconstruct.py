@@ -1,0 +1,329 @@
+"""One photo of a hand to a mesh with per-vertex uncertainty and, of a textured run, colours."""
+
+import dataclasses
+import os
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int, UInt8
+
+from hand_jax.config import ExperimentConfig
+from hand_jax.data.augmentation import warp_image
+from hand_jax.data.photos import centred_square, check_box
+from hand_jax.evaluation.evaluate import branches_of
+from hand_jax.geometry.cameras import (
+  camera_from_vector,
+  camera_rotation,
+  crop_affine,
+  denormalize_points,
+  mirror_affine,
+  scale_per_metre,
+  transform_points,
+)
+from hand_jax.geometry.rotations import matrix_to_axis_angle
+from hand_jax.mano.assets import load_mano_model
+from hand_jax.mano.model import extended_joint_regressor, mano_forward, regress_joints
+from hand_jax.models.backbone import normalize_image
+from hand_jax.models.hand_network import create_network
+from hand_jax.rendering.rasterize import visible_vertices
+from hand_jax.runs.checkpoints import load_for_inference
+from hand_jax.runs.hand_models import load_run_model
+from hand_jax.types import HandEstimate, HandGaussians, HandParameters, ManoModel
+
+_MIRROR = np.array([-1.0, 1.0, 1.0])
+
+
+class Reconstructor(NamedTuple):
+  """A trained network ready for photos.
+
+  `estimate` takes one uint8 RGB crop of `image_size` and its hand mask, or None for the mask.
+  """
+
+  config: ExperimentConfig
+  model: ManoModel
+  estimate: Callable[[np.ndarray, np.ndarray | None], HandEstimate]
+  run: str
+  """What errors call the network: its run's folder, or the name of its config."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Reconstruction:
+  """A hand of a photo. Metres, wrist at the origin, camera axes (x right, y down, z away).
+
+  `branch` tells whose Gaussians these are: the posterior's, or those of a prior-net trained alone.
+  A left hand was estimated on the mirrored photo and mirrored back, except `parameters`,
+  `camera_mean` and `camera_log_variance`: those are of the mirrored right hand.
+  """
+
+  vertices: Float[np.ndarray, 'vertices 3']
+  joints: Float[np.ndarray, 'joints 3']
+  faces: Int[np.ndarray, 'faces 3']
+  vertex_sigma_mm: Float[np.ndarray, ' vertices']
+  vertex_visible: Bool[np.ndarray, ' vertices']
+  """Inside the photo and not behind the hand itself; objects before the hand are not known."""
+  vertex_colors: Float[np.ndarray, 'vertices 3'] | None
+  """Display RGB in [0, 1], the photo's light included; None from a network without texture."""
+  joint_sigma_mm: Float[np.ndarray, ' joints']
+  joints_image: Float[np.ndarray, 'joints 2']
+  """Pixels of the upright photo, the first pixel's centre at (0.5, 0.5)."""
+  pixels_per_metre: float
+  """Weak perspective: a point's pixel is this times its x, y, plus the wrist's pixel."""
+  is_left: bool
+  box_xywh: Float[np.ndarray, '4']
+  crop_affine: Float[np.ndarray, '3 3']
+  """Pixels of the photo to pixels of the network's crop, which is mirrored for a left hand."""
+  crop_side: int
+  parameters: HandParameters | None
+  """None from a network without a prior-net."""
+  branch: str
+  is_free_hand: bool
+  """Whether the mesh is the free hand's, which has texture coordinates; MANO's has none."""
+  camera_mean: Float[np.ndarray, '10']
+  camera_log_variance: Float[np.ndarray, '10']
+
+
+def load_reconstructor(workdir: str | os.PathLike, mano_dir: str | None = None) -> Reconstructor:
+  """The newest checkpoint of a run and the hand model it was trained with (see `load_run_model`).
+
+  Raises:
+    FileNotFoundError, ValueError: no run, no checkpoint or hand model there, or a damaged one.
+  """
+  config, variables = load_for_inference(str(workdir))
+  reconstructor = create_reconstructor(config, variables, load_run_model(workdir, mano_dir))
+  return reconstructor._replace(run=str(workdir))
+
+
+def create_reconstructor(
+  config: ExperimentConfig, variables: dict[str, Any], model: ManoModel
+) -> Reconstructor:
+  """Wraps a network and its variables; the first photo compiles it."""
+  network = create_network(config)
+
+  @jax.jit
+  def apply(variables, crop, model, mask):
+    images = normalize_image(crop[None], config.model.backbone.name)
+    masks = None if mask is None else mask[None]
+    estimate = network.apply(variables, images, model, train=False, hand_mask=masks)
+    return jax.tree.map(lambda field: field[0], estimate)
+
+  variables = jax.device_put(variables)
+
+  def estimate(crop: np.ndarray, mask: np.ndarray | None) -> HandEstimate:
+    return apply(variables, crop, model, mask)
+
+  return Reconstructor(config, model, estimate, config.name)
+
+
+def crop_of_photo(
+  image: UInt8[np.ndarray, 'height width 3'],
+  box_xywh: Float[np.ndarray, '4'] | None,
+  config: ExperimentConfig,
+) -> Float[np.ndarray, '3 3']:
+  """Photo to crop: the square round the box as in training, or the largest centred square."""
+  size = config.model.image_size
+  if box_xywh is None:
+    height, width = image.shape[:2]
+    return crop_affine(centred_square(width, height), size, 1.0)
+  return crop_affine(np.asarray(box_xywh, np.float64), size, config.data.crop_factor)
+
+
+def reconstruct_hand(
+  reconstructor: Reconstructor,
+  image: UInt8[np.ndarray, 'height width 3'],
+  box_xywh: Float[np.ndarray, '4'] | None = None,
+  side: str = 'right',
+  name: str = 'the image',
+  hand_mask: Bool[np.ndarray, 'height width'] | None = None,
+) -> Reconstruction:
+  """Estimates the hand in an upright RGB photo. Box in pixels; None: the largest centred square.
+
+  The hand is the posterior's mean; of a network that is a prior-net alone, the prior's. Of one
+  that is AMVUR alone there are no MANO parameters. `hand_mask`, where it is known, tells a texture
+  branch what the photo shows of the hand: pixels outside it colour no vertex.
+
+  Raises:
+    ValueError: a box without area or outside the image, a mask of another size, a side that is
+      neither, or an estimate that is not finite; `name` is the photo's in the message.
+  """
+  branches = reconstruct_branches(reconstructor, image, box_xywh, side, name, hand_mask)
+  return next(iter(branches.values()))
+
+
+def reconstruct_branches(
+  reconstructor: Reconstructor,
+  image: UInt8[np.ndarray, 'height width 3'],
+  box_xywh: Float[np.ndarray, '4'] | None = None,
+  side: str = 'right',
+  name: str = 'the image',
+  hand_mask: Bool[np.ndarray, 'height width'] | None = None,
+) -> dict[str, Reconstruction]:
+  """`reconstruct_hand` of each branch the network has, the better one first; same errors.
+
+  Both branches' hands have the same colours.
+  """
+  height, width = image.shape[:2]
+  if side not in ('right', 'left'):
+    raise ValueError(f"hand is {side!r}, expected 'right' or 'left'.")
+  if box_xywh is not None:
+    check_box(np.asarray(box_xywh, np.float64), width, height, name)
+  if hand_mask is not None:
+    check_mask(hand_mask, width, height, name)
+  config, is_left = reconstructor.config, side == 'left'
+  seen_box = box_xywh
+  if is_left and box_xywh is not None:
+    seen_box = _mirror_box(box_xywh, width)
+  # The network knows right hands only: show it the mirrored photo.
+  seen = np.ascontiguousarray(image[:, ::-1]) if is_left else image
+  affine = crop_of_photo(seen, seen_box, config)
+  crop = warp_image(seen, affine, config.model.image_size)
+  mask = None
+  if hand_mask is not None and config.model.texture.enabled:
+    seen_mask = hand_mask[:, ::-1] if is_left else hand_mask
+    mask = warp_image(255 * seen_mask.astype(np.uint8), affine, config.model.image_size) > 127
+  estimate = jax.tree.map(np.asarray, reconstructor.estimate(crop, mask))
+  _check_finite(estimate._asdict(), reconstructor.run, name)
+  box = centred_square(width, height) if box_xywh is None else np.asarray(box_xywh, np.float64)
+  if is_left:
+    affine = affine @ mirror_affine(width)
+  view = _View(box, affine, is_left, (width, height))
+  hands = {
+    branch: _assemble(reconstructor, estimate, branch, gaussians, view)
+    for branch, gaussians in branches_of(estimate).items()
+  }
+  for hand in hands.values():
+    # What follows from finite numbers may be too large for theirs: a sigma, say.
+    _check_finite(vars(hand), reconstructor.run, name)
+  return hands
+
+
+def check_mask(
+  hand_mask: np.ndarray, width: int, height: int, name: str, mask_name: str = 'hand_mask'
+) -> None:
+  """Raises a ValueError, naming both, when a mask is not of the size of its photo."""
+  if hand_mask.shape != (height, width):
+    size = ' x '.join(str(length) for length in hand_mask.shape[::-1])
+    raise ValueError(
+      f'{mask_name} has {size} pixels, {name} {width} x {height}: a mask is as large as the photo '
+      'it belongs to, upright.'
+    )
+
+
+def _check_finite(fields: dict[str, Any], run: str, name: str) -> None:
+  """Raises a ValueError, naming photo and run, when a number of the fields is not finite."""
+  bad = [
+    field
+    for field, value in fields.items()
+    if any(
+      np.asarray(leaf).dtype.kind == 'f' and not np.isfinite(leaf).all()
+      for leaf in jax.tree.leaves(value)
+    )
+  ]
+  if bad:
+    raise ValueError(
+      f'What {run} estimates of {name} is not finite ({", ".join(bad)}): its checkpoint is damaged '
+      'or its training diverged. Nothing is written; use another run.'
+    )
+
+
+class _View(NamedTuple):
+  """What a crop shows of a photo: the hand's box, photo to crop, the hand's side, photo's size."""
+
+  box_xywh: np.ndarray
+  photo_to_crop: np.ndarray
+  is_left: bool
+  size: tuple[int, int]
+
+
+def _mirror_box(box_xywh: np.ndarray, width: int) -> np.ndarray:
+  x, y, box_width, box_height = (float(value) for value in box_xywh)
+  return np.array([width - x - box_width, y, box_width, box_height])
+
+
+def _assemble(
+  reconstructor: Reconstructor,
+  estimate: HandEstimate,
+  branch: str,
+  gaussians: HandGaussians,
+  view: _View,
+) -> Reconstruction:
+  model, side = reconstructor.model, reconstructor.config.model.image_size
+  photo_to_crop, is_left = view.photo_to_crop, view.is_left
+  camera = camera_from_vector(jnp.asarray(estimate.camera.mean))
+  rotation = np.asarray(camera_rotation(camera), np.float64)
+  vertices = np.asarray(gaussians.vertices.mean, np.float64) @ rotation
+  joints = np.asarray(extended_joint_regressor(model), np.float64) @ vertices
+  vertices, joints = vertices - joints[:1], joints - joints[:1]
+  unhidden = np.asarray(_unhidden(jnp.asarray(vertices, jnp.float32), model.faces))
+  mirror = _MIRROR if is_left else np.ones(3)
+  vertices, joints = vertices * mirror, joints * mirror
+  joints_crop = denormalize_points(np.asarray(gaussians.joints_normalized.mean, np.float64), side)
+  crop_pixels_per_photo_pixel = abs(np.linalg.det(photo_to_crop[:2, :2])) ** 0.5
+  crop_pixels_per_metre = float(scale_per_metre(camera)[0]) * side / 2
+  joints_image = transform_points(np.linalg.inv(photo_to_crop), joints_crop)
+  pixels_per_metre = crop_pixels_per_metre / crop_pixels_per_photo_pixel
+  pixels = joints_image[:1] + pixels_per_metre * vertices[:, :2]
+  inside = ((pixels >= 0) & (pixels < np.array([view.size]))).all(axis=1)
+  return Reconstruction(
+    vertices=vertices.astype(np.float32),
+    joints=joints.astype(np.float32),
+    faces=np.asarray(model.faces)[:, ::-1] if is_left else np.asarray(model.faces),
+    vertex_sigma_mm=_sigma_mm(gaussians.vertices.log_variance),
+    joint_sigma_mm=_sigma_mm(gaussians.joints.log_variance),
+    vertex_visible=inside & unhidden,
+    vertex_colors=estimate.vertex_colors,
+    joints_image=joints_image.astype(np.float32),
+    pixels_per_metre=pixels_per_metre,
+    is_left=is_left,
+    box_xywh=view.box_xywh,
+    crop_affine=photo_to_crop,
+    crop_side=side,
+    parameters=_wrist_relative(model, estimate.parameters, rotation),
+    branch=branch,
+    is_free_hand=is_free_hand(model),
+    camera_mean=np.asarray(estimate.camera.mean),
+    camera_log_variance=np.asarray(estimate.camera.log_variance),
+  )
+
+
+@jax.jit
+def _unhidden(
+  vertices: Float[Array, 'vertices 3'], faces: Int[Array, 'faces 3']
+) -> Bool[Array, ' vertices']:
+  """Whether no part of the hand lies before a vertex (by 0.01 mm); metres in camera axes."""
+  low = jnp.min(vertices[:, :2], axis=0, keepdims=True)
+  extent = jnp.max(jnp.max(vertices[:, :2], axis=0) - low[0])
+  # Any picture that holds the whole hand will do: one of 2 x 2 pixels, whatever the photo's size.
+  pixels = 0.5 + (vertices[:, :2] - low) / extent
+  points = jnp.concatenate([pixels, vertices[:, 2:]], axis=1)
+  return visible_vertices(points[None], faces, 2, 2)[0]
+
+
+def is_free_hand(model: ManoModel) -> bool:
+  """Whether it is the hand that comes with the package, which has texture coordinates."""
+  free = load_mano_model()
+  return np.array_equal(model.faces, free.faces) and np.array_equal(
+    model.v_template, free.v_template
+  )
+
+
+def _sigma_mm(log_variance: np.ndarray) -> Float[np.ndarray, ' points']:
+  """Root of the mean of the three variances (the same in any frame), millimetres."""
+  with np.errstate(over='ignore'):  # an infinite one is refused by name
+    variance = np.exp(np.asarray(log_variance, np.float64)).mean(axis=-1)
+  return (1000 * np.sqrt(variance)).astype(np.float32)
+
+
+def _wrist_relative(
+  model: ManoModel, parameters: HandParameters | None, rotation: np.ndarray
+) -> HandParameters | None:
+  """The prior-net's parameters with the camera's orientation, the wrist B V at the origin."""
+  if parameters is None:
+    return None
+  parameters = HandParameters(*(jnp.asarray(value) for value in parameters))
+  orientation = matrix_to_axis_angle(jnp.asarray(rotation.T, jnp.float32))
+  parameters = parameters._replace(global_orient=orientation, transl=jnp.zeros(3))
+  wrist = regress_joints(model, mano_forward(model, parameters).vertices)[0]
+  return HandParameters(*(np.asarray(value) for value in parameters._replace(transl=-wrist)))

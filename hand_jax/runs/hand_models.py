@@ -1,0 +1,131 @@
+"""Which hand model a run uses: chosen for its data, recorded in its folder, found again later."""
+
+import hashlib
+import json
+import os
+import pathlib
+from collections.abc import Iterator, Sequence
+
+import jax
+import numpy as np
+
+from hand_jax.files.writing import write_whole
+from hand_jax.mano.assets import load_mano_model, resolve_mano_dir, with_fingertips
+from hand_jax.runs.checkpoints import read_config
+from hand_jax.types import ManoModel
+
+HAND_MODEL_NAME = 'hand_model.json'
+# Rendered from the free hand, whose vertices are in another order than MANO's.
+FREE_HAND_DATASETS = ('synthetic_hands',)
+# Labelled with joints alone, which any hand model has.
+ANY_HAND_DATASETS = ('hand_photos',)
+# Labelled with MANO's vertices, and with fingertips at some of them (see FINGERTIP_VERTICES).
+MANO_FINGERTIPS = {'freihand': 'freihand', 'ho3d_v2': 'ho3d', 'ho3d_v3': 'ho3d'}
+
+
+def load_training_model(
+  dataset: str, mano_dir: str | None, workdirs: Sequence[str] = ()
+) -> ManoModel:
+  """The hand model to train with: the one `dataset` is labelled with.
+
+  `mano_dir` is the flag's value. Data rendered from the free hand are trained with it, also where
+  $MANO_DIR is set. Photos with 2D joints alone take, without the flag, the hand model of the first
+  of `workdirs` that holds a run: the run to be continued, or those that it starts from. Data
+  labelled with MANO need it, and give it their own fingertips.
+
+  Raises:
+    ValueError: the flag asks for MANO on data of the free hand, or MANO is missing for its own.
+    FileNotFoundError: no such folder.
+  """
+  if dataset in ANY_HAND_DATASETS and not mano_dir:
+    for workdir in workdirs:
+      if (pathlib.Path(workdir) / HAND_MODEL_NAME).exists():
+        return load_run_model(workdir)
+  if dataset in MANO_FINGERTIPS:
+    directory = resolve_mano_dir(mano_dir)
+    if directory is None:
+      raise ValueError(
+        f"{dataset} is labelled with MANO's vertices, which are not the free hand's: name the "
+        'folder of your MANO_RIGHT.pkl by --mano_dir or $MANO_DIR.'
+      )
+    return with_fingertips(load_mano_model(directory), MANO_FINGERTIPS[dataset])
+  if dataset not in FREE_HAND_DATASETS:
+    return load_mano_model(resolve_mano_dir(mano_dir))
+  if mano_dir:
+    raise ValueError(
+      f"--mano_dir={mano_dir}: {dataset} is labelled with the free hand's vertices, which are not "
+      "MANO's. Leave --mano_dir out, or train on data labelled with MANO."
+    )
+  return load_mano_model()
+
+
+def hand_model_digest(model: ManoModel) -> str:
+  """SHA-256 of a hand model's arrays."""
+  digest = hashlib.sha256()
+  for name, array in model._asdict().items():
+    array = np.asarray(array)
+    digest.update(f'{name} {array.dtype} {array.shape}'.encode() + array.tobytes())
+  return digest.hexdigest()
+
+
+def claim_hand_model(workdir: str | os.PathLike, model: ManoModel) -> None:
+  """Records the hand model of a new run, or checks that a run is continued with its own.
+
+  Raises:
+    ValueError: the run in the folder uses another hand model.
+  """
+  path = pathlib.Path(workdir) / HAND_MODEL_NAME
+  digest = hand_model_digest(model)
+  if not path.exists():
+    if jax.process_index() > 0:
+      return  # the first host writes
+    write_whole(path, json.dumps({'sha256': digest}) + '\n')
+  elif _recorded_digest(path) != digest:
+    raise ValueError(
+      f'{workdir} holds a run of another hand model. Continue it with the same --mano_dir (or '
+      '$MANO_DIR), or choose another --workdir.'
+    )
+
+
+def load_run_model(workdir: str | os.PathLike, mano_dir: str | None = None) -> ManoModel:
+  """The hand model a run was trained with: `mano_dir`'s where given, else $MANO_DIR's or the free
+  hand, whichever it was.
+
+  Raises:
+    FileNotFoundError: no run in the folder, or no such hand model folder. ValueError: none of
+      these is the run's hand model.
+  """
+  path = pathlib.Path(workdir) / HAND_MODEL_NAME
+  if not path.exists():
+    read_config(str(workdir))  # says so when there is no run at all
+    raise FileNotFoundError(
+      f'{path} is missing: it tells which hand model the run in {workdir} was trained with. Copy '
+      'it from where the run was trained, or continue the run: that writes it anew.'
+    )
+  recorded = _recorded_digest(path)
+  candidates = [resolve_mano_dir(mano_dir)]
+  if not mano_dir and candidates[0] is not None:
+    candidates.append(None)
+  for candidate in candidates:
+    for model in _with_every_fingertips(load_mano_model(candidate), candidate is not None):
+      if hand_model_digest(model) == recorded:
+        return model
+  tried = ' or '.join(candidate or 'the free hand' for candidate in candidates)
+  raise ValueError(
+    f'{workdir} was trained with another hand model than {tried}: give the folder of its MANO '
+    'files by --mano_dir, or leave the flag out for the free hand.'
+  )
+
+
+def _with_every_fingertips(model: ManoModel, is_mano: bool) -> Iterator[ManoModel]:
+  """The model as it is, and MANO with the fingertips of each data set labelled with it."""
+  yield model
+  for name in sorted(set(MANO_FINGERTIPS.values())) if is_mano else ():
+    yield with_fingertips(model, name)
+
+
+def _recorded_digest(path: pathlib.Path) -> str:
+  try:
+    return json.loads(path.read_text())['sha256']
+  except (ValueError, KeyError, TypeError):
+    raise ValueError(f'{path} cannot be read as the record of a hand model.') from None

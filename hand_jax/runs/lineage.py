@@ -1,0 +1,118 @@
+"""A run's lineage: which runs its parameters and its camera prior come from, back to the first.
+
+`lineage.json` holds `config`, `supervision` ('full' or 'weak'), `init_from` (a list of origins) and
+`camera_prior` (an origin or null); an origin is `workdir`, `step` and the `lineage` of that run.
+The record is whole: the runs it names may be gone.
+"""
+
+import json
+import pathlib
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, NamedTuple
+
+import jax
+
+from hand_jax.config import ExperimentConfig
+from hand_jax.files.writing import write_whole
+from hand_jax.runs.checkpoints import read_config
+
+LINEAGE_NAME = 'lineage.json'
+Supervision = Literal['full', 'weak']
+
+
+class Origin(NamedTuple):
+  """A checkpoint that another run took from: its folder as given, its step, its run's lineage."""
+
+  workdir: str
+  step: int
+  lineage: dict[str, Any]
+
+
+def make_lineage(
+  config: ExperimentConfig, init_from: Sequence[Origin] = (), camera_prior: Origin | None = None
+) -> dict[str, Any]:
+  """The record of a run that starts from these checkpoints."""
+  return {
+    'config': config.name,
+    'supervision': 'weak' if config.data.labels == '2d' else 'full',
+    'init_from': [origin._asdict() for origin in init_from],
+    'camera_prior': camera_prior._asdict() if camera_prior else None,
+  }
+
+
+def claim_lineage(workdir: str, lineage: dict[str, Any]) -> None:
+  """Writes the record of a run that starts. (A continued run keeps the one it has.)"""
+  if jax.process_index() == 0:
+    write_whole(pathlib.Path(workdir) / LINEAGE_NAME, json.dumps(lineage, indent=2) + '\n')
+
+
+def read_lineage(workdir: str) -> dict[str, Any]:
+  """The record of the run in a folder; of one from before there were records, what its config says.
+
+  Raises:
+    FileNotFoundError: the folder holds no run. ValueError: the record is missing or unreadable.
+  """
+  path = pathlib.Path(workdir) / LINEAGE_NAME
+  if path.exists():
+    return _parse(path, _check)
+  config = read_config(workdir)
+  if config.training.init_from or config.training.camera_prior:
+    raise ValueError(
+      f'{path} is missing, though the run took parameters from others (training.init_from, '
+      'training.camera_prior): what they were trained with is unknown. Put the file back.'
+    )
+  return make_lineage(config)
+
+
+def lineage_supervision(lineage: dict[str, Any]) -> Supervision:
+  """'weak' when the run and all it comes from, camera priors included, saw 2D joints alone."""
+  runs = [lineage, *(origin['lineage'] for origin in _origins(lineage))]
+  weak = runs[0]['supervision'] == 'weak'
+  return 'weak' if weak and all(lineage_supervision(run) == 'weak' for run in runs[1:]) else 'full'
+
+
+def write_origin(path: pathlib.Path, origin: Origin) -> None:
+  """An origin as a file of its own."""
+  write_whole(path, json.dumps(origin._asdict(), indent=2) + '\n')
+
+
+def read_origin(path: pathlib.Path) -> Origin:
+  """Back from `write_origin`.
+
+  Raises:
+    FileNotFoundError: no such file. ValueError: naming it, when it holds no origin.
+  """
+  return Origin(**_parse(path, _check_origin))
+
+
+def _parse(path: pathlib.Path, check: Callable[[Any], None]) -> dict[str, Any]:
+  try:
+    tree = json.loads(path.read_text())
+    check(tree)
+  except (ValueError, LookupError, TypeError) as error:
+    reason = ' '.join(f'{type(error).__name__}: {error}'.split())
+    raise ValueError(f'{path} cannot be read as the record of a lineage ({reason}).') from None
+  return tree
+
+
+def _origins(lineage: dict[str, Any]) -> list[dict[str, Any]]:
+  prior = lineage['camera_prior']
+  return [*lineage['init_from'], *([prior] if prior is not None else [])]
+
+
+def _check(lineage: Any) -> None:
+  """Looks up every part, so that a missing one or one of another type raises."""
+  if not isinstance(lineage['config'], str):
+    raise TypeError(f'config should be a name, got {lineage["config"]!r}')
+  if lineage['supervision'] not in ('full', 'weak'):
+    raise ValueError(f"supervision should be 'full' or 'weak', got {lineage['supervision']!r}")
+  for origin in _origins(lineage):
+    _check_origin(origin)
+
+
+def _check_origin(origin: Any) -> None:
+  if set(origin) != set(Origin._fields):
+    raise ValueError(f'an origin should have {Origin._fields}, got {sorted(origin)}')
+  if not isinstance(origin['workdir'], str) or not isinstance(origin['step'], int):
+    raise TypeError(f'expected a folder and a step, got {origin["workdir"]!r}, {origin["step"]!r}')
+  _check(origin['lineage'])

@@ -1,0 +1,199 @@
+"""Synthetic photos of the free hand with exact ground truth, rendered on the fly.
+
+An example depends on (seed, split, index, image_size) alone: not on the batch it is asked for with,
+nor on the order. Everything about it is drawn from one generator seeded by these numbers.
+"""
+
+import functools
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import cv2
+import jax
+import numpy as np
+from jaxtyping import Bool, Float
+
+from hand_jax.examples import HandExample
+from hand_jax.mano.assets import load_hand_appearance, load_mano_model
+from hand_jax.mano.model import regress_joints
+from hand_jax.rendering.rasterize import visible_vertices
+from hand_jax.synthetic import geometry, shading
+from hand_jax.synthetic.compose import Photo, compose_photo, display_colors, sample_objects
+from hand_jax.synthetic.light import sample_light
+from hand_jax.synthetic.scene import example_generator, frame_hand, project, sample_scene
+from hand_jax.synthetic.skin import build_atlas, build_regions, sample_skin, skin_redness
+from hand_jax.types import ManoModel
+
+NEAREST_M = 0.06
+SPLITS = ('train', 'validation', 'test')
+
+
+class _RenderAssets(NamedTuple):
+  model: ManoModel
+  forearm: geometry.ForearmShape
+  look: shading.SurfaceLook
+
+
+class SyntheticHand(NamedTuple):
+  """A photo's labels, and what its example leaves out or holds on request only."""
+
+  example: HandExample
+  hand_pose: np.ndarray  # (45,)
+  betas: np.ndarray  # (10,)
+  forearm_camera: np.ndarray  # (W, 3)
+  vertex_colors: np.ndarray  # (V, 3) display RGB in [0, 1]
+
+
+@functools.cache
+def _load_assets() -> _RenderAssets:
+  model = load_mano_model(side='right')
+  appearance = jax.tree.map(np.asarray, load_hand_appearance('right'))
+  template = np.asarray(model.v_template, np.float64)
+  joints = np.asarray(regress_joints(model, model.v_template), np.float64)
+  rest = np.concatenate([template, appearance.forearm_vertices])
+  count = len(template)
+  rim = np.unique(appearance.forearm_faces[appearance.forearm_faces < count])
+  faces = np.concatenate([np.asarray(model.faces), appearance.forearm_faces]).astype(np.int32)
+  middle = rest[rim].mean(0)
+  # The forearm's inner side continues the palm.
+  arm_palm = np.clip(0.5 - (appearance.forearm_vertices[:, 1] - middle[1]) / 0.02, 0, 1)
+  palm = np.concatenate([appearance.palm, arm_palm])
+  regions = build_regions(template, joints, appearance.palm)
+  redness = np.concatenate([skin_redness(regions), np.zeros(len(arm_palm))])
+  bones = np.asarray(model.lbs_weights).argmax(1)
+  parts = np.append(bones, np.full(len(arm_palm), bones.max() + 1))[faces[:, 0]]
+  look = shading.SurfaceLook(
+    rest=rest.astype(np.float32),
+    palm=palm,
+    redness=redness,
+    faces=faces,
+    parts=parts.astype(np.int8),
+    hand_faces=len(model.faces),
+    atlas=build_atlas(template, joints, appearance.nail),
+  )
+  forearm = geometry.ForearmShape(
+    *(jax.numpy.asarray(a) for a in (appearance.forearm_vertices, rim.astype(np.int32), faces))
+  )
+  return _RenderAssets(model, forearm, look)
+
+
+def render_examples(
+  seed: int,
+  split: str,
+  indices: Iterable[int | np.integer],
+  image_size: int = 160,
+  with_vertex_labels: bool = False,
+) -> list[HandExample]:
+  """Photos of right hands, image_size pixels square, with all labels; see docs/synthetic_hands.md.
+
+  Example ids are `synthetic-<seed>-<split>-<index>`. `with_vertex_labels` also fills
+  `vertex_visible`, which costs a rasterization, and `vertex_colors`: the display colour each vertex
+  would have in this photo if nothing hid it.
+
+  Raises:
+    ValueError: an unknown split, a negative seed or index, or an image below 32 pixels.
+  """
+  hands = [render_hand(seed, split, int(index), image_size) for index in indices]
+  if not with_vertex_labels:
+    return [hand.example for hand in hands]
+  return [
+    hand.example._replace(vertex_visible=vertex_visibility(hand), vertex_colors=hand.vertex_colors)
+    for hand in hands
+  ]
+
+
+def render_hand(seed: int, split: str, index: int, image_size: int = 160) -> SyntheticHand:
+  """One example of `render_examples` with its parameters."""
+  _check_request(seed, split, index, image_size)
+  assets = _load_assets()
+  rng = example_generator(seed, split, index)
+  scene, skin, light = sample_scene(rng), sample_skin(rng), sample_light(rng)
+  global_orient = cv2.Rodrigues(scene.rotation)[0].ravel().astype(np.float32)
+  posed = geometry.pose_hand(
+    assets.model, assets.forearm, np.int32(scene.pose_seed), scene.betas, global_orient, scene.arm
+  )
+  posed = jax.tree.map(lambda array: np.asarray(array, np.float64), posed)
+  view = frame_hand(scene, posed.vertices, image_size)
+  surface = posed.surface + view.translation
+  joints = posed.joints + view.translation
+  photo, colors = _take_photo(
+    rng, assets.look, scene, skin, light, view, posed, surface, joints, image_size
+  )
+  example = HandExample(
+    example_id=f'synthetic-{seed}-{split}-{index}',
+    image=photo.image,
+    side='right',
+    box_xywh=view.box_xywh.astype(np.float32),
+    joints_image=project(view, joints).astype(np.float32),
+    joint_confidence=np.ones(len(joints), np.float32),
+    intrinsics=view.intrinsics.astype(np.float32),
+    vertices_camera=surface[: len(posed.vertices)].astype(np.float32),
+    joints_camera=joints.astype(np.float32),
+    global_orient=global_orient,
+    hand_mask=photo.hand_mask,
+  )
+  arm = surface[len(posed.vertices) :].astype(np.float32)
+  return SyntheticHand(example, posed.hand_pose.astype(np.float32), scene.betas, arm, colors)
+
+
+def _take_photo(
+  rng, look, scene, skin, light, view, posed, surface, joints, size
+) -> tuple[Photo, Float[np.ndarray, 'vertices 3']]:
+  """From posed geometry to pixels, and to the display colours of the hand's vertices."""
+  surface_image = np.concatenate([project(view, surface), surface[:, 2:]], 1).astype(np.float32)
+  # What comes close to the camera, or lies behind it, is not drawn.
+  surface_image[surface[:, 2] < NEAREST_M] = np.nan
+  seen = geometry.seen_faces(surface_image, look.faces, size)
+  if light.lamp_color.any():
+    lamp = shading.lamp_view(posed.surface, len(posed.vertices), light)
+    lit = np.asarray(geometry.lamp_visibility(lamp, look.faces))
+  else:
+    lit = np.ones(len(surface), np.float32)
+  radiosity, highlight = shading.vertex_light(posed.normals, posed.openness, lit, light, skin)
+  channels = shading.surface_channels(radiosity, highlight, look, skin, surface[:, 2])
+  seen = np.asarray(seen)
+  pixels = shading.interpolate(seen, surface_image, look.faces, look.parts, channels)
+  cloth = shading.sample_cloth(rng, float(scene.arm.sleeve_start))
+  on_forearm = pixels.face >= look.hand_faces
+  radiance = shading.shade_points(pixels.channels, on_forearm, look, skin, cloth)
+  objects = sample_objects(rng, scene, view, joints)
+  photo = compose_photo(rng, seen, pixels, radiance, look, view, light, objects, size)
+  count = len(posed.vertices)
+  # Pores are noise of mean zero and finer than the mesh: no colour of a vertex.
+  poreless = skin._replace(pores=0.0)
+  radiance = shading.shade_points(channels[:count], np.zeros(count, bool), look, poreless, cloth)
+  return photo, display_colors(radiance, photo)
+
+
+# Traced once: as single operations it takes a hundred times longer.
+_visible_vertices = jax.jit(visible_vertices, static_argnums=(2, 3))
+
+
+def vertex_visibility(hand: SyntheticHand) -> Bool[np.ndarray, 'vertices']:
+  """Vertices that the photo shows: in the image, not behind the hand, the forearm or an object.
+
+  Exact against hand and forearm; against objects it asks the hand mask at the vertex's pixel.
+  """
+  example = hand.example
+  surface = np.concatenate([example.vertices_camera, hand.forearm_camera]).astype(np.float64)
+  focal, center = example.intrinsics[0, 0], example.intrinsics[:2, 2]
+  pixels = surface[:, :2] / surface[:, 2:] * focal + center
+  image = np.concatenate([pixels, surface[:, 2:]], 1).astype(np.float32)
+  image[surface[:, 2] < NEAREST_M] = np.nan
+  faces = _load_assets().forearm.faces
+  size = example.image.shape[0]
+  free = np.asarray(_visible_vertices(image[None], faces, size, size)[0])
+  count = len(example.vertices_camera)
+  # Silhouette vertices lie on the mask's edge: a neighbouring pixel is enough.
+  mask = cv2.dilate(example.hand_mask.astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
+  column, row = np.clip(np.floor(pixels[:count]).astype(int), 0, size - 1).T
+  return free[:count] & mask[row, column]
+
+
+def _check_request(seed: int, split: str, index: int, image_size: int) -> None:
+  if split not in SPLITS:
+    raise ValueError(f'split is {split!r}, expected one of {", ".join(SPLITS)}')
+  if seed < 0 or index < 0:
+    raise ValueError(f'seed {seed} and index {index} must not be negative')
+  if image_size < 32:
+    raise ValueError(f'image_size is {image_size}, expected at least 32 pixels')

@@ -1,0 +1,167 @@
+"""The grid of ablations: which runs there are, what they differ by and start from."""
+
+import shlex
+
+import pytest
+
+from experiments.ablations import grid as ablation_grid
+from experiments.ablations import running as ablations
+from experiments.ablations.grid import ENTRIES, RUNS, Job, Run, lineage, plan_jobs
+from experiments.configs.names import get_config
+from hand_jax.config_text import apply_overrides, config_differences
+from tests.fake_ablations import config_of, make_settings
+
+SEEDS = [0, 1, 2]
+
+
+@pytest.fixture
+def settings(tmp_path):
+  return make_settings(tmp_path)
+
+
+def test_the_tables_hold_what_they_should():
+  printed = {}
+  for entry in ENTRIES:
+    printed.setdefault(entry.table, set()).add((entry.setting, entry.supervision, entry.branch))
+  assert printed['3'] == {
+    (setting, supervision, 'posterior')
+    for setting in ('Bayesian', 'L2')
+    for supervision in ('full', 'weak')
+  }
+  rows = ('J2D', 'J2D + C', 'J2D + C + J3D', 'J2D + C + J3D + V3D')
+  assert printed['4'] == {(row, 'full', 'posterior') for row in rows}
+  assert printed['5'] == {
+    *(('Bayesian', 'full', branch) for branch in ('prior', 'posterior')),
+    ('L2', 'full', 'posterior'),
+  }
+  assert printed['convention'] == {(name, 'full', 'posterior') for name in ('paper', 'exact')}
+  assert printed['unit'] == {(name, 'full', 'posterior') for name in ('1 mm', '1 cm')}
+  start = 'prior-net alone (starting point)'
+  assert printed['weak'] == {
+    (start, 'weak', 'prior'),
+    ('prior-net alone, longer run', 'weak', 'prior'),
+  }
+  assert set(printed) == set(ablation_grid.TABLES)
+  assert len({(e.table, e.setting, e.supervision, e.branch) for e in ENTRIES}) == len(ENTRIES)
+
+
+@pytest.mark.parametrize('run', RUNS)
+def test_every_run_is_a_valid_config(run, settings):
+  config = config_of(run, settings, seed=7)
+  assert config.training.seed == 7 and config.data.data_dir == 'prepared'
+  assert all(need in RUNS for need in RUNS[run].needs)
+  shown = [entry.run for entry in ENTRIES]
+  needed = [need for other in RUNS.values() for need in other.needs]
+  assert run in shown + needed
+
+
+@pytest.mark.parametrize('entry', ENTRIES, ids=lambda entry: f'{entry.table}: {entry.setting}')
+def test_a_row_has_the_supervision_and_the_branch_it_names(entry, settings):
+  config = config_of(entry.run, settings)
+  assert config.model.branches in ('both', entry.branch)
+  assert config.data.labels == {'full': '3d', 'weak': '2d'}[entry.supervision]
+  # All that any row starts from, and so all that went into a weak row, saw 2D joints alone.
+  for job in lineage(Job(RUNS[entry.run], 0, ())):
+    assert ablations.job_config(job, settings).data.labels == '2d'
+  if entry.table != 'weak':
+    sizes = config.training.num_steps, config.training.batch_size, config.model.image_size
+    base = config_of('bayesian', settings)
+    assert sizes == (base.training.num_steps, base.training.batch_size, base.model.image_size)
+
+
+@pytest.mark.parametrize(
+  'run, differences',
+  [
+    ('j2d', {'loss.vertices': 0.0, 'loss.joints': 0.0, 'loss.camera': 0.0}),
+    ('j2d-c', {'loss.vertices': 0.0, 'loss.joints': 0.0}),
+    ('j2d-c-j3d', {'loss.vertices': 0.0}),
+    ('exact', {'loss.convention': 'exact'}),
+    ('unit-1mm', {'loss.length_unit_m': 0.001}),
+  ],
+)
+def test_a_run_differs_from_the_full_one_by_what_its_row_says(run, differences, settings):
+  found = config_differences(config_of(run, settings), config_of('bayesian', settings))
+  assert {text.partition(': ')[0] for text in found} == set(differences)
+  for path, value in differences.items():
+    group, name = path.split('.')
+    assert getattr(getattr(config_of(run, settings), group), name) == value
+  loss = config_of('bayesian', settings).loss
+  assert (loss.kind, loss.convention, loss.length_unit_m) == ('gaussian', 'paper', 0.01)
+  assert min(loss.vertices, loss.joints, loss.joints_2d, loss.camera) > 0
+
+
+def test_weak_runs_compare_at_equal_budget_from_one_start(settings):
+  ours, theirs = config_of('weak-bayesian', settings), config_of('weak-l2', settings)
+  paths = {text.partition(': ')[0] for text in config_differences(ours, theirs)}
+  assert 'loss.kind' in paths and ours.loss.kind == 'elbo' and theirs.loss.kind == 'l2'
+  assert all(path.startswith('loss.') or path == 'training.camera_prior' for path in paths)
+  start = str(settings.workdir / 'weak-long-prior-seed0')
+  # Also with another seed, so that the seeds share one start.
+  for run in ('weak-bayesian', 'weak-l2'):
+    assert config_of(run, settings, seed=2).training.init_from == (start,)
+  assert ours.training.camera_prior == start
+  # A camera model knows crops of its own size alone.
+  for run, source in (('weak-bayesian', 'weak-long-prior'), ('weak-long', 'weak-long-prior')):
+    assert config_of(run, settings).model.image_size == config_of(source, settings).model.image_size
+
+
+def test_squared_errors_differ_from_the_gaussians_by_their_loss_alone(settings):
+  for run, bayesian in (('l2', 'bayesian'), ('weak-l2', 'weak-bayesian')):
+    ours = config_of(run, settings)
+    assert ours.loss.kind == 'l2'
+    paths = {d.partition(': ')[0] for d in config_differences(ours, config_of(bayesian, settings))}
+    assert all(path.startswith('loss.') or path == 'training.camera_prior' for path in paths)
+  assert config_of('l2', settings).loss == get_config('synthetic_small_amvur_supervised').loss
+  weak = config_of('weak-l2', settings).loss
+  assert weak.joints_2d > 0 == weak.vertices == weak.camera
+  penalties = ('projection', 'orthonormality', 'joint_limits', 'shape_prior', 'pose_prior')
+  bayesian = config_of('weak-bayesian', settings).loss
+  assert [getattr(weak, p) for p in penalties] == [getattr(bayesian, p) for p in penalties]
+
+
+def test_a_job_is_trained_once_for_all_tables():
+  jobs = plan_jobs(ablation_grid.TABLES, SEEDS)
+  assert len({job.name for job in jobs}) == len(jobs)
+  by_name = {job.name: job for job in jobs}
+  assert [entry.table for entry in by_name['bayesian-seed0'].entries] == [
+    *('3', '4', '5', '5', 'convention', 'unit')
+  ]
+  assert [entry.table for entry in by_name['bayesian-seed2'].entries] == ['3', '5', '5']
+  seeds = {}
+  for job in jobs:
+    seeds.setdefault(job.run.name, []).append(job.seed)
+  assert seeds['l2'] == seeds['bayesian'] == SEEDS
+  assert {tuple(seeds[name]) for name in seeds if name not in ('l2', 'bayesian')} == {(0,)}
+  # Every seed's comparison is whole before the next seed begins.
+  assert [job.seed for job in jobs[:8]] == [0] * 4 + [1] * 2 + [2] * 2
+  for supervision in ('full', 'weak'):
+    some = plan_jobs(ablation_grid.TABLES, SEEDS, supervision=supervision)
+    assert {entry.supervision for job in some for entry in job.entries} == {supervision}
+    assert {job.name for job in some} < {job.name for job in jobs}
+  assert {job.run.name for job in plan_jobs(['5'], [1])} == {'bayesian', 'l2'}
+
+
+def test_what_a_job_starts_from_comes_in_order(monkeypatch):
+  for name, links in (
+    ('first', {}),
+    ('second', {'init_from': ('first',)}),
+    ('third', {'init_from': ('second', 'first'), 'camera_prior': 'first'}),
+  ):
+    monkeypatch.setitem(RUNS, name, Run(name, 'toy', **links))
+  job = Job(RUNS['third'], 5, ())
+  assert [before.name for before in lineage(job)] == ['first-seed0', 'second-seed0']
+
+
+def test_the_command_gives_the_config_again(settings):
+  job = Job(RUNS['weak-bayesian'], 2, ())
+  settings = settings._replace(overrides=('training.num_steps=9', 'loss.kl=0.5'))
+  steps = [shlex.split(step) for step in ablations.reproduce(job, settings).split(' && ')]
+  assert [step[2] for step in steps] == ['experiments.train'] * 2 + ['experiments.evaluate']
+  for step, each in zip(steps, (*lineage(job), job), strict=False):
+    assert step[3:5] == [f'--config={each.run.config}', f'--workdir={settings.folder(each)}']
+    assert step[5::2] == ['--set'] * len(step[5::2])
+    assert len({text.partition('=')[0] for text in step[6::2]}) == len(step[6::2])
+    config = apply_overrides(get_config(each.run.config), step[6::2])
+    assert config == ablations.job_config(each, settings)
+    assert config.training.num_steps == 9 and config.loss.kl == 0.5
+  assert steps[-1][3] == f'--workdir={settings.folder(job)}'

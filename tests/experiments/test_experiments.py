@@ -1,0 +1,134 @@
+"""Every named experiment, shrunk to toy size, takes a real step that moves what it trains."""
+
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+
+from experiments.configs.names import EXPERIMENTS, get_config
+from hand_jax.config import AttentionConfig, BackboneConfig, TextureConfig
+from hand_jax.data.pipeline import training_batches
+from hand_jax.models.hand_network import create_network
+from hand_jax.runs.train_state import state_variables
+from hand_jax.training.state import create_optimizer, create_train_state
+from hand_jax.training.step import make_train_step
+from tests.drawn_hands import DrawnSource
+from tests.toy_mano import make_toy_mano
+
+_FAST_COMPILE = {'xla_backend_optimization_level': 0}
+
+
+@pytest.fixture(scope='module')
+def model():
+  return make_toy_mano()
+
+
+def at_toy_size(config):
+  """The same objective, data and branches in a network of a few thousand parameters."""
+  settings = config.model
+  backbone = BackboneConfig(name='tiny', batch_norm=settings.backbone.batch_norm)
+  attention = AttentionConfig(
+    width=8,
+    heads=2,
+    cross_layers=1,
+    self_layers=1,
+    mlp_ratio=2,
+    coarse_vertices=min(settings.attention.coarse_vertices, 5),
+  )
+  texture = TextureConfig(
+    enabled=settings.texture.enabled,
+    width=8,
+    heads=2,
+    self_layers=1,
+    mlp_ratio=2,
+    normals=settings.texture.normals,
+    hidden_fraction=settings.texture.hidden_fraction,
+  )
+  return dataclasses.replace(
+    config,
+    model=dataclasses.replace(
+      settings,
+      texture=texture,
+      image_size=32,
+      backbone=backbone,
+      prior_hidden=(8,),
+      camera_hidden=(8,),
+      pose_components=min(settings.pose_components, 12),
+      attention=attention,
+    ),
+    optimizer=dataclasses.replace(config.optimizer, warmup_steps=0),
+    training=dataclasses.replace(config.training, batch_size=2, num_steps=2),
+  )
+
+
+def step_key(config):
+  """What a step is compiled anew for: the model, and the terms of its loss at any weight."""
+  loss = dataclasses.asdict(config.loss)
+  terms = {key: bool(value) if type(value) is float else value for key, value in loss.items()}
+  return str((config.model, terms, config.data.labels))
+
+
+_taken = {}
+
+
+def take_a_step(config, model):
+  """State before, state after and metrics; experiments that shrink to the same one share a step."""
+  key = step_key(config)
+  if key in _taken:
+    return _taken[key]
+  network = create_network(config)
+  optimizer = create_optimizer(config.optimizer, config.training.num_steps)
+  state = create_train_state(config, network, optimizer, model)
+  with training_batches(DrawnSource(model, 2, size=40), config, len(model.v_template)) as batches:
+    batch = next(batches)._replace(example_id=None)
+  is_elbo = config.loss.kind == 'elbo'
+  step = make_train_step(config, network, optimizer, config if is_elbo else None)
+  # Any run's camera model may be the camera prior, so here the run's own before the step.
+  arguments = (state, batch, model, state_variables(state) if is_elbo else None)
+  compiled = jax.jit(step).lower(*arguments).compile(_FAST_COMPILE)
+  after, metrics = compiled(*arguments)
+  _taken[key] = state, after, jax.device_get(metrics), batch
+  return _taken[key]
+
+
+@pytest.mark.parametrize('name', EXPERIMENTS)
+def test_every_experiment_takes_a_step_at_toy_size(name, model):
+  config = at_toy_size(get_config(name))
+  before, after, metrics, batch = take_a_step(config, model)
+  assert all(np.isfinite(value) for value in metrics.values())
+  assert metrics['gradient_norm'] > 0
+  assert int(after.step) == 1
+  expected = {'backbone', 'feature_norm', 'camera_model'}
+  expected |= {'prior_net'} if config.model.branches != 'posterior' else set()
+  expected |= {'vertex_regressor'} if config.model.branches != 'prior' else set()
+  expected |= {'prior_sigma'} if config.model.prior_sigma == 'learned' else set()
+  expected |= {'texture_regressor'} if config.model.texture.enabled else set()
+  assert set(after.params) == expected
+  trained = {'texture_regressor'} if config.loss.kind == 'photometric' else expected
+  for part in trained:
+    moved = [
+      bool((a != b).any())
+      for a, b in zip(
+        jax.tree.leaves(before.params[part]), jax.tree.leaves(after.params[part]), strict=True
+      )
+    ]
+    assert any(moved), part
+  if config.data.labels == '2d':
+    assert not batch.has_3d.any() and not batch.camera_mask.any()
+
+
+def test_weak_experiments_see_no_3d_label(model):
+  """Whatever the data set holds: the fields are empty, not merely masked."""
+  weak = [name for name in EXPERIMENTS if 'weak' in name or name == 'hand_photos']
+  assert len(weak) >= 8
+  for name in weak:
+    config = at_toy_size(get_config(name))
+    assert config.data.labels == '2d'
+    with training_batches(DrawnSource(model, 2, size=40), config, len(model.v_template)) as batches:
+      batch = next(batches)
+    assert batch.joint_confidence.all()
+    for field in ('vertices_hand', 'joints_hand', 'camera', 'root_camera'):
+      np.testing.assert_array_equal(getattr(batch, field), 0, err_msg=f'{name} {field}')
+    for field in ('has_3d', 'camera_mask', 'has_root', 'has_mask', 'hand_mask'):
+      assert not getattr(batch, field).any(), f'{name} {field}'

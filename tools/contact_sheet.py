@@ -1,0 +1,54 @@
+"""Draw a contact sheet of synthetic hands, to be looked at by a person.
+
+python -m tools.contact_sheet --output=docs/images/synthetic_hands.jpg
+"""
+
+import pathlib
+
+import cv2
+import numpy as np
+from absl import app, flags
+
+from hand_jax.mano.joints import BONES
+from hand_jax.synthetic.hands import SPLITS, render_examples
+
+OUTPUT = flags.DEFINE_string('output', None, 'Image file to write.', required=True)
+SEED = flags.DEFINE_integer('seed', 0, 'Seed of the examples.')
+SPLIT = flags.DEFINE_enum('split', 'train', SPLITS, 'Split of the examples.')
+FIRST = flags.DEFINE_integer('first', 0, 'Index of the first example.')
+ROWS = flags.DEFINE_integer('rows', 6, 'Rows of the sheet.', lower_bound=1)
+COLUMNS = flags.DEFINE_integer('columns', 10, 'Columns of the sheet.', lower_bound=1)
+IMAGE_SIZE = flags.DEFINE_integer('image_size', 160, 'Pixels of one image.')
+LABELS = flags.DEFINE_bool('labels', False, 'Draw joints, box and hand mask over the images.')
+
+
+def draw_labels(example) -> np.ndarray:
+  """The image with its mask in green, its box, and its bones."""
+  image = example.image.copy()
+  image[example.hand_mask, 1] = 128 + image[example.hand_mask, 1] // 2
+  # OpenCV counts whole pixels at their centres.
+  joints = np.round(example.joints_image - 0.5).astype(int)
+  for start, end in BONES:
+    cv2.line(image, joints[start].tolist(), joints[end].tolist(), (255, 40, 40), 1, cv2.LINE_AA)
+  x, y, width, height = np.round(example.box_xywh).astype(int).tolist()
+  cv2.rectangle(image, (x, y), (x + width, y + height), (255, 255, 0), 1)
+  return image
+
+
+def main(_):
+  output = pathlib.Path(OUTPUT.value)
+  indices = range(FIRST.value, FIRST.value + ROWS.value * COLUMNS.value)
+  examples = render_examples(SEED.value, SPLIT.value, indices, IMAGE_SIZE.value)
+  tiles = [draw_labels(e) if LABELS.value else e.image for e in examples]
+  rows = [np.hstack(tiles[k : k + COLUMNS.value]) for k in range(0, len(tiles), COLUMNS.value)]
+  output.parent.mkdir(parents=True, exist_ok=True)
+  options = [cv2.IMWRITE_JPEG_QUALITY, 82]
+  written, encoded = cv2.imencode(output.suffix, np.vstack(rows)[..., ::-1], options)
+  if not written:
+    raise SystemExit(f'{output}: cannot write this kind of image; use .jpg or .png')
+  output.write_bytes(encoded.tobytes())
+  print(f'{output}: {len(tiles)} examples, {output.stat().st_size / 1e3:.0f} kB')
+
+
+if __name__ == '__main__':
+  app.run(main)

@@ -1,0 +1,170 @@
+"""Shape components of the flat hand and the joint regressor that follows them."""
+
+import dataclasses
+import re
+
+import numpy as np
+
+from tools.free_hand import layout, phenotypes, reading, skeleton
+from tools.free_hand.cutting import Patch, boundary_loop, cut_limb, triangulate
+
+_PHALANX_DEVIATION = 0.03
+_POSED_WEIGHT = 0.3  # of a posed hand in the joint regressor, against 1 for a shape component
+_WRIST_LOOP = 0.08  # decimetres from the rig's wrist; the moved wrist joint is at about 0.21
+
+
+@dataclasses.dataclass(frozen=True)
+class HandSource:
+  """The cut hand at full resolution with all that is needed to shape it."""
+
+  patch: Patch
+  weights: np.ndarray  # (P, 16)
+  base: np.ndarray  # base vertices in decimetres: the patch's, then those of the joint cubes
+  cubes: list[np.ndarray]  # rows of `base` whose mean is each joint and tip
+  targets: reading.TargetReader
+
+
+@dataclasses.dataclass(frozen=True)
+class ShapeSamples:
+  """Flat hands of many adults, metres, wrist at `layout.WRIST_POSITION`."""
+
+  vertices: np.ndarray  # (S, P, 3)
+  nodes: np.ndarray  # (S, 21, 3): 16 joints, 5 tips
+
+
+def hand_weights(skin_weights: dict, num_vertices: int) -> tuple[np.ndarray, np.ndarray]:
+  """(N, 16) MANO-like weights (metacarpals count as wrist) and each vertex's total weight."""
+  weights, total = np.zeros((num_vertices, 16)), np.zeros(num_vertices)
+  for bone, (ids, values) in skin_weights.items():
+    np.add.at(total, ids, values)
+    if bone in layout.BONE_NAMES:
+      weights[ids, layout.BONE_NAMES.index(bone)] += values
+    elif re.fullmatch(r'metacarpal\d\.R|lowerarm0\d\.R', bone):
+      weights[ids, 0] += values
+  return weights, total
+
+
+def read_hand(root) -> HandSource:
+  """Cuts the right hand out of the body along an edge loop round the wrist."""
+  body = reading.read_body(root)
+  weights, total = hand_weights(reading.read_skin_weights(root), len(body.vertices))
+  groups = [body.groups[name] for name in layout.JOINT_GROUPS + layout.TIP_GROUPS]
+  wrist, knuckle = (body.vertices[groups[i]].mean(axis=0) for i in (0, 4))
+  along = (body.vertices - wrist) @ skeleton.normalize(knuckle - wrist)
+  eligible = weights.sum(axis=1) > 0.5 * np.maximum(total, 1e-9)
+  chosen = cut_limb(body.quads, eligible, along, start=-0.9, stop=_WRIST_LOOP)
+  patch = triangulate(body.vertices, body.quads[chosen], body.texture_quads[chosen])
+  helper_ids = np.unique(np.concatenate(groups))
+  ids = np.concatenate([patch.vertex_ids, helper_ids])
+  row = {int(v): i + len(patch.vertex_ids) for i, v in enumerate(helper_ids)}
+  cubes = [np.array([row[int(v)] for v in group]) for group in groups]
+  skin = weights[patch.vertex_ids]
+  skin[boundary_loop(patch.triangles)] = np.eye(16)[0]  # the forearm joins there: rigid
+  skin = skin / skin.sum(axis=1, keepdims=True)
+  return HandSource(patch, skin, body.vertices[ids], cubes, reading.TargetReader(root, ids))
+
+
+def flat_hand(source: HandSource, phenotype: phenotypes.Phenotype):
+  """One phenotype's flat hand: vertices and the 21 joints and tips, wrist at the origin."""
+  shaped = phenotypes.shape_vertices(source.base, source.targets, phenotype)
+  nodes = np.stack([shaped[rows].mean(axis=0) for rows in source.cubes])
+  points = shaped[: len(source.patch.vertex_ids)]
+  points, joints, tips = skeleton.to_hand_axes(points, nodes[:16], nodes[16:])
+  points, nodes = skeleton.flatten(points, joints, tips, source.weights)
+  return points, skeleton.centre_finger_joints(nodes)
+
+
+def sample_hands(source: HandSource, count: int, seed: int = 0) -> ShapeSamples:
+  """Random adult hands with random phalanx lengths, scaled to the layout's mean and deviation.
+
+  The legacy generator is used because its stream is frozen across numpy versions.
+  """
+  random = np.random.RandomState(seed)
+  vertices, nodes = [], []
+  for _ in range(count):
+    points, joints = flat_hand(source, phenotypes.sample_phenotype(random))
+    factors = _PHALANX_DEVIATION * random.normal(size=(5, 3))
+    points, joints = skeleton.scale_phalanges(points, joints, source.weights, factors)
+    vertices.append(points)
+    nodes.append(joints)
+  vertices, nodes = np.stack(vertices), np.stack(nodes)
+  middle_tip = source.weights[:, layout.chain_of(layout.FINGER_NAMES.index('middle'))[2]] > 0.5
+  length = np.linalg.norm(vertices[:, middle_tip] - nodes[:, None, 0], axis=-1).max(axis=1)
+  standard = (length - length.mean()) / length.std()
+  wanted = layout.HAND_LENGTH_M + layout.HAND_LENGTH_DEVIATION_M * standard
+  factor = (wanted / length)[:, None, None]
+  return ShapeSamples(
+    vertices * factor + layout.WRIST_POSITION, nodes * factor + layout.WRIST_POSITION
+  )
+
+
+def principal_components(samples: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+  """Mean (...) and components (count, ...) scaled to unit-variance coefficients.
+
+  The sign of each component is fixed by its largest entry, which is made positive.
+  """
+  flat = samples.reshape(len(samples), -1)
+  mean = flat.mean(axis=0)
+  _, singular, rows = np.linalg.svd(flat - mean, full_matrices=False)
+  components = rows[:count] * (singular[:count, None] / np.sqrt(len(samples)))
+  largest = components[np.arange(count), np.argmax(np.abs(components), axis=1)]
+  components = components * np.sign(largest)[:, None]
+  return mean.reshape(samples.shape[1:]), components.reshape(count, *samples.shape[1:])
+
+
+def nonnegative_least_squares(matrix: np.ndarray, target: np.ndarray) -> np.ndarray:
+  """argmin |A x - b| over x >= 0 (Lawson and Hanson's active set method)."""
+  gram, right = matrix.T @ matrix, matrix.T @ target
+  x, active = np.zeros(len(gram)), np.zeros(len(gram), bool)
+  tolerance = 1e-10 * np.abs(right).max()
+  for _ in range(10 * len(gram)):
+    slope = right - gram @ x
+    slope[active] = -np.inf
+    if slope.max() <= tolerance:
+      break
+    active[np.argmax(slope)] = True
+    while True:
+      trial = np.zeros(len(gram))
+      trial[active] = np.linalg.solve(gram[np.ix_(active, active)], right[active])
+      negative = active & (trial <= 0)
+      if not negative.any():
+        break
+      step = np.min(x[negative] / (x[negative] - trial[negative]))
+      x += step * (trial - x)
+      active &= x > 1e-14
+    x = trial
+  return x
+
+
+def fit_joint_regressor(
+  template: np.ndarray,
+  joints: np.ndarray,
+  shape_directions: np.ndarray,
+  joint_directions: np.ndarray,
+  posed: list[tuple[np.ndarray, np.ndarray]],
+  neighbours: int = 70,
+) -> np.ndarray:
+  """Sparse non-negative rows with sum 1 whose joints follow the mean, every component and bending.
+
+  Args:
+    template: (V, 3) metres; joints (16, 3) are its joints.
+    shape_directions: (10, V, 3); joint_directions (10, 16, 3): a unit step of each component.
+    posed: skinned vertices (V, 3) with their joints (16, 3); the rows should fit them as well, so
+      that joints read off a posed mesh stay close to the kinematic chain's.
+    neighbours: each joint may use this many nearest vertices.
+  """
+  regressor = np.zeros((len(joints), len(template)))
+  mean_weight, sum_weight, ridge = 10.0, 10.0, 1e-4
+  for joint, position in enumerate(joints):
+    distance = np.linalg.norm(template - position, axis=1)
+    near = np.sort(np.argsort(distance, kind='stable')[:neighbours])
+    rows = [mean_weight * (template[near] - position).T, sum_weight * np.ones((1, neighbours))]
+    values = [np.zeros(3), [sum_weight]]
+    rows += [direction[near].T for direction in shape_directions]
+    values += [direction[joint] for direction in joint_directions]
+    rows += [_POSED_WEIGHT * (vertices[near] - chain[joint]).T for vertices, chain in posed]
+    values += [np.zeros(3)] * len(posed)
+    matrix = np.concatenate([*rows, ridge * np.eye(neighbours)])
+    weights = nonnegative_least_squares(matrix, np.concatenate([*values, np.zeros(neighbours)]))
+    regressor[joint, near] = weights / weights.sum()
+  return regressor

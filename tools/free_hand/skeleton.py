@@ -1,0 +1,167 @@
+"""Hand axes, the flat zero pose, and linear blend skinning (numpy)."""
+
+import itertools
+
+import numpy as np
+
+from tools.free_hand import layout
+from tools.free_hand.cutting import boundary_edges
+
+# Zero-pose directions of the straight fingers: degrees of splay towards the thumb (about +y).
+SPLAY_DEGREES = {'index': 7.0, 'middle': -1.0, 'ring': -8.5, 'pinky': -16.0}
+_PALMAR_SHIFT = 0.0115  # of the hand's length: 2 mm
+_SMOOTHING_DISTANCE_M = 0.0015  # a neighbour this near weighs as much as the vertex itself
+# The thumb stays out of the palm's plane, straight; its flexion axis in the relaxed data points
+# mostly to -y, so that flexion sweeps it across the palm.
+THUMB_DIRECTION = np.array([-0.77, -0.30, 0.56])
+
+
+def normalize(vector: np.ndarray) -> np.ndarray:
+  """Unit vectors along the last axis."""
+  return vector / np.linalg.norm(vector, axis=-1, keepdims=True)
+
+
+def to_hand_axes(points: np.ndarray, joints: np.ndarray, tips: np.ndarray):
+  """Body coordinates (decimetres) to the layout's axes in metres, wrist at the origin.
+
+  The frame follows the joints: x from the middle knuckle to the wrist, z towards the index
+  knuckle as seen from the little finger's. Returns points, joints (wrist moved), tips.
+  """
+  x = normalize(joints[0] - joints[4])
+  across = joints[1] - joints[7]
+  z = normalize(across - (across @ x) * x)
+  rotation = np.stack([x, np.cross(z, x), z])
+  joints = joints.copy()
+  joints[0] += layout.WRIST_SHIFT * (joints[4] - joints[0])
+  origin = joints[0].copy()
+  return tuple(0.1 * (p - origin) @ rotation.T for p in (points, joints, tips))
+
+
+def finger_frame(finger: int) -> tuple[np.ndarray, np.ndarray]:
+  """Zero-pose direction and flexion axis of one finger (`layout.FINGER_NAMES` order)."""
+  name = layout.FINGER_NAMES[finger]
+  if name == 'thumb':
+    direction = normalize(THUMB_DIRECTION)
+    axis = np.array([0.45, -0.89, 0.1])
+  else:
+    angle = np.radians(SPLAY_DEGREES[name])
+    direction = np.array([-np.cos(angle), 0.0, np.sin(angle)])
+    axis = np.array([0.0, 0.0, 1.0])
+  return direction, normalize(axis - (axis @ direction) * direction)
+
+
+def flexion_axes() -> np.ndarray:
+  """(16, 3) unit axes at zero pose; a positive rotation flexes. The wrist's row is +z."""
+  axes = np.zeros((16, 3))
+  axes[0] = (0.0, 0.0, 1.0)
+  for finger in range(5):
+    axes[1 + 3 * finger : 4 + 3 * finger] = finger_frame(finger)[1]
+  return axes
+
+
+def rotation_between(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+  """The smallest rotation that takes unit vector a to unit vector b (not opposite ones)."""
+  v, cosine = np.cross(a, b), a @ b
+  skew = np.array([[0, -v[2], v[1]], [v[2], 0, -v[0]], [-v[1], v[0], 0]])
+  return np.eye(3) + skew + skew @ skew / (1 + cosine)
+
+
+def flatten(
+  points: np.ndarray, joints: np.ndarray, tips: np.ndarray, weights: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+  """Straightens every finger along its zero-pose direction; returns points and 21 joints + tips."""
+  nodes = np.concatenate([joints, tips])
+  flat = nodes.copy()
+  moved = weights[:, :1] * points
+  for finger in range(5):
+    chain = layout.chain_of(finger)
+    direction = finger_frame(finger)[0]
+    for near, far in itertools.pairwise(chain):
+      bone = nodes[far] - nodes[near]
+      flat[far] = flat[near] + np.linalg.norm(bone) * direction
+      rotation = rotation_between(normalize(bone), direction)
+      moved += weights[:, near : near + 1] * ((points - nodes[near]) @ rotation.T + flat[near])
+  return moved, flat
+
+
+def centre_finger_joints(nodes: np.ndarray) -> np.ndarray:
+  """Moves the joints of four fingers of a flat hand towards the palm, all by the same distance.
+
+  The rig's lie close under the back of the fingers; those of a hand are nearer their middle.
+  """
+  nodes = nodes.copy()
+  length = np.linalg.norm(nodes[18] - nodes[0])
+  for finger in range(4):
+    nodes[list(layout.chain_of(finger))] += [0.0, -_PALMAR_SHIFT * length, 0.0]
+  return nodes
+
+
+def scale_phalanges(
+  points: np.ndarray, nodes: np.ndarray, weights: np.ndarray, factors: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+  """Lengthens each of 15 bones of a flat hand by a share `factors` (5, 3) of its length."""
+  points, moved_nodes = points.copy(), nodes.copy()
+  original = points.copy()
+  for finger in range(5):
+    chain = layout.chain_of(finger)
+    shift = np.zeros(3)
+    for k in range(3):
+      bone = nodes[chain[k + 1]] - nodes[chain[k]]
+      along = np.clip((original - nodes[chain[k]]) @ bone / (bone @ bone), 0.0, 1.0)
+      growth = factors[finger, k] * bone
+      points += weights[:, chain[k], None] * (shift + along[:, None] * growth)
+      shift = shift + growth
+      moved_nodes[chain[k + 1]] += shift
+  return points, moved_nodes
+
+
+def smooth_weights(
+  weights: np.ndarray, vertices: np.ndarray, faces: np.ndarray, rounds: int = 3
+) -> np.ndarray:
+  """Averages skinning weights with the neighbours', near ones counting more; boundary rows stay.
+
+  The source's weights jump across a short edge in the thumb's web, which tears it when bending.
+  """
+  fixed = np.unique(np.array(boundary_edges(faces)))
+  edges = np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]])
+  edges = np.unique(np.sort(edges, axis=1), axis=0)
+  edges = np.concatenate([edges, edges[:, ::-1]])
+  gap = np.linalg.norm(vertices[edges[:, 0]] - vertices[edges[:, 1]], axis=1)
+  pull = (_SMOOTHING_DISTANCE_M / gap) ** 2
+  result = weights
+  for _ in range(rounds):
+    total, share = result.copy(), np.ones((len(weights), 1))
+    np.add.at(total, edges[:, 0], pull[:, None] * result[edges[:, 1]])
+    np.add.at(share, edges[:, 0], pull[:, None])
+    result = total / share
+    result[fixed] = weights[fixed]
+  return result
+
+
+def rotation_matrix(axis_angle: np.ndarray) -> np.ndarray:
+  """Rodrigues' formula for one vector."""
+  angle = np.linalg.norm(axis_angle)
+  if angle < 1e-12:
+    return np.eye(3)
+  x, y, z = axis_angle / angle
+  skew = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])
+  return np.eye(3) + np.sin(angle) * skew + (1 - np.cos(angle)) * skew @ skew
+
+
+def pose_hand(
+  points: np.ndarray, joints: np.ndarray, weights: np.ndarray, pose: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+  """Linear blend skinning by (16, 3) axis-angle rotations; returns the points and the 16 joints."""
+  rotations, positions = [np.eye(3)] * 16, joints[:16].copy()
+  moved = np.zeros(points.shape)
+  for joint, parent in enumerate(layout.PARENTS):
+    local = rotation_matrix(pose[joint])
+    if parent < 0:
+      rotations[joint] = local
+    else:
+      rotations[joint] = rotations[parent] @ local
+      offset = joints[joint] - joints[parent]
+      positions[joint] = positions[parent] + rotations[parent] @ offset
+    turned = (points - joints[joint]) @ rotations[joint].T + positions[joint]
+    moved += weights[:, joint : joint + 1] * turned
+  return moved, positions
