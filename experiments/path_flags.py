@@ -1,0 +1,30 @@
+"""Flags that hold paths: a leading `~` means the user's home folder, wherever it stands."""
+
+from absl import flags
+
+from hand_jax.files.paths import expand_path
+
+
+class _PathParser(flags.ArgumentParser):
+  def parse(self, argument: str) -> str:
+    return expand_path(super().parse(argument))
+
+  def flag_type(self) -> str:
+    return 'path'
+
+
+def define_path(name: str, default: str | None, help_text: str, required: bool = False) -> None:
+  """Defines a flag that names one file or folder."""
+  flags.DEFINE(
+    _PathParser(),
+    name,
+    default,
+    help_text,
+    serializer=flags.ArgumentSerializer(),
+    required=required,
+  )
+
+
+def define_paths(name: str, help_text: str) -> None:
+  """Defines a flag that may be repeated, each time with one file or folder."""
+  flags.DEFINE_multi(_PathParser(), flags.ArgumentSerializer(), name, [], help_text)
