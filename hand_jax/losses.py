@@ -1,4 +1,4 @@
-"""Each loss term by name and per example; their weights; the weighted total.
+"""Each loss term by name and per example, and the weighted total.
 
 Gaussian terms follow the paper's eqs. 6, 11, 15 and 19: sums over coordinates, split into the
 likelihood (`_nll`, needs labels) and the divergence from the prior-net (`_kl`, needs none). No
@@ -44,33 +44,61 @@ TOTAL_SCALE = 1e-3
 ROBUST_COLOR = 0.02
 
 
-def compute_loss_terms(
+def compute_gaussian_terms(
   estimate: HandEstimate,
   batch: HandBatch,
   config: LossConfig,
   hands_mean: Float[Array, '45'] | None = None,
 ) -> LossTerms:
-  """Unweighted terms, shape (batch,), for `config.kind` `gaussian` or `l2`.
+  """Computes the supervised objective's unweighted terms, (batch,): Algorithms 1 and 3.
 
-  `gaussian`: vertices, joints and joints_2d, each with `_nll` and `_kl`; `l2`: vertices and
-  joints_2d, each with `_l2_posterior` and `_l2_prior` (Algorithms 5 and 6; only of the branches the
-  estimate has); both: camera, and the terms of `regularizers`. Lengths are in
-  `config.length_unit_m`, the unit of sigma_v = 1; 2D is in normalised crop coordinates, projected
-  as `config.projection` says.
+  They are vertices, joints and joints_2d, each with `_nll` and `_kl`, camera, and the terms of
+  `regularizers`. Lengths are in `config.length_unit_m`, the unit of sigma_v = 1. 2D is in
+  normalised crop coordinates, projected as `config.projection` says.
 
   A term whose label is masked is zero for that example (a joint weighs by its confidence, a camera
   number by its mask), whatever the label holds. Padding examples are zero in every term.
   """
-  if config.kind == 'gaussian':
-    terms = _gaussian_terms(estimate, batch, config)
-  elif config.kind == 'l2':
-    terms = _l2_terms(estimate, batch, config)
-  else:
-    raise ValueError(f"loss.kind: expected 'gaussian' or 'l2', got {config.kind!r}.")
-  terms['camera'] = camera_loss(
-    estimate.camera.mean, jnp.asarray(batch.camera), jnp.asarray(batch.camera_mask)
+  posterior, prior = (
+    _for_losses(branch, estimate.camera.mean, config)
+    for branch in (estimate.posterior, estimate.prior)
   )
-  return _without_padding({**terms, **regularizers(estimate, hands_mean)}, batch)
+  labels = _labels(batch, config.length_unit_m)
+  terms = {}
+  for name, q, p in (
+    ('vertices', posterior.vertices, prior.vertices),
+    ('joints', posterior.joints, prior.joints),
+    ('joints_2d', posterior.joints_normalized, prior.joints_normalized),
+  ):
+    terms[f'{name}_nll'] = masked_nll(q, *labels[name])
+    terms[f'{name}_kl'] = kl_per_example(q, p, config.convention)
+  return _with_common_terms(terms, estimate, batch, hands_mean)
+
+
+def compute_squared_error_terms(
+  estimate: HandEstimate,
+  batch: HandBatch,
+  config: LossConfig,
+  hands_mean: Float[Array, '45'] | None = None,
+) -> LossTerms:
+  """Computes the unweighted squared errors, (batch,), of Algorithms 5 and 6.
+
+  They are vertices and joints_2d, each with `_l2_posterior` and `_l2_prior` (only of the branches
+  that the estimate has), camera, and the terms of `regularizers`. Units and masks are those of
+  `compute_gaussian_terms`.
+  """
+  labels = _labels(batch, config.length_unit_m)
+  terms = {}
+  for name, gaussians in (('posterior', estimate.posterior), ('prior', estimate.prior)):
+    if gaussians is None:
+      continue
+    branch = _for_losses(gaussians, estimate.camera.mean, config)
+    for quantity, gaussian in (
+      ('vertices', branch.vertices),
+      ('joints_2d', branch.joints_normalized),
+    ):
+      terms[f'{quantity}_l2_{name}'] = masked_squared_error(gaussian.mean, *labels[quantity])
+  return _with_common_terms(terms, estimate, batch, hands_mean)
 
 
 def compute_photometric_terms(
@@ -110,7 +138,7 @@ def compute_elbo_terms(
   in `paper` under eq. 19's first line; the mean over `config.samples`. `joints_2d_nll_prior`: the
   same for samples of the prior-net (Algorithm 2). `vertices_kl`, `camera_kl` (against
   N(camera_prior_mean, 1)), and in `paper` the marginal `joints_kl`, which makes the bound looser
-  (erratum 8). And the terms of `regularizers`. Masks as in `compute_loss_terms`.
+  (erratum 8). And the terms of `regularizers`. Masks as in `compute_gaussian_terms`.
   """
   posterior, prior = (
     _for_losses(branch, estimate.camera.mean, config)
@@ -183,35 +211,14 @@ def regularizers(estimate: HandEstimate, hands_mean: Float[Array, '45'] | None =
   return terms
 
 
-def term_weights(config: LossConfig) -> dict[str, float]:
-  """The weight of every term of `config.kind`: `kl` multiplies on top of its quantity's own."""
-  if config.kind == 'photometric':
-    return {'photometric': 1 / TOTAL_SCALE}  # alone, and of order one as it is
-  unlabelled = ('orthonormality', 'joint_limits', 'shape_prior', 'pose_prior')
-  weights = {name: getattr(config, name) for name in unlabelled}
-  if config.kind == 'elbo':
-    weights['joints_2d_nll'] = config.joints_2d
-    weights['joints_2d_nll_prior'] = config.joints_2d * config.joints_2d_prior
-    divergences = ('vertices', 'camera') + (('joints',) if config.convention == 'paper' else ())
-    return weights | {f'{name}_kl': getattr(config, name) * config.kl for name in divergences}
-  weights['camera'] = config.camera
-  if config.kind == 'l2':
-    for name in ('vertices', 'joints_2d'):
-      for branch in ('posterior', 'prior'):
-        weights[f'{name}_l2_{branch}'] = getattr(config, name)
-    return weights
-  for name in ('vertices', 'joints', 'joints_2d'):
-    weights[f'{name}_nll'] = getattr(config, name)
-    weights[f'{name}_kl'] = getattr(config, name) * config.kl
-  return weights
+def total_loss(terms: LossTerms, weights: dict[str, float]) -> Float[Array, 'batch']:
+  """Sums the terms by their weights, times `TOTAL_SCALE`. A weight of zero leaves its term out.
 
+  Terms of a branch that the network does not have are not among `terms`, and count nowhere.
 
-def total_loss(terms: LossTerms, config: LossConfig) -> Float[Array, 'batch']:
-  """The weighted sum of the terms times `TOTAL_SCALE`; a weight of zero leaves its term out.
-
-  Terms of a branch the network does not have are not among `terms`, and count nowhere.
+  Raises:
+    ValueError: no term has a weight.
   """
-  weights = term_weights(config)
   # A term left out must not pass on its infinities, hence no product with zero.
   used = [weights[name] * term for name, term in terms.items() if weights[name] != 0]
   if not used:
@@ -259,36 +266,14 @@ def kl_per_example(
   return _sum_per_example(divergence(posterior, prior))
 
 
-def _gaussian_terms(estimate: HandEstimate, batch: HandBatch, config: LossConfig) -> LossTerms:
-  posterior, prior = (
-    _for_losses(branch, estimate.camera.mean, config)
-    for branch in (estimate.posterior, estimate.prior)
+def _with_common_terms(
+  terms: LossTerms, estimate: HandEstimate, batch: HandBatch, hands_mean: Array | None
+) -> LossTerms:
+  """Adds the camera's term and those without labels, and empties the padding."""
+  terms['camera'] = camera_loss(
+    estimate.camera.mean, jnp.asarray(batch.camera), jnp.asarray(batch.camera_mask)
   )
-  labels = _labels(batch, config.length_unit_m)
-  terms = {}
-  for name, q, p in (
-    ('vertices', posterior.vertices, prior.vertices),
-    ('joints', posterior.joints, prior.joints),
-    ('joints_2d', posterior.joints_normalized, prior.joints_normalized),
-  ):
-    terms[f'{name}_nll'] = masked_nll(q, *labels[name])
-    terms[f'{name}_kl'] = kl_per_example(q, p, config.convention)
-  return terms
-
-
-def _l2_terms(estimate: HandEstimate, batch: HandBatch, config: LossConfig) -> LossTerms:
-  labels = _labels(batch, config.length_unit_m)
-  terms = {}
-  for name, gaussians in (('posterior', estimate.posterior), ('prior', estimate.prior)):
-    if gaussians is None:
-      continue
-    branch = _for_losses(gaussians, estimate.camera.mean, config)
-    for quantity, gaussian in (
-      ('vertices', branch.vertices),
-      ('joints_2d', branch.joints_normalized),
-    ):
-      terms[f'{quantity}_l2_{name}'] = masked_squared_error(gaussian.mean, *labels[quantity])
-  return terms
+  return _without_padding({**terms, **regularizers(estimate, hands_mean)}, batch)
 
 
 def _labels(batch: HandBatch, length_unit_m: float) -> dict[str, tuple[Array, Array]]:

@@ -98,10 +98,19 @@ def batch_of(inputs, **changes) -> HandBatch:
 
 
 # Compiled as one: operation by operation these tests would take minutes.
+def compute_terms(estimate, batch, config, hands_mean=None):
+  """The terms of the config's kind, `gaussian` or `l2`."""
+  kinds = {
+    'gaussian': losses.compute_gaussian_terms,
+    'l2': losses.compute_squared_error_terms,
+  }
+  return kinds[config.kind](estimate, batch, config, hands_mean)
+
+
 @functools.partial(jax.jit, static_argnames='config')
 def compiled_terms(inputs, batch, config):
   estimate = estimate_of(inputs, config.convention, config.length_unit_m)
-  return losses.compute_loss_terms(estimate, batch, config)
+  return compute_terms(estimate, batch, config)
 
 
 def terms_of(inputs, batch=None, **settings):

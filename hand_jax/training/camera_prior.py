@@ -20,6 +20,7 @@ from hand_jax.runs.checkpoints import (
   read_config,
 )
 from hand_jax.runs.lineage import Origin, read_lineage, read_origin, write_origin
+from hand_jax.training.objective import create_objective
 
 CAMERA_PRIOR_NAME = 'camera_prior'
 ORIGIN_NAME = 'origin.json'
@@ -47,17 +48,18 @@ def load_camera_prior(workdir: str, config: ExperimentConfig) -> CameraPrior | N
     FileNotFoundError: the run it names does not exist or has no checkpoint.
   """
   source = config.training.camera_prior
-  if config.loss.kind != 'elbo':
+  objective = create_objective(config)
+  if not objective.needs_camera_prior:
     if source:
       raise ValueError(
-        f"training.camera_prior={source} is for loss.kind='elbo', got {config.loss.kind!r}: leave "
+        f'training.camera_prior={source}: loss.kind={objective.kind!r} uses no camera prior. Leave '
         'it out.'
       )
     return None
   if not source:
     raise ValueError(
-      "loss.kind='elbo' needs a camera prior: a camera model trained beforehand (Algorithm 5), "
-      'kept frozen. Train one with python -m experiments.train '
+      f'loss.kind={objective.kind!r} needs a camera prior: a camera model trained beforehand '
+      '(Algorithm 5), kept frozen. Train one with python -m experiments.train '
       '--config=synthetic_small_prior_weak --workdir=WORKDIR, then give --camera_prior=WORKDIR.'
     )
   folder = pathlib.Path(workdir) / CAMERA_PRIOR_NAME

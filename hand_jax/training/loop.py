@@ -29,6 +29,7 @@ from hand_jax.runs.lineage import claim_lineage, make_lineage
 from hand_jax.runs.train_state import TrainState
 from hand_jax.training import parallel
 from hand_jax.training.camera_prior import claim_camera_prior, load_camera_prior
+from hand_jax.training.objective import create_objective
 from hand_jax.training.reports import (
   RunLog,
   Stopwatch,
@@ -40,7 +41,7 @@ from hand_jax.training.state import count_parameters, create_optimizer, create_t
 from hand_jax.training.step import EvalStep, make_eval_step, make_train_step
 from hand_jax.training.warm_start import (
   WarmStart,
-  check_texture_start,
+  check_start,
   claim_warm_start,
   describe_warm_start,
   warm_start,
@@ -120,7 +121,7 @@ class _Run:
       self._initial_state, self._start = warm_start(
         self._initial_state, config.training.init_from, model, config
       )
-      check_texture_start(config, self._start)
+      check_start(create_objective(config), self._start)
     step = make_train_step(config, network, optimizer, prior_config)
     self._train_step = parallel.map_train_step(step)
     self._constants = (model, prior_variables)

@@ -8,8 +8,9 @@ import jax.numpy as jnp
 import optax
 
 from hand_jax.config import ExperimentConfig, OptimizerConfig
-from hand_jax.models.hand_network import TEXTURE_REGRESSOR, HandNetwork, initialize_network
+from hand_jax.models.hand_network import HandNetwork, initialize_network
 from hand_jax.runs.train_state import TrainState
+from hand_jax.training.objective import create_objective
 from hand_jax.types import ManoModel
 
 BACKBONE = 'backbone'
@@ -59,13 +60,6 @@ def create_optimizer(config: OptimizerConfig, num_steps: int) -> optax.GradientT
   return optax.chain(*steps)
 
 
-def learned_parameters(params: Any, config: ExperimentConfig) -> Any:
-  """The parts a run changes: all, or with a photometric loss the texture branch alone."""
-  if config.loss.kind == 'photometric':
-    return {TEXTURE_REGRESSOR: params[TEXTURE_REGRESSOR]}
-  return params
-
-
 def create_train_state(
   config: ExperimentConfig,
   network: HandNetwork,
@@ -84,7 +78,7 @@ def create_train_state(
     step=jnp.zeros((), jnp.int32),
     params=params,
     batch_stats=variables.get('batch_stats', {}),
-    opt_state=optimizer.init(learned_parameters(params, config)),
+    opt_state=optimizer.init(create_objective(config).learned_parameters(params)),
     key=jax.random.key_data(key),
   )
 

@@ -9,19 +9,12 @@ import optax
 from jaxtyping import Array, Float
 
 from hand_jax.config import ExperimentConfig
-from hand_jax.losses import (
-  LossTerms,
-  compute_elbo_terms,
-  compute_loss_terms,
-  compute_photometric_terms,
-  total_loss,
-)
-from hand_jax.mano.model import extended_joint_regressor
+from hand_jax.losses import total_loss
 from hand_jax.models.backbone import normalize_image
-from hand_jax.models.hand_network import HandNetwork, create_network, render_estimate
-from hand_jax.models.texture_regressor import HiddenRegion, sample_hidden_region
+from hand_jax.models.hand_network import HandNetwork, create_network
 from hand_jax.runs.train_state import TrainState, state_variables
-from hand_jax.training.state import learned_parameters, learning_rate_schedule
+from hand_jax.training.objective import Objective, create_objective
+from hand_jax.training.state import learning_rate_schedule
 from hand_jax.types import HandBatch, HandEstimate, ManoModel
 
 Metrics = dict[str, Float[Array, '']]
@@ -40,32 +33,38 @@ def make_train_step(
   `total`, and more.
 
   The camera prior is the variables of the frozen camera model that `camera_prior_config` describes,
-  where `loss.kind` is 'elbo', else None. `photometric` changes the texture branch alone, and the
-  rest runs as it will in use (Algorithm 4). With `network.axis_name` set, the function runs under
-  that mapped axis: gradients, batch statistics and metrics are averaged over it, and all replicas
-  stay equal.
+  where the objective needs one, else None. Where the objective changes a part of the network alone,
+  the rest runs as it will in use (Algorithm 4). With `network.axis_name` set, the function runs
+  under that mapped axis: gradients, batch statistics and metrics are averaged over it, and all
+  replicas stay equal.
   """
   axis_name = network.axis_name
   schedule = learning_rate_schedule(config.optimizer, config.training.num_steps)
-  loss_terms = _make_loss_terms(config, camera_prior_config)
-  is_frozen = config.loss.kind == 'photometric'
+  objective = create_objective(config)
+  camera_prior_mean = _make_camera_prior_mean(objective, camera_prior_config)
 
   def train_step(
     state: TrainState, batch: HandBatch, model: ManoModel, camera_prior: Variables | None = None
   ) -> tuple[TrainState, Metrics]:
     images = normalize_image(batch.image, config.model.backbone.name)
     keys = _example_keys(jax.random.fold_in(_run_key(state), state.step), batch)
-    learned = learned_parameters(state.params, config)
-    inputs = _texture_inputs(config, batch, keys) if is_frozen else {}
+    learned = objective.learned_parameters(state.params)
+    inputs = objective.make_inputs(batch, keys)
 
     def loss_of(learned):
       variables = state_variables(state.replace(params={**state.params, **learned}))
       estimate, updates = network.apply(
-        variables, images, model, train=not is_frozen, mutable=['batch_stats'], **inputs
+        variables,
+        images,
+        model,
+        train=objective.learns_everything,
+        mutable=['batch_stats'],
+        **inputs,
       )
-      terms = loss_terms(keys, estimate, batch, model, camera_prior)
+      prior_mean = camera_prior_mean(camera_prior, batch)
+      terms = objective.compute_terms(keys, estimate, batch, model, prior_mean)
       metrics = {name: term.mean() for name, term in terms.items()}
-      metrics['total'] = total_loss(terms, config.loss).mean()
+      metrics['total'] = total_loss(terms, objective.weights).mean()
       return metrics['total'], (metrics, updates.get('batch_stats', {}))
 
     gradient_of = jax.value_and_grad(loss_of, has_aux=True)
@@ -94,58 +93,37 @@ def make_eval_step(
 ) -> EvalStep:
   """state, batch, hand model, camera prior (see `make_train_step`) -> the estimate and every
   unweighted loss term per example. What is sampled depends on the run's key and the example."""
-  loss_terms = _make_loss_terms(config, camera_prior_config)
+  objective = create_objective(config)
+  camera_prior_mean = _make_camera_prior_mean(objective, camera_prior_config)
 
   def eval_step(
     state: TrainState, batch: HandBatch, model: ManoModel, camera_prior: Variables | None = None
   ) -> tuple[HandEstimate, dict[str, Array]]:
     images = normalize_image(batch.image, config.model.backbone.name)
-    inputs = _texture_inputs(config, batch) if config.model.texture.enabled else {}
+    inputs = objective.make_inputs(batch, None)
     estimate = network.apply(state_variables(state), images, model, train=False, **inputs)
-    terms = loss_terms(_example_keys(_run_key(state), batch), estimate, batch, model, camera_prior)
-    return estimate, {**terms, 'total': total_loss(terms, config.loss)}
+    keys, prior_mean = _example_keys(_run_key(state), batch), camera_prior_mean(camera_prior, batch)
+    terms = objective.compute_terms(keys, estimate, batch, model, prior_mean)
+    return estimate, {**terms, 'total': total_loss(terms, objective.weights)}
 
   return eval_step
 
 
-def _make_loss_terms(
-  config: ExperimentConfig, camera_prior_config: ExperimentConfig | None
-) -> Callable[..., LossTerms]:
-  """keys, estimate, batch, hand model, camera prior -> the terms of the config's objective."""
-  if config.loss.kind == 'photometric':
-    side = config.model.image_size
-    return lambda keys, estimate, batch, model, camera_prior: compute_photometric_terms(
-      render_estimate(estimate, model, side), batch, config.loss
-    )
-  if config.loss.kind != 'elbo':
-    return lambda keys, estimate, batch, model, camera_prior: compute_loss_terms(
-      estimate, batch, config.loss, model.hands_mean
-    )
-  if camera_prior_config is None:
-    raise ValueError("loss.kind='elbo' needs the config of the camera prior.")
-  camera_network = create_network(camera_prior_config)
-  backbone_name = camera_prior_config.model.backbone.name
+def _make_camera_prior_mean(
+  objective: Objective, config: ExperimentConfig | None
+) -> Callable[[Variables | None, HandBatch], Float[Array, 'batch 10'] | None]:
+  """camera prior, batch -> the mean that its frozen camera model estimates, None without one."""
+  if not objective.needs_camera_prior:
+    return lambda camera_prior, batch: None
+  if config is None:
+    raise ValueError(f'loss.kind={objective.kind!r} needs the config of the camera prior.')
+  network = create_network(config)
 
-  def elbo_terms(keys, estimate, batch, model, camera_prior) -> LossTerms:
-    images = normalize_image(batch.image, backbone_name)
-    camera = camera_network.apply(camera_prior, images, train=False, method='estimate_camera')
-    regressor = extended_joint_regressor(model)
-    return compute_elbo_terms(
-      keys, estimate, batch, camera.mean, regressor, config.loss, model.hands_mean
-    )
+  def estimate(camera_prior: Variables, batch: HandBatch) -> Float[Array, 'batch 10']:
+    images = normalize_image(batch.image, config.model.backbone.name)
+    return network.apply(camera_prior, images, train=False, method='estimate_camera').mean
 
-  return elbo_terms
-
-
-def _texture_inputs(
-  config: ExperimentConfig, batch: HandBatch, keys: Array | None = None
-) -> dict[str, Array | HiddenRegion]:
-  """What the texture branch may see; with keys (training) less of it, see TextureConfig."""
-  inputs = {'hand_mask': batch.hand_mask | ~batch.has_mask[:, None, None]}
-  fraction = config.model.texture.hidden_fraction
-  if keys is not None and fraction > 0:
-    inputs['hidden'] = jax.vmap(sample_hidden_region, in_axes=(0, None))(keys, fraction)
-  return inputs
+  return estimate
 
 
 def _run_key(state: TrainState) -> Array:

@@ -11,11 +11,11 @@ import numpy as np
 from hand_jax.config import ExperimentConfig
 from hand_jax.config_text import config_differences
 from hand_jax.files.writing import write_whole
-from hand_jax.models.hand_network import TEXTURE_REGRESSOR
 from hand_jax.runs.checkpoints import load_network
 from hand_jax.runs.hand_models import HAND_MODEL_NAME, hand_model_digest
 from hand_jax.runs.lineage import Origin, read_lineage
 from hand_jax.runs.train_state import TrainState, state_variables
+from hand_jax.training.objective import Objective
 from hand_jax.types import ManoModel
 
 INIT_FROM_NAME = 'init_from.json'
@@ -104,16 +104,16 @@ def warm_start(
   return state.replace(**variables), WarmStart(tuple(sources), fresh)
 
 
-def check_texture_start(config: ExperimentConfig, start: WarmStart) -> None:
-  """Refuses, by ValueError, a texture branch on a network that nothing has trained."""
-  if config.loss.kind != 'photometric':
+def check_start(objective: Objective, start: WarmStart) -> None:
+  """Refuses, by ValueError, to train a part of a network whose other parts nothing has trained."""
+  if objective.learns_everything:
     return
-  prefix = f'params/{TEXTURE_REGRESSOR}/'
-  if untrained := [name for name in start.fresh if not name.startswith(prefix)]:
+  learned = tuple(f'params/{part}/' for part in objective.learned_parts)
+  if untrained := [name for name in start.fresh if not name.startswith(learned)]:
     raise ValueError(
-      f"loss.kind='photometric' trains the texture branch alone, so the rest must come from a "
-      f'trained run: {_summarize(untrained, untrained)} would stay random. Name the run by '
-      f'--init_from=WORKDIR; {config.name.removesuffix("_texture")} is the network it continues.'
+      f'loss.kind={objective.kind!r} trains {", ".join(objective.learned_parts)} alone, so the '
+      f'rest must come from a trained run: {_summarize(untrained, untrained)} would stay random. '
+      'Name the run by --init_from=WORKDIR.'
     )
 
 

@@ -9,9 +9,11 @@ import pytest
 from absl import flags
 
 from experiments import train
+from experiments.configs import __main__ as command
 from experiments.configs.benchmarks import BENCHMARKS
+from experiments.configs.benchmarks import ROWS as EXPERIMENT_ROWS
 from experiments.configs.names import EXPERIMENTS, get_config
-from hand_jax.losses import term_weights
+from hand_jax.training.objective import term_weights
 
 ROOT = pathlib.Path(__file__).parents[2]
 HEADING = "## The paper's tables on FreiHAND and HO3D"
@@ -37,9 +39,9 @@ def paper_tables() -> dict[int, dict[str, dict[str, str]]]:
   return tables
 
 
-def docstring_figures(name: str) -> tuple[dict[str, str], dict[str, str]]:
-  """A docstring's figures by name: after Procrustes, and before it."""
-  figures = BENCHMARKS[name].__doc__.split('Hardware:')[0]
+def told_figures(name: str) -> tuple[dict[str, str], dict[str, str]]:
+  """The figures in a row's words by name: after Procrustes, and before it."""
+  figures = EXPERIMENT_ROWS[name].words
   aligned, _, before = figures.partition('before Procrustes')
   return dict(_FIGURE.findall(aligned)), dict(_FIGURE.findall(before))
 
@@ -55,19 +57,18 @@ def test_the_tables_are_all_there():
 def test_a_row_has_the_figures_of_its_experiment(number, name):
   row = paper_tables()[number][name]
   assert row['ours'] == 'not run'
-  told = docstring_figures(name)[0 if number < 4 else 1]
+  told = told_figures(name)[0 if number < 4 else 1]
   figures = {column: cell for column, cell in row.items() if re.fullmatch(r'\d+\.\d+', cell)}
   assert set(figures) == set(row) - {'trained', 'losses', 'config', 'ours'}
   assert {column: told.get(column) for column in figures} == figures
-  assert f'Table {number}' in BENCHMARKS[name].__doc__ or re.search(
-    rf'Tables [\d, ]*(and )?{number}|Tables .*\b{number}\b', BENCHMARKS[name].__doc__
-  )
+  words = EXPERIMENT_ROWS[name].words
+  assert f'Table {number}' in words or re.search(rf'Tables .*\b{number}\b', words)
 
 
 @pytest.mark.parametrize('name', BENCHMARKS)
-def test_a_docstring_has_no_figure_that_no_table_has(name):
+def test_a_row_tells_no_figure_that_no_table_has(name):
   tables = paper_tables()
-  for told, numbers in zip(docstring_figures(name), ((2, 3), (4, 5)), strict=True):
+  for told, numbers in zip(told_figures(name), ((2, 3), (4, 5)), strict=True):
     shown = {}
     for number in numbers:
       shown |= tables[number].get(name, {})
@@ -75,14 +76,12 @@ def test_a_docstring_has_no_figure_that_no_table_has(name):
 
 
 def launch_flags(name: str) -> flags.FlagValues:
-  """The flags of the one command in an experiment's docstring, as the launcher reads them.
+  """The flags of an experiment's command, as the launcher reads them.
 
   Raises:
     flags.Error: one that the launcher does not have.
   """
-  text = BENCHMARKS[name].__doc__.replace('\\\n', ' ')
-  (command,) = [line for line in text.splitlines() if line.startswith('      ')]
-  python, m, module, *arguments = shlex.split(command)
+  python, m, module, *arguments = shlex.split(EXPERIMENT_ROWS[name].command())
   assert (python, m, module) == ('python', '-m', train.__name__)
   values = flags.FlagValues()
   for flag in flags.FLAGS.flags_by_module_dict()[train.__name__]:
@@ -92,9 +91,9 @@ def launch_flags(name: str) -> flags.FlagValues:
 
 
 @pytest.mark.parametrize('name', BENCHMARKS)
-def test_an_experiment_is_launched_as_its_docstring_says(name):
+def test_an_experiment_is_launched_as_its_row_says(name):
   config, launch = get_config(name), launch_flags(name)
-  assert config.name == name == BENCHMARKS[name].__name__
+  assert config.name == name == EXPERIMENT_ROWS[name].name
   assert EXPERIMENTS[name] is BENCHMARKS[name] and name.startswith(f'{config.data.dataset}_')
   assert (launch.config, launch.workdir) == (name, f'runs/{name}')
   assert launch.mano_dir == 'MANO'
@@ -102,7 +101,7 @@ def test_an_experiment_is_launched_as_its_docstring_says(name):
   assert launch.set == [f'data.data_dir={config.data.data_dir}'] == ['data.data_dir=prepared']
   started = train.choose_config(name, launch.set, launch.init_from, launch.camera_prior)
   assert started.training.init_from == tuple(launch.init_from)
-  assert BENCHMARKS[name].__doc__.count('\n  Hardware: ') == 1
+  assert 0.5 < EXPERIMENT_ROWS[name].memory_gb < 8
 
 
 def starts(name: str) -> list[str]:
@@ -146,7 +145,7 @@ def test_an_experiment_starts_from_others_of_its_data(name):
   else:
     assert labels_seen(name) == labels_used(name)
   # ImageNet's weights come with the first run of a chain, from a file for its backbone.
-  weights = re.findall(r'model\.backbone\.weights=(\w+)\.pth', BENCHMARKS[name].__doc__)
+  weights = re.findall(r'model\.backbone\.weights=(\w+)\.pth', command.describe(name))
   assert weights == ([] if others else [config.model.backbone.name])
 
 
@@ -181,3 +180,14 @@ def test_full_supervision_starts_from_both_warm_ups(dataset):
   assert starts(f'{dataset}_supervised') == warm_ups
   branches = [get_config(name).model.branches for name in warm_ups]
   assert branches == ['prior', 'posterior']
+
+
+def test_the_command_tells_of_every_experiment(capsys):
+  command.main(['configs'])
+  assert capsys.readouterr().out.split() == list(EXPERIMENTS)
+  command.main(['configs', 'toy', 'ho3d_v2_j2d'])
+  told = capsys.readouterr().out
+  assert EXPERIMENTS['toy'].__doc__.strip() in told
+  assert EXPERIMENT_ROWS['ho3d_v2_j2d'].command() in told and '4.0 GB' in told
+  with pytest.raises(SystemExit, match=r"Unknown config 'ho3d_v2_j3d'. Did you mean ho3d_v2_j2d"):
+    command.main(['configs', 'ho3d_v2_j3d'])

@@ -19,6 +19,7 @@ from scipy.spatial.transform import Rotation
 from hand_jax import losses
 from hand_jax.config import LossConfig
 from hand_jax.geometry import cameras
+from hand_jax.training.objective import term_weights
 from hand_jax.types import DiagonalGaussian
 from tests import elbo_hands
 from tests.elbo_hands import CERTAIN, JOINTS, SCALE, UNIT, VERTICES, ElboInputs, light_jit
@@ -98,7 +99,7 @@ def negative_elbo(terms, config):
   """The trained sum in nats, less what the known R and s cost against the camera's prior."""
   divergence = reference.kl_letter if config.convention == 'paper' else reference.kl_true
   known = 7 * divergence([0.0], [np.exp(0.5 * CERTAIN)], [0.0], [1.0])
-  return losses.total_loss(terms, config) / losses.TOTAL_SCALE - known
+  return losses.total_loss(terms, term_weights(config)) / losses.TOTAL_SCALE - known
 
 
 def at_nodes(toy: Toy, mean, log_variance, config, nodes):

@@ -15,6 +15,7 @@ from jax.test_util import check_grads
 
 from hand_jax import losses
 from hand_jax.config import LossConfig
+from hand_jax.training.objective import term_weights
 from tests.loss_hands import (
   BATCH,
   CONVENTIONS,
@@ -24,6 +25,7 @@ from tests.loss_hands import (
   SHARED_TERMS,
   UNIT,
   batch_of,
+  compute_terms,
   estimate_of,
   random_inputs,
   terms_of,
@@ -46,7 +48,7 @@ LEARNED = ('posterior_mean', 'posterior_log_variance', 'prior_mean', 'camera', '
 def compiled_value_and_slopes(inputs, batch, config):
   def total(values):
     estimate = estimate_of({**inputs, **values}, config.convention, config.length_unit_m)
-    values = losses.total_loss(losses.compute_loss_terms(estimate, batch, config), config)
+    values = losses.total_loss(compute_terms(estimate, batch, config), term_weights(config))
     return values.sum(), values
 
   values = {name: inputs[name] for name in LEARNED}
@@ -145,10 +147,8 @@ def test_order_of_the_batch_does_not_matter(kind):
   config = LossConfig(kind=kind)
   estimate, batch = estimate_of(inputs, 'paper'), masked_batches(inputs, jnp.nan)
   order = jnp.array([2, 0, 1])
-  straight = losses.compute_loss_terms(estimate, batch, config)
-  moved = losses.compute_loss_terms(
-    *jax.tree.map(lambda leaf: leaf[order], (estimate, batch)), config
-  )
+  straight = compute_terms(estimate, batch, config)
+  moved = compute_terms(*jax.tree.map(lambda leaf: leaf[order], (estimate, batch)), config)
   for name, term in straight.items():
     np.testing.assert_allclose(moved[name], term[order], rtol=1e-12, err_msg=name)
 
@@ -157,7 +157,7 @@ def test_compiled_and_on_two_devices_terms_are_the_same():
   inputs = random_inputs()
   config = LossConfig()
   estimate, batch = estimate_of(inputs, 'paper'), batch_of(inputs)
-  function = lambda e, b: losses.compute_loss_terms(e, b, config)  # noqa: E731
+  function = lambda e, b: compute_terms(e, b, config)  # noqa: E731
   expected = function(estimate, batch)  # one operation at a time
   twice = jax.tree.map(lambda leaf: jnp.stack([leaf, leaf]), (estimate, batch))
   for name, term in jax.jit(function)(estimate, batch).items():
@@ -204,7 +204,7 @@ def test_total_is_the_weighted_sum():
     'shape_prior': 13.0, 'pose_prior': 17.0, 'orthonormality': 19.0,
   }  # fmt: skip
   expected = losses.TOTAL_SCALE * sum(weights[n] * 10.0**i for i, n in enumerate(names))
-  np.testing.assert_allclose(losses.total_loss(terms, config), expected)
+  np.testing.assert_allclose(losses.total_loss(terms, term_weights(config)), expected)
 
 
 def test_total_of_the_elbo():
@@ -219,8 +219,8 @@ def test_total_of_the_elbo():
     kind='elbo', vertices=2.0, joints=3.0, joints_2d=5.0, camera=7.0, kl=0.5, joints_2d_prior=0.25,
     joint_limits=11.0, shape_prior=13.0, pose_prior=17.0,
   )  # fmt: skip
-  assert losses.term_weights(config) == weights
-  exact = losses.term_weights(dataclasses.replace(config, convention='exact'))
+  assert term_weights(config) == weights
+  exact = term_weights(dataclasses.replace(config, convention='exact'))
   assert set(weights) - set(exact) == {'joints_kl'}
 
 
@@ -228,17 +228,18 @@ def test_a_term_of_weight_zero_passes_on_nothing():
   config = LossConfig(kind='l2', joints_2d=0.0)
   terms = dict.fromkeys(L2_TERMS | SHARED_TERMS, jnp.ones(BATCH))
   terms['joints_2d_l2_prior'] = jnp.full(BATCH, jnp.inf)
-  np.testing.assert_allclose(losses.total_loss(terms, config), 3 * losses.TOTAL_SCALE)
+  np.testing.assert_allclose(losses.total_loss(terms, term_weights(config)), 3 * losses.TOTAL_SCALE)
   with pytest.raises(ValueError, match='Every loss weight is zero'):
-    losses.total_loss(terms, LossConfig(kind='l2', vertices=0.0, joints_2d=0.0, camera=0.0))
+    losses.total_loss(
+      terms, term_weights(LossConfig(kind='l2', vertices=0.0, joints_2d=0.0, camera=0.0))
+    )
 
 
 def test_refuses_an_unknown_kind():
-  inputs = random_inputs()
   config = LossConfig()
   object.__setattr__(config, 'kind', 'l1')  # past the type, as untyped callers can
-  with pytest.raises(ValueError, match="'gaussian' or 'l2'"):
-    losses.compute_loss_terms(estimate_of(inputs, 'paper'), batch_of(inputs), config)
+  with pytest.raises(ValueError, match="one of gaussian, l2, elbo, photometric, got 'l1'"):
+    term_weights(config)
 
 
 @pytest.mark.parametrize('settings', [
@@ -258,7 +259,7 @@ def test_gradients_to_second_order(settings):
       'camera': camera,
     }
     estimate = estimate_of({**inputs, **values}, config.convention)
-    return losses.total_loss(losses.compute_loss_terms(estimate, batch, config), config).sum()
+    return losses.total_loss(compute_terms(estimate, batch, config), term_weights(config)).sum()
 
   arguments = (
     inputs['posterior_mean'] / UNIT,

@@ -12,6 +12,7 @@ from hand_jax.config import LossConfig
 from hand_jax.gaussian import gaussian_kl, gaussian_nll, paper_gaussian_kl
 from hand_jax.geometry import cameras
 from hand_jax.mano.anatomy import joint_limit_penalty, relaxed_pose_penalty
+from hand_jax.training.objective import term_weights
 from hand_jax.types import DiagonalGaussian
 from tests.loss_hands import (
   BATCH,
@@ -22,6 +23,7 @@ from tests.loss_hands import (
   UNIT,
   VERTICES,
   batch_of,
+  compute_terms,
   estimate_of,
   random_inputs,
   regressor,
@@ -148,15 +150,15 @@ def test_terms_of_an_absent_branch_are_absent():
   batch = batch_of(inputs)
   estimate = estimate_of(inputs, 'paper')
   config = LossConfig(kind='l2')
-  whole = losses.compute_loss_terms(estimate, batch, config)
-  prior = losses.compute_loss_terms(estimate._replace(posterior=None), batch, config)
-  amvur = losses.compute_loss_terms(estimate._replace(prior=None, parameters=None), batch, config)
+  whole = compute_terms(estimate, batch, config)
+  prior = compute_terms(estimate._replace(posterior=None), batch, config)
+  amvur = compute_terms(estimate._replace(prior=None, parameters=None), batch, config)
   assert set(prior) == {name for name in whole if not name.endswith('posterior')}
   pose_terms = {'joint_limits', 'shape_prior'}
   assert set(amvur) == {name for name in whole if not name.endswith('prior')} - pose_terms
   assert pose_terms <= set(prior)
   for terms in (prior, amvur):
-    total = losses.total_loss(terms, config)
+    total = losses.total_loss(terms, term_weights(config))
     expected = sum(
       terms[name]
       for name in terms
@@ -207,7 +209,7 @@ def test_minimum_over_both_means_is_at_the_truth(convention):
   def total(posterior_mean, prior_mean):
     moved = {**inputs, 'posterior_mean': posterior_mean, 'prior_mean': prior_mean}
     estimate = estimate_of(moved, convention)
-    return losses.total_loss(losses.compute_loss_terms(estimate, batch, config), config).sum()
+    return losses.total_loss(compute_terms(estimate, batch, config), term_weights(config)).sum()
 
   arguments = inputs['posterior_mean'], inputs['prior_mean']
   least, slopes = jax.jit(jax.value_and_grad(total, (0, 1)))(*arguments)
@@ -288,7 +290,7 @@ def test_erratum_1_the_printed_joint_loss_depends_on_the_unit_beyond_a_constant(
   difference = {}
   for convention in CONVENTIONS:
     centimetre, millimetre = (
-      jax.jit(losses.compute_loss_terms, static_argnums=2)(
+      jax.jit(compute_terms, static_argnums=2)(
         estimate[convention], batch, LossConfig(convention=convention, length_unit_m=unit)
       )
       for unit in (0.01, 0.001)

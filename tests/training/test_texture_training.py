@@ -28,6 +28,7 @@ from hand_jax.runs.checkpoints import load_network
 from hand_jax.runs.train_state import state_variables
 from hand_jax.training import parallel
 from hand_jax.training.loop import train_and_evaluate
+from hand_jax.training.objective import term_weights
 from hand_jax.training.reports import texture_sheet
 from hand_jax.training.state import create_optimizer, create_train_state
 from hand_jax.training.step import make_eval_step, make_train_step
@@ -102,7 +103,7 @@ def test_a_hand_that_is_nowhere_seen_costs_nothing():
   nowhere = rendered._replace(silhouette=jnp.zeros_like(rendered.silhouette))
   terms = compute_photometric_terms(nowhere, batch, config)
   np.testing.assert_array_equal(terms['photometric'], 0)
-  assert float(total_loss(terms, config).sum()) == 0
+  assert float(total_loss(terms, term_weights(config)).sum()) == 0
 
 
 def test_vertices_in_crop_are_the_projection_with_depth_in_the_same_pixels():

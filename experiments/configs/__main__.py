@@ -1,0 +1,38 @@
+"""Names the experiments, or tells of one: python -m experiments.configs [NAME]."""
+
+import sys
+
+from absl import app
+
+from experiments.configs.benchmarks import ROWS
+from experiments.configs.names import EXPERIMENTS, get_config
+
+
+def describe(name: str) -> str:
+  """Tells what an experiment is for and how it is launched.
+
+  Raises:
+    ValueError: there is no experiment of that name.
+  """
+  get_config(name)
+  if name not in ROWS:
+    return (EXPERIMENTS[name].__doc__ or '').strip()
+  row = ROWS[name]
+  lines = [row.words, f'Memory: 8 photos take {row.memory_gb} GB.']
+  if backbone := row.pretrained_backbone():
+    lines.append(
+      f'The first of its chain: add --set model.backbone.weights={backbone}.pth, a file of '
+      "torchvision's, to start from ImageNet."
+    )
+  return '\n'.join([*lines, row.command()])
+
+
+def main(argv: list[str]) -> None:
+  try:
+    print('\n'.join(EXPERIMENTS) if len(argv) == 1 else '\n\n'.join(map(describe, argv[1:])))
+  except ValueError as error:
+    sys.exit(f'Error: {error}')
+
+
+if __name__ == '__main__':
+  app.run(main)

@@ -1,0 +1,164 @@
+"""The objective: all that a kind of loss is, built in this one place from the config.
+
+The train step, the fresh state, the warm start and the camera prior ask the objective, and know no
+kind of loss by name. A new kind is a name in `LossConfig.kind`, its terms in `hand_jax.losses`, and
+one row of `_KINDS` below.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+from jaxtyping import Array, Float, Key
+
+from hand_jax.config import ExperimentConfig, LossConfig
+from hand_jax.losses import (
+  TOTAL_SCALE,
+  LossTerms,
+  compute_elbo_terms,
+  compute_gaussian_terms,
+  compute_photometric_terms,
+  compute_squared_error_terms,
+)
+from hand_jax.mano.model import extended_joint_regressor
+from hand_jax.models.hand_network import TEXTURE_REGRESSOR, render_estimate
+from hand_jax.models.texture_regressor import sample_hidden_region
+from hand_jax.types import HandBatch, HandEstimate, ManoModel
+
+NetworkInputs = dict[str, Any]
+
+
+class Objective(NamedTuple):
+  """What a run minimises, and what it needs for that.
+
+  `compute_terms` takes one key per example, the estimate, the batch, the hand model and the frozen
+  camera prior's mean (None without one), and returns the unweighted terms per example.
+  `make_inputs` takes the batch and, while training, one key per example, and returns what the
+  network is given besides images and hand model.
+  """
+
+  kind: str
+  compute_terms: Callable[..., LossTerms]
+  weights: dict[str, float]
+  make_inputs: Callable[[HandBatch, Array | None], NetworkInputs]
+  learned_parts: tuple[str, ...] | None = None
+  """The parts of the network that learn, or None for all of it.
+
+  The other parts come from a trained run and work as they do in use."""
+  needs_camera_prior: bool = False
+
+  @property
+  def learns_everything(self) -> bool:
+    return self.learned_parts is None
+
+  def learned_parameters(self, params: dict[str, Any]) -> dict[str, Any]:
+    """Picks the parameters that a step changes."""
+    if self.learned_parts is None:
+      return params
+    return {name: params[name] for name in self.learned_parts}
+
+
+def create_objective(config: ExperimentConfig) -> Objective:
+  """Builds the objective that `config.loss` names.
+
+  Raises:
+    ValueError: the config names a kind of loss that does not exist.
+  """
+  kind = config.loss.kind
+  if kind not in _KINDS:
+    raise ValueError(f'loss.kind: expected one of {", ".join(_KINDS)}, got {kind!r}.')
+  return _KINDS[kind](config)
+
+
+def term_weights(loss: LossConfig) -> dict[str, float]:
+  """Gives the weight of every term of `loss.kind`. `loss.kl` multiplies a quantity's own weight."""
+  return create_objective(ExperimentConfig(loss=loss)).weights
+
+
+def _gaussian(config: ExperimentConfig) -> Objective:
+  """Algorithms 1 and 3: likelihoods and divergences of vertices, joints and projections."""
+  loss = config.loss
+  weights = {**_regularizer_weights(loss), 'camera': loss.camera}
+  for name in ('vertices', 'joints', 'joints_2d'):
+    weights[f'{name}_nll'] = getattr(loss, name)
+    weights[f'{name}_kl'] = getattr(loss, name) * loss.kl
+
+  def compute_terms(keys, estimate, batch, model, camera_prior_mean) -> LossTerms:
+    return compute_gaussian_terms(estimate, batch, loss, model.hands_mean)
+
+  return Objective(loss.kind, compute_terms, weights, _no_inputs)
+
+
+def _squared_errors(config: ExperimentConfig) -> Objective:
+  """Algorithms 5 and 6: squared errors of the branches that the network has."""
+  loss = config.loss
+  weights = {**_regularizer_weights(loss), 'camera': loss.camera}
+  for name in ('vertices', 'joints_2d'):
+    for branch in ('posterior', 'prior'):
+      weights[f'{name}_l2_{branch}'] = getattr(loss, name)
+
+  def compute_terms(keys, estimate, batch, model, camera_prior_mean) -> LossTerms:
+    return compute_squared_error_terms(estimate, batch, loss, model.hands_mean)
+
+  return Objective(loss.kind, compute_terms, weights, _no_inputs)
+
+
+def _elbo(config: ExperimentConfig) -> Objective:
+  """Algorithm 2: the sampled bound from 2D joints alone, with a frozen camera prior."""
+  loss = config.loss
+  weights = _regularizer_weights(loss)
+  weights['joints_2d_nll'] = loss.joints_2d
+  weights['joints_2d_nll_prior'] = loss.joints_2d * loss.joints_2d_prior
+  divergences = ('vertices', 'camera') + (('joints',) if loss.convention == 'paper' else ())
+  weights |= {f'{name}_kl': getattr(loss, name) * loss.kl for name in divergences}
+
+  def compute_terms(
+    keys: Key[Array, 'batch'],
+    estimate: HandEstimate,
+    batch: HandBatch,
+    model: ManoModel,
+    camera_prior_mean: Float[Array, 'batch 10'],
+  ) -> LossTerms:
+    regressor = extended_joint_regressor(model)
+    return compute_elbo_terms(
+      keys, estimate, batch, camera_prior_mean, regressor, loss, model.hands_mean
+    )
+
+  return Objective(loss.kind, compute_terms, weights, _no_inputs, needs_camera_prior=True)
+
+
+def _photometric(config: ExperimentConfig) -> Objective:
+  """Algorithm 4: colours of the drawn hand, for the texture branch alone."""
+  loss, side = config.loss, config.model.image_size
+  hidden_fraction = config.model.texture.hidden_fraction
+
+  def compute_terms(keys, estimate, batch, model, camera_prior_mean) -> LossTerms:
+    return compute_photometric_terms(render_estimate(estimate, model, side), batch, loss)
+
+  def make_inputs(batch: HandBatch, keys: Array | None) -> NetworkInputs:
+    """What the branch may see of the photo. While training, less of it: see TextureConfig."""
+    inputs = {'hand_mask': batch.hand_mask | ~batch.has_mask[:, None, None]}
+    if keys is not None and hidden_fraction > 0:
+      inputs['hidden'] = jax.vmap(sample_hidden_region, in_axes=(0, None))(keys, hidden_fraction)
+    return inputs
+
+  # The term stands alone and is of order one as it is.
+  weights = {'photometric': 1 / TOTAL_SCALE}
+  return Objective(loss.kind, compute_terms, weights, make_inputs, (TEXTURE_REGRESSOR,))
+
+
+_KINDS: dict[str, Callable[[ExperimentConfig], Objective]] = {
+  'gaussian': _gaussian,
+  'l2': _squared_errors,
+  'elbo': _elbo,
+  'photometric': _photometric,
+}
+
+
+def _regularizer_weights(loss: LossConfig) -> dict[str, float]:
+  unlabelled = ('orthonormality', 'joint_limits', 'shape_prior', 'pose_prior')
+  return {name: getattr(loss, name) for name in unlabelled}
+
+
+def _no_inputs(batch: HandBatch, keys: Array | None) -> NetworkInputs:
+  return {}
