@@ -13,13 +13,20 @@ class _PathParser(flags.ArgumentParser):
     return 'path'
 
 
-def define_path(name: str, default: str | None, help_text: str, required: bool = False) -> None:
+def define_path(
+  name: str,
+  default: str | None,
+  help_text: str,
+  required: bool = False,
+  values: flags.FlagValues = flags.FLAGS,
+) -> None:
   """Defines a flag that names one file or folder."""
   flags.DEFINE(
     _PathParser(),
     name,
     default,
     help_text,
+    values,
     serializer=flags.ArgumentSerializer(),
     required=required,
   )
