@@ -4,10 +4,11 @@ python -m experiments.evaluate --workdir=DIR --dataset=... --split=...
 python -m experiments.evaluate --predictions=pred.zip --dataset=freihand --ground_truth=DIR
 """
 
-import sys
+from collections.abc import Iterator
 
-from absl import app, flags, logging
+from absl import app, flags
 
+from experiments.launching import print_lines, start
 from experiments.path_flags import define_path
 from hand_jax.evaluation.evaluate_run import RunRequest, report_run
 from hand_jax.evaluation.forms import check_forms
@@ -57,31 +58,31 @@ def define_flags() -> None:
   define_path('pck', None, 'Folder to write the PCK curves to: pck.csv and pck.png.')
 
 
+def measure() -> Iterator[str]:
+  """Measures what the flags name; the lines to print.
+
+  Raises:
+    OSError, ValueError: flags that do not go together, or what they name cannot be measured.
+  """
+  check_forms({name for name in FLAGS if FLAGS[name].present})
+  if FLAGS.predictions:
+    return report_predictions(
+      FLAGS.predictions,
+      FLAGS.dataset,
+      FLAGS.ground_truth,
+      FLAGS.test_time_augmentation,
+      FLAGS.allow_implausible,
+      FLAGS.output,
+      FLAGS.pck,
+    )
+  request = RunRequest(*(FLAGS[name].value for name in RunRequest._fields))
+  return report_run(request, FLAGS.output, FLAGS.pck)
+
+
 def main(argv: list[str]) -> None:
   """Reads the flags, then one call."""
-  if len(argv) > 1:
-    raise app.UsageError(f'Unexpected argument {argv[1]!r}: settings are given as --name=value.')
-  # Orbax tells at length, and warns that a run is opened for reading only.
-  logging.set_verbosity(logging.ERROR)
-  try:
-    check_forms({name for name in FLAGS if FLAGS[name].present})
-    if FLAGS.predictions:
-      lines = report_predictions(
-        FLAGS.predictions,
-        FLAGS.dataset,
-        FLAGS.ground_truth,
-        FLAGS.test_time_augmentation,
-        FLAGS.allow_implausible,
-        FLAGS.output,
-        FLAGS.pck,
-      )
-    else:
-      request = RunRequest(*(FLAGS[name].value for name in RunRequest._fields))
-      lines = report_run(request, FLAGS.output, FLAGS.pck)
-    for line in lines:
-      print(line)
-  except (ValueError, OSError) as error:
-    sys.exit(f'Error: {error}')
+  start(argv)
+  print_lines(measure)
 
 
 if __name__ == '__main__':

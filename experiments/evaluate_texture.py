@@ -4,11 +4,10 @@ The network's vertex colours beside two baselines without learning, see
 `hand_jax/evaluation/texture_scores.py`.
 """
 
-import sys
-
-from absl import app, flags, logging
+from absl import app, flags
 
 from experiments.checkout import current_commit
+from experiments.launching import print_lines, start
 from experiments.path_flags import define_path
 from hand_jax.evaluation.run_data import RENDERED_DATASET, RENDERED_EXAMPLES
 from hand_jax.evaluation.textured_run import TexturedRunRequest, report_textured_run
@@ -48,16 +47,9 @@ def define_flags(values: flags.FlagValues = FLAGS) -> None:
 
 def main(argv: list[str]) -> None:
   """Reads the flags, then one call."""
-  if len(argv) > 1:
-    raise app.UsageError(f'Unexpected argument {argv[1]!r}: settings are given as --name=value.')
-  # Orbax tells at length, and warns that a run is opened for reading only.
-  logging.set_verbosity(logging.ERROR)
-  try:
-    request = TexturedRunRequest(*(FLAGS[name].value for name in TexturedRunRequest._fields))
-    for line in report_textured_run(request, current_commit()):
-      print(line)
-  except (ValueError, OSError) as error:
-    sys.exit(f'Error: {error}')
+  start(argv)
+  request = TexturedRunRequest(*(FLAGS[name].value for name in TexturedRunRequest._fields))
+  print_lines(lambda: report_textured_run(request, current_commit()))
 
 
 if __name__ == '__main__':

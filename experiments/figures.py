@@ -3,11 +3,11 @@
 `clear.png`, `occluded.png` and `photos.png`, see `hand_jax/reconstruction/figures.py`.
 """
 
-import sys
 from collections.abc import Sequence
 
-from absl import app, flags, logging
+from absl import app, flags
 
+from experiments.launching import print_lines, start
 from experiments.path_flags import define_path
 from hand_jax.evaluation.run_data import RENDERED_DATASET
 from hand_jax.reconstruction.figures import make_figures
@@ -50,12 +50,9 @@ def parse_examples(values: Sequence[str]) -> list[int]:
 
 def main(argv: list[str]) -> None:
   """Reads the flags, then one call."""
-  if len(argv) > 1:
-    raise app.UsageError(f'Unexpected argument {argv[1]!r}: settings are given as --name=value.')
-  # Orbax tells at length, and warns that a run is opened for reading only.
-  logging.set_verbosity(logging.ERROR)
-  try:
-    for line in make_figures(
+  start(argv)
+  print_lines(
+    lambda: make_figures(
       FLAGS.workdir,
       FLAGS.output,
       FLAGS.dataset,
@@ -65,10 +62,8 @@ def main(argv: list[str]) -> None:
       FLAGS.rows,
       FLAGS.demo_photos,
       FLAGS.mano_dir,
-    ):
-      print(line, flush=True)
-  except (ValueError, OSError) as error:
-    sys.exit(f'Error: {error}')
+    )
+  )
 
 
 if __name__ == '__main__':

@@ -19,6 +19,7 @@ from hand_jax.data.augmentation import make_row
 from hand_jax.data.pipeline import evaluation_batches
 from hand_jax.data.prepared import PreparedSource
 from hand_jax.mano.joints import JOINT_NAMES
+from hand_jax.preparing import building
 from hand_jax.readers.hand_photos import (
   annotations_digest,
   box_round_joints,
@@ -86,7 +87,7 @@ def folder(drawn, tmp_path_factory):
 
 def prepare(folder, data_dir, fraction=0.4, **build_settings):
   settings = {'validation_fraction': fraction, 'annotations_sha256': annotations_digest(folder)}
-  return prepare_whole(HandPhotos, data_dir, settings, source=str(folder), **build_settings)
+  return building.prepare(HandPhotos, data_dir, settings, source=str(folder), **build_settings)
 
 
 @pytest.fixture(scope='module')
