@@ -19,9 +19,9 @@ def define_path(
   help_text: str,
   required: bool = False,
   values: flags.FlagValues = flags.FLAGS,
-) -> None:
+) -> flags.FlagHolder:
   """Defines a flag that names one file or folder."""
-  flags.DEFINE(
+  return flags.DEFINE(
     _PathParser(),
     name,
     default,
@@ -32,6 +32,6 @@ def define_path(
   )
 
 
-def define_paths(name: str, help_text: str) -> None:
+def define_paths(name: str, help_text: str) -> flags.FlagHolder:
   """Defines a flag that may be repeated, each time with one file or folder."""
-  flags.DEFINE_multi(_PathParser(), flags.ArgumentSerializer(), name, [], help_text)
+  return flags.DEFINE_multi(_PathParser(), flags.ArgumentSerializer(), name, [], help_text)

@@ -16,7 +16,7 @@ from experiments.configs.names import get_config
 from hand_jax.config import DataConfig
 from hand_jax.evaluation import mean_hand, run_data
 from hand_jax.evaluation.evaluate import ERROR_NAMES, METRIC_NAMES
-from hand_jax.evaluation.evaluate_run import RunRequest, evaluate_run
+from hand_jax.evaluation.evaluate_run import RunRequest, evaluate_run, report_run
 from hand_jax.evaluation.results_text import results_summary, results_table
 from hand_jax.examples import decode_example, without_3d
 from hand_jax.mano.assets import load_mano_model
@@ -105,6 +105,18 @@ def test_the_file_holds_what_others_rely_on(measured, workdir):
   assert {'across_examples', 'within_vertices'} <= set(results['uncertainty'])
   assert results['mean_hand_examples'] == 4
   assert not list(path.parent.glob('*unfinished*'))
+
+
+def test_what_is_printed_about_a_run(measured, workdir, data_dir):
+  _, path = measured
+  request = RunRequest(workdir, 'synthetic_hands', data_dir=data_dir, mean_hand_examples=4)
+  head, table, summary, end = report_run(request)
+  results = json.loads(path.read_text())
+  assert head == f'{workdir} on synthetic_hands, split test:' and end == f'Written to {path}.'
+  assert table == results_table(results) and summary == results_summary(results)
+  lines = report_run(request, output='scores.json')
+  with pytest.raises(ValueError, match='synthetic_hands has none, or no labels for them'):
+    list(lines)
 
 
 def test_the_mean_hand_is_of_the_first_training_examples(measured, workdir, data_dir):

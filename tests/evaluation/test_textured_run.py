@@ -137,6 +137,10 @@ def test_data_without_vertex_colors(workdir, sources):
   assert '--data_dir= ' in textured_run.advice(results)
   assert not textured_run.advice(results | {'examples_with_vertex_colors': 1})
   assert not textured_run.advice(results | {'dataset': 'ho3d'})
+  request = textured_run.TexturedRunRequest(workdir, split='plain', data_dir='there')
+  head, table, advice, end = textured_run.report_textured_run(request, 'abc1234')
+  assert head == f'{workdir} on synthetic_hands, split plain:' and 'mean color' in table
+  assert advice == textured_run.advice(results) and end == f'Written to {path}.'
 
 
 def test_a_run_without_a_texture_is_refused(workdir, sources, monkeypatch):

@@ -18,6 +18,7 @@ from hand_jax.evaluation.official.rules import BENCHMARKS
 from hand_jax.evaluation.official.score_files import (
   evaluate_predictions,
   official_summary,
+  publish_scores,
   write_curves,
 )
 from hand_jax.evaluation.official.submission_checks import check_split_is_whole, submission_size
@@ -77,6 +78,14 @@ def test_progress_counts_samples(files):
   counts = []
   evaluate_predictions(files[0], 'freihand', files[1], report=counts.append)
   assert counts == [5]
+
+
+def test_scores_that_there_are_not_can_be_written_nowhere(tmp_path):
+  assert list(publish_scores('synthetic_hands', None, None, None)) == []
+  for output, pck in ((str(tmp_path / 'a.json'), None), (None, str(tmp_path / 'pck'))):
+    with pytest.raises(ValueError, match=r'official scores; synthetic_hands has none, or no lab'):
+      list(publish_scores('synthetic_hands', None, output, pck))
+  assert list(tmp_path.iterdir()) == []
 
 
 def test_other_data_sets_have_no_official_scores(files):
