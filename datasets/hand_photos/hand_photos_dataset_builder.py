@@ -14,30 +14,8 @@ from hand_jax.readers.hand_photos import (
   annotations_path,
   load_example,
   read_annotations,
+  split_entries,
 )
-
-
-def split_entries(
-  entries: Sequence[PhotoEntry], validation_fraction: float
-) -> dict[str, Sequence[PhotoEntry]]:
-  """`train` and `validation`: the last round(fraction x entries) of the list, at least one.
-
-  A fraction of 0 leaves the validation split out.
-
-  Raises:
-    ValueError: the fraction is not in [0, 1), or leaves nothing to train on.
-  """
-  if not 0 <= validation_fraction < 1:
-    raise ValueError(f'validation_fraction should be from 0 to below 1, got {validation_fraction}.')
-  if validation_fraction == 0:
-    return {'train': entries}
-  count = max(1, round(validation_fraction * len(entries)))
-  if count >= len(entries):
-    raise ValueError(
-      f'validation_fraction {validation_fraction:g} of {len(entries)} annotated hands leaves none '
-      'to train on; annotate more, or choose a smaller fraction (0: no validation split).'
-    )
-  return {'train': entries[:-count], 'validation': entries[-count:]}
 
 
 class HandPhotos(StreamedBuilder):

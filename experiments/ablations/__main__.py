@@ -11,7 +11,6 @@ from experiments.ablations.grid import RUNS, TABLES, plan_jobs
 from experiments.ablations.running import (
   Settings,
   count_training_examples,
-  current_commit,
   measure_run,
   only_one,
   parse_seeds,
@@ -19,6 +18,7 @@ from experiments.ablations.running import (
   run_jobs,
   train_run,
 )
+from experiments.checkout import current_commit
 
 FLAGS = flags.FLAGS
 

@@ -48,7 +48,7 @@ TABLES_OVER_SEEDS = ('3', '5')
 START_SEED = 0
 
 
-class Run(NamedTuple):
+class AblationRun(NamedTuple):
   """One training. `init_from` and `camera_prior` name runs (of `START_SEED`) trained before it."""
 
   name: str
@@ -76,7 +76,7 @@ class Entry(NamedTuple):
 class Job(NamedTuple):
   """One run with one seed, and the rows that its evaluation gives."""
 
-  run: Run
+  run: AblationRun
   seed: int
   entries: tuple[Entry, ...]
 
@@ -97,17 +97,17 @@ def _loss(wanted: LossConfig, config: str) -> tuple[str, ...]:
   return tuple(f'loss.{name}={value}' for name, value in settings if value != present[name])
 
 
-def _small(name: str, *overrides: str, config: str = 'synthetic_small', **links) -> Run:
-  return Run(name, config, BASE_OVERRIDES + overrides, init_from=(START,), **links)
+def _small(name: str, *overrides: str, config: str = 'synthetic_small', **links) -> AblationRun:
+  return AblationRun(name, config, BASE_OVERRIDES + overrides, init_from=(START,), **links)
 
 
-def _bayesian(name: str, *overrides: str) -> Run:
+def _bayesian(name: str, *overrides: str) -> AblationRun:
   return _small(name, *SHORT_WEIGHTS, *overrides)
 
 
-def _long(name: str, config: str, *overrides: str, **links) -> Run:
+def _long(name: str, config: str, *overrides: str, **links) -> AblationRun:
   steps = f'training.num_steps={LONG_STEPS[name]}'
-  return Run(name, config, (*LONG_OVERRIDES, steps, *overrides), **links)
+  return AblationRun(name, config, (*LONG_OVERRIDES, steps, *overrides), **links)
 
 
 RUNS = {
@@ -159,7 +159,7 @@ def plan_jobs(
   tables: Iterable[str],
   seeds: Sequence[int],
   entries: Sequence[Entry] = ENTRIES,
-  runs: dict[str, Run] = RUNS,
+  runs: dict[str, AblationRun] = RUNS,
   supervision: str = '',
 ) -> list[Job]:
   """The jobs behind the rows of some tables, each once, in the order of the tables and seeds.
@@ -178,7 +178,7 @@ def plan_jobs(
   return [Job(runs[name], seed, tuple(rows)) for (name, seed), rows in shown.items()]
 
 
-def lineage(job: Job, runs: dict[str, Run] = RUNS) -> list[Job]:
+def lineage(job: Job, runs: dict[str, AblationRun] = RUNS) -> list[Job]:
   """The jobs that one starts from, directly or not, in the order they are trained in."""
   found: dict[str, Job] = {}
   for name in job.run.needs:

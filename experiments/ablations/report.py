@@ -9,11 +9,11 @@ import numpy as np
 
 from experiments.ablations.grid import ENTRIES, TABLES
 from hand_jax.evaluation.evaluate import METRIC_NAMES
-from hand_jax.files.writing import write_whole
+from hand_jax.files.writing import write_json, write_whole
 
 Row = dict[str, Any]
 KEY = ('table', 'setting', 'supervision', 'seed', 'branch')
-# What a row must have for the tables; `make_row` in experiments/ablations/running.py fills it.
+# What a row must have for the tables; `result_row` in experiments/ablations/running.py fills it.
 REQUIRED = (*KEY, *METRIC_NAMES, 'mean_hand_pa_mpjpe_mm', 'steps', 'commit', 'command')
 REQUIRED += ('batch_size', 'train_examples', 'test_examples', 'seconds')
 SECTION = ('<!-- ablations -->', '<!-- /ablations -->')
@@ -74,7 +74,7 @@ def format_markdown(rows: Sequence[Row]) -> str:
 
   A setting with several seeds shows mean ± sample standard deviation, its seeds one by one below.
   """
-  parts = [_format_table(table, chosen) for table in TABLES if (chosen := _of(rows, table))]
+  parts = [_table_section(table, chosen) for table in TABLES if (chosen := _of(rows, table))]
   if not parts:
     return 'No run has finished yet.\n'
   return '\n'.join([*parts, _format_commands(rows)])
@@ -95,7 +95,7 @@ def _names(row: Row) -> tuple[str, str, str]:
   return tuple(row[name] for name in _NAMES)
 
 
-def _format_table(table: str, rows: list[Row]) -> str:
+def _table_section(table: str, rows: list[Row]) -> str:
   title, columns = LAYOUTS[table]
   groups: dict[tuple[str, str, str], list[Row]] = {}
   for row in rows:
@@ -219,9 +219,4 @@ def publish(output: pathlib.Path, rows: list[Row]) -> None:
   if document.exists():
     update_section(document, text)
   write_whole(output.with_suffix('.md'), text)
-  write_whole(output, to_json(rows))
-
-
-def to_json(content: Any) -> str:
-  """Indented JSON; NaN, which it does not have, is a ValueError."""
-  return json.dumps(content, indent=2, allow_nan=False) + '\n'
+  write_json(output, rows)

@@ -11,7 +11,6 @@ import json
 import pathlib
 import re
 import shlex
-import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
@@ -25,20 +24,18 @@ from experiments.ablations.report import (
   load_rows,
   publish,
   row_key,
-  to_json,
 )
 from experiments.configs.names import get_config
-from experiments.evaluate import evaluate
 from hand_jax.config import DataConfig, ExperimentConfig
 from hand_jax.config_text import apply_overrides
 from hand_jax.data.pipeline import create_source
 from hand_jax.evaluation.evaluate import METRIC_NAMES
-from hand_jax.files.writing import write_whole
+from hand_jax.evaluation.evaluate_run import RunRequest, evaluate_run
+from hand_jax.files.writing import write_json
 from hand_jax.runs.checkpoints import CHECKPOINTS_NAME, check_workdir
 from hand_jax.runs.hand_models import load_training_model
 from hand_jax.training.loop import train_and_evaluate
 
-ROOT = pathlib.Path(__file__).parents[2]
 DATASET = 'synthetic_hands'
 SPLIT = 'test'
 TEST_EXAMPLES = 500  # at most, the first of the split
@@ -144,7 +141,7 @@ def _without_folders(command: str) -> str:
   return re.sub(r'([=,])[^\s,=]*/', r'\1', command)
 
 
-def make_row(job: Job, number: int, settings: Settings, results: dict, note: dict) -> Row:
+def result_row(job: Job, number: int, settings: Settings, results: dict, note: dict) -> Row:
   """The row of a job's entry, with what its training left in the note."""
   entry, config = job.entries[number], job_config(job, settings)
   before = [job_config(each, settings).training.num_steps for each in lineage(job)]
@@ -215,13 +212,13 @@ def train_job(job: Job, settings: Settings, train: Train) -> None:
   before = 0.0 if is_new else note['seconds']
   path.parent.mkdir(parents=True, exist_ok=True)
   # Until the training ends or is stopped its seconds are unknown; a killed one's remain so.
-  write_whole(path, to_json({'seconds': None, 'commits': commits}))
+  write_json(path, {'seconds': None, 'commits': commits})
   started = time.monotonic()
   try:
     train(config, folder)
   finally:
     seconds = None if before is None else before + time.monotonic() - started
-    write_whole(path, to_json({'seconds': seconds, 'commits': commits}))
+    write_json(path, {'seconds': seconds, 'commits': commits})
 
 
 def read_note(folder: str) -> dict[str, Any]:
@@ -242,7 +239,7 @@ def measure_job(job: Job, settings: Settings, measure: Measure) -> None:
   found = {row_key(row) for row in rows}
   for number, key in enumerate(job_keys(job)):
     if key not in found:
-      rows.append(make_row(job, number, settings, results, note))
+      rows.append(result_row(job, number, settings, results, note))
   publish(settings.output, rows)
 
 
@@ -262,24 +259,6 @@ def count_training_examples(data_dir: str) -> int:
       f'experiments.prepare_dataset --dataset={DATASET} --data_dir={data_dir} '
       '--train_examples=24576 --image_size=128.'
     ) from None
-
-
-def current_commit(root: pathlib.Path = ROOT) -> str:
-  """The commit of the code, with '-dirty' when tracked files differ; 'unknown' outside git.
-
-  Documents do not count: this command writes some itself.
-  """
-
-  def git(*arguments: str) -> str:
-    done = subprocess.run(['git', *arguments], cwd=root, capture_output=True, text=True, check=True)
-    return done.stdout.strip()
-
-  try:
-    commit = git('rev-parse', '--short', 'HEAD')
-    changed = git('status', '--porcelain', '--untracked-files=no', '--', '.', ':(exclude)docs')
-  except (OSError, subprocess.CalledProcessError):
-    return 'unknown'
-  return f'{commit}-dirty' if changed else commit
 
 
 @contextlib.contextmanager
@@ -326,4 +305,5 @@ def train_run(config: ExperimentConfig, workdir: str) -> None:
 
 
 def measure_run(workdir: str, data_dir: str) -> dict[str, Any]:
-  return evaluate(workdir, DATASET, SPLIT, data_dir, limit=TEST_EXAMPLES)[0]
+  request = RunRequest(workdir, DATASET, SPLIT, data_dir, limit=TEST_EXAMPLES)
+  return evaluate_run(request)[0]

@@ -1,7 +1,7 @@
 """HandExample -> one row of a HandBatch: mirror, crop, augment; labels move with the picture."""
 
 import dataclasses
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -185,16 +185,15 @@ def change_colors(
   return cv2.transform(cv2.LUT(image, levels), mix * np.asarray(change.gains)[None])
 
 
-def make_row(
-  example: HandExample,
-  global_index: int,
-  image_size: int,
-  crop_factor: float,
-  num_vertices: int,
-  change: CropChange | None = None,
-) -> HandBatch:
-  """One row of a HandBatch, without a batch axis: `make_labels` and then `add_picture`."""
-  row, placement = make_labels(example, global_index, image_size, crop_factor, num_vertices, change)
+def make_row(example: HandExample, *settings: Any, **named_settings: Any) -> HandBatch:
+  """Makes one row of a HandBatch, without a batch axis: `make_labels`, then `add_picture`.
+
+  Args:
+    example: what the row is made of.
+    *settings: the further arguments of `make_labels`.
+    **named_settings: the same, by name.
+  """
+  row, placement = make_labels(example, *settings, **named_settings)
   return add_picture(row, placement, example.image, example.hand_mask)
 
 

@@ -11,7 +11,6 @@ from jaxtyping import Array, Bool, Float
 from hand_jax.config import ExperimentConfig
 from hand_jax.evaluation import metrics
 from hand_jax.evaluation.mean_hand import MeanHand
-from hand_jax.evaluation.official.rules import NO_AUGMENTATION
 from hand_jax.geometry.cameras import camera_from_vector, camera_rotation
 from hand_jax.models.backbone import normalize_image
 from hand_jax.models.hand_network import create_network
@@ -32,6 +31,9 @@ METRIC_NAMES = (
 )
 BRANCHES = ('posterior', 'prior')  # the better one first
 
+EstimateFn = Callable[[HandBatch], HandEstimate]
+"""A network's estimate for all rows of a batch."""
+
 
 def branches_of(estimate: HandEstimate) -> dict[str, HandGaussians]:
   """The branches an estimate has, by name in the order of `BRANCHES`."""
@@ -46,7 +48,7 @@ def best_branch(estimate: HandEstimate) -> HandGaussians:
 
 def make_estimate_fn(
   config: ExperimentConfig, variables: dict[str, Any], model: ManoModel
-) -> Callable[[HandBatch], HandEstimate]:
+) -> EstimateFn:
   """A trained network on this process' first device, for `evaluate_batches`."""
   network = create_network(config)
 
@@ -192,7 +194,7 @@ def calibration(uncertainty: Uncertainty) -> dict[str, float]:
 
 
 def evaluate_batches(
-  estimate_fn: Callable[[HandBatch], HandEstimate],
+  estimate_fn: EstimateFn,
   batches: Iterable[HandBatch],
   joint_regressor: Float[ArrayLike, 'joints vertices'],
   *,
@@ -299,52 +301,3 @@ def _mean_hand_metrics(mean_hand: MeanHand, target: RootHands, regressor, full: 
 
   plain = repeated(mean_hand.vertices_root)
   return hand_metrics(plain, target, full, aligned_from=repeated(mean_hand.vertices_aligned))
-
-
-def format_table(results: dict[str, Any]) -> str:
-  """The results of `evaluate_batches` as lines of text, as far as there are any.
-
-  One row per metric with the gain over the mean hand beside it (of the first branch: percent for
-  errors in mm, the plain difference for shares), the errors in 2D, and what sigma tells.
-  """
-  lines = []
-  if results['examples']:
-    lines += _metric_rows(results)
-    lines.append(f'over {results["examples"]} examples, each counted once')
-  augmentation = results.get('test_time_augmentation', NO_AUGMENTATION)
-  if augmentation != NO_AUGMENTATION:
-    lines.append(f'with test-time augmentation: {augmentation}')
-  if joints_2d := results.get('joints_2d'):
-    errors = ', '.join(
-      f'{name} {joints_2d[f"{name}_px"]:.2f} px' for name in BRANCHES if f'{name}_px' in joints_2d
-    )
-    lines.append(
-      f'Mean 2D error of the joints: {errors}, in crops of {joints_2d["crop_size_px"]} px, '
-      f'over {joints_2d["examples"]} examples'
-    )
-  if uncertainty := results.get('uncertainty'):
-    lines.append(
-      f"Spearman correlation of the {uncertainty['branch']}'s sigma with error: "
-      f'across examples {uncertainty["across_examples"]:.3f}, '
-      f'within vertices {uncertainty["within_vertices"]:.3f}'
-    )
-  return '\n'.join(lines)
-
-
-def _metric_rows(results: dict[str, Any]) -> list[str]:
-  columns = [name for name in (*BRANCHES, 'mean_hand') if name in results]
-  has_gain = columns[-1] == 'mean_hand'
-  header = ''.join(f'{name.replace("_", " "):>12}' for name in columns)
-  rows = [f'{"":<16}{header}' + (f'{"gain":>9}' if has_gain else '')]
-  for metric in results[columns[0]]:
-    digits = 2 if metric.endswith('_mm') else 3
-    values = [results[name][metric] for name in columns]
-    row = f'{metric:<16}' + ''.join(f'{value:>12.{digits}f}' for value in values)
-    if has_gain:
-      ours, baseline = values[0], values[-1]
-      if not metric.endswith('_mm'):
-        row += f'{ours - baseline:>+9.3f}'
-      else:
-        row += f'{100 * (1 - ours / baseline):>8.1f}%' if baseline > 0 else f'{"-":>9}'
-    rows.append(row)
-  return rows

@@ -32,7 +32,7 @@ VERTEX_METRICS = ('l1_occluded_vertices', 'l1_visible_vertices')
 MAX_PSNR_DB = 100.0
 
 HandMasks = Bool[np.ndarray, 'batch side side']
-EstimateFn = Callable[[HandBatch, HandMasks | None], HandEstimate]
+TexturedEstimateFn = Callable[[HandBatch, HandMasks | None], HandEstimate]
 
 
 class ProjectedHands(NamedTuple):
@@ -134,7 +134,7 @@ def known_hand_masks(batch: HandBatch) -> HandMasks:
 
 def make_textured_estimate_fn(
   config: ExperimentConfig, variables: dict[str, Any], model: ManoModel
-) -> EstimateFn:
+) -> TexturedEstimateFn:
   """A trained network on this process' first device, for `evaluate_texture`."""
   network = create_network(config)
 
@@ -169,7 +169,7 @@ def _draw(vertices_image, faces, colors, side: int) -> RenderedHand:
 
 
 def evaluate_texture(
-  estimate_fn: EstimateFn,
+  estimate_fn: TexturedEstimateFn,
   batches: Iterable[HandBatch],
   faces: Int[Array, 'faces 3'],
   *,
@@ -207,7 +207,7 @@ def evaluate_texture(
     images = jnp.asarray(batch.image)
     hands = jax.device_get(project_hands(estimate, faces, images, hand_mask))
     learned = np.asarray(estimate.vertex_colors)
-    _check_finite(batch, hands.vertices_image, learned)
+    _check_colors_finite(batch, hands.vertices_image, learned)
     drawn = {'learned': _draw(hands.vertices_image, faces, learned, side)}
     silhouette = np.asarray(drawn['learned'].silhouette)
     given = silhouette if hand_mask is None else silhouette & hand_mask
@@ -247,7 +247,7 @@ def as_display(image: np.ndarray) -> Float[np.ndarray, 'height width 3']:
   return np.asarray(image, np.float64) / 255
 
 
-def _check_finite(batch: HandBatch, *values: np.ndarray) -> None:
+def _check_colors_finite(batch: HandBatch, *values: np.ndarray) -> None:
   for row in np.flatnonzero(~np.asarray(batch.is_padding)):
     if not all(np.isfinite(value[row]).all() for value in values):
       name = str(batch.example_id[row])
@@ -319,7 +319,7 @@ def _ratio(total: float, count: int) -> float | None:
   return total / count if count else None
 
 
-def format_table(results: dict[str, Any]) -> str:
+def texture_table(results: dict[str, Any]) -> str:
   """The results of `evaluate_texture` as lines of text: a column per source, a row per metric."""
   lines = [f'{"":<22}' + ''.join(f'{name.replace("_", " "):>12}' for name in SOURCES)]
   for metric in (*PIXEL_METRICS, *VERTEX_METRICS):

@@ -1,11 +1,12 @@
 """Test-time augmentation: an estimate that is the mean over turns of its crop."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Float
 
 from hand_jax.data.augmentation import warp_image
+from hand_jax.evaluation.evaluate import EstimateFn
 from hand_jax.evaluation.official.rules import NO_AUGMENTATION
 from hand_jax.geometry.cameras import (
   camera_from_vector,
@@ -15,7 +16,6 @@ from hand_jax.geometry.cameras import (
 )
 from hand_jax.types import DiagonalGaussian, HandBatch, HandEstimate, HandGaussians
 
-EstimateFn = Callable[[HandBatch], HandEstimate]
 # About what training turns its crops by, so that none of them is new to a network.
 WIDEST_TURN_DEGREES = 20.0
 

@@ -1,10 +1,12 @@
 """Files and folders that appear under their name when they are complete, or not at all."""
 
 import contextlib
+import json
 import os
 import pathlib
 import shutil
 from collections.abc import Iterator
+from typing import Any
 
 
 @contextlib.contextmanager
@@ -29,6 +31,15 @@ def write_whole(path: str | os.PathLike, data: bytes | str) -> None:
   """Writes a file that gets its name when it is complete. Its folder is made where missing."""
   with unfinished_path(path) as unfinished:
     unfinished.write_bytes(data.encode() if isinstance(data, str) else data)
+
+
+def write_json(path: str | os.PathLike, content: Any) -> None:
+  """Writes indented JSON as `write_whole` does.
+
+  Raises:
+    ValueError: a number is NaN or infinite, which JSON does not have.
+  """
+  write_whole(path, json.dumps(content, indent=2, allow_nan=False) + '\n')
 
 
 def _remove(path: pathlib.Path) -> None:

@@ -113,10 +113,10 @@ class TextureEmbedding(nn.Module):
   @nn.compact
   def __call__(
     self,
+    position: Float[Array, 'batch vertices position'],
     features: ImageFeatures,
     vertices_normalized: Float[Array, 'batch vertices 2'],
     visible: Bool[Array, 'batch vertices'],
-    position: Float[Array, 'batch vertices position'],
   ) -> Float[Array, 'batch vertices width']:
     sizes = tuple(part.shape[-1] for part in (features.shallow_map, features.global_feature))
     sizes += (position.shape[-1],)
@@ -153,7 +153,7 @@ class TextureRegressor(nn.Module):
     settings = self.config
     position = texture_position(template_vertices / TEMPLATE_UNIT_M, normals, settings)
     embedding = TextureEmbedding(settings.width, name='embedding')
-    tokens = embedding(features, vertices_normalized, visible, position)
+    tokens = embedding(position, features, vertices_normalized, visible)
     for layer in range(settings.self_layers):
       block = SelfAttentionBlock(
         settings.width, settings.heads, settings.mlp_ratio, name=f'self_{layer}'

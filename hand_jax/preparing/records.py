@@ -3,7 +3,6 @@
 import collections
 import contextlib
 import hashlib
-import io
 import multiprocessing
 import multiprocessing.process
 import os
@@ -11,23 +10,16 @@ import signal
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
-from hand_jax.examples import HandExample, check_example, encode_example
+from hand_jax.examples import Skip
 
 Report = Callable[[str, int, int], None]
 """Called with a split's name, the examples done and the examples there will be."""
 
 Job = TypeVar('Job')
-
-
-class Skip(NamedTuple):
-  """An example that cannot be used, in its place among the records."""
-
-  example_id: str
-  reason: str
 
 
 def no_report(split: str, done: int, count: int) -> None:
@@ -68,17 +60,6 @@ def numbered_records(
       f'{first.example_id}: {first.reason}.'
     )
   digests[split] = digest.hexdigest()
-
-
-def encode_with_photo(example: HandExample, encoded_photo: bytes) -> dict[str, Any]:
-  """`encode_example` with the photo's own file, byte for byte, for its image: no loss, no time.
-
-  Raises:
-    ValueError: see `check_example`.
-  """
-  check_example(example)
-  record = encode_example(example._replace(image=np.zeros((1, 1, 3), np.uint8)))
-  return record | {'image': io.BytesIO(encoded_photo)}
 
 
 @contextlib.contextmanager

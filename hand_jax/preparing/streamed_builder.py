@@ -6,10 +6,9 @@ from typing import Any
 
 import tensorflow_datasets as tfds
 
-from hand_jax.examples import example_features
+from hand_jax.examples import Skip, example_features
 from hand_jax.preparing.records import (
   Report,
-  Skip,
   no_report,
   numbered_records,
   results_in_order,

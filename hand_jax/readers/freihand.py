@@ -15,11 +15,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
-from hand_jax.examples import HandExample
+from hand_jax.examples import HandExample, Skip, encode_with_photo
 from hand_jax.geometry.cameras import perspective_from_intrinsics, project_perspective
 from hand_jax.mano.joints import DATASET_TO_STANDARD, JOINT_NAMES
 from hand_jax.mano.model import mano_forward
-from hand_jax.preparing.records import Skip, encode_with_photo
 from hand_jax.readers.annotation_files import (
   BadExampleError,
   JsonEntries,

@@ -6,6 +6,7 @@ import json
 import math
 import os
 import pathlib
+from collections.abc import Sequence
 from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
@@ -95,6 +96,29 @@ def annotations_path(folder: str | os.PathLike) -> pathlib.Path:
 def annotations_digest(folder: str | os.PathLike) -> str:
   """SHA-256 of the annotations file. Raises FileNotFoundError as `annotations_path` does."""
   return hashlib.sha256(annotations_path(folder).read_bytes()).hexdigest()
+
+
+def split_entries(
+  entries: Sequence[PhotoEntry], validation_fraction: float
+) -> dict[str, Sequence[PhotoEntry]]:
+  """`train` and `validation`: the last round(fraction x entries) of the list, at least one.
+
+  A fraction of 0 leaves the validation split out.
+
+  Raises:
+    ValueError: the fraction is not in [0, 1), or leaves nothing to train on.
+  """
+  if not 0 <= validation_fraction < 1:
+    raise ValueError(f'validation_fraction should be from 0 to below 1, got {validation_fraction}.')
+  if validation_fraction == 0:
+    return {'train': entries}
+  count = max(1, round(validation_fraction * len(entries)))
+  if count >= len(entries):
+    raise ValueError(
+      f'validation_fraction {validation_fraction:g} of {len(entries)} annotated hands leaves none '
+      'to train on; annotate more, or choose a smaller fraction (0: no validation split).'
+    )
+  return {'train': entries[:-count], 'validation': entries[-count:]}
 
 
 def load_example(entry: PhotoEntry) -> HandExample:

@@ -17,14 +17,13 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from hand_jax.examples import HandExample
+from hand_jax.examples import HandExample, Skip, encode_with_photo
 from hand_jax.files.safe_pickle import UnsafePickleError, load_pickle
 from hand_jax.geometry.cameras import perspective_from_intrinsics, project_perspective
 from hand_jax.geometry.rotations import axis_angle_to_matrix, matrix_to_axis_angle
 from hand_jax.mano.assets import load_mano_model, with_fingertips
 from hand_jax.mano.joints import DATASET_TO_STANDARD, JOINT_NAMES, STANDARD_TO_MANO
 from hand_jax.mano.model import mano_forward
-from hand_jax.preparing.records import Skip, encode_with_photo
 from hand_jax.readers.annotation_files import (
   HALF_PIXEL,
   BadExampleError,

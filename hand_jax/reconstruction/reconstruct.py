@@ -49,6 +49,19 @@ class Reconstructor(NamedTuple):
   """What errors call the network: its run's folder, or the name of its config."""
 
 
+class HandPhoto(NamedTuple):
+  """An upright RGB photo and what is known of the hand in it."""
+
+  image: UInt8[np.ndarray, 'height width 3']
+  box_xywh: Float[np.ndarray, '4'] | None = None
+  """The hand's box in pixels; None means the largest centred square."""
+  side: str = 'right'
+  name: str = 'the image'
+  """What error messages and captions call the photo."""
+  hand_mask: Bool[np.ndarray, 'height width'] | None = None
+  """What the photo shows of the hand, where that is known."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Reconstruction:
   """A hand of a photo. Metres, wrist at the origin, camera axes (x right, y down, z away).
@@ -148,22 +161,18 @@ def reconstruct_hand(
     ValueError: a box without area or outside the image, a mask of another size, a side that is
       neither, or an estimate that is not finite; `name` is the photo's in the message.
   """
-  branches = reconstruct_branches(reconstructor, image, box_xywh, side, name, hand_mask)
-  return next(iter(branches.values()))
+  photo = HandPhoto(image, box_xywh, side, name, hand_mask)
+  return next(iter(reconstruct_branches(reconstructor, photo).values()))
 
 
 def reconstruct_branches(
-  reconstructor: Reconstructor,
-  image: UInt8[np.ndarray, 'height width 3'],
-  box_xywh: Float[np.ndarray, '4'] | None = None,
-  side: str = 'right',
-  name: str = 'the image',
-  hand_mask: Bool[np.ndarray, 'height width'] | None = None,
+  reconstructor: Reconstructor, photo: HandPhoto
 ) -> dict[str, Reconstruction]:
   """`reconstruct_hand` of each branch the network has, the better one first; same errors.
 
   Both branches' hands have the same colours.
   """
+  image, box_xywh, side, name, hand_mask = photo
   height, width = image.shape[:2]
   if side not in ('right', 'left'):
     raise ValueError(f"hand is {side!r}, expected 'right' or 'left'.")
@@ -184,18 +193,18 @@ def reconstruct_branches(
     seen_mask = hand_mask[:, ::-1] if is_left else hand_mask
     mask = warp_image(255 * seen_mask.astype(np.uint8), affine, config.model.image_size) > 127
   estimate = jax.tree.map(np.asarray, reconstructor.estimate(crop, mask))
-  _check_finite(estimate._asdict(), reconstructor.run, name)
+  _check_fields_finite(estimate._asdict(), reconstructor.run, name)
   box = centred_square(width, height) if box_xywh is None else np.asarray(box_xywh, np.float64)
   if is_left:
     affine = affine @ mirror_affine(width)
-  view = _View(box, affine, is_left, (width, height))
+  view = _PhotoView(box, affine, is_left, (width, height))
   hands = {
     branch: _assemble(reconstructor, estimate, branch, gaussians, view)
     for branch, gaussians in branches_of(estimate).items()
   }
   for hand in hands.values():
     # What follows from finite numbers may be too large for theirs: a sigma, say.
-    _check_finite(vars(hand), reconstructor.run, name)
+    _check_fields_finite(vars(hand), reconstructor.run, name)
   return hands
 
 
@@ -211,7 +220,7 @@ def check_mask(
     )
 
 
-def _check_finite(fields: dict[str, Any], run: str, name: str) -> None:
+def _check_fields_finite(fields: dict[str, Any], run: str, name: str) -> None:
   """Raises a ValueError, naming photo and run, when a number of the fields is not finite."""
   bad = [
     field
@@ -228,7 +237,7 @@ def _check_finite(fields: dict[str, Any], run: str, name: str) -> None:
     )
 
 
-class _View(NamedTuple):
+class _PhotoView(NamedTuple):
   """What a crop shows of a photo: the hand's box, photo to crop, the hand's side, photo's size."""
 
   box_xywh: np.ndarray
@@ -247,7 +256,7 @@ def _assemble(
   estimate: HandEstimate,
   branch: str,
   gaussians: HandGaussians,
-  view: _View,
+  view: _PhotoView,
 ) -> Reconstruction:
   model, side = reconstructor.model, reconstructor.config.model.image_size
   photo_to_crop, is_left = view.photo_to_crop, view.is_left

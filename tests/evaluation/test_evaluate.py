@@ -10,6 +10,7 @@ import scipy.stats
 from hypothesis import strategies as st
 
 from hand_jax.evaluation import evaluate, mean_hand
+from hand_jax.evaluation.results_text import results_table
 from tests.made_up_split import (
   CROP_SIDE,
   EXAMPLES,
@@ -130,7 +131,7 @@ def test_2d_labels_alone_are_enough():
   world.has_3d[:] = False
   world.vertices[:], world.rotation[:] = np.nan, np.nan
   assert world.evaluate(mean_hand=mean) == {'examples': 0, 'joints_2d': expected}
-  table = evaluate.format_table(world.evaluate())
+  table = results_table(world.evaluate())
   assert table == (
     f'Mean 2D error of the joints: posterior {expected["posterior_px"]:.2f} px, '
     f'prior {expected["prior_px"]:.2f} px, in crops of 48 px, over 9 examples'
@@ -163,7 +164,7 @@ def test_the_table_of_a_branch_alone(branch):
   world.branches = (branch,)
   mean = mean_hand.compute_mean_hand(world.vertices.astype(np.float64) @ world.rotation)
   results = world.evaluate(mean_hand=mean)
-  lines = evaluate.format_table(results).splitlines()
+  lines = results_table(results).splitlines()
   assert lines[0].split() == [branch, 'mean', 'hand', 'gain']
   rows = {line.split()[0]: line.split()[1:] for line in lines}
   ours, theirs = results[branch]['mpjpe_mm'], results['mean_hand']['mpjpe_mm']

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import strategies as st
 
 from hand_jax.evaluation import evaluate, mean_hand, metrics
+from hand_jax.evaluation.results_text import results_table
 from hand_jax.synthetic.hands import render_examples
 from tests.made_up_split import (
   EXAMPLES,
@@ -142,7 +143,7 @@ def test_the_table_shows_every_metric_and_the_gain_over_the_mean_hand():
   world = World()
   mean = mean_hand.compute_mean_hand(world.vertices.astype(np.float64) @ world.rotation)
   results = world.evaluate(mean_hand=mean)
-  table = evaluate.format_table(results)
+  table = results_table(results)
   rows = {line.split()[0]: line.split()[1:] for line in table.splitlines()}
   for name in evaluate.METRIC_NAMES:
     posterior, prior, baseline = (float(value) for value in rows[name][:3])
@@ -155,4 +156,4 @@ def test_the_table_shows_every_metric_and_the_gain_over_the_mean_hand():
   shares = results['posterior']['auc_joints'] - results['mean_hand']['auc_joints']
   assert float(rows['auc_joints'][3]) == pytest.approx(shares, abs=6e-4)
   assert f'over {EXAMPLES} examples' in table
-  assert 'mean hand' not in evaluate.format_table(world.evaluate())
+  assert 'mean hand' not in results_table(world.evaluate())

@@ -366,7 +366,7 @@ def test_without_true_colors_the_vertex_errors_are_unknown():
     assert results[source]['l1_occluded_vertices'] is None
     assert np.isfinite(results[source]['psnr_visible_db'])
   assert results['examples_with_vertex_colors'] == results['occluded_vertices'] == 0
-  table = texture.format_table(results)
+  table = texture.texture_table(results)
   assert 'no example has true vertex colours' in table
   row = next(line for line in table.splitlines() if line.startswith('l1_occluded_vertices'))
   assert row.split()[1:] == ['-'] * 3
@@ -374,7 +374,7 @@ def test_without_true_colors_the_vertex_errors_are_unknown():
 
 def test_the_table():
   results = World().evaluate(use_masks=False)
-  lines = texture.format_table(results).splitlines()
+  lines = texture.texture_table(results).splitlines()
   assert lines[0].split() == ['learned', 'mean', 'color', 'projection']
   for line, metric in zip(lines[1:], texture.PIXEL_METRICS + texture.VERTEX_METRICS, strict=False):
     name, *values = line.split()

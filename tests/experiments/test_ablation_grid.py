@@ -6,7 +6,7 @@ import pytest
 
 from experiments.ablations import grid as ablation_grid
 from experiments.ablations import running as ablations
-from experiments.ablations.grid import ENTRIES, RUNS, Job, Run, lineage, plan_jobs
+from experiments.ablations.grid import ENTRIES, RUNS, AblationRun, Job, lineage, plan_jobs
 from experiments.configs.names import get_config
 from hand_jax.config_text import apply_overrides, config_differences
 from tests.fake_ablations import config_of, make_settings
@@ -147,7 +147,7 @@ def test_what_a_job_starts_from_comes_in_order(monkeypatch):
     ('second', {'init_from': ('first',)}),
     ('third', {'init_from': ('second', 'first'), 'camera_prior': 'first'}),
   ):
-    monkeypatch.setitem(RUNS, name, Run(name, 'toy', **links))
+    monkeypatch.setitem(RUNS, name, AblationRun(name, 'toy', **links))
   job = Job(RUNS['third'], 5, ())
   assert [before.name for before in lineage(job)] == ['first-seed0', 'second-seed0']
 

@@ -2,15 +2,13 @@
 
 import json
 import pathlib
-import shutil
-import subprocess
 
 import pytest
 
 from experiments.ablations import grid as ablation_grid
 from experiments.ablations import report as ablation_report
 from experiments.ablations import running as ablations
-from experiments.ablations.grid import RUNS, Entry, Job, Run, plan_jobs
+from experiments.ablations.grid import RUNS, AblationRun, Entry, Job, plan_jobs
 from experiments.ablations.report import format_markdown, load_rows
 from hand_jax.evaluation.evaluate import METRIC_NAMES
 from tests.fake_ablations import BASELINE, CONTRACT, Faked, config_of, make_row, make_settings
@@ -102,8 +100,8 @@ def test_rows_that_others_wrote_meanwhile_are_kept(settings):
 
 
 def test_starts_are_trained_once_and_before(settings, monkeypatch):
-  monkeypatch.setitem(RUNS, 'start', Run('start', 'toy'))
-  monkeypatch.setitem(RUNS, 'then', Run('then', 'toy', init_from=('start',)))
+  monkeypatch.setitem(RUNS, 'start', AblationRun('start', 'toy'))
+  monkeypatch.setitem(RUNS, 'then', AblationRun('then', 'toy', init_from=('start',)))
   entry = Entry('3', 'Bayesian', 'weak', 'then')
   jobs = [Job(RUNS['then'], seed, (entry,)) for seed in SEEDS]
   faked = Faked()
@@ -114,9 +112,9 @@ def test_starts_are_trained_once_and_before(settings, monkeypatch):
 
 
 def test_a_run_that_leaves_the_numbers_does_not_stop_the_others(settings, monkeypatch):
-  monkeypatch.setitem(RUNS, 'start', Run('start', 'toy'))
-  monkeypatch.setitem(RUNS, 'then', Run('then', 'toy', init_from=('start',)))
-  monkeypatch.setitem(RUNS, 'alone', Run('alone', 'toy'))
+  monkeypatch.setitem(RUNS, 'start', AblationRun('start', 'toy'))
+  monkeypatch.setitem(RUNS, 'then', AblationRun('then', 'toy', init_from=('start',)))
+  monkeypatch.setitem(RUNS, 'alone', AblationRun('alone', 'toy'))
   entry = Entry('3', 'Bayesian', 'weak', 'then')
   jobs = [Job(RUNS['then'], seed, (entry,)) for seed in (0, 1)]
   jobs.append(Job(RUNS['alone'], 0, (entry._replace(supervision='full'),)))
@@ -268,28 +266,3 @@ def test_missing_data_are_named_with_the_way_to_make_them(tmp_path):
   assert f'experiments.prepare_dataset --dataset=synthetic_hands --data_dir={tmp_path}' in str(
     error.value
   )
-
-
-@pytest.mark.skipif(shutil.which('git') is None, reason='needs git')
-def test_the_commit_tells_changed_code_but_not_documents(tmp_path, monkeypatch):
-  monkeypatch.setenv('GIT_CEILING_DIRECTORIES', str(tmp_path.parent))
-  assert ablations.current_commit(tmp_path) == 'unknown'
-
-  def git(*arguments):
-    identity = ['-c', 'user.name=a', '-c', 'user.email=a@b.c']
-    command = ['git', '-C', str(tmp_path), *identity, *arguments]
-    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
-
-  (tmp_path / 'docs').mkdir()
-  for name in ('code.py', 'docs/results.md'):
-    (tmp_path / name).write_text('1')
-  git('init', '-q')
-  git('add', '.')
-  git('commit', '-q', '-m', 'first')
-  commit = git('rev-parse', '--short', 'HEAD')
-  assert len(commit) >= 7 and ablations.current_commit(tmp_path) == commit
-  (tmp_path / 'docs/results.md').write_text('2')
-  (tmp_path / 'new.py').write_text('not tracked')
-  assert ablations.current_commit(tmp_path) == commit
-  (tmp_path / 'code.py').write_text('2')
-  assert ablations.current_commit(tmp_path) == f'{commit}-dirty'

@@ -27,14 +27,11 @@ def normal(seed, *shape):
 
 
 def reference_conv(x, kernel, stride, padding):
-  return lax.conv_general_dilated(
-    x,
-    kernel,
-    (stride, stride),
-    padding,
-    dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
-    feature_group_count=x.shape[-1] // kernel.shape[2],
-  )
+  """XLA's own with channels first, as PyTorch has them."""
+  groups = x.shape[-1] // kernel.shape[2]
+  x, kernel = jnp.transpose(x, (0, 3, 1, 2)), jnp.transpose(kernel, (3, 2, 0, 1))
+  y = lax.conv_general_dilated(x, kernel, (stride, stride), padding, feature_group_count=groups)
+  return jnp.transpose(y, (0, 2, 3, 1))
 
 
 def assert_close(actual, expected, tolerance):

@@ -14,10 +14,11 @@ import tensorflow_datasets as tfds
 
 from hand_jax.data.augmentation import make_row
 from hand_jax.data.prepared import PreparedSource
+from hand_jax.examples import Skip
 from hand_jax.mano.assets import load_mano_model
 from hand_jax.mano.mano_files import write_converted_mano
 from hand_jax.preparing import building as preparing
-from hand_jax.preparing.records import Skip, numbered_records
+from hand_jax.preparing.records import numbered_records
 from hand_jax.readers import freihand, ho3d_folder
 from tests.make_dummy_data import write_freihand, write_ho3d
 from tests.readers.test_freihand import damage_photo

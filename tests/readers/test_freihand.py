@@ -10,10 +10,9 @@ import pytest
 
 from hand_jax.config import AugmentationConfig
 from hand_jax.data.augmentation import make_row, sample_crop_change
-from hand_jax.examples import decode_example
+from hand_jax.examples import Skip, decode_example
 from hand_jax.mano.assets import with_fingertips
 from hand_jax.mano.model import mano_forward
-from hand_jax.preparing.records import Skip
 from hand_jax.readers import annotation_files
 from hand_jax.readers.annotation_files import read_json_entries
 from hand_jax.readers.freihand import (

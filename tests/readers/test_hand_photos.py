@@ -14,17 +14,18 @@ import pytest
 import tensorflow_datasets as tfds
 from PIL import Image
 
-from experiments import prepare_dataset
 from experiments.configs.names import get_config
 from hand_jax.data.augmentation import make_row
 from hand_jax.data.pipeline import evaluation_batches
 from hand_jax.data.prepared import PreparedSource
 from hand_jax.mano.joints import JOINT_NAMES
+from hand_jax.preparing import building
 from hand_jax.readers.hand_photos import (
   annotations_digest,
   box_round_joints,
   load_example,
   read_annotations,
+  split_entries,
 )
 from hand_jax.synthetic.hands import render_hand
 from tests.drawn_hands import DrawnSource
@@ -33,7 +34,7 @@ from tests.toy_mano import make_toy_mano
 ROOT = pathlib.Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / 'datasets'))
 
-from hand_photos.hand_photos_dataset_builder import HandPhotos, split_entries  # noqa: E402
+from hand_photos.hand_photos_dataset_builder import HandPhotos  # noqa: E402
 
 COUNT = 5
 SIDE, FACTOR = 112, 2.0  # of the crops
@@ -86,9 +87,7 @@ def folder(drawn, tmp_path_factory):
 
 def prepare(folder, data_dir, fraction=0.4, **build_settings):
   settings = {'validation_fraction': fraction, 'annotations_sha256': annotations_digest(folder)}
-  return prepare_dataset.prepare(
-    HandPhotos, data_dir, settings, source=str(folder), **build_settings
-  )
+  return building.prepare(HandPhotos, data_dir, settings, source=str(folder), **build_settings)
 
 
 @pytest.fixture(scope='module')

@@ -13,11 +13,11 @@ from scipy.spatial.transform import Rotation
 
 from hand_jax.config import AugmentationConfig
 from hand_jax.data.augmentation import make_row, sample_crop_change
+from hand_jax.examples import Skip
 from hand_jax.files.safe_pickle import load_pickle
 from hand_jax.mano.assets import with_fingertips
 from hand_jax.mano.mano_files import write_converted_mano
 from hand_jax.mano.model import mano_forward
-from hand_jax.preparing.records import Skip
 from hand_jax.readers import ho3d
 from hand_jax.readers.ho3d import (
   load_records,

@@ -1,6 +1,5 @@
 """Reconstruction with a random toy network: frames, left hands, files, and errors by name."""
 
-import inspect
 import json
 import pathlib
 import subprocess
@@ -24,6 +23,7 @@ from hand_jax.reconstruction import reconstruct as module
 from hand_jax.reconstruction import views as reconstruct_views
 from hand_jax.reconstruction.files import OUTPUT_SUFFIXES, write_reconstruction
 from hand_jax.reconstruction.reconstruct import (
+  HandPhoto,
   create_reconstructor,
   reconstruct_branches,
   reconstruct_hand,
@@ -172,7 +172,7 @@ def test_vertices_behind_the_hand_or_outside_the_photo_are_not_visible(hand, pho
 def test_branches_are_those_of_the_network_and_the_better_one_is_the_hand(
   reconstructor, hand, photo
 ):
-  branches = reconstruct_branches(reconstructor, photo, BOX)
+  branches = reconstruct_branches(reconstructor, HandPhoto(photo, BOX))
   assert list(branches) == ['posterior', 'prior']
   np.testing.assert_array_equal(branches['posterior'].vertices, hand.vertices)
   alone = reconstruct_hand(without(reconstructor, posterior=None), photo, BOX)
@@ -365,8 +365,8 @@ def test_a_sigma_beyond_all_numbers_is_refused_by_name(reconstructor, photo):
 def test_a_mask_of_another_size_is_refused(reconstructor, photo, shape):
   sizes = ' x '.join(str(length) for length in shape[::-1])
   with pytest.raises(ValueError, match=f'hand_mask has {sizes} pixels, a.png 120 x 90'):
-    inspect.unwrap(reconstruct_branches)(
-      reconstructor, photo, BOX, 'right', 'a.png', np.ones(shape, bool)
+    reconstruct_branches(
+      reconstructor, HandPhoto(photo, BOX, 'right', 'a.png', np.ones(shape, bool))
     )
 
 

@@ -22,6 +22,7 @@ from hand_jax.reconstruction.files import (
 )
 from hand_jax.reconstruction.meshes import srgb_to_linear
 from hand_jax.reconstruction.reconstruct import (
+  HandPhoto,
   create_reconstructor,
   reconstruct_branches,
   reconstruct_hand,
@@ -103,7 +104,7 @@ def test_a_hand_mask_reaches_the_network_as_the_crop_does(reconstructor, photo, 
   mask = np.zeros(photo.shape[:2], bool)
   mask[:, :50] = True  # left of the box' centre, which is the crop's
   watched = reconstructor._replace(estimate=estimate)
-  reconstruct_branches(watched, photo, BOX, side, hand_mask=mask)
+  reconstruct_branches(watched, HandPhoto(photo, BOX, side, hand_mask=mask))
   half = reconstructor.config.model.image_size // 2
   expected = slice(0, half) if side == 'right' else slice(half, 2 * half)
   columns = np.flatnonzero(seen[0].any(axis=0))

@@ -1,12 +1,13 @@
 """The network's hands as a benchmark's files want them: absolute, in its axes and joint order."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 from jaxtyping import Bool, Float
 
 from hand_jax.data.prepared import prepared_builder
 from hand_jax.evaluation.evaluate import (
+  EstimateFn,
   RootHands,
   best_branch,
   camera_rotations,
@@ -29,7 +30,6 @@ from hand_jax.mano.joints import FINGERTIP_VERTICES
 from hand_jax.mano.model import extended_joint_regressor
 from hand_jax.types import ArrayLike, HandBatch, HandCamera, HandEstimate, ManoModel
 
-EstimateFn = Callable[[HandBatch], HandEstimate]
 # A hand is not taken to be farther: the depth of one whose predicted scale is nothing or negative.
 FARTHEST_M = 10.0
 # From OpenCV's axes (x right, y down, z forward) to OpenGL's (x right, y up, z backward), and back.

@@ -1,7 +1,8 @@
 """scores.json: what an official evaluation of predictions or of a run gives, and how it is told."""
 
+import json
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from hand_jax.evaluation.metrics import MM_PER_M
@@ -15,6 +16,7 @@ from hand_jax.evaluation.official.rules import (
   official_text,
 )
 from hand_jax.evaluation.official.submission import read_pairs
+from hand_jax.evaluation.progress import print_progress
 from hand_jax.files.writing import write_whole
 
 
@@ -110,3 +112,67 @@ def _strict_words(strict: dict[str, Any]) -> str:
     else:
       parts.append(f'{points} {error:.2f} cm ({mirrored} samples are mirrored officially)')
   return ', '.join(parts)
+
+
+def report_predictions(
+  predictions: str,
+  dataset: str,
+  ground_truth: str,
+  test_time_augmentation: str = NO_AUGMENTATION,
+  allow_implausible: bool = False,
+  output: str | None = None,
+  pck: str | None = None,
+) -> Iterator[str]:
+  """Measures a file of predictions and yields what to print about it.
+
+  Args:
+    predictions: a pred.json or pred.zip.
+    dataset: the benchmark that it is for.
+    ground_truth: folder with evaluation_xyz.json and evaluation_verts.json.
+    test_time_augmentation: what the predictions were averaged over, to name it.
+    allow_implausible: measures predictions that look to be in another unit or axes, too.
+    output: file to write the scores to, if any.
+    pck: folder to write the PCK curves to, if any.
+
+  Raises:
+    OSError, ValueError: files that cannot be measured; see `evaluate_predictions`.
+  """
+  scores = evaluate_predictions(
+    predictions,
+    dataset,
+    ground_truth,
+    test_time_augmentation,
+    allow_implausible,
+    report=lambda done: print_progress(done, 'samples'),
+  )
+  yield f'{predictions} on {BENCHMARKS[dataset].title}:'
+  yield official_summary(scores)
+  yield from publish_scores(dataset, scores, output, pck)
+
+
+def publish_scores(
+  dataset: str, scores: dict[str, Any] | None, output: str | None, pck: str | None
+) -> Iterator[str]:
+  """Writes official scores to the files that are wanted, and yields a line about each.
+
+  Args:
+    dataset: name of the data set that was measured on.
+    scores: what `scores_record` gives; None where there are no official ones.
+    output: file to write the scores to, if any.
+    pck: folder to write the PCK curves to, if any.
+
+  Raises:
+    ValueError: a file is wanted where there are no scores.
+  """
+  if scores is None:
+    if output or pck:
+      raise ValueError(
+        f'--output and --pck hold official scores; {dataset} has none, or no labels for them.'
+      )
+    return
+  if output:
+    write_whole(output, json.dumps(scores, indent=2) + '\n')
+    yield f'Scores written to {output}.'
+  if pck:
+    table, figure = write_curves(pck, scores)
+    yield f'PCK curves written to {table} and {figure}.'

@@ -20,7 +20,7 @@ from hand_jax.evaluation.official.rules import (
 _AUGMENTATION = 'test_time_augmentation'
 
 
-class Run(NamedTuple):
+class ScoredRun(NamedTuple):
   """One scores.json: its name in the table, and what it holds."""
 
   name: str
@@ -31,7 +31,7 @@ class Run(NamedTuple):
     return str(self.scores.get(_AUGMENTATION) or NO_AUGMENTATION)
 
 
-def read_runs(paths: Sequence[str | os.PathLike], names: Sequence[str] = ()) -> list[Run]:
+def read_runs(paths: Sequence[str | os.PathLike], names: Sequence[str] = ()) -> list[ScoredRun]:
   """The files' runs in their order, named by `names`, or after the files.
 
   Raises:
@@ -48,7 +48,7 @@ def read_runs(paths: Sequence[str | os.PathLike], names: Sequence[str] = ()) -> 
   twice = sorted({name for name in names if names.count(name) > 1})
   if twice:
     raise ValueError(f'{twice[0]!r} names two runs; give each its own with --names.')
-  return [Run(name, read_scores(path)) for name, path in zip(names, paths, strict=True)]
+  return [ScoredRun(name, read_scores(path)) for name, path in zip(names, paths, strict=True)]
 
 
 def default_names(paths: Sequence[str | os.PathLike]) -> list[str]:
@@ -103,12 +103,12 @@ def measure_names(dataset: str) -> list[str]:
   return [*errors, 'f_score_5', 'f_al_score_5', 'f_score_15', 'f_al_score_15']
 
 
-def _datasets(runs: Sequence[Run]) -> list[str]:
+def _datasets(runs: Sequence[ScoredRun]) -> list[str]:
   found = {run.scores['dataset'] for run in runs}
   return [name for name in BENCHMARKS if name in found]
 
 
-def _runs_of(runs: Sequence[Run], dataset: str) -> list[Run]:
+def _runs_of(runs: Sequence[ScoredRun], dataset: str) -> list[ScoredRun]:
   return [run for run in runs if run.scores['dataset'] == dataset]
 
 
@@ -120,7 +120,7 @@ def _best(name: str, values: Sequence[float]) -> float | None:
   return min(measured) if name.endswith('_mean3d') else max(measured)
 
 
-def markdown_board(runs: Sequence[Run]) -> str:
+def markdown_board(runs: Sequence[ScoredRun]) -> str:
   """A table for each benchmark: a row for each figure, a column for each run, the best in bold.
 
   Digits are those that the official scripts print. The last rows say what was averaged over and
@@ -163,7 +163,7 @@ def _cell(name: str, value: float, best: float | None) -> str:
   return f'**{text}**' if _rounded(name, value) == best else text
 
 
-def csv_board(runs: Sequence[Run]) -> str:
+def csv_board(runs: Sequence[ScoredRun]) -> str:
   """One line for each run with all its figures to six decimals; those of other benchmarks empty."""
   datasets = _datasets(runs)
   names = list(dict.fromkeys(name for dataset in datasets for name in measure_names(dataset)))
@@ -178,7 +178,7 @@ def csv_board(runs: Sequence[Run]) -> str:
   return text.getvalue()
 
 
-def board_panels(runs: Sequence[Run]) -> list[Panel]:
+def board_panels(runs: Sequence[ScoredRun]) -> list[Panel]:
   """A panel for each official curve of each benchmark, with all the runs that have it.
 
   Raises:
@@ -200,7 +200,7 @@ def board_panels(runs: Sequence[Run]) -> list[Panel]:
   return panels
 
 
-def run_label(run: Run) -> str:
+def run_label(run: ScoredRun) -> str:
   """A run's name, with its test-time augmentation where there was one."""
   if run.augmentation == NO_AUGMENTATION:
     return run.name

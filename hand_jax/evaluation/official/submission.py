@@ -287,38 +287,6 @@ def check_submission_path(path: str | os.PathLike) -> pathlib.Path:
   return path
 
 
-def check_split_is_whole(
-  submission: str | os.PathLike,
-  dataset: str,
-  split: str,
-  manifest_path: pathlib.Path,
-  manifest: dict[str, Any],
-) -> None:
-  """Refuses a submission from a prepared split without some of its examples (`prepared_manifest`).
-
-  Servers know predictions by their place alone: all after a gap would be another photo's.
-
-  Raises:
-    ValueError: how many are missing, the first of them, and what to do.
-  """
-  remedy = f'remove {manifest_path.parent} and prepare {dataset} again'
-  if limit := manifest['settings'].get('limit'):
-    raise ValueError(
-      f'{submission} cannot be made: {dataset} was prepared with --limit={limit}, and a submission '
-      f'holds every example of the split: {remedy} without --limit.'
-    )
-  skipped = manifest.get('skipped', {}).get(split)
-  if not skipped:
-    return
-  example, reason = next(iter(skipped['examples'].items()))
-  raise ValueError(
-    f'{submission} cannot be made: {skipped["count"]} examples of split {split!r} were left out '
-    f'when {dataset} was prepared (the first, {example}: {reason}), and all predictions after them '
-    f"would stand in another example's place. {manifest_path} names them; mend the folder it was "
-    f'prepared from and {remedy}.'
-  )
-
-
 @contextlib.contextmanager
 def _open_to_write(path: pathlib.Path, is_zip: bool) -> Iterator[io.BufferedIOBase]:
   if not is_zip:

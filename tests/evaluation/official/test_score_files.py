@@ -1,32 +1,33 @@
-"""The evaluation command on prediction files and benchmarks: scores and submissions."""
+"""Official scores of prediction files and of runs on benchmarks, and submissions."""
 
 import json
 import shutil
-import subprocess
 import sys
 import zipfile
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
-from experiments import evaluate as command
 from experiments.configs.names import get_config
-from experiments.prepare_dataset import prepare
+from hand_jax.data import prepared
+from hand_jax.evaluation import evaluate_run
+from hand_jax.evaluation.official import submission_checks
 from hand_jax.evaluation.official.rules import BENCHMARKS
 from hand_jax.evaluation.official.score_files import (
   evaluate_predictions,
   official_summary,
+  publish_scores,
   write_curves,
 )
-from hand_jax.evaluation.official.submission import check_split_is_whole
+from hand_jax.evaluation.official.submission_checks import check_split_is_whole, submission_size
+from hand_jax.evaluation.results_text import results_summary
 from hand_jax.examples import without_3d
 from hand_jax.mano.assets import load_mano_model
-from hand_jax.preparing import records
+from hand_jax.preparing.building import prepare
 from tests.drawn_hands import DrawnSource
-from tests.experiments.test_evaluate_command import save_run
+from tests.evaluation.test_evaluate_run import evaluate, save_run
 from tests.reference import official as naive
 
 sys.path.insert(0, str(Path(__file__).parents[2] / 'datasets'))
@@ -42,10 +43,8 @@ def write_lists(path, *lists):
   return str(path)
 
 
-@pytest.fixture(scope='module')
-def files(tmp_path_factory):
-  """A prediction file, its ground truth's folder, and all four arrays."""
-  folder = tmp_path_factory.mktemp('files')
+def write_files(folder):
+  """Writes predictions and their ground truth; returns their paths and all four arrays."""
   rng = np.random.default_rng(0)
   place = rng.normal(size=(5, 1, 3)) * 0.05 + [0, 0, 0.7]
   truth = [place + rng.normal(size=(5, points, 3)) * 0.04 for points in (21, 40)]
@@ -55,37 +54,10 @@ def files(tmp_path_factory):
   return write_lists(folder / 'pred.json', *predicted), str(folder), *predicted, *truth
 
 
-def run_command(*arguments):
-  return subprocess.run(
-    [sys.executable, '-m', 'experiments.evaluate', *arguments],
-    cwd=Path(__file__).parents[2],
-    capture_output=True,
-    text=True,
-  )
-
-
-def test_the_command_writes_the_official_scores(files, tmp_path):
-  predictions, ground_truth, *points = files
-  output = tmp_path / 'scores.json'
-  done = run_command(
-    f'--predictions={predictions}',
-    '--dataset=freihand',
-    f'--ground_truth={ground_truth}',
-    f'--output={output}',
-    f'--pck={tmp_path / "pck"}',
-  )
-  assert done.returncode == 0, done.stderr
-  scores = json.loads(output.read_text())
-  for name, value in naive.evaluate(*points, ho3d=False).items():
-    assert scores[name] == pytest.approx(value, abs=1e-9), name
-    assert f'{name}: {value:.6f}\n' in done.stdout
-  assert scores['dataset'] == 'freihand' and scores['samples'] == 5
-  assert scores['test_time_augmentation'] == 'none'
-  assert 'The genuine evaluation split of FreiHAND has 3960 samples' in done.stdout
-  header, *rows = (tmp_path / 'pck' / 'pck.csv').read_text().splitlines()
-  assert header.startswith('threshold_mm,xyz,xyz_al,mesh,mesh_al') and len(rows) == 100
-  assert cv2.imread(str(tmp_path / 'pck' / 'pck.png')) is not None
-  assert 'unfinished' not in ' '.join(item.name for item in tmp_path.rglob('*'))
+@pytest.fixture(scope='module')
+def files(tmp_path_factory):
+  """A prediction file, its ground truth's folder, and all four arrays."""
+  return write_files(tmp_path_factory.mktemp('files'))
 
 
 @pytest.mark.parametrize('dataset', ['freihand', 'ho3d_v2', 'ho3d_v3'])
@@ -108,45 +80,17 @@ def test_progress_counts_samples(files):
   assert counts == [5]
 
 
+def test_scores_that_there_are_not_can_be_written_nowhere(tmp_path):
+  assert list(publish_scores('synthetic_hands', None, None, None)) == []
+  for output, pck in ((str(tmp_path / 'a.json'), None), (None, str(tmp_path / 'pck'))):
+    with pytest.raises(ValueError, match=r'official scores; synthetic_hands has none, or no lab'):
+      list(publish_scores('synthetic_hands', None, output, pck))
+  assert list(tmp_path.iterdir()) == []
+
+
 def test_other_data_sets_have_no_official_scores(files):
   with pytest.raises(ValueError, match="one of freihand, ho3d_v2, ho3d_v3, not 'synthetic_hands'"):
     evaluate_predictions(files[0], 'synthetic_hands', files[1])
-
-
-@pytest.mark.parametrize(
-  'given, message',
-  [
-    ({'dataset'}, 'Say what to measure: --workdir, .* or --predictions'),
-    ({'workdir'}, '--dataset is missing'),
-    ({'predictions', 'dataset'}, '--predictions needs --ground_truth beside it'),
-    ({'ground_truth', 'dataset'}, '--ground_truth needs --predictions beside it'),
-    (
-      {'workdir', 'predictions', 'ground_truth', 'dataset'},
-      '--workdir and --predictions, --ground_truth do not go together',
-    ),
-    ({'workdir', 'dataset', 'ground_truth'}, '--workdir and --ground_truth do not go together'),
-    (
-      {'predictions', 'ground_truth', 'dataset', 'split', 'limit'},
-      '--split, --limit and --predictions, --ground_truth do not go together',
-    ),
-    ({'predictions', 'ground_truth', 'dataset', 'submission'}, '--submission and --predictions'),
-  ],
-)
-def test_flags_of_both_forms_are_not_mixed(given, message):
-  with pytest.raises(ValueError, match=message):
-    command.check_forms(given)
-
-
-@pytest.mark.parametrize(
-  'given',
-  [
-    {'workdir', 'dataset'},
-    {'workdir', 'dataset', 'split', 'data_dir', 'limit', 'submission', 'output', 'pck'},
-    {'predictions', 'ground_truth', 'dataset', 'output', 'pck', 'allow_implausible'},
-  ],
-)
-def test_flags_of_one_form_go_together(given):
-  command.check_forms(given | {'logtostderr'})
 
 
 # A run, measured as a benchmark: drawn hands stand in for its data set.
@@ -192,7 +136,7 @@ def workdir(tmp_path_factory):
 def drawn_benchmarks(monkeypatch):
   """The benchmarks' readers are other files' matter: drawn hands are read in their place."""
   for name in ('freihand', 'ho3d_v2'):
-    monkeypatch.setitem(records._TFDS_NAMES, name, 'synthetic_hands')
+    monkeypatch.setitem(prepared._TFDS_NAMES, name, 'synthetic_hands')
 
 
 @pytest.mark.parametrize('dataset', ['freihand', 'ho3d_v2'])
@@ -200,7 +144,7 @@ def test_a_run_has_the_scores_of_its_submission(dataset, workdir, benchmark_data
   """Our own labels as the ground truth's files: both ways to the figures agree."""
   data_dir, examples = benchmark_data
   path = tmp_path / 'pred.zip'
-  results, written = command.evaluate(
+  results, written = evaluate(
     workdir, dataset, data_dir=data_dir, mean_hand_examples=2, submission=str(path)
   )
   assert written.name == f'{dataset}-test.json'
@@ -241,7 +185,7 @@ def test_a_run_has_the_scores_of_its_submission(dataset, workdir, benchmark_data
 
 
 def test_turned_crops_are_named_beside_official_scores(workdir, benchmark_data):
-  results, path = command.evaluate(
+  results, path = evaluate(
     workdir, 'freihand', data_dir=benchmark_data[0], mean_hand_examples=2, turns=2
   )
   assert path.name == 'freihand-test-2_turns.json'
@@ -255,21 +199,21 @@ def test_frames_with_nothing_but_a_root_make_a_submission(
 ):
   data_dir, _ = benchmark_data
   path = tmp_path / 'pred.json'
-  monkeypatch.setattr(command, 'EVALUATION_SPLIT', 'root_only')
-  results, _ = command.evaluate(
+  monkeypatch.setattr(submission_checks, 'EVALUATION_SPLIT', 'root_only')
+  results, _ = evaluate(
     workdir, 'ho3d_v2', 'root_only', data_dir, mean_hand_examples=2, submission=str(path)
   )
   joints, vertices = json.loads(path.read_text())
   assert np.shape(joints) == (3, 21, 3) and np.shape(vertices) == (3, 778, 3)
   assert results['examples'] == 0 and 'official' not in results
-  assert 'has labels: there is nothing to measure' in command.summary(results)
+  assert 'has labels: there is nothing to measure' in results_summary(results)
 
 
 def test_a_photo_without_intrinsics_cannot_be_placed(workdir, benchmark_data):
   with pytest.raises(
     ValueError, match=r"'drawn-0' cannot be placed in camera space: it has no cam"
   ):
-    command.evaluate(workdir, 'freihand', 'photos', benchmark_data[0], mean_hand_examples=2)
+    evaluate(workdir, 'freihand', 'photos', benchmark_data[0], mean_hand_examples=2)
 
 
 @pytest.mark.parametrize(
@@ -305,20 +249,20 @@ def test_a_split_with_gaps_makes_no_submission(
   submission = str(tmp_path / 'pred.zip')
   path.write_text(json.dumps(manifest))
   # What was left out of another split does not matter.
-  found = records.prepared_manifest('ho3d_v2', str(data_dir))
+  found = prepared.prepared_manifest('ho3d_v2', str(data_dir))
   check_split_is_whole(submission, 'ho3d_v2', 'test', *found)
   change(manifest)
   path.write_text(json.dumps(manifest))
-  monkeypatch.setattr(command, 'make_estimate_fn', None)  # before anything is measured
+  monkeypatch.setattr(evaluate_run, 'make_estimate_fn', None)  # before anything is measured
   with pytest.raises(ValueError, match=message) as error:
-    command.evaluate(workdir, 'ho3d_v2', data_dir=str(data_dir), submission=submission)
+    evaluate(workdir, 'ho3d_v2', data_dir=str(data_dir), submission=submission)
   assert '\n' not in str(error.value)
   assert not (tmp_path / 'pred.zip').exists()
 
 
 def test_a_submission_of_another_size_than_the_servers_is_announced():
-  assert command.submission_size({'dataset': 'freihand', 'submitted': 3960}) == '3960 samples'
-  text = command.submission_size({'dataset': 'ho3d_v3', 'submitted': 2})
+  assert submission_size({'dataset': 'freihand', 'submitted': 3960}) == '3960 samples'
+  text = submission_size({'dataset': 'ho3d_v3', 'submitted': 2})
   assert text.startswith('2 samples, which the server will not take') and text.endswith('20137')
 
 
@@ -334,4 +278,4 @@ def test_a_submission_of_another_size_than_the_servers_is_announced():
 def test_a_submission_that_cannot_be_is_refused_before_measuring(settings, message):
   settings = {'dataset': 'freihand', 'submission': 'pred.zip', 'limit': 0} | settings
   with pytest.raises(ValueError, match=message):
-    command.evaluate('nowhere', **settings)
+    evaluate('nowhere', **settings)

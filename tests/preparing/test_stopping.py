@@ -23,21 +23,23 @@ def stuck_render(seed, split, indices, image_size):
 
 def run_stuck():
   """The command itself, with nothing but the rendering replaced."""
-  from absl import app, flags
+  from absl import app
 
   from experiments import prepare_dataset
+  from hand_jax.preparing import building, data_sets
 
-  def prepare_stuck(data_dir):
-    from synthetic_hands.synthetic_hands_dataset_builder import SyntheticHands
-
+  def prepare_stuck(create_builder, request):
     settings = {'examples': {'train': 100}, 'image_size': 64, 'seed': 0}
-    workers = flags.FLAGS.workers
-    return prepare_dataset.prepare(
-      SyntheticHands, data_dir, settings, workers=workers, render=stuck_render
+    return building.prepare(
+      create_builder,
+      pathlib.Path(request.data_dir),
+      settings,
+      workers=request.workers,
+      render=stuck_render,
     )
 
-  command = prepare_dataset.COMMANDS['synthetic_hands']._replace(prepare=prepare_stuck)
-  prepare_dataset.COMMANDS['synthetic_hands'] = command
+  recipe = data_sets.RECIPES['synthetic_hands']._replace(prepare=prepare_stuck)
+  data_sets.RECIPES['synthetic_hands'] = recipe
   prepare_dataset.define_flags()
   app.run(prepare_dataset.main)
 
@@ -51,7 +53,7 @@ def start_stuck(folder):
     [
       sys.executable,
       '-c',
-      'from tests.training.test_stopping import run_stuck; run_stuck()',
+      'from tests.preparing.test_stopping import run_stuck; run_stuck()',
       *arguments,
     ],
     cwd=ROOT,

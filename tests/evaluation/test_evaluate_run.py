@@ -1,4 +1,4 @@
-"""The evaluation command on a toy run and a small prepared data set of drawn hands."""
+"""A toy run measured on a small prepared data set of drawn hands."""
 
 import dataclasses
 import json
@@ -12,15 +12,16 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
-from experiments import evaluate as command
 from experiments.configs.names import get_config
-from experiments.prepare_dataset import prepare
 from hand_jax.config import DataConfig
 from hand_jax.evaluation import mean_hand, run_data
-from hand_jax.evaluation.evaluate import ERROR_NAMES, METRIC_NAMES, format_table
+from hand_jax.evaluation.evaluate import ERROR_NAMES, METRIC_NAMES
+from hand_jax.evaluation.evaluate_run import RunRequest, evaluate_run, report_run
+from hand_jax.evaluation.results_text import results_summary, results_table
 from hand_jax.examples import decode_example, without_3d
 from hand_jax.mano.assets import load_mano_model
 from hand_jax.models.hand_network import create_network
+from hand_jax.preparing.building import prepare
 from hand_jax.runs.checkpoints import Checkpoints, claim_workdir
 from hand_jax.runs.hand_models import claim_hand_model
 from hand_jax.training.state import create_optimizer, create_train_state
@@ -33,6 +34,10 @@ from synthetic_hands.synthetic_hands_dataset_builder import SyntheticHands
 COUNTS = {'train': 5, 'test': 6}
 # The training hands and the photos have 2D labels alone.
 FLAT_COUNTS = {'train': 4, 'photos': 3, 'test': 2}
+
+
+def evaluate(*arguments, **named):
+  return evaluate_run(RunRequest(*arguments, **named))
 
 
 def prepare_drawn(folder, counts, flat=()):
@@ -85,7 +90,7 @@ def save_run(folder, config):
 
 @pytest.fixture(scope='module')
 def measured(workdir, data_dir):
-  return command.evaluate(workdir, 'synthetic_hands', 'test', data_dir, mean_hand_examples=4)
+  return evaluate(workdir, 'synthetic_hands', 'test', data_dir, mean_hand_examples=4)
 
 
 def test_the_file_holds_what_others_rely_on(measured, workdir):
@@ -100,6 +105,18 @@ def test_the_file_holds_what_others_rely_on(measured, workdir):
   assert {'across_examples', 'within_vertices'} <= set(results['uncertainty'])
   assert results['mean_hand_examples'] == 4
   assert not list(path.parent.glob('*unfinished*'))
+
+
+def test_what_is_printed_about_a_run(measured, workdir, data_dir):
+  _, path = measured
+  request = RunRequest(workdir, 'synthetic_hands', data_dir=data_dir, mean_hand_examples=4)
+  head, table, summary, end = report_run(request)
+  results = json.loads(path.read_text())
+  assert head == f'{workdir} on synthetic_hands, split test:' and end == f'Written to {path}.'
+  assert table == results_table(results) and summary == results_summary(results)
+  lines = report_run(request, output='scores.json')
+  with pytest.raises(ValueError, match='synthetic_hands has none, or no labels for them'):
+    list(lines)
 
 
 def test_the_mean_hand_is_of_the_first_training_examples(measured, workdir, data_dir):
@@ -121,29 +138,27 @@ def test_the_mean_hand_is_of_the_first_training_examples(measured, workdir, data
 
 
 def test_a_limit_takes_the_first_examples(workdir, data_dir, measured):
-  results, path = command.evaluate(
+  results, path = evaluate(
     workdir, 'synthetic_hands', 'test', data_dir, limit=100, mean_hand_examples=4
   )
   for name in ERROR_NAMES:
     assert results['posterior'][name] == pytest.approx(measured[0]['posterior'][name])
-  results, _ = command.evaluate(
-    workdir, 'synthetic_hands', 'test', data_dir, limit=3, mean_hand_examples=4
-  )
+  results, _ = evaluate(workdir, 'synthetic_hands', 'test', data_dir, limit=3, mean_hand_examples=4)
   assert results['examples'] == 3
   assert json.loads(path.read_text())['examples'] == 3
 
 
 def test_turned_crops_are_named_and_have_a_file_of_their_own(workdir, data_dir, measured):
-  results, path = command.evaluate(
+  results, path = evaluate(
     workdir, 'synthetic_hands', 'test', data_dir, mean_hand_examples=4, turns=3
   )
   assert path.name == 'synthetic_hands-test-3_turns.json'
   assert json.loads(path.read_text()) == results
   name = 'mean over 3 turns of the crop within 20 degrees'
   assert results['test_time_augmentation'] == name
-  assert f'with test-time augmentation: {name}' in format_table(results)
+  assert f'with test-time augmentation: {name}' in results_table(results)
   plain, plain_path = measured
-  assert plain['test_time_augmentation'] == 'none' and 'augmentation' not in format_table(plain)
+  assert plain['test_time_augmentation'] == 'none' and 'augmentation' not in results_table(plain)
   assert json.loads(plain_path.read_text())['test_time_augmentation'] == 'none'
   assert results['mean_hand'] == plain['mean_hand']  # the labels are not turned
   assert results['posterior'] != plain['posterior']
@@ -151,22 +166,22 @@ def test_turned_crops_are_named_and_have_a_file_of_their_own(workdir, data_dir, 
 
 def test_the_summary_states_the_baseline_and_the_gain(measured):
   results, _ = measured
-  text = command.summary(results)
+  text = results_summary(results)
   baseline = results['mean_hand']['pa_mpjpe_mm']
   assert f'PA-MPJPE of {baseline:.2f} mm' in text
   above = 100 * (results['posterior']['pa_mpjpe_mm'] / baseline - 1)
   assert above > 0 and f'{above:.1f} % above the mean hand' in text
   better = results | {'posterior': {'pa_mpjpe_mm': 0.75 * baseline}}
-  assert '25.0 % below the mean hand' in command.summary(better)
+  assert '25.0 % below the mean hand' in results_summary(better)
 
 
 def test_without_3d_training_labels_there_is_no_baseline(workdir, flat_data_dir):
-  results, path = command.evaluate(workdir, 'synthetic_hands', 'test', flat_data_dir)
+  results, path = evaluate(workdir, 'synthetic_hands', 'test', flat_data_dir)
   assert json.loads(path.read_text()) == results
   assert 'mean_hand' not in results and results['mean_hand_examples'] == 0
   assert set(results['posterior']) == set(results['prior']) == set(METRIC_NAMES)
   assert results['examples'] == results['joints_2d']['examples'] == FLAT_COUNTS['test']
-  assert command.summary(results) == (
+  assert results_summary(results) == (
     'There is no baseline: no training example of synthetic_hands has 3D labels to make a mean '
     f'hand of.\nThe posterior has a PA-MPJPE of {results["posterior"]["pa_mpjpe_mm"]:.2f} mm.'
   )
@@ -175,14 +190,14 @@ def test_without_3d_training_labels_there_is_no_baseline(workdir, flat_data_dir)
 def test_photos_with_2d_joints_alone(workdir, flat_data_dir):
   # As in a run that nothing was measured on before.
   shutil.rmtree(pathlib.Path(workdir) / 'evaluation', ignore_errors=True)
-  results, path = command.evaluate(workdir, 'synthetic_hands', 'photos', flat_data_dir)
+  results, path = evaluate(workdir, 'synthetic_hands', 'photos', flat_data_dir)
   assert json.loads(path.read_text()) == results
   expected = {'dataset', 'split', 'examples', 'joints_2d', 'mean_hand_examples'}
   assert set(results) == expected | {'test_time_augmentation'} and results['examples'] == 0
   pixels = results['joints_2d']
   assert pixels['examples'] == FLAT_COUNTS['photos'] and pixels['crop_size_px'] == 64
   assert 0 < pixels['posterior_px'] < 64 and 0 < pixels['prior_px'] < 64
-  text = command.summary(results)
+  text = results_summary(results)
   assert text.startswith('No example of the split has 3D labels')
   assert f"posterior's projected joints are {pixels['posterior_px']:.2f} px" in text
 
@@ -197,14 +212,14 @@ def test_a_network_of_one_branch(branch, data_dir, tmp_path):
   model = dataclasses.replace(config.model, branches=branch, vertex_offset_from='template')
   loss = dataclasses.replace(config.loss, kind='l2')
   run = save_run(tmp_path, dataclasses.replace(config, model=model, loss=loss))
-  results, _ = command.evaluate(run, 'synthetic_hands', 'test', data_dir, mean_hand_examples=4)
+  results, _ = evaluate(run, 'synthetic_hands', 'test', data_dir, mean_hand_examples=4)
   assert set(results) & {'prior', 'posterior'} == {branch}
   assert set(results[branch]) == set(METRIC_NAMES)
   assert results['uncertainty']['branch'] == branch
   if branch == 'prior':  # its deviation is one length unit, whatever the photo
     assert results['uncertainty']['across_examples'] == 0.0
     assert results['uncertainty']['within_vertices'] == 0.0
-  assert f'The {branch} has {results[branch]["pa_mpjpe_mm"]:.2f} mm' in command.summary(results)
+  assert f'The {branch} has {results[branch]["pa_mpjpe_mm"]:.2f} mm' in results_summary(results)
 
 
 def test_where_the_data_come_from():
@@ -233,13 +248,13 @@ def test_what_cannot_be_measured_is_named(workdir, data_dir, change, message):
   settings = {'workdir': workdir, 'dataset': 'synthetic_hands', 'split': 'test'}
   settings |= {'data_dir': data_dir} | change
   with pytest.raises((ValueError, FileNotFoundError), match=message):
-    command.evaluate(**settings)
+    evaluate(**settings)
 
 
 def test_the_hand_model_is_also_named_by_the_environment(workdir, data_dir, monkeypatch):
   monkeypatch.setenv('MANO_DIR', 'nowhere')
   with pytest.raises(FileNotFoundError, match=r'nowhere.*\$MANO_DIR'):
-    command.evaluate(workdir, 'synthetic_hands', 'test', data_dir)
+    evaluate(workdir, 'synthetic_hands', 'test', data_dir)
 
 
 def test_a_config_that_does_not_fit_its_checkpoint_is_named(workdir, data_dir, tmp_path):
@@ -249,5 +264,5 @@ def test_a_config_that_does_not_fit_its_checkpoint_is_named(workdir, data_dir, t
   text = (folder / 'config.json').read_text()
   (folder / 'config.json').write_text(text.replace('"width": 8', '"width": 16'))
   with pytest.raises(ValueError, match=r'edited: its config\.json describes another') as error:
-    command.evaluate(str(folder), 'synthetic_hands', 'test', data_dir, mean_hand_examples=2)
+    evaluate(str(folder), 'synthetic_hands', 'test', data_dir, mean_hand_examples=2)
   assert '\n' not in str(error.value) and 'vertex_regressor' in str(error.value)

@@ -1,0 +1,164 @@
+"""Measures a trained run on a split, and says what was found."""
+
+import dataclasses
+import json
+import pathlib
+from collections.abc import Iterable, Iterator
+from typing import Any, NamedTuple
+
+from hand_jax.data.pipeline import create_source, evaluation_batches
+from hand_jax.data.prepared import prepared_manifest
+from hand_jax.evaluation.evaluate import EstimateFn, evaluate_batches, make_estimate_fn
+from hand_jax.evaluation.mean_hand import MeanHand
+from hand_jax.evaluation.official.hands import BenchmarkRun, PreparedLabels
+from hand_jax.evaluation.official.rules import BENCHMARKS
+from hand_jax.evaluation.official.score_files import official_summary, publish_scores, scores_record
+from hand_jax.evaluation.official.submission import write_submission
+from hand_jax.evaluation.official.submission_checks import (
+  EVALUATION_SPLIT,
+  check_split_is_whole,
+  check_submission_request,
+  submission_size,
+)
+from hand_jax.evaluation.progress import with_progress
+from hand_jax.evaluation.results_text import results_summary, results_table
+from hand_jax.evaluation.run_data import RENDERED_EXAMPLES, data_to_measure, mean_hand_of
+from hand_jax.evaluation.turns import augmentation_name, averaged_over_turns
+from hand_jax.files.writing import write_whole
+from hand_jax.mano.model import extended_joint_regressor
+from hand_jax.models.hand_network import naming_misfits
+from hand_jax.runs.checkpoints import load_for_inference
+from hand_jax.runs.hand_models import load_run_model
+from hand_jax.types import HandBatch
+
+
+class RunRequest(NamedTuple):
+  """What to measure a run on; each field is the flag of the same name of `experiments.evaluate`."""
+
+  workdir: str
+  dataset: str
+  split: str = EVALUATION_SPLIT
+  data_dir: str | None = None
+  """Folder of prepared data sets. None: the run's own; empty: hands are rendered on the fly."""
+  limit: int = 0
+  """How many examples to measure, from the first; 0 means all."""
+  mean_hand_examples: int = 2000
+  mano_dir: str | None = None
+  submission: str | None = None
+  """File to write all predictions to, for a benchmark's server."""
+  turns: int = 1
+  """Over how many turns of its crop each estimate is averaged."""
+
+
+def evaluate_run(request: RunRequest) -> tuple[dict[str, Any], pathlib.Path]:
+  """Measures a run on a split; writes and returns the results, with their path.
+
+  They are those of `evaluate_batches` with `dataset`, `split`, `test_time_augmentation` and
+  `mean_hand_examples`: 0 where the training split has no 3D labels, and so no baseline. On a
+  benchmark (`BENCHMARKS`) they also hold the `official` scores, where its split is labelled, as
+  `evaluate_predictions` gives them, and all predictions are written to `submission`, where given.
+  With `turns` above 1 every estimate is the mean over that many (`averaged_over_turns`), and the
+  results have a file of their own.
+
+  Raises:
+    FileNotFoundError, ValueError: no run, checkpoint, data set, split or hand model to be read, or
+      a submission that would not be taken, or no turn at all.
+  """
+  workdir, submission = request.workdir, request.submission
+  dataset, split = request.dataset, request.split
+  benchmark = BENCHMARKS.get(dataset)
+  check_submission_request(dataset, submission, split, request.limit)
+  augmentation = augmentation_name(request.turns)
+  config, variables = load_for_inference(workdir)
+  data = data_to_measure(config, dataset, request.data_dir)
+  count = request.limit or (0 if data.data_dir else RENDERED_EXAMPLES)
+  source = create_source(data, split, config.model.image_size, count)
+  if submission:
+    check_split_is_whole(submission, dataset, split, *prepared_manifest(dataset, data.data_dir))
+  model = load_run_model(workdir, request.mano_dir)
+  mean_hand = mean_hand_of(workdir, data, request.mean_hand_examples)
+  config = dataclasses.replace(config, data=data)
+  estimate_fn = averaged_over_turns(make_estimate_fn(config, variables, model), request.turns)
+  run = None
+  if benchmark:
+    labels = PreparedLabels(data.dataset, data.data_dir, split)
+    run = BenchmarkRun(benchmark, estimate_fn, model, labels)
+  make_batches = evaluation_batches(source, config, len(model.v_template))
+  with make_batches as batches, naming_misfits(workdir):
+    results = _measure(
+      estimate_fn,
+      run,
+      with_progress(batches, len(source)),
+      extended_joint_regressor(model),
+      mean_hand,
+    )
+  results = {
+    'dataset': dataset,
+    'split': split,
+    'test_time_augmentation': augmentation,
+    **results,
+  }
+  if submission:
+    results['submitted'] = len(source)
+  results['mean_hand_examples'] = mean_hand.examples if mean_hand else 0
+  if run and run.scores.samples:
+    results['official'] = scores_record(
+      dataset, run.scores, workdir=workdir, split=split, test_time_augmentation=augmentation
+    )
+  suffix = f'-{request.turns}_turns' if request.turns > 1 else ''
+  path = pathlib.Path(workdir) / 'evaluation' / f'{dataset}-{split}{suffix}.json'
+  write_whole(path, json.dumps(results, indent=2) + '\n')
+  if run and benchmark and submission:
+    hands = run.predictions()
+    write_submission(submission, hands.joints, hands.vertices, benchmark, len(source))
+  return results, path
+
+
+def _measure(
+  estimate_fn: EstimateFn,
+  run: BenchmarkRun | None,
+  batches: Iterable[HandBatch],
+  joint_regressor: Any,
+  mean_hand: MeanHand | None,
+) -> dict[str, Any]:
+  """`evaluate_batches`, with the benchmark's predictions taken in on the way.
+
+  A benchmark's split may have no labels at all, in which case there are `examples` of 0 alone.
+  """
+  if run is None:
+    return evaluate_batches(estimate_fn, batches, joint_regressor, mean_hand=mean_hand)
+  walk = run.walk(batches)
+  try:
+    return evaluate_batches(run.estimate, walk, joint_regressor, mean_hand=mean_hand)
+  except ValueError:
+    if run.has_batch_labels or not run.is_finished:
+      raise
+    return {'examples': 0}
+
+
+def report_run(
+  request: RunRequest, output: str | None = None, pck: str | None = None
+) -> Iterator[str]:
+  """Measures a run and yields what to print about it: tables, and which files were written.
+
+  Args:
+    request: the run, and what to measure it on.
+    output: file to write the official scores to, if any.
+    pck: folder to write the PCK curves of those scores to, if any.
+
+  Raises:
+    OSError, ValueError: see `evaluate_run` and `publish_scores`.
+  """
+  results, path = evaluate_run(request)
+  yield f'{request.workdir} on {request.dataset}, split {results["split"]}:'
+  if table := results_table(results):
+    yield table
+  yield results_summary(results)
+  scores = results.get('official')
+  if scores:
+    yield f'As the official evaluation of {BENCHMARKS[request.dataset].title} measures:'
+    yield official_summary(scores)
+  yield f'Written to {path}.'
+  if request.submission:
+    yield f'Submission written to {request.submission}: {submission_size(results)}.'
+  yield from publish_scores(request.dataset, scores, output, pck)

@@ -1,0 +1,228 @@
+"""How each data set is prepared, from what the flags of `experiments.prepare_dataset` say."""
+
+import functools
+import os
+import pathlib
+from collections.abc import Callable, Collection, Iterator, Sequence
+from typing import Any, NamedTuple
+
+from hand_jax.data.prepared import MANIFEST_NAME
+from hand_jax.mano.assets import load_mano_model, resolve_mano_dir
+from hand_jax.mano.mano_files import find_mano_file
+from hand_jax.preparing.building import Prepared, Progress, prepare, size_of_photos
+from hand_jax.readers import freihand, hand_photos, ho3d_folder
+from hand_jax.readers.annotation_files import files_digest
+
+CreateBuilder = Callable[..., Any]
+"""A tfds builder class of the folder `datasets`, see `prepare`."""
+
+
+class PrepareRequest(NamedTuple):
+  """What the flags of the same names say; a data set looks at its `own_flags` alone."""
+
+  data_dir: str
+  source: str | None = None
+  validation_fraction: float | None = None
+  limit: int = 0
+  strict: bool = False
+  workers: int = 1
+  mano_dir: str | None = None
+  train_examples: int = 10000
+  validation_examples: int = 500
+  test_examples: int = 1000
+  image_size: int = 224
+  seed: int = 0
+
+
+def _prepare_synthetic_hands(create_builder: CreateBuilder, request: PrepareRequest) -> Prepared:
+  examples = {
+    'train': request.train_examples,
+    'validation': request.validation_examples,
+    'test': request.test_examples,
+  }
+  if not any(examples.values()):
+    raise ValueError('Nothing to build: every split has 0 examples.')
+  settings = {
+    'examples': {split: count for split, count in examples.items() if count},
+    'image_size': request.image_size,
+    'seed': request.seed,
+  }
+  data_dir = pathlib.Path(request.data_dir)
+  return prepare(create_builder, data_dir, settings, workers=request.workers, report=Progress())
+
+
+def _prepare_hand_photos(create_builder: CreateBuilder, request: PrepareRequest) -> Prepared:
+  source = _source_of('hand_photos', request, 'with annotations.json in it')
+  fraction = 0.1 if request.validation_fraction is None else request.validation_fraction
+  digest = hand_photos.annotations_digest(source)
+  settings = {'validation_fraction': fraction, 'annotations_sha256': digest}
+  # Found here, mistakes cost no lock and no folder; the builder looks at the photos too.
+  hand_photos.split_entries(hand_photos.read_annotations(source), fraction)
+  data_dir = pathlib.Path(request.data_dir)
+  return prepare(create_builder, data_dir, settings, source=source, report=Progress())
+
+
+def _source_of(dataset: str, request: PrepareRequest, content: str) -> str:
+  if not request.source:
+    raise ValueError(f'--dataset={dataset} needs --source=FOLDER, {content}.')
+  return request.source
+
+
+def _prepare_freihand(create_builder: CreateBuilder, request: PrepareRequest) -> Prepared:
+  source = _source_of('freihand', request, 'the unpacked FreiHAND_pub_v2')
+  halves = freihand.check_folder(source)
+  _announce(source, halves)
+  return _prepare_published(
+    create_builder,
+    request,
+    _published_settings(request, freihand.annotations_digest(source)),
+    photos=[list(pathlib.Path(source, half, 'rgb').glob('*.jpg')) for half in halves],
+    source=source,
+  )
+
+
+def _prepare_ho3d(version: str, create_builder: CreateBuilder, request: PrepareRequest) -> Prepared:
+  source = _source_of(f'ho3d_{version}', request, f'the unpacked HO3D_{version}')
+  halves = ho3d_folder.check_folder(source, version)
+  mano_dir = resolve_mano_dir(request.mano_dir)
+  mano_sha256 = None
+  if mano_dir is None:
+    print(
+      'No --mano_dir: the data set will have joints but no vertices, which HO3D gives as MANO '
+      'parameters alone.',
+      flush=True,
+    )
+  else:
+    load_mano_model(mano_dir)  # Found here, a mistake costs no lock and no folder.
+    file = find_mano_file(mano_dir, 'right') if os.path.isdir(mano_dir) else pathlib.Path(mano_dir)
+    mano_sha256 = files_digest(file.parent, [file.name])
+  _announce(source, halves)
+  digest = ho3d_folder.annotations_digest(source)
+  return _prepare_published(
+    create_builder,
+    request,
+    _published_settings(request, digest) | {'mano_sha256': mano_sha256},
+    photos=[_ho3d_photos(source, half, version) for half in halves],
+    config=version,
+    source=source,
+    mano_dir=mano_dir,
+  )
+
+
+def _ho3d_photos(source: str, half: str, version: str) -> list[pathlib.Path]:
+  folder, suffix = pathlib.Path(source, half), ho3d_folder.PHOTO_SUFFIX[version]
+  frames = (frame.split('/') for frame in ho3d_folder.read_frame_list(source, half))
+  return [folder / sequence / 'rgb' / (frame + suffix) for sequence, frame in frames]
+
+
+def _announce(source: str, halves: Sequence[str]) -> None:
+  """Says what was found, and why nothing will be seen for a while."""
+  print(f'{source}: {" and ".join(halves)} found. Reading the annotations ...', flush=True)
+
+
+def _published_settings(request: PrepareRequest, digest: str) -> dict[str, Any]:
+  """Collects what decides the contents of a published data set, prepared."""
+  fraction = request.validation_fraction
+  return {
+    'validation_fraction': 0.01 if fraction is None else fraction,
+    'limit': request.limit,
+    'annotations_sha256': digest,
+  }
+
+
+def _prepare_published(
+  create_builder: CreateBuilder,
+  request: PrepareRequest,
+  settings: dict[str, Any],
+  photos: Sequence[Sequence[pathlib.Path]],
+  **build_settings: Any,
+) -> Prepared:
+  """Prepares a published data set, whose halves have these photos."""
+  prepared = prepare(
+    create_builder,
+    pathlib.Path(request.data_dir),
+    settings,
+    needed_bytes=sum(size_of_photos(half, request.limit) for half in photos),
+    strict=request.strict,
+    workers=request.workers,
+    report=Progress(),
+    **build_settings,
+  )
+  _refuse_skips(prepared, request.strict)
+  return prepared
+
+
+def _refuse_skips(prepared: Prepared, strict: bool) -> None:
+  """With --strict, also a finished data set must be without skips; ValueError says so."""
+  skipped = prepared.manifest.get('skipped')
+  if strict and skipped:
+    counts = ', '.join(f'{part["count"]} of {split}' for split, part in skipped.items())
+    raise ValueError(
+      f'{prepared.folder} was built without --strict and left out {counts}; see its '
+      f'{MANIFEST_NAME}, remove it or choose another --data_dir.'
+    )
+
+
+class Recipe(NamedTuple):
+  """How a data set is prepared, and the flags that it alone has."""
+
+  prepare: Callable[[CreateBuilder, PrepareRequest], Prepared]
+  own_flags: tuple[str, ...]
+
+
+_PUBLISHED_FLAGS = ('source', 'validation_fraction', 'limit', 'strict', 'workers')
+RECIPES = {
+  'synthetic_hands': Recipe(
+    _prepare_synthetic_hands,
+    ('train_examples', 'validation_examples', 'test_examples', 'image_size', 'seed', 'workers'),
+  ),
+  'hand_photos': Recipe(_prepare_hand_photos, ('source', 'validation_fraction')),
+  'freihand': Recipe(_prepare_freihand, _PUBLISHED_FLAGS),
+  **{
+    f'ho3d_{version}': Recipe(
+      functools.partial(_prepare_ho3d, version), (*_PUBLISHED_FLAGS, 'mano_dir')
+    )
+    for version in ('v2', 'v3')
+  },
+}
+
+
+def prepare_data_set(
+  dataset: str, create_builder: CreateBuilder, request: PrepareRequest
+) -> Prepared:
+  """Prepares one of `RECIPES`; one that is finished already is kept.
+
+  Args:
+    dataset: its name.
+    create_builder: the data set's tfds builder class.
+    request: what the flags say.
+
+  Raises:
+    OSError, RuntimeError, ValueError: the source is not as it should be; see `prepare`.
+  """
+  return RECIPES[dataset].prepare(create_builder, request)
+
+
+def refuse_flags_of_others(dataset: str, given: Collection[str]) -> None:
+  """Checks that the flags that were given can have an effect on `dataset`.
+
+  Raises:
+    ValueError: the first one that belongs to another data set.
+  """
+  own_flags = RECIPES[dataset].own_flags
+  for other, recipe in RECIPES.items():
+    for name in recipe.own_flags:
+      if name not in own_flags and name in given:
+        own = ', '.join(f'--{own}' for own in own_flags)
+        raise ValueError(f'--{name} belongs to --dataset={other}; --dataset={dataset} takes {own}.')
+
+
+def describe_prepared(prepared: Prepared, seconds: float) -> Iterator[str]:
+  """Yields what to print about a finished data set: its size, and what was left out of it."""
+  counts = ', '.join(f'{count} {split}' for split, count in prepared.manifest['examples'].items())
+  took = f'; {seconds:.0f} s' if prepared.is_new else ''
+  state = 'Complete' if prepared.is_new else 'Already complete, nothing to do'
+  yield f'{state}: {prepared.folder} ({counts} examples{took}). Details in {MANIFEST_NAME}.'
+  for split, skipped in prepared.manifest.get('skipped', {}).items():
+    example, reason = next(iter(skipped['examples'].items()))
+    yield f'{split}: {skipped["count"]} left out; the first, {example}: {reason}.'

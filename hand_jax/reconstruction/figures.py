@@ -1,0 +1,229 @@
+"""Figures of a trained run, one row a hand.
+
+`clear.png` and `occluded.png` show the first synthetic hands of the split whose visible share, the
+part of the true hand's silhouette that the photo shows, is above 0.97 and between 0.3 and 0.6: an
+object hides the rest, as a forearm before the hand seldom hides so much. `photos.png` shows the
+bundled photos. No hand is chosen by how well it went.
+
+Columns: what the network saw; the mesh of each branch it has over it; of a textured run the hand in
+its own colours over the photo and from two other sides; the better branch's uncertainty. For a
+texture of data with hand masks the network is told the mask.
+"""
+
+import dataclasses
+import functools
+import pathlib
+from collections.abc import Iterator, Sequence
+
+import cv2
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int, UInt8
+
+from hand_jax.data.photos import demo_photo_boxes, read_photo
+from hand_jax.data.pipeline import ExampleSource, create_source
+from hand_jax.evaluation.run_data import RENDERED_DATASET, data_to_measure
+from hand_jax.examples import HandExample
+from hand_jax.files.writing import write_whole
+from hand_jax.geometry.cameras import perspective_from_intrinsics, project_perspective
+from hand_jax.models.hand_network import naming_misfits
+from hand_jax.reconstruction.files import check_output_folder
+from hand_jax.reconstruction.meshes import legend_image, png_bytes, sigma_colors, sigma_range_mm
+from hand_jax.reconstruction.reconstruct import (
+  HandPhoto,
+  Reconstruction,
+  Reconstructor,
+  load_reconstructor,
+  reconstruct_branches,
+)
+from hand_jax.reconstruction.views import display_crop, vertices_in_crop
+from hand_jax.rendering.overlay import (
+  COLOR_AMBIENT,
+  MESH_COLOR,
+  OPACITY,
+  PAPER,
+  mesh_over,
+  textured_tiles,
+  to_bytes,
+  with_caption,
+)
+from hand_jax.rendering.rasterize import rasterize
+from hand_jax.types import ManoModel
+
+FIGURE_TILE_SIDE = 200
+CANDIDATES = 500
+"""The most examples of a split that are looked at."""
+KINDS = {'clear': (0.97, 1.0), 'occluded': (0.3, 0.6)}
+"""Name of a figure to the visible shares of its hands, ends included."""
+_HEADER = 30
+
+
+@functools.partial(jax.jit, static_argnames=('height', 'width'))
+def _silhouette(
+  vertices_image: Float[Array, 'vertices 3'], faces: Int[Array, 'faces 3'], height: int, width: int
+) -> Bool[Array, 'height width']:
+  return rasterize(vertices_image[None], faces, height, width).face_index[0] >= 0
+
+
+def visible_share(example: HandExample, model: ManoModel) -> float:
+  """The part of the true hand's silhouette, inside the photo, that its mask shows.
+
+  Raises:
+    ValueError: the example lacks its mask, vertices of this hand model or intrinsics.
+  """
+  labels = (example.hand_mask, example.vertices_camera, example.intrinsics)
+  known = all(label is not None for label in labels)
+  if not known or len(example.vertices_camera) != len(model.v_template):
+    raise ValueError(
+      f'Example {example.example_id!r} does not tell what hides the hand: it takes a hand mask, '
+      "vertices of the run's hand model and intrinsics. Choose hands by number: --examples=0,1,2."
+    )
+  camera = perspective_from_intrinsics(np.asarray(example.intrinsics, np.float64))
+  vertices = np.asarray(example.vertices_camera, np.float64)
+  points = np.concatenate([project_perspective(camera, vertices), vertices[:, 2:]], axis=1)
+  height, width = example.image.shape[:2]
+  hand = np.asarray(_silhouette(jnp.asarray(points, jnp.float32), model.faces, height, width))
+  return float((hand & example.hand_mask).sum() / max(hand.sum(), 1))
+
+
+def choose_rows(source: ExampleSource, model: ManoModel, rows: int) -> dict[str, list[HandPhoto]]:
+  """The first hands of each of `KINDS`, at most `rows` each, among the first `CANDIDATES`.
+
+  Raises:
+    ValueError: see `visible_share`.
+  """
+  chosen = {kind: [] for kind in KINDS}
+  for index in range(min(CANDIDATES, len(source))):
+    (example,) = source.load([index])
+    share = visible_share(example, model)
+    for kind, (low, high) in KINDS.items():
+      if low <= share <= high and len(chosen[kind]) < rows:
+        chosen[kind].append(_row(example, f'{index}: {100 * share:.0f} % seen'))
+    if all(len(found) == rows for found in chosen.values()):
+      break
+  return chosen
+
+
+def numbered_rows(source: ExampleSource, indices: Sequence[int]) -> list[HandPhoto]:
+  """The examples of these numbers.
+
+  Raises:
+    ValueError: the split has no such example.
+  """
+  for index in indices:
+    if not 0 <= index < len(source):
+      raise ValueError(f'--examples: no example {index}, the split has {len(source)} of them.')
+  return [_row(source.load([index])[0], str(index)) for index in indices]
+
+
+def _row(example: HandExample, words: str) -> HandPhoto:
+  box = np.asarray(example.box_xywh, np.float64)
+  return HandPhoto(example.image, box, example.side, words, example.hand_mask)
+
+
+def photo_rows() -> list[HandPhoto]:
+  """The photos shipped with the project, with their boxes."""
+  return [
+    HandPhoto(read_photo(path), box, side, path.stem)
+    for path, (box, side) in demo_photo_boxes().items()
+  ]
+
+
+def draw_figure(
+  reconstructor: Reconstructor, rows: Sequence[HandPhoto]
+) -> UInt8[np.ndarray, 'height width 3']:
+  """Rows of tiles under a header that names the columns; one scale of sigma for all rows."""
+  hands = [reconstruct_branches(reconstructor, row) for row in rows]
+  best = [next(iter(branches.values())) for branches in hands]
+  range_mm = sigma_range_mm(np.concatenate([hand.vertex_sigma_mm for hand in best]))
+  with_masks = any(row.hand_mask is not None for row in rows)
+  lines = []
+  for row, branches in zip(rows, hands, strict=True):
+    tiles = _tiles(row, branches, range_mm, with_masks)
+    lines.append(np.concatenate([to_bytes(tile) for tile in tiles.values()], axis=1))
+    lines[-1][:, :FIGURE_TILE_SIDE] = with_caption(lines[-1][:, :FIGURE_TILE_SIDE], row.name)
+  picture = np.concatenate([_header(list(tiles)), *lines])
+  legend = legend_image(range_mm, min(2 * FIGURE_TILE_SIDE, len(rows) * FIGURE_TILE_SIDE))
+  aside = np.full((len(picture), legend.shape[1], 3), legend[0, 0], np.uint8)
+  aside[_HEADER : _HEADER + len(legend)] = legend
+  return np.concatenate([picture, aside], axis=1)
+
+
+def _tiles(
+  row: HandPhoto,
+  branches: dict[str, Reconstruction],
+  range_mm: tuple[float, float],
+  with_masks: bool,
+) -> dict[str, Float[np.ndarray, 'side side 3']]:
+  """The pictures of a row by the names of their columns, colours in [0, 1]."""
+  best = next(iter(branches.values()))
+  crop = display_crop(best, row.image, FIGURE_TILE_SIDE)
+  plain = np.tile(np.array(MESH_COLOR, np.float32), (len(best.vertices), 1))
+  tiles = {'input': crop}
+  # As the estimate is made: first the prior, then what AMVUR makes of it.
+  for branch, hand in reversed(branches.items()):
+    points = vertices_in_crop(hand, FIGURE_TILE_SIDE)
+    tiles[f'{branch} mesh'] = mesh_over(crop, points, hand.faces, plain, OPACITY)
+  points = vertices_in_crop(best, FIGURE_TILE_SIDE)
+  if best.vertex_colors is not None:
+    names = ('texture, mask known' if with_masks else 'texture', 'from the left', 'from the right')
+    textured = textured_tiles(crop, points, best.faces, best.vertex_colors)
+    tiles |= dict(zip(names, textured, strict=True))
+  faint = 0.3 * crop + 0.7 * PAPER
+  colors = sigma_colors(best.vertex_sigma_mm, range_mm)
+  tiles['uncertainty'] = mesh_over(faint, points, best.faces, colors, ambient=COLOR_AMBIENT)
+  return tiles
+
+
+def _header(names: Sequence[str]) -> UInt8[np.ndarray, 'height width 3']:
+  header = np.full((_HEADER, FIGURE_TILE_SIDE * len(names), 3), 245, np.uint8)
+  font, scale = cv2.FONT_HERSHEY_SIMPLEX, 0.5
+  for column, name in enumerate(names):
+    (width, _), _ = cv2.getTextSize(name, font, scale, 1)
+    place = (column * FIGURE_TILE_SIDE + (FIGURE_TILE_SIDE - width) // 2, _HEADER - 10)
+    cv2.putText(header, name, place, font, scale, (40, 40, 40), 1, cv2.LINE_AA)
+  return header
+
+
+def make_figures(
+  workdir: str,
+  output: str,
+  dataset: str = RENDERED_DATASET,
+  split: str = 'test',
+  data_dir: str | None = None,
+  examples: Sequence[int] = (),
+  rows: int = 4,
+  demo_photos: bool = True,
+  mano_dir: str | None = None,
+) -> Iterator[str]:
+  """Does what the flags of the same names say; yields a line about each finished figure.
+
+  Raises:
+    ValueError, OSError: one line that names what is wrong: no run, data set, split or example.
+  """
+  check_output_folder(output)
+  reconstructor = load_reconstructor(workdir, mano_dir)
+  config, model = reconstructor.config, reconstructor.model
+  data = data_to_measure(config, dataset, data_dir)
+  count = 0 if data.data_dir else max(CANDIDATES, *[index + 1 for index in examples], 1)
+  source = create_source(data, split, config.model.image_size, count)
+  # A box and crop as in the data measured, whatever the run was trained on.
+  config = dataclasses.replace(config, data=data)
+  if examples:
+    figures = {'examples': numbered_rows(source, examples)}
+  else:
+    figures = choose_rows(source, model, rows)
+  if demo_photos:
+    figures['photos'] = photo_rows()
+  folder = pathlib.Path(output)
+  folder.mkdir(parents=True, exist_ok=True)
+  for name, chosen in figures.items():
+    if not chosen:
+      yield f'{name}: no such hand among the first {min(CANDIDATES, len(source))}, no figure'
+      continue
+    with naming_misfits(workdir):
+      picture = draw_figure(reconstructor._replace(config=config), chosen)
+    path = folder / f'{name}.png'
+    write_whole(path, png_bytes(picture))
+    yield f'{path}: {len(chosen)} hands, {picture.shape[1]} x {picture.shape[0]} pixels'
