@@ -11,11 +11,9 @@ from hand_jax.rendering.inputs import checked_mesh
 from hand_jax.rendering.rasterize import drawable_corners
 from hand_jax.types import ArrayLike, Fragments
 
-# Factors of the real spherical harmonics of order 0, of order 1, of xy, yz and xz, of 3z^2 - 1 and of
-# x^2 - y^2, for unit vectors (x, y, z).
-_HARMONICS = tuple(
-  math.sqrt(square / math.pi) for square in (1 / 4, 3 / 4, 15 / 4, 5 / 16, 15 / 16)
-)
+# Factors of the real spherical harmonics of a unit vector (x, y, z): of 1; of x, y and z; of xy, yz
+# and xz; of 3z^2 - 1; of x^2 - y^2.
+_HARMONICS = [math.sqrt(square / math.pi) for square in (1 / 4, 3 / 4, 15 / 4, 5 / 16, 15 / 16)]
 # How much of each harmonic's light a diffuse surface sends out again: a clamped cosine's response,
 # divided by pi.
 DIFFUSE_SHARES = (1.0, *[2 / 3] * 3, *[1 / 4] * 5)

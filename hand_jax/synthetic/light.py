@@ -74,7 +74,7 @@ def project_to_harmonics(
 def ambient_radiosity(
   normals: Float[np.ndarray, 'points 3'], harmonics: Float[np.ndarray, '9 3']
 ) -> Float[np.ndarray, 'points 3']:
-  """`irradiance` / pi at unit normals in environment axes, for radiance harmonics; never negative."""
+  """Gives `irradiance` / pi at unit normals in environment axes, in NumPy; never negative."""
   coefficients = (harmonics * np.array(DIFFUSE_SHARES)[:, None]).astype(normals.dtype)
   return np.maximum(spherical_harmonics(normals) @ coefficients, 0)
 
