@@ -121,6 +121,7 @@ def make_row(
   change: CropChange | None = None,
 ) -> HandBatch:
   """One row of a HandBatch, without a batch axis: `make_labels` and then `add_picture`."""
+  change = change or CropChange()
   row, placement = make_labels(example, global_index, image_size, crop_factor, num_vertices, change)
   return add_picture(row, placement, example.image, example.hand_mask)
 
@@ -131,7 +132,7 @@ def make_labels(
   image_size: int,
   crop_factor: float,
   num_vertices: int,
-  change: CropChange | None = None,
+  change: CropChange,
 ) -> tuple[HandBatch, Placement]:
   """A row without its picture and mask, which are None; of the photo only the size is looked at.
 
@@ -142,7 +143,6 @@ def make_labels(
   holds R from the global orientation, T_z the wrist's depth, and s, T_x, T_y by least squares.
   Unknown intrinsics are NaN.
   """
-  change = change or CropChange()
   is_left = example.side == 'left'
   if is_left:
     example = _mirror_labels(example)

@@ -155,10 +155,10 @@ def reconstruct_hand(
 def reconstruct_branches(
   reconstructor: Reconstructor,
   image: UInt8[np.ndarray, 'height width 3'],
-  box_xywh: Float[np.ndarray, '4'] | None = None,
-  side: str = 'right',
-  name: str = 'the image',
-  hand_mask: Bool[np.ndarray, 'height width'] | None = None,
+  box_xywh: Float[np.ndarray, '4'] | None,
+  side: str,
+  name: str,
+  hand_mask: Bool[np.ndarray, 'height width'] | None,
 ) -> dict[str, Reconstruction]:
   """`reconstruct_hand` of each branch the network has, the better one first; same errors.
 

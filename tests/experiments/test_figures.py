@@ -129,7 +129,9 @@ def test_columns_of_other_networks(reconstructor, source, absent):
 
   (row,) = figures.numbered_rows(source, [1])
   plain = reconstructor._replace(estimate=estimate)
-  branches = figures.reconstruct_branches(plain, row.image, row.box_xywh, row.side)
+  branches = figures.reconstruct_branches(
+    plain, row.image, row.box_xywh, row.side, row.words, row.hand_mask
+  )
   kept = {'posterior': 'prior', 'prior': 'posterior'}[absent]
   assert list(figures._tiles(row, branches, (0.0, 20.0), True)) == [
     'input',

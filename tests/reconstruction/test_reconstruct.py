@@ -172,7 +172,7 @@ def test_vertices_behind_the_hand_or_outside_the_photo_are_not_visible(hand, pho
 def test_branches_are_those_of_the_network_and_the_better_one_is_the_hand(
   reconstructor, hand, photo
 ):
-  branches = reconstruct_branches(reconstructor, photo, BOX)
+  branches = reconstruct_branches(reconstructor, photo, BOX, 'right', 'the image', None)
   assert list(branches) == ['posterior', 'prior']
   np.testing.assert_array_equal(branches['posterior'].vertices, hand.vertices)
   alone = reconstruct_hand(without(reconstructor, posterior=None), photo, BOX)

@@ -103,7 +103,7 @@ def test_a_hand_mask_reaches_the_network_as_the_crop_does(reconstructor, photo, 
   mask = np.zeros(photo.shape[:2], bool)
   mask[:, :50] = True  # left of the box' centre, which is the crop's
   watched = reconstructor._replace(estimate=estimate)
-  reconstruct_branches(watched, photo, BOX, side, hand_mask=mask)
+  reconstruct_branches(watched, photo, BOX, side, 'the image', mask)
   half = reconstructor.config.model.image_size // 2
   expected = slice(0, half) if side == 'right' else slice(half, 2 * half)
   columns = np.flatnonzero(seen[0].any(axis=0))
