@@ -27,11 +27,12 @@ from PIL import Image
 from benchmarks.interleave import compare
 from experiments.configs.names import get_config
 from hand_jax.config import ExperimentConfig
-from hand_jax.data.augmentation import change_colors, sample_crop_change, warp_image
+from hand_jax.data.augmentation import change_colors, sample_crop_change
 from hand_jax.data.pipeline import Slot, make_batch, training_batches, training_slots
 from hand_jax.data.prepared import PreparedSource
 from hand_jax.examples import HandExample, encode_example, example_features
 from hand_jax.geometry.cameras import crop_affine
+from hand_jax.geometry.warping import warp_image
 from hand_jax.mano.assets import load_mano_model
 from hand_jax.mano.model import mano_forward, regress_joints
 from hand_jax.types import HandParameters, ManoModel

@@ -248,9 +248,9 @@ def make_batch(
   return stack_rows(rows)
 
 
-def _draw_change(slot: Slot, config: ExperimentConfig, seed: int | None) -> CropChange | None:
+def _draw_change(slot: Slot, config: ExperimentConfig, seed: int | None) -> CropChange:
   if seed is None:
-    return None
+    return CropChange()
   rng = np.random.default_rng((seed, slot.epoch, slot.index))
   return sample_crop_change(config.data.augmentation, rng)
 

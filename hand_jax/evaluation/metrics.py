@@ -1,6 +1,7 @@
 """Accuracy of hands in numpy and float64: Procrustes, MPJPE, AUC, F-scores, rank correlation."""
 
 import numpy as np
+import scipy.stats
 from jaxtyping import Bool, Float
 
 from hand_jax.types import ArrayLike
@@ -182,19 +183,7 @@ def f_scores(
 
 def average_ranks(values: Float[np.ndarray, 'n *rest']) -> Float[np.ndarray, 'n *rest']:
   """Ranks along the first axis, from 1; equal values share the mean of their ranks."""
-  count = values.shape[0]
-  position = np.arange(count).reshape((count,) + (1,) * (values.ndim - 1))
-  order = np.argsort(values, axis=0, kind='stable')
-  ordered = np.take_along_axis(values, order, axis=0)
-  changes = ordered[1:] != ordered[:-1]
-  edge = np.ones((1, *values.shape[1:]), dtype=bool)
-  starts = np.where(np.concatenate([edge, changes]), position, 0)
-  ends = np.where(np.concatenate([changes, edge]), position, count - 1)
-  first = np.maximum.accumulate(starts, axis=0)
-  last = np.minimum.accumulate(ends[::-1], axis=0)[::-1]
-  ranks = np.empty(values.shape)
-  np.put_along_axis(ranks, order, (first + last) / 2 + 1, axis=0)
-  return ranks
+  return scipy.stats.rankdata(values, axis=0)
 
 
 def spearman_correlation(

@@ -4,6 +4,7 @@ For one photo at a time, on the host; colours are display RGB in [0, 1].
 """
 
 import numpy as np
+import scipy.sparse.csgraph
 from jaxtyping import Bool, Float, Int
 
 # Of a photo that shows nothing of the hand.
@@ -13,33 +14,12 @@ GREY = 0.5
 def hop_distances(
   faces: Int[np.ndarray, 'faces 3'], num_vertices: int
 ) -> Int[np.ndarray, 'vertices vertices']:
-  """How many edges of the mesh lie between each two vertices; `num_vertices` where none connect."""
-  neighbours = _neighbour_table(faces, num_vertices)
-  hops = np.full((num_vertices, num_vertices), num_vertices, np.int32)
-  reached = np.eye(num_vertices, dtype=bool)
-  hops[reached] = 0
-  for distance in range(1, num_vertices):
-    # Row v of the reached: the vertices at most `distance` edges from v.
-    grown = reached[neighbours].any(axis=1)
-    if (grown == reached).all():
-      break
-    hops[grown & ~reached] = distance
-    reached = grown
-  return hops
-
-
-def _neighbour_table(
-  faces: Int[np.ndarray, 'faces 3'], num_vertices: int
-) -> Int[np.ndarray, 'vertices most_neighbours']:
-  """Each vertex itself and those it shares an edge with, filled up with itself."""
+  """Counts the edges of the mesh between each two vertices; `num_vertices` where none connect."""
   edges = np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]])
-  edges = np.unique(np.concatenate([edges, edges[:, ::-1]]), axis=0)  # sorted by the first vertex
-  counts = np.bincount(edges[:, 0], minlength=num_vertices)
-  column = 1 + np.arange(len(edges)) - np.repeat(np.cumsum(counts) - counts, counts)
-  width = 1 + counts.max(initial=0)
-  table = np.tile(np.arange(num_vertices)[:, None], (1, width))
-  table[edges[:, 0], column] = edges[:, 1]
-  return table
+  size = (num_vertices, num_vertices)
+  graph = scipy.sparse.csr_array((np.ones(len(edges)), (edges[:, 0], edges[:, 1])), size)
+  hops = scipy.sparse.csgraph.shortest_path(graph, directed=False, unweighted=True)
+  return np.where(np.isfinite(hops), hops, num_vertices).astype(np.int32)
 
 
 def mean_color(

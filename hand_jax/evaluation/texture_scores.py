@@ -21,8 +21,8 @@ from hand_jax.geometry.cameras import camera_from_vector, normalize_points, vert
 from hand_jax.models.backbone import normalize_image
 from hand_jax.models.hand_network import HIDING_DISTANCE, create_network
 from hand_jax.models.texture_regressor import sample_bilinear
+from hand_jax.rendering.images import render_vertex_colors
 from hand_jax.rendering.rasterize import visible_vertices
-from hand_jax.rendering.texture import render_hand
 from hand_jax.types import HandBatch, HandEstimate, ManoModel, RenderedHand
 
 SOURCES = ('learned', 'mean_color', 'projection')
@@ -165,7 +165,7 @@ def project_hands(
 
 @functools.partial(jax.jit, static_argnames='side')
 def _draw(vertices_image, faces, colors, side: int) -> RenderedHand:
-  return render_hand(vertices_image, faces, colors, side, side)
+  return render_vertex_colors(vertices_image, faces, colors, side, side)
 
 
 def evaluate_texture(

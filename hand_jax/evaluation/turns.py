@@ -5,7 +5,6 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Float
 
-from hand_jax.data.augmentation import warp_image
 from hand_jax.evaluation.evaluate import EstimateFn
 from hand_jax.evaluation.official.rules import NO_AUGMENTATION
 from hand_jax.geometry.cameras import (
@@ -14,6 +13,7 @@ from hand_jax.geometry.cameras import (
   crop_affine,
   rotation_in_plane,
 )
+from hand_jax.geometry.warping import warp_image
 from hand_jax.types import DiagonalGaussian, HandBatch, HandEstimate, HandGaussians
 
 # About what training turns its crops by, so that none of them is new to a network.

@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from typing import Any, NoReturn
 
 CHUNK = 1 << 22  # characters
-# A parser that stumbles this near the end of what was read may only lack the rest.
+# A parser that stumbles this near the end of what was read may only lack the rest. So may a number
+# that ends there: 12 may go on as 123, or as 12e4.
 _TAIL = 64
 
 
@@ -65,10 +66,14 @@ class JsonListReader:
   def _decode(self, what: str) -> Any:
     while True:
       try:
-        value, self._place = self._decoder.raw_decode(self._buffer, self._place)
+        value, end = self._decoder.raw_decode(self._buffer, self._place)
+        if end >= len(self._buffer) - _TAIL and self._read_more():
+          continue
+        self._place = end
         return value
       except json.JSONDecodeError as error:
-        near_end = error.pos >= len(self._buffer) - _TAIL
+        # An unterminated string is reported where it begins.
+        near_end = error.pos >= len(self._buffer) - _TAIL or error.msg.startswith('Unterminated')
         if near_end and self._read_more():
           continue
         if near_end and ']' not in self._buffer[error.pos :]:
@@ -89,14 +94,16 @@ class JsonListReader:
         return ''
 
   def _read_more(self) -> bool:
+    """Appends the file's next piece to the buffer; at the file's end it returns False."""
     try:
       chunk = self._file.read(CHUNK)
     except UnicodeDecodeError:
       self._refuse('expected JSON text in UTF-8, found other bytes')
     except (zipfile.BadZipFile, zlib.error, EOFError) as error:
       self._refuse(f'the zip file is damaged ({error})')
-    self._passed += self._place
-    self._buffer, self._place = self._buffer[self._place :] + chunk, 0
+    if chunk:
+      self._passed += self._place
+      self._buffer, self._place = self._buffer[self._place :] + chunk, 0
     return bool(chunk)
 
   def _excerpt(self) -> str:

@@ -18,9 +18,9 @@ from hand_jax.models.prior_net import CameraModel, PriorNet, PriorSigma, hand_fr
 from hand_jax.models.texture_regressor import HiddenRegion, TextureRegressor, hidden_vertices
 from hand_jax.models.vertex_regressor import VertexRegressor
 from hand_jax.propagation import hand_gaussians
+from hand_jax.rendering.images import render_vertex_colors
 from hand_jax.rendering.rasterize import visible_vertices
 from hand_jax.rendering.shading import vertex_normals
-from hand_jax.rendering.texture import render_hand
 from hand_jax.types import (
   DiagonalGaussian,
   HandEstimate,
@@ -192,7 +192,7 @@ def render_estimate(estimate: HandEstimate, model: ManoModel, side: int) -> Rend
   gaussians = estimate.prior if estimate.posterior is None else estimate.posterior
   camera = camera_from_vector(estimate.camera.mean)
   vertices_image = vertices_in_crop(camera, gaussians.vertices.mean, side)
-  return render_hand(vertices_image, model.faces, estimate.vertex_colors, side, side)
+  return render_vertex_colors(vertices_image, model.faces, estimate.vertex_colors, side, side)
 
 
 @contextlib.contextmanager

@@ -115,7 +115,7 @@ class TextureEmbedding(nn.Module):
     self,
     position: Float[Array, 'batch vertices position'],
     features: ImageFeatures,
-    vertices_normalized: Float[Array, 'batch vertices 2'],
+    points_normalized: Float[Array, 'batch vertices 2'],
     visible: Bool[Array, 'batch vertices'],
   ) -> Float[Array, 'batch vertices width']:
     sizes = tuple(part.shape[-1] for part in (features.shallow_map, features.global_feature))
@@ -130,7 +130,7 @@ class TextureEmbedding(nn.Module):
     kernel = self.param('kernel', kernel_init, (sum(sizes), self.width))
     bias = self.param('bias', nn.initializers.zeros, (self.width,))
     of_map, of_global, of_position = jnp.split(kernel, (sizes[0], sizes[0] + sizes[1]))
-    points, visible = _sampling_points(vertices_normalized, visible)
+    points, visible = _sampling_points(points_normalized, visible)
     seen = sample_bilinear(features.shallow_map, points) @ of_map
     seen = seen + (features.global_feature @ of_global)[:, None]
     return jnp.where(visible[..., None], seen, 0) + position @ of_position + bias[None, None]

@@ -2,10 +2,9 @@
 
 import hashlib
 import io
-import json
 import os
 import pathlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,9 +12,9 @@ from jaxtyping import Float, UInt8
 from PIL import Image
 
 from hand_jax.data.decoding import UndecodableError, decode_photo, photo_size
+from hand_jax.files.json_lists import JsonListReader
 
 HALF_PIXEL = 0.5
-_BLOCK_CHARS = 1 << 24
 
 
 class BadExampleError(ValueError):
@@ -36,59 +35,22 @@ def read_json_entries(path: str | os.PathLike, shape: tuple[int, ...]) -> JsonEn
   An entry of another shape, or with a value that is not a finite number, is a problem of its own.
 
   Raises:
-    FileNotFoundError: no such file. ValueError: not a JSON list, or one that was cut short.
+    FileNotFoundError: no such file. ValueError: not one JSON list, or one that was cut short.
   """
+  path = pathlib.Path(path)
   values, problems = [], {}
-  for number, entry in enumerate(_json_entries(pathlib.Path(path))):
-    try:
-      values.append(as_numbers(entry, shape))
-    except BadExampleError as error:
-      problems[number] = f'{pathlib.Path(path).name}: {error}'
-      values.append(np.zeros(shape, np.float32))
+  with path.open(encoding='utf-8-sig') as file:
+    reader = JsonListReader(file, str(path))
+    reader.enter('a list of samples')
+    for number, entry in enumerate(reader.elements('sample')):
+      try:
+        values.append(as_numbers(entry, shape))
+      except BadExampleError as error:
+        problems[number] = f'{path.name}: {error}'
+        values.append(np.zeros(shape, np.float32))
+    reader.end_of_file()
   stacked = np.stack(values) if values else np.zeros((0, *shape), np.float32)
   return JsonEntries(stacked, problems)
-
-
-def _json_entries(path: pathlib.Path) -> Iterator[Any]:
-  """The entries of a JSON list, decoded one at a time."""
-  decoder = json.JSONDecoder()
-  number = 0
-  with path.open(encoding='utf-8', errors='replace') as file:
-    text, position, is_end = file.read(_BLOCK_CHARS), 0, False
-    position = _skip_space(text, 0)
-    if text[position : position + 1] != '[':
-      raise ValueError(f'{path} is not a JSON list.')
-    position += 1
-    while True:
-      position = _skip_space(text, position)
-      try:
-        closed = text[position] == ']'
-        if not closed:
-          entry, end = decoder.raw_decode(text, position)
-          end = _skip_space(text, end)
-          # Where a block ends inside a number, its first digits look like the whole of it.
-          if text[end] not in ',]':
-            raise ValueError(f'{text[end]!r} follows it')
-      except (IndexError, ValueError, RecursionError) as error:
-        if is_end:
-          raise ValueError(
-            f'{path} is damaged or cut short: entry {number} (counted from 0) cannot be read '
-            f'({error}).'
-          ) from None
-        block = file.read(_BLOCK_CHARS)
-        text, position, is_end = text[position:] + block, 0, not block
-        continue
-      if closed:
-        return
-      yield entry
-      number += 1
-      position = end if text[end] == ']' else end + 1
-
-
-def _skip_space(text: str, position: int) -> int:
-  while position < len(text) and text[position] in ' \t\r\n':
-    position += 1
-  return position
 
 
 def as_numbers(value: Any, shape: tuple[int, ...]) -> Float[np.ndarray, '*shape']:

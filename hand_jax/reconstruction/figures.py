@@ -37,7 +37,7 @@ from hand_jax.reconstruction.reconstruct import (
   load_reconstructor,
   reconstruct_branches,
 )
-from hand_jax.reconstruction.views import display_crop, vertices_in_crop
+from hand_jax.reconstruction.views import display_crop, display_vertices
 from hand_jax.rendering.overlay import (
   COLOR_AMBIENT,
   MESH_COLOR,
@@ -163,9 +163,9 @@ def _tiles(
   tiles = {'input': crop}
   # As the estimate is made: first the prior, then what AMVUR makes of it.
   for branch, hand in reversed(branches.items()):
-    points = vertices_in_crop(hand, FIGURE_TILE_SIDE)
+    points = display_vertices(hand, FIGURE_TILE_SIDE)
     tiles[f'{branch} mesh'] = mesh_over(crop, points, hand.faces, plain, OPACITY)
-  points = vertices_in_crop(best, FIGURE_TILE_SIDE)
+  points = display_vertices(best, FIGURE_TILE_SIDE)
   if best.vertex_colors is not None:
     names = ('texture, mask known' if with_masks else 'texture', 'from the left', 'from the right')
     textured = textured_tiles(crop, points, best.faces, best.vertex_colors)

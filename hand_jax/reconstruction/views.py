@@ -3,8 +3,8 @@
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from hand_jax.data.augmentation import warp_image
 from hand_jax.geometry.cameras import crop_affine, transform_points
+from hand_jax.geometry.warping import warp_image
 from hand_jax.reconstruction.meshes import legend_image, sigma_colors, sigma_range_mm
 from hand_jax.reconstruction.reconstruct import Reconstruction
 from hand_jax.rendering.overlay import PAPER, overlay_panels, texture_panels
@@ -12,7 +12,7 @@ from hand_jax.rendering.overlay import PAPER, overlay_panels, texture_panels
 PANEL_SIDE = 480
 
 
-def vertices_in_crop(
+def display_vertices(
   reconstruction: Reconstruction, crop_side: int
 ) -> Float[np.ndarray, 'vertices 3']:
   """Vertices in pixels of an upright, unmirrored crop of the photo at `crop_side`; depth too."""
@@ -53,7 +53,7 @@ def overlay_image(
   range_mm = sigma_range_mm(reconstruction.vertex_sigma_mm)
   return overlay_panels(
     display_crop(reconstruction, image, PANEL_SIDE),
-    vertices_in_crop(reconstruction, PANEL_SIDE),
+    display_vertices(reconstruction, PANEL_SIDE),
     reconstruction.faces,
     sigma_colors(reconstruction.vertex_sigma_mm, range_mm),
     legend_image(range_mm, PANEL_SIDE),
@@ -69,7 +69,7 @@ def texture_image(
   """
   return texture_panels(
     display_crop(reconstruction, image, PANEL_SIDE),
-    vertices_in_crop(reconstruction, PANEL_SIDE),
+    display_vertices(reconstruction, PANEL_SIDE),
     reconstruction.faces,
     reconstruction.vertex_colors,
   )

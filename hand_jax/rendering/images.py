@@ -1,10 +1,38 @@
-"""Images of geometry: the depth and the surface normal at each pixel."""
+"""Images of a mesh: the colours of its vertices, its depth and its normals at each pixel."""
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from hand_jax.rendering.rasterize import rasterize
 from hand_jax.rendering.shading import interpolate, normalize, vertex_normals
-from hand_jax.types import Fragments
+from hand_jax.types import Fragments, RenderedHand
+
+
+def render_vertex_colors(
+  vertices_image: Float[Array, 'batch vertices 3'],
+  faces: Int[Array, 'faces 3'],
+  vertex_colors: Float[Array, 'batch vertices 3'],
+  height: int,
+  width: int,
+) -> RenderedHand:
+  """Draws a coloured hand into its crop: the last row of the paper's Table 1.
+
+  The colours of the vertices are blended by barycentrics at each pixel's nearest face. No light is
+  added: the colours are what the photo shows. This is what the photometric loss sees.
+
+  Args:
+    vertices_image: pixels of the crop and depth, as for `rasterize`.
+    faces: vertex ids.
+    vertex_colors: RGB, as the photo's.
+    height: of the crop, in pixels.
+    width: of the crop, in pixels.
+
+  Returns:
+    The colours, 0 where nothing is hit, and which pixels show the hand.
+  """
+  fragments = rasterize(vertices_image, faces, height, width)
+  rgb = interpolate(fragments, faces, vertex_colors)
+  return RenderedHand(rgb, fragments.face_index >= 0)
 
 
 def depth_image(

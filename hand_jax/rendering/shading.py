@@ -1,5 +1,7 @@
 """Attributes at pixels, normals and light: what turns fragments into a picture."""
 
+import math
+
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
@@ -9,19 +11,12 @@ from hand_jax.rendering.inputs import checked_mesh
 from hand_jax.rendering.rasterize import drawable_corners
 from hand_jax.types import ArrayLike, Fragments
 
-# Real spherical harmonics up to order 2: 9 functions of a unit vector (x, y, z), as constants times
-# 1, y, z, x, xy, yz, 3z^2 - 1, xz, x^2 - y^2.
-_HARMONICS = (
-  0.5 / np.sqrt(np.pi),
-  *[np.sqrt(3 / (4 * np.pi))] * 3,
-  np.sqrt(15 / (4 * np.pi)),
-  np.sqrt(15 / (4 * np.pi)),
-  np.sqrt(5 / (16 * np.pi)),
-  np.sqrt(15 / (4 * np.pi)),
-  np.sqrt(15 / (16 * np.pi)),
-)
-# A clamped cosine's response to the harmonics of order 0, 1 and 2.
-_COSINE_LOBE = (np.pi, *[2 * np.pi / 3] * 3, *[np.pi / 4] * 5)
+# Factors of the real spherical harmonics of a unit vector (x, y, z): of 1; of x, y and z; of xy, yz
+# and xz; of 3z^2 - 1; of x^2 - y^2.
+_HARMONICS = [math.sqrt(square / math.pi) for square in (1 / 4, 3 / 4, 15 / 4, 5 / 16, 15 / 16)]
+# How much of each harmonic's light a diffuse surface sends out again: a clamped cosine's response,
+# divided by pi.
+DIFFUSE_SHARES = (1.0, *[2 / 3] * 3, *[1 / 4] * 5)
 
 
 def interpolate(
@@ -65,13 +60,19 @@ def vertex_normals(
   They follow the right-hand rule of the winding: outwards for counter-clockwise faces. Faces that
   the rasterizer does not draw (a vertex is NaN, say) do not count, and pass no gradient on.
   """
+  return normalize(area_normals(vertices, faces))
+
+
+def area_normals(
+  vertices: Float[Array, '*batch vertices 3'], faces: Int[Array, 'faces 3']
+) -> Float[Array, '*batch vertices 3']:
+  """Sums of the normals of the faces around each vertex, each twice as long as the face's area."""
   corners = drawable_corners(vertices, faces)
   face_normals = jnp.cross(
     corners[..., 1, :] - corners[..., 0, :], corners[..., 2, :] - corners[..., 0, :]
   )
   repeated = jnp.repeat(face_normals, 3, axis=-2)
-  sums = jnp.zeros_like(vertices).at[..., faces.reshape(-1), :].add(repeated)
-  return normalize(sums)
+  return jnp.zeros_like(vertices).at[..., faces.reshape(-1), :].add(repeated)
 
 
 def normalize(vectors: Float[Array, '*batch 3']) -> Float[Array, '*batch 3']:
@@ -82,11 +83,23 @@ def normalize(vectors: Float[Array, '*batch 3']) -> Float[Array, '*batch 3']:
   return jnp.where(nonzero, vectors / jnp.sqrt(jnp.where(nonzero, squared, 1)), 0)
 
 
-def spherical_harmonics(directions: Float[Array, '*batch 3']) -> Float[Array, '*batch 9']:
-  """The nine real, orthonormal spherical harmonics of order 0, 1 and 2 at unit directions."""
+def spherical_harmonics(directions: Float[ArrayLike, '*batch 3']) -> Float[ArrayLike, '*batch 9']:
+  """The nine real, orthonormal spherical harmonics of order 0, 1 and 2 at unit directions.
+
+  A NumPy array gives a NumPy array of its precision, anything else a JAX array.
+  """
+  library = np if isinstance(directions, np.ndarray) else jnp
   x, y, z = directions[..., 0], directions[..., 1], directions[..., 2]
-  functions = [jnp.ones_like(x), y, z, x, x * y, y * z, 3 * z**2 - 1, x * z, x**2 - y**2]
-  return jnp.stack([constant * f for constant, f in zip(_HARMONICS, functions, strict=True)], -1)
+  constant, linear, product, axial, difference = _HARMONICS
+  functions = [
+    library.full_like(x, constant),
+    *(linear * y, linear * z, linear * x),
+    *(product * x * y, product * y * z),
+    axial * (3 * z * z - 1),
+    product * x * z,
+    difference * (x * x - y * y),
+  ]
+  return library.stack(functions, axis=-1)
 
 
 def irradiance(
@@ -99,11 +112,10 @@ def irradiance(
   for light of order 2 and within a few percent for any distant light (Ramamoorthi and Hanrahan,
   "An efficient representation for irradiance environment maps", 2001); negative lobes are cut.
   """
-  lobes = (
-    spherical_harmonics(normals)
-    * jnp.asarray(_COSINE_LOBE, normals.dtype)[(None,) * (normals.ndim - 1)]
-  )
-  return jnp.maximum(jnp.einsum('...k,...kc->...c', lobes, coefficients), 0)
+  shares = np.pi * jnp.asarray(DIFFUSE_SHARES, coefficients.dtype)
+  shares = shares.reshape((1,) * (coefficients.ndim - 2) + (9, 1))
+  harmonics = spherical_harmonics(normals)
+  return jnp.maximum(jnp.einsum('...k,...kc->...c', harmonics, coefficients * shares), 0)
 
 
 def headlight(

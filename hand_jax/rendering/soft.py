@@ -278,13 +278,13 @@ def _fragment(parameters, edges, x, y, radius):
   weights = [jnp.clip(weight, 0, 1) for weight in (1 - weight_b - weight_c, weight_b, weight_c)]
   norm = 1 / (weights[0] + weights[1] + weights[2])
 
-  def interpolate(a, b, c):
+  def weighted(a, b, c):
     return (weights[0] * a + weights[1] * b + weights[2] * c) * norm
 
   channels = (len(numbers) - 9) // 3
   by_corner = [numbers[9 + i * channels : 9 + (i + 1) * channels] for i in range(3)]
-  colors = [interpolate(*values) for values in zip(*by_corner, strict=True)]
-  nearness = interpolate(*numbers[6:9])
+  colors = [weighted(*values) for values in zip(*by_corner, strict=True)]
+  nearness = weighted(*numbers[6:9])
   reached = solid & (inside | (squared < radius**2)) & (nearness >= 0) & (nearness <= 1)
   exponent = _log_sigmoid(coverage_logit(squared, inside, sigma)) + nearness / gamma
   return (exponent, *colors), reached

@@ -16,6 +16,7 @@ from hand_jax.mano.anatomy import sample_hand_pose
 from hand_jax.mano.joints import BONES
 from hand_jax.mano.model import mano_forward, regress_joints
 from hand_jax.rendering.rasterize import rasterize
+from hand_jax.rendering.shading import area_normals
 from hand_jax.types import HandParameters, ManoModel
 
 SUPERSAMPLING = 2
@@ -73,7 +74,9 @@ def pose_hand(
   rotation = axis_angle_to_matrix(global_orient)
   arm_vertices = _pose_forearm(model, forearm, betas, rotation, arm) - root
   surface = jnp.concatenate([vertices, arm_vertices])
-  normals = vertex_normals(surface, forearm.faces)
+  normals = area_normals(surface, forearm.faces)
+  # The small number belongs to the images: other rounding would change some of their pixels.
+  normals = normals / (jnp.linalg.norm(normals, axis=1, keepdims=True) + 1e-12)
   openness = _openness(surface, normals, joints)
   return PosedHand(hand_pose, vertices, joints, surface, normals, openness)
 
@@ -94,16 +97,6 @@ def _pose_forearm(model, forearm, betas, rotation, arm):
   angles = (share * share * (3 - 2 * share))[:, None] * arm.bend[None]
   bent = jnp.einsum('vab,vb->va', axis_angle_to_matrix(angles), rest)
   return bent @ rotation.T + wrist
-
-
-def vertex_normals(
-  vertices: Float[Array, 'vertices 3'], faces: Int[Array, 'faces 3']
-) -> Float[Array, 'vertices 3']:
-  """Unit normals, area-weighted means of the faces round each vertex."""
-  a, b, c = (vertices[faces[:, k]] for k in range(3))
-  face_normals = jnp.cross(b - a, c - a)
-  total = jnp.zeros_like(vertices).at[faces.reshape(-1)].add(jnp.repeat(face_normals, 3, axis=0))
-  return total / (jnp.linalg.norm(total, axis=1, keepdims=True) + 1e-12)
 
 
 def _occluders() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:

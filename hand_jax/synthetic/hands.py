@@ -152,7 +152,7 @@ def _take_photo(
   radiosity, highlight = shading.vertex_light(posed.normals, posed.openness, lit, light, skin)
   channels = shading.surface_channels(radiosity, highlight, look, skin, surface[:, 2])
   seen = np.asarray(seen)
-  pixels = shading.interpolate(seen, surface_image, look.faces, look.parts, channels)
+  pixels = shading.shaded_samples(seen, surface_image, look.faces, look.parts, channels)
   cloth = shading.sample_cloth(rng, float(scene.arm.sleeve_start))
   on_forearm = pixels.face >= look.hand_faces
   radiance = shading.shade_points(pixels.channels, on_forearm, look, skin, cloth)

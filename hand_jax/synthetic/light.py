@@ -12,6 +12,8 @@ import cv2
 import numpy as np
 from jaxtyping import Float
 
+from hand_jax.rendering.shading import DIFFUSE_SHARES, spherical_harmonics
+
 
 class Environments(NamedTuple):
   """The bundled maps: tone-mapped views for backgrounds, small HDR maps and harmonics for light."""
@@ -60,47 +62,21 @@ def solid_angles(height: int, width: int) -> Float[np.ndarray, 'height width']:
   return np.repeat(rows[:, None], width, axis=1)
 
 
-def harmonic_basis(directions: Float[np.ndarray, 'points 3']) -> Float[np.ndarray, 'points 9']:
-  """Real spherical harmonics of bands 0 to 2 at unit directions."""
-  x, y, z = directions.T
-  return np.stack(
-    [
-      np.full_like(x, 0.28209479177),
-      0.4886025119 * y,
-      0.4886025119 * z,
-      0.4886025119 * x,
-      1.09254843059 * x * y,
-      1.09254843059 * y * z,
-      0.31539156525 * (3 * z * z - 1),
-      1.09254843059 * x * z,
-      0.54627421529 * (x * x - y * y),
-    ],
-    axis=-1,
-  )
-
-
 def project_to_harmonics(
   directions: Float[np.ndarray, 'points 3'],
   radiance: Float[np.ndarray, 'points 3'],
   weights: Float[np.ndarray, 'points'],
 ) -> Float[np.ndarray, '9 3']:
   """Harmonic coefficients of a radiance map: integral of L Y over the sphere."""
-  return harmonic_basis(directions).T @ (radiance * weights[:, None])
-
-
-# Lambertian reflection of each band, divided by pi: irradiance / pi = sum of a_l L_lm Y_lm.
-_LAMBERT = np.array([1.0, *[2 / 3] * 3, *[1 / 4] * 5])
+  return spherical_harmonics(directions).T @ (radiance * weights[:, None])
 
 
 def ambient_radiosity(
   normals: Float[np.ndarray, 'points 3'], harmonics: Float[np.ndarray, '9 3']
 ) -> Float[np.ndarray, 'points 3']:
-  """Irradiance / pi at unit normals in environment axes, for radiance harmonics; never negative.
-
-  Ramamoorthi and Hanrahan, "An Efficient Representation for Irradiance Environment Maps", 2001.
-  """
-  coefficients = (harmonics * _LAMBERT[:, None]).astype(normals.dtype)
-  return np.maximum(harmonic_basis(normals) @ coefficients, 0)
+  """Gives `irradiance` / pi at unit normals in environment axes, in NumPy; never negative."""
+  coefficients = (harmonics * np.array(DIFFUSE_SHARES)[:, None]).astype(normals.dtype)
+  return np.maximum(spherical_harmonics(normals) @ coefficients, 0)
 
 
 class Light(NamedTuple):

@@ -107,7 +107,7 @@ def _person_redness(look: SurfaceLook, skin: Skin) -> Float[np.ndarray, 'surface
   return look.redness + 0.25 * redness_noise(skin, look.rest)
 
 
-def interpolate(
+def shaded_samples(
   seen: Int[np.ndarray, 'fine fine'],
   surface_image: Float[np.ndarray, 'surface 3'],
   faces: Int[np.ndarray, 'faces 3'],

@@ -1,10 +1,91 @@
-"""Files that are whole or not there, and JSON that every reader takes."""
+"""Files and folders appear whole or not at all, and nothing unfinished stays beside them."""
 
 import json
 
 import pytest
 
-from hand_jax.files.writing import unfinished_path, write_json
+from hand_jax.files.writing import unfinished_path, write_json, write_whole
+
+
+def names(folder):
+  return sorted(str(path.relative_to(folder)) for path in folder.rglob('*'))
+
+
+@pytest.mark.parametrize(
+  'data, expected', [('zwölf\n', 'zwölf\n'.encode()), (b'\x00\xff', b'\x00\xff')]
+)
+def test_a_file_is_replaced_by_what_is_written(tmp_path, data, expected):
+  path = tmp_path / 'a' / 'b' / 'file.txt'
+  for content in ('the old one', data):
+    write_whole(path, content)
+  assert path.read_bytes() == expected
+  assert names(tmp_path) == ['a', 'a/b', 'a/b/file.txt']
+
+
+def test_the_name_appears_when_the_block_ends(tmp_path):
+  path = tmp_path / 'file'
+  path.write_text('old')
+  with unfinished_path(str(path)) as unfinished:
+    unfinished.write_text('new')
+    assert path.read_text() == 'old'
+  assert path.read_text() == 'new' and names(tmp_path) == ['file']
+
+
+@pytest.mark.parametrize('is_folder', [False, True])
+@pytest.mark.parametrize('error', [OSError, KeyboardInterrupt])
+def test_a_failure_leaves_what_was_there_and_nothing_else(tmp_path, is_folder, error):
+  path = tmp_path / 'result'
+  path.write_text('old')
+
+  def fail():
+    with unfinished_path(path) as unfinished:
+      if is_folder:
+        unfinished.mkdir()
+      (unfinished / 'part' if is_folder else unfinished).write_text('half of it')
+      raise error('the disk is full')
+
+  with pytest.raises(error, match='the disk is full'):
+    fail()
+  assert path.read_text() == 'old' and names(tmp_path) == ['result']
+
+
+def test_a_block_that_makes_nothing_fails_and_keeps_what_was_there(tmp_path):
+  path = tmp_path / 'result'
+  path.write_text('old')
+  with pytest.raises(FileNotFoundError), unfinished_path(path):
+    pass
+  assert path.read_text() == 'old' and names(tmp_path) == ['result']
+
+
+def test_a_folder_appears_with_all_its_files(tmp_path):
+  path = tmp_path / 'folder'
+  with unfinished_path(path) as unfinished:
+    unfinished.mkdir()
+    (unfinished / 'first').write_text('1')
+    (unfinished / 'second').write_text('2')
+    assert not path.exists()
+  assert names(tmp_path) == ['folder', 'folder/first', 'folder/second']
+
+
+@pytest.mark.parametrize('left', ['file', 'folder', 'link'])
+def test_what_a_killed_run_left_does_not_matter(tmp_path, left):
+  """Found where the unfinished file goes, and removed; what a link points to stays."""
+  path = tmp_path / 'file'
+  with unfinished_path(path) as unfinished:
+    unfinished.touch()
+  elsewhere = tmp_path / 'elsewhere'
+  elsewhere.mkdir()
+  (elsewhere / 'kept').write_text('kept')
+  if left == 'file':
+    unfinished.write_text('half of it, and longer than the new content')
+  elif left == 'folder':
+    unfinished.mkdir()
+    (unfinished / 'part').touch()
+  else:
+    unfinished.symlink_to(elsewhere)
+  write_whole(path, 'new')
+  assert path.read_text() == 'new' and not path.is_symlink()
+  assert names(tmp_path) == ['elsewhere', 'elsewhere/kept', 'file']
 
 
 def test_json_is_indented_and_ends_its_last_line(tmp_path):
@@ -21,12 +102,3 @@ def test_numbers_that_json_lacks_are_refused_and_the_old_file_stays(tmp_path, va
   with pytest.raises(ValueError, match='JSON'):
     write_json(path, [value])
   assert json.loads(path.read_text()) == [1]
-
-
-def test_a_file_that_fails_half_way_leaves_the_old_one_alone(tmp_path):
-  path = tmp_path / 'kept.txt'
-  path.write_text('old')
-  with pytest.raises(RuntimeError, match='half'), unfinished_path(path) as unfinished:
-    unfinished.write_text('ne')
-    raise RuntimeError('half way')
-  assert path.read_text() == 'old' and list(tmp_path.iterdir()) == [path]

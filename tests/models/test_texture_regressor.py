@@ -20,7 +20,7 @@ from hand_jax.models.texture_regressor import (
   texture_position,
   texture_tokens,
 )
-from hand_jax.rendering.texture import render_hand
+from hand_jax.rendering.images import render_vertex_colors
 from hand_jax.types import ImageFeatures
 
 BATCH, VERTICES, SIDE, CHANNELS, GLOBAL = 2, 30, 12, 4, 6
@@ -172,7 +172,9 @@ def test_table_1_sizes():
   assert colors.shape == (1, 778, 3)
   vertices_image = jax.ShapeDtypeStruct((1, 778, 3), jnp.float32)
   faces = jax.ShapeDtypeStruct((1538, 3), jnp.int32)
-  rendered = jax.eval_shape(lambda *of: render_hand(*of, 224, 224), vertices_image, faces, colors)
+  rendered = jax.eval_shape(
+    lambda *of: render_vertex_colors(*of, 224, 224), vertices_image, faces, colors
+  )
   assert rendered.rgb.shape == (1, 224, 224, 3)
   assert rendered.silhouette.shape == (1, 224, 224)
 

@@ -11,9 +11,9 @@ import pytest
 from hand_jax.config import AugmentationConfig
 from hand_jax.data.augmentation import make_row, sample_crop_change
 from hand_jax.examples import Skip, decode_example
+from hand_jax.files import json_lists
 from hand_jax.mano.assets import with_fingertips
 from hand_jax.mano.model import mano_forward
-from hand_jax.readers import annotation_files
 from hand_jax.readers.annotation_files import read_json_entries
 from hand_jax.readers.freihand import (
   check_folder,
@@ -287,12 +287,12 @@ def truncate(path):
     (
       lambda folder: truncate(folder / 'training_verts.json'),
       ValueError,
-      r'training_verts\.json is damaged or cut short: entry \d',
+      r'training_verts\.json: the file ends inside sample \d',
     ),
     (
       lambda folder: (folder / 'training_K.json').write_text('{"a": 1}'),
       ValueError,
-      r'training_K\.json is not a JSON list',
+      r'training_K\.json: expected a list of samples',
     ),
     (
       lambda folder: edit(folder / 'training_xyz.json', lambda content: content.pop()),
@@ -350,7 +350,7 @@ CONTENTS = {
 @pytest.mark.parametrize('indent', [None, 1])
 def test_long_lists_are_read_in_blocks(tmp_path, monkeypatch, block, name, indent):
   content, shape = CONTENTS[name]
-  monkeypatch.setattr(annotation_files, '_BLOCK_CHARS', block)
+  monkeypatch.setattr(json_lists, 'CHUNK', block)
   text = json.dumps(content, indent=indent) + '\n'
   (tmp_path / 'a.json').write_text(text)
   entries = read_json_entries(tmp_path / 'a.json', shape)
@@ -358,16 +358,16 @@ def test_long_lists_are_read_in_blocks(tmp_path, monkeypatch, block, name, inden
   assert not entries.problems
   for length in range(len(text.rstrip())):
     (tmp_path / 'a.json').write_text(text[:length])
-    with pytest.raises(ValueError, match=r'a\.json is'):
+    with pytest.raises(ValueError, match=r'a\.json: .*; at character \d'):
       read_json_entries(tmp_path / 'a.json', shape)
 
 
 def test_damage_between_entries_is_found(tmp_path):
   (tmp_path / 'a.json').write_text('[1 2]')
-  with pytest.raises(ValueError, match=r"entry 0 .* cannot be read \('2' follows it\)"):
+  with pytest.raises(ValueError, match=r'expected a comma and then the next sample, found .2'):
     read_json_entries(tmp_path / 'a.json', ())
   (tmp_path / 'a.json').write_bytes(b'[[1, 2], \xff\xfe]')
-  with pytest.raises(ValueError, match='entry 1'):
+  with pytest.raises(ValueError, match='expected JSON text in UTF-8'):
     read_json_entries(tmp_path / 'a.json', (2,))
 
 

@@ -325,7 +325,7 @@ def test_evaluation_labels_that_do_not_belong_are_refused(copy):
   with pytest.raises(ValueError, match=r'xyz\.json has 1 entries, but evaluation\.txt names 2'):
     read_evaluation_truths(copy, 2)
   truncate(copy / 'evaluation_verts.json')
-  with pytest.raises(ValueError, match=r'verts\.json is damaged or cut short'):
+  with pytest.raises(ValueError, match=r'verts\.json: the file ends inside sample'):
     read_evaluation_truths(copy, 2)
   (copy / 'evaluation_xyz.json').unlink()
   with pytest.raises(FileNotFoundError, match=r'lacks evaluation_xyz\.json'):

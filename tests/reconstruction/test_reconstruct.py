@@ -28,7 +28,7 @@ from hand_jax.reconstruction.reconstruct import (
   reconstruct_branches,
   reconstruct_hand,
 )
-from hand_jax.reconstruction.views import vertices_in_crop
+from hand_jax.reconstruction.views import display_vertices
 from tests.reference.rasterize import face_at_points
 
 BOX = np.array([20.0, 31.0, 60.0, 47.0])
@@ -124,7 +124,7 @@ def test_a_mirrored_photo_of_the_other_hand_gives_the_mirrored_hand(reconstructo
   np.testing.assert_allclose(meshes[0].face_normals, meshes[1].face_normals * flip, atol=1e-3)
   for name, value in left.parameters._asdict().items():
     np.testing.assert_array_equal(value, getattr(right.parameters, name))
-  crops = [vertices_in_crop(hand, 100) for hand in (left, right)]
+  crops = [display_vertices(hand, 100) for hand in (left, right)]
   np.testing.assert_allclose(crops[0] * [-1, 1, 1] + [100, 0, 0], crops[1], atol=1e-3)
 
 
@@ -231,8 +231,8 @@ def test_amvur_alone_gives_the_hand_without_parameters(reconstructor, photo, tmp
   assert set(full) - set(data) == {'mano'} and set(full['units']) - set(data['units']) == {'mano.*'}
 
 
-def test_vertices_in_crop_keep_the_same_scale_along_all_axes(hand):
-  points = vertices_in_crop(hand, 240)  # the crop shows 120 pixels of the photo
+def test_display_vertices_keep_the_same_scale_along_all_axes(hand):
+  points = display_vertices(hand, 240)  # the crop shows 120 pixels of the photo
   scale = 2 * hand.pixels_per_metre
   np.testing.assert_allclose(
     points - points[:1], (hand.vertices - hand.vertices[:1]) * scale, atol=1e-2
@@ -295,7 +295,7 @@ def test_overlay_shows_photo_mesh_and_sigma(hand, photo):
   image = reconstruct_views.overlay_image(hand, photo).astype(int)
   plain, over, sigma = (image[: side - 60, i * side : (i + 1) * side] for i in range(3))
   changed = np.abs(plain - over).sum(-1) > 30
-  points = vertices_in_crop(hand, side)[:, :2]
+  points = display_vertices(hand, side)[:, :2]
   inside = (points > 2).all(1) & (points < side - 62).all(1)
   columns, rows = points[inside].astype(int).T
   assert inside.sum() > 50 and changed[rows, columns].mean() > 0.7

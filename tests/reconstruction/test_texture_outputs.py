@@ -32,7 +32,7 @@ from hand_jax.reconstruction.texture_picture import (
   free_hand_layout,
   free_hand_texture,
 )
-from hand_jax.reconstruction.views import PANEL_SIDE, texture_image, vertices_in_crop
+from hand_jax.reconstruction.views import PANEL_SIDE, display_vertices, texture_image
 from tests.toy_mano import make_toy_mano
 
 BOX = np.array([20.0, 31.0, 60.0, 47.0])
@@ -209,7 +209,7 @@ def test_views_show_the_photo_and_the_colours_over_it(written, photo):
   picture = texture_image(hand, photo)
   assert picture.shape == (PANEL_SIDE, 4 * PANEL_SIDE, 3)
   drawn = picture[:, PANEL_SIDE : 2 * PANEL_SIDE].astype(float) / 255
-  points = vertices_in_crop(hand, PANEL_SIDE)
+  points = display_vertices(hand, PANEL_SIDE)
   inside = ((points[:, :2] > 3) & (points[:, :2] < PANEL_SIDE - 60)).all(axis=1)
   seen = inside & hand.vertex_visible
   assert seen.sum() > 50

@@ -117,6 +117,9 @@ def test_harmonics_match_scipy():
       expected.append(part * (np.sqrt(2) if m else 1))
   ours = spherical_harmonics(jnp.asarray(directions, jnp.float32))
   np.testing.assert_allclose(ours, np.stack(expected, -1), atol=1e-6)
+  in_numpy = spherical_harmonics(directions)
+  assert isinstance(in_numpy, np.ndarray) and isinstance(ours, jax.Array)
+  np.testing.assert_allclose(in_numpy, np.stack(expected, -1), atol=1e-14)
 
 
 @pytest.mark.parametrize('seed', range(2))

@@ -1,22 +1,15 @@
 """What rendering wants beyond the mesh: texture coordinates, nail and palm masks, a forearm."""
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
+from hand_jax.rendering.shading import vertex_normals
 from tools.free_hand import layout, skeleton
 from tools.free_hand.cutting import boundary_loop
 
 _FOREARM_LENGTH_M = 0.125
 _FOREARM_RINGS = 9
-
-
-def vertex_normals(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
-  """Area-weighted unit normals, outward for counter-clockwise faces."""
-  a, b, c = (vertices[faces[:, k]] for k in range(3))
-  face_normals = np.cross(b - a, c - a)
-  normals = np.zeros_like(vertices)
-  for k in range(3):
-    np.add.at(normals, faces[:, k], face_normals)
-  return skeleton.normalize(normals)
 
 
 def sample_texture(texture: np.ndarray, uv: np.ndarray, radius: int = 3) -> np.ndarray:
@@ -45,7 +38,9 @@ def palm_mask(vertices: np.ndarray, faces: np.ndarray, weights: np.ndarray) -> n
   for finger in range(5):
     direction, axis = skeleton.finger_frame(finger)
     palmar[1 + 3 * finger : 4 + 3 * finger] = np.cross(axis, direction)
-  facing = (vertex_normals(vertices, faces) * skeleton.normalize(weights @ palmar)).sum(axis=1)
+  with jax.enable_x64(True):
+    normals = np.asarray(vertex_normals(jnp.asarray(vertices), jnp.asarray(faces)))
+  facing = (normals * skeleton.normalize(weights @ palmar)).sum(axis=1)
   share = np.clip((facing + 0.45) / 0.7, 0.0, 1.0)
   return share * share * (3 - 2 * share)
 

@@ -1,11 +1,13 @@
 """The table of runs side by side, its files and the figure of their curves."""
 
 import csv
+import io
 import json
 
 import cv2
 import numpy as np
 import pytest
+from PIL import Image
 
 from experiments.scoreboard import make_board
 from hand_jax.evaluation.official import pck, scoreboard
@@ -179,29 +181,45 @@ def test_the_figure_is_written_whole(files, tmp_path):
 def test_a_curve_is_drawn_where_its_shares_are():
   """A step from 0 to 1 between two thresholds, in the first colour, over white."""
   curve = [0.25] * 50 + [0.75] * 50
-  picture = pck.draw_pck([pck.Panel('A', {'a': curve})]).astype(int)
-  color = np.array(pck._COLORS[0])
-  drawn = np.abs(picture - color).sum(-1) < 60
-  low, high = (
-    np.array(pck._place(mm, share)) / pck._SCALE for mm, share in ((10, 0.25), (40, 0.75))
-  )
-  for x, y in (low, high):
-    column = drawn[:, round(x)].nonzero()[0]
-    assert len(column) and abs(column.mean() - y) < 2
-  # 0 mm lies on the left axis, 50 mm at the right end; 1 above 0.
-  assert low[0] < high[0] and low[1] > high[1]
-  left, right = (pck._place(mm, 0)[0] / pck._SCALE for mm in (0, 50))
-  assert left > 0 and right < picture.shape[1]
+  figure = pck.draw_pck([pck.Panel('A', {'a': curve})])
+  figure.savefig(file := io.BytesIO(), format='png')
+  picture = np.asarray(Image.open(file).convert('RGB')).astype(int)
+  blue = np.abs(picture - (0, 114, 178)).sum(-1) < 60
+  to_pixels = figure.axes[0].transData.transform
+  for mm, share in ((10, 0.25), (40, 0.75)):
+    x, y = to_pixels((mm, share))
+    column = blue[:, round(x)].nonzero()[0]
+    assert len(column) and abs(picture.shape[0] - column.mean() - y) < 2
+  (left, low), (right, high) = to_pixels([(0, 0), (50, 1)])
+  assert 0 < left < right < picture.shape[1] and 0 < low < high < picture.shape[0]
+
+
+def test_names_stand_as_they_are_beside_their_curve_and_its_area():
+  """Neither as mathematics nor left out, whatever they begin with."""
+  curve = np.linspace(0, 1, 100).tolist()
+  figure = pck.draw_pck([pck.Panel('$A$', {'_a $x$': curve, 'b': [0.5] * 100})])
+  (axes,) = figure.axes
+  assert axes.get_title(loc='left') == '$A$: share within threshold'
+  texts = axes.get_legend().get_texts()
+  assert [text.get_text() for text in texts] == ['_a $x$: AUC 0.500', 'b: AUC 0.500']
+  assert not any(text.get_parse_math() for text in (*texts, axes._left_title))
+  shown = [line.get_color() for line in axes.get_legend().get_lines()]
+  assert shown == [line.get_color() for line in axes.lines] and len(set(shown)) == 2
+  np.testing.assert_allclose(axes.lines[0].get_xydata(), np.c_[1000 * THRESHOLDS_M, curve])
 
 
 def test_panels_are_in_rows_and_more_curves_than_colours_are_refused():
   curve = np.linspace(0, 1, 100).tolist()
-  one = pck.draw_pck([pck.Panel('A', {'a': curve})])
-  four = pck.draw_pck([pck.Panel('A', {'a': curve})] * 4)
-  five = pck.draw_pck([pck.Panel('A', {'a': curve})] * 5)
-  height, width = one.shape[:2]
-  assert four.shape[:2] == (2 * height, 2 * width) and five.shape[:2] == (2 * height, 3 * width)
-  np.testing.assert_array_equal(four[:height, :width], one)
+  one, four, five = (pck.draw_pck([pck.Panel('A', {'a': curve})] * n) for n in (1, 4, 5))
+  width, height = one.get_size_inches()
+  np.testing.assert_allclose(four.get_size_inches(), (2 * width, 2 * height))
+  np.testing.assert_allclose(five.get_size_inches(), (3 * width, 2 * height))
+  # All plots have one size, at one place of their panels.
+  where = np.array([axes.get_window_extent().bounds for axes in five.axes])
+  np.testing.assert_allclose(where[:, 2:], np.tile(where[:1, 2:], (5, 1)))
+  panel = five.dpi * np.array([width, height])
+  steps = [(0, 0), (1, 0), (2, 0), (0, -1), (1, -1)]
+  np.testing.assert_allclose(where[:, :2] - where[:1, :2], steps * panel)
   with pytest.raises(ValueError, match="7 colours, for as many curves to a panel; 'A' has 8"):
     pck.draw_pck([pck.Panel('A', {str(number): curve for number in range(8)})])
 
