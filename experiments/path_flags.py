@@ -13,9 +13,11 @@ class _PathParser(flags.ArgumentParser):
     return 'path'
 
 
-def define_path(name: str, default: str | None, help_text: str, required: bool = False) -> None:
+def define_path(
+  name: str, default: str | None, help_text: str, required: bool = False
+) -> flags.FlagHolder:
   """Defines a flag that names one file or folder."""
-  flags.DEFINE(
+  return flags.DEFINE(
     _PathParser(),
     name,
     default,
@@ -25,6 +27,6 @@ def define_path(name: str, default: str | None, help_text: str, required: bool =
   )
 
 
-def define_paths(name: str, help_text: str) -> None:
+def define_paths(name: str, help_text: str) -> flags.FlagHolder:
   """Defines a flag that may be repeated, each time with one file or folder."""
-  flags.DEFINE_multi(_PathParser(), flags.ArgumentSerializer(), name, [], help_text)
+  return flags.DEFINE_multi(_PathParser(), flags.ArgumentSerializer(), name, [], help_text)
