@@ -5,6 +5,10 @@ from absl import flags
 from hand_jax.files.paths import expand_path
 
 
+# Flags belong to the command that asks for them: its --help shows them.
+flags.disclaim_key_flags()
+
+
 class _PathParser(flags.ArgumentParser):
   def parse(self, argument: str) -> str:
     return expand_path(super().parse(argument))
@@ -14,7 +18,11 @@ class _PathParser(flags.ArgumentParser):
 
 
 def define_path(
-  name: str, default: str | None, help_text: str, required: bool = False
+  name: str,
+  default: str | None,
+  help_text: str,
+  required: bool = False,
+  values: flags.FlagValues = flags.FLAGS,
 ) -> flags.FlagHolder:
   """Defines a flag that names one file or folder."""
   return flags.DEFINE(
@@ -22,11 +30,15 @@ def define_path(
     name,
     default,
     help_text,
+    values,
     serializer=flags.ArgumentSerializer(),
     required=required,
   )
 
 
-def define_paths(name: str, help_text: str) -> flags.FlagHolder:
+def define_paths(
+  name: str, help_text: str, values: flags.FlagValues = flags.FLAGS
+) -> flags.FlagHolder:
   """Defines a flag that may be repeated, each time with one file or folder."""
-  return flags.DEFINE_multi(_PathParser(), flags.ArgumentSerializer(), name, [], help_text)
+  serializer = flags.ArgumentSerializer()
+  return flags.DEFINE_multi(_PathParser(), serializer, name, [], help_text, flag_values=values)
