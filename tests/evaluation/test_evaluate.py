@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from hand_jax.evaluation import evaluate, mean_hand
 from hand_jax.evaluation.results_text import results_table
+from hand_jax.models.branches import BRANCHES, best_branch
 from tests.made_up_split import (
   CROP_SIDE,
   EXAMPLES,
@@ -50,7 +51,7 @@ def test_batches_and_padding_change_nothing(order, size):
   whole, parts = world.evaluate(), world.evaluate(batches)
   assert parts['examples'] == EXAMPLES
   assert whole['uncertainty'].pop('branch') == parts['uncertainty'].pop('branch')
-  for part in (*evaluate.BRANCHES, 'uncertainty', 'joints_2d'):
+  for part in (*BRANCHES, 'uncertainty', 'joints_2d'):
     assert parts[part] == pytest.approx(whole[part], rel=1e-9)
 
 
@@ -176,9 +177,9 @@ def test_the_table_of_a_branch_alone(branch):
 def test_the_best_branch_is_the_posterior_where_there_is_one():
   world = World()
   estimate = world.estimate(world.batch([0, 1]))
-  assert evaluate.best_branch(estimate) is estimate.posterior
-  assert evaluate.best_branch(estimate._replace(posterior=None)) is estimate.prior
-  assert evaluate.best_branch(estimate._replace(prior=None)) is estimate.posterior
+  assert best_branch(estimate) is estimate.posterior
+  assert best_branch(estimate._replace(posterior=None)) is estimate.prior
+  assert best_branch(estimate._replace(prior=None)) is estimate.posterior
 
 
 def test_one_sigma_for_everything_correlates_with_nothing():
