@@ -1,9 +1,16 @@
-"""Settings of every test: two CPU devices, full precision, no silent rank promotion."""
+"""Settings and shared fixtures of every test: two CPU devices, full precision, the free hand."""
 
 import os
 import pathlib
 
+import cv2
 import jax
+import numpy as np
+import pytest
+
+from hand_jax.mano.assets import load_mano_model
+from hand_jax.mano.mano_files import write_converted_mano
+from tests.toy_mano import make_toy_mano
 
 # The tests use the free hand, whatever the caller's shell names.
 os.environ.pop('MANO_DIR', None)
@@ -16,3 +23,49 @@ CACHE = pathlib.Path(__file__).parent.parent / '.jax_cache'
 CACHE /= os.environ.get('PYTEST_XDIST_WORKER', 'main')
 jax.config.update('jax_compilation_cache_dir', str(CACHE))
 jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.5)
+
+
+@pytest.fixture(scope='session')
+def model():
+  """The free right hand."""
+  return load_mano_model()
+
+
+@pytest.fixture(scope='session')
+def toy_model():
+  """The toy hand: MANO's structure and pose blend shapes, which the free hand has none of."""
+  return make_toy_mano()
+
+
+@pytest.fixture(scope='session')
+def mano_dir(model, tmp_path_factory):
+  """A folder that holds the free hand as if it were the user's MANO."""
+  folder = tmp_path_factory.mktemp('mano')
+  arrays = {name: np.asarray(value) for name, value in model._asdict().items()}
+  write_converted_mano(folder / 'MANO_RIGHT.npz', arrays, 'right')
+  return str(folder)
+
+
+@pytest.fixture(scope='session')
+def photo():
+  """An image of smooth colours, 120 pixels wide and 90 high."""
+  drawn = np.random.default_rng(0).uniform(0, 255, (9, 12, 3)).astype(np.float32)
+  smooth = np.clip(cv2.resize(drawn, (120, 90), interpolation=cv2.INTER_CUBIC), 0, 255)
+  smooth = smooth.astype(np.uint8)
+  smooth.flags.writeable = False  # tests share it
+  return smooth
+
+
+@pytest.fixture
+def float64():
+  """Lets a test compute in double precision."""
+  with jax.enable_x64(True):
+    yield
+
+
+@pytest.fixture
+def no_progress_bars():
+  """Keeps TensorFlow Datasets from drawing its progress while it writes."""
+  import tensorflow_datasets as tfds  # few tests need it, and it takes long to import
+
+  tfds.disable_progress_bar()

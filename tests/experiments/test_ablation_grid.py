@@ -9,14 +9,9 @@ from experiments.ablations import running as ablations
 from experiments.ablations.grid import ENTRIES, RUNS, AblationRun, Job, lineage, plan_jobs
 from experiments.configs.names import get_config
 from hand_jax.config_text import apply_overrides, config_differences
-from tests.fake_ablations import config_of, make_settings
+from tests.fake_ablations import config_of
 
 SEEDS = [0, 1, 2]
-
-
-@pytest.fixture
-def settings(tmp_path):
-  return make_settings(tmp_path)
 
 
 def test_the_tables_hold_what_they_should():

@@ -10,14 +10,9 @@ from experiments.ablations import running as ablations
 from experiments.ablations.grid import plan_jobs
 from experiments.ablations.report import SECTION, format_markdown, load_rows, update_section
 from hand_jax.evaluation.evaluate import METRIC_NAMES
-from tests.fake_ablations import BASELINE, CONTRACT, Faked, make_row, make_settings
+from tests.fake_ablations import BASELINE, CONTRACT, Faked, make_row
 
 SEEDS = [0, 1, 2]
-
-
-@pytest.fixture
-def settings(tmp_path):
-  return make_settings(tmp_path)
 
 
 def table_cells(text: str, title: str) -> list[list[str]]:

@@ -11,14 +11,9 @@ from experiments.ablations import running as ablations
 from experiments.ablations.grid import RUNS, AblationRun, Entry, Job, plan_jobs
 from experiments.ablations.report import format_markdown, load_rows
 from hand_jax.evaluation.evaluate import METRIC_NAMES
-from tests.fake_ablations import BASELINE, CONTRACT, Faked, config_of, make_row, make_settings
+from tests.fake_ablations import BASELINE, CONTRACT, Faked, config_of, make_row
 
 SEEDS = [0, 1, 2]
-
-
-@pytest.fixture
-def settings(tmp_path):
-  return make_settings(tmp_path)
 
 
 def test_rows_hold_the_contract_and_what_was_measured(settings):

@@ -16,7 +16,6 @@ from experiments.configs.benchmarks import BENCHMARKS
 from experiments.configs.names import get_config
 from hand_jax.data.pipeline import create_source, training_batches
 from hand_jax.mano.assets import load_mano_model
-from hand_jax.mano.mano_files import write_converted_mano
 from hand_jax.models.hand_network import create_network
 from hand_jax.runs.hand_models import load_training_model
 from hand_jax.runs.train_state import state_variables
@@ -25,15 +24,6 @@ from hand_jax.training.step import make_train_step
 from tests.experiments.test_benchmark_configs import starts
 from tests.experiments.test_experiments import at_toy_size
 from tests.preparing.test_prepare_real import prepare_freihand, prepare_ho3d
-
-
-@pytest.fixture(scope='module')
-def mano_dir(tmp_path_factory):
-  """The free hand as if it were the user's MANO."""
-  folder = tmp_path_factory.mktemp('mano')
-  arrays = {name: np.asarray(value) for name, value in load_mano_model()._asdict().items()}
-  write_converted_mano(folder / 'MANO_RIGHT.npz', arrays, 'right')
-  return str(folder)
 
 
 @pytest.fixture(scope='module')

@@ -14,14 +14,8 @@ from hand_jax.runs.train_state import state_variables
 from hand_jax.training.state import create_optimizer, create_train_state
 from hand_jax.training.step import make_train_step
 from tests.drawn_hands import DrawnSource
-from tests.toy_mano import make_toy_mano
 
 _FAST_COMPILE = {'xla_backend_optimization_level': 0}
-
-
-@pytest.fixture(scope='module')
-def model():
-  return make_toy_mano()
 
 
 def at_toy_size(config):
@@ -93,9 +87,9 @@ def take_a_step(config, model):
 
 
 @pytest.mark.parametrize('name', EXPERIMENTS)
-def test_every_experiment_takes_a_step_at_toy_size(name, model):
+def test_every_experiment_takes_a_step_at_toy_size(name, toy_model):
   config = at_toy_size(get_config(name))
-  before, after, metrics, batch = take_a_step(config, model)
+  before, after, metrics, batch = take_a_step(config, toy_model)
   assert all(np.isfinite(value) for value in metrics.values())
   assert metrics['gradient_norm'] > 0
   assert int(after.step) == 1
@@ -118,14 +112,15 @@ def test_every_experiment_takes_a_step_at_toy_size(name, model):
     assert not batch.has_3d.any() and not batch.camera_mask.any()
 
 
-def test_weak_experiments_see_no_3d_label(model):
+def test_weak_experiments_see_no_3d_label(toy_model):
   """Whatever the data set holds: the fields are empty, not merely masked."""
   weak = [name for name in EXPERIMENTS if 'weak' in name or name == 'hand_photos']
   assert len(weak) >= 8
+  source, vertices = DrawnSource(toy_model, 2, size=40), len(toy_model.v_template)
   for name in weak:
     config = at_toy_size(get_config(name))
     assert config.data.labels == '2d'
-    with training_batches(DrawnSource(model, 2, size=40), config, len(model.v_template)) as batches:
+    with training_batches(source, config, vertices) as batches:
       batch = next(batches)
     assert batch.joint_confidence.all()
     for field in ('vertices_hand', 'joints_hand', 'camera', 'root_camera'):

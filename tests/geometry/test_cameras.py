@@ -14,11 +14,7 @@ from hand_jax.geometry import cameras
 from hand_jax.types import HandCamera, PerspectiveCamera
 from tests.reference import losses as reference
 
-
-@pytest.fixture(autouse=True)
-def float64():
-  with jax.enable_x64(True):
-    yield
+pytestmark = pytest.mark.usefixtures('float64')
 
 
 few_examples = hypothesis.settings(max_examples=40, deadline=None, derandomize=True)

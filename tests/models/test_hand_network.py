@@ -8,16 +8,10 @@ import numpy as np
 import pytest
 
 from experiments.configs.names import get_config
-from hand_jax.mano.assets import load_mano_model
 from hand_jax.mano.model import regress_joints
 from hand_jax.models.hand_network import CAMERA_MODULES, create_network, initialize_network
 from hand_jax.models.vertex_regressor import positional_encoding
 from hand_jax.types import HandParameters
-
-
-@pytest.fixture(scope='module')
-def model():
-  return load_mano_model()
 
 
 @pytest.fixture(scope='module')

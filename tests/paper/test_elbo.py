@@ -32,10 +32,7 @@ CONVENTIONS = ['paper', 'exact']
 EXACT = LossConfig(kind='elbo', convention='exact', joints_2d_prior=0.0, likelihood_sigma=TAU)
 
 
-@pytest.fixture(autouse=True)
-def float64():
-  with jax.enable_x64(True):
-    yield
+pytestmark = pytest.mark.usefixtures('float64')
 
 
 class Toy(NamedTuple):

@@ -17,10 +17,7 @@ CONVENTIONS = ['paper', 'exact']
 TAU = LossConfig().likelihood_sigma
 
 
-@pytest.fixture(autouse=True)
-def float64():
-  with jax.enable_x64(True):
-    yield
+pytestmark = pytest.mark.usefixtures('float64')
 
 
 def config_of(convention='exact', **settings):

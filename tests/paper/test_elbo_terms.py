@@ -19,10 +19,7 @@ from tests.reference import losses as reference
 CONVENTIONS = ['paper', 'exact']
 
 
-@pytest.fixture(autouse=True)
-def float64():
-  with jax.enable_x64(True):
-    yield
+pytestmark = pytest.mark.usefixtures('float64')
 
 
 few_examples = hypothesis.settings(max_examples=40, deadline=None, derandomize=True)

@@ -14,11 +14,7 @@ from hand_jax import gaussian as gaussians
 from hand_jax.types import DiagonalGaussian
 from tests.reference import losses as reference
 
-
-@pytest.fixture(autouse=True)
-def float64():
-  with jax.enable_x64(True):
-    yield
+pytestmark = pytest.mark.usefixtures('float64')
 
 
 def normal(mean, log_variance):

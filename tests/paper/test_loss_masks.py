@@ -31,11 +31,7 @@ from tests.loss_hands import (
   terms_of,
 )
 
-
-@pytest.fixture(autouse=True)
-def float64():
-  with jax.enable_x64(True):
-    yield
+pytestmark = pytest.mark.usefixtures('float64')
 
 
 few_examples = hypothesis.settings(max_examples=25, deadline=None, derandomize=True)

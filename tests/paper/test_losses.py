@@ -31,11 +31,7 @@ from tests.loss_hands import (
 )
 from tests.reference import losses as reference
 
-
-@pytest.fixture(autouse=True)
-def float64():
-  with jax.enable_x64(True):
-    yield
+pytestmark = pytest.mark.usefixtures('float64')
 
 
 # Values.

@@ -33,9 +33,7 @@ SETTINGS = {'examples': {'train': 5, 'test': 2}, 'image_size': 64, 'seed': 3}
 SPLIT_SEEDS = {'train': 0, 'validation': 1, 'test': 2}
 
 
-@pytest.fixture(autouse=True)
-def _quiet():
-  tfds.disable_progress_bar()
+pytestmark = pytest.mark.usefixtures('no_progress_bars')
 
 
 def fake_render(seed, split, indices, image_size):

@@ -10,7 +10,6 @@ import sys
 
 import numpy as np
 import pytest
-import tensorflow_datasets as tfds
 
 from hand_jax.data.augmentation import make_row
 from hand_jax.data.prepared import PreparedSource
@@ -33,18 +32,7 @@ FREIHAND = ROOT / 'datasets' / 'freihand' / 'dummy_data'
 HO3D = ROOT / 'datasets' / 'ho3d' / 'dummy_data'
 
 
-@pytest.fixture(autouse=True)
-def _quiet():
-  tfds.disable_progress_bar()
-
-
-@pytest.fixture(scope='module')
-def mano_dir(tmp_path_factory):
-  """The free hand as if it were the user's MANO."""
-  folder = tmp_path_factory.mktemp('mano')
-  arrays = {name: np.asarray(value) for name, value in load_mano_model()._asdict().items()}
-  write_converted_mano(folder / 'MANO_RIGHT.npz', arrays, 'right')
-  return str(folder)
+pytestmark = pytest.mark.usefixtures('no_progress_bars')
 
 
 def prepare_freihand(data_dir, source=FREIHAND, limit=0, **build_settings):

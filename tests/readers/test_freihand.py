@@ -31,15 +31,15 @@ SAMPLES = 3
 
 
 @pytest.fixture(scope='module')
-def model():
+def hand_model():
   """Stands for MANO: pose blend shapes, a mean pose, FreiHAND's fingertip vertices."""
   return with_fingertips(make_toy_mano(), 'freihand')
 
 
 @pytest.fixture(scope='module')
-def genuine(model, tmp_path_factory):
+def genuine(hand_model, tmp_path_factory):
   folder = tmp_path_factory.mktemp('freihand')
-  return folder, write_freihand(folder, model, SAMPLES)
+  return folder, write_freihand(folder, hand_model, SAMPLES)
 
 
 @pytest.fixture
@@ -125,18 +125,18 @@ def test_twice_the_nominal_box_is_the_whole_photo(examples):
 
 
 @pytest.mark.parametrize('number', range(SAMPLES))
-def test_parameters_give_the_stored_mesh(genuine, model, number):
+def test_parameters_give_the_stored_mesh(genuine, hand_model, number):
   """To the rounding of the files: mean pose, translation rule and fingertips are right."""
   labels = read_split(genuine[0], 'training').labels
   mano, intrinsics = labels['mano'][number, 0], labels['K'][number]
-  mesh = mano_forward(model, freihand_parameters(mano, intrinsics, model))
+  mesh = mano_forward(hand_model, freihand_parameters(mano, intrinsics, hand_model))
   np.testing.assert_allclose(mesh.vertices, labels['verts'][number], atol=2e-5)
   np.testing.assert_allclose(mesh.joints, labels['xyz'][number], atol=2e-5)
   # What the usual mistakes would give.
-  flat = model._replace(hands_mean=0 * model.hands_mean)
+  flat = hand_model._replace(hands_mean=0 * hand_model.hands_mean)
   wrong = mano_forward(flat, freihand_parameters(mano, intrinsics, flat)).vertices
   assert np.abs(wrong - labels['verts'][number]).max() > 3e-3
-  tips = with_fingertips(model, 'ho3d')
+  tips = with_fingertips(hand_model, 'ho3d')
   wrong = mano_forward(tips, freihand_parameters(mano, intrinsics, tips)).joints
   assert np.abs(wrong - labels['xyz'][number]).max() > 1e-3
 

@@ -11,7 +11,6 @@ import sys
 import cv2
 import numpy as np
 import pytest
-import tensorflow_datasets as tfds
 from PIL import Image
 
 from experiments.configs.names import get_config
@@ -47,9 +46,7 @@ def drawn():
   return DrawnSource(make_toy_mano(), COUNT).load(range(COUNT))
 
 
-@pytest.fixture(autouse=True)
-def _quiet():
-  tfds.disable_progress_bar()
+pytestmark = pytest.mark.usefixtures('no_progress_bars')
 
 
 def annotate(example, index):

@@ -43,23 +43,23 @@ DAMAGED = 'DMB10/0002'
 
 
 @pytest.fixture(scope='module')
-def model():
+def hand_model():
   """Stands for MANO: pose blend shapes, a mean pose, HO3D's fingertip vertices."""
   return with_fingertips(make_toy_mano(), 'ho3d')
 
 
 @pytest.fixture(scope='module')
-def mano_dir(model, tmp_path_factory):
-  folder = tmp_path_factory.mktemp('mano')
-  arrays = {name: np.asarray(value) for name, value in model._asdict().items()}
+def mano_dir(hand_model, tmp_path_factory):
+  folder = tmp_path_factory.mktemp('hand_model')
+  arrays = {name: np.asarray(value) for name, value in hand_model._asdict().items()}
   write_converted_mano(folder / 'MANO_RIGHT.npz', arrays, 'right')
   return str(folder)
 
 
 @pytest.fixture(scope='module')
-def genuine(model, tmp_path_factory):
+def genuine(hand_model, tmp_path_factory):
   folder = tmp_path_factory.mktemp('ho3d_v3')
-  return folder, write_ho3d(folder, 'v3', model, with_truth=True)
+  return folder, write_ho3d(folder, 'v3', hand_model, with_truth=True)
 
 
 @pytest.fixture
@@ -107,7 +107,7 @@ def test_axes_joint_order_and_half_pixels(genuine, loaded):
     assert example.joint_confidence.all() and example.side == 'right'
 
 
-def test_the_pose_turns_with_the_axes_and_gives_the_mesh(genuine, loaded, model):
+def test_the_pose_turns_with_the_axes_and_gives_the_mesh(genuine, loaded, hand_model):
   for example in kept(loaded):
     hand = genuine[1][example.example_id]
     np.testing.assert_allclose(example.vertices_camera, hand.vertices, atol=2e-6)
@@ -115,16 +115,18 @@ def test_the_pose_turns_with_the_axes_and_gives_the_mesh(genuine, loaded, model)
     truth = Rotation.from_rotvec(hand.parameters.global_orient)
     assert (found.inv() * truth).magnitude() < 1e-5
   # The parameters as a whole, and what they would give as they stand in the file.
-  meta = ho3d_meta(hand, model)
+  meta = ho3d_meta(hand, hand_model)
   stored = HandParameters(
     *(jnp.float32(part) for part in (meta['handPose'][:3], meta['handPose'][3:])),
     *(jnp.float32(meta[key]) for key in ('handBeta', 'handTrans')),
   )
-  converted = parameters_to_opencv(model, stored)
+  converted = parameters_to_opencv(hand_model, stored)
   for name, value in hand.parameters._asdict().items():
     if name != 'global_orient':
       np.testing.assert_allclose(getattr(converted, name), value, atol=1e-6, err_msg=name)
-  np.testing.assert_allclose(mano_forward(model, stored).vertices, flip(hand.vertices), atol=2e-6)
+  np.testing.assert_allclose(
+    mano_forward(hand_model, stored).vertices, flip(hand.vertices), atol=2e-6
+  )
 
 
 def test_without_a_model_there_are_no_vertices(genuine, loaded):
@@ -182,7 +184,7 @@ def test_labels_published_for_the_evaluation_are_used(genuine):
     assert example.joint_confidence.all()
 
 
-def test_points_go_back_to_the_files_order_and_axes(genuine, model):
+def test_points_go_back_to_the_files_order_and_axes(genuine, hand_model):
   hand = genuine[1]['train/DMA10/0000']
   stored = load_pickle(genuine[0] / 'train' / 'DMA10' / 'meta' / '0000.pkl')
   np.testing.assert_allclose(points_to_ho3d(hand.joints), stored['handJoints3D'], atol=1e-7)
@@ -218,8 +220,8 @@ def test_the_box_of_the_papers_release(points, expected):
   np.testing.assert_allclose(release_box(np.array(points, float), (640, 480)), expected)
 
 
-def test_v2_has_png_photos(model, tmp_path):
-  hands = write_ho3d(tmp_path, 'v2', model, with_faults=False)
+def test_v2_has_png_photos(hand_model, tmp_path):
+  hands = write_ho3d(tmp_path, 'v2', hand_model, with_faults=False)
   results = load(tmp_path, version='v2')
   assert [result.example_id.split('/', 1)[1] for result in results] == GOOD
   for example in results:

@@ -3,7 +3,6 @@
 import json
 import re
 
-import cv2
 import jax
 import numpy as np
 import pytest
@@ -21,14 +20,6 @@ from hand_jax.reconstruction.photos import (
 )
 from hand_jax.reconstruction.reconstruct import reconstruct_hand
 from tests.toy_runs import fresh_state, save_toy_run
-
-
-@pytest.fixture(scope='module')
-def photo():
-  smooth = np.random.default_rng(0).uniform(0, 255, (9, 12, 3)).astype(np.float32)
-  return np.clip(cv2.resize(smooth, (120, 90), interpolation=cv2.INTER_CUBIC), 0, 255).astype(
-    np.uint8
-  )
 
 
 @pytest.fixture(scope='module')

@@ -50,14 +50,6 @@ def reconstructor():
 
 
 @pytest.fixture(scope='module')
-def photo():
-  smooth = np.random.default_rng(0).uniform(0, 255, (9, 12, 3)).astype(np.float32)
-  return np.clip(cv2.resize(smooth, (120, 90), interpolation=cv2.INTER_CUBIC), 0, 255).astype(
-    np.uint8
-  )
-
-
-@pytest.fixture(scope='module')
 def hand(reconstructor, photo):
   return reconstruct_hand(reconstructor, photo, BOX)
 

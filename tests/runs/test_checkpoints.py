@@ -28,7 +28,6 @@ from hand_jax.training.reports import (
   progress_line,
 )
 from tests.drawn_hands import DrawnSource, Killed, KilledSource
-from tests.toy_mano import make_toy_mano
 
 # Six examples in batches of four: the run is in the middle of an epoch when it is interrupted.
 SETTINGS = [
@@ -46,25 +45,21 @@ def config():
 
 
 @pytest.fixture(scope='module')
-def model():
-  return make_toy_mano()
-
-
-@pytest.fixture(scope='module')
-def runs(config, model, tmp_path_factory):
+def runs(config, toy_model, tmp_path_factory):
   """Folders and last states: an uninterrupted run, and one killed after step 3 and continued."""
   folder = tmp_path_factory.mktemp('runs')
-  source, validation = DrawnSource(model, 6), DrawnSource(model, 3, seed=1)
-  straight = train_and_evaluate(config, str(folder / 'straight'), model, source, validation)
+  source, validation = DrawnSource(toy_model, 6), DrawnSource(toy_model, 3, seed=1)
+  straight = train_and_evaluate(config, str(folder / 'straight'), toy_model, source, validation)
   with pytest.raises(Killed):
-    train_and_evaluate(config, str(folder / 'resumed'), model, KilledSource(model, 6), validation)
+    killed = KilledSource(toy_model, 6)
+    train_and_evaluate(config, str(folder / 'resumed'), toy_model, killed, validation)
   # What a process killed in the middle of a save and of a log line leaves.
   leftover = folder / 'resumed/checkpoints/3.orbax-checkpoint-tmp'
   leftover.mkdir()
   (leftover / 'data').write_text('half')
   with (folder / 'resumed/metrics.jsonl').open('a') as file:
     file.write('{"step": 3, "total": 1.0}\n{"step": 4, "to')
-  resumed = train_and_evaluate(config, str(folder / 'resumed'), model, source, validation)
+  resumed = train_and_evaluate(config, str(folder / 'resumed'), toy_model, source, validation)
   return folder, straight, resumed
 
 
@@ -112,11 +107,11 @@ def test_leftovers_of_a_killed_save_are_removed(runs):
   assert sorted(path.name for path in (folder / 'resumed/checkpoints').iterdir()) == ['2', '4']
 
 
-def test_a_finished_run_is_left_alone(runs, config, model, capsys):
+def test_a_finished_run_is_left_alone(runs, config, toy_model, capsys):
   folder, straight, _ = runs
   before = (folder / 'straight/metrics.jsonl').read_text()
-  unused = DrawnSource(model, 6)
-  state = train_and_evaluate(config, str(folder / 'straight'), model, unused, unused)
+  unused = DrawnSource(toy_model, 6)
+  state = train_and_evaluate(config, str(folder / 'straight'), toy_model, unused, unused)
   chex.assert_trees_all_equal(state, straight)
   assert not unused.loaded
   assert 'has finished its 4 steps already' in capsys.readouterr().out
@@ -138,10 +133,10 @@ def copied(runs, tmp_path) -> pathlib.Path:
   return tmp_path / 'run'
 
 
-def test_another_config_is_refused_with_what_differs(copied, config, model):
+def test_another_config_is_refused_with_what_differs(copied, config, toy_model):
   other = apply_overrides(config, ['training.seed=5', 'loss.kl=0.5'])
   with pytest.raises(ValueError, match=r'another config.*loss.kl: 0.5, not 1.0; training.seed: 5'):
-    train_and_evaluate(other, str(copied), model)
+    train_and_evaluate(other, str(copied), toy_model)
 
 
 def test_a_workdir_whose_config_is_cut_is_refused(copied, config):
@@ -209,7 +204,7 @@ def test_the_newest_checkpoints_are_kept_and_the_position_with_them(tmp_path):
   assert '9' in steps and '3' not in steps
 
 
-def test_a_loss_that_is_not_finite_stops_the_run_and_is_named(tmp_path, config, model):
+def test_a_loss_that_is_not_finite_stops_the_run_and_is_named(tmp_path, config, toy_model):
   class Poisoned(DrawnSource):
     """Joints so far away that their squares overflow float32."""
 
@@ -219,9 +214,9 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_is_named(tmp_path, config, 
         for example in super().load(indices)
       ]
 
-  source = Poisoned(model, 6)
+  source = Poisoned(toy_model, 6)
   with pytest.raises(FloatingPointError, match=r'at step 1: .*joints_2d_nll = (inf|nan)') as caught:
-    train_and_evaluate(config, str(tmp_path), model, source, source)
+    train_and_evaluate(config, str(tmp_path), toy_model, source, source)
   assert '\n' not in str(caught.value)
   assert not list((tmp_path / 'checkpoints').iterdir())
 
@@ -232,17 +227,17 @@ def test_finite_metrics_pass():
     check_finite(3, {'a': float('nan'), 'total': 1.0, 'b': float('-inf')})
 
 
-def test_a_mistake_leaves_no_folder_behind(tmp_path, config, model):
+def test_a_mistake_leaves_no_folder_behind(tmp_path, config, toy_model):
   data = dataclasses.replace(config.data, data_dir=str(tmp_path / 'empty'))
   with pytest.raises(FileNotFoundError, match='No prepared data set'):
-    train_and_evaluate(dataclasses.replace(config, data=data), str(tmp_path / 'run'), model)
+    train_and_evaluate(dataclasses.replace(config, data=data), str(tmp_path / 'run'), toy_model)
   assert not list(tmp_path.iterdir())
 
 
-def test_a_batch_size_no_device_count_divides_is_refused_first(tmp_path, config, model):
+def test_a_batch_size_no_device_count_divides_is_refused_first(tmp_path, config, toy_model):
   training = dataclasses.replace(config.training, batch_size=3)
   with pytest.raises(ValueError, match=r'number of devices \(2\), got 3'):
-    train_and_evaluate(dataclasses.replace(config, training=training), str(tmp_path), model)
+    train_and_evaluate(dataclasses.replace(config, training=training), str(tmp_path), toy_model)
   assert not list(tmp_path.iterdir())
 
 

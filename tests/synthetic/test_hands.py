@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from hand_jax.mano.anatomy import joint_limit_penalty
-from hand_jax.mano.assets import load_hand_appearance, load_mano_model
+from hand_jax.mano.assets import load_hand_appearance
 from hand_jax.mano.model import mano_forward, regress_joints
 from hand_jax.synthetic import background as synthetic_background
 from hand_jax.synthetic import hands as synthetic
@@ -27,11 +27,6 @@ UNIFORM_LIGHT = synthetic_light.Light(
 @pytest.fixture(scope='module')
 def hands():
   return [synthetic.render_hand(3, 'train', index, SIZE) for index in range(COUNT)]
-
-
-@pytest.fixture(scope='module')
-def model():
-  return load_mano_model()
 
 
 def project(example, points):

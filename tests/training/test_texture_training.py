@@ -14,7 +14,6 @@ import pytest
 from experiments.configs.names import get_config
 from hand_jax.config import LossConfig, validate_config
 from hand_jax.config_text import apply_overrides
-from hand_jax.data.pipeline import training_batches
 from hand_jax.geometry.cameras import (
   camera_from_vector,
   camera_to_vector,
@@ -30,11 +29,10 @@ from hand_jax.training import parallel
 from hand_jax.training.loop import train_and_evaluate
 from hand_jax.training.objective import term_weights
 from hand_jax.training.reports import texture_sheet
-from hand_jax.training.state import create_optimizer, create_train_state
+from hand_jax.training.state import create_optimizer
 from hand_jax.training.step import make_eval_step, make_train_step
 from hand_jax.types import HandBatch, HandCamera, RenderedHand
 from tests.drawn_hands import DrawnSource
-from tests.toy_mano import make_toy_mano
 
 STEPS = 30
 
@@ -126,37 +124,6 @@ def config():
     get_config('toy_texture'),
     ['optimizer.learning_rate=3e-2', 'optimizer.warmup_steps=0', f'training.num_steps={STEPS}'],
   )
-
-
-@pytest.fixture(scope='module')
-def model():
-  return make_toy_mano()
-
-
-@pytest.fixture(scope='module')
-def batch(config, model):
-  source = DrawnSource(model, 4)
-  with training_batches(source, config, len(model.v_template)) as batches:
-    return next(batches)._replace(example_id=None)
-
-
-@pytest.fixture(scope='module')
-def parts(config, model):
-  network = create_network(config)
-  optimizer = create_optimizer(config.optimizer, config.training.num_steps)
-  return network, optimizer, create_train_state(config, network, optimizer, model)
-
-
-@pytest.fixture(scope='module')
-def run(config, model, batch, parts):
-  network, optimizer, state = parts
-  step = jax.jit(make_train_step(config, network, optimizer))
-  states, metrics = [state], []
-  for _ in range(STEPS):
-    state, values = step(state, batch, model)
-    states.append(state)
-    metrics.append(jax.device_get(values))
-  return step, states, metrics
 
 
 def bits(tree):

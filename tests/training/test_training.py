@@ -28,7 +28,6 @@ from hand_jax.training.state import (
 )
 from hand_jax.training.step import make_eval_step, make_train_step
 from tests.drawn_hands import DrawnSource
-from tests.toy_mano import make_toy_mano
 
 STEPS = 24
 
@@ -39,38 +38,6 @@ def config():
     get_config('toy'),
     ['optimizer.learning_rate=1e-2', 'optimizer.warmup_steps=0', f'training.num_steps={STEPS}'],
   )
-
-
-@pytest.fixture(scope='module')
-def model():
-  return make_toy_mano()
-
-
-@pytest.fixture(scope='module')
-def batch(config, model):
-  source = DrawnSource(model, 4)
-  with training_batches(source, config, len(model.v_template)) as batches:
-    return next(batches)._replace(example_id=None)
-
-
-@pytest.fixture(scope='module')
-def parts(config, model):
-  network = create_network(config)
-  optimizer = create_optimizer(config.optimizer, config.training.num_steps)
-  return network, optimizer, create_train_state(config, network, optimizer, model)
-
-
-@pytest.fixture(scope='module')
-def run(config, model, batch, parts):
-  """States and metrics of a run on one device that sees one batch over and over."""
-  network, optimizer, state = parts
-  step = jax.jit(make_train_step(config, network, optimizer))
-  states, metrics = [state], []
-  for _ in range(STEPS):
-    state, values = step(state, batch, model)
-    states.append(state)
-    metrics.append(jax.device_get(values))
-  return step, states, metrics
 
 
 def test_a_tiny_batch_is_learnt(run):

@@ -51,11 +51,6 @@ def sources(tmp_path_factory) -> dict[str, tuple[str, TrainState]]:
 
 
 @pytest.fixture(scope='module')
-def model():
-  return make_toy_mano()
-
-
-@pytest.fixture(scope='module')
 def joint(sources, model) -> tuple[TrainState, TrainState, WarmStart]:
   """The fresh state of joint training, the warm one, and what was taken: prior first."""
   fresh = drawn_state(TRUNK | PRIOR | AMVUR | SIGMA, 1)

@@ -21,7 +21,6 @@ from hand_jax.training.loop import train_and_evaluate
 from hand_jax.training.state import create_optimizer, create_train_state
 from hand_jax.training.step import make_train_step
 from tests.drawn_hands import DrawnSource, Killed, KilledSource
-from tests.toy_mano import make_toy_mano
 
 # Six examples in batches of four: the run is in the middle of an epoch when it is interrupted.
 EXAMPLES = 6
@@ -58,11 +57,6 @@ def weak_config(start: pathlib.Path) -> ExperimentConfig:
   links = [f'training.init_from={start}', f'training.camera_prior={start}']
   steps = f'training.num_steps={STEPS}'
   return apply_overrides(get_config('toy_weak'), [*SETTINGS, steps, *links])
-
-
-@pytest.fixture(scope='module')
-def model():
-  return make_toy_mano()
 
 
 @pytest.fixture(scope='module')
