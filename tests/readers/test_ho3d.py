@@ -50,7 +50,7 @@ def hand_model():
 
 @pytest.fixture(scope='module')
 def mano_dir(hand_model, tmp_path_factory):
-  folder = tmp_path_factory.mktemp('hand_model')
+  folder = tmp_path_factory.mktemp('mano')
   arrays = {name: np.asarray(value) for name, value in hand_model._asdict().items()}
   write_converted_mano(folder / 'MANO_RIGHT.npz', arrays, 'right')
   return str(folder)
