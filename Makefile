@@ -1,4 +1,5 @@
 # make demo: train, evaluate and reconstruct the bundled photos.  make test: the test suite.
+# make test-fast: the part of it that takes below three minutes.
 # Both build .venv first when it is missing or older than the requirements. PYTHON picks the Python.
 PYTHON ?= python3
 VENV := .venv
@@ -14,10 +15,13 @@ endif
 DEMO_SETTINGS := --set training.num_steps=460 --set data.train_examples=9216 \
   --set optimizer.warmup_steps=40 --set loss.camera=700 --set loss.joints_2d=5 \
   --set loss.shape_prior=3 --set training.log_every=20
+# A file's tests stay in one process, which makes what they share once. The longest files come first
+# (tests/conftest.py), so that both processes end together; xdist would sort by the number of tests.
+TESTS := $(RUN) -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 # Large pages for XLA's many short-lived buffers: fewer page faults, about a fifth less CPU time.
 export GLIBC_TUNABLES = glibc.malloc.hugetlb=1
 
-.PHONY: demo test lint venv venv-dev clean
+.PHONY: demo test test-fast lint venv venv-dev clean
 
 venv: $(VENV)/.installed
 
@@ -51,7 +55,10 @@ demo: venv
 	@echo "Done. Overlays and meshes: demo_output/   training and evaluation: $(DEMO)/"
 
 test: venv-dev
-	$(RUN) -m pytest -n 2 --dist loadfile
+	$(TESTS)
+
+test-fast: venv-dev
+	$(TESTS) -m 'not slow'
 
 lint: venv-dev
 	$(VENV)/bin/ruff check .

@@ -12,6 +12,7 @@ from scipy.spatial.transform import Rotation
 from hand_jax import losses, propagation
 from hand_jax.geometry import cameras
 from hand_jax.types import DiagonalGaussian, HandBatch, HandEstimate, HandParameters
+from tests import fast_compile
 
 VERTICES, JOINTS = 6, 4
 FEW, MANY = 3, 3000  # sizes of a batch
@@ -104,7 +105,7 @@ def elbo_terms(keys, inputs: ElboInputs, config, matrix=None, hands_mean=None):
 
 
 # Compiling the random numbers well takes far longer than running these few.
-light_jit = functools.partial(jax.jit, compiler_options={'xla_backend_optimization_level': 0})
+light_jit = functools.partial(jax.jit, compiler_options=fast_compile.OPTIONS)
 compiled_terms = light_jit(elbo_terms, static_argnames='config')
 
 
