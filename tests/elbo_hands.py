@@ -1,6 +1,5 @@
 """Small hands for the tests of the weakly supervised objective: inputs, terms, and chosen noise."""
 
-import functools
 from typing import NamedTuple
 from unittest import mock
 
@@ -12,7 +11,7 @@ from scipy.spatial.transform import Rotation
 from hand_jax import losses, propagation
 from hand_jax.geometry import cameras
 from hand_jax.types import DiagonalGaussian, HandBatch, HandEstimate, HandParameters
-from tests import fast_compile
+from tests.fast_compile import light_jit
 
 VERTICES, JOINTS = 6, 4
 FEW, MANY = 3, 3000  # sizes of a batch
@@ -105,7 +104,6 @@ def elbo_terms(keys, inputs: ElboInputs, config, matrix=None, hands_mean=None):
 
 
 # Compiling the random numbers well takes far longer than running these few.
-light_jit = functools.partial(jax.jit, compiler_options=fast_compile.OPTIONS)
 compiled_terms = light_jit(elbo_terms, static_argnames='config')
 
 

@@ -6,7 +6,6 @@ import pytest
 from PIL import Image
 
 from experiments.configs.names import get_config
-from hand_jax.mano.assets import load_mano_model
 from hand_jax.models.hand_network import create_network, initialize_network
 from hand_jax.reconstruction import figures
 from hand_jax.reconstruction.reconstruct import create_reconstructor
@@ -17,11 +16,6 @@ from tests.drawn_hands import DrawnSource, project
 from tests.reference.rasterize import face_at_points
 
 SIDE = figures.FIGURE_TILE_SIDE
-
-
-@pytest.fixture(scope='module')
-def model():
-  return load_mano_model()
 
 
 @pytest.fixture(scope='module')

@@ -21,6 +21,7 @@ from hand_jax.training.loop import train_and_evaluate
 from hand_jax.training.state import create_optimizer, create_train_state
 from hand_jax.training.step import make_train_step
 from tests.drawn_hands import DrawnSource, Killed, KilledSource
+from tests.fast_compile import light_jit
 
 # Six examples in batches of four: the run is in the middle of an epoch when it is interrupted.
 EXAMPLES = 6
@@ -152,7 +153,7 @@ def single(runs, model):
     params={**fresh.params, **start.params}, batch_stats={**fresh.batch_stats, **start.batch_stats}
   )
   prior_config = dataclasses.replace(config, model=dataclasses.replace(config.model))
-  step = jax.jit(make_train_step(config, network, optimizer, prior_config))
+  step = light_jit(make_train_step(config, network, optimizer, prior_config))
   camera_prior = {
     collection: {name: tree for name, tree in parts.items() if name in CAMERA_MODULES}
     for collection, parts in state_variables(start).items()
