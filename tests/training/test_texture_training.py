@@ -21,6 +21,7 @@ from hand_jax.geometry.cameras import (
   vertices_in_crop,
 )
 from hand_jax.losses import ROBUST_COLOR, compute_photometric_terms, total_loss
+from hand_jax.mano.assets import load_mano_model
 from hand_jax.models.backbone import normalize_image
 from hand_jax.models.hand_network import create_network, render_estimate
 from hand_jax.runs.checkpoints import load_network
@@ -34,6 +35,7 @@ from hand_jax.training.step import make_eval_step, make_train_step
 from hand_jax.types import HandBatch, HandCamera, RenderedHand
 from tests.drawn_hands import DrawnSource
 from tests.fast_compile import light_jit
+from tests.toy_runs import fresh_state, save_toy_run
 
 STEPS = 30
 
@@ -246,13 +248,17 @@ def test_texture_on_an_untrained_network_is_refused_and_leaves_no_folder(model, 
 
 
 @pytest.fixture(scope='module')
-def textured_run(config, model, tmp_path_factory):
-  """A geometry run of two steps and a texture run of two steps on it; both folders."""
-  folder = tmp_path_factory.mktemp('runs')
+def textured_run(config, tmp_path_factory):
+  """A geometry run, its statistics unlike a new network's, and a texture run of two steps on it."""
+  folder, rng = tmp_path_factory.mktemp('runs'), np.random.default_rng(0)
+  state = fresh_state('toy')
+  statistics = jax.tree.map(
+    lambda leaf: leaf + rng.uniform(0.1, 0.2, leaf.shape).astype(leaf.dtype), state.batch_stats
+  )
+  save_toy_run(folder / 'toy', 'toy', state.replace(batch_stats=statistics))
+  model = load_mano_model()
   source = DrawnSource(model, 6)
   short = ['training.num_steps=2', 'training.evaluate_every=2', 'training.checkpoint_every=2']
-  geometry = apply_overrides(get_config('toy'), short)
-  train_and_evaluate(geometry, str(folder / 'toy'), model, source, source)
   start = dataclasses.replace(config.training, init_from=(str(folder / 'toy'),))
   textured = apply_overrides(dataclasses.replace(config, training=start), short)
   train_and_evaluate(textured, str(folder / 'texture'), model, source, source)
