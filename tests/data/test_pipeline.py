@@ -204,6 +204,7 @@ def test_a_bad_annotation_stops_with_its_example_and_field(source, config, field
     next(batches)
 
 
+@pytest.mark.slow
 def test_rendered_examples_are_the_same_in_any_grouping_and_kept():
   source = SyntheticSource(seed=0, split='train', count=3, image_size=48)
   together = source.load([2, 0, 2])

@@ -31,6 +31,8 @@ sys.path.insert(0, str(Path(__file__).parents[2] / 'datasets'))
 
 from synthetic_hands.synthetic_hands_dataset_builder import SyntheticHands
 
+pytestmark = pytest.mark.slow
+
 COUNTS = {'train': 5, 'test': 6}
 # The training hands and the photos have 2D labels alone.
 FLAT_COUNTS = {'train': 4, 'photos': 3, 'test': 2}

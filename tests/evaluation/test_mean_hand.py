@@ -109,6 +109,7 @@ def test_root_vertices_are_mirrored_for_left_hands():
     mean_hand.compute_mean_hand([])
 
 
+@pytest.mark.slow
 def test_synthetic_meshes_need_no_rendering():
   examples = render_examples(5, 'train', range(3), 32)
   expected = [

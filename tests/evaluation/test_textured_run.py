@@ -95,6 +95,7 @@ def sources(monkeypatch):
   return made
 
 
+@pytest.mark.slow
 def test_the_file_holds_what_others_rely_on(workdir, sources, tmp_path):
   output = tmp_path / 'new folder' / 'texture.json'
   results, path = measure(workdir, commit='abc1234', output=str(output))
@@ -168,6 +169,7 @@ def test_what_cannot_be_measured_is_named(workdir, sources, change, message):
     measure(**({'workdir': workdir} | change))
 
 
+@pytest.mark.slow
 def test_a_toy_network_on_rendered_hands(workdir):
   """Nothing replaced: its two hands are rendered with the labels of their vertices."""
   results, _ = measure(workdir, limit=2)

@@ -25,6 +25,8 @@ from tests.experiments.test_benchmark_configs import starts
 from tests.experiments.test_experiments import at_toy_size
 from tests.preparing.test_prepare_real import prepare_freihand, prepare_ho3d
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope='module')
 def prepared(tmp_path_factory, mano_dir):

@@ -85,6 +85,7 @@ def take_a_step(config, model):
   return _taken[key]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', EXPERIMENTS)
 def test_every_experiment_takes_a_step_at_toy_size(name, toy_model):
   config = at_toy_size(get_config(name))

@@ -18,6 +18,8 @@ from hand_jax.mano.assets import load_mano_model
 from hand_jax.mano.mano_files import write_converted_mano
 from tests.fast_compile import XLA_FLAGS
 
+pytestmark = pytest.mark.slow
+
 ROOT = pathlib.Path(__file__).parents[2]
 DOCUMENT = ROOT / 'docs' / 'real_data.md'
 DATASETS = ROOT / 'datasets'

@@ -52,6 +52,7 @@ def features(config, variables):
   return result.global_feature, stem
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', ['resnet50', 'efficientnet_b0'])
 def test_features_match_torchvision(name, tmp_path):
   path = tmp_path / 'weights.safetensors'
@@ -118,6 +119,7 @@ def test_resnet_strides_where_v1_5_does():
   assert block['middle']['__call__'][0].shape == (1, 28, 28, 128)
 
 
+@pytest.mark.slow
 def test_training_updates_statistics_and_frozen_keeps_them():
   for mode, unchanged in (('train', False), ('frozen', True)):
     module, variables, images = tiny_variables(batch_norm=mode)
@@ -136,6 +138,7 @@ def test_evaluation_is_repeatable_and_per_example():
   np.testing.assert_allclose(alone.global_feature[0], once.global_feature[0], rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_training_step_lowers_for_tpu():
   module = create_backbone(BackboneConfig('efficientnet_lite0'))
 

@@ -96,6 +96,7 @@ def test_evaluation_repeats_and_examples_do_not_mix(toy, model):
   )
 
 
+@pytest.mark.slow
 def test_training_changes_batch_statistics_only_when_they_are_trained(model):
   images = jax.random.normal(jax.random.key(1), (2, 64, 64, 3))
   for mode, changes in (('train', True), ('frozen', False)):
@@ -112,6 +113,7 @@ def test_training_changes_batch_statistics_only_when_they_are_trained(model):
     assert moved == changes
 
 
+@pytest.mark.slow
 def test_offset_from_the_prior_adds_to_its_mean(model):
   config = get_config('toy')
   from_prior = dataclasses.replace(config.model, vertex_offset_from='prior')
@@ -151,6 +153,7 @@ def with_sigma_output(variables, **arrays):
   return variables
 
 
+@pytest.mark.slow
 def test_a_learned_prior_deviation_starts_near_one_and_follows_the_image(learned_sigma, model):
   network, variables = learned_sigma
   start = prior_sigma(network, variables, model)
@@ -160,6 +163,7 @@ def test_a_learned_prior_deviation_starts_near_one_and_follows_the_image(learned
   np.testing.assert_allclose(unit, 1, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_learned_prior_deviation_is_bounded_and_one_number_per_bone(learned_sigma, model):
   network, variables = learned_sigma
   for bias, log_variance in ((1e6, 6.0), (-1e6, -6.0)):

@@ -11,6 +11,8 @@ import pytest
 
 from hand_jax.preparing.records import worker_processes
 
+pytestmark = pytest.mark.slow
+
 ROOT = pathlib.Path(__file__).parents[2]
 DEADLINE_S = 120
 

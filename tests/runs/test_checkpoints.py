@@ -63,6 +63,7 @@ def runs(config, toy_model, tmp_path_factory):
   return folder, straight, resumed
 
 
+@pytest.mark.slow
 def test_a_continued_run_ends_bit_equal(runs):
   _, straight, resumed = runs
   assert int(straight.step) == int(resumed.step) == 4
@@ -73,6 +74,7 @@ def read_metrics(folder: pathlib.Path) -> list[dict]:
   return [json.loads(line) for line in (folder / 'metrics.jsonl').read_text().splitlines()]
 
 
+@pytest.mark.slow
 def test_a_continued_run_logs_each_step_once_and_the_same(runs):
   folder, _, _ = runs
   straight, resumed = (read_metrics(folder / name) for name in ('straight', 'resumed'))
@@ -84,6 +86,7 @@ def test_a_continued_run_logs_each_step_once_and_the_same(runs):
       assert ours[name] == theirs[name], name
 
 
+@pytest.mark.slow
 def test_logged_lines_hold_every_term_and_the_last_one_validation(runs):
   folder, _, _ = runs
   lines = read_metrics(folder / 'straight')
@@ -95,6 +98,7 @@ def test_logged_lines_hold_every_term_and_the_last_one_validation(runs):
   assert {'validation_total', 'validation_prior_pa_mpjpe_mm'} <= set(lines[-1])
 
 
+@pytest.mark.slow
 def test_a_run_writes_overlays_and_tensorboard(runs):
   folder, _, _ = runs
   picture = cv2.imread(str(folder / 'straight/overlays/validation_0000004.png'))
@@ -102,11 +106,13 @@ def test_a_run_writes_overlays_and_tensorboard(runs):
   assert list((folder / 'straight/tensorboard').glob('events*'))
 
 
+@pytest.mark.slow
 def test_leftovers_of_a_killed_save_are_removed(runs):
   folder, _, _ = runs
   assert sorted(path.name for path in (folder / 'resumed/checkpoints').iterdir()) == ['2', '4']
 
 
+@pytest.mark.slow
 def test_a_finished_run_is_left_alone(runs, config, toy_model, capsys):
   folder, straight, _ = runs
   before = (folder / 'straight/metrics.jsonl').read_text()
@@ -118,6 +124,7 @@ def test_a_finished_run_is_left_alone(runs, config, toy_model, capsys):
   assert (folder / 'straight/metrics.jsonl').read_text() == before
 
 
+@pytest.mark.slow
 def test_inference_gets_the_last_variables_and_the_config(runs, config):
   folder, straight, _ = runs
   loaded, variables = load_for_inference(str(folder / 'straight'))
@@ -133,18 +140,21 @@ def copied(runs, tmp_path) -> pathlib.Path:
   return tmp_path / 'run'
 
 
+@pytest.mark.slow
 def test_another_config_is_refused_with_what_differs(copied, config, toy_model):
   other = apply_overrides(config, ['training.seed=5', 'loss.kl=0.5'])
   with pytest.raises(ValueError, match=r'another config.*loss.kl: 0.5, not 1.0; training.seed: 5'):
     train_and_evaluate(other, str(copied), toy_model)
 
 
+@pytest.mark.slow
 def test_a_workdir_whose_config_is_cut_is_refused(copied, config):
   (copied / 'config.json').write_text(config_to_json(config)[:100])
   with pytest.raises(ValueError, match=r'run/config.json is not valid JSON'):
     claim_workdir(str(copied), config)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('damage', ['cut', 'removed', 'changed'])
 @pytest.mark.parametrize('part', ['variables', 'training', 'data', 'files.json'])
 def test_a_damaged_checkpoint_is_named(copied, runs, part, damage):
@@ -204,6 +214,7 @@ def test_the_newest_checkpoints_are_kept_and_the_position_with_them(tmp_path):
   assert '9' in steps and '3' not in steps
 
 
+@pytest.mark.slow
 def test_a_loss_that_is_not_finite_stops_the_run_and_is_named(tmp_path, config, toy_model):
   class Poisoned(DrawnSource):
     """Joints so far away that their squares overflow float32."""

@@ -168,6 +168,7 @@ def test_a_copy_of_another_run_or_gone_from_a_run_that_began_is_refused(source, 
     load_camera_prior(workdir, config)
 
 
+@pytest.mark.slow
 def test_the_copied_parts_are_all_that_estimates_the_camera(workdir, tmp_path):
   config = named_config('toy', WEAK)
   network, images = create_network(config), jax.random.normal(jax.random.key(4), (2, 64, 64, 3))

@@ -21,6 +21,8 @@ from tests.fast_compile import XLA_FLAGS
 from tests.runs.test_checkpoints import SETTINGS
 from tests.toy_mano import make_toy_mano
 
+pytestmark = pytest.mark.slow
+
 ROOT = pathlib.Path(__file__).parents[2]
 WORKER = """
 import sys

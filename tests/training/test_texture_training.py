@@ -137,6 +137,7 @@ def bits(tree):
   }
 
 
+@pytest.mark.slow
 def test_nothing_but_the_texture_branch_changes_by_a_bit(run):
   _, states, _ = run
   before, after = bits(state_variables(states[0])), bits(state_variables(states[-1]))
@@ -148,18 +149,21 @@ def test_nothing_but_the_texture_branch_changes_by_a_bit(run):
   assert {name for name in texture - changed if "['key']['bias']" not in name} == set()
 
 
+@pytest.mark.slow
 def test_the_colours_of_a_tiny_batch_are_learnt(run):
   _, _, metrics = run
   assert metrics[-1]['photometric'] < 0.5 * metrics[0]['photometric']
   assert metrics[0]['total'] == pytest.approx(metrics[0]['photometric'], rel=1e-5)
 
 
+@pytest.mark.slow
 def test_the_optimizer_holds_moments_of_the_texture_branch_alone(run):
   moments = bits(run[1][-1].opt_state)
   assert any('texture_regressor' in name for name in moments)
   assert not any('backbone' in name for name in moments)
 
 
+@pytest.mark.slow
 def test_two_devices_take_the_step_of_one(run, config, model, batch):
   _, states, metrics = run
   network = create_network(config, axis_name=parallel.AXIS_NAME)
@@ -180,6 +184,7 @@ def test_two_devices_take_the_step_of_one(run, config, model, batch):
   chex.assert_trees_all_close(moments(parallel.unreplicate(state)), moments(states[1]), atol=1e-6)
 
 
+@pytest.mark.slow
 def test_hidden_pixels_of_the_mask_hide_vertices_from_the_network(run, config, model, batch, parts):
   """With an empty hand mask no vertex is seen: the photo cannot reach the colours."""
   network, _, _ = parts
@@ -200,6 +205,7 @@ def test_hidden_pixels_of_the_mask_hide_vertices_from_the_network(run, config, m
   assert np.abs(shown[0] - shown[1]).max() > 1e-3
 
 
+@pytest.mark.slow
 def test_the_evaluation_step_draws_what_the_loss_measures(run, config, model, batch, parts):
   network, _, _ = parts
   state = run[1][-1]
@@ -265,6 +271,7 @@ def textured_run(config, tmp_path_factory):
   return folder, textured
 
 
+@pytest.mark.slow
 def test_a_texture_run_keeps_its_start_bit_for_bit(textured_run):
   folder, textured = textured_run
   start, after = load_network(str(folder / 'toy')), load_network(str(folder / 'texture'))
@@ -275,6 +282,7 @@ def test_a_texture_run_keeps_its_start_bit_for_bit(textured_run):
   assert {name: after[name] for name in before} == before
 
 
+@pytest.mark.slow
 def test_a_texture_run_shows_its_colours_and_knows_its_origin(textured_run):
   folder, _ = textured_run
   sheets = list((folder / 'texture' / 'overlays').iterdir())

@@ -13,6 +13,8 @@ from experiments.configs.names import get_config
 from hand_jax.mano.assets import load_mano_model
 from hand_jax.training.loop import train_and_evaluate
 
+pytestmark = pytest.mark.slow
+
 RECORDED = pathlib.Path(__file__).parents[1] / 'fixtures' / 'toy_losses.json'
 
 

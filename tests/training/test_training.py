@@ -105,6 +105,7 @@ def mapped(config, model, batch, parts):
   return state, metrics
 
 
+@pytest.mark.slow
 def test_two_devices_take_the_step_of_one(run, mapped):
   _, states, expected = run
   state, metrics = mapped
@@ -118,6 +119,7 @@ def test_two_devices_take_the_step_of_one(run, mapped):
   )
 
 
+@pytest.mark.slow
 def test_gradients_of_two_devices_are_those_of_one(run, mapped, parts):
   """Adam divides gradients by their size, so its first moment is what shows them."""
   _, states, _ = run
@@ -131,6 +133,7 @@ def test_gradients_of_two_devices_are_those_of_one(run, mapped, parts):
     np.testing.assert_allclose(ours, theirs, atol=3e-3 * np.abs(theirs).max() + 1e-7)
 
 
+@pytest.mark.slow
 def test_replicas_stay_equal(mapped):
   for leaf in jax.tree.leaves(mapped[0]):
     first, second = (np.asarray(shard.data) for shard in leaf.addressable_shards)
@@ -184,6 +187,7 @@ def test_the_evaluation_step_is_repeatable_and_per_example(config, model, batch,
 _traced = set()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', EXPERIMENTS)
 def test_every_experiment_takes_a_step(name, model):
   """Shapes alone, at full size: a state goes in, the same kind of state and every term come out.

@@ -23,6 +23,8 @@ from hand_jax.training.step import make_train_step
 from tests.drawn_hands import DrawnSource, Killed, KilledSource
 from tests.fast_compile import light_jit
 
+pytestmark = pytest.mark.slow
+
 # Six examples in batches of four: the run is in the middle of an epoch when it is interrupted.
 EXAMPLES = 6
 SETTINGS = [
