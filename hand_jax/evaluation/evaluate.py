@@ -13,6 +13,7 @@ from hand_jax.evaluation import metrics
 from hand_jax.evaluation.mean_hand import MeanHand
 from hand_jax.geometry.cameras import camera_from_vector, camera_rotation
 from hand_jax.models.backbone import normalize_image
+from hand_jax.models.branches import BRANCHES, branches_of
 from hand_jax.models.hand_network import create_network
 from hand_jax.types import (
   ArrayLike,
@@ -29,21 +30,8 @@ METRIC_NAMES = (
   *('auc_joints', 'auc_vertices', 'pa_auc_joints', 'pa_auc_vertices'),
   *('f_score_5mm', 'f_score_15mm', 'pa_f_score_5mm', 'pa_f_score_15mm'),
 )
-BRANCHES = ('posterior', 'prior')  # the better one first
-
 EstimateFn = Callable[[HandBatch], HandEstimate]
 """A network's estimate for all rows of a batch."""
-
-
-def branches_of(estimate: HandEstimate) -> dict[str, HandGaussians]:
-  """The branches an estimate has, by name in the order of `BRANCHES`."""
-  found = {name: getattr(estimate, name) for name in BRANCHES}
-  return {name: gaussians for name, gaussians in found.items() if gaussians is not None}
-
-
-def best_branch(estimate: HandEstimate) -> HandGaussians:
-  """What an estimate is taken to be: the posterior, or the prior of a network without one."""
-  return next(iter(branches_of(estimate).values()))
 
 
 def make_estimate_fn(

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from hand_jax.evaluation.evaluate import BRANCHES
+from hand_jax.models.branches import BRANCHES
 from hand_jax.evaluation.official.rules import NO_AUGMENTATION
 
 

@@ -12,7 +12,6 @@ from jaxtyping import Array, Bool, Float, Int, UInt8
 
 from hand_jax.config import ExperimentConfig
 from hand_jax.data.photos import centred_square, check_box
-from hand_jax.evaluation.evaluate import branches_of
 from hand_jax.geometry.cameras import (
   camera_from_vector,
   camera_rotation,
@@ -27,6 +26,7 @@ from hand_jax.geometry.warping import warp_image
 from hand_jax.mano.assets import load_mano_model
 from hand_jax.mano.model import extended_joint_regressor, mano_forward, regress_joints
 from hand_jax.models.backbone import normalize_image
+from hand_jax.models.branches import branches_of
 from hand_jax.models.hand_network import create_network
 from hand_jax.rendering.rasterize import visible_vertices
 from hand_jax.runs.checkpoints import load_for_inference

@@ -15,8 +15,9 @@ from hand_jax.data.pipeline import (
   evaluation_batches,
   training_batches,
 )
-from hand_jax.evaluation.evaluate import best_branch, evaluate_batches, known_joints
+from hand_jax.evaluation.evaluate import evaluate_batches, known_joints
 from hand_jax.mano.model import extended_joint_regressor
+from hand_jax.models.branches import best_branch
 from hand_jax.models.hand_network import create_network, render_estimate
 from hand_jax.runs.checkpoints import (
   Checkpoints,
