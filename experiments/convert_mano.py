@@ -5,10 +5,11 @@ python -m experiments.convert_mano --input=MANO_RIGHT.pkl --output=mano_right.np
 
 from absl import app, flags, logging
 
+from experiments.path_flags import define_path
 from hand_jax.mano.mano_files import read_official_mano, write_converted_mano
 
-_INPUT = flags.DEFINE_string('input', None, 'MANO_RIGHT.pkl or MANO_LEFT.pkl.', required=True)
-_OUTPUT = flags.DEFINE_string('output', None, 'The .npz file to write.', required=True)
+_INPUT = define_path('input', None, 'MANO_RIGHT.pkl or MANO_LEFT.pkl.', required=True)
+_OUTPUT = define_path('output', None, 'The .npz file to write.', required=True)
 _SIDE = flags.DEFINE_enum(
   'side', None, ['right', 'left'], "The hand's side; by default from the name of the input."
 )

@@ -5,6 +5,7 @@ import sys
 
 from absl import app, flags
 
+from experiments.path_flags import define_path, define_paths
 from hand_jax.evaluation.official.pck import write_figure
 from hand_jax.evaluation.official.scoreboard import (
   board_panels,
@@ -40,10 +41,10 @@ def make_board(
 
 def define_flags() -> None:
   """The command's flags; only when run, so that tests may import several commands at once."""
-  flags.DEFINE_multi_string('scores', [], 'A scores.json of experiments.evaluate; once per run.')
+  define_paths('scores', 'A scores.json of experiments.evaluate; once per run.')
   flags.DEFINE_list('names', [], "The runs' names, with commas. Default: the files' names.")
-  flags.DEFINE_string('output', None, 'File to write the table to: .md or .csv.')
-  flags.DEFINE_string('pck', None, 'File to draw the PCK curves into: .png.')
+  define_path('output', None, 'File to write the table to: .md or .csv.')
+  define_path('pck', None, 'File to draw the PCK curves into: .png.')
 
 
 def main(argv: list[str]) -> None:

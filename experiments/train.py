@@ -8,6 +8,7 @@ import jax
 from absl import app, flags, logging
 
 from experiments.configs.names import EXPERIMENTS, get_config
+from experiments.path_flags import define_path, define_paths
 from hand_jax.config import ExperimentConfig, validate_config
 from hand_jax.config_text import apply_overrides
 from hand_jax.runs.hand_models import load_training_model
@@ -15,23 +16,22 @@ from hand_jax.training.loop import train_and_evaluate
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string('config', None, f'Named experiment: {", ".join(EXPERIMENTS)}.')
-flags.DEFINE_string('workdir', None, 'Folder of the run; a run found there is continued.')
+define_path('workdir', None, 'Folder of the run; a run found there is continued.')
 flags.DEFINE_multi_string('set', [], 'A setting, as a.b=value; may be repeated.')
-flags.DEFINE_multi_string(
+define_paths(
   'init_from',
-  [],
   'Folder of a run whose newest parameters a new run takes by name; may be repeated, the first '
   'goes before the others.',
 )
-flags.DEFINE_string(
+define_path(
   'camera_prior',
   None,
   "Folder of the run whose camera model is the frozen prior of loss.kind='elbo'.",
 )
-flags.DEFINE_string(
+define_path(
   'mano_dir', None, 'Folder or file of the MANO model. Default: $MANO_DIR, else the free hand.'
 )
-flags.DEFINE_string('compilation_cache_dir', None, 'Keeps compiled programs for later runs here.')
+define_path('compilation_cache_dir', None, 'Keeps compiled programs for later runs here.')
 flags.DEFINE_bool('distributed', False, 'Join the other hosts of a multi-host run first.')
 flags.DEFINE_string('coordinator', None, 'host:port of process 0, where no cluster tells it.')
 flags.DEFINE_integer('num_processes', None, 'Number of hosts, where no cluster tells it.')

@@ -9,12 +9,22 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 from hand_jax.config import ExperimentConfig, flatten_config, validate_config
+from hand_jax.files.paths import expand_path
+
+# Settings that hold files or folders.
+PATH_SETTINGS = (
+  'data.data_dir',
+  'model.backbone.weights',
+  'training.init_from',
+  'training.camera_prior',
+)
 
 
 def apply_overrides(config: ExperimentConfig, overrides: Sequence[str]) -> ExperimentConfig:
   """The config with each `a.b=value` applied in order, typed by the field it replaces.
 
   Tuples are written `1024,512` (or `(1024, 512)`; `a,b` for texts), booleans `true` and `false`.
+  A leading `~` of a file or folder becomes the user's home folder.
 
   Raises:
     ValueError: a text without '=', an unknown setting (with the nearest and all valid names), a
@@ -86,7 +96,10 @@ def _replace(node: Any, prefix: str, keys: list[str], text: str) -> Any:
   if rest:
     raise ValueError(f'{path} is a value; it has no setting {".".join(rest)!r}.')
   wanted = typing.get_type_hints(type(node))[key]
-  return dataclasses.replace(node, **{key: _convert(_parse(text, wanted), wanted, path)})
+  value = _convert(_parse(text, wanted), wanted, path)
+  if path in PATH_SETTINGS:
+    value = tuple(map(expand_path, value)) if isinstance(value, tuple) else expand_path(value)
+  return dataclasses.replace(node, **{key: value})
 
 
 def _parse(text: str, wanted: Any) -> Any:

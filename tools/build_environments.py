@@ -14,14 +14,15 @@ import tempfile
 
 import cv2
 import numpy as np
-from absl import app, flags
+from absl import app
 
+from experiments.path_flags import define_path
 from hand_jax.files.writing import unfinished_path
 from hand_jax.synthetic.light import equirectangular_directions, project_to_harmonics
 from hand_jax.synthetic.light import solid_angles as pixel_solid_angles
 
-SOURCE = flags.DEFINE_string('source', None, 'Folder with the *.exr.js files.', required=True)
-OUTPUT = flags.DEFINE_string('output', 'hand_jax/assets/environments.npz', 'File to write.')
+SOURCE = define_path('source', None, 'Folder with the *.exr.js files.', required=True)
+OUTPUT = define_path('output', 'hand_jax/assets/environments.npz', 'File to write.')
 JPEG_QUALITY = 88
 LIGHT_SIZE = (16, 32)  # rows, columns of the small HDR map that lights the hand
 # Mean luminance after scaling: 0.5 leaves room above for windows and lamps.

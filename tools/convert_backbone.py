@@ -12,19 +12,20 @@ import numpy as np
 from absl import app, flags
 from flax.traverse_util import flatten_dict
 
+from experiments.path_flags import define_path
 from hand_jax.config import BackboneConfig
 from hand_jax.files.writing import unfinished_path
 from hand_jax.models.backbone import create_backbone
 from hand_jax.models.import_torch import import_torch_weights
 
-_WEIGHTS = flags.DEFINE_string('weights', None, 'A .pth or .safetensors file.', required=True)
+_WEIGHTS = define_path('weights', None, 'A .pth or .safetensors file.', required=True)
 _BACKBONE = flags.DEFINE_enum(
   'backbone',
   'efficientnet_lite0',
   ['resnet50', 'efficientnet_b0', 'efficientnet_lite0'],
   'The architecture of the file.',
 )
-_OUTPUT = flags.DEFINE_string('output', None, 'The .npz file to write.', required=True)
+_OUTPUT = define_path('output', None, 'The .npz file to write.', required=True)
 
 
 def convert_weights(weights: str, backbone: str) -> dict[str, np.ndarray]:

@@ -19,6 +19,7 @@ from experiments.ablations.running import (
   train_run,
 )
 from experiments.checkout import current_commit
+from experiments.path_flags import define_path
 
 FLAGS = flags.FLAGS
 
@@ -29,9 +30,9 @@ def define_flags() -> None:
   flags.DEFINE_enum(
     'supervision', '', ['', 'full', 'weak'], "Only the rows of one supervision. Default: both's."
   )
-  flags.DEFINE_string('workdir', 'runs/ablations', 'Folder of the runs, one folder each.')
-  flags.DEFINE_string('data_dir', 'runs/prepared', 'Folder of the prepared synthetic_hands.')
-  flags.DEFINE_string('output', 'docs/results/ablations.json', 'File of the rows.')
+  define_path('workdir', 'runs/ablations', 'Folder of the runs, one folder each.')
+  define_path('data_dir', 'runs/prepared', 'Folder of the prepared synthetic_hands.')
+  define_path('output', 'docs/results/ablations.json', 'File of the rows.')
   flags.DEFINE_list('seeds', ['0', '1', '2'], 'Seeds of the supervised runs of Tables 3 and 5.')
   flags.DEFINE_integer('steps', None, 'Steps of every run, instead of its own.', lower_bound=1)
   flags.DEFINE_multi_string('set', [], 'A setting of every run, as a.b=value; may be repeated.')

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from hand_jax.files.paths import expand_path
 from hand_jax.mano.joints import FINGERTIP_VERTICES
 from hand_jax.mano.mano_files import find_mano_file, read_converted_mano, read_official_mano
 from hand_jax.types import ManoModel
@@ -53,7 +54,8 @@ def resolve_mano_dir(flag_value: str | None) -> str | None:
   """
   origin, directory = '--mano_dir', flag_value
   if not directory:
-    origin, directory = '$MANO_DIR', os.environ.get('MANO_DIR')
+    # Where it is set in a file rather than by a shell, nothing has expanded its ~.
+    origin, directory = '$MANO_DIR', expand_path(os.environ.get('MANO_DIR', ''))
   if not directory:
     return None
   if not os.path.exists(directory):

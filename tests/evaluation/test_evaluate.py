@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from hand_jax.evaluation import evaluate, mean_hand
 from hand_jax.evaluation.results_text import results_table
+from hand_jax.models.branches import best_branch
 from tests.made_up_split import (
   CROP_SIDE,
   EXAMPLES,
@@ -176,9 +177,9 @@ def test_the_table_of_a_branch_alone(branch):
 def test_the_best_branch_is_the_posterior_where_there_is_one():
   world = World()
   estimate = world.estimate(world.batch([0, 1]))
-  assert evaluate.best_branch(estimate) is estimate.posterior
-  assert evaluate.best_branch(estimate._replace(posterior=None)) is estimate.prior
-  assert evaluate.best_branch(estimate._replace(prior=None)) is estimate.posterior
+  assert best_branch(estimate) is estimate.posterior
+  assert best_branch(estimate._replace(posterior=None)) is estimate.prior
+  assert best_branch(estimate._replace(prior=None)) is estimate.posterior
 
 
 def test_one_sigma_for_everything_correlates_with_nothing():

@@ -9,7 +9,6 @@ from hand_jax.data.prepared import prepared_builder
 from hand_jax.evaluation.evaluate import (
   EstimateFn,
   RootHands,
-  best_branch,
   camera_rotations,
   has_labels,
   known_joints,
@@ -28,6 +27,7 @@ from hand_jax.geometry.cameras import (
 from hand_jax.mano.assets import with_fingertips
 from hand_jax.mano.joints import FINGERTIP_VERTICES
 from hand_jax.mano.model import extended_joint_regressor
+from hand_jax.models.branches import best_branch
 from hand_jax.types import ArrayLike, HandBatch, HandCamera, HandEstimate, ManoModel
 
 # A hand is not taken to be farther: the depth of one whose predicted scale is nothing or negative.
