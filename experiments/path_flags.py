@@ -5,6 +5,10 @@ from absl import flags
 from hand_jax.files.paths import expand_path
 
 
+# Flags belong to the command that asks for them: its --help shows them.
+flags.disclaim_key_flags()
+
+
 class _PathParser(flags.ArgumentParser):
   def parse(self, argument: str) -> str:
     return expand_path(super().parse(argument))
@@ -32,6 +36,9 @@ def define_path(
   )
 
 
-def define_paths(name: str, help_text: str) -> flags.FlagHolder:
+def define_paths(
+  name: str, help_text: str, values: flags.FlagValues = flags.FLAGS
+) -> flags.FlagHolder:
   """Defines a flag that may be repeated, each time with one file or folder."""
-  return flags.DEFINE_multi(_PathParser(), flags.ArgumentSerializer(), name, [], help_text)
+  serializer = flags.ArgumentSerializer()
+  return flags.DEFINE_multi(_PathParser(), serializer, name, [], help_text, flag_values=values)

@@ -1,9 +1,7 @@
-"""The reconstruct command: photos, masks and flags to files; one line for every mistake."""
+"""Photos, masks and flags to files; one line for every mistake."""
 
 import json
-import pathlib
-import subprocess
-import sys
+import re
 
 import cv2
 import jax
@@ -11,19 +9,18 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from experiments import reconstruct as command
-from experiments.configs.names import get_config
 from hand_jax.data.photos import DEMO_PHOTOS, read_photo
-from hand_jax.mano.assets import load_mano_model
-from hand_jax.models.hand_network import create_network
+from hand_jax.reconstruction import photos
 from hand_jax.reconstruction.files import OUTPUT_SUFFIXES
+from hand_jax.reconstruction.photos import (
+  PhotoOptions,
+  PhotoOutcome,
+  plan_tasks,
+  read_input,
+  reconstruct_photos,
+)
 from hand_jax.reconstruction.reconstruct import reconstruct_hand
-from hand_jax.runs.checkpoints import Checkpoints, claim_workdir
-from hand_jax.runs.hand_models import claim_hand_model
-from hand_jax.runs.train_state import TrainState
-from hand_jax.training.state import create_optimizer, create_train_state
-
-ROOT = pathlib.Path(__file__).parents[2]
+from tests.toy_runs import fresh_state, save_toy_run
 
 
 @pytest.fixture(scope='module')
@@ -34,22 +31,6 @@ def photo():
   )
 
 
-def fresh_state(name: str) -> TrainState:
-  """Of a named config, as before the first step."""
-  config = get_config(name)
-  optimizer = create_optimizer(config.optimizer, config.training.num_steps)
-  state = create_train_state(config, create_network(config), optimizer, load_mano_model())
-  return jax.tree.map(np.asarray, state)
-
-
-def save_run(folder: pathlib.Path, name: str, state: TrainState) -> str:
-  claim_workdir(str(folder), get_config(name))
-  claim_hand_model(folder, load_mano_model())
-  with Checkpoints(str(folder)) as checkpoints:
-    checkpoints.save(state, 0)
-  return str(folder)
-
-
 @pytest.fixture(scope='module')
 def toy_state():
   return fresh_state('toy')
@@ -57,20 +38,26 @@ def toy_state():
 
 @pytest.fixture(scope='module')
 def workdir(toy_state, tmp_path_factory):
-  return save_run(tmp_path_factory.mktemp('run'), 'toy', toy_state)
+  return save_toy_run(tmp_path_factory.mktemp('run'), 'toy', toy_state)
 
 
 @pytest.fixture(scope='module')
 def textured_workdir(tmp_path_factory):
-  return save_run(tmp_path_factory.mktemp('textured'), 'toy_texture', fresh_state('toy_texture'))
+  return save_toy_run(
+    tmp_path_factory.mktemp('textured'), 'toy_texture', fresh_state('toy_texture')
+  )
 
 
-def test_command_from_photos_to_files(workdir, tmp_path):
+def reconstruct(images: list[str], **options) -> list[PhotoOutcome]:
+  return list(reconstruct_photos(PhotoOptions(images, **options)))
+
+
+def test_from_photos_to_files(workdir, tmp_path):
   """All three demo photos at once, with the boxes shipped beside them."""
-  lines = list(command.reconstruct_photos([], str(tmp_path), workdir, demo_photos=True))
+  outcomes = reconstruct([], output=str(tmp_path), workdir=workdir, demo_photos=True)
   boxes = json.loads((DEMO_PHOTOS / 'boxes.json').read_text())
-  for line, (name, entry) in zip(lines, boxes.items(), strict=True):
-    assert line.startswith(f'{name}: {entry["hand"]} hand') and 'mm' in line
+  for (line, failed), (name, entry) in zip(outcomes, boxes.items(), strict=True):
+    assert line.startswith(f'{name}: {entry["hand"]} hand') and 'mm' in line and not failed
   for name in ('nocurl', 'halfcurl', 'fullcurl'):
     for suffix in OUTPUT_SUFFIXES:
       assert (tmp_path / f'{name}{suffix}').stat().st_size > 0
@@ -79,14 +66,46 @@ def test_command_from_photos_to_files(workdir, tmp_path):
 
 
 def test_photos_of_other_kinds_take_their_own_settings(tmp_path, photo):
-  Image.fromarray(photo).save(tmp_path / 'a.png')
-  Image.fromarray(photo[..., 0]).save(tmp_path / 'b.png')
-  tasks = command.plan([str(tmp_path / 'a.png'), str(tmp_path / 'b.png')], False, None, 'left')
+  paths = [str(tmp_path / 'a.png'), str(tmp_path / 'b.png')]
+  Image.fromarray(photo).save(paths[0])
+  Image.fromarray(photo[..., 0]).save(paths[1])
+  tasks = plan_tasks(PhotoOptions(paths, 'out', 'run', hand='left'))
   assert [task.side for task in tasks] == ['left', 'left']
-  assert all(task.box_xywh is None and task.image.shape == (90, 120, 3) for task in tasks)
-  demo = command.plan([str(DEMO_PHOTOS / 'nocurl.jpg')], False, '1,2,300,400', None)[0]
+  assert all(task.box_xywh is None for task in tasks)
+  assert all(read_input(task).image.shape == (90, 120, 3) for task in tasks)
+  bundled = str(DEMO_PHOTOS / 'nocurl.jpg')
+  demo = plan_tasks(PhotoOptions([bundled], 'out', 'run', bbox='1,2,300,400'))[0]
   np.testing.assert_array_equal(demo.box_xywh, [1, 2, 300, 400])
-  np.testing.assert_array_equal(demo.image, read_photo(DEMO_PHOTOS / 'nocurl.jpg'))
+  assert demo.side == 'left'
+  np.testing.assert_array_equal(read_input(demo).image, read_photo(bundled))
+
+
+def test_photos_that_fail_leave_the_others_to_be_done(workdir, photo, tmp_path):
+  """Each in its place; among them one whose files cannot be written, a folder being there."""
+  paths = [str(tmp_path / f'{name}.png') for name in ('gone', 'a', 'broken', 'b', 'c')]
+  for path in paths[1:]:
+    Image.fromarray(photo).save(path)
+  whole = (tmp_path / 'broken.png').read_bytes()
+  (tmp_path / 'broken.png').write_bytes(whole[: len(whole) // 2])
+  output = tmp_path / 'out'
+  (output / 'b.json').mkdir(parents=True)
+  outcomes = reconstruct(paths, output=str(output), workdir=workdir)
+  assert [outcome.failed for outcome in outcomes] == [True, False, True, True, False]
+  for outcome, name in zip(outcomes, ('gone', 'a', 'broken', 'b', 'c'), strict=True):
+    assert name in outcome.line and '\n' not in outcome.line
+  assert 'does not exist' in outcomes[0].line and 'damaged' in outcomes[2].line
+  written = {path.name for path in output.iterdir() if path.suffix == '.npz'}
+  assert {'a.npz', 'c.npz'} <= written and not {'gone.npz', 'broken.npz'} & written
+
+
+def test_a_photo_is_done_when_it_is_asked_for(workdir, photo, tmp_path):
+  paths = [str(tmp_path / name) for name in ('a.png', 'b.png')]
+  for path in paths:
+    Image.fromarray(photo).save(path)
+  outcomes = reconstruct_photos(PhotoOptions(paths, str(tmp_path / 'out'), workdir))
+  assert not (tmp_path / 'out').exists()
+  next(outcomes)
+  assert (tmp_path / 'out' / 'a.npz').exists() and not (tmp_path / 'out' / 'b.npz').exists()
 
 
 HALF = np.zeros((90, 120), np.uint8)
@@ -98,9 +117,8 @@ MASKS = {
   'white.png': 0 * HALF + 255,
 }
 
-BAD_INPUT = {
-  'missing image': (['no.jpg'], {}, r'no\.jpg does not exist'),
-  'no image': ([], {}, '--image=FILE'),
+BAD_OPTIONS = {
+  'no image': ([], {}, 'No photo is named'),
   'box outside': (
     ['a.png'],
     {'bbox': '900,900,10,10'},
@@ -129,9 +147,9 @@ BAD_INPUT = {
 }
 
 
-@pytest.mark.parametrize('case', BAD_INPUT)
-def test_bad_input_is_named_in_one_line(case, workdir, photo, tmp_path, monkeypatch):
-  images, changes, message = BAD_INPUT[case]
+@pytest.mark.parametrize('case', BAD_OPTIONS)
+def test_bad_options_are_told_before_any_photo(case, workdir, photo, tmp_path, monkeypatch):
+  images, changes, message = BAD_OPTIONS[case]
   monkeypatch.chdir(tmp_path)
   (tmp_path / 'sub').mkdir()
   for name in ('a.png', 'b.png', 'sub/a.png'):
@@ -140,7 +158,7 @@ def test_bad_input_is_named_in_one_line(case, workdir, photo, tmp_path, monkeypa
     Image.fromarray(mask).save(tmp_path / name)
   arguments = {'output': str(tmp_path / 'out'), 'workdir': workdir} | changes
   with pytest.raises((ValueError, OSError), match=message) as error:
-    list(command.reconstruct_photos(images, **arguments))
+    reconstruct(images, **arguments)
   assert '\n' not in str(error.value)
   assert not (tmp_path / 'out').exists()
 
@@ -158,12 +176,12 @@ def test_a_mask_reaches_the_network_and_is_upright(textured_workdir, photo, tmp_
     seen.append(arguments[-1])
     return reconstruct_hand(*arguments)
 
-  monkeypatch.setattr(command, 'reconstruct_hand', watched)
+  monkeypatch.setattr(photos, 'reconstruct_hand', watched)
   image, output = str(tmp_path / 'a.png'), tmp_path / 'out'
-  masked = {'hand_mask': str(tmp_path / 'm.jpg')}
-  list(command.reconstruct_photos([image], str(output), textured_workdir, **masked))
+  mask = str(tmp_path / 'm.jpg')
+  reconstruct([image], output=str(output), workdir=textured_workdir, hand_mask=mask)
   np.testing.assert_array_equal(seen[0], HALF > 0)
-  list(command.reconstruct_photos([image], str(tmp_path / 'plain'), textured_workdir))
+  reconstruct([image], output=str(tmp_path / 'plain'), workdir=textured_workdir)
   assert seen[1] is None
   colors = []
   for folder in ('out', 'plain'):
@@ -176,10 +194,10 @@ def test_names_collide_only_where_the_files_are_written(workdir, textured_workdi
   images = [str(tmp_path / name) for name in ('a.png', 'a_textured.png')]
   for image in images:
     Image.fromarray(photo).save(image)
-  lines = list(command.reconstruct_photos(images, str(tmp_path / 'out'), workdir))
-  assert len(lines) == 2 and (tmp_path / 'out' / 'a_textured.obj').exists()
+  outcomes = reconstruct(images, output=str(tmp_path / 'out'), workdir=workdir)
+  assert len(outcomes) == 2 and (tmp_path / 'out' / 'a_textured.obj').exists()
   with pytest.raises(ValueError, match=r'both be written as a_textured\.obj'):
-    list(command.reconstruct_photos(images, str(tmp_path / 'new'), textured_workdir))
+    reconstruct(images, output=str(tmp_path / 'new'), workdir=textured_workdir)
   assert not (tmp_path / 'new').exists()
 
 
@@ -187,22 +205,9 @@ def test_a_run_with_nan_in_a_kernel_is_refused_and_nothing_is_written(toy_state,
   """By its folder and the photo, in one line."""
   params = jax.tree.map(np.array, toy_state.params)
   params['camera_model']['mean']['output']['kernel'][0, 0] = np.nan
-  broken = save_run(tmp_path / 'broken', 'toy', toy_state.replace(params=params))
+  broken = save_toy_run(tmp_path / 'broken', 'toy', toy_state.replace(params=params))
   Image.fromarray(photo).save(tmp_path / 'a.png')
-  with pytest.raises(ValueError, match=r'broken estimates of .*a\.png is not finite') as error:
-    list(command.reconstruct_photos([str(tmp_path / 'a.png')], str(tmp_path / 'out'), broken))
-  assert '\n' not in str(error.value) and not (tmp_path / 'out').exists()
-
-
-def test_the_command_line_prints_one_line_and_fails():
-  image = str(DEMO_PHOTOS / 'nocurl.jpg')
-  run = subprocess.run(
-    [sys.executable, '-m', 'experiments.reconstruct', f'--image={image}', '--output=out'],
-    cwd=ROOT,
-    capture_output=True,
-    text=True,
-    check=False,
-  )
-  assert run.returncode == 1 and run.stdout == ''
-  lines = [line for line in run.stderr.splitlines() if 'xla' not in line.lower()]
-  assert len(lines) == 1 and lines[0].startswith('Error: --workdir') and 'make demo' in lines[0]
+  image, output = str(tmp_path / 'a.png'), tmp_path / 'out'
+  (outcome,) = reconstruct([image], output=str(output), workdir=broken)
+  assert outcome.failed and '\n' not in outcome.line and not output.exists()
+  assert re.search(r'broken estimates of .*a\.png is not finite', outcome.line)

@@ -1,0 +1,24 @@
+"""The command `hand-jax`: reconstructs photos, or runs a subcommand."""
+
+import sys
+from collections.abc import Sequence
+
+from hand_jax.commands import reconstruct
+from hand_jax.commands.arguments import ExitCode, print_error
+from hand_jax.commands.subcommands import SUBCOMMANDS, run_subcommand
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+  """Runs the command and returns its exit code; `arguments` are those of the process by default.
+
+  Raises:
+    SystemExit: after --help or --version, and with code 2 after arguments that cannot be read.
+  """
+  arguments = sys.argv[1:] if arguments is None else arguments
+  try:
+    if arguments and arguments[0] in SUBCOMMANDS:
+      return run_subcommand(arguments[0], arguments[1:])
+    return reconstruct.run(arguments)
+  except KeyboardInterrupt:
+    print_error('stopped. What is written is whole.')
+    return ExitCode.STOPPED

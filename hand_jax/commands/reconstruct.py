@@ -1,0 +1,122 @@
+"""hand-jax PHOTO... [flags]: photos to meshes, line by line."""
+
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import hand_jax
+from hand_jax.commands.arguments import ArgumentParser, ExitCode, print_error
+from hand_jax.commands.subcommands import SUBCOMMANDS
+from hand_jax.files.paths import expand_path
+
+if TYPE_CHECKING:
+  from hand_jax.reconstruction.photos import PhotoOptions
+
+DEFAULT_OUTPUT = 'hand_jax_output'
+_USAGE = 'hand-jax [PHOTO...] --workdir=RUN [flags]\n       hand-jax SUBCOMMAND [arguments]'
+_DESCRIPTION = 'Reconstructs the hand in each photo: a mesh with a sigma for every vertex.'
+
+
+def create_parser() -> ArgumentParser:
+  """The arguments of `hand-jax` without a subcommand."""
+  parser = ArgumentParser(
+    'hand-jax', usage=_USAGE, description=_DESCRIPTION, epilog=_explanations()
+  )
+  add = parser.add_argument
+  add('photos', nargs='*', metavar='PHOTO', help='a photo of a hand')
+  add(
+    '--workdir',
+    type=expand_path,
+    metavar='RUN',
+    help='folder of a trained run',
+  )
+  add(
+    '--output',
+    type=expand_path,
+    default=DEFAULT_OUTPUT,
+    metavar='DIR',
+    help=f'folder for the results, made when missing (default: {DEFAULT_OUTPUT})',
+  )
+  add(
+    '--bbox',
+    metavar='X,Y,W,H',
+    help="the hand's box in pixels, of one photo (default: the largest centred square)",
+  )
+  add('--hand', choices=['right', 'left'], help='which hand the photos show (default: right)')
+  add(
+    '--hand_mask',
+    type=expand_path,
+    metavar='FILE',
+    help="for a textured run, of one photo: an image of the photo's size, white where the photo "
+    'shows the hand and black elsewhere, so that what is before the hand does not colour it',
+  )
+  add(
+    '--mano_dir',
+    type=expand_path,
+    metavar='DIR',
+    help='folder or file of the MANO model (default: $MANO_DIR, else the free hand)',
+  )
+  add('--demo_photos', action='store_true', help='the three photos shipped with the package')
+  add('--version', action='version', version=f'hand-jax {hand_jax.__version__}')
+  return parser
+
+
+def run(arguments: Sequence[str]) -> int:
+  """Reconstructs the photos that the arguments name and returns the exit code."""
+  parser = create_parser()
+  if not arguments:
+    print(f'{parser.format_usage()}{_DESCRIPTION}\nhand-jax --help says more.', file=sys.stderr)
+    return ExitCode.WRONG_USE
+  # Split by hand: what follows `--` are photos, whatever they look like.
+  end = arguments.index('--') if '--' in arguments else len(arguments)
+  flags = vars(parser.parse_intermixed_args(arguments[:end]))
+  for name in flags['photos']:
+    if name in SUBCOMMANDS:
+      parser.error(f'{name} is a subcommand and goes first; a photo of that name is ./{name}')
+  # Imported here: JAX takes seconds, and --help should not.
+  from hand_jax.reconstruction.photos import PhotoOptions
+
+  photos = [*flags.pop('photos'), *arguments[end + 1 :]]
+  return reconstruct_and_tell(PhotoOptions(photos, **flags))
+
+
+def reconstruct_and_tell(options: 'PhotoOptions') -> int:
+  """Reconstructs photos, prints a line about each (failures to stderr), returns the exit code."""
+  from absl import logging
+
+  from hand_jax.reconstruction.photos import reconstruct_photos
+
+  # Orbax logs dozens of lines, and warns that a run is opened for reading only.
+  logging.set_verbosity(logging.ERROR)
+  done = failed = 0
+  try:
+    outcomes = reconstruct_photos(options)
+  except (ValueError, OSError) as error:
+    print_error(error)
+    return ExitCode.WRONG_USE
+  for outcome in outcomes:
+    if outcome.failed:
+      failed += 1
+      print_error(outcome.line)
+    else:
+      done += 1
+      print(outcome.line, flush=True)
+  if done:
+    print(
+      'Meshes (.obj, .ply, .glb; in the colours of the photo where the run has a texture branch), '
+      f'numbers (.npz, .json) and legends are in {options.output}.'
+    )
+  return ExitCode.SOME_FAILED if failed else ExitCode.DONE
+
+
+def _explanations() -> str:
+  rows = [f'  {name:<10}{subcommand.summary}' for name, subcommand in SUBCOMMANDS.items()]
+  return '\n'.join(
+    [
+      'subcommands:',
+      *rows,
+      '',
+      'A photo with the name of a subcommand is written ./NAME; -- ends the flags.',
+      'Exit codes: 0 all photos done, 1 some photos failed, 2 wrong use.',
+    ]
+  )

@@ -1,0 +1,211 @@
+"""hand-jax: which arguments mean what, exit codes, and one line on stderr for every mistake."""
+
+import pathlib
+import subprocess
+import sys
+import types
+
+import pytest
+from PIL import Image
+
+from experiments import reconstruct as launch
+from hand_jax import __version__
+from hand_jax.commands import reconstruct, subcommands
+from hand_jax.commands.main import main
+from hand_jax.commands.subcommands import Subcommand
+from hand_jax.reconstruction.photos import PhotoOptions
+from tests.toy_runs import fresh_state, save_toy_run
+
+ROOT = pathlib.Path(__file__).parents[2]
+
+
+@pytest.fixture(scope='module')
+def workdir(tmp_path_factory):
+  return save_toy_run(tmp_path_factory.mktemp('run'), 'toy', fresh_state('toy'))
+
+
+@pytest.fixture
+def options(monkeypatch) -> list[PhotoOptions]:
+  """What would be reconstructed, instead of doing it."""
+  seen = []
+  monkeypatch.setattr(reconstruct, 'reconstruct_and_tell', lambda asked: seen.append(asked) or 0)
+  return seen
+
+
+def run(*arguments: str) -> int:
+  """The exit code that a shell would see."""
+  try:
+    return main(arguments)
+  except SystemExit as error:
+    return int(error.code)
+
+
+def test_flags_and_photos_in_any_order(options):
+  code = run(
+    *('a.jpg', '--workdir=w', '--hand', 'left', 'b.jpg', '--bbox=-1,2,3,4', '--mano_dir=m'),
+    *('--hand_mask', 'k.png', 'c.jpg', '--demo_photos'),
+  )
+  assert code == 0
+  assert options == [
+    PhotoOptions(
+      ['a.jpg', 'b.jpg', 'c.jpg'],
+      output='hand_jax_output',
+      workdir='w',
+      demo_photos=True,
+      bbox='-1,2,3,4',
+      hand='left',
+      hand_mask='k.png',
+      mano_dir='m',
+    )
+  ]
+
+
+def test_two_dashes_end_the_flags(options):
+  assert run('a.jpg', '--workdir=w', '--', '--hand', 'help', '--', '-b.jpg') == 0
+  assert options[0].photos == ['a.jpg', '--hand', 'help', '--', '-b.jpg']
+  assert options[0].hand is None
+
+
+def test_a_subcommand_goes_by_its_exact_name(options, capsys):
+  """In the first place; a photo of that name has its folder before it."""
+  assert run('help') == 0
+  assert 'usage: hand-jax' in capsys.readouterr().out
+  for photo in ('./help', 'Help', 'help.jpg', 'hel'):
+    assert run(photo) == 0
+    assert options[-1].photos == [photo]
+  assert run('a.jpg', 'help') == 2
+  assert len(options) == 4
+  assert 'a photo of that name is ./help' in capsys.readouterr().err
+
+
+def test_a_subcommand_gets_the_rest_and_gives_the_exit_code(monkeypatch):
+  """One row and one module make one."""
+  module = types.ModuleType('hand_jax.commands.tickle')
+  module.run = lambda arguments: len(arguments)
+  monkeypatch.setitem(sys.modules, 'hand_jax.commands.tickle', module)
+  monkeypatch.setitem(subcommands.SUBCOMMANDS, 'tickle', Subcommand('tickle', 'makes it laugh'))
+  assert run('tickle', '--most', 'palm') == 2
+  assert run('help', 'tickle') == 1  # ['--help']
+
+
+def test_help_names_every_flag_and_subcommand(capsys):
+  assert run('--help') == 0
+  text = capsys.readouterr().out
+  assert run('help') == 0
+  assert capsys.readouterr().out == text
+  for name in (*PhotoOptions._fields[1:], 'version'):
+    assert f'--{name}' in text
+  for name, subcommand in subcommands.SUBCOMMANDS.items():
+    assert f'  {name}' in text and subcommand.summary in text
+  assert run('help', 'help') == 0
+  assert 'usage: hand-jax help' in capsys.readouterr().out
+
+
+def test_the_version_is_the_package_s(capsys):
+  assert run('--version') == 0
+  assert capsys.readouterr().out == f'hand-jax {__version__}\n'
+
+
+def test_nothing_at_all_gets_a_short_help(capsys):
+  assert run() == 2
+  out, error = capsys.readouterr()
+  assert out == '' and 'usage: hand-jax' in error and '--help' in error
+
+
+WRONG_USE = {
+  'unknown flag': (['a.jpg', '--wrokdir=w'], '--wrokdir'),
+  'abbreviated flag': (['a.jpg', '--work=w'], '--work'),
+  'no value': (['a.jpg', '--bbox'], '--bbox'),
+  'no such side': (['a.jpg', '--hand=up'], "'up'"),
+  'value of a switch': (['--demo_photos=3'], '--demo_photos'),
+  'no such subcommand': (['help', 'dance'], "'dance'"),
+  'no workdir': (['a.jpg'], '--workdir is missing'),
+  'no photo': (['--workdir=w'], 'No photo is named'),
+  'no photo after the flags': (['--workdir=w', '--'], 'No photo is named'),
+  'no run': (['a.jpg', '--workdir=nowhere'], 'holds no training run'),
+  'no output': (['a.jpg', '--workdir=w', '--output='], '--output=DIR'),
+  'no box': (['a.jpg', '--workdir=w', '--bbox=1,2'], '--bbox=1,2'),
+}
+
+
+@pytest.mark.parametrize('case', WRONG_USE)
+def test_wrong_use_is_one_line_and_code_2(case, tmp_path, monkeypatch, capsys):
+  arguments, message = WRONG_USE[case]
+  monkeypatch.chdir(tmp_path)
+  assert run(*arguments) == 2
+  out, error = capsys.readouterr()
+  assert out == '' and error.startswith('Error: ') and message in error
+  assert error.count('\n') == 1 and not list(tmp_path.iterdir())
+
+
+def test_a_box_beside_the_photo_is_wrong_use(workdir, photo, tmp_path, capsys):
+  Image.fromarray(photo).save(tmp_path / 'a.png')
+  flags = [f'--workdir={workdir}', f'--output={tmp_path / "out"}', '--bbox=900,900,9,9']
+  assert run(str(tmp_path / 'a.png'), *flags) == 2
+  assert 'lies outside' in capsys.readouterr().err
+  assert not (tmp_path / 'out').exists()
+
+
+def test_exit_codes_count_the_photos_that_failed(workdir, photo, tmp_path, monkeypatch, capsys):
+  monkeypatch.chdir(tmp_path)
+  Image.fromarray(photo).save('a.png')
+  Image.fromarray(photo).save('help', 'png')
+  assert run('./help', 'a.png', f'--workdir={workdir}') == 0
+  out, error = capsys.readouterr()
+  assert out.count('\n') == 3 and error == '' and 'are in hand_jax_output' in out
+  assert {'help.npz', 'a.npz'} <= {path.name for path in pathlib.Path('hand_jax_output').iterdir()}
+  pathlib.Path('text.jpg').write_text('no photo')
+  assert run('gone.png', 'a.png', 'text.jpg', f'--workdir={workdir}', '--output=some') == 1
+  out, error = capsys.readouterr()
+  first, second = error.splitlines()
+  assert first.startswith('Error: ') and 'gone.png does not exist' in first
+  assert second.startswith('Error: ') and 'text.jpg' in second
+  assert out.startswith('a.png: right hand') and pathlib.Path('some/a.obj').exists()
+  assert run('gone.png', f'--workdir={workdir}', '--output=none') == 1
+  out, error = capsys.readouterr()
+  assert out == '' and error.count('\n') == 1 and not pathlib.Path('none').exists()
+
+
+def test_the_home_folder_is_expanded(options, monkeypatch, tmp_path):
+  monkeypatch.setenv('HOME', str(tmp_path))
+  names = ('workdir', 'output', 'hand_mask', 'mano_dir')
+  assert run('a.jpg', *[f'--{name}=~/{name}' for name in names]) == 0
+  assert [getattr(options[0], name) for name in names] == [f'{tmp_path}/{name}' for name in names]
+  assert run('a.jpg', '--workdir=here/~') == 0
+  assert options[1].workdir == 'here/~'
+
+
+def test_ctrl_c_ends_quietly(monkeypatch, capsys):
+  def interrupt(_):
+    raise KeyboardInterrupt
+
+  monkeypatch.setattr(reconstruct, 'reconstruct_and_tell', interrupt)
+  assert run('a.jpg', '--workdir=w') == 130
+  assert capsys.readouterr().err.startswith('Error: stopped')
+
+
+def test_the_launch_of_the_same_code_has_the_same_flags():
+  """experiments.reconstruct names photos by --image; all else is as in hand-jax."""
+  declared = subprocess.run(
+    [sys.executable, '-m', launch.__name__, '--helpshort'],
+    cwd=ROOT,
+    capture_output=True,
+    text=True,
+    check=False,
+  ).stdout
+  for name in ('image', *PhotoOptions._fields[1:]):
+    assert f'--{name}:' in declared or f'--[no]{name}:' in declared
+
+
+def test_the_launch_prints_one_line_and_fails(tmp_path):
+  """As hand-jax does, with its code."""
+  result = subprocess.run(
+    [sys.executable, '-m', launch.__name__, '--image=a.jpg', f'--output={tmp_path / "out"}'],
+    cwd=ROOT,
+    capture_output=True,
+    text=True,
+    check=False,
+  )
+  assert result.returncode == 2 and result.stdout == ''
+  lines = [line for line in result.stderr.splitlines() if 'xla' not in line.lower()]
+  assert len(lines) == 1 and lines[0].startswith('Error: --workdir') and 'make demo' in lines[0]

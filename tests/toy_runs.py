@@ -1,0 +1,31 @@
+"""Whole runs of the toy configs on disk, as before the first step: what reconstructing opens."""
+
+import pathlib
+
+import jax
+import numpy as np
+
+from experiments.configs.names import get_config
+from hand_jax.mano.assets import load_mano_model
+from hand_jax.models.hand_network import create_network
+from hand_jax.runs.checkpoints import Checkpoints, claim_workdir
+from hand_jax.runs.hand_models import claim_hand_model
+from hand_jax.runs.train_state import TrainState
+from hand_jax.training.state import create_optimizer, create_train_state
+
+
+def fresh_state(name: str) -> TrainState:
+  """The state of a named config before the first step."""
+  config = get_config(name)
+  optimizer = create_optimizer(config.optimizer, config.training.num_steps)
+  state = create_train_state(config, create_network(config), optimizer, load_mano_model())
+  return jax.tree.map(np.asarray, state)
+
+
+def save_toy_run(folder: pathlib.Path, name: str, state: TrainState) -> str:
+  """Writes a run of a named config on the free hand and returns its folder."""
+  claim_workdir(str(folder), get_config(name))
+  claim_hand_model(folder, load_mano_model())
+  with Checkpoints(str(folder)) as checkpoints:
+    checkpoints.save(state, 0)
+  return str(folder)
