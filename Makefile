@@ -23,7 +23,7 @@ venv: $(VENV)/.installed
 
 venv-dev: $(VENV)/.installed-dev
 
-$(VENV)/.installed: requirements.txt pyproject.toml
+$(VENV)/.installed: pyproject.toml
 	@$(PYTHON) -c 'import sys' 2>/dev/null || { \
 	  echo "'$(PYTHON)' does not run. Install Python 3.11 or newer, or name one: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
@@ -32,8 +32,8 @@ $(VENV)/.installed: requirements.txt pyproject.toml
 	  echo "'$(PYTHON)' lacks the venv module. On Debian or Ubuntu: apt install python3-venv"; exit 1; }
 	@$(RUN) -c 'import pip, sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
 	  echo "Creating $(VENV) with $$($(PYTHON) -V 2>&1)."; $(PYTHON) -m venv --clear $(VENV); }
-	@echo "Installing what hand_jax runs on into $(VENV) (about 1 GB, one to three minutes)."
-	@$(RUN) -m pip install --quiet --disable-pip-version-check -e .
+	@echo "Installing what hand_jax trains and runs with into $(VENV) (about 1 GB, one to three minutes)."
+	@$(RUN) -m pip install --quiet --disable-pip-version-check -e '.[train]'
 	@touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed
@@ -58,4 +58,4 @@ lint: venv-dev
 	$(VENV)/bin/ruff format --check .
 
 clean:
-	rm -rf $(VENV) runs demo_output build *.egg-info .pytest_cache .ruff_cache .jax_cache .hypothesis
+	rm -rf $(VENV) .venv-other runs demo_output build *.egg-info .pytest_cache .ruff_cache .jax_cache .hypothesis

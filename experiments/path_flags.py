@@ -4,7 +4,6 @@ from absl import flags
 
 from hand_jax.files.paths import expand_path
 
-
 # Flags belong to the command that asks for them: its --help shows them.
 flags.disclaim_key_flags()
 

@@ -1,0 +1,90 @@
+"""The wheel alone, in a fresh environment and an empty folder: the command works."""
+
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+import zipfile
+from collections.abc import Sequence
+
+import pytest
+
+import hand_jax
+from hand_jax.data.photos import demo_photo_boxes
+from hand_jax.reconstruction.files import OUTPUT_SUFFIXES
+from tests.toy_runs import fresh_state, save_toy_run
+
+pytestmark = pytest.mark.slow
+
+ROOT = pathlib.Path(__file__).parents[2]
+# What training needs and reconstructing does without.
+ABSENT = ('tensorflow_datasets', 'array_record', 'tensorboardX', 'skimage', 'simplejpeg')
+# Of this process' environment, what would lead the other Python to these sources or to a MANO.
+LEFT_OUT = ('PYTHONPATH', 'PYTHONHOME', 'VIRTUAL_ENV', 'MANO_DIR')
+
+
+def call(arguments: Sequence[str | os.PathLike], folder: pathlib.Path) -> str:
+  """Runs a program in a folder and returns what it printed; it must end well."""
+  environment = {name: value for name, value in os.environ.items() if name not in LEFT_OUT}
+  result = subprocess.run(
+    arguments, cwd=folder, env=environment, capture_output=True, text=True, check=False
+  )
+  assert result.returncode == 0, f'{arguments}\n{result.stdout}\n{result.stderr}'
+  return result.stdout
+
+
+@pytest.fixture(scope='module')
+def wheel(tmp_path_factory) -> pathlib.Path:
+  """Built from a copy, so that nothing built before gets in and nothing is left in the sources."""
+  sources, folder = tmp_path_factory.mktemp('sources'), tmp_path_factory.mktemp('wheel')
+  for name in ('pyproject.toml', 'README.md', 'LICENSE'):
+    shutil.copy(ROOT / name, sources)
+  ignored = shutil.ignore_patterns('__pycache__')
+  shutil.copytree(ROOT / 'hand_jax', sources / 'hand_jax', ignore=ignored)
+  call([sys.executable, '-m', 'pip', 'wheel', '--no-deps', '--wheel-dir', folder, sources], folder)
+  (path,) = folder.glob('hand_jax-*.whl')
+  return path
+
+
+@pytest.fixture(scope='module')
+def python(wheel, tmp_path_factory) -> pathlib.Path:
+  """The Python of a fresh environment with the wheel and its base dependencies."""
+  folder = tmp_path_factory.mktemp('fresh')
+  call([sys.executable, '-m', 'venv', folder / 'venv'], folder)
+  path = folder / 'venv' / 'bin' / 'python'
+  call([path, '-m', 'pip', 'install', '--quiet', wheel], folder)
+  return path
+
+
+def test_the_wheel_holds_the_package_and_no_tests(wheel):
+  with zipfile.ZipFile(wheel) as file:
+    names = set(file.namelist())
+  packages = {name.split('/')[0] for name in names}
+  assert packages == {'hand_jax', f'hand_jax-{hand_jax.__version__}.dist-info'}
+  for path in (ROOT / 'hand_jax').rglob('*'):
+    if path.is_file() and '__pycache__' not in path.parts:
+      assert path.relative_to(ROOT).as_posix() in names
+
+
+def test_photos_are_reconstructed_without_what_trains(python, tmp_path):
+  find = 'import importlib.util as u, sys; print([n for n in sys.argv[1:] if u.find_spec(n)])'
+  assert call([python, '-c', find, *ABSENT], tmp_path) == '[]\n'
+  workdir = save_toy_run(tmp_path / 'run', 'toy', fresh_state('toy'))
+  (tmp_path / 'empty').mkdir()
+  command = python.with_name('hand-jax')
+  printed = call([command, '--demo_photos', f'--workdir={workdir}'], tmp_path / 'empty')
+  photos = [path.stem for path in demo_photo_boxes()]
+  assert [line.split('.jpg: ')[0] for line in printed.splitlines()[:3]] == photos
+  output = tmp_path / 'empty' / 'hand_jax_output'
+  expected = {f'{photo}{suffix}' for photo in photos for suffix in OUTPUT_SUFFIXES}
+  assert {path.name for path in output.iterdir()} == expected
+  assert all(path.stat().st_size > 0 for path in output.iterdir())
+
+
+def test_the_package_runs_as_the_command(python, tmp_path):
+  """And what it offers is the wheel's, not these sources'."""
+  version = call([python, '-m', 'hand_jax', '--version'], tmp_path)
+  assert version == f'hand-jax {hand_jax.__version__}\n'
+  where = 'import hand_jax; from hand_jax import rasterize, read_photo; print(hand_jax.__file__)'
+  assert call([python, '-c', where], tmp_path).startswith(str(python.parents[1]))
