@@ -6,6 +6,7 @@ import scipy.spatial
 import scipy.stats
 
 from hand_jax.evaluation import evaluate, metrics
+from hand_jax.models.branches import BRANCHES
 from hand_jax.types import (
   DiagonalGaussian,
   HandBatch,
@@ -40,7 +41,7 @@ class World:
   `known_2d` gives it 2D labels; `branches` are those its network has.
   """
 
-  branches = evaluate.BRANCHES
+  branches = BRANCHES
 
   def __init__(self, seed=0, noise=0.006, turn=0.1):
     rng = np.random.default_rng(seed)
@@ -57,7 +58,7 @@ class World:
     self.log_variance = np.log(rng.uniform(1e-6, 1e-4, size=shape)).astype(np.float32)
     self.has_3d = np.ones(EXAMPLES, bool)
     points = (EXAMPLES, JOINTS, 2)
-    self.predicted_2d = {name: rng.uniform(-1, 1, points) for name in evaluate.BRANCHES}
+    self.predicted_2d = {name: rng.uniform(-1, 1, points) for name in BRANCHES}
     self.joints_2d = np.full(points, np.nan)
     self.confidence = np.zeros(points[:2])
 

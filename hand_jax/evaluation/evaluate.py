@@ -13,7 +13,7 @@ from hand_jax.evaluation import metrics
 from hand_jax.evaluation.mean_hand import MeanHand
 from hand_jax.geometry.cameras import camera_from_vector, camera_rotation
 from hand_jax.models.backbone import normalize_image
-from hand_jax.models.branches import BRANCHES, branches_of
+from hand_jax.models.branches import branches_of
 from hand_jax.models.hand_network import create_network
 from hand_jax.types import (
   ArrayLike,

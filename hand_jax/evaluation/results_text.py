@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from hand_jax.models.branches import BRANCHES
 from hand_jax.evaluation.official.rules import NO_AUGMENTATION
+from hand_jax.models.branches import BRANCHES
 
 
 def results_table(results: dict[str, Any]) -> str:

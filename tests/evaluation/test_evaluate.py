@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from hand_jax.evaluation import evaluate, mean_hand
 from hand_jax.evaluation.results_text import results_table
-from hand_jax.models.branches import best_branch
+from hand_jax.models.branches import BRANCHES, best_branch
 from tests.made_up_split import (
   CROP_SIDE,
   EXAMPLES,
@@ -51,7 +51,7 @@ def test_batches_and_padding_change_nothing(order, size):
   whole, parts = world.evaluate(), world.evaluate(batches)
   assert parts['examples'] == EXAMPLES
   assert whole['uncertainty'].pop('branch') == parts['uncertainty'].pop('branch')
-  for part in (*evaluate.BRANCHES, 'uncertainty', 'joints_2d'):
+  for part in (*BRANCHES, 'uncertainty', 'joints_2d'):
     assert parts[part] == pytest.approx(whole[part], rel=1e-9)
 
 
