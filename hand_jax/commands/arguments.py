@@ -1,4 +1,4 @@
-"""What the commands share: exit codes, and arguments whose mistakes take one line."""
+"""What the commands share: exit codes, and a parser that reports a mistake in one line."""
 
 import argparse
 import enum
@@ -7,19 +7,19 @@ from typing import NoReturn
 
 
 class ExitCode(enum.IntEnum):
-  """How a command ends."""
+  """Says how a command ended."""
 
   DONE = 0
   SOME_FAILED = 1
-  """What could be done is done; the rest was told line by line."""
+  """The other photos are done; each failure took one line on stderr."""
   WRONG_USE = 2
   """Nothing was done."""
   STOPPED = 130
-  """By Ctrl-C, as shells count it."""
+  """Ctrl-C ended the command; shells use this number too."""
 
 
 class ArgumentParser(argparse.ArgumentParser):
-  """Takes flags by their whole names; a mistake is told in one line and ends the command."""
+  """Takes flags by their whole names only; a mistake ends the command with one line on stderr."""
 
   def __init__(self, prog: str, **settings):
     super().__init__(

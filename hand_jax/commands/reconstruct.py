@@ -1,4 +1,4 @@
-"""hand-jax PHOTO... [flags]: photos to meshes, line by line."""
+"""hand-jax PHOTO... [flags] reconstructs photos and prints a line about each."""
 
 import sys
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ _DESCRIPTION = 'Reconstructs the hand in each photo: a mesh with a sigma for eve
 
 
 def create_parser() -> ArgumentParser:
-  """The arguments of `hand-jax` without a subcommand."""
+  """Creates the parser of `hand-jax` without a subcommand."""
   parser = ArgumentParser(
     'hand-jax', usage=_USAGE, description=_DESCRIPTION, epilog=_explanations()
   )
@@ -67,7 +67,7 @@ def run(arguments: Sequence[str]) -> int:
   if not arguments:
     print(f'{parser.format_usage()}{_DESCRIPTION}\nhand-jax --help says more.', file=sys.stderr)
     return ExitCode.WRONG_USE
-  # Split by hand: what follows `--` are photos, whatever they look like.
+  # What follows `--` are photos, whatever they look like.
   end = arguments.index('--') if '--' in arguments else len(arguments)
   flags = vars(parser.parse_intermixed_args(arguments[:end]))
   for name in flags['photos']:

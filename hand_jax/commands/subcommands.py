@@ -1,4 +1,4 @@
-"""The subcommands of `hand-jax`: a new one is a module here with a `run`, and a row of a table."""
+"""The subcommands of `hand-jax`. To add one, write a module here with a `run` and add its row."""
 
 import importlib
 from collections.abc import Sequence
@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 
 class Subcommand(NamedTuple):
-  """A module of this folder whose `run(arguments)` returns an exit code, and what it does."""
+  """Names a module of this folder, whose `run(arguments)` returns an exit code, and sums it up."""
 
   module: str
   summary: str
@@ -18,6 +18,6 @@ SUBCOMMANDS = {
 
 
 def run_subcommand(name: str, arguments: Sequence[str]) -> int:
-  """Imports the subcommand and runs it; the others are not imported."""
+  """Imports one subcommand, runs it and returns its exit code."""
   module = importlib.import_module(f'hand_jax.commands.{SUBCOMMANDS[name].module}')
   return module.run(arguments)

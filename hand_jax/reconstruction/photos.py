@@ -1,4 +1,8 @@
-"""Photos named by flags to files. A mistake in the flags stops all, a photo's own fault only it."""
+"""Reconstructs the photos that flags name and writes the files.
+
+A mistake in the flags ends everything before the first photo. A photo that cannot be done is told,
+and the others are done.
+"""
 
 import pathlib
 from collections.abc import Iterator, Sequence
@@ -25,7 +29,7 @@ from hand_jax.reconstruction.reconstruct import (
 
 
 class PhotoOptions(NamedTuple):
-  """What the flags of the same names say, as texts; paths have their `~` expanded."""
+  """Holds what the flags of the same names say; paths have their `~` expanded already."""
 
   photos: Sequence[str]
   output: str | None
@@ -38,41 +42,41 @@ class PhotoOptions(NamedTuple):
 
 
 class PhotoTask(NamedTuple):
-  """One photo to reconstruct; `box_xywh` None means the largest centred square."""
+  """Names one photo to reconstruct; `box_xywh` None means the largest centred square."""
 
   path: pathlib.Path
   box_xywh: Float[np.ndarray, '4'] | None
   side: str
   hand_mask: str | None = None
-  """File that shows where the hand is, or None where that is not known."""
+  """The file that shows where the hand is, or None where that is not known."""
 
 
 class PhotoInput(NamedTuple):
-  """What a task's files hold."""
+  """Holds what was read from a task's files."""
 
   image: UInt8[np.ndarray, 'height width 3']
   hand_mask: Bool[np.ndarray, 'height width'] | None
 
 
 class PhotoOutcome(NamedTuple):
-  """What became of one photo, in one line."""
+  """Says in one line what became of one photo."""
 
   line: str
   failed: bool
 
 
 def reconstruct_photos(options: PhotoOptions) -> Iterator[PhotoOutcome]:
-  """Does what the options say, photo by photo as the outcomes are asked for.
+  """Reconstructs photo by photo, each when its outcome is asked for.
 
   Args:
     options: the flags.
 
   Returns:
-    An outcome for each photo. One that cannot be read, estimated or written has failed, and the
-    others go on.
+    An outcome for each photo. A photo that cannot be read, estimated or written has failed; the
+    photos after it are still done.
 
   Raises:
-    ValueError, OSError: one line that names what is wrong with the options; no photo is done.
+    ValueError, OSError: one line names what is wrong with the options; no photo is done then.
   """
   if not options.output:
     raise ValueError('Say where the results go: --output=DIR.')
@@ -91,12 +95,12 @@ def reconstruct_photos(options: PhotoOptions) -> Iterator[PhotoOutcome]:
 
 
 def plan_tasks(options: PhotoOptions) -> list[PhotoTask]:
-  """The photos with their boxes, sides and masks; opens none of them.
+  """Lists the photos with their boxes, sides and masks, without opening any.
 
   A photo shipped with the package brings its own box and side where the flags give none.
 
   Raises:
-    ValueError: no photo, a text that is no box, or one box or mask for several photos.
+    ValueError: there is no photo, a text is no box, or several photos have one box or mask.
   """
   bundled = demo_photo_boxes()
   paths = [pathlib.Path(photo) for photo in options.photos]
@@ -173,7 +177,7 @@ def _check_against_photo(task: PhotoTask) -> None:
 
 
 def _read_mask(task: PhotoTask, image: np.ndarray) -> Bool[np.ndarray, 'height width']:
-  """The mask of a photo's hand from an image of its size: whether each pixel is white."""
+  """Reads the mask of a photo's hand from an image of its size: white pixels show the hand."""
   flag = f'--hand_mask={task.hand_mask}'
   mask = (read_photo(task.hand_mask) > 127).all(axis=-1)
   check_mask(mask, image.shape[1], image.shape[0], str(task.path), flag)
@@ -195,7 +199,8 @@ def _try_photo(task: PhotoTask, reconstructor: Reconstructor, output: str) -> Ph
       )
     written = write_reconstruction(reconstruction, image, path.stem, output, photo=path.name)
   except (ValueError, OSError) as error:
-    return PhotoOutcome(str(error), failed=True)
+    reason = ' '.join(str(error).split())
+    return PhotoOutcome(reason if str(path) in reason else f'{path}: {reason}', failed=True)
   return PhotoOutcome(f'{_describe(path, reconstruction)} -> {written[0]}', failed=False)
 
 

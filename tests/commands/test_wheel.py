@@ -51,9 +51,11 @@ def wheel(tmp_path_factory) -> pathlib.Path:
 def python(wheel, tmp_path_factory) -> pathlib.Path:
   """The Python of a fresh environment with the wheel and its base dependencies."""
   folder = tmp_path_factory.mktemp('fresh')
-  call([sys.executable, '-m', 'venv', folder / 'venv'], folder)
+  call([sys.executable, '-m', 'venv', '--without-pip', folder / 'venv'], folder)
   path = folder / 'venv' / 'bin' / 'python'
-  call([path, '-m', 'pip', 'install', '--quiet', wheel], folder)
+  # By this Python's pip, and compiled when it is run: that saves half a minute.
+  pip = [sys.executable, '-m', 'pip', '--python', path]
+  call([*pip, 'install', '--quiet', '--no-compile', wheel], folder)
   return path
 
 
