@@ -189,7 +189,9 @@ def write_fixture(wheel: str, path: pathlib.Path) -> None:
   try:
     interpreter_module = importlib.import_module('ai_edge_litert.interpreter')
   except ImportError:
-    raise ImportError('--fixture runs LiteRT; install it with: pip install ai-edge-litert') from None
+    raise ImportError(
+      '--fixture runs LiteRT; install it with: pip install ai-edge-litert'
+    ) from None
   arrays = {}
   for name, network in NETWORKS.items():
     data = read_network_file(wheel, network)

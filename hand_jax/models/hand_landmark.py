@@ -124,4 +124,3 @@ def normalize_crops(
 ) -> Float[Array, 'batch height width 3']:
   """Maps RGB 0..255 to [0, 1], as both hand networks were trained."""
   return crops.astype('float32') / 255.0
-

@@ -121,4 +121,3 @@ class PalmDetectionNetwork(nn.Module):
       logits.append(score.reshape(x.shape[0], -1))
       boxes.append(box.reshape(x.shape[0], -1, BOX_VALUES))
     return PalmDetectionOutput(jnp.concatenate(boxes[::-1], 1), jnp.concatenate(logits[::-1], 1))
-

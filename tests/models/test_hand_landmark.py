@@ -71,7 +71,7 @@ def test_maps_shrink_as_stated(side):
 
 def test_gradients_reach_every_parameter():
   variables = load_bundled_parameters('hand_landmark')
-  crop = jnp.asarray(draw_test_picture(64))[None]
+  crop = jnp.asarray(draw_test_picture(32))[None]
 
   def loss(variables):
     output = HandLandmarkNetwork().apply(variables, normalize_crops(crop))
