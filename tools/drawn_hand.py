@@ -49,9 +49,13 @@ def draw_hand(
   to_picture = length * np.array([[cosine, sine], [-sine, cosine]])
   if mirrored:
     to_picture = np.diag([-1.0, 1.0]) @ to_picture
-  rows, columns = np.mgrid[: picture.shape[0], : picture.shape[1]] + 0.5
-  points = np.stack([columns, rows], -1)
-  height = np.zeros(picture.shape[:2])
+  # Only the part of the picture that the hand reaches.
+  low = np.maximum(np.array(wrist) - 1.1 * length, 0).astype(int)
+  high = np.maximum(np.array(wrist) + 1.1 * length, 0).astype(int)
+  part = picture[low[1] : high[1], low[0] : high[0]]
+  rows, columns = np.mgrid[: part.shape[0], : part.shape[1]] + 0.5
+  points = np.stack([columns, rows], -1) + low
+  height = np.zeros(part.shape[:2])
   for stick in _STICKS:
     start, end = stick[:2] @ to_picture + wrist, stick[2:4] @ to_picture + wrist
     radius, along = stick[4] * length, end - start
@@ -61,7 +65,7 @@ def draw_hand(
     height = np.maximum(height, np.sqrt(np.maximum(inside, 0.0)) * radius)
   drawn = height > 0
   shade = 0.6 + 0.4 * np.sqrt(np.minimum(height[drawn] / (0.06 * length), 1.0))
-  picture[drawn] = np.round(shade[:, None] * _SKIN)
+  part[drawn] = np.round(shade[:, None] * _SKIN)
   return FINGERTIPS @ to_picture + wrist
 
 

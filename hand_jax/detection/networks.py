@@ -1,4 +1,4 @@
-"""The two hand networks with their bundled weights, as compiled functions on batches of pictures."""
+"""The two hand networks with their bundled weights, as compiled functions on pictures."""
 
 import functools
 import importlib.resources
@@ -15,9 +15,9 @@ from hand_jax.models import hand_landmark, palm_detection
 from hand_jax.models.hand_landmark import HandLandmarkNetwork, normalize_crops
 from hand_jax.models.palm_detection import PalmDetectionNetwork, PalmDetectionOutput
 
-# Pictures go through a network in batches of these sizes, completed with black, so that no more
-# than these programs are ever compiled.
-BATCH_SIZES = (1, 2, 8)
+# Pictures go through the networks in batches of these sizes, so that only two programs are ever
+# compiled. Larger batches are no faster on CPUs.
+_PALM_BATCH, _LANDMARK_BATCH = 1, 2
 
 
 class HandReadings(NamedTuple):
@@ -61,12 +61,12 @@ def load_bundled_parameters(name: str) -> dict[str, Any]:
 
 def detect_palms(images: UInt8[np.ndarray, 'images 192 192 3']) -> PalmDetectionOutput:
   """Runs the palm detector on RGB pictures; gives NumPy arrays."""
-  return _run_in_batches(_palm_program(), images)
+  return _run_in_batches(_palm_program(), images, _PALM_BATCH)
 
 
 def read_landmarks(crops: UInt8[np.ndarray, 'crops 224 224 3']) -> HandReadings:
   """Runs the landmark network on RGB crops; gives NumPy arrays."""
-  return _run_in_batches(_landmark_program(), crops)
+  return _run_in_batches(_landmark_program(), crops, _LANDMARK_BATCH)
 
 
 @functools.cache
@@ -88,15 +88,11 @@ def _landmark_program() -> Callable[[np.ndarray], HandReadings]:
   return functools.partial(apply, variables)
 
 
-def _run_in_batches(program, pictures):
-  """Cuts the pictures into batches of BATCH_SIZES and joins what the program gives for them."""
-  parts, start = [], 0
-  while start < len(pictures):
-    left = len(pictures) - start
-    size = next((size for size in BATCH_SIZES if size >= left), BATCH_SIZES[-1])
-    batch = pictures[start : start + size]
-    padded = np.zeros((size, *pictures.shape[1:]), np.uint8)
-    padded[: len(batch)] = batch
-    parts.append(jax.tree.map(lambda x, n=len(batch): np.asarray(x)[:n], program(padded)))
-    start += size
-  return jax.tree.map(lambda *arrays: np.concatenate(arrays), *parts)
+def _run_in_batches(program, pictures, size):
+  """Cuts the pictures into batches, the last one completed with black, and joins the results."""
+  missing = -len(pictures) % size
+  pictures = np.concatenate([pictures, np.zeros((missing, *pictures.shape[1:]), np.uint8)])
+  starts = range(0, len(pictures), size)
+  parts = [jax.device_get(program(pictures[start : start + size])) for start in starts]
+  joined = jax.tree.map(lambda *arrays: np.concatenate(arrays), *parts)
+  return jax.tree.map(lambda array: array[: len(pictures) - missing], joined)

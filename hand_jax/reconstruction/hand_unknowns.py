@@ -13,14 +13,13 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from hand_jax.geometry.rotations import axis_angle_to_matrix, matrix_to_axis_angle
 from hand_jax.mano.anatomy import (
   LOWER_LIMITS,
   UPPER_LIMITS,
   angles_to_pose,
   pose_to_angles,
 )
-from hand_jax.mano.model import extended_joint_regressor, regress_joints
+from hand_jax.mano.model import regress_joints
 from hand_jax.reconstruction.evidence import HandEvidence, PinholeView, WorldAlignment
 from hand_jax.types import HandParameters, ManoModel
 
@@ -54,44 +53,46 @@ class FitStart(NamedTuple):
 
 
 class HandUnknowns(NamedTuple):
-  """The unknowns by meaning: first the hand's, then its circumstances."""
+  """The unknowns by meaning: the hand's circumstances and the hand.
 
-  parameters: HandParameters
+  `parameters.global_orient` is the rotation before the start's: the hand in camera axes is turned
+  by `start.rotation @ matrix(global_orient)`.
+  """
+
   view: PinholeView
   alignment: WorldAlignment
+  parameters: HandParameters
+
+
+CIRCUMSTANCES = 11
+"""How many unknowns come before the hand's own, see `unpack_unknowns`."""
 
 
 def hand_unknown_count(model: ManoModel) -> int:
-  """How many of the leading unknowns make the hand: turn, pose and shape."""
+  """How many of the last unknowns make the hand: turn, pose and shape."""
   return 48 + model.shapedirs.shape[-1]
-
-
-def unknown_count(model: ManoModel) -> int:
-  """The length of the vector of unknowns."""
-  return hand_unknown_count(model) + 11
 
 
 def unpack_unknowns(
   unknowns: Float[Array, ' unknowns'], model: ManoModel, start: FitStart, prior: HandPrior
 ) -> HandUnknowns:
-  """Gives the whitened unknowns their meaning and units. `transl` is zero."""
-  shapes = model.shapedirs.shape[-1]
-  sizes = [3, 45, shapes, 2, 1, 1, 3, 3, 1]
-  turn, pose, shape, centre, pixels, distance, world_turn, shift, world_scale = jnp.split(
-    unknowns, np.cumsum(sizes)[:-1].tolist()
+  """Gives the whitened unknowns their meaning and units.
+
+  Args:
+    unknowns: first those of the view and of the alignment, then `hand_unknown_count` of the hand.
+    model: the hand model.
+    start: what turn and place count from.
+    prior: the widths of the priors that are settings.
+
+  Returns:
+    The unknowns by name. `transl` is zero.
+  """
+  centre, pixels, distance, world_turn, shift, world_scale, hand = jnp.split(
+    unknowns, np.cumsum([2, 1, 1, 3, 3, 1]).tolist()
   )
-  half_ranges = (UPPER_LIMITS - LOWER_LIMITS) / 2
-  angles = pose_to_angles(model.hands_mean) + prior.pose_sigma * half_ranges * pose.reshape(15, 3)
-  rotation = axis_angle_to_matrix(_TURN_SIGMA * turn) @ start.rotation
   # One sigma of the centre is about a hand's width.
   centre_sigma = _SHIFT_SIGMA_M * jnp.exp(start.log_pixels_per_metre)
   return HandUnknowns(
-    HandParameters(
-      global_orient=matrix_to_axis_angle(rotation),
-      hand_pose=angles_to_pose(angles),
-      betas=prior.shape_sigma * shape,
-      transl=jnp.zeros(3, unknowns.dtype),
-    ),
     PinholeView(
       centre=start.centre + centre_sigma * centre,
       log_pixels_per_metre=start.log_pixels_per_metre + _LOG_PIXELS_SIGMA * pixels[0],
@@ -102,6 +103,22 @@ def unpack_unknowns(
       shift=_SHIFT_SIGMA_M * shift,
       log_scale=_LOG_WORLD_SCALE_SIGMA * world_scale[0],
     ),
+    unpack_hand(hand, model, prior),
+  )
+
+
+def unpack_hand(
+  unknowns: Float[Array, ' hand_unknowns'], model: ManoModel, prior: HandPrior
+) -> HandParameters:
+  """The hand's parameters from its whitened unknowns, an affine map; see `HandUnknowns`."""
+  turn, pose, shape = jnp.split(unknowns, [3, 48])
+  half_ranges = (UPPER_LIMITS - LOWER_LIMITS) / 2
+  angles = pose_to_angles(model.hands_mean) + prior.pose_sigma * half_ranges * pose.reshape(15, 3)
+  return HandParameters(
+    global_orient=_TURN_SIGMA * turn,
+    hand_pose=angles_to_pose(angles),
+    betas=prior.shape_sigma * shape,
+    transl=jnp.zeros(3, unknowns.dtype),
   )
 
 
@@ -163,18 +180,20 @@ def _palm_rotation(rest: Array, observed: Array, weights: Array) -> Array:
 
 
 def joint_vertices_only(model: ManoModel) -> ManoModel:
-  """The model with those vertices alone that B V reads, about an eighth of them.
+  """The model with those vertices alone that B V reads, about an eighth of them; not traced.
 
   Its joints B V are those of the whole model. Its faces are the whole model's: do not draw it.
   """
-  touched = np.flatnonzero(np.abs(np.asarray(extended_joint_regressor(model))).sum(axis=0))
-  position = np.full(model.v_template.shape[0], -1, np.int32)
-  position[touched] = np.arange(len(touched), dtype=np.int32)
+  # On the host: compiled array operations one by one would cost more than the fit.
+  model = jax.tree.map(np.asarray, model)
+  touched = np.any(model.joint_regressor != 0, axis=0)
+  touched[model.fingertip_vertices] = True
+  position = np.cumsum(touched, dtype=np.int32) - 1
   return model._replace(
     v_template=model.v_template[touched],
     shapedirs=model.shapedirs[touched],
     posedirs=model.posedirs[touched],
     joint_regressor=model.joint_regressor[:, touched],
     lbs_weights=model.lbs_weights[touched],
-    fingertip_vertices=jnp.asarray(position[np.asarray(model.fingertip_vertices)]),
+    fingertip_vertices=position[model.fingertip_vertices],
   )

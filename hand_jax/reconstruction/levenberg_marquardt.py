@@ -1,9 +1,10 @@
 """Robust nonlinear least squares by damped Gauss-Newton steps, and the Laplace covariance.
 
 The energy of unknowns x is the sum of squares of ordinary residuals plus a robust sum over blocks
-of residuals. A block is one observation, say a joint's (x, y, z). Residuals are in standard
-deviations, so that half the energy is a negative log-density up to a constant. One problem at a
-time, use vmap for a batch.
+of residuals. A block is one observation, say a joint's (x, y, z). It counts with about |r|^2 below
+the limit c and with about 2 c |r| far beyond it: 2 c^2 (sqrt(1 + |r|^2 / c^2) - 1), a
+pseudo-Huber function. Residuals are in standard deviations, so that half the energy is a negative
+log-density up to a constant. One problem at a time, use vmap for a batch.
 """
 
 from collections.abc import Callable
@@ -32,55 +33,21 @@ class Residuals(NamedTuple):
 
 
 class Minimum(NamedTuple):
-  """The unknowns that were found and their energy."""
+  """The unknowns that were found, the energy there, and the normal matrix J^T W J."""
 
   unknowns: Float[Array, ' unknowns']
   energy: Float[Array, '']
+  normal_matrix: Float[Array, 'unknowns unknowns']
 
 
 ResidualFn = Callable[[Float[Array, ' unknowns']], Residuals]
-
-
-def robust_energy(residuals: Residuals, robust_limit: float) -> Float[Array, '']:
-  """The energy: |r|^2 for small blocks, 2 c |r| far beyond the limit c, plain squares as they are.
-
-  A block counts 2 c^2 (sqrt(1 + |r|^2 / c^2) - 1), the pseudo-Huber function.
-  """
-  energy = jnp.sum(residuals.plain**2)
-  for block in residuals.blocks:
-    energy = energy + 2 * robust_limit**2 * jnp.sum(_root(block, robust_limit) - 1)
-  return energy
-
-
-def _root(block: Array, robust_limit: float) -> Array:
-  return jnp.sqrt(1 + jnp.sum(block**2, axis=-1) / robust_limit**2)
-
-
-def _weighted(residuals: Residuals, roots: tuple[Array, ...]) -> Array:
-  """All residuals in one vector, robust ones times the square root of their weight 1 / root."""
-  blocks = [
-    (block / jnp.sqrt(root)[:, None]).reshape(-1)
-    for block, root in zip(residuals.blocks, roots, strict=True)
-  ]
-  return jnp.concatenate([*blocks, residuals.plain])
-
-
-def _normal_equations(
-  residual_fn: ResidualFn, unknowns: Array, robust_limit: float
-) -> tuple[Array, Array]:
-  """J^T W J and J^T W r with the weights of iteratively reweighted least squares."""
-  roots = tuple(_root(block, robust_limit) for block in residual_fn(unknowns).blocks)
-  values, push = jax.linearize(lambda x: _weighted(residual_fn(x), roots), unknowns)
-  # (unknowns, residuals): a row per unknown.
-  jacobian = jax.vmap(push)(jnp.eye(unknowns.shape[0], dtype=unknowns.dtype))
-  return jacobian @ jacobian.T, jacobian @ values
 
 
 def minimize(
   residual_fn: ResidualFn,
   start: Float[Array, ' unknowns'],
   steps: int,
-  robust_limit: float,
+  robust_limit: float | Float[Array, ''],
 ) -> Minimum:
   """Takes damped Gauss-Newton steps (Levenberg-Marquardt) from `start`.
 
@@ -94,43 +61,62 @@ def minimize(
     robust_limit: standard deviations from which on a block counts linearly.
 
   Returns:
-    The best unknowns that were met, and their energy.
+    The best unknowns that were met, their energy and their normal matrix.
   """
-
-  def energy_of(unknowns: Array) -> Array:
-    return robust_energy(residual_fn(unknowns), robust_limit)
 
   def step(state, _):
-    unknowns, energy, damping = state
-    matrix, gradient = _normal_equations(residual_fn, unknowns, robust_limit)
-    diagonal = jnp.diagonal(matrix)
-    damped = matrix + jnp.diag(damping * diagonal)
-    proposed = unknowns - cho_solve(cho_factor(damped, lower=True), gradient)
-    proposed_energy = energy_of(proposed)
+    best, gradient, damping = state
+    damped = best.normal_matrix + jnp.diag(damping * jnp.diagonal(best.normal_matrix))
+    unknowns = best.unknowns - cho_solve(cho_factor(damped, lower=True), gradient)
+    proposed, proposed_gradient = _evaluate(residual_fn, unknowns, robust_limit)
     # A comparison with NaN is false: such a step is not taken.
-    better = proposed_energy < energy
+    better = proposed.energy < best.energy
+    best, gradient = jax.tree.map(
+      lambda new, old: jnp.where(better, new, old),
+      (proposed, proposed_gradient),
+      (best, gradient),
+    )
     factor = jnp.where(better, _DAMPING_AFTER_SUCCESS, _DAMPING_AFTER_FAILURE)
-    damping = jnp.clip(damping * factor, *_DAMPING_RANGE)
-    unknowns = jnp.where(better, proposed, unknowns)
-    return (unknowns, jnp.where(better, proposed_energy, energy), damping), None
+    return (best, gradient, jnp.clip(damping * factor, *_DAMPING_RANGE)), None
 
-  damping = jnp.asarray(_FIRST_DAMPING, start.dtype)
-  (unknowns, energy, _), _ = jax.lax.scan(
-    step, (start, energy_of(start), damping), None, length=steps
+  # The first round evaluates the start itself, so that the loop holds the problem's only copy.
+  unknown = Minimum(
+    start, jnp.asarray(jnp.inf, start.dtype), jnp.eye(len(start), dtype=start.dtype)
   )
-  return Minimum(unknowns, energy)
+  damping = jnp.asarray(_FIRST_DAMPING / _DAMPING_AFTER_SUCCESS, start.dtype)
+  state = (unknown, jnp.zeros_like(start), damping)
+  (best, _, _), _ = jax.lax.scan(step, state, None, length=steps + 1)
+  return best
 
 
-def laplace_factor(
-  residual_fn: ResidualFn, unknowns: Float[Array, ' unknowns'], robust_limit: float
-) -> Float[Array, 'unknowns unknowns']:
-  """A matrix F with F F^T the Laplace covariance at a minimum: the inverse of J^T W J.
+def _evaluate(
+  residual_fn: ResidualFn, unknowns: Array, robust_limit: float | Array
+) -> tuple[Minimum, Array]:
+  """Energy, normal matrix J^T W J and half the gradient, J^T W r, at some unknowns."""
+  residuals, push = jax.linearize(residual_fn, unknowns)
+  # Each array gets a leading axis over the unknowns.
+  derivatives = jax.vmap(push)(jnp.eye(len(unknowns), dtype=unknowns.dtype))
+  energy, values, rows = jnp.sum(residuals.plain**2), [residuals.plain], [derivatives.plain]
+  for block, change in zip(residuals.blocks, derivatives.blocks, strict=True):
+    root = jnp.sqrt(1 + jnp.sum(block**2, axis=-1) / robust_limit**2)
+    # The pseudo-Huber function's weight in iteratively reweighted least squares is 1 / root.
+    shrink = (1 / jnp.sqrt(root))[:, None]
+    energy = energy + 2 * robust_limit**2 * jnp.sum(root - 1)
+    values.append((shrink * block).reshape(-1))
+    rows.append((shrink[None] * change).reshape(len(unknowns), -1))
+  jacobian = jnp.concatenate(rows, axis=1)
+  gradient = jacobian @ jnp.concatenate(values)
+  return Minimum(unknowns, energy, jacobian @ jacobian.T), gradient
 
-  It is the Gauss-Newton form: second derivatives of the residuals are left out, and robust blocks
-  count with their weight at the minimum. F maps independent standard normal numbers to deviations
-  of the unknowns, so derived quantities have the factor (their Jacobian) F.
+
+def laplace_factor(minimum: Minimum, last: int) -> Float[Array, 'last last']:
+  """A matrix F with F F^T the Laplace covariance of the last unknowns, the others integrated out.
+
+  The covariance is the inverse of J^T W J at the minimum, the Gauss-Newton form: second derivatives
+  of the residuals are left out, and robust blocks count with their weight there. F maps independent
+  standard normal numbers to deviations of these unknowns, so what is derived from them by a
+  Jacobian A has the factor A F.
   """
-  matrix, _ = _normal_equations(residual_fn, unknowns, robust_limit)
-  lower = jnp.linalg.cholesky(matrix)
-  identity = jnp.eye(unknowns.shape[0], dtype=unknowns.dtype)
-  return solve_triangular(lower, identity, lower=True).T
+  # The trailing block of the Cholesky factor is that of the Schur complement.
+  lower = jnp.linalg.cholesky(minimum.normal_matrix)[-last:, -last:]
+  return solve_triangular(lower, jnp.eye(last, dtype=lower.dtype), lower=True).T
