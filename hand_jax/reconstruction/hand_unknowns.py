@@ -31,7 +31,9 @@ _SHIFT_SIGMA_M = 0.1
 _LOG_PIXELS_SIGMA = 1.0
 # A hand is about an arm's length away.
 _LOG_DISTANCE, _LOG_DISTANCE_SIGMA = math.log(0.5), 0.3
-# The network's world points are metric for an average hand.
+# The network's world points are turned as if its crop were seen straight on, give or take, and
+# metric for an average hand.
+_WORLD_TURN_SIGMA = math.radians(30.0)
 _LOG_WORLD_SCALE_SIGMA = 0.15
 _SMALLEST_SPREAD = 1e-6
 
@@ -41,7 +43,6 @@ class HandPrior(NamedTuple):
 
   pose_sigma: Float[Array, '']
   shape_sigma: Float[Array, '']
-  world_turn_sigma: Float[Array, '']
 
 
 class FitStart(NamedTuple):
@@ -99,7 +100,7 @@ def unpack_unknowns(
       log_distance=_LOG_DISTANCE + _LOG_DISTANCE_SIGMA * distance[0],
     ),
     WorldAlignment(
-      turn=prior.world_turn_sigma * world_turn,
+      turn=_WORLD_TURN_SIGMA * world_turn,
       shift=_SHIFT_SIGMA_M * shift,
       log_scale=_LOG_WORLD_SCALE_SIGMA * world_scale[0],
     ),

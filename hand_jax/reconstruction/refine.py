@@ -57,19 +57,17 @@ class RefineSettings(NamedTuple):
   independent points: real errors are shared between joints, so they do not equal the network's.
   """
 
-  world_sigma_mm: float = 6.0
+  world_sigma_mm: float = 8.0
   """One-sigma error of the network's world points, per axis."""
   image_sigma_mm: float = 6.0
   """One-sigma error of its image points, per axis, in mm at the hand's distance."""
-  pose_sigma: float = 2.0
+  pose_sigma: float = 1.0
   """The prior's deviation from the relaxed pose, as a share of half of each joint's range."""
   shape_sigma: float = 4.0
   """The prior's deviation of each shape number, in the model's own deviations."""
-  world_turn_sigma_deg: float = 30.0
-  """How far the world points may be turned against the camera's axes, about each axis."""
   robust_limit: float = 1.0
   """Sigmas from which on a point's error counts linearly, so that one bad point spoils no hand."""
-  steps: int = 12
+  steps: int = 10
   """Damped Gauss-Newton steps."""
 
 
@@ -128,10 +126,7 @@ def refine_hands(
   count = len(evidence.points_image)
   chunk = 1 if count == 1 else _CHUNK
   reduced = joint_vertices_only(model)
-  prior = HandPrior(
-    *np.float32([settings.pose_sigma, settings.shape_sigma]),
-    np.float32(np.deg2rad(settings.world_turn_sigma_deg)),
-  )
+  prior = HandPrior(*np.float32([settings.pose_sigma, settings.shape_sigma]))
   parts = []
   # A batch without hands still has arrays of the right shapes.
   for first in range(0, max(count, 1), chunk):
