@@ -1,0 +1,81 @@
+"""What the landmark network says of regions of a photo: points, presence and side of each hand.
+
+Every region is shown to the network twice, as it is and mirrored. The network's probability of a
+right hand is unreliable on one picture alone, but its difference between the two views is not: the
+view that looks more like a right hand is taken for one. Landmarks come from that view, which is also
+the one in which the network errs less.
+"""
+
+from typing import Literal, NamedTuple
+
+import numpy as np
+from jaxtyping import Float, UInt8
+
+from hand_jax.detection.networks import HandReadings, read_landmarks
+from hand_jax.detection.regions import (
+  HandRegion,
+  crop_region,
+  points_in_photo,
+  turn_with_region,
+)
+from hand_jax.models.hand_landmark import INPUT_SIDE
+
+
+class DetectedHand(NamedTuple):
+  """One hand of a photo. Pixels are the upright photo's, the first pixel's centre at (0.5, 0.5).
+
+  `box_xywh`: the smallest box round the landmarks, pixels. `side_score`: probability that `side` is
+  right, in [0.5, 1]. `presence`: probability that there is a hand. `landmarks_world`: metres, x
+  right, y down, z away from the camera, in the axes of the photo (a left hand's are those of a left
+  hand); the origin is near the middle of the hand. `landmarks_depth`: distance beyond the wrist along
+  the view, in pixels of the photo (orthographic). `roi`: the turned square that was read.
+  """
+
+  box_xywh: Float[np.ndarray, '4']
+  side: Literal['left', 'right']
+  side_score: float
+  presence: float
+  landmarks_image: Float[np.ndarray, '21 2']
+  landmarks_world: Float[np.ndarray, '21 3']
+  landmarks_depth: Float[np.ndarray, '21']
+  roi: HandRegion
+
+
+def read_regions(
+  image: UInt8[np.ndarray, 'height width 3'], regions: list[HandRegion]
+) -> list[DetectedHand]:
+  """Reads each region as one hand, whether there is one (`presence` tells) or not."""
+  if not regions:
+    return []
+  crops = np.stack([crop_region(image, region, INPUT_SIDE) for region in regions])
+  views = np.stack([crops, crops[:, :, ::-1]], 1).reshape(-1, *crops.shape[1:])
+  readings = read_landmarks(views)
+  return [
+    _choose_view(HandReadings(*(field[2 * i : 2 * i + 2] for field in readings)), region)
+    for i, region in enumerate(regions)
+  ]
+
+
+def _choose_view(views: HandReadings, region: HandRegion) -> DetectedHand:
+  """The hand of a region from its two views, plain and mirrored."""
+  right = np.clip(views.right.astype(np.float64), 1e-7, 1 - 1e-7)
+  plain, mirrored = np.log(right / (1 - right))
+  evidence = (plain - mirrored) / 2  # The mean of the two views' log-odds of a right hand.
+  view = int(evidence < 0)
+  landmarks = views.landmarks[view].astype(np.float64)
+  world = views.world_landmarks[view].astype(np.float64)
+  if view == 1:
+    landmarks[:, 0] = INPUT_SIDE - landmarks[:, 0]
+    world[:, 0] *= -1
+  points = points_in_photo(landmarks[:, :2], region, INPUT_SIDE)
+  low, high = points.min(0), points.max(0)
+  return DetectedHand(
+    box_xywh=np.concatenate([low, high - low]),
+    side='left' if view == 1 else 'right',
+    side_score=float(1 / (1 + np.exp(-abs(evidence)))),
+    presence=float(views.presence.mean()),
+    landmarks_image=points,
+    landmarks_world=turn_with_region(world, region),
+    landmarks_depth=landmarks[:, 2] * (region.side / INPUT_SIDE),
+    roi=region,
+  )

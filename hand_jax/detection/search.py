@@ -1,0 +1,98 @@
+"""Where palms are looked for: the whole photo, the photo with a border, and tiles of it.
+
+The detector finds a hand when its larger side is at least about 0.15 of the picture that it is
+given (on 54 photos of hands shrunk into it: all at 0.15, 42 at 0.12, 13 at 0.08). A level of tiles
+therefore finds hands between 0.15 of its tile and 0.15 of the tile of the level before; the latter
+is how much neighbouring tiles overlap, so that such a hand lies wholly in one of them.
+"""
+
+import numpy as np
+from jaxtyping import Float, UInt8
+
+from hand_jax.detection.anchors import Palms, decode_palms, join_palms
+from hand_jax.detection.networks import detect_palms
+from hand_jax.detection.regions import HandRegion, crop_region, points_in_photo
+from hand_jax.detection.suppression import suppress_palms
+from hand_jax.models.palm_detection import INPUT_SIDE, NUM_POINTS
+
+# Side in pixels of the finest tiles: hands of 40 pixels are found in them.
+_FINEST_TILE = 256
+_SMALLEST_HAND = 0.15
+# Tiles whose grey levels vary less than this (standard deviation) show nothing.
+_PLAIN = 2.0
+
+
+def whole_photo(width: int, height: int) -> list[HandRegion]:
+  """The smallest square that holds the photo."""
+  return [HandRegion((width / 2, height / 2), float(max(width, height)), 0.0)]
+
+
+def bordered_photo(width: int, height: int) -> list[HandRegion]:
+  """The photo with a border of half its size on each side, for hands that fill it."""
+  return [HandRegion((width / 2, height / 2), 2.0 * max(width, height), 0.0)]
+
+
+def tile_levels(width: int, height: int) -> list[list[HandRegion]]:
+  """Levels of ever smaller tiles, each at most twice smaller than the last; none for small photos.
+
+  A photo of 12 megapixels has levels of 6, 24, 88 and 374 tiles.
+  """
+  longer = max(width, height)
+  levels = int(np.ceil(np.log2(max(longer / _FINEST_TILE, 1.0))))
+  if levels == 0:
+    return []
+  ratio = (longer / _FINEST_TILE) ** (1 / levels)
+  return [_tiles(width, height, longer / ratio**level, ratio) for level in range(1, levels + 1)]
+
+
+def find_palms(
+  image: UInt8[np.ndarray, 'height width 3'], squares: list[HandRegion], min_score: float
+) -> Palms:
+  """Runs the palm detector on squares of the photo.
+
+  Args:
+    image: RGB.
+    squares: upright parts of the photo; those that show next to nothing are skipped.
+    min_score: palms of lower probability are left out.
+
+  Returns:
+    One palm per hand, best first, in pixels of the photo.
+  """
+  pictures = [crop_region(image, square, INPUT_SIDE) for square in squares]
+  shown = [i for i, picture in enumerate(pictures) if picture.std() > _PLAIN]
+  found = [_no_palms()]
+  if shown:
+    output = detect_palms(np.stack([pictures[i] for i in shown]))
+    for i, boxes, logits in zip(shown, *output, strict=True):
+      found.append(_place_palms(decode_palms(boxes, logits, min_score), squares[i]))
+  return suppress_palms(join_palms(found))
+
+
+def _tiles(width: int, height: int, side: float, ratio: float) -> list[HandRegion]:
+  """Squares that cover the photo, evenly spaced, and overlap enough."""
+  step = side * (1 - _SMALLEST_HAND * ratio)
+  starts: list[Float[np.ndarray, 'tiles']] = []
+  for extent in (width, height):
+    if extent <= side:
+      starts.append(np.array([(extent - side) / 2]))
+    else:
+      starts.append(np.linspace(0, extent - side, 1 + int(np.ceil((extent - side) / step))))
+  return [
+    HandRegion((float(x + side / 2), float(y + side / 2)), side, 0.0)
+    for y in starts[1]
+    for x in starts[0]
+  ]
+
+
+def _place_palms(palms: Palms, square: HandRegion) -> Palms:
+  """From pixels of the detector's input to pixels of the photo."""
+  return Palms(
+    palms.score,
+    points_in_photo(palms.centre, square, INPUT_SIDE),
+    palms.size * (square.side / INPUT_SIDE),
+    points_in_photo(palms.points.reshape(-1, 2), square, INPUT_SIDE).reshape(palms.points.shape),
+  )
+
+
+def _no_palms() -> Palms:
+  return Palms(np.zeros(0), np.zeros((0, 2)), np.zeros((0, 2)), np.zeros((0, NUM_POINTS, 2)))

@@ -1,0 +1,123 @@
+"""The palm detector: a square photo -> boxes and seven points of palms at 2016 anchors.
+
+The architecture is that of MediaPipe's `palm_detection_full` (Apache-2.0), a single-shot detector in
+the manner of BlazeFace (Bazarevsky et al. 2019): blocks of one 5x5 depthwise and one 1x1 convolution,
+added to their input before a PReLU, down to 6 x 6, then back up to 24 x 24 with skip connections.
+`tools/convert_hand_networks.py` converts its published weights.
+"""
+
+from typing import NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from hand_jax.models.conv_bias import ChannelPRelu, ConvBias
+
+INPUT_SIDE = 192
+NUM_POINTS = 7
+BOX_VALUES = 4 + 2 * NUM_POINTS  # centre, size, points: x, y each
+
+
+class EncoderStage(NamedTuple):
+  """One row of the architecture; the first block of every stage but the first halves the map."""
+
+  features: int
+  blocks: int
+
+
+class DecoderStage(NamedTuple):
+  """Doubles the map, adds the encoder's, filters, and predicts at `anchors` anchors per cell."""
+
+  features: int
+  skip: int  # the encoder stage (from 1) of the same resolution
+  blocks: int
+  anchors: int
+
+
+ENCODER = (
+  EncoderStage(32, 4),
+  EncoderStage(64, 5),
+  EncoderStage(128, 5),
+  EncoderStage(256, 5),
+  EncoderStage(256, 5),
+)
+DECODER = (DecoderStage(256, 4, 2, 6), DecoderStage(128, 3, 2, 2))
+
+
+class PalmDetectionOutput(NamedTuple):
+  """Raw outputs per anchor, finest map first, rows before columns before the anchors of a cell.
+
+  `boxes`: centre, size and seven points (x, y each) in pixels of the input; centre and points are
+  relative to the anchor's centre. `logits`: of the probability that a palm is there.
+  """
+
+  boxes: Float[Array, 'batch anchors 18']
+  logits: Float[Array, 'batch anchors']
+
+
+class SeparableBlock(nn.Module):
+  """5x5 depthwise and 1x1, added to the input, PReLU.
+
+  With stride 2 the input is max-pooled and completed with empty channels before it is added.
+  """
+
+  features: int
+  stride: int = 1
+
+  @nn.compact
+  def __call__(
+    self, x: Float[Array, 'batch height width inputs']
+  ) -> Float[Array, 'batch _h _w features']:
+    inputs = x.shape[-1]
+    y = ConvBias(inputs, 5, self.stride, depthwise=True, use_bias=False, name='depthwise')(x)
+    y = ConvBias(self.features, name='project')(y)
+    if self.stride == 2:
+      x = nn.max_pool(x, (2, 2), (2, 2))
+      x = jnp.pad(x, ((0, 0), (0, 0), (0, 0), (0, self.features - inputs)))
+    return ChannelPRelu(name='prelu')(x + y)
+
+
+class UpsampleBlock(nn.Module):
+  """1x1, bilinear resizing to twice the size, PReLU.
+
+  The published network resizes first; both are linear and the weights of the resizing sum to one,
+  so that the order changes nothing but the cost.
+  """
+
+  features: int
+
+  @nn.compact
+  def __call__(
+    self, x: Float[Array, 'batch height width inputs']
+  ) -> Float[Array, 'batch _h _w features']:
+    x = ConvBias(self.features, name='project')(x)
+    batch, height, width, channels = x.shape
+    x = jax.image.resize(x, (batch, 2 * height, 2 * width, channels), 'bilinear')
+    return ChannelPRelu(name='prelu')(x)
+
+
+class PalmDetectionNetwork(nn.Module):
+  """Square photos of side 192 with values in [0, 1] -> PalmDetectionOutput."""
+
+  @nn.compact
+  def __call__(self, images: Float[Array, 'batch side side 3']) -> PalmDetectionOutput:
+    x = ConvBias(ENCODER[0].features, 5, 2, name='stem')(images)
+    x = ChannelPRelu(name='stem_prelu')(x)
+    maps = []
+    for stage, row in enumerate(ENCODER, start=1):
+      for block in range(row.blocks):
+        stride = 2 if stage > 1 and block == 0 else 1
+        x = SeparableBlock(row.features, stride, name=f'encoder{stage}_block{block}')(x)
+      maps.append(x)
+    boxes, logits = [], []
+    for stage, row in enumerate(DECODER, start=1):
+      x = maps[row.skip - 1] + UpsampleBlock(row.features, name=f'decoder{stage}_upsample')(x)
+      for block in range(row.blocks):
+        x = SeparableBlock(row.features, name=f'decoder{stage}_block{block}')(x)
+      score = ConvBias(row.anchors, name=f'decoder{stage}_logits')(x)
+      box = ConvBias(row.anchors * BOX_VALUES, name=f'decoder{stage}_boxes')(x)
+      logits.append(score.reshape(x.shape[0], -1))
+      boxes.append(box.reshape(x.shape[0], -1, BOX_VALUES))
+    return PalmDetectionOutput(jnp.concatenate(boxes[::-1], 1), jnp.concatenate(logits[::-1], 1))

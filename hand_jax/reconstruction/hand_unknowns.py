@@ -1,0 +1,200 @@
+"""The unknowns of a fit: a hand and its circumstances, as numbers with the prior N(0, 1).
+
+A vector of zeros is the prior's mean: the relaxed pose, the mean shape, turned and placed as a
+rough start says. Scaling every unknown by its prior's deviation makes the prior's residual the
+vector itself, and lets one damping serve them all.
+"""
+
+import math
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from hand_jax.mano.anatomy import (
+  LOWER_LIMITS,
+  UPPER_LIMITS,
+  angles_to_pose,
+  pose_to_angles,
+)
+from hand_jax.mano.model import regress_joints
+from hand_jax.reconstruction.evidence import HandEvidence, PinholeView, WorldAlignment
+from hand_jax.types import HandParameters, ManoModel
+
+# Joints that hardly move against each other: they turn the first guess.
+_PALM = np.asarray([0, 1, 5, 9, 13, 17])
+# Weak priors about the start. They only keep what no evidence tells from running away.
+_TURN_SIGMA = math.pi / 2
+_SHIFT_SIGMA_M = 0.1
+_LOG_PIXELS_SIGMA = 1.0
+# A hand is about an arm's length away.
+_LOG_DISTANCE, _LOG_DISTANCE_SIGMA = math.log(0.5), 0.3
+# The network's world points are turned as if its crop were seen straight on, give or take, and
+# metric for an average hand.
+_WORLD_TURN_SIGMA = math.radians(30.0)
+_LOG_WORLD_SCALE_SIGMA = 0.15
+_SMALLEST_SPREAD = 1e-6
+
+
+class HandPrior(NamedTuple):
+  """Widths of the prior about one hand, see `RefineSettings`."""
+
+  pose_sigma: Float[Array, '']
+  shape_sigma: Float[Array, '']
+
+
+class FitStart(NamedTuple):
+  """A rough guess from the evidence, which the unknowns of turn, place and size count from."""
+
+  rotation: Float[Array, '3 3']
+  centre: Float[Array, '2']
+  log_pixels_per_metre: Float[Array, '']
+
+
+class HandUnknowns(NamedTuple):
+  """The unknowns by meaning: the hand's circumstances and the hand.
+
+  `parameters.global_orient` is the rotation before the start's: the hand in camera axes is turned
+  by `start.rotation @ matrix(global_orient)`.
+  """
+
+  view: PinholeView
+  alignment: WorldAlignment
+  parameters: HandParameters
+
+
+CIRCUMSTANCES = 11
+"""How many unknowns come before the hand's own, see `unpack_unknowns`."""
+
+
+def hand_unknown_count(model: ManoModel) -> int:
+  """How many of the last unknowns make the hand: turn, pose and shape."""
+  return 48 + model.shapedirs.shape[-1]
+
+
+def unpack_unknowns(
+  unknowns: Float[Array, ' unknowns'], model: ManoModel, start: FitStart, prior: HandPrior
+) -> HandUnknowns:
+  """Gives the whitened unknowns their meaning and units.
+
+  Args:
+    unknowns: first those of the view and of the alignment, then `hand_unknown_count` of the hand.
+    model: the hand model.
+    start: what turn and place count from.
+    prior: the widths of the priors that are settings.
+
+  Returns:
+    The unknowns by name. `transl` is zero.
+  """
+  centre, pixels, distance, world_turn, shift, world_scale, hand = jnp.split(
+    unknowns, np.cumsum([2, 1, 1, 3, 3, 1]).tolist()
+  )
+  # One sigma of the centre is about a hand's width.
+  centre_sigma = _SHIFT_SIGMA_M * jnp.exp(start.log_pixels_per_metre)
+  return HandUnknowns(
+    PinholeView(
+      centre=start.centre + centre_sigma * centre,
+      log_pixels_per_metre=start.log_pixels_per_metre + _LOG_PIXELS_SIGMA * pixels[0],
+      log_distance=_LOG_DISTANCE + _LOG_DISTANCE_SIGMA * distance[0],
+    ),
+    WorldAlignment(
+      turn=_WORLD_TURN_SIGMA * world_turn,
+      shift=_SHIFT_SIGMA_M * shift,
+      log_scale=_LOG_WORLD_SCALE_SIGMA * world_scale[0],
+    ),
+    unpack_hand(hand, model, prior),
+  )
+
+
+def unpack_hand(
+  unknowns: Float[Array, ' hand_unknowns'], model: ManoModel, prior: HandPrior
+) -> HandParameters:
+  """The hand's parameters from its whitened unknowns, an affine map; see `HandUnknowns`."""
+  turn, pose, shape = jnp.split(unknowns, [3, 48])
+  half_ranges = (UPPER_LIMITS - LOWER_LIMITS) / 2
+  angles = pose_to_angles(model.hands_mean) + prior.pose_sigma * half_ranges * pose.reshape(15, 3)
+  return HandParameters(
+    global_orient=_TURN_SIGMA * turn,
+    hand_pose=angles_to_pose(angles),
+    betas=prior.shape_sigma * shape,
+    transl=jnp.zeros(3, unknowns.dtype),
+  )
+
+
+def limit_excess(hand_pose: Float[Array, '45']) -> Float[Array, '45']:
+  """Degrees by which a pose is beyond each limit of the joints' ranges, 0 inside them."""
+  angles = pose_to_angles(hand_pose)
+  excess = jax.nn.relu(LOWER_LIMITS - angles) + jax.nn.relu(angles - UPPER_LIMITS)
+  return excess.reshape(-1)
+
+
+def rough_start(model: ManoModel, evidence: HandEvidence) -> FitStart:
+  """Turns the resting hand's palm to the known world points', and places it on the known pixels.
+
+  Where a kind of evidence is unknown, the guess is the resting orientation, the principal point
+  and one pixel per millimetre.
+  """
+  rest = regress_joints(model, model.v_template)
+  world, world_known = _known(evidence.points_world, evidence.world_sigma)
+  image, image_known = _known(evidence.points_image, evidence.image_sigma)
+  both = world_known * image_known
+  world_spread, image_spread = _spread(world[:, :2], both), _spread(image, both)
+  ratio = image_spread / jnp.maximum(world_spread, _SMALLEST_SPREAD)
+  usable = (world_spread > _SMALLEST_SPREAD) & (image_spread > _SMALLEST_SPREAD)
+  centre = _mean(image, image_known)
+  return FitStart(
+    rotation=_palm_rotation(rest[_PALM], world[_PALM], world_known[_PALM]),
+    centre=jnp.where(image_known.sum() > 0, centre, jnp.asarray(evidence.principal_point)),
+    log_pixels_per_metre=jnp.log(jnp.where(usable, jnp.where(usable, ratio, 1.0), 1000.0)),
+  )
+
+
+def _known(points: Array, sigma: Array) -> tuple[Array, Array]:
+  """The points, zero where unknown, and 1 or 0 for whether they are known."""
+  known = jnp.isfinite(jnp.asarray(sigma))
+  return jnp.where(known[:, None], points, 0.0), known.astype(points.dtype)
+
+
+def _mean(points: Array, weights: Array) -> Array:
+  return weights @ points / jnp.maximum(weights.sum(), 1.0)
+
+
+def _spread(points: Array, weights: Array) -> Array:
+  """Root mean square distance from the mean."""
+  centred = points - _mean(points, weights)[None]
+  squared = weights @ jnp.sum(centred**2, axis=-1) / jnp.maximum(weights.sum(), 1.0)
+  return jnp.sqrt(squared)
+
+
+def _palm_rotation(rest: Array, observed: Array, weights: Array) -> Array:
+  """The rotation that takes the resting palm nearest to the observed one (Kabsch 1976)."""
+  centred_rest = rest - _mean(rest, weights)[None]
+  centred = observed - _mean(observed, weights)[None]
+  covariance = (weights[:, None] * centred).T @ centred_rest
+  left, _, right = jnp.linalg.svd(covariance)
+  sign = jnp.linalg.det(left @ right)
+  rotation = (left * jnp.stack([jnp.ones_like(sign)] * 2 + [sign])[None]) @ right
+  # Fewer than three points do not tell an orientation.
+  return jnp.where(weights.sum() >= 3, rotation, jnp.eye(3, dtype=rest.dtype))
+
+
+def joint_vertices_only(model: ManoModel) -> ManoModel:
+  """The model with those vertices alone that B V reads, about an eighth of them; not traced.
+
+  Its joints B V are those of the whole model. Its faces are the whole model's: do not draw it.
+  """
+  # On the host: compiled array operations one by one would cost more than the fit.
+  model = jax.tree.map(np.asarray, model)
+  touched = np.any(model.joint_regressor != 0, axis=0)
+  touched[model.fingertip_vertices] = True
+  position = np.cumsum(touched, dtype=np.int32) - 1
+  return model._replace(
+    v_template=model.v_template[touched],
+    shapedirs=model.shapedirs[touched],
+    posedirs=model.posedirs[touched],
+    joint_regressor=model.joint_regressor[:, touched],
+    lbs_weights=model.lbs_weights[touched],
+    fingertip_vertices=position[model.fingertip_vertices],
+  )

@@ -1,0 +1,261 @@
+"""Fits a hand model to the evidence of a photo: evidence and prior -> residuals -> posterior.
+
+The most probable hand is found by damped Gauss-Newton steps over MANO's parameters, the camera and
+the alignment of the network's world points. Its uncertainty is the Laplace covariance there. Right
+hands only: the caller mirrors a left hand's photo.
+"""
+
+import functools
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from hand_jax.geometry.rotations import axis_angle_to_matrix, matrix_to_axis_angle
+from hand_jax.mano.jacobian import mano_derivatives, posed_joints
+from hand_jax.mano.model import extended_joint_regressor
+from hand_jax.reconstruction.evidence import (
+  HandEvidence,
+  focal_residual,
+  image_residuals,
+  project_view,
+  view_position,
+  world_residuals,
+)
+from hand_jax.reconstruction.hand_unknowns import (
+  CIRCUMSTANCES,
+  FitStart,
+  HandPrior,
+  hand_unknown_count,
+  joint_vertices_only,
+  limit_excess,
+  rough_start,
+  unpack_hand,
+  unpack_unknowns,
+)
+from hand_jax.reconstruction.levenberg_marquardt import (
+  Minimum,
+  Residuals,
+  laplace_factor,
+  minimize,
+)
+from hand_jax.types import ArrayLike, HandParameters, ManoModel
+
+_MM_PER_M = 1000.0
+# How softly the limits of the joints' ranges hold.
+_LIMIT_SIGMA_DEG = 4.0
+# Hands in one call of the compiled fit, where there are several.
+_CHUNK = 8
+
+
+class RefineSettings(NamedTuple):
+  """What the fit believes of its evidence and of hands.
+
+  The errors were chosen on photos of open hands and of gestures together. They are those of
+  independent points: real errors are shared between joints, so they do not equal the network's.
+  """
+
+  world_sigma_mm: float = 8.0
+  """One-sigma error of the network's world points, per axis."""
+  image_sigma_mm: float = 6.0
+  """One-sigma error of its image points, per axis, in mm at the hand's distance."""
+  pose_sigma: float = 1.0
+  """The prior's deviation from the relaxed pose, as a share of half of each joint's range."""
+  shape_sigma: float = 4.0
+  """The prior's deviation of each shape number, in the model's own deviations."""
+  robust_limit: float = 1.0
+  """Sigmas from which on a point's error counts linearly, so that one bad point spoils no hand."""
+  steps: int = 10
+  """Damped Gauss-Newton steps."""
+
+
+DEFAULT_SETTINGS = RefineSettings()
+
+
+class RefinedHand(NamedTuple):
+  """The most probable right hand, and how sure the fit is of it.
+
+  The covariances are Laplace's: a Gaussian round the most probable hand whose inverse covariance is
+  the curvature of evidence and prior there. They are what follows from the assumed errors of the
+  evidence, as if the points' errors were independent and the model right. They are not measured
+  errors, and no calibration is applied.
+  """
+
+  parameters: HandParameters
+  """Of the right hand, camera axes; `transl` is zero."""
+  vertices: Float[ArrayLike, '*batch vertices 3']
+  """Metres, camera axes, the regressed wrist at the origin."""
+  joints: Float[ArrayLike, '*batch 21 3']
+  """B V, in the same frame."""
+  joints_image: Float[ArrayLike, '*batch 21 2']
+  """The joints' projections, pixels of the photo."""
+  pixels_per_metre: Float[ArrayLike, '*batch']
+  """Weak perspective: a point's pixel is about this times its x, y, plus the wrist's pixel."""
+  wrist_camera: Float[ArrayLike, '*batch 3']
+  """Estimated place of the wrist, metres in camera space: add it to vertices and joints."""
+  focal_length: Float[ArrayLike, '*batch']
+  """Estimated, pixels; with `principal_point` and `wrist_camera` the pinhole of `joints_image`."""
+  principal_point: Float[ArrayLike, '*batch 2']
+  vertex_covariance: Float[ArrayLike, '*batch vertices 3 3']
+  """Square metres, of `vertices`: root-relative, the uncertain orientation included."""
+  joint_covariance: Float[ArrayLike, '*batch 21 3 3']
+  vertex_sigma_mm: Float[ArrayLike, '*batch vertices']
+  """The root of the mean of the three variances."""
+  joint_sigma_mm: Float[ArrayLike, '*batch 21']
+  energy: Float[ArrayLike, '*batch']
+  """What evidence and prior leave: twice the negative log-posterior up to a constant."""
+
+
+def refine_hands(
+  model: ManoModel, evidence: HandEvidence, settings: RefineSettings = DEFAULT_SETTINGS
+) -> RefinedHand:
+  """Fits the model to the evidence of each hand of a batch; hands do not affect each other.
+
+  Compiles for one hand and for groups of eight, whatever the batch.
+
+  Args:
+    model: a right hand's model, not traced.
+    evidence: with one leading axis over hands.
+    settings: widths of the prior, robustness and number of steps.
+
+  Returns:
+    NumPy arrays with the same leading axis.
+  """
+  count = len(evidence.points_image)
+  chunk = 1 if count == 1 else _CHUNK
+  reduced = joint_vertices_only(model)
+  prior = HandPrior(*np.float32([settings.pose_sigma, settings.shape_sigma]))
+  parts = []
+  # A batch without hands still has arrays of the right shapes.
+  for first in range(0, max(count, 1), chunk):
+    rows = np.minimum(np.arange(first, first + chunk), max(count - 1, 0))
+    part = jax.tree.map(lambda field: _rows(field, rows), evidence)  # noqa: B023
+    parts.append(
+      _refine_batch(model, reduced, part, prior, np.float32(settings.robust_limit), settings.steps)
+    )
+  return jax.tree.map(lambda *fields: np.concatenate(fields)[:count], *parts)
+
+
+def _rows(field: ArrayLike, rows: np.ndarray) -> np.ndarray:
+  field = np.asarray(field, np.float32)
+  return field[rows] if len(field) else np.zeros((len(rows), *field.shape[1:]), np.float32)
+
+
+@functools.partial(jax.jit, static_argnames=('steps',))
+def _refine_batch(
+  model: ManoModel,
+  reduced: ManoModel,
+  evidence: HandEvidence,
+  prior: HandPrior,
+  robust_limit: Array,
+  steps: int,
+) -> RefinedHand:
+  def refine(evidence: HandEvidence) -> RefinedHand:
+    start = rough_start(reduced, evidence)
+    residual_fn = functools.partial(hand_residuals, reduced, evidence, start, prior)
+    zeros = jnp.zeros(CIRCUMSTANCES + hand_unknown_count(model))
+    minimum = minimize(residual_fn, zeros, steps, robust_limit)
+    return _posterior(model, evidence, start, prior, minimum)
+
+  return jax.vmap(refine)(evidence)
+
+
+def hand_residuals(
+  model: ManoModel,
+  evidence: HandEvidence,
+  start: FitStart,
+  prior: HandPrior,
+  unknowns: Float[Array, ' unknowns'],
+) -> Residuals:
+  """What evidence and prior leave at some unknowns, in standard deviations.
+
+  Args:
+    model: the hand model, or its part that `joint_vertices_only` keeps.
+    evidence: of one hand.
+    start: what turn and place count from.
+    prior: widths of the prior.
+    unknowns: see `unpack_unknowns`; they are their own prior residuals.
+  """
+  hand = unpack_unknowns(unknowns, model, start, prior)
+  joints = _centred(posed_joints(model, hand.parameters) @ start.rotation.T)
+  return Residuals(
+    blocks=(
+      image_residuals(evidence, hand.view, joints),
+      world_residuals(evidence, hand.alignment, joints),
+    ),
+    plain=jnp.concatenate(
+      [
+        unknowns,
+        limit_excess(hand.parameters.hand_pose) / _LIMIT_SIGMA_DEG,
+        focal_residual(evidence, hand.view)[None],
+      ]
+    ),
+  )
+
+
+def _centred(joints: Array) -> Array:
+  """Joints about their mean, the point that the view and the alignment place."""
+  return joints - joints.mean(axis=0, keepdims=True)
+
+
+def _posterior(
+  model: ManoModel,
+  evidence: HandEvidence,
+  start: FitStart,
+  prior: HandPrior,
+  minimum: Minimum,
+) -> RefinedHand:
+  """The whole mesh at the minimum, and the covariance of the unknowns carried to it."""
+  view = unpack_unknowns(minimum.unknowns, model, start, prior).view
+  hand_unknowns = minimum.unknowns[-hand_unknown_count(model) :]
+  numbers_fn = functools.partial(_hand_numbers, model=model, start=start, prior=prior)
+  numbers, push = jax.linearize(numbers_fn, hand_unknowns)
+  parameters = _hand_parameters(numbers)
+  mesh = mano_derivatives(model, parameters)
+  factor = jax.vmap(push, in_axes=1, out_axes=1)(laplace_factor(minimum, len(hand_unknowns)))
+  regressor = extended_joint_regressor(model)
+  joints = regressor @ mesh.vertices
+  vertex_factor = mesh.derivatives @ factor
+  joint_factor = jnp.einsum('kv,vcp->kcp', regressor, vertex_factor)
+  vertex_covariance = _covariance(vertex_factor - joint_factor[:1])
+  joint_covariance = _covariance(joint_factor - joint_factor[:1])
+  return RefinedHand(
+    parameters=parameters,
+    vertices=mesh.vertices - joints[:1],
+    joints=joints - joints[:1],
+    joints_image=project_view(view, _centred(joints), evidence.principal_point),
+    pixels_per_metre=jnp.exp(view.log_pixels_per_metre),
+    wrist_camera=view_position(view, evidence.principal_point) + _centred(joints)[0],
+    focal_length=jnp.exp(view.log_pixels_per_metre + view.log_distance),
+    principal_point=evidence.principal_point,
+    vertex_covariance=vertex_covariance,
+    joint_covariance=joint_covariance,
+    vertex_sigma_mm=_sigma_mm(vertex_covariance),
+    joint_sigma_mm=_sigma_mm(joint_covariance),
+    energy=minimum.energy,
+  )
+
+
+def _hand_numbers(
+  unknowns: Float[Array, ' hand_unknowns'], model: ManoModel, start: FitStart, prior: HandPrior
+) -> Float[Array, ' parameters']:
+  """MANO's parameters in camera axes, in the order of `MeshDerivatives`."""
+  hand = unpack_hand(unknowns, model, prior)
+  turned = start.rotation @ axis_angle_to_matrix(hand.global_orient)
+  return jnp.concatenate([matrix_to_axis_angle(turned), hand.hand_pose, hand.betas])
+
+
+def _hand_parameters(numbers: Float[Array, ' parameters']) -> HandParameters:
+  global_orient, hand_pose, betas = jnp.split(numbers, [3, 48])
+  return HandParameters(global_orient, hand_pose, betas, jnp.zeros(3, numbers.dtype))
+
+
+def _covariance(factor: Float[Array, 'points 3 numbers']) -> Float[Array, 'points 3 3']:
+  # A product and a sum: as a batch of tiny matrix products this is many times slower.
+  return jnp.sum(factor[:, :, None] * factor[:, None], axis=-1)
+
+
+def _sigma_mm(covariance: Float[Array, 'points 3 3']) -> Float[Array, ' points']:
+  return _MM_PER_M * jnp.sqrt(jnp.trace(covariance, axis1=-2, axis2=-1) / 3)
