@@ -15,7 +15,7 @@ FLOORS = [
   ('mano', 'rendering', 'propagation'),
   ('losses', 'models', 'synthetic'),
   ('runs', 'data'),
-  ('preparing', 'readers', 'evaluation'),
+  ('preparing', 'readers', 'detection', 'evaluation'),
   ('training', 'reconstruction'),
   ('commands', '__init__', '__main__'),
 ]

@@ -42,26 +42,37 @@ class DetectedHand(NamedTuple):
 
 
 def read_regions(
-  image: UInt8[np.ndarray, 'height width 3'], regions: list[HandRegion]
+  image: UInt8[np.ndarray, 'height width 3'],
+  regions: list[HandRegion],
+  side: str | None = None,
 ) -> list[DetectedHand]:
-  """Reads each region as one hand, whether there is one (`presence` tells) or not."""
+  """Reads each region as one hand, whether there is one (`presence` tells) or not.
+
+  Args:
+    image: RGB, upright.
+    regions: squares of the photo, see `hand_jax.detection.regions`.
+    side: 'left' or 'right' where it is known; then its score is 1.
+  """
   if not regions:
     return []
   crops = np.stack([crop_region(image, region, INPUT_SIDE) for region in regions])
   views = np.stack([crops, crops[:, :, ::-1]], 1).reshape(-1, *crops.shape[1:])
   readings = read_landmarks(views)
   return [
-    _choose_view(HandReadings(*(field[2 * i : 2 * i + 2] for field in readings)), region)
+    _choose_view(HandReadings(*(field[2 * i : 2 * i + 2] for field in readings)), region, side)
     for i, region in enumerate(regions)
   ]
 
 
-def _choose_view(views: HandReadings, region: HandRegion) -> DetectedHand:
+def _choose_view(views: HandReadings, region: HandRegion, side: str | None) -> DetectedHand:
   """The hand of a region from its two views, plain and mirrored."""
   right = np.clip(views.right.astype(np.float64), 1e-7, 1 - 1e-7)
   plain, mirrored = np.log(right / (1 - right))
   evidence = (plain - mirrored) / 2  # The mean of the two views' log-odds of a right hand.
+  score = float(1 / (1 + np.exp(-abs(evidence))))
   view = int(evidence < 0)
+  if side is not None:
+    score, view = 1.0, int(side == 'left')
   landmarks = views.landmarks[view].astype(np.float64)
   world = views.world_landmarks[view].astype(np.float64)
   if view == 1:
@@ -72,7 +83,7 @@ def _choose_view(views: HandReadings, region: HandRegion) -> DetectedHand:
   return DetectedHand(
     box_xywh=np.concatenate([low, high - low]),
     side='left' if view == 1 else 'right',
-    side_score=float(1 / (1 + np.exp(-abs(evidence)))),
+    side_score=score,
     presence=float(views.presence.mean()),
     landmarks_image=points,
     landmarks_world=turn_with_region(world, region),

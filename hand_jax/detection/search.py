@@ -71,7 +71,7 @@ def find_palms(
 def _tiles(width: int, height: int, side: float, ratio: float) -> list[HandRegion]:
   """Squares that cover the photo, evenly spaced, and overlap enough."""
   step = side * (1 - _SMALLEST_HAND * ratio)
-  starts: list[Float[np.ndarray, 'tiles']] = []
+  starts: list[Float[np.ndarray, tiles]] = []
   for extent in (width, height):
     if extent <= side:
       starts.append(np.array([(extent - side) / 2]))

@@ -40,6 +40,10 @@ OUTPUT_SUFFIXES = (
 )
 # Of a hand with vertex colours; and of one with texture coordinates.
 TEXTURE_SUFFIXES = ('_texture_views.png', '_textured.obj', '_textured.ply', '_textured.glb')
+_SIGMA_OF_FIT = (
+  "; what follows from the assumed errors of the landmarks (Laplace's approximation), not a "
+  'measured error'
+)
 UV_SUFFIXES = ('_textured.mtl', '_texture.png')
 
 
@@ -49,11 +53,12 @@ def summary(reconstruction: Reconstruction, photo: str, size: tuple[int, int]) -
   Without MANO parameters (no prior-net) there is no `mano`, without texture branch no `texture`.
   """
   sigma = reconstruction.vertex_sigma_mm
-  log_variance = np.asarray(reconstruction.camera_log_variance, np.float64)
-  camera = camera_from_vector(np.asarray(reconstruction.camera_mean))
-  spread = camera_from_vector(np.exp(0.5 * log_variance))
   of_mirrored = ' of the mirrored right hand' if reconstruction.is_left else ''
   extra_units, extra = _texture_summary(reconstruction)
+  if reconstruction.detection is not None:
+    extra_units |= {'detection': 'probabilities: that there is a hand, and that the side is right'}
+    found = reconstruction.detection
+    extra |= {'detection': {'presence': found.presence, 'side_score': found.side_score}}
   if reconstruction.parameters is not None:
     parameters = reconstruction.parameters._asdict()
     extra_units |= {'mano.*': _mano_meaning(reconstruction.branch, of_mirrored)}
@@ -68,7 +73,8 @@ def summary(reconstruction: Reconstruction, photo: str, size: tuple[int, int]) -
       'vertices, joints': 'metres; wrist at the origin; x right, y down, z away from the camera',
       'joints_image, box_xywh, photo_to_crop': 'pixels of the upright photo (EXIF applied); '
       "the first pixel's centre is at (0.5, 0.5)",
-      'sigma': 'millimetres; per point the root of the mean of its three variances',
+      'sigma': 'millimetres; per point the root of the mean of its three variances'
+      + _SIGMA_OF_FIT * (reconstruction.branch == 'fit'),
       'vertex_visible': 'in the NPZ file, per vertex: inside the photo and not behind the hand '
       'itself; objects before the hand are not known',
       **extra_units,
@@ -92,14 +98,26 @@ def summary(reconstruction: Reconstruction, photo: str, size: tuple[int, int]) -
       'wrist_pixel': _numbers(reconstruction.joints_image[0]),
       'absolute_depth': 'needs the focal length f of the photo in pixels, which a photo does not '
       "tell: the wrist's depth in metres is f / pixels_per_metre",
-      'estimate': {name: _numbers(value) for name, value in camera._asdict().items()},
-      'standard_deviation': {name: _numbers(value) for name, value in spread._asdict().items()},
-      'estimate_meaning': f'stored numbers{of_mirrored}: first two columns of R (hand to camera '
-      'axes, row vectors), translation in normalised crop units (third: metres), scale in '
-      'normalised crop units per decimetre',
+      **_estimated_camera(reconstruction, of_mirrored),
       'photo_to_crop': _numbers(reconstruction.crop_affine),
     },
     **extra,
+  }
+
+
+def _estimated_camera(reconstruction: Reconstruction, of_mirrored: str) -> dict[str, Any]:
+  """The camera of a network, as it estimates it; a fit has none."""
+  if reconstruction.camera_mean is None:
+    return {}
+  log_variance = np.asarray(reconstruction.camera_log_variance, np.float64)
+  camera = camera_from_vector(np.asarray(reconstruction.camera_mean))
+  spread = camera_from_vector(np.exp(0.5 * log_variance))
+  return {
+    'estimate': {name: _numbers(value) for name, value in camera._asdict().items()},
+    'standard_deviation': {name: _numbers(value) for name, value in spread._asdict().items()},
+    'estimate_meaning': f'stored numbers{of_mirrored}: first two columns of R (hand to camera '
+    'axes, row vectors), translation in normalised crop units (third: metres), scale in '
+    'normalised crop units per decimetre',
   }
 
 
@@ -125,6 +143,11 @@ def _texture_summary(reconstruction: Reconstruction) -> tuple[dict[str, str], di
 
 
 def _mano_meaning(branch: str, of_mirrored: str) -> str:
+  if branch == 'fit':
+    return (
+      f'radians and metres, MANO parameters{of_mirrored}, fitted to landmarks: the mesh in the '
+      'files is this parametric hand'
+    )
   meaning = f'radians and metres, MANO parameters{of_mirrored}, from the prior network: '
   if branch == 'prior':
     return meaning + 'the mesh in the files is this parametric hand'
@@ -235,7 +258,7 @@ def _arrays(reconstruction: Reconstruction) -> dict[str, np.ndarray]:
   fields = {
     field.name: getattr(reconstruction, field.name)
     for field in dataclasses.fields(reconstruction)
-    if field.name != 'parameters'
+    if field.name not in ('parameters', 'detection')
   }
   if reconstruction.parameters is not None:
     fields |= reconstruction.parameters._asdict()

@@ -12,20 +12,18 @@ import numpy as np
 from jaxtyping import Bool, Float, UInt8
 
 from hand_jax.data.photos import check_box, demo_photo_boxes, read_photo
-from hand_jax.models.hand_network import naming_misfits
 from hand_jax.reconstruction.files import (
   check_output_folder,
   output_suffixes,
   write_reconstruction,
 )
-from hand_jax.reconstruction.reconstruct import (
-  Reconstruction,
-  Reconstructor,
-  check_mask,
-  is_free_hand,
-  load_reconstructor,
-  reconstruct_hand,
+from hand_jax.reconstruction.photo_hands import (
+  HandProgram,
+  PhotoRequest,
+  load_program,
+  reconstruct_hands,
 )
+from hand_jax.reconstruction.reconstruct import Reconstruction, check_mask, is_free_hand
 
 
 class PhotoOptions(NamedTuple):
@@ -33,7 +31,7 @@ class PhotoOptions(NamedTuple):
 
   photos: Sequence[str]
   output: str | None
-  workdir: str | None
+  workdir: str | None = None
   demo_photos: bool = False
   bbox: str | None = None
   hand: str | None = None
@@ -42,11 +40,11 @@ class PhotoOptions(NamedTuple):
 
 
 class PhotoTask(NamedTuple):
-  """Names one photo to reconstruct; `box_xywh` None means the largest centred square."""
+  """Names one photo to reconstruct. Where box or side is None, the detector finds it."""
 
   path: pathlib.Path
-  box_xywh: Float[np.ndarray, '4'] | None
-  side: str
+  box_xywh: Float[np.ndarray, '4'] | None = None
+  side: str | None = None
   hand_mask: str | None = None
   """The file that shows where the hand is, or None where that is not known."""
 
@@ -72,8 +70,8 @@ def reconstruct_photos(options: PhotoOptions) -> Iterator[PhotoOutcome]:
     options: the flags.
 
   Returns:
-    An outcome for each photo. A photo that cannot be read, estimated or written has failed; the
-    photos after it are still done.
+    An outcome for each hand, and one for each photo without a hand, which is no failure. A photo
+    that cannot be read, estimated or written has failed; the photos after it are still done.
 
   Raises:
     ValueError, OSError: one line names what is wrong with the options; no photo is done then.
@@ -81,30 +79,22 @@ def reconstruct_photos(options: PhotoOptions) -> Iterator[PhotoOutcome]:
   if not options.output:
     raise ValueError('Say where the results go: --output=DIR.')
   tasks = plan_tasks(options)
-  if not options.workdir:
-    raise ValueError(
-      '--workdir is missing: name the folder of a trained run. make demo, in the sources of '
-      'hand_jax, trains one in runs/demo.'
-    )
   check_output_folder(options.output)
   if options.bbox is not None or options.hand_mask is not None:
     _check_against_photo(tasks[0])
-  reconstructor = load_reconstructor(options.workdir, options.mano_dir)
-  check_run(tasks, reconstructor)
-  return (_try_photo(task, reconstructor, options.output) for task in tasks)
+  program = load_program(options.workdir, options.mano_dir)
+  check_program(tasks, program)
+  return (outcome for task in tasks for outcome in _try_photo(task, program, options.output))
 
 
 def plan_tasks(options: PhotoOptions) -> list[PhotoTask]:
-  """Lists the photos with their boxes, sides and masks, without opening any.
-
-  A photo shipped with the package brings its own box and side where the flags give none.
+  """Lists the photos with the boxes, sides and masks that the flags give, without opening any.
 
   Raises:
     ValueError: there is no photo, a text is no box, or several photos have one box or mask.
   """
-  bundled = demo_photo_boxes()
   paths = [pathlib.Path(photo) for photo in options.photos]
-  paths += list(bundled) if options.demo_photos else []
+  paths += list(demo_photo_boxes()) if options.demo_photos else []
   if not paths:
     raise ValueError('No photo is named: name one or more, or take --demo_photos.')
   for flag in ('bbox', 'hand_mask'):
@@ -112,13 +102,8 @@ def plan_tasks(options: PhotoOptions) -> list[PhotoTask]:
       raise ValueError(
         f'One --{flag} cannot serve {len(paths)} photos: give one photo at a time, or leave it out.'
       )
-  given_box = None if options.bbox is None else parse_box(options.bbox)
-  tasks = []
-  for path in paths:
-    box, own_side = bundled.get(path.resolve(), (None, 'right'))
-    box = box if given_box is None else given_box
-    tasks.append(PhotoTask(path, box, options.hand or own_side, options.hand_mask))
-  return tasks
+  box = None if options.bbox is None else parse_box(options.bbox)
+  return [PhotoTask(path, box, options.hand, options.hand_mask) for path in paths]
 
 
 def parse_box(text: str) -> Float[np.ndarray, '4']:
@@ -148,22 +133,25 @@ def read_input(task: PhotoTask) -> PhotoInput:
   return PhotoInput(image, None if task.hand_mask is None else _read_mask(task, image))
 
 
-def check_run(tasks: list[PhotoTask], reconstructor: Reconstructor) -> None:
-  """Raises a ValueError when the run would write two photos to one file, or can use no mask."""
-  has_colors = reconstructor.config.model.texture.enabled
+def check_program(tasks: list[PhotoTask], program: HandProgram) -> None:
+  """Raises a ValueError when two photos would be written to one file, or nothing can use a mask."""
+  reconstructor = program.reconstructor
+  has_colors = reconstructor is not None and reconstructor.config.model.texture.enabled
   if not has_colors and any(task.hand_mask is not None for task in tasks):
+    who = 'without --workdir there is' if reconstructor is None else f'{reconstructor.run} has'
     raise ValueError(
-      f'--hand_mask: {reconstructor.run} has no texture branch, and nothing else looks at a mask. '
-      'Leave it out, or name a textured run.'
+      f'--hand_mask: {who} no texture branch, and nothing else looks at a mask. Leave it out, or '
+      'name a textured run.'
     )
   writers = {}
-  for path, *_ in tasks:
-    for suffix in output_suffixes(has_colors, is_free_hand(reconstructor.model)):
-      other = writers.setdefault(f'{path.stem}{suffix}', path)
-      if other is not path:
+  for task in tasks:
+    for suffix in output_suffixes(has_colors, is_free_hand(program.model)):
+      name = f'{task.path.stem}{suffix}'
+      other = writers.setdefault(name, task.path)
+      if other is not task.path:
         raise ValueError(
-          f'{other} and {path} would both be written as {path.stem}{suffix}: rename one, or use '
-          'two --output folders.'
+          f'{other} and {task.path} would both be written as {name}: rename one, or use two '
+          '--output folders.'
         )
 
 
@@ -189,25 +177,39 @@ def _read_mask(task: PhotoTask, image: np.ndarray) -> Bool[np.ndarray, 'height w
   return mask
 
 
-def _try_photo(task: PhotoTask, reconstructor: Reconstructor, output: str) -> PhotoOutcome:
+def _try_photo(task: PhotoTask, program: HandProgram, output: str) -> Iterator[PhotoOutcome]:
   path = task.path
   try:
     image, mask = read_input(task)
-    with naming_misfits(reconstructor.run):
-      reconstruction = reconstruct_hand(
-        reconstructor, image, task.box_xywh, task.side, str(path), mask
-      )
-    written = write_reconstruction(reconstruction, image, path.stem, output, photo=path.name)
+    request = PhotoRequest(image, str(path), task.box_xywh, task.side, mask)
+    hands = reconstruct_hands(program, request)
+    if not hands:
+      yield PhotoOutcome(f'{path.name}: no hand found', failed=False)
+    for name, hand in zip(_file_names(path.stem, hands), hands, strict=True):
+      written = write_reconstruction(hand, image, name, output, photo=path.name)
+      yield PhotoOutcome(f'{_describe(path, hand)} -> {written[0]}', failed=False)
   except (ValueError, OSError) as error:
     reason = ' '.join(str(error).split())
-    return PhotoOutcome(reason if str(path) in reason else f'{path}: {reason}', failed=True)
-  return PhotoOutcome(f'{_describe(path, reconstruction)} -> {written[0]}', failed=False)
+    yield PhotoOutcome(reason if str(path) in reason else f'{path}: {reason}', failed=True)
 
 
-def _describe(path: pathlib.Path, reconstruction: Reconstruction) -> str:
-  sigma = reconstruction.vertex_sigma_mm
-  hand = 'left' if reconstruction.is_left else 'right'
+def _file_names(stem: str, hands: Sequence[Reconstruction]) -> list[str]:
+  """The photo's own name for a single hand; several are numbered and tell their side."""
+  if len(hands) == 1:
+    return [stem]
+  return [f'{stem}_{number}_{_side(hand)}' for number, hand in enumerate(hands, start=1)]
+
+
+def _side(hand: Reconstruction) -> str:
+  return 'left' if hand.is_left else 'right'
+
+
+def _describe(path: pathlib.Path, hand: Reconstruction) -> str:
+  sigma = hand.vertex_sigma_mm
+  certainty = ''
+  if hand.detection is not None and hand.detection.side_score < 1:
+    certainty = f' ({100 * hand.detection.side_score:.0f} % sure)'
   return (
-    f'{path.name}: {hand} hand, sigma {sigma.mean():.1f} mm on average '
+    f'{path.name}: {_side(hand)} hand{certainty}, sigma {sigma.mean():.1f} mm on average '
     f'({sigma.min():.1f} to {sigma.max():.1f})'
   )

@@ -12,6 +12,7 @@ from jaxtyping import Array, Bool, Float, Int, UInt8
 
 from hand_jax.config import ExperimentConfig
 from hand_jax.data.photos import centred_square, check_box
+from hand_jax.detection.reading import DetectedHand
 from hand_jax.geometry.cameras import (
   camera_from_vector,
   camera_rotation,
@@ -34,6 +35,7 @@ from hand_jax.runs.hand_models import load_run_model
 from hand_jax.types import HandEstimate, HandGaussians, HandParameters, ManoModel
 
 _MIRROR = np.array([-1.0, 1.0, 1.0])
+_MM_PER_M = 1000.0
 
 
 class Reconstructor(NamedTuple):
@@ -66,7 +68,8 @@ class HandPhoto(NamedTuple):
 class Reconstruction:
   """A hand of a photo. Metres, wrist at the origin, camera axes (x right, y down, z away).
 
-  `branch` tells whose Gaussians these are: the posterior's, or those of a prior-net trained alone.
+  `branch` tells whose Gaussians these are: the posterior's, those of a prior-net trained alone
+  ('prior'), or Laplace's approximation of a fit to landmarks ('fit').
   A left hand was estimated on the mirrored photo and mirrored back, except `parameters`,
   `camera_mean` and `camera_log_variance`: those are of the mirrored right hand.
   """
@@ -79,7 +82,11 @@ class Reconstruction:
   """Inside the photo and not behind the hand itself; objects before the hand are not known."""
   vertex_colors: Float[np.ndarray, 'vertices 3'] | None
   """Display RGB in [0, 1], the photo's light included; None from a network without texture."""
+  vertices_image: Float[np.ndarray, 'vertices 2']
+  """Where the photo shows the vertices: pixels, as `joints_image`."""
   joint_sigma_mm: Float[np.ndarray, ' joints']
+  joint_sigma_xyz_mm: Float[np.ndarray, 'joints 3']
+  """Along each of the camera's axes; `joint_sigma_mm` is the root of the mean of their squares."""
   joints_image: Float[np.ndarray, 'joints 2']
   """Pixels of the upright photo, the first pixel's centre at (0.5, 0.5)."""
   pixels_per_metre: float
@@ -94,8 +101,11 @@ class Reconstruction:
   branch: str
   is_free_hand: bool
   """Whether the mesh is the free hand's, which has texture coordinates; MANO's has none."""
-  camera_mean: Float[np.ndarray, '10']
-  camera_log_variance: Float[np.ndarray, '10']
+  camera_mean: Float[np.ndarray, '10'] | None
+  """The camera that a network estimates; a fit has none."""
+  camera_log_variance: Float[np.ndarray, '10'] | None
+  detection: DetectedHand | None = None
+  """How the hand was found, where the detector found it."""
 
 
 def load_reconstructor(workdir: str | os.PathLike, mano_dir: str | None = None) -> Reconstructor:
@@ -265,7 +275,6 @@ def _assemble(
   vertices = np.asarray(gaussians.vertices.mean, np.float64) @ rotation
   joints = np.asarray(extended_joint_regressor(model), np.float64) @ vertices
   vertices, joints = vertices - joints[:1], joints - joints[:1]
-  unhidden = np.asarray(_unhidden(jnp.asarray(vertices, jnp.float32), model.faces))
   mirror = _MIRROR if is_left else np.ones(3)
   vertices, joints = vertices * mirror, joints * mirror
   joints_crop = denormalize_points(np.asarray(gaussians.joints_normalized.mean, np.float64), side)
@@ -274,15 +283,17 @@ def _assemble(
   joints_image = transform_points(np.linalg.inv(photo_to_crop), joints_crop)
   pixels_per_metre = crop_pixels_per_metre / crop_pixels_per_photo_pixel
   pixels = joints_image[:1] + pixels_per_metre * vertices[:, :2]
-  inside = ((pixels >= 0) & (pixels < np.array([view.size]))).all(axis=1)
+  spread = np.exp(np.asarray(gaussians.joints.log_variance, np.float64)) @ rotation**2
   return Reconstruction(
     vertices=vertices.astype(np.float32),
     joints=joints.astype(np.float32),
     faces=np.asarray(model.faces)[:, ::-1] if is_left else np.asarray(model.faces),
     vertex_sigma_mm=_sigma_mm(gaussians.vertices.log_variance),
     joint_sigma_mm=_sigma_mm(gaussians.joints.log_variance),
-    vertex_visible=inside & unhidden,
+    vertex_visible=visible_in_photo(vertices, pixels, np.asarray(model.faces), view.size),
     vertex_colors=estimate.vertex_colors,
+    vertices_image=pixels.astype(np.float32),
+    joint_sigma_xyz_mm=(_MM_PER_M * np.sqrt(spread)).astype(np.float32),
     joints_image=joints_image.astype(np.float32),
     pixels_per_metre=pixels_per_metre,
     is_left=is_left,
@@ -295,6 +306,24 @@ def _assemble(
     camera_mean=np.asarray(estimate.camera.mean),
     camera_log_variance=np.asarray(estimate.camera.log_variance),
   )
+
+
+def visible_in_photo(
+  vertices: Float[np.ndarray, 'vertices 3'],
+  pixels: Float[np.ndarray, 'vertices 2'],
+  faces: Int[np.ndarray, 'faces 3'],
+  photo_size: tuple[int, int],
+) -> Bool[np.ndarray, ' vertices']:
+  """Tells which vertices the photo can show: inside it and not behind the hand itself.
+
+  Args:
+    vertices: metres, camera axes; of a left hand the mirrored ones do as well.
+    pixels: where the photo has them.
+    faces: in either winding.
+    photo_size: the photo's width and height in pixels.
+  """
+  inside = ((pixels >= 0) & (pixels < np.array([photo_size]))).all(axis=1)
+  return inside & np.asarray(_unhidden(jnp.asarray(vertices, jnp.float32), faces))
 
 
 @jax.jit
@@ -322,7 +351,7 @@ def _sigma_mm(log_variance: np.ndarray) -> Float[np.ndarray, ' points']:
   """Root of the mean of the three variances (the same in any frame), millimetres."""
   with np.errstate(over='ignore'):  # an infinite one is refused by name
     variance = np.exp(np.asarray(log_variance, np.float64)).mean(axis=-1)
-  return (1000 * np.sqrt(variance)).astype(np.float32)
+  return (_MM_PER_M * np.sqrt(variance)).astype(np.float32)
 
 
 def _wrist_relative(

@@ -18,9 +18,10 @@ def display_vertices(
   """Vertices in pixels of an upright, unmirrored crop of the photo at `crop_side`; depth too."""
   to_crop, pixels = display_affine(reconstruction, crop_side)
   scale = reconstruction.pixels_per_metre
-  photo = reconstruction.joints_image[:1] + scale * reconstruction.vertices[:, :2]
   depth = scale * pixels * reconstruction.vertices[:, 2:]
-  return np.concatenate([transform_points(to_crop, photo.astype(np.float64)), depth], axis=1)
+  return np.concatenate(
+    [transform_points(to_crop, reconstruction.vertices_image.astype(np.float64)), depth], axis=1
+  )
 
 
 def display_affine(
