@@ -7,7 +7,7 @@ import math
 import os
 import pathlib
 from collections.abc import Sequence
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple, NoReturn, TypeVar
 
 import numpy as np
 from jaxtyping import Float
@@ -30,6 +30,9 @@ _BOX_RATIO_PER_MISSING = 3.675
 # Joints closer together than this are no hand in pixels, more likely fractions of the image.
 _MIN_EXTENT_PX = 2.0
 _HALF_PIXEL = 0.5
+
+
+Entry = TypeVar('Entry')
 
 
 class PhotoEntry(NamedTuple):
@@ -99,8 +102,8 @@ def annotations_digest(folder: str | os.PathLike) -> str:
 
 
 def split_entries(
-  entries: Sequence[PhotoEntry], validation_fraction: float
-) -> dict[str, Sequence[PhotoEntry]]:
+  entries: Sequence[Entry], validation_fraction: float
+) -> dict[str, Sequence[Entry]]:
   """`train` and `validation`: the last round(fraction x entries) of the list, at least one.
 
   A fraction of 0 leaves the validation split out.

@@ -339,7 +339,7 @@ def test_what_the_photo_tells_is_checked_before_anything_is_built(change, messag
 
 
 @pytest.mark.parametrize(
-  'count, fraction, kept', [(10, 0.1, 1), (10, 0.3, 3), (3, 0.1, 1), (4, 0, 0), (2, 0.5, 1)]
+  'count, fraction, kept', [(10, 0.1, 1), (10, 0.3, 3), (3, 0.1, 1), (4, 0.0, 0), (2, 0.5, 1)]
 )
 def test_the_end_of_the_list_is_for_validation(count, fraction, kept):
   splits = split_entries(list(range(count)), fraction)
