@@ -66,7 +66,7 @@ def vertex_normals(
 def area_normals(
   vertices: Float[Array, '*batch vertices 3'], faces: Int[Array, 'faces 3']
 ) -> Float[Array, '*batch vertices 3']:
-  """Sums of the normals of the faces around each vertex, each twice as long as the face's area."""
+  """Sums the normals of the faces around each vertex, each twice as long as its face's area."""
   corners = drawable_corners(vertices, faces)
   face_normals = jnp.cross(
     corners[..., 1, :] - corners[..., 0, :], corners[..., 2, :] - corners[..., 0, :]
@@ -84,7 +84,7 @@ def normalize(vectors: Float[Array, '*batch 3']) -> Float[Array, '*batch 3']:
 
 
 def spherical_harmonics(directions: Float[ArrayLike, '*batch 3']) -> Float[ArrayLike, '*batch 9']:
-  """The nine real, orthonormal spherical harmonics of order 0, 1 and 2 at unit directions.
+  """Evaluates the nine real, orthonormal spherical harmonics of order 0 to 2 at unit directions.
 
   A NumPy array gives a NumPy array of its precision, anything else a JAX array.
   """

@@ -75,7 +75,7 @@ def pose_hand(
   arm_vertices = _pose_forearm(model, forearm, betas, rotation, arm) - root
   surface = jnp.concatenate([vertices, arm_vertices])
   normals = area_normals(surface, forearm.faces)
-  # The small number belongs to the images: other rounding would change some of their pixels.
+  # Not `vertex_normals`: its rounding would change some pixels of the data set by a grey level.
   normals = normals / (jnp.linalg.norm(normals, axis=1, keepdims=True) + 1e-12)
   openness = _openness(surface, normals, joints)
   return PosedHand(hand_pose, vertices, joints, surface, normals, openness)
