@@ -1,4 +1,4 @@
-"""Turns the hand networks inside MediaPipe's wheel into the `.npz` files that ship with the package.
+"""Turns the hand networks in MediaPipe's wheel into the `.npz` files that ship with the package.
 
   pip download --no-deps mediapipe==0.10.21
   python -m tools.convert_hand_networks --wheel=mediapipe-0.10.21-*.whl --output=hand_jax/assets
