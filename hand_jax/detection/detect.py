@@ -1,8 +1,8 @@
 """A photo -> every hand in it: palms, two looks at each with the landmark network, no duplicates.
 
-The whole photo is searched first. Where that finds nothing, the photo is searched with a border, for
-hands that fill it. Then come tiles, from coarse to fine, for hands that are small in the photo: all
-levels while nothing is found, else until a level finds no further hand.
+The whole photo is searched first. Where that finds nothing, the photo is searched with a border,
+for hands that fill it. Then come tiles, from coarse to fine, for hands that are small in the photo:
+all levels while nothing is found, else until a level finds no further hand.
 """
 
 import numpy as np
@@ -15,8 +15,8 @@ from hand_jax.detection.search import bordered_photo, find_palms, tile_levels, w
 from hand_jax.detection.suppression import overlaps
 
 # Probabilities below which palms are not looked at, and readings are not taken for hands. On 240
-# pictures without a hand (views of rooms and streets, drawn objects, forearms, textures) no reading of
-# any search reached 0.8; on 160 photos of hands all but the border's wrong guesses reached 0.98.
+# pictures without a hand (views of rooms and streets, drawn objects, forearms, textures) no reading
+# of any search reached 0.8; on 160 photos of hands all but the border's wrong guesses reached 0.98.
 _MIN_PALM, _MIN_PRESENCE = 0.3, 0.8
 # The first look may be off centre; what follows from it is judged by the second.
 _MIN_FIRST_PRESENCE = 0.5

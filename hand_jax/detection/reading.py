@@ -2,8 +2,8 @@
 
 Every region is shown to the network twice, as it is and mirrored. The network's probability of a
 right hand is unreliable on one picture alone, but its difference between the two views is not: the
-view that looks more like a right hand is taken for one. Landmarks come from that view, which is also
-the one in which the network errs less.
+view that looks more like a right hand is taken for one. Landmarks come from that view, which is
+also the one in which the network errs less.
 """
 
 from typing import Literal, NamedTuple
@@ -27,8 +27,8 @@ class DetectedHand(NamedTuple):
   `box_xywh`: the smallest box round the landmarks, pixels. `side_score`: probability that `side` is
   right, in [0.5, 1]. `presence`: probability that there is a hand. `landmarks_world`: metres, x
   right, y down, z away from the camera, in the axes of the photo (a left hand's are those of a left
-  hand); the origin is near the middle of the hand. `landmarks_depth`: distance beyond the wrist along
-  the view, in pixels of the photo (orthographic). `roi`: the turned square that was read.
+  hand); the origin is near the middle of the hand. `landmarks_depth`: distance beyond the wrist
+  along the view, in pixels of the photo (orthographic). `roi`: the turned square that was read.
   """
 
   box_xywh: Float[np.ndarray, '4']

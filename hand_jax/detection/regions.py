@@ -65,7 +65,7 @@ def photo_to_crop(region: HandRegion, side: int) -> Float[np.ndarray, '3 3']:
 def crop_region(
   image: UInt8[np.ndarray, 'height width 3'], region: HandRegion, side: int
 ) -> UInt8[np.ndarray, 'side side 3']:
-  """Shows the region upright in `side` x `side` pixels, without aliasing; black outside the photo."""
+  """Shows the region upright in `side` x `side` pixels, without aliasing; black off the photo."""
   return warp_image(image, photo_to_crop(region, side), side)
 
 

@@ -1,10 +1,10 @@
 """The landmark network: a turned square crop of one hand -> 21 points, presence and side.
 
-The architecture is that of MediaPipe's `hand_landmark_full` (Apache-2.0): EfficientNet-B0's inverted
-bottlenecks (Tan and Le 2019) without squeeze-excite, with ReLU6 and batch normalisation folded into
-the convolutions; its last block is not narrowed but averaged to a vector of 1152 numbers, of which
-all four outputs are linear layers. `tools/convert_hand_networks.py` converts its published weights.
-"""
+The architecture is that of MediaPipe's `hand_landmark_full` (Apache-2.0): EfficientNet-B0's
+inverted bottlenecks (Tan and Le 2019) without squeeze-excite, with ReLU6 and batch normalisation
+folded into the convolutions; its last block is not narrowed but averaged to a vector of 1152
+numbers, of which all four outputs are linear layers. `tools/convert_hand_networks.py` converts its
+published weights. """
 
 from typing import NamedTuple
 
@@ -45,8 +45,8 @@ class HandLandmarkOutput(NamedTuple):
   """What the landmark network says of each crop.
 
   `landmarks`: x and y in pixels of the 224-pixel crop (first pixel's centre at 0.5, 0.5), and the
-  depth relative to the wrist in the same unit, smaller towards the camera. `world_landmarks`: metres,
-  origin near the hand's centre, axes of the turned crop (x right, y down, z forward).
+  depth relative to the wrist in the same unit, smaller towards the camera. `world_landmarks`:
+  metres, origin near the hand's centre, axes of the turned crop (x right, y down, z forward).
   `presence`: probability that the crop shows a hand. `right`: probability that it is a right hand.
   The features: the pooled vector that the four outputs are linear in, the map that it is the mean
   of (side / 32), the map of stage 5 (side / 16) and that of stage 1 (side / 2).

@@ -1,9 +1,9 @@
 """The palm detector: a square photo -> boxes and seven points of palms at 2016 anchors.
 
-The architecture is that of MediaPipe's `palm_detection_full` (Apache-2.0), a single-shot detector in
-the manner of BlazeFace (Bazarevsky et al. 2019): blocks of one 5x5 depthwise and one 1x1 convolution,
-added to their input before a PReLU, down to 6 x 6, then back up to 24 x 24 with skip connections.
-`tools/convert_hand_networks.py` converts its published weights.
+The architecture is that of MediaPipe's `palm_detection_full` (Apache-2.0), a single-shot detector
+in the manner of BlazeFace (Bazarevsky et al. 2019): blocks of one 5x5 depthwise and one 1x1
+convolution, added to their input before a PReLU, down to 6 x 6, then back up to 24 x 24 with skip
+connections. `tools/convert_hand_networks.py` converts its published weights.
 """
 
 from typing import NamedTuple
