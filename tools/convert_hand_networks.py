@@ -1,4 +1,4 @@
-"""Turns the hand networks in MediaPipe's wheel into the `.npz` files that ship with the package.
+"""Turns the hand networks inside MediaPipe's wheel into the `.npz` files of the package.
 
   pip download --no-deps mediapipe==0.10.21
   python -m tools.convert_hand_networks --wheel=mediapipe-0.10.21-*.whl --output=hand_jax/assets
@@ -8,12 +8,8 @@ The wheel is only read, never installed. The same wheel always gives the same by
 tests' drawn hand, which needs LiteRT (pip install ai-edge-litert).
 """
 
-import hashlib
-import importlib
 import pathlib
-import zipfile
 from collections.abc import Callable
-from typing import NamedTuple
 
 import flax.linen as nn
 import jax
@@ -22,10 +18,10 @@ import numpy as np
 from absl import app, flags
 from flax.traverse_util import flatten_dict
 
-from hand_jax.models import hand_landmark, palm_detection
 from hand_jax.models.conv_bias import ChannelPRelu, ConvBias
 from tools import tflite_file
 from tools.drawn_hand import draw_test_picture
+from tools.published_networks import NETWORKS, create_interpreter, read_network_file
 
 _WHEEL = flags.DEFINE_string('wheel', None, 'The wheel of mediapipe 0.10.21.', required=True)
 _OUTPUT = flags.DEFINE_string('output', None, 'Folder for the weights and their notice.')
@@ -52,47 +48,6 @@ distributed on an "AS IS" BASIS, WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, e
 implied. See the License for the specific language governing permissions and limitations under the
 License.
 """
-
-
-class PublishedNetwork(NamedTuple):
-  """One file of the wheel, and the module that its weights are for."""
-
-  path: str
-  sha256: str
-  module: nn.Module
-  input_side: int
-
-
-NETWORKS = {
-  'palm_detection': PublishedNetwork(
-    'mediapipe/modules/palm_detection/palm_detection_full.tflite',
-    '1b14e9422c6ad006cde6581a46c8b90dd573c07ab7f3934b5589e7cea3f89a54',
-    palm_detection.PalmDetectionNetwork(),
-    palm_detection.INPUT_SIDE,
-  ),
-  'hand_landmark': PublishedNetwork(
-    'mediapipe/modules/hand_landmark/hand_landmark_full.tflite',
-    '11c272b891e1a99ab034208e23937a8008388cf11ed2a9d776ed3d01d0ba00e3',
-    hand_landmark.HandLandmarkNetwork(),
-    hand_landmark.INPUT_SIDE,
-  ),
-}
-
-
-def read_network_file(wheel: str, network: PublishedNetwork) -> bytes:
-  """Reads a network out of the wheel.
-
-  Raises:
-    ValueError: the wheel has no such file, or it is not the one whose hash is known.
-  """
-  with zipfile.ZipFile(wheel) as archive:
-    if network.path not in archive.namelist():
-      raise ValueError(f'{wheel} holds no {network.path}; expected the wheel of mediapipe 0.10.21.')
-    data = archive.read(network.path)
-  digest = hashlib.sha256(data).hexdigest()
-  if digest != network.sha256:
-    raise ValueError(f'{network.path} of {wheel} has sha256 {digest}, expected {network.sha256}.')
-  return data
 
 
 def layer_order(module: nn.Module, input_side: int) -> list[tuple[str, int]]:
@@ -186,17 +141,9 @@ def write_fixture(wheel: str, path: pathlib.Path) -> None:
   Raises:
     ImportError: LiteRT is not installed.
   """
-  try:
-    interpreter_module = importlib.import_module('ai_edge_litert.interpreter')
-  except ImportError:
-    raise ImportError(
-      '--fixture runs LiteRT; install it with: pip install ai-edge-litert'
-    ) from None
   arrays = {}
   for name, network in NETWORKS.items():
-    data = read_network_file(wheel, network)
-    interpreter = interpreter_module.Interpreter(model_content=data)
-    interpreter.allocate_tensors()
+    interpreter = create_interpreter(wheel, network)
     image = draw_test_picture(network.input_side)[None] / np.float32(255)
     interpreter.set_tensor(interpreter.get_input_details()[0]['index'], image)
     interpreter.invoke()

@@ -40,7 +40,7 @@ def join_palms(parts: list[Palms]) -> Palms:
 
 
 def anchor_centres() -> Float[np.ndarray, 'anchors 2']:
-  """Gives the cells' centres, x and y in pixels of the detector's input, in its outputs' order."""
+  """Centres of the cells in pixels of the detector's input, in the order of its outputs."""
   centres = []
   for cells, anchors in _GRIDS:
     along = (np.arange(cells) + 0.5) * (INPUT_SIDE / cells)

@@ -2,8 +2,8 @@
 
 Every region is shown to the network twice, as it is and mirrored. The network's probability of a
 right hand is unreliable on one picture alone, but its difference between the two views is not: the
-view that looks more like a right hand is taken for one. Landmarks come from that view, in which the
-network also errs less.
+view that looks more like a right hand is taken for one. Landmarks come from that view, which is
+also the one in which the network errs less.
 """
 
 from typing import Literal, NamedTuple

@@ -5,9 +5,9 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, UInt8
 
+from hand_jax.geometry.warping import warp_image
 from hand_jax.detection.anchors import MIDDLE_BASE, WRIST
 from hand_jax.geometry.cameras import transform_points
-from hand_jax.geometry.warping import warp_image
 
 # The landmark network was trained on squares of these proportions (MediaPipe's pipeline): relative
 # to the palm's box, and to the box round the landmarks of palm and lower fingers.
@@ -65,7 +65,7 @@ def photo_to_crop(region: HandRegion, side: int) -> Float[np.ndarray, '3 3']:
 def crop_region(
   image: UInt8[np.ndarray, 'height width 3'], region: HandRegion, side: int
 ) -> UInt8[np.ndarray, 'side side 3']:
-  """Shows the region upright in `side` x `side` pixels, without aliasing; black outside photos."""
+  """Shows the region upright in `side` x `side` pixels, without aliasing; black off the photo."""
   return warp_image(image, photo_to_crop(region, side), side)
 
 

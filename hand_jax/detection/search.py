@@ -7,7 +7,7 @@ is how much neighbouring tiles overlap, so that such a hand lies wholly in one o
 """
 
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import UInt8
 
 from hand_jax.detection.anchors import Palms, decode_palms, join_palms
 from hand_jax.detection.networks import detect_palms
@@ -18,7 +18,7 @@ from hand_jax.models.palm_detection import INPUT_SIDE, NUM_POINTS
 # Side in pixels of the finest tiles: hands of 40 pixels are found in them.
 _FINEST_TILE = 256
 _SMALLEST_HAND = 0.15
-# Tiles whose grey levels vary less than this (standard deviation) show nothing.
+# Squares whose colours all vary less than this (standard deviation of 0..255) show nothing.
 _PLAIN = 2.0
 
 
@@ -59,7 +59,7 @@ def find_palms(
     One palm per hand, best first, in pixels of the photo.
   """
   pictures = [crop_region(image, square, INPUT_SIDE) for square in squares]
-  shown = [i for i, picture in enumerate(pictures) if picture.std() > _PLAIN]
+  shown = [i for i, picture in enumerate(pictures) if picture.std((0, 1)).max() > _PLAIN]
   found = [_no_palms()]
   if shown:
     output = detect_palms(np.stack([pictures[i] for i in shown]))
@@ -71,7 +71,7 @@ def find_palms(
 def _tiles(width: int, height: int, side: float, ratio: float) -> list[HandRegion]:
   """Squares that cover the photo, evenly spaced, and overlap enough."""
   step = side * (1 - _SMALLEST_HAND * ratio)
-  starts: list[Float[np.ndarray, tiles]] = []
+  starts: list[np.ndarray] = []
   for extent in (width, height):
     if extent <= side:
       starts.append(np.array([(extent - side) / 2]))

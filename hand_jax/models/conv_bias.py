@@ -1,4 +1,4 @@
-"""Convolution with bias and activation, for networks whose normalisation is folded in."""
+"""Convolution, bias and activation: layers of networks whose normalisation is folded in."""
 
 import flax.linen as nn
 import jax.numpy as jnp
