@@ -5,9 +5,9 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from hand_jax.geometry.warping import warp_image
 from hand_jax.detection.anchors import MIDDLE_BASE, WRIST
 from hand_jax.geometry.cameras import transform_points
+from hand_jax.geometry.warping import warp_image
 
 # The landmark network was trained on squares of these proportions (MediaPipe's pipeline): relative
 # to the palm's box, and to the box round the landmarks of palm and lower fingers.
