@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from absl import app, flags
 
 from experiments.launching import print_lines, start
-from experiments.path_flags import define_path
+from experiments.path_flags import define_compilation_cache, define_path
 from hand_jax.evaluation.evaluate_run import RunRequest, report_run
 from hand_jax.evaluation.forms import check_forms
 from hand_jax.evaluation.official.rules import BENCHMARKS, NO_AUGMENTATION
@@ -23,6 +23,7 @@ FLAGS = flags.FLAGS
 def define_flags() -> None:
   """Defines the command's flags; only when run, so that tests may import several commands."""
   benchmarks = ', '.join(BENCHMARKS)
+  define_compilation_cache()
   define_path('workdir', None, 'Folder of a trained run.')
   flags.DEFINE_string('dataset', None, f'Data set to measure on; of predictions: {benchmarks}.')
   flags.DEFINE_string('split', EVALUATION_SPLIT, 'Split to measure a run on.')

@@ -8,7 +8,7 @@ from absl import app, flags
 
 from experiments.checkout import current_commit
 from experiments.launching import print_lines, start
-from experiments.path_flags import define_path
+from experiments.path_flags import define_compilation_cache, define_path
 from hand_jax.evaluation.run_data import RENDERED_DATASET, RENDERED_EXAMPLES
 from hand_jax.evaluation.textured_run import TexturedRunRequest, report_textured_run
 
@@ -17,6 +17,7 @@ FLAGS = flags.FLAGS
 
 def define_flags(values: flags.FlagValues = FLAGS) -> None:
   """Defines the command's flags; only when run, so that tests may import several commands."""
+  define_compilation_cache()
   define_path('workdir', None, 'Folder of a run with a texture.', required=True, values=values)
   flags.DEFINE_string('dataset', RENDERED_DATASET, 'Data set to measure on.', flag_values=values)
   flags.DEFINE_string('split', 'test', 'Split to measure on.', flag_values=values)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from absl import app, flags
 
 from experiments.launching import print_lines, start
-from experiments.path_flags import define_path
+from experiments.path_flags import define_compilation_cache, define_path
 from hand_jax.evaluation.run_data import RENDERED_DATASET
 from hand_jax.reconstruction.figures import make_figures
 
@@ -17,6 +17,7 @@ FLAGS = flags.FLAGS
 
 def define_flags() -> None:
   """Defines the command's flags; only when run, so that tests may import several commands."""
+  define_compilation_cache()
   define_path('workdir', None, 'Folder of a trained run.', required=True)
   define_path('output', None, 'Folder for the figures; made when missing.', required=True)
   flags.DEFINE_string('dataset', RENDERED_DATASET, 'Data set to take hands from.')

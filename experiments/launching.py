@@ -3,15 +3,18 @@
 import sys
 from collections.abc import Callable, Iterable
 
-from absl import app, logging
+from absl import app, flags, logging
+
+from hand_jax.files.compiled_programs import keep_compiled_programs
 
 
 def start(argv: list[str]) -> None:
-  """Refuses arguments that are no flags, and keeps libraries quiet."""
+  """Refuses arguments that are no flags, keeps libraries quiet and keeps compiled programs."""
   if len(argv) > 1:
     raise app.UsageError(f'Unexpected argument {argv[1]!r}: settings are given as --name=value.')
   # Orbax tells at length, and warns that a run is opened for reading only.
   logging.set_verbosity(logging.ERROR)
+  keep_compiled_programs(flags.FLAGS.compilation_cache_dir)
 
 
 def print_lines(make_lines: Callable[[], Iterable[str]]) -> None:

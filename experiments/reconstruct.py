@@ -2,8 +2,9 @@
 
 from absl import app, flags
 
-from experiments.path_flags import define_path, define_paths
+from experiments.path_flags import define_compilation_cache, define_path, define_paths
 from hand_jax.commands.reconstruct import reconstruct_and_tell
+from hand_jax.files.compiled_programs import keep_compiled_programs
 from hand_jax.reconstruction.photos import PhotoOptions
 
 FLAGS = flags.FLAGS
@@ -14,13 +15,21 @@ def define_flags() -> None:
   define_paths('image', 'A photo of a hand; may be repeated.')
   flags.DEFINE_bool('demo_photos', False, 'The three photos shipped with the project.')
   define_path('output', None, 'Folder for the results; made when missing.')
-  define_path('workdir', None, 'Folder of a trained run, such as make demo leaves.')
+  define_path(
+    'workdir',
+    None,
+    'Folder of a trained run, such as make demo leaves. Default: the hand model is fitted to the '
+    'landmarks that the bundled networks find.',
+  )
+  define_compilation_cache()
   flags.DEFINE_string(
     'bbox',
     None,
-    "The hand's box as x,y,width,height in pixels. Default: the largest centred square.",
+    'The box of the one hand as x,y,width,height in pixels. Default: hands are looked for.',
   )
-  flags.DEFINE_enum('hand', None, ['right', 'left'], 'Which hand the photos show. Default: right.')
+  flags.DEFINE_enum(
+    'hand', None, ['right', 'left'], 'Which hands the photos show. Default: found out.'
+  )
   define_path(
     'hand_mask',
     None,
@@ -36,6 +45,7 @@ def main(argv: list[str]) -> int:
   """Reads the flags, then one call; returns the exit code (see `ExitCode`)."""
   if len(argv) > 1:
     raise app.UsageError(f'Unexpected argument {argv[1]!r}: photos are given as --image=FILE.')
+  keep_compiled_programs(FLAGS.compilation_cache_dir)
   names = [name for name in PhotoOptions._fields if name != 'photos']
   return reconstruct_and_tell(
     PhotoOptions(photos=FLAGS.image, **{name: FLAGS[name].value for name in names})

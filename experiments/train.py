@@ -8,9 +8,10 @@ import jax
 from absl import app, flags, logging
 
 from experiments.configs.names import EXPERIMENTS, get_config
-from experiments.path_flags import define_path, define_paths
+from experiments.path_flags import define_compilation_cache, define_path, define_paths
 from hand_jax.config import ExperimentConfig, validate_config
 from hand_jax.config_text import apply_overrides
+from hand_jax.files.compiled_programs import keep_compiled_programs
 from hand_jax.runs.hand_models import load_training_model
 from hand_jax.training.loop import train_and_evaluate
 
@@ -31,7 +32,7 @@ define_path(
 define_path(
   'mano_dir', None, 'Folder or file of the MANO model. Default: $MANO_DIR, else the free hand.'
 )
-define_path('compilation_cache_dir', None, 'Keeps compiled programs for later runs here.')
+define_compilation_cache()
 flags.DEFINE_bool('distributed', False, 'Join the other hosts of a multi-host run first.')
 flags.DEFINE_string('coordinator', None, 'host:port of process 0, where no cluster tells it.')
 flags.DEFINE_integer('num_processes', None, 'Number of hosts, where no cluster tells it.')
@@ -67,9 +68,7 @@ def main(argv: list[str]) -> None:
   if not FLAGS['verbosity'].present:
     # Orbax tells dozens of lines per checkpoint, and warns of each that is only read.
     logging.set_verbosity(logging.ERROR)
-  if FLAGS.compilation_cache_dir:
-    jax.config.update('jax_compilation_cache_dir', FLAGS.compilation_cache_dir)
-    jax.config.update('jax_persistent_cache_min_compile_time_secs', 1.0)
+  keep_compiled_programs(FLAGS.compilation_cache_dir)
   if FLAGS.distributed:
     jax.distributed.initialize(FLAGS.coordinator, FLAGS.num_processes, FLAGS.process_id)
   try:

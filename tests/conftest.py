@@ -14,6 +14,8 @@ from tests.toy_mano import make_toy_mano
 
 # The tests use the free hand, whatever the caller's shell names.
 os.environ.pop('MANO_DIR', None)
+# Commands that tests run as processes keep compiled programs; not in the user's cache.
+os.environ['XDG_CACHE_HOME'] = str(pathlib.Path(__file__).parent.parent / '.jax_cache' / 'user')
 
 jax.config.update('jax_num_cpu_devices', 2)
 jax.config.update('jax_numpy_rank_promotion', 'raise')

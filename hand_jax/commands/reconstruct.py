@@ -13,8 +13,8 @@ if TYPE_CHECKING:
   from hand_jax.reconstruction.photos import PhotoOptions
 
 DEFAULT_OUTPUT = 'hand_jax_output'
-_USAGE = 'hand-jax [PHOTO...] --workdir=RUN [flags]\n       hand-jax SUBCOMMAND [arguments]'
-_DESCRIPTION = 'Reconstructs the hand in each photo: a mesh with a sigma for every vertex.'
+_USAGE = 'hand-jax [PHOTO...] [flags]\n       hand-jax SUBCOMMAND [arguments]'
+_DESCRIPTION = 'Reconstructs the hands of each photo: meshes with a sigma for every vertex.'
 
 
 def create_parser() -> ArgumentParser:
@@ -23,12 +23,13 @@ def create_parser() -> ArgumentParser:
     'hand-jax', usage=_USAGE, description=_DESCRIPTION, epilog=_explanations()
   )
   add = parser.add_argument
-  add('photos', nargs='*', metavar='PHOTO', help='a photo of a hand')
+  add('photos', nargs='*', metavar='PHOTO', help='a photo of hands')
   add(
     '--workdir',
     type=expand_path,
     metavar='RUN',
-    help='folder of a trained run',
+    help='folder of a trained run that makes the meshes (default: the hand model is fitted to the '
+    'landmarks that the bundled networks find)',
   )
   add(
     '--output',
@@ -40,9 +41,9 @@ def create_parser() -> ArgumentParser:
   add(
     '--bbox',
     metavar='X,Y,W,H',
-    help="the hand's box in pixels, of one photo (default: the largest centred square)",
+    help='the box of the one hand, in pixels, of one photo (default: hands are looked for)',
   )
-  add('--hand', choices=['right', 'left'], help='which hand the photos show (default: right)')
+  add('--hand', choices=['right', 'left'], help='which hands the photos show (default: found out)')
   add(
     '--hand_mask',
     type=expand_path,
@@ -57,6 +58,13 @@ def create_parser() -> ArgumentParser:
     help='folder or file of the MANO model (default: $MANO_DIR, else the free hand)',
   )
   add('--demo_photos', action='store_true', help='the three photos shipped with the package')
+  add(
+    '--compilation_cache_dir',
+    type=expand_path,
+    metavar='DIR',
+    help='folder that keeps compiled programs for later calls (default: hand-jax in '
+    '$XDG_CACHE_HOME or ~/.cache; an empty name keeps nothing)',
+  )
   add('--version', action='version', version=f'hand-jax {hand_jax.__version__}')
   return parser
 
@@ -74,7 +82,10 @@ def run(arguments: Sequence[str]) -> int:
     if name in SUBCOMMANDS:
       parser.error(f'{name} is a subcommand and goes first; a photo of that name is ./{name}')
   # Imported here: JAX takes seconds, and --help should not.
+  from hand_jax.files.compiled_programs import keep_compiled_programs
   from hand_jax.reconstruction.photos import PhotoOptions
+
+  keep_compiled_programs(flags.pop('compilation_cache_dir'))
 
   photos = [*flags.pop('photos'), *arguments[end + 1 :]]
   return reconstruct_and_tell(PhotoOptions(photos, **flags))

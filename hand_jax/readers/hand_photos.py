@@ -18,7 +18,7 @@ from hand_jax.mano.joints import JOINT_NAMES
 
 ANNOTATIONS = 'annotations.json'
 IMAGES = 'images'
-KEYS = ('image', 'keypoints', 'side', 'bbox', 'intrinsics')
+KEYS = ('image', 'keypoints', 'side', 'bbox', 'intrinsics', 'joints_camera')
 SIDES = ('right', 'left')
 
 # The larger side of a hand's tight box (all its projected vertices) over that of its joints' box,
@@ -30,6 +30,8 @@ _BOX_RATIO_PER_MISSING = 3.675
 # Joints closer together than this are no hand in pixels, more likely fractions of the image.
 _MIN_EXTENT_PX = 2.0
 _HALF_PIXEL = 0.5
+# No hand is larger: lengths beyond are millimetres or centimetres taken for metres.
+_MAX_EXTENT_M = 0.5
 
 
 Entry = TypeVar('Entry')
@@ -51,13 +53,15 @@ class PhotoEntry(NamedTuple):
   box_xywh: Float[np.ndarray, '4']
   has_bbox: bool  # given, not estimated from the joints
   intrinsics: Float[np.ndarray, '3 3'] | None
+  joints_camera: Float[np.ndarray, '21 3']  # metres, camera axes, NaN where unknown
 
 
-def read_annotations(folder: str | os.PathLike) -> list[PhotoEntry]:
+def read_annotations(folder: str | os.PathLike, needs_keypoints: bool = True) -> list[PhotoEntry]:
   """The entries of `folder`/annotations.json, in order; no photo is opened.
 
   The format is described in datasets/hand_photos/README.md. Coordinates there mean pixel centres
   (the first pixel is 0, 0) and are shifted by half a pixel here; boxes are continuous already.
+  Without `needs_keypoints`, as for measuring, an entry may leave its keypoints out and give a bbox.
 
   Raises:
     FileNotFoundError: no folder, annotations or photo. ValueError: naming file, entry and field,
@@ -74,7 +78,7 @@ def read_annotations(folder: str | os.PathLike) -> list[PhotoEntry]:
   if not content:
     raise ValueError(f'{path} is an empty list; expected one entry per hand.')
   return [
-    _EntryReader(path, number, len(content)).read(entry)
+    _EntryReader(path, number, len(content), needs_keypoints).read(entry)
     for number, entry in enumerate(content, start=1)
   ]
 
@@ -172,8 +176,9 @@ def box_round_joints(
 class _EntryReader:
   """Reads one entry; its errors name file, entry and field."""
 
-  def __init__(self, path: pathlib.Path, number: int, count: int):
+  def __init__(self, path: pathlib.Path, number: int, count: int, needs_keypoints: bool):
     self._folder, self._number = path.parent, number
+    self._needs_keypoints = needs_keypoints
     self._where = f'{path}, entry {number} of {count}'
 
   def read(self, entry: Any) -> PhotoEntry:
@@ -182,7 +187,7 @@ class _EntryReader:
     self._check_keys(entry)
     path = self._image_path(entry['image'])
     self._where += f' ({entry["image"]})'
-    joints, confidence = self._keypoints(entry['keypoints'])
+    joints, confidence = self._keypoints(entry.get('keypoints'))
     side = entry.get('side')
     if side is not None and side not in SIDES:
       self._refuse('side', f'should be "right" or "left", got {_short(side)}')
@@ -202,6 +207,7 @@ class _EntryReader:
       box_xywh=self._estimated_box(known) if box is None else self._box(box),
       has_bbox=box is not None,
       intrinsics=self._intrinsics(entry.get('intrinsics')),
+      joints_camera=self._joints_camera(entry.get('joints_camera')),
     )
 
   def _refuse(self, field: str, problem: str) -> NoReturn:
@@ -213,7 +219,7 @@ class _EntryReader:
         near = difflib.get_close_matches(key, KEYS, n=1)
         hint = f' Did you mean "{near[0]}"?' if near else ''
         raise ValueError(f'{self._where}: unknown field "{key}".{hint} Fields: {_list(KEYS)}.')
-    for key in ('image', 'keypoints'):
+    for key in ('image', 'keypoints') if self._needs_keypoints else ('image',):
       if key not in entry:
         self._refuse(key, 'is missing')
 
@@ -232,6 +238,8 @@ class _EntryReader:
 
   def _keypoints(self, keypoints: Any) -> tuple[np.ndarray, np.ndarray]:
     count = len(JOINT_NAMES)
+    if keypoints is None and not self._needs_keypoints:
+      return np.zeros((count, 2)), np.zeros(count)
     if not isinstance(keypoints, list) or len(keypoints) != count:
       got = len(keypoints) if isinstance(keypoints, list) else _kind(keypoints)
       self._refuse('keypoints', f'expected {count} of [x, y] or [x, y, confidence], got {got}')
@@ -284,6 +292,31 @@ class _EntryReader:
       return box_round_joints(known)
     except ValueError as error:
       self._refuse('keypoints', f'{error}; give a bbox')
+
+  def _joints_camera(self, joints: Any) -> np.ndarray:
+    count = len(JOINT_NAMES)
+    points = np.full((count, 3), np.nan)
+    if joints is None:
+      return points
+    if not isinstance(joints, list) or len(joints) != count:
+      got = len(joints) if isinstance(joints, list) else _kind(joints)
+      self._refuse('joints_camera', f'expected {count} of [x, y, z] in metres or null, got {got}')
+    for number, joint in enumerate(joints):
+      if joint is None:
+        continue
+      name = f'joints_camera[{number}] ({JOINT_NAMES[number]})'
+      if not isinstance(joint, list) or len(joint) != 3:
+        self._refuse(name, f'expected [x, y, z] in metres or null, got {_short(joint)}')
+      point = [self._coordinate(name, value) for value in joint]
+      if not any(math.isnan(value) for value in point):
+        points[number] = point
+    known = points[np.isfinite(points).all(axis=1)]
+    if len(known) > 1 and np.ptp(known, axis=0).max() > _MAX_EXTENT_M:
+      self._refuse(
+        'joints_camera',
+        f'extend over {np.ptp(known, axis=0).max():.3g} m, more than a hand: expected metres',
+      )
+    return points
 
   def _intrinsics(self, intrinsics: Any) -> np.ndarray | None:
     if intrinsics is None:
