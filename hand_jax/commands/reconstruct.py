@@ -99,7 +99,7 @@ def reconstruct_and_tell(options: 'PhotoOptions') -> int:
 
   # Orbax logs dozens of lines, and warns that a run is opened for reading only.
   logging.set_verbosity(logging.ERROR)
-  done = failed = 0
+  written = failed = 0
   try:
     outcomes = reconstruct_photos(options)
   except (ValueError, OSError) as error:
@@ -110,9 +110,9 @@ def reconstruct_and_tell(options: 'PhotoOptions') -> int:
       failed += 1
       print_error(outcome.line)
     else:
-      done += 1
+      written += outcome.is_written
       print(outcome.line, flush=True)
-  if done:
+  if written:
     print(
       'Meshes (.obj, .ply, .glb; in the colours of the photo where the run has a texture branch), '
       f'numbers (.npz, .json) and legends are in {options.output}.'

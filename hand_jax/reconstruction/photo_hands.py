@@ -1,5 +1,6 @@
 """Every hand of a photo to a reconstruction: by the fit to landmarks, or by a trained run."""
 
+import dataclasses
 from typing import NamedTuple
 
 import numpy as np
@@ -164,9 +165,10 @@ def _by_run(
   if box is None:
     box = box_round_joints(np.asarray(hand.landmarks_image, np.float64))
   with naming_misfits(reconstructor.run):
-    return reconstruct_hand(
+    mesh = reconstruct_hand(
       reconstructor, request.image, box, hand.side, request.name, request.hand_mask
     )
+  return dataclasses.replace(mesh, detection=hand)
 
 
 def _check_request(request: PhotoRequest) -> None:

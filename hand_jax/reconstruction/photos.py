@@ -57,10 +57,12 @@ class PhotoInput(NamedTuple):
 
 
 class PhotoOutcome(NamedTuple):
-  """Says in one line what became of one photo."""
+  """Says in one line what became of one hand, or of a photo without hands."""
 
   line: str
   failed: bool
+  is_written: bool = False
+  """Whether files tell of a hand."""
 
 
 def reconstruct_photos(options: PhotoOptions) -> Iterator[PhotoOutcome]:
@@ -187,7 +189,7 @@ def _try_photo(task: PhotoTask, program: HandProgram, output: str) -> Iterator[P
       yield PhotoOutcome(f'{path.name}: no hand found', failed=False)
     for name, hand in zip(_file_names(path.stem, hands), hands, strict=True):
       written = write_reconstruction(hand, image, name, output, photo=path.name)
-      yield PhotoOutcome(f'{_describe(path, hand)} -> {written[0]}', failed=False)
+      yield PhotoOutcome(f'{_describe(path, hand)} -> {written[0]}', False, is_written=True)
   except (ValueError, OSError) as error:
     reason = ' '.join(str(error).split())
     yield PhotoOutcome(reason if str(path) in reason else f'{path}: {reason}', failed=True)

@@ -13,7 +13,9 @@ from hand_jax import __version__
 from hand_jax.commands import reconstruct, subcommands
 from hand_jax.commands.main import main
 from hand_jax.commands.subcommands import Subcommand
+from hand_jax.reconstruction import photo_hands
 from hand_jax.reconstruction.photos import PhotoOptions
+from tests.found_hands import found_hand
 from tests.toy_runs import fresh_state, save_toy_run
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -119,7 +121,6 @@ WRONG_USE = {
   'no such side': (['a.jpg', '--hand=up'], "'up'"),
   'value of a switch': (['--demo_photos=3'], '--demo_photos'),
   'no such subcommand': (['help', 'dance'], "'dance'"),
-  'no workdir': (['a.jpg'], '--workdir is missing'),
   'no photo': (['--workdir=w'], 'No photo is named'),
   'no photo after the flags': (['--workdir=w', '--'], 'No photo is named'),
   'no run': (['a.jpg', '--workdir=nowhere'], 'holds no training run'),
@@ -146,8 +147,11 @@ def test_a_box_beside_the_photo_is_wrong_use(workdir, photo, tmp_path, capsys):
   assert not (tmp_path / 'out').exists()
 
 
-def test_exit_codes_count_the_photos_that_failed(workdir, photo, tmp_path, monkeypatch, capsys):
+def test_exit_codes_count_the_photos_that_failed(
+  workdir, model, photo, tmp_path, monkeypatch, capsys
+):
   monkeypatch.chdir(tmp_path)
+  monkeypatch.setattr(photo_hands, 'detect_hands', lambda image, _: [found_hand(image, model)])
   Image.fromarray(photo).save('a.png')
   Image.fromarray(photo).save('help', 'png')
   assert run('./help', 'a.png', f'--workdir={workdir}') == 0
@@ -164,6 +168,15 @@ def test_exit_codes_count_the_photos_that_failed(workdir, photo, tmp_path, monke
   assert run('gone.png', f'--workdir={workdir}', '--output=none') == 1
   out, error = capsys.readouterr()
   assert out == '' and error.count('\n') == 1 and not pathlib.Path('none').exists()
+
+
+def test_no_hand_is_a_result(photo, tmp_path, monkeypatch, capsys):
+  """Of a photo without one; nothing is written, and no run is needed."""
+  monkeypatch.chdir(tmp_path)
+  Image.fromarray(photo).save('a.png')
+  assert run('a.png') == 0
+  assert capsys.readouterr() == ('a.png: no hand found\n', '')
+  assert [path.name for path in tmp_path.iterdir()] == ['a.png']
 
 
 def test_the_home_folder_is_expanded(options, monkeypatch, tmp_path):
@@ -200,7 +213,10 @@ def test_the_launch_of_the_same_code_has_the_same_flags():
 def test_the_launch_prints_one_line_and_fails(tmp_path):
   """As hand-jax does, with its code."""
   result = subprocess.run(
-    [sys.executable, '-m', launch.__name__, '--image=a.jpg', f'--output={tmp_path / "out"}'],
+    [
+      *(sys.executable, '-m', launch.__name__, '--image=a.jpg', '--workdir=nowhere'),
+      f'--output={tmp_path / "out"}',
+    ],
     cwd=ROOT,
     capture_output=True,
     text=True,
@@ -208,4 +224,4 @@ def test_the_launch_prints_one_line_and_fails(tmp_path):
   )
   assert result.returncode == 2 and result.stdout == ''
   lines = [line for line in result.stderr.splitlines() if 'xla' not in line.lower()]
-  assert len(lines) == 1 and lines[0].startswith('Error: --workdir') and 'make demo' in lines[0]
+  assert len(lines) == 1 and lines[0].startswith('Error: nowhere') and 'make demo' in lines[0]

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from hand_jax.data.photos import DEMO_PHOTOS, read_photo
-from hand_jax.reconstruction import photos
+from hand_jax.reconstruction import photo_hands
 from hand_jax.reconstruction.files import OUTPUT_SUFFIXES
 from hand_jax.reconstruction.photos import (
   PhotoOptions,
@@ -19,7 +19,14 @@ from hand_jax.reconstruction.photos import (
   reconstruct_photos,
 )
 from hand_jax.reconstruction.reconstruct import reconstruct_hand
+from tests.found_hands import found_hand
 from tests.toy_runs import fresh_state, save_toy_run
+
+
+@pytest.fixture(autouse=True)
+def every_photo_shows_a_hand(model, monkeypatch):
+  """In its middle; test_photo_hands.py is about finding hands."""
+  monkeypatch.setattr(photo_hands, 'detect_hands', lambda image, _: [found_hand(image, model)])
 
 
 @pytest.fixture(scope='module')
@@ -43,17 +50,19 @@ def reconstruct(images: list[str], **options) -> list[PhotoOutcome]:
   return list(reconstruct_photos(PhotoOptions(images, **options)))
 
 
-def test_from_photos_to_files(workdir, tmp_path):
-  """All three demo photos at once, with the boxes shipped beside them."""
-  outcomes = reconstruct([], output=str(tmp_path), workdir=workdir, demo_photos=True)
-  boxes = json.loads((DEMO_PHOTOS / 'boxes.json').read_text())
-  for (line, failed), (name, entry) in zip(outcomes, boxes.items(), strict=True):
-    assert line.startswith(f'{name}: {entry["hand"]} hand') and 'mm' in line and not failed
-  for name in ('nocurl', 'halfcurl', 'fullcurl'):
+def test_from_photos_to_files(workdir, model, tmp_path):
+  """All three demo photos at once, each in the box round its landmarks, as large as the hand."""
+  outcomes = reconstruct([], output=str(tmp_path), workdir=workdir, demo_photos=True, hand='right')
+  for (line, failed), name in zip(outcomes, ('nocurl', 'halfcurl', 'fullcurl'), strict=True):
+    assert line.startswith(f'{name}.jpg: right hand') and 'mm' in line and not failed
     for suffix in OUTPUT_SUFFIXES:
       assert (tmp_path / f'{name}{suffix}').stat().st_size > 0
   data = json.loads((tmp_path / 'nocurl.json').read_text())
-  assert data['box_xywh'] == boxes['nocurl.jpg']['box_xywh']
+  box = found_hand(read_photo(DEMO_PHOTOS / 'nocurl.jpg'), model).box_xywh
+  low, size = np.array(data['box_xywh'][:2]), np.array(data['box_xywh'][2:])
+  np.testing.assert_allclose(low + size / 2, box[:2] + box[2:] / 2, atol=0.01)
+  # Datasets give the box of the whole hand, which is 1.21 times that of its joints.
+  assert size.max() == pytest.approx(1.21 * box[2:].max(), rel=0.01)
 
 
 def test_photos_of_other_kinds_take_their_own_settings(tmp_path, photo):
@@ -67,7 +76,7 @@ def test_photos_of_other_kinds_take_their_own_settings(tmp_path, photo):
   bundled = str(DEMO_PHOTOS / 'nocurl.jpg')
   demo = plan_tasks(PhotoOptions([bundled], 'out', 'run', bbox='1,2,300,400'))[0]
   np.testing.assert_array_equal(demo.box_xywh, [1, 2, 300, 400])
-  assert demo.side == 'left'
+  assert demo.side is None  # the detector tells
   np.testing.assert_array_equal(read_input(demo).image, read_photo(bundled))
 
 
@@ -119,7 +128,6 @@ BAD_OPTIONS = {
   'words': (['a.png'], {'bbox': 'a,b,c,d'}, '--bbox=a,b,c,d: expected four numbers'),
   'box for two': (['a.png', 'b.png'], {'bbox': '1,2,30,40'}, 'One --bbox cannot serve 2 photos'),
   'same name': (['a.png', 'sub/a.png'], {}, r'sub.a\.png would both be written as a_overlay'),
-  'no workdir': (['a.png'], {'workdir': None}, 'make demo'),
   'no run': (['a.png'], {'workdir': 'nowhere'}, 'nowhere.*no training run'),
   'no output': (['a.png'], {'output': None}, '--output=DIR'),
   'output is a file': (['a.png'], {'output': 'b.png'}, 'cannot go to b.png: b.png is a file'),
@@ -134,6 +142,11 @@ BAD_OPTIONS = {
   'black mask': (['a.png'], {'hand_mask': 'black.png'}, r'black\.png is nowhere white'),
   'white mask': (['a.png'], {'hand_mask': 'white.png'}, r'white\.png is all white'),
   'mask of no use': (['a.png'], {'hand_mask': 'm.png'}, '--hand_mask: .* has no texture branch'),
+  'mask without a run': (
+    ['a.png'],
+    {'hand_mask': 'm.png', 'workdir': None},
+    '--hand_mask: without --workdir there is no texture branch',
+  ),
   'no mano': (['a.png'], {'mano_dir': 'no_mano'}, 'no_mano: no such folder'),
 }
 
@@ -167,7 +180,7 @@ def test_a_mask_reaches_the_network_and_is_upright(textured_workdir, photo, tmp_
     seen.append(arguments[-1])
     return reconstruct_hand(*arguments)
 
-  monkeypatch.setattr(photos, 'reconstruct_hand', watched)
+  monkeypatch.setattr(photo_hands, 'reconstruct_hand', watched)
   image, output = str(tmp_path / 'a.png'), tmp_path / 'out'
   mask = str(tmp_path / 'm.jpg')
   reconstruct([image], output=str(output), workdir=textured_workdir, hand_mask=mask)

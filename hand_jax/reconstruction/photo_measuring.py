@@ -1,0 +1,119 @@
+"""Measures the program on annotated photos: finds, reconstructs and scores each hand."""
+
+import os
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import UInt8
+
+from hand_jax.data.photos import read_photo
+from hand_jax.evaluation.photo_scores import FoundHand, TrueHand, photo_scores, score_hand
+from hand_jax.readers.hand_photos import PhotoEntry, read_annotations
+from hand_jax.reconstruction.photo_hands import (
+  HandProgram,
+  PhotoRequest,
+  load_program,
+  reconstruct_hands,
+)
+from hand_jax.reconstruction.reconstruct import Reconstruction
+
+_M_PER_MM = 0.001
+_LINES = {
+  'side_right': 'Side right: {:.1%} of the found hands.',
+  'pa_mpjpe_mm': 'PA-MPJPE: {:.2f} mm on average.',
+  'pa_mpjpe_mm_median': 'PA-MPJPE: {:.2f} mm in the median.',
+  'mpjpe_mm': 'MPJPE, wrists together: {:.2f} mm.',
+  'error_2d_of_box': "Projected joints: {:.1%} of the box's larger side from their labels.",
+  'coverage_68': 'Coordinates inside their 68 % intervals: {:.1%}.',
+  'coverage_95': 'Coordinates inside their 95 % intervals: {:.1%}.',
+  'spearman_photos': 'Rank correlation of sigma and error over hands: {:.2f}.',
+}
+
+
+class PhotoMeasuring(NamedTuple):
+  """What is measured: where the photos are, and how the program is run on them."""
+
+  source: str | os.PathLike
+  """A folder in the `hand_photos` format."""
+  use_boxes: bool = False
+  """Looks for each hand in its entry's box instead of the whole photo."""
+  use_intrinsics: bool = False
+  """Gives the program the entries' intrinsics, where they have them."""
+  workdir: str | None = None
+  """Folder of a trained run that makes the meshes; None: the fit to the landmarks."""
+
+
+def measure_photos(
+  request: PhotoMeasuring, report: Callable[[int, int], None] = lambda done, count: None
+) -> dict[str, Any]:
+  """Runs the program on every annotated photo; what scores.json holds, see `photo_scores`.
+
+  Photos are opened one at a time. Each is searched once, however many entries it has.
+
+  Args:
+    request: what is measured.
+    report: is told how many photos are done, and of how many.
+
+  Raises:
+    FileNotFoundError, ValueError: the folder, an entry, a photo or the run cannot be read.
+  """
+  entries = read_annotations(request.source, needs_keypoints=False)
+  program = load_program(request.workdir)
+  photos: dict[str, list[int]] = {}
+  for number, entry in enumerate(entries):
+    photos.setdefault(str(entry.path), []).append(number)
+  scores = {}
+  for done, numbers in enumerate(photos.values(), start=1):
+    hands_of = _HandsOfPhoto(program, request, entries[numbers[0]])
+    for number in numbers:
+      scores[number] = score_hand(_true_hand(entries[number]), hands_of(entries[number]))
+    report(done, len(photos))
+  return photo_scores([scores[number] for number in range(len(entries))])
+
+
+def scores_text(scores: dict[str, Any]) -> str:
+  """Puts the figures of a scores.json into lines; undefined ones are left out."""
+  lines = [f'{scores["found"]} of {scores["photos"]} annotated hands found.']
+  lines += [text.format(scores[key]) for key, text in _LINES.items() if scores[key] is not None]
+  return '\n'.join(lines)
+
+
+class _HandsOfPhoto:
+  """The hands of one photo, made once where they do not depend on the entry."""
+
+  def __init__(self, program: HandProgram, request: PhotoMeasuring, entry: PhotoEntry):
+    self._program, self._request, self._image = program, request, _read(entry)
+    self._made: dict[bytes, list[FoundHand]] = {}
+
+  def __call__(self, entry: PhotoEntry) -> list[FoundHand]:
+    box = entry.box_xywh if self._request.use_boxes else None
+    intrinsics = entry.intrinsics if self._request.use_intrinsics else None
+    key = b'|'.join(b'' if value is None else value.tobytes() for value in (box, intrinsics))
+    if key not in self._made:
+      photo = PhotoRequest(self._image, entry.image, box, intrinsics=intrinsics)
+      self._made[key] = [_found(hand) for hand in reconstruct_hands(self._program, photo)]
+    return self._made[key]
+
+
+def _found(hand: Reconstruction) -> FoundHand:
+  return FoundHand(
+    side='left' if hand.is_left else 'right',
+    box_xywh=hand.box_xywh if hand.detection is None else hand.detection.box_xywh,
+    joints=hand.joints,
+    joints_image=hand.joints_image,
+    joint_sigma=_M_PER_MM * hand.joint_sigma_xyz_mm,
+  )
+
+
+def _read(entry: PhotoEntry) -> UInt8[np.ndarray, 'height width 3']:
+  try:
+    return read_photo(entry.path)
+  except (FileNotFoundError, ValueError) as error:
+    raise type(error)(f'{entry.where}, image: {error}') from None
+
+
+def _true_hand(entry: PhotoEntry) -> TrueHand:
+  known = (entry.joint_confidence > 0)[:, None]
+  joints_image = np.where(known, entry.joints_image, np.nan)
+  return TrueHand(entry.image, entry.side, entry.box_xywh, joints_image, entry.joints_camera)
