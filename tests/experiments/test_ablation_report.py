@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from experiments.ablations import grid as ablation_grid
-from experiments.ablations import running as ablations
 from experiments.ablations.grid import plan_jobs
 from experiments.ablations.report import SECTION, format_markdown, load_rows, update_section
+from experiments.checkout import ROOT
 from hand_jax.evaluation.evaluate import METRIC_NAMES
 from tests.fake_ablations import BASELINE, CONTRACT, Faked, make_row
 
@@ -152,10 +152,10 @@ def test_the_document_follows_the_rows(settings):
 
 
 def test_the_published_tables_are_those_of_the_published_rows():
-  rows = load_rows(ablations.ROOT / 'docs' / 'results' / 'ablations.json')
+  rows = load_rows(ROOT / 'docs' / 'results' / 'ablations.json')
   assert {row['table'] for row in rows} == set(ablation_grid.TABLES)
   assert all(set(row) >= CONTRACT for row in rows)
-  assert format_markdown(rows).strip() in (ablations.ROOT / 'docs' / 'results.md').read_text()
+  assert format_markdown(rows).strip() in (ROOT / 'docs' / 'results.md').read_text()
   longer, start = (
     next(row for row in rows if row['table'] == 'weak' and name in row['setting'])
     for name in ('longer', 'start')
