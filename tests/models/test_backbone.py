@@ -64,6 +64,7 @@ def test_features_match_torchvision(name, tmp_path):
   assert relative_error(global_feature, expected['global_feature']) <= 1e-5
 
 
+@pytest.mark.slow
 def test_shipped_lite0_matches_its_reference():
   config = BackboneConfig('efficientnet_lite0', pretrained='imagenet')
   variables = load_backbone_variables(config, zero_variables('efficientnet_lite0'))
@@ -82,6 +83,7 @@ def test_parameter_counts_are_the_published_ones(name):
   assert sum(leaf.size for leaf in jax.tree.leaves(params)) == PARAMETERS[name]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   'name, side, channels, shallow',
   [
