@@ -131,6 +131,7 @@ def test_training_updates_statistics_and_frozen_keeps_them():
     assert all(bool(equal) == unchanged for equal in jax.tree.leaves(pairs))
 
 
+@pytest.mark.slow
 def test_evaluation_is_repeatable_and_per_example():
   module, variables, images = tiny_variables()
   apply = jax.jit(module.apply, static_argnums=2)
