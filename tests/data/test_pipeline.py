@@ -214,6 +214,7 @@ def test_rendered_examples_are_the_same_in_any_grouping_and_kept():
   assert len(source) == 3
 
 
+@pytest.mark.slow
 def test_rendered_examples_have_vertex_labels_on_request(config):
   arguments = (config.data, 'train', 48, 2)
   plain, labelled = create_source(*arguments), create_source(*arguments, vertex_labels=True)

@@ -121,6 +121,7 @@ def test_the_file_holds_what_others_rely_on(workdir, sources, tmp_path):
   assert sources[0].asked == {'data_dir': '', 'split': 'test', 'count': 500, 'labels': True}
 
 
+@pytest.mark.slow
 def test_without_masks_the_results_have_a_file_of_their_own(workdir, sources):
   results, path = measure(workdir, use_masks=False, limit=3)
   assert path.name == 'texture-synthetic_hands-test-no_masks.json'
@@ -129,6 +130,7 @@ def test_without_masks_the_results_have_a_file_of_their_own(workdir, sources):
   assert sources[0].asked['count'] == 3
 
 
+@pytest.mark.slow
 def test_data_without_vertex_colors(workdir, sources):
   """Prepared ones may have none: unknown in the file, and the command says what to do."""
   results, path = measure(workdir, split='plain', data_dir='there')

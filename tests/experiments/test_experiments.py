@@ -112,6 +112,7 @@ def test_every_experiment_takes_a_step_at_toy_size(name, toy_model):
     assert not batch.has_3d.any() and not batch.camera_mask.any()
 
 
+@pytest.mark.slow
 def test_weak_experiments_see_no_3d_label(toy_model):
   """Whatever the data set holds: the fields are empty, not merely masked."""
   weak = [name for name in EXPERIMENTS if 'weak' in name or name == 'hand_photos']

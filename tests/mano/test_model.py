@@ -124,6 +124,7 @@ def test_gradients_are_finite_at_zero_rotation():
     assert float(jnp.abs(value).max()) > 0, name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('scale', [0.0, 0.3])
 def test_gradients_are_those_of_finite_differences(scale):
   with jax.enable_x64(True):

@@ -50,6 +50,7 @@ def test_self_attention_commutes_with_permutation():
   )
 
 
+@pytest.mark.slow
 def test_cross_attention_ignores_the_order_of_its_context_and_sees_its_content():
   block = CrossAttentionBlock(width=8, heads=2, mlp_ratio=2)
   tokens = jax.random.normal(jax.random.key(0), (1, 4, 8))

@@ -64,6 +64,7 @@ def test_features_match_torchvision(name, tmp_path):
   assert relative_error(global_feature, expected['global_feature']) <= 1e-5
 
 
+@pytest.mark.slow
 def test_shipped_lite0_matches_its_reference():
   config = BackboneConfig('efficientnet_lite0', pretrained='imagenet')
   variables = load_backbone_variables(config, zero_variables('efficientnet_lite0'))
@@ -82,6 +83,7 @@ def test_parameter_counts_are_the_published_ones(name):
   assert sum(leaf.size for leaf in jax.tree.leaves(params)) == PARAMETERS[name]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   'name, side, channels, shallow',
   [
@@ -129,6 +131,7 @@ def test_training_updates_statistics_and_frozen_keeps_them():
     assert all(bool(equal) == unchanged for equal in jax.tree.leaves(pairs))
 
 
+@pytest.mark.slow
 def test_evaluation_is_repeatable_and_per_example():
   module, variables, images = tiny_variables()
   apply = jax.jit(module.apply, static_argnums=2)

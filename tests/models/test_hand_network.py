@@ -31,6 +31,7 @@ def parameter_shapes(network, model):
   )
 
 
+@pytest.mark.slow
 def test_table_1_sizes_of_the_full_experiment(model):
   config = get_config('synthetic_supervised')
   network = create_network(config)

@@ -219,6 +219,7 @@ def backbone_shapes(name):
   )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', ['resnet50', 'efficientnet_b0', 'efficientnet_lite0'])
 def test_every_published_entry_lands_in_its_own_place(name):
   """Fill each entry with its own number and look for all of them; shapes are checked on the way."""

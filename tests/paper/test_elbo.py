@@ -192,6 +192,7 @@ def test_expected_likelihoods_are_the_closed_form():
   np.testing.assert_allclose(terms['joints_2d_nll_prior'], expected, rtol=1e-9)
 
 
+@pytest.mark.slow
 def test_the_bound_holds_on_average_with_random_samples():
   """The sampler itself, keys and all: within its own standard error of the exact integral."""
   model = toy(2)

@@ -103,6 +103,7 @@ def test_examples_come_back_in_order_and_exactly(prepared):
       assert np.abs(example.image.astype(int) - expected.image).max() <= 6
 
 
+@pytest.mark.slow
 def test_rendered_records_hold_every_label():
   (example,) = builder_module.render_hands(0, 'test', range(3, 4), 48)
   assert example.example_id == 'synthetic-0-test-3'

@@ -98,6 +98,7 @@ def test_numbered_examples(source):
     figures.numbered_rows(source, [0, 6])
 
 
+@pytest.mark.slow
 def test_a_figure_has_a_row_per_hand_and_a_column_per_picture(reconstructor, source):
   rows = figures.numbered_rows(source, [1, 3])
   picture = figures.draw_figure(reconstructor, rows)
@@ -130,6 +131,7 @@ def test_columns_of_other_networks(reconstructor, source, absent):
   assert figures.draw_figure(plain, [row]).shape[1] < 4 * SIDE
 
 
+@pytest.mark.slow
 def test_figures_of_a_run_are_written(model, source, tmp_path, monkeypatch):
   """From a run on disk; hands come from a drawn source in place of rendered ones."""
   config, workdir = get_config('toy_texture'), str(tmp_path / 'run')

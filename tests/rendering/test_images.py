@@ -71,6 +71,7 @@ def test_a_sphere_of_pixels():
   np.testing.assert_array_equal(normals[squared > 12**2], 0)
 
 
+@pytest.mark.slow
 def test_gradients_of_both_images_by_hand():
   """Sliding the plane along x by d changes each depth by -0.5 d; raising one corner tilts it."""
   vertices, faces = _plane()

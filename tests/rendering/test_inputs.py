@@ -82,6 +82,7 @@ def _drawn(name, dtype):
   return [np.asarray(value) for value in jax.tree.leaves(function(dtype(_TRIANGLE), _FACES))]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', _FUNCTIONS)
 @pytest.mark.parametrize('dtype', [np.float64, np.int64, np.uint8, jnp.bfloat16, np.float16])
 def test_any_real_numbers_are_drawn_in_single_precision(name, dtype):
@@ -90,6 +91,7 @@ def test_any_real_numbers_are_drawn_in_single_precision(name, dtype):
     np.testing.assert_array_equal(ours, expected)
 
 
+@pytest.mark.slow
 def test_double_precision_stays_where_it_is_enabled():
   """Barycentrics and depth exact to float64, whichever the faces' type."""
   corner = 1 / 3
@@ -109,6 +111,7 @@ def test_double_precision_stays_where_it_is_enabled():
   np.testing.assert_allclose(double.depth[0, 1, 2], expected @ [1.3, 0.7, 1.1], rtol=1e-13)
 
 
+@pytest.mark.slow
 def test_half_precision_vertices_have_a_gradient_of_their_own_type():
   measure = lambda vertices: jnp.sum(rasterize(vertices, _FACES, 9, 9).barycentric ** 2)  # noqa: E731
   half, single = (

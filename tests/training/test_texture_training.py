@@ -244,6 +244,7 @@ def test_wrong_texture_settings_are_named(text, message):
     apply_overrides(get_config('toy_texture'), [text])
 
 
+@pytest.mark.slow
 def test_texture_on_an_untrained_network_is_refused_and_leaves_no_folder(model, tmp_path):
   config = get_config('toy_texture')
   source = DrawnSource(model, 4)
