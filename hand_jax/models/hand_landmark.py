@@ -4,7 +4,7 @@ The architecture is that of MediaPipe's `hand_landmark_full` (Apache-2.0): Effic
 inverted bottlenecks (Tan and Le 2019) without squeeze-excite, with ReLU6 and batch normalisation
 folded into the convolutions; its last block is not narrowed but averaged to a vector of 1152
 numbers, of which all four outputs are linear layers. `tools/convert_hand_networks.py` converts its
-published weights. """
+published weights."""
 
 from typing import NamedTuple
 

@@ -15,8 +15,8 @@ from tools.drawn_hand import draw_test_picture
 FIXTURE = pathlib.Path(__file__).parent.parent / 'fixtures' / 'hand_networks.npz'
 
 
-# Both sides compute in float32 from the same half-precision weights; only the order of sums
-differs. def test_boxes_and_scores_equal_the_published_networks():
+# Both sides compute in float32 from the same half-precision weights; only the order differs.
+def test_boxes_and_scores_equal_the_published_networks():
   with np.load(FIXTURE) as arrays:
     boxes, logits = (arrays[f'palm_detection/{name}'] for name in ('Identity', 'Identity_1'))
   picture = jnp.asarray(draw_test_picture(192))[None]
