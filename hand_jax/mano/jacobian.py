@@ -16,7 +16,7 @@ from hand_jax.mano.joints import MANO_PARENTS
 from hand_jax.mano.model import CHAIN_LEVELS, extended_joint_regressor
 from hand_jax.types import HandParameters, ManoModel
 
-_PARENTS = np.asarray(MANO_PARENTS)
+_PARENTS = np.asarray(MANO_PARENTS, np.int32)
 _JOINTS = len(_PARENTS)
 # vector @ _CROSS is the matrix K of the cross product, K x = vector x x.
 _CROSS = np.zeros((3, 3, 3), np.float32)

@@ -24,7 +24,7 @@ from hand_jax.reconstruction.evidence import HandEvidence, PinholeView, WorldAli
 from hand_jax.types import HandParameters, ManoModel
 
 # Joints that hardly move against each other: they turn the first guess.
-_PALM = np.asarray([0, 1, 5, 9, 13, 17])
+_PALM = np.asarray([0, 1, 5, 9, 13, 17], np.int32)
 # Weak priors about the start. They only keep what no evidence tells from running away.
 _TURN_SIGMA = math.pi / 2
 _SHIFT_SIGMA_M = 0.1
@@ -190,7 +190,7 @@ def joint_vertices_only(model: ManoModel) -> ManoModel:
   touched = np.any(model.joint_regressor != 0, axis=0)
   touched[model.fingertip_vertices] = True
   position = np.cumsum(touched, dtype=np.int32) - 1
-  return model._replace(
+  reduced = model._replace(
     v_template=model.v_template[touched],
     shapedirs=model.shapedirs[touched],
     posedirs=model.posedirs[touched],
@@ -198,3 +198,4 @@ def joint_vertices_only(model: ManoModel) -> ManoModel:
     lbs_weights=model.lbs_weights[touched],
     fingertip_vertices=position[model.fingertip_vertices],
   )
+  return jax.tree.map(jnp.asarray, reduced)
