@@ -98,7 +98,8 @@ def landmark_evidence(
 def _extent(points: np.ndarray) -> np.ndarray:
   """Root mean square distance from the mean, not below what is one point."""
   centred = points - points.mean(axis=-2, keepdims=True)
-  return np.maximum(np.sqrt(np.mean(np.sum(centred**2, axis=-1), axis=-1)), _SMALLEST_EXTENT)
+  extent = np.sqrt(np.mean(np.sum(centred**2, axis=-1), axis=-1))
+  return np.asarray(np.maximum(extent, _SMALLEST_EXTENT))
 
 
 class PinholeView(NamedTuple):

@@ -2,6 +2,7 @@
 
 import json
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
@@ -63,7 +64,8 @@ def test_joints_and_their_pixels_are_those_of_the_mesh(bundled, program):
 
 def test_parameters_are_those_of_the_mirrored_right_hand(bundled, program):
   _, _, (hand,) = bundled
-  mesh = mano_forward(program.model, HandParameters(*hand.parameters))
+  parameters = HandParameters(*map(jnp.asarray, hand.parameters))
+  mesh = mano_forward(program.model, parameters)
   vertices = np.asarray(mesh.vertices) * [-1, 1, 1]
   offset = vertices - hand.vertices
   np.testing.assert_allclose(offset, np.broadcast_to(offset[:1], offset.shape), atol=2e-5)

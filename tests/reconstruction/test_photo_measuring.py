@@ -1,0 +1,146 @@
+"""The program measured on annotated photos: whose hands are scored, and against what."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from hand_jax.reconstruction import photo_hands
+from hand_jax.reconstruction.photo_hands import PhotoRequest, load_program, reconstruct_hands
+from hand_jax.reconstruction.photo_measuring import PhotoMeasuring, measure_photos, scores_text
+from tests.found_hands import found_hand
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def hands(model, photo, monkeypatch):
+  """What the program makes of the photo: one right hand in its middle."""
+  monkeypatch.setattr(photo_hands, 'detect_hands', lambda image, _: [found_hand(image, model)])
+  return reconstruct_hands(load_program(), PhotoRequest(photo))
+
+
+def write_folder(folder, photo, *entries):
+  (folder / 'images').mkdir()
+  Image.fromarray(photo).save(folder / 'images' / 'a.png')
+  (folder / 'annotations.json').write_text(json.dumps([{'image': 'a.png', **e} for e in entries]))
+  return folder
+
+
+def truth_of(hand, **changes):
+  """An entry that the hand fits without error; keypoints count from the first pixel's centre."""
+  entry = {
+    'keypoints': (hand.joints_image - 0.5).tolist(),
+    'joints_camera': (hand.joints + [0, 0, 0.5]).tolist(),
+    'side': 'right',
+  }
+  return entry | changes
+
+
+def test_a_hand_that_is_its_own_truth_has_no_error(hands, photo, tmp_path):
+  folder = write_folder(tmp_path, photo, truth_of(hands[0]))
+  scores = measure_photos(PhotoMeasuring(folder))
+  assert (scores['photos'], scores['found'], scores['side_right']) == (1, 1, 1.0)
+  assert scores['pa_mpjpe_mm'] < 0.01 and scores['mpjpe_mm'] < 0.01
+  assert scores['error_2d_of_box'] < 1e-4 and scores['coverage_68'] == 1
+  assert scores['spearman_photos'] is None
+  assert scores['per_photo'][0]['sigma_mm'] > 1
+  assert '1 of 1 annotated hands found.' in scores_text(scores)
+
+
+def test_errors_are_those_put_in(hands, photo, tmp_path):
+  """Half the size vanishes in alignment, and shows before; three pixels show in the picture."""
+  hand = hands[0]
+  wrong = truth_of(
+    hand,
+    side='left',
+    joints_camera=(0.5 * hand.joints).tolist(),
+    keypoints=(hand.joints_image - 0.5 + [3, 0]).tolist(),
+  )
+  scores = measure_photos(PhotoMeasuring(write_folder(tmp_path, photo, wrong)))
+  assert scores['side_right'] == 0 and scores['pa_mpjpe_mm'] < 0.01
+  expected = 500 * np.linalg.norm(hand.joints, axis=1).mean()
+  assert scores['mpjpe_mm'] == pytest.approx(expected, rel=1e-3)
+  size = np.ptp(hand.joints_image, axis=0).max()
+  assert scores['error_2d_of_box'] == pytest.approx(3 / size, rel=1e-3)
+
+
+def test_a_hand_elsewhere_is_not_found_and_counts_nowhere_else(hands, photo, tmp_path):
+  far = {'bbox': [0, 0, 8, 8], 'joints_camera': truth_of(hands[0])['joints_camera']}
+  scores = measure_photos(PhotoMeasuring(write_folder(tmp_path, photo, truth_of(hands[0]), far)))
+  assert (scores['photos'], scores['found']) == (2, 1) and scores['pa_mpjpe_mm'] < 0.01
+  assert scores['per_photo'][1] == {
+    'image': 'a.png',
+    'found': False,
+    'side': None,
+    'pa_mpjpe_mm': None,
+    'sigma_mm': None,
+  }
+
+
+def test_a_photo_is_searched_once_for_all_its_entries(hands, photo, model, tmp_path, monkeypatch):
+  calls = []
+
+  def search(image, _):
+    calls.append(image.shape)
+    return [found_hand(image, model)]
+
+  monkeypatch.setattr(photo_hands, 'detect_hands', search)
+  folder = write_folder(tmp_path, photo, truth_of(hands[0]), truth_of(hands[0]))
+  done = []
+  measure_photos(PhotoMeasuring(folder), lambda *progress: done.append(progress))
+  assert len(calls) == 1 and done == [(1, 1)]
+
+
+def test_given_boxes_are_looked_at_alone(hands, photo, model, tmp_path, monkeypatch):
+  boxes = []
+
+  def read(image, box, side):
+    boxes.append(box.tolist())
+    return found_hand(image, model)
+
+  monkeypatch.setattr(photo_hands, 'hand_in_box', read)
+  entries = [truth_of(hands[0], bbox=[20, 10, 80, 70]), truth_of(hands[0], bbox=[15, 10, 80, 70])]
+  scores = measure_photos(PhotoMeasuring(write_folder(tmp_path, photo, *entries), use_boxes=True))
+  assert boxes == [[20, 10, 80, 70], [15, 10, 80, 70]] and scores['found'] == 2
+
+
+def test_intrinsics_are_used_when_asked_for(hands, photo, tmp_path, monkeypatch):
+  matrix = [[130.0, 0, 60], [0, 130, 45], [0, 0, 1]]
+  folder = write_folder(tmp_path, photo, truth_of(hands[0], intrinsics=matrix))
+  seen = []
+  fit = photo_hands.fit_detected_hands
+
+  def watched(*arguments, intrinsics):
+    seen.append(intrinsics)
+    return fit(*arguments, intrinsics=intrinsics)
+
+  monkeypatch.setattr(photo_hands, 'fit_detected_hands', watched)
+  measure_photos(PhotoMeasuring(folder))
+  measure_photos(PhotoMeasuring(folder, use_intrinsics=True))
+  assert seen[0] is None
+  np.testing.assert_allclose(seen[1][:2, 2], [60.5, 45.5])
+
+
+@pytest.mark.slow
+def test_the_command_writes_json_without_nan(photo, tmp_path):
+  """On a photo without a hand, from the folder to the file."""
+  write_folder(tmp_path, photo, {'bbox': [10, 10, 50, 50]})
+  command = [sys.executable, '-m', 'experiments.evaluate_photos', f'--source={tmp_path}']
+  output = tmp_path / 'scores.json'
+  run = subprocess.run(
+    [*command, f'--output={output}'], cwd=ROOT, capture_output=True, text=True, check=False
+  )
+  assert run.returncode == 0, run.stderr
+  assert '0 of 1 annotated hands found.' in run.stdout
+  scores = json.loads(output.read_text(), parse_constant=pytest.fail)
+  assert scores['found'] == 0 and scores['pa_mpjpe_mm'] is None
+  missing = subprocess.run(
+    [*command, '--source=nowhere', f'--output={output}'],
+    cwd=ROOT, capture_output=True, text=True, check=False,
+  )  # fmt: skip
+  assert missing.returncode == 1 and 'nowhere does not exist' in missing.stderr
