@@ -17,7 +17,7 @@ FLAGS = flags.FLAGS
 
 def define_flags(values: flags.FlagValues = FLAGS) -> None:
   """Defines the command's flags; only when run, so that tests may import several commands."""
-  define_compilation_cache()
+  define_compilation_cache(values)
   define_path('workdir', None, 'Folder of a run with a texture.', required=True, values=values)
   flags.DEFINE_string('dataset', RENDERED_DATASET, 'Data set to measure on.', flag_values=values)
   flags.DEFINE_string('split', 'test', 'Split to measure on.', flag_values=values)

@@ -35,13 +35,14 @@ def define_path(
   )
 
 
-def define_compilation_cache() -> None:
+def define_compilation_cache(values: flags.FlagValues = flags.FLAGS) -> None:
   """Defines the flag of the folder that keeps compiled programs; `start` of a launch reads it."""
   define_path(
     'compilation_cache_dir',
     None,
     'Folder that keeps compiled programs for later calls. Default: hand-jax in $XDG_CACHE_HOME or '
     '~/.cache; an empty name keeps nothing.',
+    values=values,
   )
 
 
