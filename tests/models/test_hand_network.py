@@ -182,6 +182,7 @@ def test_a_learned_prior_deviation_is_bounded_and_one_number_per_bone(learned_si
   np.testing.assert_allclose(found[:, [0, 2]], 0, atol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('branch, other', [('prior', 'posterior'), ('posterior', 'prior')])
 def test_one_branch_alone_leaves_the_other_out(branch, other, toy, model):
   joint, joint_variables, images, _ = toy

@@ -17,7 +17,7 @@ CONVENTIONS = ['paper', 'exact']
 TAU = LossConfig().likelihood_sigma
 
 
-pytestmark = pytest.mark.usefixtures('float64')
+pytestmark = [pytest.mark.usefixtures('float64'), pytest.mark.slow]
 
 
 def config_of(convention='exact', **settings):
@@ -82,7 +82,6 @@ def test_a_draws_likelihood_is_the_naive_loop(convention, projection):
       np.testing.assert_allclose(terms[name][index, 0], expected, rtol=1e-9, err_msg=name)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize('convention', CONVENTIONS)
 def test_expected_likelihood_under_an_uncertain_camera(convention):
   """The code's keys against the loop's own random numbers, within both standard errors."""

@@ -110,6 +110,7 @@ def test_a_figure_has_a_row_per_hand_and_a_column_per_picture(reconstructor, sou
     assert (first != other).any(axis=-1).mean() > 0.01
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('absent', ['posterior', 'prior'])
 def test_columns_of_other_networks(reconstructor, source, absent):
   """Without one branch its mesh is missing; without texture three columns are."""
