@@ -96,7 +96,7 @@ def test_other_wheels_are_refused(tmp_path):
   wheel = tmp_path / 'other.whl'
   with zipfile.ZipFile(wheel, 'w') as archive:
     archive.writestr('mediapipe/__init__.py', '')
-  with pytest.raises(ValueError, match='other.whl holds no mediapipe/modules/palm_detection'):
+  with pytest.raises(ValueError, match=r'other\.whl holds no mediapipe/modules/palm_detection'):
     read_network_file(str(wheel), network)
   with zipfile.ZipFile(wheel, 'w') as archive:
     archive.writestr(network.path, 'something else')
