@@ -26,7 +26,7 @@ def define_flags() -> None:
   define_compilation_cache()
 
 
-def measure() -> Iterator[str]:
+def measured_lines() -> Iterator[str]:
   """Does what the flags say and yields what to print."""
   request = PhotoMeasuring(*(FLAGS[name].value for name in PhotoMeasuring._fields))
   scores = measure_photos(request, _print_progress)
@@ -43,7 +43,7 @@ def _print_progress(done: int, count: int) -> None:
 
 def main(argv: list[str]) -> None:
   start(argv)
-  print_lines(measure)
+  print_lines(measured_lines)
 
 
 if __name__ == '__main__':
