@@ -1,4 +1,4 @@
-# make demo: train, evaluate and reconstruct the bundled photos.  make test: the test suite.
+# make demo: reconstruct the bundled photos, then train, evaluate and reconstruct them by that run.  make test: the test suite.
 # make test-fast: the part of it that takes below three minutes.
 # Both build .venv first when it is missing or older than the requirements. PYTHON picks the Python.
 PYTHON ?= python3
@@ -46,13 +46,15 @@ $(VENV)/.installed-dev: $(VENV)/.installed
 	@touch $@
 
 demo: venv
-	@echo "1/3 Training synthetic_small on rendered hands (bounded; resumes if interrupted)."
+	@echo "1/4 Reconstructing the bundled photos by the networks that come with the package."
+	@$(RUN) -m hand_jax --demo_photos --output=demo_output
+	@echo "2/4 Training synthetic_small on rendered hands (bounded; resumes if interrupted)."
 	@$(RUN) -m experiments.train --config=synthetic_small --workdir=$(DEMO) $(DEMO_SETTINGS)
-	@echo "2/3 Evaluating on the held-out synthetic hands."
+	@echo "3/4 Evaluating on the held-out synthetic hands."
 	@$(RUN) -m experiments.evaluate --workdir=$(DEMO) --dataset=synthetic_hands --split=test
-	@echo "3/3 Reconstructing the bundled photos."
-	@$(RUN) -m experiments.reconstruct --demo_photos --workdir=$(DEMO) --output=demo_output
-	@echo "Done. Overlays and meshes: demo_output/   training and evaluation: $(DEMO)/"
+	@echo "4/4 Reconstructing the bundled photos by that run."
+	@$(RUN) -m experiments.reconstruct --demo_photos --workdir=$(DEMO) --output=demo_output/trained
+	@echo "Done. Overlays and meshes: demo_output/ (of the short training: demo_output/trained/)   training and evaluation: $(DEMO)/"
 
 test: venv-dev
 	$(TESTS)
