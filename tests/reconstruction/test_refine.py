@@ -30,6 +30,7 @@ from hand_jax.types import HandParameters
 SIZE = (640, 480)
 FOCAL = 700.0
 INTRINSICS = np.array([[FOCAL, 0, 300], [0, FOCAL, 250], [0, 0, 1.0]])
+# The same number of steps in all tests, so that the fit is compiled for one and for eight hands.
 SETTINGS = RefineSettings(steps=20)
 
 
@@ -140,16 +141,16 @@ def test_without_intrinsics_the_shape_is_found_too(model, hands):
 
 def test_a_batch_gives_what_single_hands_give(model, hands):
   evidence = evidence_of(hands, sigma_mm=6.0)
-  batch = refine_hands(model, evidence)
+  batch = refine_hands(model, evidence, SETTINGS)
   for k in range(2):
-    single = refine_hands(model, jax.tree.map(lambda field: field[k : k + 1], evidence))  # noqa: B023
+    single = refine_hands(model, jax.tree.map(lambda field: field[k : k + 1], evidence), SETTINGS)  # noqa: B023
     np.testing.assert_allclose(single.vertices[0], batch.vertices[k], atol=2e-5)
     np.testing.assert_allclose(single.vertex_sigma_mm[0], batch.vertex_sigma_mm[k], rtol=2e-3)
 
 
 def test_no_hand_gives_empty_arrays(model, hands):
   evidence = jax.tree.map(lambda field: field[:0], evidence_of(hands))
-  result = refine_hands(model, evidence)
+  result = refine_hands(model, evidence, SETTINGS)
   assert result.vertices.shape == (0, 778, 3) and result.parameters.betas.shape == (0, 10)
 
 
@@ -187,7 +188,7 @@ def test_one_bad_point_does_not_spoil_the_hand(model, hands):
 
 def test_no_evidence_gives_the_prior_and_its_covariance(model, hands):
   evidence = without_points(evidence_of(hands[:1]))
-  result = refine_hands(model, evidence)
+  result = refine_hands(model, evidence, SETTINGS)
   np.testing.assert_allclose(result.parameters.hand_pose[0], model.hands_mean, atol=1e-6)
   np.testing.assert_allclose(result.parameters.betas, 0, atol=1e-7)
   np.testing.assert_allclose(result.parameters.global_orient, 0, atol=1e-6)
@@ -205,7 +206,7 @@ def test_no_evidence_gives_the_prior_and_its_covariance(model, hands):
   assert result.vertex_sigma_mm.max() > 50
 
 
-def dense_reference(model, evidence, settings, steps=None):
+def dense_reference(model, evidence, settings):
   """Mesh covariance from a dense float64 inverse of the energy's own Gauss-Newton matrix."""
   with jax.enable_x64(True):
     model64, evidence64 = jax.tree.map(
@@ -220,16 +221,17 @@ def dense_reference(model, evidence, settings, steps=None):
       residuals = hand_residuals(model64, evidence64, start, prior, x)
       return residuals.blocks, residuals.plain
 
+    value_and_slope = jax.jit(lambda x: (stacked(x), jax.jacfwd(stacked)(x)))
     for _ in range(60):
-      (blocks, plain), jacobian = stacked(unknowns), jax.jacfwd(stacked)(unknowns)
+      (blocks, plain), jacobian = jax.tree.map(np.asarray, value_and_slope(unknowns))
       matrix, gradient = jacobian[1].T @ jacobian[1], jacobian[1].T @ plain
       for block, change in zip(blocks, jacobian[0], strict=True):
         for row, slope in zip(block, change, strict=True):
           weight = 1 / np.sqrt(1 + row @ row / settings.robust_limit**2)
           matrix = matrix + weight * slope.T @ slope
           gradient = gradient + weight * slope.T @ row
-      unknowns = unknowns - 0.7 * jnp.linalg.solve(matrix, gradient)
-    covariance = jnp.linalg.inv(matrix)
+      unknowns = unknowns - 0.7 * np.linalg.solve(matrix, gradient)
+    covariance = np.linalg.inv(matrix)
     count = hand_unknown_count(model)
 
     def vertices_of(hand):
@@ -237,7 +239,7 @@ def dense_reference(model, evidence, settings, steps=None):
       vertices = mano_forward(model64, parameters).vertices @ start.rotation.T
       return vertices - regress_joints(model64, vertices)[:1]
 
-    slopes = jax.jacfwd(vertices_of)(unknowns[-count:])
+    slopes = jax.jit(jax.jacfwd(vertices_of))(unknowns[-count:])
     return (
       np.asarray(vertices_of(unknowns[-count:])),
       np.asarray(jnp.einsum('vap,pq,vbq->vab', slopes, covariance[-count:, -count:], slopes)),
@@ -246,7 +248,7 @@ def dense_reference(model, evidence, settings, steps=None):
 
 def test_covariance_is_that_of_a_dense_float64_reference(model, hands):
   evidence = evidence_of(hands[1:2], sigma_mm=6.0)
-  settings = RefineSettings(steps=40)
+  settings = SETTINGS
   result = refine_hands(model, evidence, settings)
   vertices, covariance = dense_reference(model, evidence, settings)
   np.testing.assert_allclose(result.vertices[0], vertices, atol=3e-4)
@@ -259,7 +261,7 @@ def test_covariance_is_that_of_a_dense_float64_reference(model, hands):
 def test_where_evidence_dominates_twice_the_observations_halve_the_variance(model):
   # The size of a hand is the prior's affair, so it is held; the prior of the pose is wide. The hand
   # is met exactly, so that the weights of robust residuals are one.
-  settings = RefineSettings(pose_sigma=30.0, shape_sigma=0.01, steps=30)
+  settings = RefineSettings(pose_sigma=30.0, shape_sigma=0.01, steps=20)
   evidence = evidence_of([made_up_hand(model, 0, shape_size=0.0)], sigma_mm=0.5)
   once = refine_hands(model, evidence, settings)
   # Two observations of a point with one error are one with an error smaller by sqrt(2).
@@ -280,6 +282,7 @@ def test_residuals_have_the_derivatives_of_finite_differences(model, hands):
     rng = np.random.default_rng(5)
     unknowns = jnp.asarray(0.5 * rng.normal(size=CIRCUMSTANCES + hand_unknown_count(model)))
 
+    @jax.jit
     def stacked(x):
       residuals = hand_residuals(model64, evidence, start, HandPrior(1.0, 4.0), x)
       return jnp.concatenate([*(block.reshape(-1) for block in residuals.blocks), residuals.plain])
