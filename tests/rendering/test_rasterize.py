@@ -427,6 +427,7 @@ def test_slivers_and_giants_leave_gradients_finite():
   assert np.isfinite(gradient).all() and np.abs(gradient[0, :3]).min(1).max() > 0
 
 
+@pytest.mark.slow
 def test_inside_pmap_each_device_draws_its_own_images():
   """Both functions and a gradient, two devices, against the whole batch at once."""
   scenes = np.stack([_random_scene(seed)[0] for seed in range(2)])[:, None]

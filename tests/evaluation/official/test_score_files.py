@@ -139,6 +139,7 @@ def drawn_benchmarks(monkeypatch):
     monkeypatch.setitem(prepared._TFDS_NAMES, name, 'synthetic_hands')
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('dataset', ['freihand', 'ho3d_v2'])
 def test_a_run_has_the_scores_of_its_submission(dataset, workdir, benchmark_data, tmp_path):
   """Our own labels as the ground truth's files: both ways to the figures agree."""
