@@ -49,7 +49,8 @@ def prepared_builder(dataset: str, data_dir: str) -> Any:
       f'No prepared data set {dataset!r} in {data_dir!r}. Prepare it with '
       f'python -m experiments.prepare_dataset --dataset={dataset}.'
     )
-  return builder
+  # As its own folder describes it: builder code, if any was imported, may know of other features.
+  return tfds.builder_from_directory(builder.data_dir)
 
 
 def prepared_manifest(dataset: str, data_dir: str) -> tuple[pathlib.Path, dict[str, Any]]:

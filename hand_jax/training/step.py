@@ -35,8 +35,8 @@ def make_train_step(
   The camera prior is the variables of the frozen camera model that `camera_prior_config` describes,
   where the objective needs one, else None. A batch that carries features needs no backbone, and a
   backbone that does not learn gets no gradient. Where the objective changes a part of the network
-  alone, the rest runs as it will in use (Algorithm 4). With `network.axis_name` set, the function runs
-  under that mapped axis: gradients, batch statistics and metrics are averaged over it, and all
+  alone, the rest runs as it will in use (Algorithm 4). With `network.axis_name` set, the function
+  runs under that mapped axis: gradients, batch statistics and metrics are averaged over it, and all
   replicas stay equal.
   """
   axis_name = network.axis_name

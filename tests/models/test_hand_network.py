@@ -212,8 +212,22 @@ HANDS = ['model.backbone.name=hand_landmark', 'model.backbone.pretrained=hands']
 
 
 @pytest.mark.parametrize('name', EXPERIMENTS)
-def test_every_experiment_takes_the_landmark_network(name, model):
-  config = apply_overrides(get_config(name), [*HANDS, 'model.backbone.weights='])
+def test_every_experiment_may_name_the_landmark_network(name):
+  assert apply_overrides(get_config(name), HANDS).model.backbone.name == 'hand_landmark'
+
+
+# Every branch, both textures, and AMVUR at full and at coarse size.
+@pytest.mark.parametrize(
+  'name',
+  [
+    'synthetic_supervised',
+    'synthetic_small_weak_learned_sigma',
+    'ho3d_v3_texture',
+    'toy_prior_weak',
+  ],
+)
+def test_networks_take_the_landmark_network(name, model):
+  config = apply_overrides(get_config(name), HANDS)
   network = create_network(config)
   size = config.model.image_size
   mask = jnp.ones((1, size, size), bool)

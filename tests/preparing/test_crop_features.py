@@ -93,7 +93,7 @@ def test_the_projection_is_orthonormal_fixed_and_nested():
 
 
 def test_crops_depend_on_seed_index_and_number_and_keep_their_ranges():
-  settings = CropFeatureSettings(rotation_degrees=10, scale_fraction=0.2, shift_fraction=0.05)
+  settings = CropFeatureSettings(rotation_degrees=10.0, scale_fraction=0.2, shift_fraction=0.05)
   assert crop_change(settings, 4, 1) == crop_change(settings, 4, 1)
   changes = [crop_change(settings, index, crop) for index in range(50) for crop in range(4)]
   assert len({change.rotation for change in changes}) == 200
@@ -165,7 +165,7 @@ def test_a_set_with_other_features_or_none_is_not_taken_for_the_one_asked(
 ):
   more = dataclasses.replace(SETTINGS, crops=3).as_manifest()
   folder = featured.prepared.folder.parent.parent
-  with pytest.raises(ValueError, match="was built with crop_features {.*'crops': 2"):
+  with pytest.raises(ValueError, match=r"was built with crop_features {.*'crops': 2"):
     prepare_featured(folder, toy_model, crop_features=more)
   plain = prepare_featured(tmp_path, toy_model)
   with pytest.raises(ValueError, match='was built with crop_features None instead of'):
@@ -188,5 +188,5 @@ def test_flags_become_settings():
   stated = request.feature_settings()['crop_features']
   assert CropFeatureSettings(**stated) == CropFeatureSettings(crops=3, crop_factor=2.0)
   refuse_idle_feature_flags(['feature_crops'], True)
-  with pytest.raises(ValueError, match='--feature_crops says .* needs --with_features'):
+  with pytest.raises(ValueError, match=r'--feature_crops says .* needs --with_features'):
     refuse_idle_feature_flags(['seed', 'feature_crops'], False)
