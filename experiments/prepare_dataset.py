@@ -18,6 +18,7 @@ from hand_jax.preparing.data_sets import (
   describe_prepared,
   prepare_data_set,
   refuse_flags_of_others,
+  refuse_idle_feature_flags,
 )
 
 FLAGS = flags.FLAGS
@@ -73,6 +74,15 @@ def define_flags() -> None:
   define_path(
     'mano_dir', None, 'ho3d: folder with MANO_RIGHT.pkl or .npz, for vertices; default: $MANO_DIR.'
   )
+  _define_feature_flags()
+
+
+def _define_feature_flags() -> None:
+  flags.DEFINE_boolean('with_features', False, 'Store features of the landmark network as well.')
+  number = flags.DEFINE_integer
+  number('feature_crops', 4, 'Crops of each example whose features are stored.', lower_bound=1)
+  number('feature_maps', 0, 'Channels of stored feature maps; 0: no maps.', 0, 112)
+  flags.DEFINE_float('feature_crop_factor', 1.4, "Those crops' side over the box's larger side.", 1)
 
 
 def _stop(number: int, frame: Any) -> None:
@@ -91,7 +101,9 @@ def main(argv: list[str]) -> None:
     # Little arithmetic, in several processes: none of them should take hold of an accelerator.
     os.environ.setdefault('JAX_PLATFORMS', 'cpu')
   try:
-    refuse_flags_of_others(FLAGS.dataset, [name for name in FLAGS if FLAGS[name].present])
+    given = [name for name in FLAGS if FLAGS[name].present]
+    refuse_flags_of_others(FLAGS.dataset, given)
+    refuse_idle_feature_flags(given, FLAGS.with_features)
     request = PrepareRequest(*(FLAGS[name].value for name in PrepareRequest._fields))
     prepared = prepare_data_set(FLAGS.dataset, load_builder(FLAGS.dataset), request)
   except (ValueError, RuntimeError, OSError) as error:

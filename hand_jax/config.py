@@ -7,13 +7,24 @@ import dataclasses
 import math
 from typing import Any, Literal
 
+# Weights that come with the package, and the backbone that each is for.
+PRETRAINED = {'imagenet': 'efficientnet_lite0', 'hands': 'hand_landmark'}
+FEATURE_SIDE = 224
+"""Side in pixels of the crops whose features a prepared data set may hold."""
+
 
 @dataclasses.dataclass(frozen=True)
 class BackboneConfig:
-  """Image encoder. `pretrained` 'imagenet' exists for efficientnet_lite0; others take `weights`."""
+  """Image encoder. `pretrained` is for the backbone in `PRETRAINED`; others take `weights`.
 
-  name: Literal['resnet50', 'efficientnet_b0', 'efficientnet_lite0', 'tiny'] = 'resnet50'
-  pretrained: Literal['none', 'imagenet'] = 'none'
+  `optimizer.backbone_learning_rate_scale` 0 freezes its parameters. 'hand_landmark' has no batch
+  statistics, so that `batch_norm` says nothing about it.
+  """
+
+  name: Literal['resnet50', 'efficientnet_b0', 'efficientnet_lite0', 'hand_landmark', 'tiny'] = (
+    'resnet50'
+  )
+  pretrained: Literal['none', 'imagenet', 'hands'] = 'none'
   weights: str = ''  # a torchvision .pth or .safetensors file, or empty
   batch_norm: Literal['train', 'frozen'] = 'train'  # frozen: running statistics, never updated
 
@@ -112,6 +123,8 @@ class OptimizerConfig:
   """AdamW with linear warm-up and cosine decay to `final_fraction` of the learning rate."""
 
   learning_rate: float = 1e-4
+  # Of the backbone. 0 freezes it: it gets no gradient, so that none of its own is clipped with the
+  # others', and its backward pass is not computed.
   backbone_learning_rate_scale: float = 1.0
   warmup_steps: int = 500
   final_fraction: float = 0.01
@@ -134,10 +147,14 @@ class DataConfig:
   """Where examples come from. An empty `data_dir` renders synthetic hands on the fly.
 
   `labels` '2d': training batches carry 2D joints alone, whatever else the data set holds.
+  `features` 'cached': training reads what the frozen landmark network makes of crops, which
+  `prepare_dataset --with_features` stored, and decodes no photo. The crops' changes are then those
+  that were stored, not `augmentation`'s. Evaluation takes the photos in any case.
   """
 
   dataset: str = 'synthetic_hands'
   labels: Literal['3d', '2d'] = '3d'
+  features: Literal['none', 'cached'] = 'none'
   data_dir: str = ''
   train_split: str = 'train'
   validation_split: str = 'validation'
@@ -231,11 +248,13 @@ def validate_config(config: ExperimentConfig) -> ExperimentConfig:
       f'untrained network starts; got {model.min_log_variance} and {model.max_log_variance}.'
     )
   _check_objective(config)
-  if model.backbone.pretrained == 'imagenet' and model.backbone.name != 'efficientnet_lite0':
+  pretrained = model.backbone.pretrained
+  if pretrained != 'none' and model.backbone.name != (meant := PRETRAINED.get(pretrained)):
     raise ValueError(
-      f"model.backbone.pretrained='imagenet' exists for efficientnet_lite0 alone, not for "
+      f'model.backbone.pretrained={pretrained!r} exists for {meant} alone, not for '
       f'{model.backbone.name}: give a file in model.backbone.weights.'
     )
+  _check_cached_features(config)
   if not data.data_dir and data.dataset != 'synthetic_hands':
     raise ValueError(
       f'data.data_dir should name the folder of the prepared {data.dataset}: only synthetic_hands '
@@ -287,6 +306,32 @@ def _check_objective(config: ExperimentConfig) -> None:
   for name in ('sampling_scale', 'camera_sampling_scale'):
     if getattr(loss, name) < 0:
       raise ValueError(f'loss.{name} should not be negative, got {getattr(loss, name)}.')
+
+
+def _check_cached_features(config: ExperimentConfig) -> None:
+  """Refuses cached features where they cannot stand for the photo."""
+  if config.data.features != 'cached':
+    return
+  wanted = {
+    'model.backbone.name': 'hand_landmark',
+    'model.backbone.pretrained': 'hands',
+    'optimizer.backbone_learning_rate_scale': 0,
+    'model.image_size': FEATURE_SIDE,
+    'model.texture.enabled': False,
+  }
+  flat = flatten_config(config)
+  for path, value in wanted.items():
+    if flat[path] != value:
+      text = str(value).lower() if isinstance(value, bool) else value
+      raise ValueError(
+        f"data.features='cached' holds the vector of the frozen landmark network for crops of "
+        f'{FEATURE_SIDE} px, without maps: expected {path}={text}, got {flat[path]}.'
+      )
+  if not config.data.data_dir:
+    raise ValueError(
+      "data.features='cached' reads a prepared data set: name its folder in data.data_dir "
+      '(prepare_dataset --with_features).'
+    )
 
 
 def flatten_config(node: Any, prefix: str = '') -> dict[str, Any]:

@@ -79,10 +79,17 @@ class PerspectiveCamera(NamedTuple):
 
 
 class ImageFeatures(NamedTuple):
-  """What a backbone gives: the pooled vector and the shallow (half-resolution) map."""
+  """What a backbone gives: the pooled vector and the shallow (half-resolution) map.
+
+  Of the landmark network alone: `landmarks`, whose x and y are in [-1, 1] over the crop and whose
+  depth relative to the wrist is in the same unit, smaller towards the camera; and `last_map`, the
+  map that the pooled vector is the mean of. Features read from a prepared data set have no maps.
+  """
 
   global_feature: Float[Array, 'batch channels']
-  shallow_map: Float[Array, 'batch height width channels']
+  shallow_map: Float[Array, 'batch height width channels'] | None
+  landmarks: Float[Array, 'batch 21 3'] | None = None
+  last_map: Float[Array, 'batch _h _w channels'] | None = None
 
 
 class HandGaussians(NamedTuple):
@@ -132,6 +139,8 @@ class HandBatch(NamedTuple):
 
   Left hands arrive mirrored into right ones, labels with them (`is_left` tells). A masked field may
   hold anything, NaN included. `example_id` (strings) stays on the host: None on a device.
+  `features`, where they were read from a prepared data set, stand for the image, which is then
+  black, and for its hand mask.
   """
 
   image: Any  # (batch, side, side, 3) uint8 RGB
@@ -154,3 +163,4 @@ class HandBatch(NamedTuple):
   vertex_visible: Any  # (batch, V) bool: what the crop shows
   has_vertex_colors: Any  # (batch,) bool, for both of the above
   is_padding: Any  # (batch,) bool: fills up a last batch, counts nowhere
+  features: ImageFeatures | None = None  # what a frozen backbone makes of the crop, float32

@@ -10,6 +10,7 @@ import pytest
 
 from hand_jax.mano.assets import load_mano_model
 from hand_jax.mano.mano_files import write_converted_mano
+from tests.prepared_features import SETTINGS, prepare_featured
 from tests.toy_mano import make_toy_mano
 
 # Nearly all of the tests' time goes into compiling. JAX 0.10 can do without the newer way to emit
@@ -81,3 +82,13 @@ def no_progress_bars():
   import tensorflow_datasets as tfds  # few tests need it, and it takes long to import
 
   tfds.disable_progress_bar()
+
+
+@pytest.fixture(scope='session')
+def featured(toy_model, tmp_path_factory):
+  """Drawn hands, prepared with the landmark network's features."""
+  import tensorflow_datasets as tfds
+
+  tfds.disable_progress_bar()
+  settings = {'crop_features': SETTINGS.as_manifest()}
+  return prepare_featured(tmp_path_factory.mktemp('featured'), toy_model, **settings)

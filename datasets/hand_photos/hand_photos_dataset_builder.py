@@ -5,8 +5,7 @@ from typing import Any
 
 import tensorflow_datasets as tfds
 
-from hand_jax.examples import encode_example, example_features
-from hand_jax.preparing.records import Report, no_report, numbered_records
+from hand_jax.examples import encode_example
 from hand_jax.preparing.streamed_builder import StreamedBuilder
 from hand_jax.readers.hand_photos import (
   PhotoEntry,
@@ -22,8 +21,7 @@ class HandPhotos(StreamedBuilder):
   """Builds `train` and `validation` from the folder `source`, in the order of its annotations.
 
   Every entry and photo is checked before anything is built. `annotations_sha256`, where given, is
-  what the annotations must still be. `report(step, done, count)` is called after every example;
-  the first step is `check`. After building, `sha256` holds the hash of each split's contents.
+  what the annotations must still be. The first step that `report` is told of is `check`.
   """
 
   name = 'hand_photos'
@@ -35,13 +33,11 @@ class HandPhotos(StreamedBuilder):
     source: str = '',
     validation_fraction: float = 0.1,
     annotations_sha256: str | None = None,
-    report: Report = no_report,
     **kwargs,
   ):
     self._source, self._validation_fraction = source, validation_fraction
-    self._annotations_sha256, self._report = annotations_sha256, report
+    self._annotations_sha256 = annotations_sha256
     self._splits: dict[str, Sequence[PhotoEntry]] = {}
-    self.sha256: dict[str, str] = {}
     super().__init__(**kwargs)
 
   def download_and_prepare(self, **kwargs) -> None:
@@ -63,7 +59,7 @@ class HandPhotos(StreamedBuilder):
     return tfds.core.DatasetInfo(
       builder=self,
       description='Photos of hands with 2D joints; see README.md.',
-      features=example_features(),
+      features=self._record_features(),
       disable_shuffling=True,
     )
 
@@ -73,4 +69,4 @@ class HandPhotos(StreamedBuilder):
 
   def _generate_examples(self, split: str, entries: Sequence[PhotoEntry]):
     records = (encode_example(load_example(entry)) for entry in entries)
-    return numbered_records(split, records, len(entries), self.sha256, self._report)
+    return self._numbered(split, records, len(entries))

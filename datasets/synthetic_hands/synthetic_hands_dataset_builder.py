@@ -6,14 +6,8 @@ from typing import Any, ClassVar
 
 import tensorflow_datasets as tfds
 
-from hand_jax.examples import HandExample, encode_example, example_features
-from hand_jax.preparing.records import (
-  Report,
-  no_report,
-  numbered_records,
-  results_in_order,
-  worker_processes,
-)
+from hand_jax.examples import HandExample, encode_example
+from hand_jax.preparing.records import results_in_order, worker_processes
 from hand_jax.preparing.streamed_builder import StreamedBuilder
 
 CHUNK = 16  # examples a worker renders at a time
@@ -43,8 +37,7 @@ class SyntheticHands(StreamedBuilder):
   """Builds the splits named in `examples` with that many pictures each.
 
   Records keep their order: number i of a split is the example rendered on the fly as number i.
-  `report(split, done, count)` is called after every example. After building, `sha256` holds the
-  hash of each split's contents, whatever the number of workers.
+  The number of workers changes nothing in the result.
   """
 
   name = 'synthetic_hands'
@@ -62,13 +55,11 @@ class SyntheticHands(StreamedBuilder):
     seed: int = 0,
     workers: int = 1,
     render: Render = render_hands,
-    report: Report = no_report,
     **kwargs,
   ):
     self._examples = dict(examples or {})
     self._settings = {'image_size': image_size, 'seed': seed}
-    self._workers, self._render, self._report = workers, render, report
-    self.sha256: dict[str, str] = {}
+    self._workers, self._render = workers, render
     super().__init__(**kwargs)
 
   def download_and_prepare(self, **kwargs) -> None:
@@ -80,7 +71,7 @@ class SyntheticHands(StreamedBuilder):
     return tfds.core.DatasetInfo(
       builder=self,
       description='Rendered photos of hands with exact 3D labels; see README.md.',
-      features=example_features(),
+      features=self._record_features(),
       disable_shuffling=True,
     )
 
@@ -101,4 +92,4 @@ class SyntheticHands(StreamedBuilder):
       self._settings['image_size'],
     )
     records = results_in_order(make, chunks_of(count), self._executor, ahead=2 * self._workers)
-    return numbered_records(split, records, count, self.sha256, self._report)
+    return self._numbered(split, records, count)

@@ -24,7 +24,7 @@ from hand_jax.geometry.cameras import (
   transform_points,
 )
 from hand_jax.geometry.warping import warp_image
-from hand_jax.types import HandBatch
+from hand_jax.types import HandBatch, ImageFeatures
 
 _MIRROR = np.diag([-1.0, 1.0, 1.0])
 # Two joints fix s and T; more are wanted before one trusts the fit with them.
@@ -188,6 +188,17 @@ def add_picture(
     image=change_colors(warp_image(image, affine, side), change),
     hand_mask=_warp_mask(hand_mask, affine, side),
     has_mask=np.bool_(hand_mask is not None),
+  )
+
+
+def add_features(row: HandBatch, placement: Placement, features: ImageFeatures) -> HandBatch:
+  """Completes a row of `make_labels` by what a backbone makes of its crop: no picture, no mask."""
+  side = placement.side
+  return row._replace(
+    image=np.broadcast_to(np.uint8(0), (side, side, 3)),
+    hand_mask=np.broadcast_to(np.bool_(False), (side, side)),
+    has_mask=np.bool_(False),
+    features=features,
   )
 
 

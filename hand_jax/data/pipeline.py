@@ -6,18 +6,21 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import NamedTuple, Protocol, runtime_checkable
 
+import jax
 import numpy as np
 
 from hand_jax.config import DataConfig, ExperimentConfig
 from hand_jax.data.augmentation import (
   CropChange,
+  add_features,
   add_picture,
   make_labels,
   sample_crop_change,
 )
+from hand_jax.data.crop_features import crop_change
 from hand_jax.data.prepared import EncodedPictures, PreparedSource
 from hand_jax.examples import HandExample, check_example, without_3d
-from hand_jax.types import HandBatch
+from hand_jax.types import HandBatch, ImageFeatures
 
 # Rendered examples are kept for later epochs while all of them fit into this.
 CACHE_BYTES = 2 << 30
@@ -172,6 +175,7 @@ def training_batches(
   An example's order and noise depend on (training.seed, epoch, index) alone, not on batch size or
   hosts.
   """
+  check_cached_features(source, config)
   size, seed = config.training.batch_size, config.training.seed
   rows = _host_rows(size, host_index, host_count)
 
@@ -202,8 +206,11 @@ def evaluation_batches(
 
 
 def stack_rows(rows: Sequence[HandBatch]) -> HandBatch:
-  """Rows (as `make_row` in data/augmentation.py gives them) as one batch of arrays."""
-  return HandBatch(*(np.stack(column) for column in zip(*rows, strict=True)))
+  """Rows (as `make_row` in data/augmentation.py gives them) as one batch of arrays.
+
+  What is None in the rows is None in the batch.
+  """
+  return jax.tree.map(lambda *column: np.stack(column), *rows)
 
 
 def _host_rows(batch_size: int, host_index: int, host_count: int) -> slice:
@@ -225,9 +232,13 @@ def make_batch(
 ) -> HandBatch:
   """The rows that the slots name, in order; augmented with a seed (training), plain without one.
 
+  Training with `data.features` 'cached' takes features of stored crops instead of pictures.
+
   Raises:
     ValueError: an example that cannot be used, named.
   """
+  if seed is not None and config.data.features == 'cached':
+    return _make_cached_batch(source, slots, config, num_vertices, seed)
   # First every step of Python, then every step on pixels: each kind runs faster among its own, and
   # a photo is cropped while it is in the processor's cache.
   changes = [_draw_change(slot, config, seed) for slot in slots]
@@ -246,6 +257,52 @@ def make_batch(
   for (row, placement), picture in zip(labelled, pictures, strict=True):
     rows.append(add_picture(row, placement, *_decoded(picture)))
   return stack_rows(rows)
+
+
+def _make_cached_batch(
+  source: PreparedSource,
+  slots: Sequence[Slot],
+  config: ExperimentConfig,
+  num_vertices: int,
+  seed: int,
+) -> HandBatch:
+  """Rows of stored features: of one crop of each example, drawn by epoch and index, its labels."""
+  settings, rows = source.feature_settings, []
+  opened = source.open_features([slot.index for slot in slots])
+  for slot, (example, stored) in zip(slots, opened, strict=True):
+    if config.data.labels == '2d':
+      example = without_3d(example)
+    rng = np.random.default_rng((seed, slot.epoch, slot.index))
+    crop = int(rng.integers(settings.crops))
+    change = crop_change(settings, slot.index, crop)
+    size, factor = config.model.image_size, config.data.crop_factor
+    labels = make_labels(check_example(example), slot.index, size, factor, num_vertices, change)
+    vector = stored.vectors[crop].astype(np.float32)
+    features = ImageFeatures(vector, None, stored.landmarks[crop])
+    rows.append(add_features(*labels, features))
+  return stack_rows(rows)
+
+
+def check_cached_features(source: ExampleSource, config: ExperimentConfig) -> None:
+  """Refuses, by ValueError, to train on features that the source does not hold as `config` needs.
+
+  Does nothing unless `data.features` is 'cached'.
+  """
+  if config.data.features != 'cached':
+    return
+  settings = source.feature_settings if isinstance(source, PreparedSource) else None
+  if settings is None:
+    raise ValueError(
+      f"data.features='cached': {config.data.dataset} in {config.data.data_dir!r} holds no "
+      'features. Prepare it in another folder with --with_features.'
+    )
+  if settings.crop_factor != config.data.crop_factor:
+    raise ValueError(
+      f"data.features='cached': {config.data.dataset} holds features of crops of "
+      f'{settings.crop_factor} times the box, this run asks for {config.data.crop_factor}: set '
+      f'data.crop_factor={settings.crop_factor}, or prepare it with '
+      f'--feature_crop_factor={config.data.crop_factor}.'
+    )
 
 
 def _draw_change(slot: Slot, config: ExperimentConfig, seed: int | None) -> CropChange:

@@ -7,6 +7,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from hand_jax.data.crop_features import (
+  CropFeatures,
+  CropFeatureSettings,
+  decode_crop_features,
+  settings_of_manifest,
+)
 from hand_jax.data.decoding import decode_mask, decode_photo, photo_size, record_parser
 from hand_jax.examples import HandExample, decode_example
 
@@ -43,7 +49,8 @@ def prepared_builder(dataset: str, data_dir: str) -> Any:
       f'No prepared data set {dataset!r} in {data_dir!r}. Prepare it with '
       f'python -m experiments.prepare_dataset --dataset={dataset}.'
     )
-  return builder
+  # As its own folder describes it: builder code, if any was imported, may know of other features.
+  return tfds.builder_from_directory(builder.data_dir)
 
 
 def prepared_manifest(dataset: str, data_dir: str) -> tuple[pathlib.Path, dict[str, Any]]:
@@ -87,6 +94,8 @@ class PreparedSource:
     self._records = builder.as_data_source(split, deserialize_method=stored)
     self._parse = record_parser(builder.info.features)
     self._count = min(count, len(self._records)) if count else len(self._records)
+    self._folder = pathlib.Path(builder.data_dir)
+    self._feature_settings = _feature_settings(self._folder / MANIFEST_NAME)
 
   def __len__(self) -> int:
     return self._count
@@ -106,6 +115,31 @@ class PreparedSource:
       ValueError: a photo's header is damaged, naming the example.
     """
     return [_open_record(self._parse(self._records[int(index)]), with_masks) for index in indices]
+
+  @property
+  def feature_settings(self) -> CropFeatureSettings | None:
+    """Which crops' features the data set holds beside its photos; None: of none."""
+    return self._feature_settings
+
+  def open_features(self, indices: Sequence[int]) -> list[tuple[HandExample, CropFeatures]]:
+    """Examples with blank photos of the right size and no masks, and their crops' features.
+
+    Raises:
+      ValueError: the data set was prepared without features, or a photo's header is damaged.
+    """
+    if self._feature_settings is None:
+      raise ValueError(f'{self._folder} was prepared without features (--with_features).')
+    opened = []
+    for index in indices:
+      record = self._parse(self._records[int(index)])
+      features = decode_crop_features(record, self._feature_settings)
+      opened.append((_open_record(record, with_mask=False)[0], features))
+    return opened
+
+
+def _feature_settings(manifest: pathlib.Path) -> CropFeatureSettings | None:
+  """What a manifest says of features. A set that another program wrote has no manifest of ours."""
+  return settings_of_manifest(json.loads(manifest.read_text())) if manifest.exists() else None
 
 
 class EncodedPictures(NamedTuple):

@@ -1,17 +1,14 @@
 """The two hand networks with their bundled weights, as compiled functions on pictures."""
 
 import functools
-import importlib.resources
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from flax.traverse_util import flatten_dict, unflatten_dict
 from jaxtyping import Float, UInt8
 
-from hand_jax.models import hand_landmark, palm_detection
+from hand_jax.models.bundled import load_bundled_parameters
 from hand_jax.models.hand_landmark import HandLandmarkNetwork, normalize_crops
 from hand_jax.models.palm_detection import PalmDetectionNetwork, PalmDetectionOutput
 
@@ -27,36 +24,6 @@ class HandReadings(NamedTuple):
   world_landmarks: Float[np.ndarray, 'crops 21 3']
   presence: Float[np.ndarray, 'crops']
   right: Float[np.ndarray, 'crops']
-
-
-def load_bundled_parameters(name: str) -> dict[str, Any]:
-  """Reads the weights that come with the package as a tree of float32 arrays.
-
-  `name`: 'palm_detection' or 'hand_landmark'. The result is the network's `{'params': ...}`.
-
-  Raises:
-    ValueError: the name is another, or the bundled file does not hold exactly this network.
-  """
-  networks = {
-    'palm_detection': (PalmDetectionNetwork(), palm_detection.INPUT_SIDE),
-    'hand_landmark': (HandLandmarkNetwork(), hand_landmark.INPUT_SIDE),
-  }
-  if name not in networks:
-    raise ValueError(f"no bundled network '{name}'; expected one of {', '.join(networks)}.")
-  module, side = networks[name]
-  image = jax.ShapeDtypeStruct((1, side, side, 3), jnp.float32)
-  expected = flatten_dict(jax.eval_shape(module.init, jax.random.key(0), image)['params'], sep='/')
-  asset = importlib.resources.files('hand_jax') / 'assets' / f'{name}.npz'
-  with importlib.resources.as_file(asset) as path, np.load(path) as file:
-    arrays = dict(file)
-  for leaf in sorted(expected.keys() | arrays.keys()):
-    shapes = [getattr(tree.get(leaf), 'shape', None) for tree in (arrays, expected)]
-    if shapes[0] != shapes[1]:
-      raise ValueError(
-        f"'{leaf}' has shape {shapes[0]} in {name}.npz, expected {shapes[1]}; install again."
-      )
-  leaves = {leaf: jnp.asarray(array, jnp.float32) for leaf, array in arrays.items()}
-  return {'params': unflatten_dict(leaves, sep='/')}
 
 
 def detect_palms(images: UInt8[np.ndarray, 'images 192 192 3']) -> PalmDetectionOutput:

@@ -1,9 +1,10 @@
-"""Image encoders: ResNet-50 v1.5, EfficientNet-B0, EfficientNet-Lite0, and `tiny` for tests.
+"""Image encoders: ResNet-50 v1.5, EfficientNets B0 and Lite0, the hand network, `tiny` for tests.
 
 Each gives the pooled last map and the stem's half-resolution map (before ResNet's max-pool). The
 architectures are those of torchvision (the first two) and of TensorFlow's TPU models (Lite0), so
 that published weights fit parameter for parameter (`hand_jax/models/import_torch.py`). Left out:
-the classifier, and EfficientNet's dropout and stochastic depth.
+the classifier, and EfficientNet's dropout and stochastic depth. The landmark network of
+`hand_jax/models/hand_landmark.py`, which has seen real hands, is the fifth of them.
 """
 
 import functools
@@ -15,7 +16,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, UInt8
 
-from hand_jax.config import BackboneConfig
+from hand_jax.config import PRETRAINED, BackboneConfig
+from hand_jax.models.bundled import load_bundled_parameters
+from hand_jax.models.hand_landmark import HandLandmarkNetwork, normalize_landmarks
 from hand_jax.models.import_torch import import_torch_weights, replace_leaves
 from hand_jax.models.layers import Activation, ConvNorm, SqueezeExcite, max_pool, relu6
 from hand_jax.types import ArrayLike, ImageFeatures
@@ -150,10 +153,24 @@ class TinyBackbone(nn.Module):
     return ImageFeatures(x.mean((1, 2)), shallow)
 
 
+class HandLandmarkBackbone(HandLandmarkNetwork):
+  """Global feature 1152, shallow map (side / 2)^2 x 16, landmarks, last map (side / 32)^2 x 1152.
+
+  It has no batch statistics: its normalisation is folded into the convolutions.
+  """
+
+  def __call__(self, images: Float[Array, 'batch height width 3'], train: bool) -> ImageFeatures:
+    del train
+    output = super().__call__(images)
+    landmarks = normalize_landmarks(output.landmarks)
+    return ImageFeatures(output.global_feature, output.shallow_map, landmarks, output.last_map)
+
+
 def create_backbone(config: BackboneConfig, axis_name: str | None = None) -> nn.Module:
   """The module of `config.name`; call it as `(normalised images, train) -> ImageFeatures`.
 
-  `axis_name`: pmap's axis for the batch statistics (unused when `config.batch_norm` is 'frozen').
+  `axis_name`: pmap's axis for the batch statistics (unused when `config.batch_norm` is 'frozen',
+  and for hand_landmark, which has none).
   Raises ValueError for an unknown name or batch norm mode.
   """
   if config.batch_norm not in ('train', 'frozen'):
@@ -170,7 +187,9 @@ def create_backbone(config: BackboneConfig, axis_name: str | None = None) -> nn.
     return EfficientNet(relu6, False, lite)
   if config.name == 'tiny':
     return TinyBackbone(conv_norm)
-  names = 'resnet50, efficientnet_b0, efficientnet_lite0, tiny'
+  if config.name == 'hand_landmark':
+    return HandLandmarkBackbone()
+  names = 'resnet50, efficientnet_b0, efficientnet_lite0, hand_landmark, tiny'
   raise ValueError(f"unknown backbone '{config.name}'; expected one of {names}.")
 
 
@@ -178,8 +197,10 @@ def normalize_image(
   image: UInt8[ArrayLike, '*batch height width 3'], name: str
 ) -> Float[Array, '*batch height width 3']:
   """RGB 0..255 to what the backbone `name` was trained on: ImageNet's mean and standard deviation,
-  or (x - 127) / 128 for efficientnet_lite0."""
+  (x - 127) / 128 for efficientnet_lite0, or x / 255 for hand_landmark."""
   image = jnp.asarray(image, jnp.float32)
+  if name == 'hand_landmark':
+    return image / 255.0
   if name == 'efficientnet_lite0':
     return (image - 127.0) / 128.0
   trailing = (1,) * (image.ndim - 1) + (3,)
@@ -191,8 +212,9 @@ def normalize_image(
 def load_backbone_variables(config: BackboneConfig, variables: dict[str, Any]) -> dict[str, Any]:
   """`variables` (an initialised backbone's 'params' and 'batch_stats') with pretrained values.
 
-  `config.weights` names a torchvision `.pth` or `.safetensors` file; `config.pretrained='imagenet'`
-  takes the values shipped with the package (efficientnet_lite0 only); neither: unchanged.
+  `config.weights` names a torchvision `.pth` or `.safetensors` file; `config.pretrained` takes
+  values shipped with the package: 'imagenet' for efficientnet_lite0, 'hands' for hand_landmark;
+  neither: unchanged.
   Raises ValueError when the two settings or the backbone do not go together, or the file does not
   hold exactly this backbone.
   """
@@ -204,11 +226,14 @@ def load_backbone_variables(config: BackboneConfig, variables: dict[str, Any]) -
     return import_torch_weights(config.weights, config.name, variables)
   if config.pretrained == 'none':
     return variables
-  if config.pretrained != 'imagenet' or config.name != 'efficientnet_lite0':
+  if config.name != PRETRAINED.get(config.pretrained):
     raise ValueError(
       f"no pretrained='{config.pretrained}' weights come with the package for '{config.name}', "
-      "only 'imagenet' for efficientnet_lite0; set `weights` to a torchvision file instead."
+      "only 'imagenet' for efficientnet_lite0 and 'hands' for hand_landmark; set `weights` to a "
+      'torchvision file instead.'
     )
+  if config.pretrained == 'hands':
+    return load_bundled_parameters('hand_landmark')
   asset = importlib.resources.files('hand_jax') / 'assets' / 'efficientnet_lite0.npz'
   with importlib.resources.as_file(asset) as path, np.load(path) as arrays:
     return replace_leaves(variables, dict(arrays), 'efficientnet_lite0.npz')

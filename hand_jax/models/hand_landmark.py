@@ -9,6 +9,7 @@ published weights."""
 from typing import NamedTuple
 
 import flax.linen as nn
+import jax.numpy as jnp
 from jaxtyping import Array, Float, UInt8
 
 from hand_jax.models.conv_bias import ConvBias
@@ -124,3 +125,13 @@ def normalize_crops(
 ) -> Float[Array, 'batch height width 3']:
   """Maps RGB 0..255 to [0, 1], as both hand networks were trained."""
   return crops.astype('float32') / 255.0
+
+
+def normalize_landmarks(
+  landmarks: Float[Array, 'batch 21 3'],
+) -> Float[Array, 'batch 21 3']:
+  """Maps landmarks of the network to [-1, 1] over the crop, and their depths to the same unit.
+
+  The network counts in pixels of the side that it was trained on, whatever the crop's own side.
+  """
+  return landmarks * (2 / INPUT_SIDE) - jnp.array([1.0, 1.0, 0.0])[None, None]

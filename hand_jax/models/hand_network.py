@@ -75,14 +75,16 @@ class HandNetwork(nn.Module):
     train: bool,
     hand_mask: Bool[Array, 'batch side side'] | None = None,
     hidden: HiddenRegion | None = None,
+    features: ImageFeatures | None = None,
   ) -> HandEstimate:
     """Estimates hands from normalised RGB crops; Gaussians in metres, hand frame, and the crop.
 
-    The last two are for the texture branch, which takes a vertex for hidden where another part of
-    the hand is before it, where a pixel of `hand_mask` (what the photo shows of the hand) is not
-    set, and in the region `hidden`.
+    `hand_mask` and `hidden` are for the texture branch, which takes a vertex for hidden where
+    another part of the hand is before it, where a pixel of `hand_mask` (what the photo shows of the
+    hand) is not set, and in the region `hidden`. `features`, where they are known, stand for the
+    backbone, which does not run; the images then count for nothing.
     """
-    features = self._features(images, train)
+    features = self._features(images, train, features)
     feature = features.global_feature
     camera = self.camera_model(feature)
     parameters = prior = posterior = None
@@ -104,15 +106,19 @@ class HandNetwork(nn.Module):
     )
 
   def estimate_camera(
-    self, images: Float[Array, 'batch side side 3'], train: bool
+    self,
+    images: Float[Array, 'batch side side 3'],
+    train: bool,
+    features: ImageFeatures | None = None,
   ) -> DiagonalGaussian:
     """The camera alone, for `apply(..., method='estimate_camera')`: needs no hand model, and only
     the variables of `CAMERA_MODULES`."""
-    return self.camera_model(self._features(images, train).global_feature)
+    return self.camera_model(self._features(images, train, features).global_feature)
 
-  def _features(self, images: Array, train: bool) -> ImageFeatures:
-    """The backbone's, the global vector normalised."""
-    features = self.backbone(images, train)
+  def _features(self, images: Array, train: bool, features: ImageFeatures | None) -> ImageFeatures:
+    """Gives the backbone's features, or those known already, with a normalised global vector."""
+    if features is None:
+      features = self.backbone(images, train)
     return features._replace(global_feature=self.feature_norm(features.global_feature))
 
   def _unit_log_variance(self) -> float:

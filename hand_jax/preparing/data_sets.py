@@ -6,6 +6,11 @@ import pathlib
 from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any, NamedTuple
 
+from hand_jax.data.crop_features import (
+  CropFeatureSettings,
+  bytes_per_example,
+  settings_of_manifest,
+)
 from hand_jax.data.prepared import MANIFEST_NAME
 from hand_jax.mano.assets import load_mano_model, resolve_mano_dir
 from hand_jax.mano.mano_files import find_mano_file
@@ -32,6 +37,19 @@ class PrepareRequest(NamedTuple):
   test_examples: int = 1000
   image_size: int = 224
   seed: int = 0
+  with_features: bool = False
+  feature_crops: int = 4
+  feature_maps: int = 0
+  feature_crop_factor: float = 1.4
+
+  def feature_settings(self) -> dict[str, Any]:
+    """The setting `crop_features` of `StreamedBuilder` for the manifest; none without features."""
+    if not self.with_features:
+      return {}
+    settings = CropFeatureSettings(
+      crops=self.feature_crops, maps=self.feature_maps, crop_factor=self.feature_crop_factor
+    )
+    return {'crop_features': settings.as_manifest()}
 
 
 def _prepare_synthetic_hands(create_builder: CreateBuilder, request: PrepareRequest) -> Prepared:
@@ -46,6 +64,7 @@ def _prepare_synthetic_hands(create_builder: CreateBuilder, request: PrepareRequ
     'examples': {split: count for split, count in examples.items() if count},
     'image_size': request.image_size,
     'seed': request.seed,
+    **request.feature_settings(),
   }
   data_dir = pathlib.Path(request.data_dir)
   return prepare(create_builder, data_dir, settings, workers=request.workers, report=Progress())
@@ -56,6 +75,7 @@ def _prepare_hand_photos(create_builder: CreateBuilder, request: PrepareRequest)
   fraction = 0.1 if request.validation_fraction is None else request.validation_fraction
   digest = hand_photos.annotations_digest(source)
   settings = {'validation_fraction': fraction, 'annotations_sha256': digest}
+  settings |= request.feature_settings()
   # Found here, mistakes cost no lock and no folder; the builder looks at the photos too.
   hand_photos.split_entries(hand_photos.read_annotations(source), fraction)
   data_dir = pathlib.Path(request.data_dir)
@@ -127,6 +147,7 @@ def _published_settings(request: PrepareRequest, digest: str) -> dict[str, Any]:
     'validation_fraction': 0.01 if fraction is None else fraction,
     'limit': request.limit,
     'annotations_sha256': digest,
+    **request.feature_settings(),
   }
 
 
@@ -142,7 +163,8 @@ def _prepare_published(
     create_builder,
     pathlib.Path(request.data_dir),
     settings,
-    needed_bytes=sum(size_of_photos(half, request.limit) for half in photos),
+    needed_bytes=sum(size_of_photos(half, request.limit) for half in photos)
+    + _size_of_features(request, photos),
     strict=request.strict,
     workers=request.workers,
     report=Progress(),
@@ -150,6 +172,13 @@ def _prepare_published(
   )
   _refuse_skips(prepared, request.strict)
   return prepared
+
+
+def _size_of_features(request: PrepareRequest, photos: Sequence[Sequence[pathlib.Path]]) -> int:
+  """About the bytes that the features of those photos will take."""
+  stated = settings_of_manifest({'settings': request.feature_settings()})
+  count = sum(min(len(half), request.limit or len(half)) for half in photos)
+  return count * bytes_per_example(stated) if stated else 0
 
 
 def _refuse_skips(prepared: Prepared, strict: bool) -> None:
@@ -217,12 +246,35 @@ def refuse_flags_of_others(dataset: str, given: Collection[str]) -> None:
         raise ValueError(f'--{name} belongs to --dataset={other}; --dataset={dataset} takes {own}.')
 
 
+def refuse_idle_feature_flags(given: Collection[str], with_features: bool) -> None:
+  """Checks that no flag speaks of features that are not asked for; ValueError names it."""
+  for name in given:
+    if name.startswith('feature_') and not with_features:
+      raise ValueError(f'--{name} says how features are stored: it needs --with_features.')
+
+
 def describe_prepared(prepared: Prepared, seconds: float) -> Iterator[str]:
   """Yields what to print about a finished data set: its size, and what was left out of it."""
   counts = ', '.join(f'{count} {split}' for split, count in prepared.manifest['examples'].items())
   took = f'; {seconds:.0f} s' if prepared.is_new else ''
   state = 'Complete' if prepared.is_new else 'Already complete, nothing to do'
   yield f'{state}: {prepared.folder} ({counts} examples{took}). Details in {MANIFEST_NAME}.'
+  if features := settings_of_manifest(prepared.manifest):
+    yield _describe_features(prepared, features)
   for split, skipped in prepared.manifest.get('skipped', {}).items():
     example, reason = next(iter(skipped['examples'].items()))
     yield f'{split}: {skipped["count"]} left out; the first, {example}: {reason}.'
+
+
+def _describe_features(prepared: Prepared, features: CropFeatureSettings) -> str:
+  """What features the data set holds, and what they and all of it take on disk."""
+  each = bytes_per_example(features)
+  together = each * sum(prepared.manifest['examples'].values())
+  files = (path for path in prepared.folder.rglob('*') if path.is_file())
+  on_disk = sum(path.stat().st_size for path in files)
+  maps = f' with maps of {features.maps} channels' if features.maps else ''
+  return (
+    f'Features of {features.crops} crops each{maps}: {each / 1e3:.1f} kB per example, '
+    f'{together / 1e6:.1f} MB in all (before compression); the data set takes '
+    f'{on_disk / 1e6:.1f} MB on disk.'
+  )

@@ -6,7 +6,9 @@ from typing import Any
 
 import tensorflow_datasets as tfds
 
+from hand_jax.data.crop_features import CropFeatureSettings, record_features
 from hand_jax.examples import Skip, example_features
+from hand_jax.preparing.crop_features import with_crop_features
 from hand_jax.preparing.records import (
   Report,
   no_report,
@@ -25,7 +27,41 @@ class StreamedBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
   """A builder of splits `{name: iterator of (number, record)}` in the order of their numbers.
 
   tfds' own way is to sort each split first: in memory, and from 1 GB on with TensorFlow.
+  With `crop_features` (what `CropFeatureSettings.as_manifest` gives) every record also holds the
+  landmark network's features of its crops. `report(split, done, count)` is called after every
+  example; after building, `sha256` holds the hash of each split's contents.
   """
+
+  def __init__(
+    self,
+    *,
+    crop_features: dict[str, Any] | None = None,
+    report: Report = no_report,
+    **kwargs,
+  ):
+    self._crop_features = CropFeatureSettings(**crop_features) if crop_features else None
+    self._report = report
+    self.sha256: dict[str, str] = {}
+    super().__init__(**kwargs)
+
+  def _record_features(self) -> tfds.features.FeaturesDict:
+    """What a record holds, for `_info`."""
+    features = example_features()
+    if self._crop_features is None:
+      return features
+    return tfds.features.FeaturesDict({**features, **record_features(self._crop_features)})
+
+  def _numbered(
+    self,
+    split: str,
+    records: Iterable[dict[str, Any] | Skip],
+    count: int,
+    skips: list[Skip] | None = None,
+  ) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The encoded records of a split, completed and numbered; see `numbered_records`."""
+    if self._crop_features is not None:
+      records = with_crop_features(records, self._crop_features)
+    return numbered_records(split, records, count, self.sha256, self._report, skips)
 
   def download_and_prepare(self, **kwargs) -> None:
     """Writes all splits into the builder's folder, which is no data set before this is done."""
@@ -47,9 +83,8 @@ class PublishedBuilder(StreamedBuilder, skip_registration=True):
 
   `validation_fraction` of what there is to train on is held out. `limit` is the most examples of a
   split (0: all). Examples that cannot be used are left out and named in `skips`; `strict` makes the
-  first one an error. `annotations_sha256` is for the record of what was built.
-  `report(split, done, count)` is called after every example; after building, `sha256` holds the
-  hash of each split's contents, whatever the number of workers.
+  first one an error. `annotations_sha256` is for the record of what was built. The number of
+  workers changes nothing in the result.
   """
 
   DESCRIPTION: str
@@ -64,13 +99,11 @@ class PublishedBuilder(StreamedBuilder, skip_registration=True):
     annotations_sha256: str | None = None,
     strict: bool = False,
     workers: int = 1,
-    report: Report = no_report,
     **kwargs,
   ):
     del annotations_sha256
     self._source, self._validation_fraction, self._limit = source, validation_fraction, limit
-    self._strict, self._workers, self._report = strict, workers, report
-    self.sha256: dict[str, str] = {}
+    self._strict, self._workers = strict, workers
     self.skips: dict[str, list[Skip]] = {}
     super().__init__(**kwargs)
 
@@ -88,7 +121,7 @@ class PublishedBuilder(StreamedBuilder, skip_registration=True):
       builder=self,
       description=self.DESCRIPTION,
       homepage=self.HOMEPAGE,
-      features=example_features(),
+      features=self._record_features(),
       disable_shuffling=True,
     )
 
@@ -101,4 +134,4 @@ class PublishedBuilder(StreamedBuilder, skip_registration=True):
     """What `load` makes of the jobs of a split, `count` examples, numbered."""
     records = results_in_order(load, jobs, self._executor, ahead=2 * self._workers)
     skips = None if self._strict else self.skips.setdefault(split, [])
-    return numbered_records(split, records, count, self.sha256, self._report, skips)
+    return self._numbered(split, records, count, skips)

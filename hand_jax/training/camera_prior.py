@@ -83,6 +83,11 @@ def load_camera_prior(workdir: str, config: ExperimentConfig) -> CameraPrior | N
       f'px, this run asks for {config.model.image_size}: train one with '
       f'model.image_size={config.model.image_size}, or set that of {source} here.'
     )
+  if config.data.features == 'cached' and prior.config.data.features != 'cached':
+    raise ValueError(
+      f'training.camera_prior: {source} was trained on pictures, and a run with '
+      "data.features='cached' has none to show it: train one with data.features=cached."
+    )
   theirs, ours = prior.config.data.crop_factor, config.data.crop_factor
   if theirs != ours:
     raise ValueError(

@@ -11,6 +11,7 @@ import numpy as np
 from hand_jax.config import ExperimentConfig, validate_config
 from hand_jax.data.pipeline import (
   ExampleSource,
+  check_cached_features,
   create_source,
   evaluation_batches,
   training_batches,
@@ -42,6 +43,7 @@ from hand_jax.training.state import count_parameters, create_optimizer, create_t
 from hand_jax.training.step import EvalStep, make_eval_step, make_train_step
 from hand_jax.training.warm_start import (
   WarmStart,
+  check_cached_backbone,
   check_start,
   claim_warm_start,
   describe_warm_start,
@@ -78,6 +80,7 @@ def train_and_evaluate(
   data, size = config.data, config.model.image_size
   if train_source is None:
     train_source = create_source(data, data.train_split, size, data.train_examples)
+  check_cached_features(train_source, config)
   if validation_source is None:
     count = config.training.validation_examples
     validation_source = create_source(data, data.validation_split, size, count)
@@ -123,6 +126,7 @@ class _Run:
         self._initial_state, config.training.init_from, model, config
       )
       check_start(create_objective(config), self._start)
+      check_cached_backbone(config, self._initial_state)
     step = make_train_step(config, network, optimizer, prior_config)
     self._train_step = parallel.map_train_step(step)
     self._constants = (model, prior_variables)

@@ -14,7 +14,7 @@ from hand_jax.models.backbone import normalize_image
 from hand_jax.models.hand_network import HandNetwork, create_network
 from hand_jax.runs.train_state import TrainState, state_variables
 from hand_jax.training.objective import Objective, create_objective
-from hand_jax.training.state import learning_rate_schedule
+from hand_jax.training.state import BACKBONE, learning_rate_schedule
 from hand_jax.types import HandBatch, HandEstimate, ManoModel
 
 Metrics = dict[str, Float[Array, '']]
@@ -33,15 +33,17 @@ def make_train_step(
   `total`, and more.
 
   The camera prior is the variables of the frozen camera model that `camera_prior_config` describes,
-  where the objective needs one, else None. Where the objective changes a part of the network alone,
-  the rest runs as it will in use (Algorithm 4). With `network.axis_name` set, the function runs
-  under that mapped axis: gradients, batch statistics and metrics are averaged over it, and all
+  where the objective needs one, else None. A batch that carries features needs no backbone, and a
+  backbone that does not learn gets no gradient. Where the objective changes a part of the network
+  alone, the rest runs as it will in use (Algorithm 4). With `network.axis_name` set, the function
+  runs under that mapped axis: gradients, batch statistics and metrics are averaged over it, and all
   replicas stay equal.
   """
   axis_name = network.axis_name
   schedule = learning_rate_schedule(config.optimizer, config.training.num_steps)
   objective = create_objective(config)
   camera_prior_mean = _make_camera_prior_mean(objective, camera_prior_config)
+  is_frozen = config.optimizer.backbone_learning_rate_scale == 0
 
   def train_step(
     state: TrainState, batch: HandBatch, model: ManoModel, camera_prior: Variables | None = None
@@ -52,6 +54,8 @@ def make_train_step(
     inputs = objective.make_inputs(batch, keys)
 
     def loss_of(learned):
+      if is_frozen and BACKBONE in learned:
+        learned = {**learned, BACKBONE: jax.lax.stop_gradient(learned[BACKBONE])}
       variables = state_variables(state.replace(params={**state.params, **learned}))
       estimate, updates = network.apply(
         variables,
@@ -59,6 +63,7 @@ def make_train_step(
         model,
         train=objective.learns_everything,
         mutable=['batch_stats'],
+        features=batch.features,
         **inputs,
       )
       prior_mean = camera_prior_mean(camera_prior, batch)
@@ -101,6 +106,7 @@ def make_eval_step(
   ) -> tuple[HandEstimate, dict[str, Array]]:
     images = normalize_image(batch.image, config.model.backbone.name)
     inputs = objective.make_inputs(batch, None)
+    inputs['features'] = batch.features
     estimate = network.apply(state_variables(state), images, model, train=False, **inputs)
     keys, prior_mean = _example_keys(_run_key(state), batch), camera_prior_mean(camera_prior, batch)
     terms = objective.compute_terms(keys, estimate, batch, model, prior_mean)
@@ -121,7 +127,10 @@ def _make_camera_prior_mean(
 
   def estimate(camera_prior: Variables, batch: HandBatch) -> Float[Array, 'batch 10']:
     images = normalize_image(batch.image, config.model.backbone.name)
-    return network.apply(camera_prior, images, train=False, method='estimate_camera').mean
+    camera = network.apply(
+      camera_prior, images, train=False, features=batch.features, method='estimate_camera'
+    )
+    return camera.mean
 
   return estimate
 

@@ -11,6 +11,7 @@ import numpy as np
 from hand_jax.config import ExperimentConfig
 from hand_jax.config_text import config_differences
 from hand_jax.files.writing import write_whole
+from hand_jax.models.bundled import load_bundled_parameters
 from hand_jax.runs.checkpoints import load_network
 from hand_jax.runs.hand_models import HAND_MODEL_NAME, hand_model_digest
 from hand_jax.runs.lineage import Origin, read_lineage
@@ -114,6 +115,20 @@ def check_start(objective: Objective, start: WarmStart) -> None:
       f'loss.kind={objective.kind!r} trains {", ".join(objective.learned_parts)} alone, so the '
       f'rest must come from a trained run: {_summarize(untrained, untrained)} would stay random. '
       'Name the run by --init_from=WORKDIR.'
+    )
+
+
+def check_cached_backbone(config: ExperimentConfig, state: TrainState) -> None:
+  """Refuses, by ValueError, a backbone other than that of the cached features the run reads."""
+  if config.data.features != 'cached':
+    return
+  bundled = load_bundled_parameters('hand_landmark')['params']
+  same = jax.tree.map(np.array_equal, bundled, state.params['backbone'])
+  if not all(jax.tree.leaves(same)):
+    raise ValueError(
+      "training.init_from: data.features='cached' holds the features of the landmark network as it "
+      'comes with the package, but that of the run named there has learned since. Train with '
+      "data.features='none', or start from a run whose backbone was frozen."
     )
 
 

@@ -11,11 +11,14 @@ import pytest
 from hand_jax.config import BackboneConfig
 from hand_jax.models.backbone import create_backbone, load_backbone_variables, normalize_image
 from tests.backbone_states import (
+  FIXTURES,
   filled_state,
   load_fixture,
   reference_image,
   write_safetensors,
 )
+from tests.fast_compile import light_jit
+from tools.drawn_hand import draw_test_picture
 
 # Published parameter counts less those of the classifiers.
 PARAMETERS = {
@@ -50,6 +53,37 @@ def features(config, variables):
   result = apply(variables, jnp.asarray(reference_image()), False)
   stem = np.asarray(result.shallow_map)[:, ::16, ::16].transpose(0, 3, 1, 2)
   return result.global_feature, stem
+
+
+@pytest.fixture(scope='module')
+def hand_features():
+  """The test picture, and what the backbone of the bundled weights makes of it."""
+  config = BackboneConfig('hand_landmark', pretrained='hands')
+  picture = draw_test_picture(224)
+  variables = load_backbone_variables(config, zero_variables('hand_landmark'))
+  apply = light_jit(create_backbone(config).apply, static_argnums=2)
+  return picture, apply(variables, normalize_image(picture, 'hand_landmark')[None], False)
+
+
+def test_the_landmark_networks_points_are_those_it_was_published_with(hand_features):
+  """Its own runtime's, in pixels of 224 there and in [-1, 1] here."""
+  with np.load(FIXTURES / 'hand_networks.npz') as arrays:
+    published = arrays['hand_landmark/Identity'].reshape(21, 3)
+  landmarks = np.asarray(hand_features[1].landmarks[0])
+  expected = published / 112 - [[1, 1, 0]]
+  np.testing.assert_allclose(landmarks, expected, atol=2e-5)
+  assert np.abs(landmarks[:, :2]).max() < 1  # the drawn hand is inside its crop
+
+
+def test_the_landmark_networks_vector_is_the_mean_of_its_last_map(hand_features):
+  features = hand_features[1]
+  assert features.last_map.shape == (1, 7, 7, 1152)
+  np.testing.assert_allclose(features.global_feature, features.last_map.mean((1, 2)), atol=1e-5)
+  assert 0.05 < float(features.global_feature.mean()) < 6
+
+
+def test_the_landmark_network_has_no_batch_statistics():
+  assert set(zero_variables('hand_landmark')) == {'params'}
 
 
 @pytest.mark.slow
@@ -90,6 +124,8 @@ def test_parameter_counts_are_the_published_ones(name):
     ('resnet50', 224, 2048, (112, 112, 64)),  # the paper's Table 1
     ('efficientnet_b0', 224, 1280, (112, 112, 32)),
     ('efficientnet_lite0', 128, 1280, (64, 64, 32)),
+    ('hand_landmark', 224, 1152, (112, 112, 16)),
+    ('hand_landmark', 112, 1152, (56, 56, 16)),
     ('tiny', 64, 64, (32, 32, 16)),
   ],
 )
@@ -162,6 +198,8 @@ def test_images_are_normalised_as_each_backbone_learnt():
   image = np.array([[[0, 127, 255]]], np.uint8)
   lite = normalize_image(image, 'efficientnet_lite0')
   np.testing.assert_allclose(lite, [[[-127 / 128, 0, 1]]], rtol=1e-6)
+  hands = normalize_image(image, 'hand_landmark')
+  np.testing.assert_allclose(hands, [[[0, 127 / 255, 1]]], rtol=1e-6)
   expected = (np.array([0, 127, 255]) / 255 - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225]
   batch = normalize_image(jnp.asarray(image)[None], 'resnet50')
   np.testing.assert_allclose(batch, expected[None, None, None], rtol=1e-5)
@@ -176,6 +214,8 @@ def test_without_pretrained_weights_variables_stay():
   'settings, message',
   [
     ({'name': 'resnet50', 'pretrained': 'imagenet'}, "for 'resnet50', only 'imagenet'"),
+    ({'name': 'tiny', 'pretrained': 'hands'}, "no pretrained='hands' .* 'hands' for hand_landmark"),
+    ({'name': 'hand_landmark', 'pretrained': 'imagenet'}, "for 'hand_landmark', only"),
     ({'name': 'efficientnet_lite0', 'pretrained': 'imagenet', 'weights': 'a.pth'}, 'keep one'),
   ],
 )

@@ -2,12 +2,14 @@
 
 import dataclasses
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments.configs.names import get_config
+from experiments.configs.names import EXPERIMENTS, get_config
+from hand_jax.config_text import apply_overrides
 from hand_jax.mano.model import regress_joints
 from hand_jax.models.hand_network import CAMERA_MODULES, create_network, initialize_network
 from hand_jax.models.vertex_regressor import positional_encoding
@@ -206,3 +208,49 @@ def test_one_branch_alone_leaves_the_other_out(branch, other, toy, model):
   }
   camera = joint.apply(shared, images, train=False, method='estimate_camera')
   np.testing.assert_array_equal(camera.mean, estimate.camera.mean)
+
+
+HANDS = ['model.backbone.name=hand_landmark', 'model.backbone.pretrained=hands']
+
+
+@pytest.mark.parametrize('name', EXPERIMENTS)
+def test_every_experiment_may_name_the_landmark_network(name):
+  assert apply_overrides(get_config(name), HANDS).model.backbone.name == 'hand_landmark'
+
+
+# Every branch, both textures, and AMVUR at full and at coarse size.
+@pytest.mark.parametrize(
+  'name',
+  [
+    'synthetic_supervised',
+    'synthetic_small_weak_learned_sigma',
+    'ho3d_v3_texture',
+    'toy_prior_weak',
+  ],
+)
+def test_networks_take_the_landmark_network(name, model):
+  config = apply_overrides(get_config(name), HANDS)
+  network = create_network(config)
+  size = config.model.image_size
+  mask = jnp.ones((1, size, size), bool)
+
+  def estimate(key, images):
+    variables = initialize_network(network, key, model)
+    return network.apply(variables, images, model, False, mask)
+
+  images = jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32)
+  result = jax.eval_shape(estimate, jax.random.key(0), images)
+  assert result.camera.mean.shape == (1, 10)
+  assert (result.vertex_colors is not None) == config.model.texture.enabled
+
+
+def test_known_features_stand_for_the_backbone(toy, model):
+  network, variables, _, estimate = toy
+  images = jnp.zeros((len(estimate.camera.mean), 64, 64, 3))
+  features = network.bind(variables).backbone(images, False)
+  plain = network.apply(variables, images, model, False)
+  known = network.apply(variables, images + 9, model, False, features=features)
+  chex.assert_trees_all_close(known, plain, rtol=1e-5, atol=1e-6)
+  other = features._replace(global_feature=features.global_feature[..., ::-1])
+  changed = network.apply(variables, images, model, False, features=other)
+  assert np.abs(changed.camera.mean - plain.camera.mean).max() > 1e-4

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from hand_jax.detection.networks import load_bundled_parameters
+from hand_jax.models.bundled import load_bundled_parameters
 from hand_jax.models.hand_landmark import normalize_crops
 from hand_jax.models.palm_detection import PalmDetectionNetwork, UpsampleBlock
 from tools.drawn_hand import draw_test_picture

@@ -84,6 +84,7 @@ def test_overrides_apply_in_order():
     ('model.prior_hidden=64,0', r'model.prior_hidden should be positive, got 0'),
     ('optimizer.learning_rate=1e999', r'optimizer.learning_rate should be a finite number'),
     ('model.backbone.pretrained=imagenet', r'efficientnet_lite0 alone, not for tiny'),
+    ('model.backbone.pretrained=hands', r'hand_landmark alone, not for tiny'),
     ('data.dataset=freihand', r'data.data_dir should name the folder'),
     ('data.train_examples=0', r'data.train_examples should be positive'),
   ],
@@ -92,6 +93,33 @@ def test_a_wrong_override_is_refused_in_one_line_that_names_it(text, message):
   with pytest.raises(ValueError, match=message) as caught:
     apply_overrides(get_config('toy'), [text])
   assert '\n' not in str(caught.value)
+
+
+CACHED = [
+  *('data.features=cached', 'data.data_dir=prepared', 'model.image_size=224'),
+  *('model.backbone.name=hand_landmark', 'model.backbone.pretrained=hands'),
+  'optimizer.backbone_learning_rate_scale=0',
+]
+
+
+@pytest.mark.parametrize(
+  ('texts', 'message'),
+  [
+    (
+      ['model.backbone.name=tiny', 'model.backbone.pretrained=none'],
+      'name=hand_landmark, got tiny',
+    ),
+    (['model.backbone.pretrained=none'], 'expected model.backbone.pretrained=hands, got none'),
+    (['optimizer.backbone_learning_rate_scale=0.3'], r'learning_rate_scale=0, got 0\.3'),
+    (['model.image_size=112'], 'expected model.image_size=224, got 112'),
+    (['model.texture.enabled=true', 'loss.kind=photometric'], 'texture.enabled=false, got True'),
+    (['data.data_dir='], 'reads a prepared data set: name its folder in data.data_dir'),
+  ],
+)
+def test_cached_features_are_refused_where_they_cannot_stand_for_the_photo(texts, message):
+  assert apply_overrides(get_config('toy'), CACHED).data.features == 'cached'
+  with pytest.raises(ValueError, match=message):
+    apply_overrides(get_config('toy'), [*CACHED, *texts])
 
 
 @pytest.mark.parametrize('name', EXPERIMENTS)

@@ -1,0 +1,142 @@
+"""Adds to the records of any data set what the landmark network makes of crops of each photo."""
+
+import functools
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float, UInt8
+
+from hand_jax.config import FEATURE_SIDE
+from hand_jax.data.augmentation import make_row
+from hand_jax.data.crop_features import (
+  MIDDLE_MAP_CHANNELS,
+  VECTOR_SIZE,
+  CropFeatures,
+  CropFeatureSettings,
+  crop_change,
+  encode_crop_features,
+)
+from hand_jax.data.decoding import decode_photo
+from hand_jax.examples import HandExample, Skip, decode_example, without_3d
+from hand_jax.models.bundled import load_bundled_parameters
+from hand_jax.models.hand_landmark import (
+  HandLandmarkNetwork,
+  normalize_crops,
+  normalize_landmarks,
+)
+
+# Crops go through the network in batches of this size: one compiled program.
+_BATCH = 16
+
+
+def with_crop_features(
+  records: Iterable[dict[str, Any] | Skip], settings: CropFeatureSettings
+) -> Iterator[dict[str, Any] | Skip]:
+  """Completes the encoded records of a split, in their order; skips pass as they are.
+
+  A record's number, which its crops are drawn from, counts the records before it, not the skips: it
+  is the record's place in the finished split. Some records are taken ahead to fill a batch.
+  """
+  records, number = iter(records), 0
+  while block := list(itertools.islice(records, max(1, _BATCH // settings.crops))):
+    kept = [record for record in block if not isinstance(record, Skip)]
+    crops = [crop for i, record in enumerate(kept) for crop in _crops(record, number + i, settings)]
+    number += len(kept)
+    features = iter(_split(landmark_features(np.stack(crops), settings), settings) if crops else ())
+    for record in block:
+      if isinstance(record, Skip):
+        yield record
+      else:
+        yield record | encode_crop_features(next(features), settings)
+
+
+def _crops(
+  record: dict[str, Any], number: int, settings: CropFeatureSettings
+) -> list[UInt8[np.ndarray, 'side side 3']]:
+  """The crops of a record as training will see them, from the photo as it will be stored."""
+  return crops_of_example(_example_of(record), number, settings)
+
+
+def _example_of(record: dict[str, Any]) -> HandExample:
+  photo = decode_photo(record['image'].getvalue(), record['example_id'])
+  return without_3d(decode_example(record | {'image': photo, 'has_hand_mask': False}))
+
+
+def crops_of_example(
+  example: HandExample, number: int, settings: CropFeatureSettings
+) -> list[UInt8[np.ndarray, 'side side 3']]:
+  """The stated crops of an example, which is number `number` of its split."""
+  changes = [crop_change(settings, number, crop) for crop in range(settings.crops)]
+  # The crop is a matter of the box and the side alone: no vertices, no labels.
+  rows = [
+    make_row(without_3d(example), number, FEATURE_SIDE, settings.crop_factor, 0, change)
+    for change in changes
+  ]
+  return [row.image for row in rows]
+
+
+def landmark_features(
+  crops: UInt8[np.ndarray, 'crops 224 224 3'], settings: CropFeatureSettings
+) -> CropFeatures:
+  """Runs the landmark network on right-hand crops; vectors and maps come rounded to half precision.
+
+  Of `settings` only those of the maps matter.
+  """
+  missing = -len(crops) % _BATCH
+  padded = np.concatenate([crops, np.zeros((missing, *crops.shape[1:]), np.uint8)])
+  program = _program(settings.maps, settings.projection_seed)
+  parts = [
+    jax.device_get(program(padded[start : start + _BATCH]))
+    for start in range(0, len(padded), _BATCH)
+  ]
+  return jax.tree.map(lambda *arrays: np.concatenate(arrays)[: len(crops)], *parts)
+
+
+def map_projection(channels: int, width: int, seed: int) -> Float[np.ndarray, '{channels} {width}']:
+  """A fixed matrix of orthonormal columns: random directions that keep distances on average."""
+  drawn = np.random.default_rng((seed, channels)).normal(size=(width, channels)).T
+  basis, upper = np.linalg.qr(drawn)
+  # The signs make the factorisation unique; the first columns are then the same at every width.
+  return (basis * np.sign(np.diag(upper))[None]).astype(np.float32)
+
+
+@functools.lru_cache(maxsize=2)
+def _program(maps: int, projection_seed: int) -> Callable[[np.ndarray], CropFeatures]:
+  variables = load_bundled_parameters('hand_landmark')
+  projections = [
+    map_projection(channels, maps, projection_seed)
+    for channels in (VECTOR_SIZE, MIDDLE_MAP_CHANNELS)
+    if maps
+  ]
+
+  @jax.jit
+  def apply(variables, crops, projections):
+    output = HandLandmarkNetwork().apply(variables, normalize_crops(crops))
+    features = CropFeatures(
+      vectors=output.global_feature.astype(jnp.float16),
+      landmarks=normalize_landmarks(output.landmarks),
+      world_points=output.world_landmarks,
+      presence=output.presence,
+      right=output.right,
+    )
+    if projections:
+      last, middle = output.last_map @ projections[0], output.middle_map @ projections[1]
+      features = features._replace(
+        last_maps=last.astype(jnp.float16), middle_maps=middle.astype(jnp.float16)
+      )
+    return features
+
+  return lambda crops: apply(variables, crops, projections)
+
+
+def _split(features: CropFeatures, settings: CropFeatureSettings) -> Sequence[CropFeatures]:
+  """Features of many crops as those of each example."""
+  starts = range(0, len(features.vectors), settings.crops)
+  return [
+    jax.tree.map(lambda array, start=start: array[start : start + settings.crops], features)
+    for start in starts
+  ]
