@@ -1,4 +1,4 @@
-"""Training on cached features: batches, labels, the step that equals the one on pictures, refusals."""
+"""Training on cached features equals training on the frozen network, example by example."""
 
 import dataclasses
 
