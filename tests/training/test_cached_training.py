@@ -25,7 +25,6 @@ from hand_jax.training.state import create_optimizer, create_train_state
 from hand_jax.training.step import make_train_step
 from hand_jax.training.warm_start import check_cached_backbone
 from tests.drawn_hands import DrawnSource
-from tests.fast_compile import light_jit
 from tests.prepared_features import SETTINGS
 
 OVERRIDES = [
@@ -49,7 +48,7 @@ def source(featured):
 @pytest.fixture(scope='module')
 def batches(config, source):
   with training_batches(source, config, 778) as loader:
-    return [next(loader) for _ in range(12)]
+    return [next(loader) for _ in range(24)]
 
 
 def rows_on_pictures(source, batch):
@@ -116,19 +115,21 @@ def test_evaluation_takes_the_photos(config, source):
   assert last.is_padding.tolist() == [False, True]
 
 
+@pytest.mark.slow
 def test_a_step_on_features_is_the_step_on_their_crops(config, source, batches, toy_model):
   network = create_network(config)
   optimizer = create_optimizer(config.optimizer, config.training.num_steps)
   state = create_train_state(config, network, optimizer, toy_model)
-  step = light_jit(make_train_step(config, network, optimizer))
+  step = jax.jit(make_train_step(config, network, optimizer))
   cached = batches[0]._replace(example_id=None)
   pictures = [row for _, row in rows_on_pictures(source, cached)]
   pictures = stack_rows(pictures)._replace(example_id=None)
   assert pictures.features is None
   after, metrics = step(state, cached, toy_model)
   expected_after, expected = step(state, pictures, toy_model)
+  # The stored vector is in half precision.
   for name, value in expected.items():
-    np.testing.assert_allclose(metrics[name], value, rtol=1e-4, atol=1e-5, err_msg=name)
+    np.testing.assert_allclose(metrics[name], value, rtol=1e-4, atol=1e-4, err_msg=name)
   # Adam's first moments are the (clipped) gradients, in tenths.
   (moments, others) = (
     next(part for part in made.opt_state if hasattr(part, 'mu')).mu
