@@ -13,10 +13,6 @@ from hand_jax.mano.mano_files import write_converted_mano
 from tests.prepared_features import SETTINGS, prepare_featured
 from tests.toy_mano import make_toy_mano
 
-# Nearly all of the tests' time goes into compiling. JAX 0.10 can do without the newer way to emit
-# fused loops, which takes a quarter of it; other versions are tested as they are.
-if jax.__version_info__[:2] == (0, 10):
-  os.environ['XLA_FLAGS'] = f'{os.environ.get("XLA_FLAGS", "")} --xla_cpu_use_fusion_emitters=false'
 # The tests use the free hand, whatever the caller's shell names.
 os.environ.pop('MANO_DIR', None)
 # Commands that tests run as processes keep compiled programs; not in the user's cache.

@@ -20,9 +20,8 @@ pytestmark = pytest.mark.slow
 ROOT = pathlib.Path(__file__).parents[2]
 # What training needs and reconstructing does without.
 ABSENT = ('tensorflow_datasets', 'array_record', 'tensorboardX', 'skimage', 'simplejpeg')
-# Of this process' environment, what would lead the other Python to these sources or to a MANO, and
-# flags that another JAX may not know.
-LEFT_OUT = ('PYTHONPATH', 'PYTHONHOME', 'VIRTUAL_ENV', 'MANO_DIR', 'XLA_FLAGS')
+# Of this process' environment, what would lead the other Python to these sources or to a MANO.
+LEFT_OUT = ('PYTHONPATH', 'PYTHONHOME', 'VIRTUAL_ENV', 'MANO_DIR')
 
 
 def call(arguments: Sequence[str | os.PathLike], folder: pathlib.Path) -> str:

@@ -108,6 +108,7 @@ _CASES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('case', _CASES)
 def test_images_and_gradients_are_finite(case, hand):
   change, (least, most) = _CASES[case]

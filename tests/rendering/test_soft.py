@@ -55,6 +55,7 @@ def test_silhouette_in_single_precision():
   np.testing.assert_allclose(image, expected, atol=2e-5)
 
 
+@pytest.mark.slow
 def test_silhouette_gradients_match_differences_of_naive_loops():
   vertices, faces = _scene(1)
   weights = np.random.default_rng(0).normal(size=(HEIGHT, WIDTH))
@@ -161,6 +162,7 @@ def _drawn(vertices, colors, faces, sigma, gamma, background=_GREY):
   return [np.asarray(value) for value in (*cut, *drawn[4:])]
 
 
+@pytest.mark.slow
 def test_a_batch_is_its_single_images():
   vertices, colors, faces = _hand_like()
   together = _drawn(vertices, colors, faces, 0.5, 0.05)
@@ -171,6 +173,7 @@ def test_a_batch_is_its_single_images():
       np.testing.assert_array_equal(whole[number], part[0])
 
 
+@pytest.mark.slow
 def test_two_devices_give_what_one_gives():
   vertices, _, faces = _hand_like()
 
@@ -343,6 +346,7 @@ def _blend_and_gradient():
   )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('seed', range(2))
 def test_blend_and_its_gradients_match_naive_loops(seed):
   """Derivatives along random changes of everything at once, and of sigma and gamma alone."""

@@ -19,6 +19,7 @@ _PIXELS_PER_METRE = 240.0  # the hand is 48 pixels long, a finger 4 wide
 _SIGMAS = np.geomspace(0.3, 0.03, _STEPS)
 
 
+@pytest.mark.slow
 def test_pose_is_recovered_from_the_silhouette():
   """Shift, turn in the image and the spread of a finger start wrong; errors shrink sixfold.
 

@@ -62,6 +62,7 @@ def shuffled(example: HandExample, chosen: np.ndarray) -> np.ndarray:
   return colors
 
 
+@pytest.mark.slow
 def test_every_vertex_has_a_display_colour(examples):
   hidden = 0
   for example in examples:

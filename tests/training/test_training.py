@@ -78,6 +78,7 @@ def test_a_step_repeats_bit_for_bit_and_is_compiled_once(run, model, batch):
   assert step._cache_size() == 1
 
 
+@pytest.mark.slow
 def test_the_seed_decides_the_first_state(config, model, parts):
   network, optimizer, state = parts
   seeded = dataclasses.replace(config, training=dataclasses.replace(config.training, seed=1))
