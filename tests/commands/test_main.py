@@ -147,6 +147,7 @@ def test_a_box_beside_the_photo_is_wrong_use(workdir, photo, tmp_path, capsys):
   assert not (tmp_path / 'out').exists()
 
 
+@pytest.mark.slow
 def test_exit_codes_count_the_photos_that_failed(
   workdir, model, photo, tmp_path, monkeypatch, capsys
 ):

@@ -26,6 +26,7 @@ def corners(box):
 
 # The drawn hand's tips are the ends of its sticks' axes; the network marks points near them. 0.05
 # of the hand's length is below the distance of neighbouring tips (0.2) by far.
+@pytest.mark.slow
 @pytest.mark.parametrize('degrees', [0, 90, 200])
 def test_fingertips_of_a_drawn_hand(degrees):
   picture = plain(400, 360)
@@ -90,6 +91,7 @@ def test_a_hand_of_forty_pixels_in_twelve_megapixels():
   assert hand.side == 'left'
 
 
+@pytest.mark.slow
 def test_ten_hands_in_one_photo():
   picture, wrists = plain(800, 2000), []
   for i in range(10):

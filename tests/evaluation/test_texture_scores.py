@@ -267,6 +267,7 @@ def naive_source(world, row, source, use_masks):
   return baselines.fill_from_visible(sampled, np.array(visible), hops, mean)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('use_masks', [True, False])
 def test_a_split_matches_plain_loops(use_masks):
   world = World()

@@ -19,6 +19,8 @@ from hand_jax.training.state import create_optimizer, create_train_state
 from hand_jax.types import DiagonalGaussian, HandEstimate, HandGaussians
 from tests.drawn_hands import DrawnSource
 
+pytestmark = pytest.mark.slow
+
 EXAMPLES = 5  # in batches of four: the last one is padded
 OFFSET = 0.125
 
@@ -95,7 +97,6 @@ def sources(monkeypatch):
   return made
 
 
-@pytest.mark.slow
 def test_the_file_holds_what_others_rely_on(workdir, sources, tmp_path):
   output = tmp_path / 'new folder' / 'texture.json'
   results, path = measure(workdir, commit='abc1234', output=str(output))
@@ -121,7 +122,6 @@ def test_the_file_holds_what_others_rely_on(workdir, sources, tmp_path):
   assert sources[0].asked == {'data_dir': '', 'split': 'test', 'count': 500, 'labels': True}
 
 
-@pytest.mark.slow
 def test_without_masks_the_results_have_a_file_of_their_own(workdir, sources):
   results, path = measure(workdir, use_masks=False, limit=3)
   assert path.name == 'texture-synthetic_hands-test-no_masks.json'
@@ -130,7 +130,6 @@ def test_without_masks_the_results_have_a_file_of_their_own(workdir, sources):
   assert sources[0].asked['count'] == 3
 
 
-@pytest.mark.slow
 def test_data_without_vertex_colors(workdir, sources):
   """Prepared ones may have none: unknown in the file, and the command says what to do."""
   results, path = measure(workdir, split='plain', data_dir='there')
@@ -171,7 +170,6 @@ def test_what_cannot_be_measured_is_named(workdir, sources, change, message):
     measure(**({'workdir': workdir} | change))
 
 
-@pytest.mark.slow
 def test_a_toy_network_on_rendered_hands(workdir):
   """Nothing replaced: its two hands are rendered with the labels of their vertices."""
   results, _ = measure(workdir, limit=2)

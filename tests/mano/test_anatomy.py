@@ -125,6 +125,7 @@ def test_the_free_hands_mean_pose_is_inside_the_limits():
   assert float(joint_limit_penalty(MODEL.hands_mean)) == 0.0
 
 
+@pytest.mark.slow
 def test_samples_are_inside_the_limits_and_repeat_with_their_key():
   assert SAMPLES.shape == (2000, 45)
   assert float(joint_limit_penalty(SAMPLES).max()) == 0.0

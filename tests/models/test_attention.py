@@ -33,6 +33,7 @@ def test_attention_matches_loops():
   np.testing.assert_allclose(actual, naive_attention(queries, keys, values), atol=2e-6)
 
 
+@pytest.mark.slow
 def test_constant_values_pass_through():
   queries = jax.random.normal(jax.random.key(0), (1, 4, 2, 3))
   keys = jax.random.normal(jax.random.key(1), (1, 6, 2, 3))

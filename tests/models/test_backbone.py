@@ -111,6 +111,7 @@ def test_shipped_lite0_matches_its_reference():
   assert relative_error(stem, expected['stem_slice']) <= 2e-3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', PARAMETERS)
 def test_parameter_counts_are_the_published_ones(name):
   params = zero_variables(name)['params']

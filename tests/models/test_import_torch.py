@@ -59,6 +59,7 @@ def test_reads_safetensors(tmp_path):
   assert_same_arrays(read_torch_file(tmp_path / 'a.safetensors'), EXPECTED)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', [*FILES, 'a.safetensors'])
 def test_every_truncation_is_a_clear_error(name, tmp_path):
   if name in FILES:

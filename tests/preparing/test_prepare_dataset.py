@@ -131,6 +131,7 @@ def test_nothing_but_the_data_set_is_left(prepared):
   assert not [name for name in files_under(root) if 'incomplete' in name or 'unfinished' in name]
 
 
+@pytest.mark.slow
 def test_several_workers_build_the_same(prepared, tmp_path, monkeypatch):
   monkeypatch.setattr(builder_module, 'CHUNK', 2)
   again = prepare(tmp_path, workers=2)

@@ -35,6 +35,8 @@ from hand_jax.reconstruction.texture_picture import (
 from hand_jax.reconstruction.views import PANEL_SIDE, display_vertices, texture_image
 from tests.toy_mano import make_toy_mano
 
+pytestmark = pytest.mark.slow
+
 BOX = np.array([20.0, 31.0, 60.0, 47.0])
 
 

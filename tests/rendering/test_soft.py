@@ -266,6 +266,7 @@ def _far_picture():
   return jax.jit(jax.grad(loss, has_aux=True)), weights
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('far', [1e5, 1e6, 9e7])
 def test_far_corners_are_as_exact_as_near_ones(far):
   """Values and derivatives in float32 against float64 loops."""
@@ -373,6 +374,7 @@ def test_blend_and_its_gradients_match_naive_loops(seed):
     np.testing.assert_allclose(slope, expected, atol=1e-6, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_blend_tends_to_the_hard_picture():
   vertices, colors, faces = _hand_like()
   fragments = rasterize(vertices, faces, 20, 20)

@@ -185,6 +185,7 @@ def test_a_run_has_the_scores_of_its_submission(dataset, workdir, benchmark_data
   assert (tmp_path / 'pck' / 'pck.png').exists()
 
 
+@pytest.mark.slow
 def test_turned_crops_are_named_beside_official_scores(workdir, benchmark_data):
   results, path = evaluate(
     workdir, 'freihand', data_dir=benchmark_data[0], mean_hand_examples=2, turns=2
