@@ -11,6 +11,14 @@ from jaxtyping import Float, UInt8
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 DEMO_PHOTOS = pathlib.Path(__file__).parent.parent / 'assets' / 'photos'
+# The larger side of a hand's tight box (all its projected vertices) over that of its joints' box,
+# as a function of the number of known joints: 1.21 for all 21. Fitted to geometric means over 60
+# synthetic hands, joints dropped at random: 1.26 for 16, 1.40 for 10, 1.76 for 5, 2.32 for 3. The
+# spread grows from 8 % (21 joints) over 16 % (10) to 39 % (3).
+_BOX_RATIO = 1.035
+_BOX_RATIO_PER_MISSING = 3.675
+# Joints closer together than this are no hand in pixels, more likely fractions of the image.
+MIN_EXTENT_PX = 2.0
 _FULL_16_BIT = 65535
 
 
@@ -86,6 +94,22 @@ def check_box(
       f'Box {text} (x,y,width,height) lies outside the image {name} of {width} x {height} pixels.'
     )
   return box_xywh
+
+
+def box_round_joints(
+  joints: Float[np.ndarray, 'known 2'],
+) -> Float[np.ndarray, '4']:
+  """x, y, width, height in pixels: about the whole hand's tight box, from its known joints.
+
+  Raises:
+    ValueError: fewer than two joints, or all in one place: they do not tell the hand's size.
+  """
+  extent = np.ptp(joints, axis=0).max() if len(joints) else 0.0
+  if extent < MIN_EXTENT_PX:
+    raise ValueError('the known joints do not tell the size of the hand')
+  margin = (_BOX_RATIO + _BOX_RATIO_PER_MISSING / len(joints) - 1) / 2 * extent
+  low, high = joints.min(0) - margin, joints.max(0) + margin
+  return np.concatenate([low, high - low])
 
 
 def centred_square(width: int, height: int) -> Float[np.ndarray, '4']:

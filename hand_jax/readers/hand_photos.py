@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, NoReturn, TypeVar
 import numpy as np
 from jaxtyping import Float
 
-from hand_jax.data.photos import check_box, read_photo
+from hand_jax.data.photos import MIN_EXTENT_PX, box_round_joints, check_box, read_photo
 from hand_jax.examples import HandExample, check_example
 from hand_jax.mano.joints import JOINT_NAMES
 
@@ -21,14 +21,6 @@ IMAGES = 'images'
 KEYS = ('image', 'keypoints', 'side', 'bbox', 'intrinsics', 'joints_camera')
 SIDES = ('right', 'left')
 
-# The larger side of a hand's tight box (all its projected vertices) over that of its joints' box,
-# as a function of the number of known joints: 1.21 for all 21. Fitted to geometric means over 60
-# synthetic hands, joints dropped at random: 1.26 for 16, 1.40 for 10, 1.76 for 5, 2.32 for 3. The
-# spread grows from 8 % (21 joints) over 16 % (10) to 39 % (3).
-_BOX_RATIO = 1.035
-_BOX_RATIO_PER_MISSING = 3.675
-# Joints closer together than this are no hand in pixels, more likely fractions of the image.
-_MIN_EXTENT_PX = 2.0
 _HALF_PIXEL = 0.5
 # No hand is larger: lengths beyond are millimetres or centimetres taken for metres.
 _MAX_EXTENT_M = 0.5
@@ -157,22 +149,6 @@ def load_example(entry: PhotoEntry) -> HandExample:
   )
 
 
-def box_round_joints(
-  joints: Float[np.ndarray, 'known 2'],
-) -> Float[np.ndarray, '4']:
-  """x, y, width, height in pixels: about the whole hand's tight box, from its known joints.
-
-  Raises:
-    ValueError: fewer than two joints, or all in one place: they do not tell the hand's size.
-  """
-  extent = np.ptp(joints, axis=0).max() if len(joints) else 0.0
-  if extent < _MIN_EXTENT_PX:
-    raise ValueError('the known joints do not tell the size of the hand')
-  margin = (_BOX_RATIO + _BOX_RATIO_PER_MISSING / len(joints) - 1) / 2 * extent
-  low, high = joints.min(0) - margin, joints.max(0) + margin
-  return np.concatenate([low, high - low])
-
-
 class _EntryReader:
   """Reads one entry; its errors name file, entry and field."""
 
@@ -193,7 +169,7 @@ class _EntryReader:
       self._refuse('side', f'should be "right" or "left", got {_short(side)}')
     box, known = entry.get('bbox'), joints[confidence > 0]
     # Two joints may hide one another, three hardly do.
-    if len(known) > 2 and np.ptp(known, axis=0).max() < _MIN_EXTENT_PX:
+    if len(known) > 2 and np.ptp(known, axis=0).max() < MIN_EXTENT_PX:
       self._refuse('keypoints', 'lie within 2 pixels: expected pixels, not fractions of the image')
     return PhotoEntry(
       where=self._where,

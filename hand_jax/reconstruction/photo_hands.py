@@ -6,13 +6,12 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, UInt8
 
-from hand_jax.data.photos import check_box
+from hand_jax.data.photos import box_round_joints, check_box
 from hand_jax.detection.detect import detect_hands
 from hand_jax.detection.reading import DetectedHand, read_regions
 from hand_jax.geometry.cameras import crop_affine, mirror_affine
 from hand_jax.mano.assets import load_mano_model, resolve_mano_dir
 from hand_jax.models.hand_network import naming_misfits
-from hand_jax.readers.hand_photos import box_round_joints
 from hand_jax.reconstruction.detected import FittedHand, fit_detected_hands, hand_in_box
 from hand_jax.reconstruction.reconstruct import (
   Reconstruction,

@@ -45,6 +45,8 @@ class Objective(NamedTuple):
   """The parts of the network that learn, or None for all of it.
 
   The other parts come from a trained run and work as they do in use."""
+  continues: str = ''
+  """The experiment whose run holds those other parts."""
   needs_camera_prior: bool = False
 
   @property
@@ -144,7 +146,8 @@ def _photometric(config: ExperimentConfig) -> Objective:
 
   # The term stands alone and is of order one as it is.
   weights = {'photometric': 1 / TOTAL_SCALE}
-  return Objective(loss.kind, compute_terms, weights, make_inputs, (TEXTURE_REGRESSOR,))
+  trained = config.name.removesuffix('_texture')
+  return Objective(loss.kind, compute_terms, weights, make_inputs, (TEXTURE_REGRESSOR,), trained)
 
 
 _KINDS: dict[str, Callable[[ExperimentConfig], Objective]] = {

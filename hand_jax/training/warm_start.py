@@ -114,7 +114,7 @@ def check_start(objective: Objective, start: WarmStart) -> None:
     raise ValueError(
       f'loss.kind={objective.kind!r} trains {", ".join(objective.learned_parts)} alone, so the '
       f'rest must come from a trained run: {_summarize(untrained, untrained)} would stay random. '
-      'Name the run by --init_from=WORKDIR.'
+      f'Name the run by --init_from=WORKDIR; {objective.continues} is the network it continues.'
     )
 
 

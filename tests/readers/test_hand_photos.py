@@ -15,13 +15,13 @@ from PIL import Image
 
 from experiments.configs.names import get_config
 from hand_jax.data.augmentation import make_row
+from hand_jax.data.photos import box_round_joints
 from hand_jax.data.pipeline import evaluation_batches
 from hand_jax.data.prepared import PreparedSource
 from hand_jax.mano.joints import JOINT_NAMES
 from hand_jax.preparing import building
 from hand_jax.readers.hand_photos import (
   annotations_digest,
-  box_round_joints,
   load_example,
   read_annotations,
   split_entries,
