@@ -3,6 +3,7 @@
 python -m experiments.evaluate_photos --source=my_photos --output=scores.json
 """
 
+import pathlib
 import sys
 from collections.abc import Iterator
 
@@ -11,6 +12,7 @@ from absl import app, flags
 from experiments.launching import print_lines, start
 from experiments.path_flags import define_compilation_cache, define_path
 from hand_jax.files.writing import write_json
+from hand_jax.reconstruction.files import check_output_folder
 from hand_jax.reconstruction.photo_measuring import PhotoMeasuring, measure_photos, scores_text
 
 FLAGS = flags.FLAGS
@@ -28,6 +30,7 @@ def define_flags() -> None:
 
 def measured_lines() -> Iterator[str]:
   """Does what the flags say and yields what to print."""
+  check_output_folder(pathlib.Path(FLAGS.output).parent)
   request = PhotoMeasuring(*(FLAGS[name].value for name in PhotoMeasuring._fields))
   scores = measure_photos(request, _print_progress)
   write_json(FLAGS.output, scores)

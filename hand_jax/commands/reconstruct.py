@@ -41,7 +41,8 @@ def create_parser() -> ArgumentParser:
   add(
     '--bbox',
     metavar='X,Y,W,H',
-    help='the box of the one hand, in pixels, of one photo (default: hands are looked for)',
+    help='the box of the one hand of one photo, in pixels of the upright photo (default: hands '
+    'are looked for)',
   )
   add('--hand', choices=['right', 'left'], help='which hands the photos show (default: found out)')
   add(
@@ -113,9 +114,10 @@ def reconstruct_and_tell(options: 'PhotoOptions') -> int:
       written += outcome.is_written
       print(outcome.line, flush=True)
   if written:
+    colors = '; in the colours of the photo where the run has a texture branch'
     print(
-      'Meshes (.obj, .ply, .glb; in the colours of the photo where the run has a texture branch), '
-      f'numbers (.npz, .json) and legends are in {options.output}.'
+      f'Meshes (.obj, .ply, .glb{colors if options.workdir else ""}), numbers (.npz, .json) and '
+      f'legends are in {options.output}.'
     )
   return ExitCode.SOME_FAILED if failed else ExitCode.DONE
 
@@ -128,6 +130,6 @@ def _explanations() -> str:
       *rows,
       '',
       'A photo with the name of a subcommand is written ./NAME; -- ends the flags.',
-      'Exit codes: 0 all photos done, 1 some photos failed, 2 wrong use.',
+      'Exit codes: 0 all photos done (also without a hand), 1 some photos failed, 2 wrong use.',
     ]
   )

@@ -41,7 +41,9 @@ def detect_hands(
   Raises:
     ValueError: the image is no picture of 8-bit RGB, or `max_hands` is below 1.
   """
-  _check_request(image, max_hands)
+  check_image(image)
+  if max_hands < 1:
+    raise ValueError(f'max_hands is {max_hands}, expected at least 1.')
   height, width = image.shape[:2]
   hands = _search(image, whole_photo(width, height), [], max_hands, confirm=False)
   if not hands:
@@ -105,11 +107,15 @@ def _corners(hand: DetectedHand) -> np.ndarray:
   return np.concatenate([hand.box_xywh[:2], hand.box_xywh[:2] + hand.box_xywh[2:]])
 
 
-def _check_request(image: np.ndarray, max_hands: int) -> None:
+def check_image(image: np.ndarray) -> None:
+  """Raises a ValueError when something is no RGB picture of 8 bits."""
+  if not isinstance(image, np.ndarray):
+    raise ValueError(
+      f'the image is {type(image).__name__}, expected an array (height, width, 3) of uint8, RGB: '
+      'hand_jax.read_photo(path) reads one.'
+    )
   if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
     raise ValueError(
       f'image has shape {image.shape} and type {image.dtype}; '
       'expected (height, width, 3) and uint8, RGB.'
     )
-  if max_hands < 1:
-    raise ValueError(f'max_hands is {max_hands}, expected at least 1.')

@@ -56,9 +56,13 @@ def summary(reconstruction: Reconstruction, photo: str, size: tuple[int, int]) -
   of_mirrored = ' of the mirrored right hand' if reconstruction.is_left else ''
   extra_units, extra = _texture_summary(reconstruction)
   if reconstruction.detection is not None:
-    extra_units |= {'detection': 'probabilities: that there is a hand, and that the side is right'}
+    extra_units |= {
+      'detection': 'probabilities: that there is a hand, and that the side is '
+      'right (null where the side was given)'
+    }
     found = reconstruction.detection
-    extra |= {'detection': {'presence': found.presence, 'side_score': found.side_score}}
+    side_score = None if found.side_score == 1 else found.side_score
+    extra |= {'detection': {'presence': found.presence, 'side_score': side_score}}
   if reconstruction.parameters is not None:
     parameters = reconstruction.parameters._asdict()
     extra_units |= {'mano.*': _mano_meaning(reconstruction.branch, of_mirrored)}

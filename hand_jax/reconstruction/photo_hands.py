@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Bool, Float, UInt8
 
 from hand_jax.data.photos import box_round_joints, check_box
-from hand_jax.detection.detect import detect_hands
+from hand_jax.detection.detect import check_image, detect_hands
 from hand_jax.detection.reading import DetectedHand, read_regions
 from hand_jax.geometry.cameras import crop_affine, mirror_affine
 from hand_jax.mano.assets import load_mano_model, resolve_mano_dir
@@ -27,6 +27,8 @@ from hand_jax.types import ManoModel
 FIT = 'fit'
 """The branch of a hand that was fitted to its landmarks."""
 _MM_PER_M = 1000.0
+# Probability of a hand below which a given box shows none.
+_MIN_PRESENCE = 0.5
 # Pictures show a square of this many pixels, this much larger than the hand's box.
 _SHOWN_SIDE, _SHOWN_FACTOR = 224, 1.25
 
@@ -75,8 +77,9 @@ def reconstruct_hands(
 ) -> list[Reconstruction]:
   """Reconstructs every hand of a photo, the surest first.
 
-  Without a box the detector looks for hands. With one there is exactly one hand, that of the box,
-  and the detector tells its side unless that is given too.
+  Without a box the detector looks for hands. With one, that box alone is looked at: a run makes one
+  hand of it, the fit makes one where the landmark network sees a hand there. Its side is found out
+  unless it is given too.
 
   Args:
     program: what makes the meshes, see `load_program`.
@@ -87,11 +90,14 @@ def reconstruct_hands(
     The hands; none is a result, not an error.
 
   Raises:
-    ValueError: a box or mask does not fit the photo, or what the run estimates is not finite.
+    ValueError: the image is no RGB picture, a side is neither, a box or mask does not fit the
+      photo, or what the run estimates is not finite.
   """
   _check_request(request)
   hands = find_hands(request, max_hands)
   if program.reconstructor is None:
+    # A box always gives a reading; without a hand in it there is nothing to fit.
+    hands = [hand for hand in hands if hand.presence >= _MIN_PRESENCE]
     size = (request.image.shape[1], request.image.shape[0])
     fitted = fit_detected_hands(program.model, hands, size, intrinsics=request.intrinsics)
     return [fitted_reconstruction(hand, program.model, size) for hand in fitted]
@@ -171,6 +177,9 @@ def _by_run(
 
 
 def _check_request(request: PhotoRequest) -> None:
+  check_image(request.image)
+  if request.side not in (None, 'right', 'left'):
+    raise ValueError(f"side is {request.side!r}, expected 'right', 'left' or None.")
   height, width = request.image.shape[:2]
   if request.box_xywh is not None:
     check_box(np.asarray(request.box_xywh, np.float64), width, height, request.name)

@@ -86,7 +86,10 @@ def reconstruct_photos(options: PhotoOptions) -> Iterator[PhotoOutcome]:
     _check_against_photo(tasks[0])
   program = load_program(options.workdir, options.mano_dir)
   check_program(tasks, program)
-  return (outcome for task in tasks for outcome in _try_photo(task, program, options.output))
+  writers: dict[str, pathlib.Path] = {}
+  return (
+    outcome for task in tasks for outcome in _try_photo(task, program, options.output, writers)
+  )
 
 
 def plan_tasks(options: PhotoOptions) -> list[PhotoTask]:
@@ -179,7 +182,10 @@ def _read_mask(task: PhotoTask, image: np.ndarray) -> Bool[np.ndarray, 'height w
   return mask
 
 
-def _try_photo(task: PhotoTask, program: HandProgram, output: str) -> Iterator[PhotoOutcome]:
+def _try_photo(
+  task: PhotoTask, program: HandProgram, output: str, writers: dict[str, pathlib.Path]
+) -> Iterator[PhotoOutcome]:
+  """Does one photo. `writers` holds the names of files that are taken, and by which photo."""
   path = task.path
   try:
     image, mask = read_input(task)
@@ -187,7 +193,15 @@ def _try_photo(task: PhotoTask, program: HandProgram, output: str) -> Iterator[P
     hands = reconstruct_hands(program, request)
     if not hands:
       yield PhotoOutcome(f'{path.name}: no hand found', failed=False)
-    for name, hand in zip(_file_names(path.stem, hands), hands, strict=True):
+    names = _file_names(path.stem, hands)
+    for name in names:
+      # Hands of a photo are numbered, which no one knew before they were found.
+      if (other := writers.setdefault(name, path)) is not path:
+        raise ValueError(
+          f'{other} has a hand that was written as {name} already: rename {path}, or use two '
+          '--output folders.'
+        )
+    for name, hand in zip(names, hands, strict=True):
       written = write_reconstruction(hand, image, name, output, photo=path.name)
       yield PhotoOutcome(f'{_describe(path, hand)} -> {written[0]}', False, is_written=True)
   except (ValueError, OSError) as error:

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
-from hand_jax.evaluation import turns as test_time
+from hand_jax.evaluation import turns
 from hand_jax.evaluation.evaluate import camera_rotations
 from hand_jax.types import DiagonalGaussian, HandBatch, HandEstimate, HandGaussians
 
@@ -69,7 +69,7 @@ def perfect_network(batch):
 
 def test_a_network_that_follows_every_turn_is_not_changed():
   batch = batch_of(spots_image())
-  plain, averaged = perfect_network(batch), test_time.averaged_over_turns(perfect_network, 5)(batch)
+  plain, averaged = perfect_network(batch), turns.averaged_over_turns(perfect_network, 5)(batch)
   assert averaged.parameters is None
   for name in ('prior', 'posterior'):
     for expected, found in zip(getattr(plain, name), getattr(averaged, name), strict=True):
@@ -87,9 +87,9 @@ def test_a_network_that_sees_nothing_is_averaged_as_by_hand():
   def blind_network(batch):
     return make_estimate(joints_2d, ROTATION, PLACE, VERTICES, branches=('posterior',))
 
-  averaged = test_time.averaged_over_turns(blind_network, turns)(batch_of(spots_image()))
+  averaged = turns.averaged_over_turns(blind_network, turns)(batch_of(spots_image()))
   assert averaged.prior is None
-  widest = np.deg2rad(test_time.WIDEST_TURN_DEGREES)
+  widest = np.deg2rad(turns.WIDEST_TURN_DEGREES)
   angles = [-widest, -widest / 3, widest / 3, widest]
   # Turning back is by the opposite angle, so the mean lies on the way to the middle.
   turned_back = []
@@ -117,16 +117,16 @@ def test_unequal_variances_turn_with_their_axes():
     joints = joints._replace(mean=np.zeros((1, 3, 2), np.float32))
     return estimate._replace(posterior=estimate.posterior._replace(joints_normalized=joints))
 
-  averaged = test_time.averaged_over_turns(network, 2)(batch_of(spots_image()))
-  share = np.cos(np.deg2rad(test_time.WIDEST_TURN_DEGREES)) ** 2
+  averaged = turns.averaged_over_turns(network, 2)(batch_of(spots_image()))
+  share = np.cos(np.deg2rad(turns.WIDEST_TURN_DEGREES)) ** 2
   expected = [share * 0.01 + (1 - share) * 0.09, share * 0.09 + (1 - share) * 0.01]
   found = np.exp(averaged.posterior.joints_normalized.log_variance)
   np.testing.assert_allclose(found, np.broadcast_to(expected, (1, 3, 2)), rtol=1e-5)
 
 
 def test_one_turn_is_the_estimate_itself():
-  assert test_time.averaged_over_turns(perfect_network, 1) is perfect_network
-  assert test_time.augmentation_name(1) == 'none'
-  assert test_time.augmentation_name(5) == 'mean over 5 turns of the crop within 20 degrees'
+  assert turns.averaged_over_turns(perfect_network, 1) is perfect_network
+  assert turns.augmentation_name(1) == 'none'
+  assert turns.augmentation_name(5) == 'mean over 5 turns of the crop within 20 degrees'
   with pytest.raises(ValueError, match=r'turns should be 1 .* or more, got 0'):
-    test_time.averaged_over_turns(perfect_network, 0)
+    turns.averaged_over_turns(perfect_network, 0)

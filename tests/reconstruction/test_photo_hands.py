@@ -120,6 +120,38 @@ def test_a_box_beside_the_photo_is_refused(program, photo):
     reconstruct_hands(program, PhotoRequest(photo, 'my photo', np.array([500.0, 0, 10, 10])))
 
 
+def test_a_box_without_a_hand_gives_none(program):
+  """A fraction of the image taken for pixels, and an empty picture."""
+  image = read_photo(BUNDLED[-1][0])
+  assert (
+    reconstruct_hands(program, PhotoRequest(image, box_xywh=np.array([0.1, 0.1, 0.5, 0.5]))) == []
+  )
+  plain = np.full_like(image, 90)
+  assert (
+    reconstruct_hands(program, PhotoRequest(plain, box_xywh=np.array([50.0, 50, 300, 300]))) == []
+  )
+
+
+def test_what_is_no_request_is_told(program, photo):
+  with pytest.raises(ValueError, match="side is 'up', expected 'right', 'left' or None"):
+    reconstruct_hands(program, PhotoRequest(photo, side='up'))
+  with pytest.raises(ValueError, match=r'expected \(height, width, 3\) and uint8'):
+    reconstruct_hands(program, PhotoRequest(photo.astype(np.int32).astype(np.uint8)[..., :2]))
+
+
+def test_numbered_names_that_another_photo_has_are_not_written_again(tmp_path):
+  left = read_photo(BUNDLED[-1][0])
+  Image.fromarray(np.concatenate([left, left[:, ::-1]], axis=1)).save(tmp_path / 'a.png')
+  photos = [str(tmp_path / 'a.png')]
+  for side in ('left', 'right'):
+    Image.fromarray(left).save(tmp_path / f'a_1_{side}.png')
+    photos.append(str(tmp_path / f'a_1_{side}.png'))
+  outcomes = list(reconstruct_photos(PhotoOptions(photos, str(tmp_path / 'out'))))
+  assert [outcome.failed for outcome in outcomes].count(True) == 1
+  (refused,) = [outcome.line for outcome in outcomes if outcome.failed]
+  assert 'a.png has a hand that was written as a_1_' in refused
+
+
 def test_several_hands_are_numbered_and_tell_their_side(tmp_path):
   left = read_photo(BUNDLED[-1][0])
   both = np.concatenate([left, left[:, ::-1]], axis=1)
