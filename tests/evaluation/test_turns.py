@@ -82,12 +82,12 @@ def test_a_network_that_follows_every_turn_is_not_changed():
 
 def test_a_network_that_sees_nothing_is_averaged_as_by_hand():
   """Always the same answer: turned back by each angle, its joints spread along an arc."""
-  joints_2d, turns = np.array([[0.5, 0.0], [0.1, -0.4]]), 4
+  joints_2d, count = np.array([[0.5, 0.0], [0.1, -0.4]]), 4
 
   def blind_network(batch):
     return make_estimate(joints_2d, ROTATION, PLACE, VERTICES, branches=('posterior',))
 
-  averaged = turns.averaged_over_turns(blind_network, turns)(batch_of(spots_image()))
+  averaged = turns.averaged_over_turns(blind_network, count)(batch_of(spots_image()))
   assert averaged.prior is None
   widest = np.deg2rad(turns.WIDEST_TURN_DEGREES)
   angles = [-widest, -widest / 3, widest / 3, widest]
@@ -103,7 +103,7 @@ def test_a_network_that_sees_nothing_is_averaged_as_by_hand():
   # The hand in its own frame is not turned at all.
   np.testing.assert_allclose(averaged.posterior.vertices.mean[0], VERTICES, atol=1e-7)
   np.testing.assert_allclose(np.exp(averaged.posterior.vertices.log_variance), VARIANCE, rtol=1e-5)
-  # Symmetric turns about the viewing axis leave the orientation where it was.
+  # Symmetric count about the viewing axis leave the orientation where it was.
   np.testing.assert_allclose(camera_rotations(averaged.camera.mean), ROTATION[None], atol=1e-6)
 
 
