@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from hand_jax.rendering.images import depth_image, normal_image
 from hand_jax.rendering.rasterize import rasterize

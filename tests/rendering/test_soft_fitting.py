@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import pytest
 
 from hand_jax.geometry.rotations import axis_angle_to_matrix
 from hand_jax.mano.assets import load_mano_model
