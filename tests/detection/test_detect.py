@@ -125,8 +125,8 @@ def test_one_hand_is_reported_once():
 
 def test_wrong_requests_are_named():
   with pytest.raises(ValueError, match='uint8'):
-    detect._check_request(np.zeros((4, 4, 3), np.float32), 10)
+    detect.check_image(np.zeros((4, 4, 3), np.float32))
   with pytest.raises(ValueError, match=r'\(4, 4\)'):
-    detect._check_request(np.zeros((4, 4), np.uint8), 10)
+    detect.check_image(np.zeros((4, 4), np.uint8))
   with pytest.raises(ValueError, match='max_hands is 0'):
-    detect._check_request(plain(4, 4), 0)
+    detect_hands(plain(4, 4), 0)

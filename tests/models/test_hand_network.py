@@ -246,7 +246,7 @@ def test_networks_take_the_landmark_network(name, model):
 
 def test_known_features_stand_for_the_backbone(toy, model):
   network, variables, _, estimate = toy
-  images = jnp.zeros((len(estimate.camera.mean), 64, 64, 3))
+  images = jax.random.normal(jax.random.key(3), (len(estimate.camera.mean), 64, 64, 3))
   features = network.bind(variables).backbone(images, False)
   plain = network.apply(variables, images, model, False)
   known = network.apply(variables, images + 9, model, False, features=features)
