@@ -1,5 +1,5 @@
 # make demo: reconstruct the bundled photos, then train, evaluate and reconstruct them by that run.  make test: the test suite.
-# make test-fast: the part of it that takes below three minutes.
+# make test-fast: the part of it without the tests marked slow.
 # Both build .venv first when it is missing or older than the requirements. PYTHON picks the Python.
 PYTHON ?= python3
 VENV := .venv
