@@ -53,8 +53,9 @@ def reconstruct(images: list[str], **options) -> list[PhotoOutcome]:
 def test_from_photos_to_files(workdir, model, tmp_path):
   """All three demo photos at once, each in the box round its landmarks, as large as the hand."""
   outcomes = reconstruct([], output=str(tmp_path), workdir=workdir, demo_photos=True, hand='right')
-  for (line, failed), name in zip(outcomes, ('nocurl', 'halfcurl', 'fullcurl'), strict=True):
-    assert line.startswith(f'{name}.jpg: right hand') and 'mm' in line and not failed
+  for outcome, name in zip(outcomes, ('nocurl', 'halfcurl', 'fullcurl'), strict=True):
+    assert outcome.line.startswith(f'{name}.jpg: right hand') and 'mm' in outcome.line
+    assert not outcome.failed
     for suffix in OUTPUT_SUFFIXES:
       assert (tmp_path / f'{name}{suffix}').stat().st_size > 0
   data = json.loads((tmp_path / 'nocurl.json').read_text())
