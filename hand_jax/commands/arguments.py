@@ -30,6 +30,8 @@ class ArgumentParser(argparse.ArgumentParser):
     )
 
   def error(self, message: str) -> NoReturn:
+    if message.endswith('expected one argument'):
+      message += ', a value that begins with - after =, as in --flag=-5'
     print_error(f'{message}. {self.prog} --help says what can be given.')
     sys.exit(ExitCode.WRONG_USE)
 

@@ -172,10 +172,19 @@ def output_suffixes(has_colors: bool, is_free_hand: bool) -> tuple[str, ...]:
 
 
 def check_output_folder(folder: str | os.PathLike) -> None:
-  """Raises a NotADirectoryError when results cannot go there because of a file in the way."""
+  """Checks that results can go to a folder, which may be missing yet.
+
+  Raises:
+    NotADirectoryError: a file is in the way.
+    PermissionError: this user may not write there.
+  """
   folder = pathlib.Path(folder)
   for path in (folder, *folder.parents):
     if path.is_dir():
+      if not os.access(path, os.W_OK | os.X_OK):
+        raise PermissionError(
+          f'Results cannot go to {folder}: {path} may not be written to. Name another folder.'
+        )
       return
     if os.path.lexists(path):
       raise NotADirectoryError(

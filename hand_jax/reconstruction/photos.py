@@ -134,7 +134,10 @@ def read_input(task: PhotoTask) -> PhotoInput:
   """
   image = read_photo(task.path)
   if task.box_xywh is not None:
-    check_box(task.box_xywh, image.shape[1], image.shape[0], str(task.path))
+    try:
+      check_box(task.box_xywh, image.shape[1], image.shape[0], str(task.path))
+    except ValueError as error:
+      raise ValueError(f'--bbox: {error}') from None
   return PhotoInput(image, None if task.hand_mask is None else _read_mask(task, image))
 
 
@@ -154,6 +157,8 @@ def check_program(tasks: list[PhotoTask], program: HandProgram) -> None:
       name = f'{task.path.stem}{suffix}'
       other = writers.setdefault(name, task.path)
       if other is not task.path:
+        if other == task.path:
+          raise ValueError(f'{other} is named twice: name each photo once.')
         raise ValueError(
           f'{other} and {task.path} would both be written as {name}: rename one, or use two '
           '--output folders.'

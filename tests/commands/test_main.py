@@ -118,6 +118,7 @@ WRONG_USE = {
   'unknown flag': (['a.jpg', '--wrokdir=w'], '--wrokdir'),
   'abbreviated flag': (['a.jpg', '--work=w'], '--work'),
   'no value': (['a.jpg', '--bbox'], '--bbox'),
+  'a value like a flag': (['a.jpg', '--bbox', '-1,2,3,4'], 'as in --flag=-5'),
   'no such side': (['a.jpg', '--hand=up'], "'up'"),
   'value of a switch': (['--demo_photos=3'], '--demo_photos'),
   'no such subcommand': (['help', 'dance'], "'dance'"),
@@ -225,4 +226,4 @@ def test_the_launch_prints_one_line_and_fails(tmp_path):
   )
   assert result.returncode == 2 and result.stdout == ''
   lines = [line for line in result.stderr.splitlines() if 'xla' not in line.lower()]
-  assert len(lines) == 1 and lines[0].startswith('Error: nowhere') and 'make demo' in lines[0]
+  assert len(lines) == 1 and lines[0].startswith('Error: nowhere') and 'without a run' in lines[0]

@@ -1,6 +1,7 @@
 """Reconstruction with a random toy network: frames, left hands, files, and errors by name."""
 
 import json
+import os
 import pathlib
 import subprocess
 import sys
@@ -21,7 +22,11 @@ from hand_jax.models.hand_network import create_network, initialize_network
 from hand_jax.reconstruction import files as reconstruct_files
 from hand_jax.reconstruction import reconstruct as module
 from hand_jax.reconstruction import views as reconstruct_views
-from hand_jax.reconstruction.files import OUTPUT_SUFFIXES, write_reconstruction
+from hand_jax.reconstruction.files import (
+  OUTPUT_SUFFIXES,
+  check_output_folder,
+  write_reconstruction,
+)
 from hand_jax.reconstruction.reconstruct import (
   HandPhoto,
   create_reconstructor,
@@ -379,3 +384,9 @@ def test_importing_loads_neither_tensorflow_nor_torch():
     [sys.executable, '-c', code], cwd=ROOT, capture_output=True, text=True, check=True
   )
   assert run.stdout.strip() == '[]'
+
+
+def test_a_folder_that_may_not_be_written_to_is_named(tmp_path, monkeypatch):
+  monkeypatch.setattr(os, 'access', lambda path, mode: path != tmp_path)
+  with pytest.raises(PermissionError, match=r'^Results cannot go to .*out: .* may not be written'):
+    check_output_folder(tmp_path / 'out')

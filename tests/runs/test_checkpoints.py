@@ -181,7 +181,7 @@ def test_a_damaged_checkpoint_is_named(copied, runs, part, damage):
 
 
 def test_what_holds_no_run_is_named(tmp_path, config):
-  with pytest.raises(FileNotFoundError, match=r'config.json does not exist.*make demo'):
+  with pytest.raises(FileNotFoundError, match=r'config.json does not exist.*without a run'):
     load_for_inference(str(tmp_path / 'nowhere'))
   claim_workdir(str(tmp_path / 'new'), config)
   assert read_config(str(tmp_path / 'new')) == config
