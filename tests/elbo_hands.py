@@ -11,7 +11,6 @@ from scipy.spatial.transform import Rotation
 from hand_jax import losses, propagation
 from hand_jax.geometry import cameras
 from hand_jax.types import DiagonalGaussian, HandBatch, HandEstimate, HandParameters
-from tests.fast_compile import light_jit
 
 VERTICES, JOINTS = 6, 4
 FEW, MANY = 3, 3000  # sizes of a batch
@@ -104,7 +103,7 @@ def elbo_terms(keys, inputs: ElboInputs, config, matrix=None, hands_mean=None):
 
 
 # Compiling the random numbers well takes far longer than running these few.
-compiled_terms = light_jit(elbo_terms, static_argnames='config')
+compiled_terms = jax.jit(elbo_terms, static_argnames='config')
 
 
 def terms_at_noise(inputs: ElboInputs, config, vertex_noise, camera_noise, matrix=None):

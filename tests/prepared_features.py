@@ -13,7 +13,6 @@ from hand_jax.models.bundled import load_bundled_parameters
 from hand_jax.preparing.building import Prepared, prepare
 from hand_jax.types import ManoModel
 from tests.drawn_hands import DrawnSource
-from tests.fast_compile import light_jit
 
 SETTINGS = CropFeatureSettings(crops=2, maps=5, crop_factor=1.7)
 COUNTS = {'train': 3, 'validation': 2}
@@ -48,7 +47,7 @@ def landmark_backbone():
   """The backbone on uint8 crops, compiled apart from the program that prepares features."""
   variables = load_bundled_parameters('hand_landmark')
 
-  @light_jit
+  @jax.jit
   def apply(crops):
     images = normalize_image(crops, 'hand_landmark')
     return HandLandmarkBackbone().apply(variables, images, False)

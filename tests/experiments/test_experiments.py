@@ -13,7 +13,6 @@ from hand_jax.models.hand_network import create_network
 from hand_jax.runs.train_state import state_variables
 from hand_jax.training.state import create_optimizer, create_train_state
 from hand_jax.training.step import make_train_step
-from tests import fast_compile
 from tests.drawn_hands import DrawnSource
 
 
@@ -79,7 +78,7 @@ def take_a_step(config, model):
   step = make_train_step(config, network, optimizer, config if is_elbo else None)
   # Any run's camera model may be the camera prior, so here the run's own before the step.
   arguments = (state, batch, model, state_variables(state) if is_elbo else None)
-  compiled = jax.jit(step).lower(*arguments).compile(fast_compile.OPTIONS)
+  compiled = jax.jit(step).lower(*arguments).compile()
   after, metrics = compiled(*arguments)
   _taken[key] = state, after, jax.device_get(metrics), batch
   return _taken[key]

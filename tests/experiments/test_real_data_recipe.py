@@ -16,7 +16,6 @@ from hand_jax.evaluation.official.rules import BENCHMARKS
 from hand_jax.evaluation.official.submission import check_submission
 from hand_jax.mano.assets import load_mano_model
 from hand_jax.mano.mano_files import write_converted_mano
-from tests.fast_compile import XLA_FLAGS
 
 pytestmark = pytest.mark.slow
 
@@ -92,7 +91,6 @@ def run_commands(commands, folder) -> str:
   environment = os.environ | {
     'PYTHONPATH': str(ROOT),
     'JAX_PLATFORMS': 'cpu',
-    'XLA_FLAGS': XLA_FLAGS,  # two steps are soon taken, not compiled
     'JAX_COMPILATION_CACHE_DIR': jax.config.jax_compilation_cache_dir,
     'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0.2',
   }

@@ -17,7 +17,6 @@ from tests.backbone_states import (
   reference_image,
   write_safetensors,
 )
-from tests.fast_compile import light_jit
 from tools.drawn_hand import draw_test_picture
 
 # Published parameter counts less those of the classifiers.
@@ -61,7 +60,7 @@ def hand_features():
   config = BackboneConfig('hand_landmark', pretrained='hands')
   picture = draw_test_picture(224)
   variables = load_backbone_variables(config, zero_variables('hand_landmark'))
-  apply = light_jit(create_backbone(config).apply, static_argnums=2)
+  apply = jax.jit(create_backbone(config).apply, static_argnums=2)
   return picture, apply(variables, normalize_image(picture, 'hand_landmark')[None], False)
 
 

@@ -22,7 +22,7 @@ from hand_jax.geometry import cameras
 from hand_jax.training.objective import term_weights
 from hand_jax.types import DiagonalGaussian
 from tests import elbo_hands
-from tests.elbo_hands import CERTAIN, JOINTS, SCALE, UNIT, VERTICES, ElboInputs, light_jit
+from tests.elbo_hands import CERTAIN, JOINTS, SCALE, UNIT, VERTICES, ElboInputs
 from tests.reference import losses as reference
 
 TAU = 0.05
@@ -116,7 +116,7 @@ def at_nodes(toy: Toy, mean, log_variance, config, nodes):
   return jax.tree.map(lambda term: term[:, 0], jax.vmap(at_node)(jnp.asarray(nodes)))
 
 
-compiled_at_nodes = light_jit(at_nodes, static_argnames='config')
+compiled_at_nodes = jax.jit(at_nodes, static_argnames='config')
 
 
 def integrate(toy: Toy, mean, log_variance, config=EXACT):
@@ -125,7 +125,7 @@ def integrate(toy: Toy, mean, log_variance, config=EXACT):
   return jax.tree.map(jnp.mean, terms)
 
 
-integrated = light_jit(integrate, static_argnames='config')
+integrated = jax.jit(integrate, static_argnames='config')
 
 
 def random_posterior(toy: Toy, seed):
@@ -291,7 +291,7 @@ def closed_form_gradients(model: Toy, mean, log_variance):
 def test_reparameterised_gradient_is_the_closed_forms():
   model = toy(3)
   mean, log_variance = random_posterior(model, 3)
-  gradient = light_jit(jax.grad(lambda m, lv: integrate(model, m, lv)['total'], (0, 1)))
+  gradient = jax.jit(jax.grad(lambda m, lv: integrate(model, m, lv)['total'], (0, 1)))
   slopes = gradient(jnp.asarray(mean), jnp.asarray(log_variance))
   expected = closed_form_gradients(model, mean, log_variance)
   for slope, value in zip(slopes, expected, strict=True):
@@ -310,7 +310,7 @@ def test_sampled_gradient_is_unbiased():
   size = 4000
   keys = jax.random.split(jax.random.key(1), size)
 
-  @light_jit
+  @jax.jit
   @jax.grad
   def slopes(moments):
     one = lambda mean, log_variance: jax.tree.map(  # noqa: E731

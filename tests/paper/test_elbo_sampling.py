@@ -73,7 +73,7 @@ def test_a_draws_likelihood_is_the_naive_loop(convention, projection):
   camera_noise = generator.normal(size=(10, 10))
   config = config_of(convention, projection=projection)
   at_noise = functools.partial(elbo_hands.terms_at_noise, inputs, config)
-  terms = elbo_hands.light_jit(jax.vmap(at_noise))(vertex_noise, camera_noise)
+  terms = jax.jit(jax.vmap(at_noise))(vertex_noise, camera_noise)
   for index in range(10):
     for name, branch in zip(SAMPLED, ('posterior', 'prior'), strict=True):
       expected = naive_nll(
@@ -104,7 +104,7 @@ def test_expected_likelihood_under_an_uncertain_camera(convention):
 # Masks.
 
 
-@functools.partial(elbo_hands.light_jit, static_argnames='config')
+@functools.partial(jax.jit, static_argnames='config')
 def value_and_slopes(inputs, config):
   """All terms, and the gradients of their sum in whatever the networks give."""
 

@@ -11,7 +11,6 @@ from hand_jax.models.hand_network import create_network
 from hand_jax.training.state import create_optimizer, create_train_state
 from hand_jax.training.step import make_train_step
 from tests.drawn_hands import DrawnSource
-from tests.fast_compile import light_jit
 
 
 @pytest.fixture(scope='session')
@@ -38,7 +37,7 @@ def parts(config, model):
 def run(config, model, batch, parts):
   """Step, states and metrics of a run on one device that sees one batch over and over."""
   network, optimizer, state = parts
-  step = light_jit(make_train_step(config, network, optimizer))
+  step = jax.jit(make_train_step(config, network, optimizer))
   states, metrics = [state], []
   for _ in range(config.training.num_steps):
     state, values = step(state, batch, model)

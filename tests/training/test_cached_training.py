@@ -26,7 +26,6 @@ from hand_jax.training.state import create_optimizer, create_train_state
 from hand_jax.training.step import make_train_step
 from hand_jax.training.warm_start import check_cached_backbone
 from tests.drawn_hands import DrawnSource
-from tests.fast_compile import light_jit
 from tests.prepared_features import SETTINGS, landmark_backbone
 
 OVERRIDES = [
@@ -121,7 +120,7 @@ def make_step(config, model):
   network = create_network(config)
   optimizer = create_optimizer(config.optimizer, config.training.num_steps)
   state = create_train_state(config, network, optimizer, model)
-  return network, state, light_jit(make_train_step(config, network, optimizer))
+  return network, state(make_train_step(config, network, optimizer))
 
 
 def assert_same_step(made, expected, tolerance):

@@ -15,7 +15,6 @@ from hand_jax.runs.checkpoints import Checkpoints, claim_workdir
 from hand_jax.runs.lineage import Origin, make_lineage
 from hand_jax.runs.train_state import TrainState
 from hand_jax.training.camera_prior import CameraPrior, claim_camera_prior, load_camera_prior
-from tests.fast_compile import light_jit
 from tests.saved_runs import PRIOR, TRUNK, WEAK, drawn_state, named_config, save_run
 
 
@@ -176,7 +175,7 @@ def test_the_copied_parts_are_all_that_estimates_the_camera(workdir, tmp_path):
   def estimate(variables, network):
     return network.apply(variables, images, False, method='estimate_camera')
 
-  init = light_jit(lambda key: network.init(key, images, False, method='estimate_camera'))
+  init = jax.jit(lambda key: network.init(key, images, False, method='estimate_camera'))
   variables = init(jax.random.key(3))
   state = drawn_state(PRIOR, 6)
   state = state.replace(
@@ -185,7 +184,7 @@ def test_the_copied_parts_are_all_that_estimates_the_camera(workdir, tmp_path):
   source = save_run(tmp_path / 'toy', state, config)
   claim_camera_prior(workdir, load_camera_prior(workdir, elbo_config(source)))
   prior = load_camera_prior(workdir, elbo_config(source))
-  estimate = light_jit(estimate, static_argnums=1)
+  estimate = jax.jit(estimate, static_argnums=1)
   ours, theirs = (
     estimate(prior.variables, create_network(prior.config)),
     estimate(variables, network),

@@ -1,7 +1,6 @@
 """Two processes train as one: same numbers, one set of files."""
 
 import json
-import os
 import pathlib
 import socket
 import subprocess
@@ -17,7 +16,6 @@ from hand_jax.config_text import apply_overrides
 from hand_jax.runs.checkpoints import load_for_inference
 from hand_jax.training.loop import train_and_evaluate
 from tests.drawn_hands import DrawnSource
-from tests.fast_compile import XLA_FLAGS
 from tests.runs.test_checkpoints import SETTINGS
 from tests.toy_mano import make_toy_mano
 
@@ -66,13 +64,10 @@ def folders(tmp_path_factory):
   """The run of two processes with a device each, and of this process with two devices."""
   both, single = tmp_path_factory.mktemp('two'), tmp_path_factory.mktemp('one')
   port, cache = str(free_port()), jax.config.jax_compilation_cache_dir
-  # The workers spend nearly all of their time compiling.
-  environment = {**os.environ, 'XLA_FLAGS': XLA_FLAGS}
   workers = [
     subprocess.Popen(
       [sys.executable, '-c', WORKER, str(rank), port, str(both), cache],
       cwd=ROOT,
-      env=environment,
       stdout=subprocess.PIPE,
       stderr=subprocess.STDOUT,
       text=True,

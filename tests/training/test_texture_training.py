@@ -34,7 +34,6 @@ from hand_jax.training.state import create_optimizer
 from hand_jax.training.step import make_eval_step, make_train_step
 from hand_jax.types import HandBatch, HandCamera, RenderedHand
 from tests.drawn_hands import DrawnSource
-from tests.fast_compile import light_jit
 from tests.toy_runs import fresh_state, save_toy_run
 
 STEPS = 30
@@ -194,7 +193,7 @@ def test_hidden_pixels_of_the_mask_hide_vertices_from_the_network(run, config, m
   embedding['kernel'] = embedding['kernel'].at[-3:].set(0)
   images = normalize_image(batch.image, config.model.backbone.name)
 
-  @light_jit
+  @jax.jit
   def colors(images, hand_mask):
     return network.apply(variables, images, model, train=False, hand_mask=hand_mask).vertex_colors
 
@@ -209,8 +208,8 @@ def test_hidden_pixels_of_the_mask_hide_vertices_from_the_network(run, config, m
 def test_the_evaluation_step_draws_what_the_loss_measures(run, config, model, batch, parts):
   network, _, _ = parts
   state = run[1][-1]
-  estimate, terms = light_jit(make_eval_step(config, network))(state, batch, model)
-  rendered = light_jit(render_estimate, static_argnums=2)(estimate, model, config.model.image_size)
+  estimate, terms = jax.jit(make_eval_step(config, network))(state, batch, model)
+  rendered = jax.jit(render_estimate, static_argnums=2)(estimate, model, config.model.image_size)
   expected = compute_photometric_terms(rendered, batch, config.loss)['photometric']
   np.testing.assert_allclose(terms['photometric'], expected, rtol=1e-4)
   assert estimate.vertex_colors.shape == (4, *model.v_template.shape)

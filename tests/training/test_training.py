@@ -28,7 +28,6 @@ from hand_jax.training.state import (
 )
 from hand_jax.training.step import make_eval_step, make_train_step
 from tests.drawn_hands import DrawnSource
-from tests.fast_compile import light_jit
 
 STEPS = 24
 
@@ -175,7 +174,7 @@ def test_nan_under_a_mask_changes_nothing(run, batch, model):
 
 def test_the_evaluation_step_is_repeatable_and_per_example(config, model, batch, parts):
   network, _, state = parts
-  step = light_jit(make_eval_step(config, network))
+  step = jax.jit(make_eval_step(config, network))
   estimate, terms = step(state, batch, model)
   assert all(term.shape == (4,) for term in terms.values())
   order = np.array([2, 0, 3, 1])

@@ -21,7 +21,6 @@ from hand_jax.training.loop import train_and_evaluate
 from hand_jax.training.state import create_optimizer, create_train_state
 from hand_jax.training.step import make_train_step
 from tests.drawn_hands import DrawnSource, Killed, KilledSource
-from tests.fast_compile import light_jit
 
 pytestmark = pytest.mark.slow
 
@@ -155,7 +154,7 @@ def single(runs, model):
     params={**fresh.params, **start.params}, batch_stats={**fresh.batch_stats, **start.batch_stats}
   )
   prior_config = dataclasses.replace(config, model=dataclasses.replace(config.model))
-  step = light_jit(make_train_step(config, network, optimizer, prior_config))
+  step = jax.jit(make_train_step(config, network, optimizer, prior_config))
   camera_prior = {
     collection: {name: tree for name, tree in parts.items() if name in CAMERA_MODULES}
     for collection, parts in state_variables(start).items()
