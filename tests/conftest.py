@@ -1,7 +1,7 @@
 """Settings and shared fixtures of every test: two CPU devices, full precision, the free hand.
 
-XLA compiles soon instead of well: nearly all of the tests' time is compilation. Processes that tests
-start do so too, by the environment.
+XLA compiles soon instead of well: nearly all of the tests' time is compilation. Processes that
+tests start do so too, by the environment.
 """
 
 import os
