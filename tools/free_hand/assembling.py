@@ -75,6 +75,7 @@ def build_right_hand(root, num_samples: int) -> dict[str, np.ndarray]:
   forearm, forearm_faces, anchors = appearance.build_forearm(template, faces)
   return {
     'side': np.array('right'),
+    'version': np.array(layout.VERSION, np.int32),
     'v_template': template.astype(np.float32),
     'shapedirs': directions.transpose(1, 2, 0).astype(np.float32),
     'joint_regressor': round_rows(regressor).astype(np.float32),

@@ -12,14 +12,14 @@ import numpy as np
 from tools.free_hand import layout, skeleton
 
 # Lengths in mm on X-rays of 66 people: metacarpal, proximal, middle and distal phalanx, and the
-# soft tissue beyond the last bone. Buryanov and Kotiuk, "Proportions of hand segments", International
-# Journal of Morphology 28(3), 2010, doi 10.4067/S0717-95022010000300015. The thumb has no middle
+# soft tissue beyond the last bone. Buryanov and Kotiuk, "Proportions of hand segments", Int. J.
+# Morphology 28(3), 2010, doi 10.4067/S0717-95022010000300015. The thumb has no middle
 # phalanx.
 BONES_MM = {
   'index': (68.12, 39.78, 22.38, 15.82, 3.84),
   'middle': (64.60, 44.63, 26.33, 17.40, 3.95),
   'ring': (58.00, 41.37, 25.65, 17.30, 3.95),
-  'pinky': (53.69, 32.57, 18.11, 15.96, 3.73),
+  'pinky': (53.69, 32.74, 18.11, 15.96, 3.73),
   'thumb': (46.22, 31.57, 0.0, 21.67, 5.67),
 }
 # From the wrist's centre of rotation to the knuckles', as shares of the hand's length. Buchholz,
