@@ -20,7 +20,7 @@ Keys of `free_hand_{right,left}.npz` (metres, radians, float32 / int32):
     One coordinate a vertex, in the source's layout: faces across its seam are stretched there.
   forearm_vertices (W, 3), forearm_faces (into hand then forearm vertices), forearm_anchors (W,):
     a closed stump, rigid with the wrist; each vertex may follow its anchor when the shape changes.
-  side: 'right' or 'left'.
+  side: 'right' or 'left'. version: of the hand; names it together with 'free hand'.
 """
 
 import hashlib

@@ -41,10 +41,12 @@ class SyntheticHands(StreamedBuilder):
   """
 
   name = 'synthetic_hands'
-  VERSION = tfds.core.Version('1.1.0')
+  # The first number is the free hand's version (FREE_HAND_VERSION).
+  VERSION = tfds.core.Version('2.0.0')
   RELEASE_NOTES: ClassVar[dict[str, str]] = {
     '1.0.0': 'Rendered photos with exact labels.',
     '1.1.0': 'New feature vertex_colors; everything else is what it was.',
+    '2.0.0': 'Rendered from free hand 2, whose joints lie where people have them.',
   }
 
   def __init__(

@@ -15,6 +15,7 @@ from hand_jax.data.crop_features import (
 )
 from hand_jax.data.decoding import decode_mask, decode_photo, photo_size, record_parser
 from hand_jax.examples import HandExample, decode_example
+from hand_jax.mano.assets import FREE_HAND_VERSION
 
 MANIFEST_NAME = 'manifest.json'
 # Names in settings and commands -> tfds' own, where they differ: a builder with configs.
@@ -76,7 +77,8 @@ class PreparedSource:
   """A prepared tfds data set, read with random access and without TensorFlow or builder code.
 
   Raises:
-    FileNotFoundError: the folder does not hold the data set. ValueError: it has no such split.
+    FileNotFoundError: the folder does not hold the data set. ValueError: it has no such split, or
+      was rendered from another free hand than this version's.
   """
 
   def __init__(self, name: str, data_dir: str, split: str, count: int = 0):
@@ -84,6 +86,7 @@ class PreparedSource:
     import tensorflow_datasets as tfds
 
     builder = prepared_builder(name, data_dir)
+    _check_rendered_hand(name, builder)
     splits = builder.info.splits
     if split not in splits:
       advice = _WITHOUT_VALIDATION if split == 'validation' else ''
@@ -135,6 +138,19 @@ class PreparedSource:
       features = decode_crop_features(record, self._feature_settings)
       opened.append((_open_record(record, with_mask=False)[0], features))
     return opened
+
+
+def _check_rendered_hand(name: str, builder: Any) -> None:
+  """Raises a ValueError when rendered hands are not this version's free hand.
+
+  The first number of the data set's version is the hand's.
+  """
+  version = builder.info.version
+  if name == 'synthetic_hands' and version.major != FREE_HAND_VERSION:
+    raise ValueError(
+      f'{builder.data_dir} shows free hand {version.major}, this version of hand_jax has free hand '
+      f'{FREE_HAND_VERSION}: prepare synthetic_hands again.'
+    )
 
 
 def _feature_settings(manifest: pathlib.Path) -> CropFeatureSettings | None:

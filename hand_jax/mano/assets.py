@@ -16,6 +16,9 @@ from hand_jax.types import ManoModel
 
 _ASSETS = pathlib.Path(__file__).parent.parent / 'assets'
 
+FREE_HAND_VERSION = 2
+"""Of the free hand that comes with the package. Files and runs name it: `free hand 2`."""
+
 
 class HandAppearance(NamedTuple):
   """What rendering needs beside the shape; the free hand has it, MANO's files have not.
@@ -78,6 +81,19 @@ def load_hand_appearance(side: str = 'right') -> HandAppearance:
   _check_side(side)
   arrays = _free_hand(side)
   return HandAppearance(*(jnp.asarray(arrays[name]) for name in HandAppearance._fields))
+
+
+def is_free_hand(model: ManoModel) -> bool:
+  """Whether it is the right hand that comes with the package, which has texture coordinates."""
+  free = load_mano_model()
+  return np.array_equal(model.faces, free.faces) and np.array_equal(
+    model.v_template, free.v_template
+  )
+
+
+def hand_model_name(model: ManoModel) -> str:
+  """What files call a hand model: `free hand 2`, or `MANO` for any other of its structure."""
+  return f'free hand {FREE_HAND_VERSION}' if is_free_hand(model) else 'MANO'
 
 
 def _check_side(side: str) -> None:

@@ -72,6 +72,7 @@ def summary(reconstruction: Reconstruction, photo: str, size: tuple[int, int]) -
     'photo_size': {'width': size[0], 'height': size[1]},
     'hand': 'left' if reconstruction.is_left else 'right',
     'branch': reconstruction.branch,
+    'hand_model': reconstruction.hand_model,
     'box_xywh': _numbers(reconstruction.box_xywh),
     'units': {
       'vertices, joints': 'metres; wrist at the origin; x right, y down, z away from the camera',

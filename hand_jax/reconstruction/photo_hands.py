@@ -10,14 +10,13 @@ from hand_jax.data.photos import box_round_joints, check_box
 from hand_jax.detection.detect import check_image, detect_hands
 from hand_jax.detection.reading import DetectedHand, read_regions
 from hand_jax.geometry.cameras import crop_affine, mirror_affine
-from hand_jax.mano.assets import load_mano_model, resolve_mano_dir
+from hand_jax.mano.assets import hand_model_name, load_mano_model, resolve_mano_dir
 from hand_jax.models.hand_network import naming_misfits
 from hand_jax.reconstruction.detected import FittedHand, fit_detected_hands, hand_in_box
 from hand_jax.reconstruction.reconstruct import (
   Reconstruction,
   Reconstructor,
   check_mask,
-  is_free_hand,
   load_reconstructor,
   reconstruct_hand,
   visible_in_photo,
@@ -155,7 +154,7 @@ def fitted_reconstruction(
     crop_side=_SHOWN_SIDE,
     parameters=mesh.parameters,
     branch=FIT,
-    is_free_hand=is_free_hand(model),
+    hand_model=hand_model_name(model),
     camera_mean=None,
     camera_log_variance=None,
     detection=detected,

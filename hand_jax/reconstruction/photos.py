@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Bool, Float, UInt8
 
 from hand_jax.data.photos import check_box, demo_photo_boxes, read_photo
+from hand_jax.mano.assets import is_free_hand
 from hand_jax.reconstruction.files import (
   check_output_folder,
   output_suffixes,
@@ -23,7 +24,7 @@ from hand_jax.reconstruction.photo_hands import (
   load_program,
   reconstruct_hands,
 )
-from hand_jax.reconstruction.reconstruct import Reconstruction, check_mask, is_free_hand
+from hand_jax.reconstruction.reconstruct import Reconstruction, check_mask
 
 
 class PhotoOptions(NamedTuple):

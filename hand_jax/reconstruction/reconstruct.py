@@ -24,7 +24,7 @@ from hand_jax.geometry.cameras import (
 )
 from hand_jax.geometry.rotations import matrix_to_axis_angle
 from hand_jax.geometry.warping import warp_image
-from hand_jax.mano.assets import load_mano_model
+from hand_jax.mano.assets import hand_model_name
 from hand_jax.mano.model import extended_joint_regressor, mano_forward, regress_joints
 from hand_jax.models.backbone import normalize_image
 from hand_jax.models.branches import branches_of
@@ -99,13 +99,18 @@ class Reconstruction:
   parameters: HandParameters | None
   """None from a network without a prior-net."""
   branch: str
-  is_free_hand: bool
-  """Whether the mesh is the free hand's, which has texture coordinates; MANO's has none."""
+  hand_model: str
+  """Whose mesh it is, see `hand_model_name`: the free hand's has texture coordinates."""
   camera_mean: Float[np.ndarray, '10'] | None
   """The camera that a network estimates; a fit has none."""
   camera_log_variance: Float[np.ndarray, '10'] | None
   detection: DetectedHand | None = None
   """How the hand was found, where the detector found it."""
+
+  @property
+  def is_free_hand(self) -> bool:
+    """Whether the mesh has the free hand's texture coordinates; MANO's has none."""
+    return self.hand_model.startswith('free hand')
 
 
 def load_reconstructor(workdir: str | os.PathLike, mano_dir: str | None = None) -> Reconstructor:
@@ -302,7 +307,7 @@ def _assemble(
     crop_side=side,
     parameters=_wrist_relative(model, estimate.parameters, rotation),
     branch=branch,
-    is_free_hand=is_free_hand(model),
+    hand_model=hand_model_name(model),
     camera_mean=np.asarray(estimate.camera.mean),
     camera_log_variance=np.asarray(estimate.camera.log_variance),
   )
@@ -337,14 +342,6 @@ def _unhidden(
   pixels = 0.5 + (vertices[:, :2] - low) / extent
   points = jnp.concatenate([pixels, vertices[:, 2:]], axis=1)
   return visible_vertices(points[None], faces, 2, 2)[0]
-
-
-def is_free_hand(model: ManoModel) -> bool:
-  """Whether it is the hand that comes with the package, which has texture coordinates."""
-  free = load_mano_model()
-  return np.array_equal(model.faces, free.faces) and np.array_equal(
-    model.v_template, free.v_template
-  )
 
 
 def _sigma_mm(log_variance: np.ndarray) -> Float[np.ndarray, ' points']:

@@ -10,11 +10,21 @@ import jax
 import numpy as np
 
 from hand_jax.files.writing import write_whole
-from hand_jax.mano.assets import load_mano_model, resolve_mano_dir, with_fingertips
+from hand_jax.mano.assets import (
+  FREE_HAND_VERSION,
+  hand_model_name,
+  load_mano_model,
+  resolve_mano_dir,
+  with_fingertips,
+)
 from hand_jax.runs.checkpoints import read_config
 from hand_jax.types import ManoModel
 
 HAND_MODEL_NAME = 'hand_model.json'
+# Hands that came with the package before, by their digest: runs of theirs are refused by name.
+FORMER_FREE_HANDS = {
+  '30ca8533dd8ce0e66ec34a1e9201f50b0b0ec5502fe7edf0ee82c0ea86afa52c': 'free hand 1',
+}
 # Rendered from the free hand, whose vertices are in another order than MANO's.
 FREE_HAND_DATASETS = ('synthetic_hands',)
 # Labelled with joints alone, which any hand model has.
@@ -79,8 +89,10 @@ def claim_hand_model(workdir: str | os.PathLike, model: ManoModel) -> None:
   if not path.exists():
     if jax.process_index() > 0:
       return  # the first host writes
-    write_whole(path, json.dumps({'sha256': digest}) + '\n')
-  elif _recorded_digest(path) != digest:
+    record = {'name': hand_model_name(model), 'sha256': digest}
+    write_whole(path, json.dumps(record) + '\n')
+  elif (recorded := _recorded_digest(path)) != digest:
+    _refuse_former_hand(workdir, recorded)
     raise ValueError(
       f'{workdir} holds a run of another hand model. Continue it with the same --mano_dir (or '
       '$MANO_DIR), or choose another --workdir.'
@@ -103,6 +115,7 @@ def load_run_model(workdir: str | os.PathLike, mano_dir: str | None = None) -> M
       'it from where the run was trained, or continue the run: that writes it anew.'
     )
   recorded = _recorded_digest(path)
+  _refuse_former_hand(workdir, recorded)
   candidates = [resolve_mano_dir(mano_dir)]
   if not mano_dir and candidates[0] is not None:
     candidates.append(None)
@@ -122,6 +135,16 @@ def _with_every_fingertips(model: ManoModel, is_mano: bool) -> Iterator[ManoMode
   yield model
   for name in sorted(set(MANO_FINGERTIPS.values())) if is_mano else ():
     yield with_fingertips(model, name)
+
+
+def _refuse_former_hand(workdir: str | os.PathLike, digest: str) -> None:
+  """Raises a ValueError about a run of a free hand that this version no longer has."""
+  if digest in FORMER_FREE_HANDS:
+    raise ValueError(
+      f'{workdir} was trained with {FORMER_FREE_HANDS[digest]}, whose joints and vertices lie '
+      f'elsewhere than those of free hand {FREE_HAND_VERSION}, which this version of hand_jax has. '
+      'Train anew, or use the version of hand_jax that trained it.'
+    )
 
 
 def _recorded_digest(path: pathlib.Path) -> str:

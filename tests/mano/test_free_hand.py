@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
+from hand_jax.mano.assets import FREE_HAND_VERSION
 from tools.free_hand import layout, skeleton
 from tools.free_hand.cutting import boundary_loop
 
@@ -76,7 +77,14 @@ def test_shapes_and_types(hand):
     'nail': (778,),
     'palm': (778,),
   }
-  integers = {'faces', 'parents', 'fingertip_vertices', 'forearm_faces', 'forearm_anchors'}
+  integers = {
+    'faces',
+    'parents',
+    'fingertip_vertices',
+    'forearm_faces',
+    'forearm_anchors',
+    'version',
+  }
   for name, shape in shapes.items():
     assert hand[name].shape == shape, name
   for name, values in hand.items():
@@ -154,6 +162,57 @@ def test_bending_tears_nothing(hand):
     assert (stretch < 3.5).all()
 
 
+def test_the_files_name_their_version(hand):
+  assert hand['version'] == layout.VERSION == FREE_HAND_VERSION
+
+
+# Proximal and middle phalanges of Buryanov and Kotiuk (2010), in mm.
+PHALANGES_MM = {
+  'index': (39.78, 22.38),
+  'middle': (44.63, 26.33),
+  'ring': (41.37, 25.65),
+  'pinky': (32.74, 18.11),
+}
+
+
+def phalanges(hand, joints):
+  """(..., 4, 2) proximal and middle lengths of index, middle, ring, little finger."""
+  chains = [1 + 3 * layout.FINGER_NAMES.index(name) for name in PHALANGES_MM]
+  bones = [[joints[..., k + i + 1, :] - joints[..., k + i, :] for i in (0, 1)] for k in chains]
+  return np.moveaxis(np.linalg.norm(np.array(bones), axis=-1), (0, 1), (-2, -1))
+
+
+def test_phalanges_have_the_shares_of_people(hand):
+  """Of the middle finger's two, within 8 %; the hand before was up to 23 % off."""
+  published = np.array(list(PHALANGES_MM.values()))
+  own = phalanges(hand, joints_of(hand))
+  np.testing.assert_allclose(own / own[1].sum(), published / published[1].sum(), rtol=0.08)
+
+
+def test_thumb_and_wrist_have_the_lengths_of_people(hand):
+  """Buchholz, Armstrong and Goldstein (1992), as shares of the hand's length."""
+  joints, tip = joints_of(hand), hand['v_template'][hand['fingertip_vertices']]
+  length = np.linalg.norm(tip[2] - joints[0])
+  knuckles = [np.linalg.norm(joints[1 + 3 * k] - joints[0]) / length for k in (0, 1, 3, 2)]
+  np.testing.assert_allclose(knuckles, [0.463, 0.446, 0.421, 0.414], rtol=0.03)
+  chain = np.stack([*joints[13:16], tip[0]])
+  thumb = np.linalg.norm(np.diff(chain, axis=0), axis=1) / length
+  # The last one ends at the bone there and at the skin here.
+  np.testing.assert_allclose(thumb, [0.251, 0.196, 0.158], rtol=0.15)
+
+
+def test_shapes_span_the_spread_of_people(right):
+  """Standard deviations of 8.5 to 14 % (Buryanov and Kotiuk), between a half and one and a half."""
+  betas = np.random.default_rng(1).normal(size=(2000, 10))
+  directions = np.einsum('jv,vcs->jcs', right['joint_regressor'], right['shapedirs'])
+  joints = joints_of(right) + np.einsum('jcs,bs->bjc', directions, betas)
+  lengths = phalanges(right, joints)
+  spread = lengths.std(axis=0) / lengths.mean(axis=0)
+  published = np.array([[4.94, 2.51], [3.81, 3.00], [3.87, 3.29], [2.77, 2.54]])
+  ratio = spread / (published / np.array(list(PHALANGES_MM.values())))
+  assert (ratio > 0.5).all() and (ratio < 1.5).all()
+
+
 def test_axes_make_a_right_hand(right):
   joints, tips = joints_of(right), right['v_template'][right['fingertip_vertices']]
   np.testing.assert_allclose(joints[0], layout.WRIST_POSITION, atol=1e-3)
@@ -181,7 +240,7 @@ def test_zero_pose_is_flat(hand):
     bones = np.diff(nodes, axis=0)
     bones /= np.linalg.norm(bones, axis=1, keepdims=True)
     assert np.degrees(np.arccos(min(1.0, bones[0] @ bones[1]))) < 1.0, name
-    assert np.degrees(np.arccos(min(1.0, bones[1] @ bones[2]))) < 7.0, name  # ends on the skin
+    assert np.degrees(np.arccos(min(1.0, bones[1] @ bones[2]))) < 8.0, name  # ends on the skin
     if name != 'thumb':
       assert abs(np.degrees(np.arcsin(bones[0, 1]))) < 1.0, name
       assert abs(np.degrees(np.arcsin(bones[0, 2]))) < 20.0, name

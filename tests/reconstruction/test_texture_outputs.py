@@ -121,7 +121,7 @@ def test_every_file_is_written_and_the_json_names_them(written):
   with np.load(folder / 'my hand.npz', allow_pickle=False) as arrays:
     np.testing.assert_array_equal(arrays['vertex_colors'], hand.vertex_colors)
     np.testing.assert_array_equal(arrays['vertex_visible'], hand.vertex_visible)
-    assert arrays['is_free_hand']
+    assert arrays['hand_model'] == 'free hand 2'
 
 
 def test_meshes_hold_the_colours_vertex_by_vertex(written):
@@ -219,7 +219,7 @@ def test_views_show_the_photo_and_the_colours_over_it(written, photo):
 
 def test_another_hand_model_has_no_texture_picture(hand, photo, tmp_path):
   """Of MANO there are vertex colours alone, and the JSON says so."""
-  other = dataclasses.replace(hand, is_free_hand=False)
+  other = dataclasses.replace(hand, hand_model='MANO')
   paths = write_reconstruction(other, photo, 'name', tmp_path)
   names = {f'name{suffix}' for suffix in OUTPUT_SUFFIXES + TEXTURE_SUFFIXES}
   assert {path.name for path in tmp_path.iterdir()} == names == {path.name for path in paths}

@@ -7,7 +7,15 @@ import zipfile
 import numpy as np
 
 from hand_jax.files.writing import write_whole
-from tools.free_hand import appearance, layout, pose_space, reading, shape_space, skeleton
+from tools.free_hand import (
+  appearance,
+  layout,
+  pose_space,
+  reading,
+  shape_space,
+  skeleton,
+  skinning,
+)
 from tools.free_hand.decimation import decimate
 
 # Lengths are rounded to a tenth of a micrometre and weights to 2^-16, so that last-bit differences
@@ -39,8 +47,7 @@ def build_right_hand(root, num_samples: int) -> dict[str, np.ndarray]:
   """All arrays of the right hand's file (`describe` explains them)."""
   source = shape_space.read_hand(root)
   samples = shape_space.sample_hands(source, num_samples)
-  together = np.concatenate([samples.vertices, samples.nodes], axis=1)
-  mean, components = shape_space.principal_components(together, layout.NUM_SHAPES)
+  mean, components = shape_space.shape_components(samples, layout.NUM_SHAPES)
   split = len(source.patch.vertex_ids)
   full = np.round(mean[:split], 9)
   uv = reading.read_body(root).texture_coordinates[source.patch.texture_ids]
@@ -53,8 +60,10 @@ def build_right_hand(root, num_samples: int) -> dict[str, np.ndarray]:
     importance=np.where(nail > 0.3, _NAIL_IMPORTANCE, 1.0),
   )
   template, directions = _round_length(full[kept]), _round_length(components[:, kept])
-  smooth = skeleton.smooth_weights(source.weights, full, source.patch.triangles)
-  nodes, weights = mean[split:], round_rows(smooth[kept], keep=4)
+  nodes = mean[split:]
+  moved = skinning.move_weights(full, source.weights, nodes + samples.rig_offsets, nodes)
+  smooth = skinning.smooth_weights(moved, full, source.patch.triangles)
+  weights = round_rows(smooth[kept], keep=4)
   posed = [
     skeleton.pose_hand(template, nodes[:16], weights, pose)
     for pose in pose_space.varied_poses(_REGRESSOR_POSES)
@@ -66,6 +75,7 @@ def build_right_hand(root, num_samples: int) -> dict[str, np.ndarray]:
   forearm, forearm_faces, anchors = appearance.build_forearm(template, faces)
   return {
     'side': np.array('right'),
+    'version': np.array(layout.VERSION, np.int32),
     'v_template': template.astype(np.float32),
     'shapedirs': directions.transpose(1, 2, 0).astype(np.float32),
     'joint_regressor': round_rows(regressor).astype(np.float32),

@@ -23,6 +23,7 @@ Fingertips are ordered thumb, index, middle, ring, little finger.
 
 import numpy as np
 
+VERSION = 2  # of the free hand; raised by whatever changes a number in its files
 NUM_VERTICES = 778
 NUM_FACES = 1538
 NUM_BOUNDARY_EDGES = 16

@@ -5,10 +5,16 @@ import re
 
 import numpy as np
 
-from tools.free_hand import layout, phenotypes, reading, skeleton
+from tools.free_hand import layout, phenotypes, proportions, reading, skeleton
 from tools.free_hand.cutting import Patch, boundary_loop, cut_limb, triangulate
 
-_PHALANX_DEVIATION = 0.03
+# Standard deviations between people beyond what comes with hand size: of each bone, of the fingers
+# against the palm, and of the palm's length and width.
+_PHALANX_DEVIATION = 0.045
+_FINGER_DEVIATION = 0.04
+_PALM_DEVIATION = 0.035
+# Joints count as much as this many vertices each, so that the components hold proportions.
+_NODE_WEIGHT = 36.0
 _POSED_WEIGHT = 0.3  # of a posed hand in the joint regressor, against 1 for a shape component
 _WRIST_LOOP = 0.08  # decimetres from the rig's wrist; the moved wrist joint is at about 0.21
 
@@ -30,6 +36,7 @@ class ShapeSamples:
 
   vertices: np.ndarray  # (S, P, 3)
   nodes: np.ndarray  # (S, 21, 3): 16 joints, 5 tips
+  rig_offsets: np.ndarray  # (21, 3) from these to the rig's, which the source's weights belong to
 
 
 def hand_weights(skin_weights: dict, num_vertices: int) -> tuple[np.ndarray, np.ndarray]:
@@ -65,13 +72,13 @@ def read_hand(root) -> HandSource:
 
 
 def flat_hand(source: HandSource, phenotype: phenotypes.Phenotype):
-  """One phenotype's flat hand: vertices and the 21 joints and tips, wrist at the origin."""
+  """One phenotype's flat hand: vertices and the rig's 21 joints and tips, wrist at the origin."""
   shaped = phenotypes.shape_vertices(source.base, source.targets, phenotype)
   nodes = np.stack([shaped[rows].mean(axis=0) for rows in source.cubes])
   points = shaped[: len(source.patch.vertex_ids)]
   points, joints, tips = skeleton.to_hand_axes(points, nodes[:16], nodes[16:])
   points, nodes = skeleton.flatten(points, joints, tips, source.weights)
-  return points, skeleton.centre_finger_joints(nodes)
+  return skeleton.centre_joints(points, nodes)
 
 
 def sample_hands(source: HandSource, count: int, seed: int = 0) -> ShapeSamples:
@@ -81,10 +88,15 @@ def sample_hands(source: HandSource, count: int, seed: int = 0) -> ShapeSamples:
   """
   random = np.random.RandomState(seed)
   vertices, nodes = [], []
+  base = flat_hand(source, phenotypes.Phenotype())
+  average = proportions.fit_proportions(*base, source.weights)
   for _ in range(count):
     points, joints = flat_hand(source, phenotypes.sample_phenotype(random))
-    factors = _PHALANX_DEVIATION * random.normal(size=(5, 3))
+    points, joints, _ = proportions.apply_proportions(points, joints, source.weights, average)
+    factors = _PHALANX_DEVIATION * random.normal(size=(5, 3)) + _FINGER_DEVIATION * random.normal()
     points, joints = skeleton.scale_phalanges(points, joints, source.weights, factors)
+    longer, wider = _PALM_DEVIATION * random.normal(size=2)
+    points, joints = proportions.scale_palm(points, joints, source.weights, longer, wider)
     vertices.append(points)
     nodes.append(joints)
   vertices, nodes = np.stack(vertices), np.stack(nodes)
@@ -93,9 +105,24 @@ def sample_hands(source: HandSource, count: int, seed: int = 0) -> ShapeSamples:
   standard = (length - length.mean()) / length.std()
   wanted = layout.HAND_LENGTH_M + layout.HAND_LENGTH_DEVIATION_M * standard
   factor = (wanted / length)[:, None, None]
+  points, moved, rig = proportions.apply_proportions(*base, source.weights, average)
+  size = layout.HAND_LENGTH_M / proportions.hand_length(points, moved, source.weights)
   return ShapeSamples(
-    vertices * factor + layout.WRIST_POSITION, nodes * factor + layout.WRIST_POSITION
+    vertices * factor + layout.WRIST_POSITION,
+    nodes * factor + layout.WRIST_POSITION,
+    (rig - moved) * size,
   )
+
+
+def shape_components(samples: ShapeSamples, count: int) -> tuple[np.ndarray, np.ndarray]:
+  """Mean and components of vertices followed by nodes, which weigh more than vertices do."""
+  weight = np.sqrt(_NODE_WEIGHT)
+  together = np.concatenate([samples.vertices, weight * samples.nodes], axis=1)
+  mean, components = principal_components(together, count)
+  split = samples.vertices.shape[1]
+  for array in (mean[None], components):
+    array[:, split:] /= weight
+  return mean, components
 
 
 def principal_components(samples: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:

@@ -5,12 +5,11 @@ import itertools
 import numpy as np
 
 from tools.free_hand import layout
-from tools.free_hand.cutting import boundary_edges
 
 # Zero-pose directions of the straight fingers: degrees of splay towards the thumb (about +y).
 SPLAY_DEGREES = {'index': 7.0, 'middle': -1.0, 'ring': -8.5, 'pinky': -16.0}
 _PALMAR_SHIFT = 0.0115  # of the hand's length: 2 mm
-_SMOOTHING_DISTANCE_M = 0.0015  # a neighbour this near weighs as much as the vertex itself
+_WRIST_LIFT = 0.0225  # of the hand's length: 4 mm
 # The thumb stays out of the palm's plane, straight; its flexion axis in the relaxed data points
 # mostly to -y, so that flexion sweeps it across the palm.
 THUMB_DIRECTION = np.array([-0.77, -0.30, 0.56])
@@ -84,16 +83,21 @@ def flatten(
   return moved, flat
 
 
-def centre_finger_joints(nodes: np.ndarray) -> np.ndarray:
-  """Moves the joints of four fingers of a flat hand towards the palm, all by the same distance.
+def centre_joints(points: np.ndarray, nodes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+  """Moves the joints of a flat hand to where the bones are between back and palm.
 
-  The rig's lie close under the back of the fingers; those of a hand are nearer their middle.
+  The rig's finger joints lie close under the back of the fingers: they move towards the palm, to
+  about 8 mm below the skin at the knuckles, whose bones' heads have a radius of about 7 mm. The
+  rig's wrist lies in the middle of a flesh that is mostly palmar of the bones: it moves towards the
+  back, to a third of the depth. The wrist stays the origin.
   """
-  nodes = nodes.copy()
   length = np.linalg.norm(nodes[18] - nodes[0])
+  nodes = nodes.copy()
   for finger in range(4):
     nodes[list(layout.chain_of(finger))] += [0.0, -_PALMAR_SHIFT * length, 0.0]
-  return nodes
+  lift = np.array([0.0, _WRIST_LIFT * length, 0.0])
+  nodes[1:] -= lift
+  return points - lift, nodes
 
 
 def scale_phalanges(
@@ -113,29 +117,6 @@ def scale_phalanges(
       shift = shift + growth
       moved_nodes[chain[k + 1]] += shift
   return points, moved_nodes
-
-
-def smooth_weights(
-  weights: np.ndarray, vertices: np.ndarray, faces: np.ndarray, rounds: int = 3
-) -> np.ndarray:
-  """Averages skinning weights with the neighbours', near ones counting more; boundary rows stay.
-
-  The source's weights jump across a short edge in the thumb's web, which tears it when bending.
-  """
-  fixed = np.unique(np.array(boundary_edges(faces)))
-  edges = np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]])
-  edges = np.unique(np.sort(edges, axis=1), axis=0)
-  edges = np.concatenate([edges, edges[:, ::-1]])
-  gap = np.linalg.norm(vertices[edges[:, 0]] - vertices[edges[:, 1]], axis=1)
-  pull = (_SMOOTHING_DISTANCE_M / gap) ** 2
-  result = weights
-  for _ in range(rounds):
-    total, share = result.copy(), np.ones((len(weights), 1))
-    np.add.at(total, edges[:, 0], pull[:, None] * result[edges[:, 1]])
-    np.add.at(share, edges[:, 0], pull[:, None])
-    result = total / share
-    result[fixed] = weights[fixed]
-  return result
 
 
 def rotation_matrix(axis_angle: np.ndarray) -> np.ndarray:

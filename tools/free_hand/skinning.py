@@ -1,0 +1,97 @@
+"""Skinning weights that belong to moved joints, and weights smoothed over the mesh."""
+
+import numpy as np
+
+from tools.free_hand import layout, skeleton
+from tools.free_hand.cutting import boundary_edges
+
+_SMOOTHING_DISTANCE_M = 0.0015  # a neighbour this near weighs as much as the vertex itself
+_RAY_WIDTH_M = 0.006  # how far aside of a finger's line the palm still follows its knuckle
+_NEIGHBOURS = 6
+# A moved knuckle pulls weights over this reach beyond itself, up to this short of the next joint.
+_FALLOFF_M = 0.005
+
+
+def move_weights(
+  vertices: np.ndarray, weights: np.ndarray, rig: np.ndarray, joints: np.ndarray
+) -> np.ndarray:
+  """Weights for joints that were moved inside the mesh, along their fingers.
+
+  A vertex gets the weights of the place that lies to the old joints as it lies to the new ones.
+
+  Args:
+    vertices: (P, 3) of a flat hand, metres.
+    weights: (P, 16) that belong to `rig`.
+    rig: (21, 3) where the joints were.
+    joints: (21, 3) where they are.
+  """
+  fingers = _looked_up(vertices, weights, _finger_offsets(vertices, rig, joints))[:, 1:13]
+  thumb = _looked_up(vertices, weights, _thumb_offsets(vertices, rig, joints))[:, 13:]
+  # How much a vertex is of the thumb stays; which of the thumb's bones it follows changes.
+  of_thumb = weights[:, 13:].sum(axis=1, keepdims=True)
+  thumb = of_thumb * thumb / np.maximum(thumb.sum(axis=1, keepdims=True), 1e-12)
+  room = 1 - of_thumb
+  fingers = fingers * np.minimum(1.0, room / np.maximum(fingers.sum(axis=1, keepdims=True), 1e-12))
+  result = np.concatenate([np.zeros((len(vertices), 1)), fingers, thumb], axis=1)
+  result[:, 0] = 1 - result.sum(axis=1)
+  return np.maximum(result, 0.0)
+
+
+def _finger_offsets(vertices: np.ndarray, rig: np.ndarray, joints: np.ndarray) -> np.ndarray:
+  """Where the four fingers' weights of each vertex come from, relative to it."""
+  shares, offsets = [], []
+  for finger in range(4):
+    first, second = layout.chain_of(finger)[:2]
+    direction, axis = skeleton.finger_frame(finger)
+    along = (vertices - joints[first]) @ direction
+    stop = (joints[second] - joints[first]) @ direction - _FALLOFF_M
+    share = np.clip((along - _FALLOFF_M) / (stop - _FALLOFF_M), 0.0, 1.0)
+    share = 1 - share * share * (3 - 2 * share)
+    aside = (vertices - joints[first]) @ axis
+    shares.append(np.exp(-0.5 * (aside / _RAY_WIDTH_M) ** 2))
+    offsets.append(share[:, None] * (rig[first] - joints[first]))
+  shares = np.stack(shares) / (np.sum(shares, axis=0) + 1e-12)
+  return np.einsum('fv,fvc->vc', shares, np.stack(offsets))
+
+
+def _thumb_offsets(vertices: np.ndarray, rig: np.ndarray, joints: np.ndarray) -> np.ndarray:
+  chain = layout.chain_of(layout.FINGER_NAMES.index('thumb'))
+  direction = skeleton.finger_frame(layout.FINGER_NAMES.index('thumb'))[0]
+  new = (joints[list(chain)] - joints[chain[0]]) @ direction
+  shift = (rig[list(chain)] - joints[list(chain)]) @ direction
+  along = (vertices - joints[chain[0]]) @ direction
+  return np.interp(along, new, shift)[:, None] * direction
+
+
+def _looked_up(vertices: np.ndarray, weights: np.ndarray, offsets: np.ndarray) -> np.ndarray:
+  """The weights at displaced places: the nearest vertices', by inverse squared distance."""
+  result = np.zeros_like(weights)
+  for row, place in enumerate(vertices + offsets):
+    squared = ((vertices - place) ** 2).sum(axis=1)
+    near = np.argsort(squared, kind='stable')[:_NEIGHBOURS]
+    share = 1 / (squared[near] + 1e-12)
+    result[row] = share @ weights[near] / share.sum()
+  return result
+
+
+def smooth_weights(
+  weights: np.ndarray, vertices: np.ndarray, faces: np.ndarray, rounds: int = 3
+) -> np.ndarray:
+  """Averages skinning weights with the neighbours', near ones counting more; boundary rows stay.
+
+  The source's weights jump across a short edge in the thumb's web, which tears it when bending.
+  """
+  fixed = np.unique(np.array(boundary_edges(faces)))
+  edges = np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]])
+  edges = np.unique(np.sort(edges, axis=1), axis=0)
+  edges = np.concatenate([edges, edges[:, ::-1]])
+  gap = np.linalg.norm(vertices[edges[:, 0]] - vertices[edges[:, 1]], axis=1)
+  pull = (_SMOOTHING_DISTANCE_M / gap) ** 2
+  result = weights
+  for _ in range(rounds):
+    total, share = result.copy(), np.ones((len(weights), 1))
+    np.add.at(total, edges[:, 0], pull[:, None] * result[edges[:, 1]])
+    np.add.at(share, edges[:, 0], pull[:, None])
+    result = total / share
+    result[fixed] = weights[fixed]
+  return result

@@ -1,0 +1,150 @@
+"""Measures the free hand: bone lengths beside published ones, and joints beside true ones.
+
+  python -m tools.measure_free_hand [--hand=FILE.npz] [--source=FOLDER]
+
+Prints the table of docs/free_hand.md. With a folder of annotated photos (the hand_photos format)
+whose entries have `joints_camera`, the hand is also fitted to the true joints, by the prior of the
+default fit and evidence of 2 mm. What is left over on average at a joint, in axes that turn with
+its bones, is not pose but another idea of where the joint is.
+"""
+
+import numpy as np
+from absl import app
+from jaxtyping import Float
+
+from experiments.launching import print_lines
+from experiments.path_flags import define_path
+from hand_jax.evaluation.metrics import procrustes_align
+from hand_jax.mano.assets import load_mano_model
+from hand_jax.mano.joints import BONES, JOINT_NAMES
+from hand_jax.mano.model import regress_joints
+from hand_jax.readers.hand_photos import PhotoEntry, read_annotations
+from hand_jax.reconstruction.evidence import landmark_evidence
+from hand_jax.reconstruction.refine import refine_hands
+from hand_jax.types import ManoModel
+from tools.free_hand.proportions import BONES_MM
+
+_HAND = define_path('hand', None, 'A hand model; default: the free hand of this package.')
+_SOURCE = define_path('source', None, 'Folder in the hand_photos format.')
+
+_MM_PER_M = 1000.0
+_EVIDENCE_SIGMA_MM = 2.0
+_FINGERS = ('thumb', 'index', 'middle', 'ring', 'pinky')
+_PARENTS = {child: parent for parent, child in BONES}
+
+
+def bone_lengths_mm(model: ManoModel) -> Float[np.ndarray, '5 4']:
+  """Lengths of the mean hand from the wrist to the fingertip's skin; thumb to little finger."""
+  joints = np.asarray(regress_joints(model, model.v_template), np.float64)
+  chains = [[0, *range(1 + 4 * k, 5 + 4 * k)] for k in range(5)]
+  bones = [np.diff(joints[chain], axis=0) for chain in chains]
+  return _MM_PER_M * np.linalg.norm(np.array(bones), axis=-1)
+
+
+def length_lines(model: ManoModel) -> list[str]:
+  """A table in Markdown: ours, X-rays, and shares of the middle finger's two phalanges."""
+  lengths = bone_lengths_mm(model)
+  ours_unit = lengths[2, 1:3].sum()
+  theirs_unit = sum(BONES_MM['middle'][1:3])
+  lines = ['| bone | ours, mm | X-rays, mm | share, ours | share, X-rays | ratio |']
+  lines.append('| --- | ---: | ---: | ---: | ---: | ---: |')
+  for finger, own in zip(_FINGERS, lengths, strict=True):
+    metacarpal, proximal, middle, distal, tissue = BONES_MM[finger]
+    if finger == 'thumb':
+      rows = {'metacarpal': (own[1], metacarpal), 'proximal': (own[2], proximal)}
+    else:
+      rows = {
+        'wrist to knuckle, metacarpal': (own[0], metacarpal),
+        'proximal': (own[1], proximal),
+        'middle': (own[2], middle),
+      }
+    rows['distal with skin'] = (own[3], distal + tissue)
+    for name, (mine, published) in rows.items():
+      shares = mine / ours_unit, published / theirs_unit
+      lines.append(
+        f'| {finger}, {name} | {mine:.1f} | {published:.1f} | {shares[0]:.3f} | {shares[1]:.3f} | '
+        f'{shares[0] / shares[1]:.2f} |'
+      )
+  return lines
+
+
+def fit_lines(model: ManoModel, folder: str) -> list[str]:
+  """How the hand fitted to true joints leaves them, on average and constantly."""
+  entries = read_annotations(folder, needs_keypoints=False)
+  entries = [e for e in entries if e.joint_confidence.all() and np.isfinite(e.joints_camera).all()]
+  if not entries:
+    raise ValueError(f'{folder}: no entry has all 21 keypoints and all 21 joints_camera.')
+  fitted = np.stack([_fit(model, entry) for entry in entries])
+  true = np.stack([_as_right_hand(entry) for entry in entries])
+  errors = np.linalg.norm(procrustes_align(fitted, true) - true, axis=-1)
+  left_over = procrustes_align(true, fitted) - fitted
+  constant = np.mean(np.einsum('njab,nja->njb', bone_axes(fitted), left_over), axis=0)
+  distances = _MM_PER_M * np.linalg.norm(constant, axis=-1)
+  lines = [
+    f'Fitted to the true joints of {len(entries)} hands: PA-MPJPE {_MM_PER_M * errors.mean():.2f} '
+    f'mm; constant offset of a joint {distances.mean():.2f} mm on average.'
+  ]
+  for name, offset, distance in zip(JOINT_NAMES, _MM_PER_M * constant, distances, strict=True):
+    along, aside, back = offset
+    lines.append(
+      f'  {name:11s} {distance:4.1f} mm: {along:5.1f} along the bone, {aside:5.1f} to the index '
+      f'side, {back:5.1f} to the back'
+    )
+  return lines
+
+
+def _as_right_hand(entry: PhotoEntry) -> np.ndarray:
+  mirror = -1.0 if entry.side == 'left' else 1.0
+  return np.asarray(entry.joints_camera, np.float64) * [mirror, 1.0, 1.0]
+
+
+def _fit(model: ManoModel, entry: PhotoEntry) -> np.ndarray:
+  """The joints of the hand fitted to the true ones, whose pixels are those of a camera of ours."""
+  joints = _as_right_hand(entry)
+  pixels = 500 * joints[:, :2] / joints[:, 2:] + 250
+  evidence = landmark_evidence(
+    pixels[None],
+    joints[None],
+    (500, 500),
+    _EVIDENCE_SIGMA_MM,
+    _EVIDENCE_SIGMA_MM,
+    np.array([[500.0, 0, 250], [0, 500, 250], [0, 0, 1]]),
+  )
+  return np.asarray(refine_hands(model, evidence).joints[0], np.float64)
+
+
+def bone_axes(joints: Float[np.ndarray, '*batch 21 3']) -> Float[np.ndarray, '*batch 21 3 3']:
+  """Axes (columns) at each joint: along its bones, to the index finger's side, to the back.
+
+  At a joint between two bones the first is their mean direction. The wrist's points at the middle
+  of the knuckles.
+  """
+  palm = _unit(joints[..., [5, 9, 13, 17], :].mean(axis=-2) - joints[..., 0, :])
+  side = joints[..., 5, :] - joints[..., 17, :]
+  axes = []
+  for joint in range(21):
+    along = palm
+    if joint:
+      along = _unit(joints[..., joint, :] - joints[..., _PARENTS[joint], :])
+      if joint % 4:
+        along = _unit(along + _unit(joints[..., joint + 1, :] - joints[..., joint, :]))
+    aside = _unit(side - (side * along).sum(axis=-1, keepdims=True) * along)
+    axes.append(np.stack([along, aside, np.cross(along, aside)], axis=-1))
+  return np.stack(axes, axis=-3)
+
+
+def _unit(vectors: np.ndarray) -> np.ndarray:
+  return vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)
+
+
+def main(argv: list[str]) -> None:
+  if len(argv) > 1:
+    raise app.UsageError(f'Unknown arguments: {argv[1:]}')
+  model = load_mano_model(_HAND.value)
+  print_lines(lambda: length_lines(model))
+  if _SOURCE.value:
+    print_lines(lambda: fit_lines(model, _SOURCE.value))
+
+
+if __name__ == '__main__':
+  app.run(main)
