@@ -12,9 +12,9 @@ from jaxtyping import Array, Float
 from hand_jax.data.prepared import prepared_builder
 from hand_jax.evaluation.metrics import procrustes_align
 from hand_jax.files.writing import unfinished_path
-from hand_jax.mano.anatomy import sample_hand_pose
 from hand_jax.mano.assets import load_mano_model
 from hand_jax.mano.model import mano_forward, regress_joints
+from hand_jax.mano.pose_families import sample_hand_pose
 from hand_jax.types import ArrayLike, HandParameters, ManoModel
 
 

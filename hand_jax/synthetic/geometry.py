@@ -12,9 +12,9 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from hand_jax.geometry.rotations import axis_angle_to_matrix
-from hand_jax.mano.anatomy import sample_hand_pose
 from hand_jax.mano.joints import BONES
 from hand_jax.mano.model import mano_forward, regress_joints
+from hand_jax.mano.pose_families import sample_hand_pose
 from hand_jax.rendering.rasterize import rasterize
 from hand_jax.rendering.shading import area_normals
 from hand_jax.types import HandParameters, ManoModel
