@@ -52,8 +52,21 @@ def define_flags() -> None:
   number('train_examples', 10000, 'synthetic_hands: examples to train on.', lower_bound=0)
   number('validation_examples', 500, 'synthetic_hands: examples to watch.', lower_bound=0)
   number('test_examples', 1000, 'synthetic_hands: examples to test on.', lower_bound=0)
+  number('test_broad_examples', 0, 'synthetic_hands: broadly posed ones to test on.', lower_bound=0)
+  number(
+    'test_mismatch_examples',
+    0,
+    'synthetic_hands: broadly posed ones outside the shape space, to test on.',
+    lower_bound=0,
+  )
   number('image_size', 224, 'synthetic_hands: side of a rendered photo, pixels.', lower_bound=32)
   number('seed', 0, 'synthetic_hands: seed of the rendered examples.', lower_bound=0)
+  flags.DEFINE_enum(
+    'hands',
+    'classic',
+    ['classic', 'broad'],
+    'synthetic_hands: how hands are posed to train, watch and test on, as the setting data.hands.',
+  )
   number('workers', 1, 'Processes that render, or read and check.', lower_bound=1)
   number('limit', 0, 'freihand, ho3d: at most so many examples of each split; 0: all.', 0)
   define_path(
