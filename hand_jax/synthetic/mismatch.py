@@ -14,9 +14,9 @@ from jaxtyping import Float, Int
 from hand_jax.mano.assets import load_mano_model
 from hand_jax.types import ManoModel
 
-MAGNITUDE_MM = (1.0, 2.0)
+MAGNITUDE_MM = (1.0, 1.8)
 """Range of the root mean square over the vertices of a displacement's length."""
-WIDTH_MM = (8.0, 25.0)
+WIDTH_MM = (16.0, 32.0)
 """Range of a field's width: twice the deviation of the heat kernel that smooths it."""
 FIELDS = 3
 # A field is mostly a bulge along the surface's normals; the skin also slides a little.
@@ -33,7 +33,6 @@ class RestSurface(NamedTuple):
 
   modes: Float[np.ndarray, 'vertices vertices']
   stiffness: Float[np.ndarray, 'vertices']
-  area_roots: Float[np.ndarray, 'vertices']
   normals: Float[np.ndarray, 'vertices 3']
   explained: Float[np.ndarray, 'coordinates explained']
 
@@ -53,7 +52,7 @@ def rest_surface(model: ManoModel) -> RestSurface:
   normals /= np.linalg.norm(normals, axis=1, keepdims=True)
   shapes = np.asarray(model.shapedirs, np.float64).reshape(vertices.size, -1)
   explained = np.linalg.qr(np.concatenate([shapes, rigid_motions(vertices)], axis=1))[0]
-  return RestSurface(modes, np.maximum(stiffness, 0), area_roots, normals, explained)
+  return RestSurface(modes, np.maximum(stiffness, 0), normals, explained)
 
 
 @functools.cache
@@ -94,10 +93,13 @@ def rigid_motions(vertices: Float[np.ndarray, 'vertices 3']) -> Float[np.ndarray
 def smooth_fields(
   surface: RestSurface, noise: Float[np.ndarray, 'vertices fields'], width_m: float
 ) -> Float[np.ndarray, 'vertices fields']:
-  """White noise on the vertices after heat has flowed; each field with a root mean square of 1."""
+  """White noise on the vertices after heat has flowed; each field with a root mean square of 1.
+
+  Every vertex has the same variance: on a finger heat meets less noise to average than on a palm.
+  """
   flowed = np.exp(-surface.stiffness * (width_m / 2) ** 2 / 2)
   fields = surface.modes @ (flowed[:, None] * (surface.modes.T @ noise))
-  fields = fields / surface.area_roots[:, None]
+  fields = fields / np.sqrt(surface.modes**2 @ flowed**2)[:, None]
   return fields / np.sqrt(np.mean(fields**2, axis=0))
 
 
