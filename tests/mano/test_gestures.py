@@ -46,7 +46,7 @@ def test_poses_are_inside_the_limits_and_repeat_with_their_key(poses):
 
 
 def test_fingers_go_their_own_ways(measured):
-  """The bars come from signing people, whose shares and correlations docs/synthetic_hands.md has."""
+  """More than classic ones do, and often in the patterns that gestures and signs are made of."""
   broad, classic = measured['broad'], measured['classic']
   assert 0.10 <= broad.two_straight_two_folded <= 0.25
   assert broad.pinky_alone_straight >= 0.03
