@@ -145,7 +145,7 @@ def _with_old_meanings(tree: Any) -> Any:
   """Adds what `BEFORE_THEY_EXISTED` says of settings that are missing."""
   for path, value in BEFORE_THEY_EXISTED.items():
     group, _, name = path.partition('.')
-    if isinstance(tree, dict) and isinstance(tree.setdefault(group, {}), dict):
+    if isinstance(tree, dict) and isinstance(tree.get(group), dict):
       tree[group].setdefault(name, value)
   return tree
 

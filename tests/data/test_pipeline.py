@@ -407,14 +407,14 @@ def test_an_absent_data_set_or_split_is_named(prepared, tmp_path):
     PreparedSource('drawn_hands', prepared, 'validation')
 
 
-def test_rendered_examples_have_the_hands_that_the_config_names(config, monkeypatch):
+def test_rendered_examples_have_the_hands_that_the_config_names(config, monkeypatch, colored):
   from hand_jax.synthetic import hands as synthetic
 
   asked = []
 
   def render(seed, split, indices, image_size, with_vertex_labels, hands):
     asked.append((seed, split, indices, image_size, with_vertex_labels, hands))
-    return [None] * len(indices)
+    return colored.load(indices)
 
   monkeypatch.setattr(synthetic, 'render_examples', render)
   for hands in ('classic', 'broad'):

@@ -116,7 +116,7 @@ def test_penetration_grows_as_fingers_meet(model):
 def test_capsules_are_as_thick_as_fingers(model):
   capsules = hand_capsules(model)
   names = [JOINT_NAMES[end] for _, end in capsules.ends]
-  assert len(names) == 19 - 0 and 'thumb_cmc' not in names
+  assert len(names) == 19 and 'thumb_cmc' not in names
   radii = dict(zip(names, capsules.radii, strict=True))
   assert all(0.004 < radii[f'{finger}_tip'] < 0.011 for finger in FINGERS)
   assert all(radii[f'{finger}_pip'] > radii[f'{finger}_tip'] for finger in FINGERS)
