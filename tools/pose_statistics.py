@@ -182,7 +182,7 @@ _ROWS = {
   'pip_dip_correlation': ('correlation of PIP and DIP, mean of four fingers', '{:.2f}'),
   'index_mcp_pip_correlation': ('correlation of MCP and PIP, index', '{:.2f}'),
   'index_pinky_correlation': ('correlation of PIP, index and pinky', '{:.2f}'),
-  'five_components': ('first five principal components of flexion', '{:.1%}'),
+  'five_components': ('first five principal components of all flexions', '{:.1%}'),
   'mean_penetration_m': ('deepest intersection of a hand, mean, mm', '{:.1f}'),
 }
 
