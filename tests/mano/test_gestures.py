@@ -45,6 +45,7 @@ def test_poses_are_inside_the_limits_and_repeat_with_their_key(poses):
   assert len(np.unique(np.round(np.asarray(poses), 5), axis=0)) == 8000
 
 
+@pytest.mark.slow
 def test_fingers_go_their_own_ways(measured):
   """More than classic ones do, and often in the patterns that gestures and signs are made of."""
   broad, classic = measured['broad'], measured['classic']
@@ -58,6 +59,7 @@ def test_fingers_go_their_own_ways(measured):
   assert broad.five_components < 0.9 < classic.five_components
 
 
+@pytest.mark.slow
 def test_hands_intersect_themselves_no_deeper_than_classic_ones(measured):
   assert measured['broad'].mean_penetration_m <= measured['classic'].mean_penetration_m
 

@@ -40,6 +40,7 @@ def test_splits_pose_their_hands_as_they_say():
   assert [split for split, kind in SPLITS.items() if kind.is_displaced] == ['test_mismatch']
 
 
+@pytest.mark.slow
 def test_broad_hands_differ_from_classic_ones_in_pose_alone():
   """And in the example's name: two pictures never share one."""
   (classic,) = synthetic.render_examples(2, 'train', [4], SIZE)
@@ -55,6 +56,7 @@ def test_broad_hands_differ_from_classic_ones_in_pose_alone():
   assert np.abs(one.example.image.astype(int) - other.example.image).mean() > 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('split', ['test_broad', 'test_mismatch'])
 def test_splits_of_their_own_poses_do_not_depend_on_what_is_asked_for(split):
   first, second = (
