@@ -16,9 +16,9 @@ from jax import lax
 from benchmarks import rasterizer_rivals
 from benchmarks.interleave import compare
 from hand_jax.geometry.rotations import axis_angle_to_matrix
-from hand_jax.mano.anatomy import sample_hand_pose
 from hand_jax.mano.assets import load_mano_model
 from hand_jax.mano.model import mano_forward
+from hand_jax.mano.pose_families import sample_hand_pose
 from hand_jax.rendering.rasterize import (
   _barycentrics_and_depth,
   _nearest_faces_of_chunks,

@@ -11,6 +11,7 @@ from typing import Any
 from absl import app, flags, logging
 
 from experiments.path_flags import define_path
+from experiments.rendering_flags import define_rendering
 from hand_jax.preparing.building import STOP_SIGNALS
 from hand_jax.preparing.data_sets import (
   RECIPES,
@@ -48,12 +49,8 @@ def define_flags() -> None:
   """Defines the command's flags; only when run, so that tests may import several commands."""
   flags.DEFINE_enum('dataset', None, list(RECIPES), 'Data set to build.', required=True)
   define_path('data_dir', None, 'Folder that holds prepared data sets.', required=True)
+  define_rendering()
   number = flags.DEFINE_integer
-  number('train_examples', 10000, 'synthetic_hands: examples to train on.', lower_bound=0)
-  number('validation_examples', 500, 'synthetic_hands: examples to watch.', lower_bound=0)
-  number('test_examples', 1000, 'synthetic_hands: examples to test on.', lower_bound=0)
-  number('image_size', 224, 'synthetic_hands: side of a rendered photo, pixels.', lower_bound=32)
-  number('seed', 0, 'synthetic_hands: seed of the rendered examples.', lower_bound=0)
   number('workers', 1, 'Processes that render, or read and check.', lower_bound=1)
   number('limit', 0, 'freihand, ho3d: at most so many examples of each split; 0: all.', 0)
   define_path(

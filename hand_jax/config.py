@@ -150,9 +150,12 @@ class DataConfig:
   `features` 'cached': training reads what the frozen landmark network makes of crops, which
   `prepare_dataset --with_features` stored, and decodes no photo. The crops' changes are then those
   that were stored, not `augmentation`'s. Evaluation takes the photos in any case.
+  `hands` is the sampler of rendered hands' poses (docs/synthetic_hands.md). Prepared hands to train
+  on have to be of the same one; of data sets of photos it says nothing.
   """
 
   dataset: str = 'synthetic_hands'
+  hands: Literal['classic', 'broad'] = 'broad'
   labels: Literal['3d', '2d'] = '3d'
   features: Literal['none', 'cached'] = 'none'
   data_dir: str = ''

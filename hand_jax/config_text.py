@@ -18,6 +18,8 @@ PATH_SETTINGS = (
   'training.init_from',
   'training.camera_prior',
 )
+# What a run meant by leaving out a setting that did not exist yet, where it is not the default.
+BEFORE_THEY_EXISTED = {'data.hands': 'classic'}
 
 
 def apply_overrides(config: ExperimentConfig, overrides: Sequence[str]) -> ExperimentConfig:
@@ -46,6 +48,8 @@ def config_to_json(config: ExperimentConfig) -> str:
 def config_from_json(text: str, source: str = 'the config') -> ExperimentConfig:
   """Back from `config_to_json`. A setting the text lacks takes its default.
 
+  One that older runs could not name takes what they did instead (`BEFORE_THEY_EXISTED`).
+
   Raises:
     ValueError: naming `source`: not JSON, an unknown setting or a value of another type.
   """
@@ -54,7 +58,7 @@ def config_from_json(text: str, source: str = 'the config') -> ExperimentConfig:
   except json.JSONDecodeError as error:
     raise ValueError(f'{source} is not valid JSON: {error}.') from None
   try:
-    return validate_config(_from_tree(ExperimentConfig, tree, ''))
+    return validate_config(_from_tree(ExperimentConfig, _with_old_meanings(tree), ''))
   except ValueError as error:
     raise ValueError(f'{source}: {error}') from None
 
@@ -135,6 +139,15 @@ def _convert(value: Any, wanted: Any, path: str) -> Any:
     return value
   name = f'a list of {typing.get_args(wanted)[0].__name__}' if origin is tuple else wanted.__name__
   raise ValueError(f'{path} should be {name}, got {value!r}.')
+
+
+def _with_old_meanings(tree: Any) -> Any:
+  """Adds what `BEFORE_THEY_EXISTED` says of settings that are missing."""
+  for path, value in BEFORE_THEY_EXISTED.items():
+    group, _, name = path.partition('.')
+    if isinstance(tree, dict) and isinstance(tree.get(group), dict):
+      tree[group].setdefault(name, value)
+  return tree
 
 
 def _from_tree(kind: Any, tree: Any, prefix: str) -> Any:

@@ -15,9 +15,9 @@ import jax
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-from hand_jax.mano.anatomy import sample_hand_pose
 from hand_jax.mano.assets import load_mano_model
 from hand_jax.mano.model import mano_forward
+from hand_jax.mano.pose_families import sample_hand_pose
 from hand_jax.types import HandParameters, ManoModel
 from tests.official_mano import python2_dumps
 

@@ -26,7 +26,7 @@ class FeaturedSet(NamedTuple):
   sources: dict[str, DrawnSource]
 
 
-def render_drawn(sources, seed, split, indices, image_size):
+def render_drawn(sources, seed, split, indices, image_size, hands):
   """Stands for the renderer of `SyntheticHands`."""
   return sources[split].load(indices)
 

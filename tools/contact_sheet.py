@@ -10,12 +10,15 @@ import numpy as np
 from absl import app, flags
 
 from experiments.path_flags import define_path
+from hand_jax.mano.gestures import POSE_SAMPLERS
 from hand_jax.mano.joints import BONES
-from hand_jax.synthetic.hands import SPLITS, render_examples
+from hand_jax.synthetic.hands import render_examples
+from hand_jax.synthetic.scene import SPLITS
 
 OUTPUT = define_path('output', None, 'Image file to write.', required=True)
 SEED = flags.DEFINE_integer('seed', 0, 'Seed of the examples.')
-SPLIT = flags.DEFINE_enum('split', 'train', SPLITS, 'Split of the examples.')
+SPLIT = flags.DEFINE_enum('split', 'train', list(SPLITS), 'Split of the examples.')
+HANDS = flags.DEFINE_enum('hands', 'classic', list(POSE_SAMPLERS), 'Sampler of the poses.')
 FIRST = flags.DEFINE_integer('first', 0, 'Index of the first example.')
 ROWS = flags.DEFINE_integer('rows', 6, 'Rows of the sheet.', lower_bound=1)
 COLUMNS = flags.DEFINE_integer('columns', 10, 'Columns of the sheet.', lower_bound=1)
@@ -39,7 +42,7 @@ def draw_labels(example) -> np.ndarray:
 def main(_):
   output = pathlib.Path(OUTPUT.value)
   indices = range(FIRST.value, FIRST.value + ROWS.value * COLUMNS.value)
-  examples = render_examples(SEED.value, SPLIT.value, indices, IMAGE_SIZE.value)
+  examples = render_examples(SEED.value, SPLIT.value, indices, IMAGE_SIZE.value, hands=HANDS.value)
   tiles = [draw_labels(e) if LABELS.value else e.image for e in examples]
   rows = [np.hstack(tiles[k : k + COLUMNS.value]) for k in range(0, len(tiles), COLUMNS.value)]
   output.parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""tfds builder of rendered hands; a split's example i depends on seed, split and i alone."""
+"""tfds builder of rendered hands; a split's example i depends on seed, split, i and the sampler."""
 
 import functools
 from collections.abc import Callable, Iterator, Sequence
@@ -11,21 +11,23 @@ from hand_jax.preparing.records import results_in_order, worker_processes
 from hand_jax.preparing.streamed_builder import StreamedBuilder
 
 CHUNK = 16  # examples a worker renders at a time
-Render = Callable[[int, str, Sequence[int], int], Sequence[HandExample]]
+Render = Callable[[int, str, Sequence[int], int, str], Sequence[HandExample]]
 
 
-def render_hands(seed: int, split: str, indices: Sequence[int], image_size: int):
+def render_hands(seed: int, split: str, indices: Sequence[int], image_size: int, hands: str):
   """`render_examples` of hand_jax.synthetic.hands, imported only where rendering happens."""
   from hand_jax.synthetic.hands import render_examples
 
-  return render_examples(seed, split, list(indices), image_size, with_vertex_labels=True)
+  return render_examples(
+    seed, split, list(indices), image_size, with_vertex_labels=True, hands=hands
+  )
 
 
 def render_records(
-  render: Render, seed: int, split: str, image_size: int, indices: range
+  render: Render, seed: int, split: str, image_size: int, hands: str, indices: range
 ) -> list[dict[str, Any]]:
   """The numbered examples as records; runs in worker processes."""
-  return [encode_example(example) for example in render(seed, split, indices, image_size)]
+  return [encode_example(example) for example in render(seed, split, indices, image_size, hands)]
 
 
 def chunks_of(count: int) -> Iterator[range]:
@@ -55,12 +57,13 @@ class SyntheticHands(StreamedBuilder):
     examples: dict[str, int] | None = None,
     image_size: int = 224,
     seed: int = 0,
+    hands: str = 'classic',
     workers: int = 1,
     render: Render = render_hands,
     **kwargs,
   ):
     self._examples = dict(examples or {})
-    self._settings = {'image_size': image_size, 'seed': seed}
+    self._settings = {'image_size': image_size, 'seed': seed, 'hands': hands}
     self._workers, self._render = workers, render
     super().__init__(**kwargs)
 
@@ -92,6 +95,7 @@ class SyntheticHands(StreamedBuilder):
       self._settings['seed'],
       split,
       self._settings['image_size'],
+      self._settings['hands'],
     )
     records = results_in_order(make, chunks_of(count), self._executor, ahead=2 * self._workers)
     return self._numbered(split, records, count)

@@ -32,6 +32,7 @@ def weakly_supervised(dataset: str, name: str) -> ExperimentConfig:
 def _on(dataset: str, config: ExperimentConfig, name: str, labels: str) -> ExperimentConfig:
   data = DataConfig(
     dataset=dataset,
+    hands='classic',
     labels=labels,
     data_dir='prepared',
     crop_factor=2.0,

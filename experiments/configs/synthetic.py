@@ -69,7 +69,7 @@ def synthetic_supervised() -> ExperimentConfig:
       attention=AttentionConfig(width=512, heads=4, cross_layers=1, self_layers=4),
     ),
     optimizer=OptimizerConfig(learning_rate=1e-4, warmup_steps=1000),
-    data=DataConfig(train_examples=100_000, render_workers=4),
+    data=DataConfig(hands='classic', train_examples=100_000, render_workers=4),
     training=TrainingConfig(num_steps=200_000, batch_size=64, evaluate_every=5000),
   )
 
@@ -97,6 +97,7 @@ def synthetic_small() -> ExperimentConfig:
       learning_rate=1e-3, backbone_learning_rate_scale=0.3, warmup_steps=100
     ),
     data=DataConfig(
+      hands='classic',
       train_examples=24576,
       crop_factor=1.4,
       render_size=128,
@@ -129,6 +130,7 @@ def toy() -> ExperimentConfig:
     loss=LossConfig(convention='exact'),
     optimizer=OptimizerConfig(learning_rate=3e-3, warmup_steps=2),
     data=DataConfig(
+      hands='classic',
       train_examples=16,
       augmentation=AugmentationConfig(rotation_degrees=15.0, scale_fraction=0.1),
     ),

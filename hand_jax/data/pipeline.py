@@ -39,13 +39,20 @@ class SyntheticSource:
   """Hands rendered on the fly; example i of a split depends on the seed, split and i alone.
 
   `vertex_labels` also gives vertices' colours and visibility, which nearly doubles the time.
+  `hands` names the sampler of the poses, see `render_examples`.
   """
 
   def __init__(
-    self, seed: int, split: str, count: int, image_size: int, vertex_labels: bool = False
+    self,
+    seed: int,
+    split: str,
+    count: int,
+    image_size: int,
+    vertex_labels: bool = False,
+    hands: str = 'classic',
   ):
     self._seed, self._split, self._count, self._image_size = seed, split, count, image_size
-    self._vertex_labels = vertex_labels
+    self._vertex_labels, self._hands = vertex_labels, hands
     self._cache: dict[int, HandExample] | None = None
     if count * image_size**2 * 4 <= CACHE_BYTES:
       self._cache = {}
@@ -65,7 +72,7 @@ class SyntheticSource:
     from hand_jax.synthetic.hands import render_examples
 
     return render_examples(
-      self._seed, self._split, list(indices), self._image_size, self._vertex_labels
+      self._seed, self._split, list(indices), self._image_size, self._vertex_labels, self._hands
     )
 
 
@@ -82,7 +89,8 @@ def create_source(
     return PreparedSource(data.dataset, data.data_dir, split, count)
   if count <= 0:
     raise ValueError(f'Split {split!r} is rendered on the fly: say how many examples it has.')
-  return SyntheticSource(data.seed, split, count, data.render_size or image_size, vertex_labels)
+  size = data.render_size or image_size
+  return SyntheticSource(data.seed, split, count, size, vertex_labels, data.hands)
 
 
 class Slot(NamedTuple):
@@ -176,6 +184,7 @@ def training_batches(
   hosts.
   """
   check_cached_features(source, config)
+  check_prepared_hands(source, config)
   size, seed = config.training.batch_size, config.training.seed
   rows = _host_rows(size, host_index, host_count)
 
@@ -302,6 +311,17 @@ def check_cached_features(source: ExampleSource, config: ExperimentConfig) -> No
       f'{settings.crop_factor} times the box, this run asks for {config.data.crop_factor}: set '
       f'data.crop_factor={settings.crop_factor}, or prepare it with '
       f'--feature_crop_factor={config.data.crop_factor}.'
+    )
+
+
+def check_prepared_hands(source: ExampleSource, config: ExperimentConfig) -> None:
+  """Refuses, by ValueError, to train on prepared hands of other poses than `data.hands` says."""
+  found = source.hands if isinstance(source, PreparedSource) else None
+  if found not in (None, config.data.hands):
+    raise ValueError(
+      f'data.hands={config.data.hands!r}, but {config.data.dataset} in {config.data.data_dir!r} '
+      f'holds {found} hands: set data.hands={found}, or prepare it in another folder with '
+      f'--hands={config.data.hands}.'
     )
 
 

@@ -18,6 +18,7 @@ from hand_jax.examples import HandExample, decode_example
 from hand_jax.mano.assets import FREE_HAND_VERSION
 
 MANIFEST_NAME = 'manifest.json'
+RENDERED_DATASET = 'synthetic_hands'
 # Names in settings and commands -> tfds' own, where they differ: a builder with configs.
 _TFDS_NAMES = {'ho3d_v2': 'ho3d/v2', 'ho3d_v3': 'ho3d/v3'}
 _WITHOUT_VALIDATION = (
@@ -98,7 +99,9 @@ class PreparedSource:
     self._parse = record_parser(builder.info.features)
     self._count = min(count, len(self._records)) if count else len(self._records)
     self._folder = pathlib.Path(builder.data_dir)
-    self._feature_settings = _feature_settings(self._folder / MANIFEST_NAME)
+    manifest = _manifest_if_ours(self._folder / MANIFEST_NAME)
+    self._feature_settings = settings_of_manifest(manifest) if manifest else None
+    self._hands = hands_of_manifest(manifest) if manifest and name == RENDERED_DATASET else None
 
   def __len__(self) -> int:
     return self._count
@@ -124,6 +127,11 @@ class PreparedSource:
     """Which crops' features the data set holds beside its photos; None: of none."""
     return self._feature_settings
 
+  @property
+  def hands(self) -> str | None:
+    """Which sampler posed the hands of a rendered data set; None: of others, or unknown."""
+    return self._hands
+
   def open_features(self, indices: Sequence[int]) -> list[tuple[HandExample, CropFeatures]]:
     """Examples with blank photos of the right size and no masks, and their crops' features.
 
@@ -146,16 +154,21 @@ def _check_rendered_hand(name: str, builder: Any) -> None:
   The first number of the data set's version is the hand's.
   """
   version = builder.info.version
-  if name == 'synthetic_hands' and version.major != FREE_HAND_VERSION:
+  if name == RENDERED_DATASET and version.major != FREE_HAND_VERSION:
     raise ValueError(
       f'{builder.data_dir} shows free hand {version.major}, this version of hand_jax has free hand '
       f'{FREE_HAND_VERSION}: prepare synthetic_hands again.'
     )
 
 
-def _feature_settings(manifest: pathlib.Path) -> CropFeatureSettings | None:
-  """What a manifest says of features. A set that another program wrote has no manifest of ours."""
-  return settings_of_manifest(json.loads(manifest.read_text())) if manifest.exists() else None
+def _manifest_if_ours(path: pathlib.Path) -> dict[str, Any] | None:
+  """A data set's manifest. A set that another program wrote has none of ours."""
+  return json.loads(path.read_text()) if path.exists() else None
+
+
+def hands_of_manifest(manifest: dict[str, Any]) -> str:
+  """Which sampler posed the hands of a rendered data set. The first ones do not say: classic."""
+  return manifest['settings'].get('hands', 'classic')
 
 
 class EncodedPictures(NamedTuple):

@@ -1,5 +1,6 @@
 """The baseline beside every accuracy: one constant hand, the mean of the training split."""
 
+import functools
 import pathlib
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
@@ -12,8 +13,8 @@ from jaxtyping import Array, Float
 from hand_jax.data.prepared import prepared_builder
 from hand_jax.evaluation.metrics import procrustes_align
 from hand_jax.files.writing import unfinished_path
-from hand_jax.mano.anatomy import sample_hand_pose
 from hand_jax.mano.assets import load_mano_model
+from hand_jax.mano.gestures import POSE_SAMPLERS
 from hand_jax.mano.model import mano_forward, regress_joints
 from hand_jax.types import ArrayLike, HandParameters, ManoModel
 
@@ -76,24 +77,34 @@ def _turn_onto(unit_shapes: np.ndarray, mean: np.ndarray) -> np.ndarray:
 
 
 def rendered_root_vertices(
-  seed: int, split: str, count: int
+  seed: int, split: str, count: int, hands: str = 'classic'
 ) -> Float[np.ndarray, 'examples vertices 3']:
-  """The meshes (`root_vertices`) of the first synthetic examples of a split, without pictures."""
-  # Imported here: prepared data needs no renderer.
-  from hand_jax.synthetic.scene import example_generator, sample_scene
+  """The meshes (`root_vertices`) of the first synthetic examples of a split, without pictures.
 
+  Raises:
+    ValueError: a split whose meshes are displaced, on which nothing trains.
+  """
+  # Imported here: prepared data needs no renderer.
+  from hand_jax.synthetic.scene import SPLITS, example_generator, pose_sampler_of, sample_scene
+
+  if SPLITS[split].is_displaced:
+    raise ValueError(f'No mean hand is made of {split!r}, which is there to be measured on.')
+  sampler = POSE_SAMPLERS[pose_sampler_of(split, hands)]
   model = load_mano_model()
   scenes = [sample_scene(example_generator(seed, split, index)) for index in range(count)]
   pose_seeds = np.array([scene.pose_seed for scene in scenes])
   betas = np.array([scene.betas for scene in scenes], np.float32)
-  hands = jax.jit(jax.vmap(_pose, in_axes=(None, 0, 0)))(model, pose_seeds, betas)
+  pose = functools.partial(_pose, sampler)
+  meshes = jax.jit(jax.vmap(pose, in_axes=(None, 0, 0)))(model, pose_seeds, betas)
   rotations = np.array([scene.rotation for scene in scenes])  # hand frame to camera axes
-  return np.asarray(hands, np.float64) @ np.swapaxes(rotations, -1, -2)
+  return np.asarray(meshes, np.float64) @ np.swapaxes(rotations, -1, -2)
 
 
-def _pose(model: ManoModel, pose_seed: Array, betas: Array) -> Array:
+def _pose(
+  sampler: Callable[[Array], Array], model: ManoModel, pose_seed: Array, betas: Array
+) -> Array:
   zero = jnp.zeros(3)
-  parameters = HandParameters(zero, sample_hand_pose(jax.random.key(pose_seed)), betas, zero)
+  parameters = HandParameters(zero, sampler(jax.random.key(pose_seed)), betas, zero)
   vertices = mano_forward(model, parameters).vertices
   return vertices - regress_joints(model, vertices)[:1]
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from hand_jax.config import DataConfig, ExperimentConfig
 from hand_jax.data.pipeline import create_source
+from hand_jax.data.prepared import RENDERED_DATASET
 from hand_jax.evaluation.mean_hand import (
   MeanHand,
   cached_mean_hand,
@@ -14,7 +15,6 @@ from hand_jax.evaluation.mean_hand import (
   rendered_root_vertices,
 )
 
-RENDERED_DATASET = 'synthetic_hands'
 RENDERED_EXAMPLES = 500
 
 
@@ -61,12 +61,14 @@ def mean_hand_of(workdir: str, data: DataConfig, count: int) -> MeanHand | None:
     place = str(pathlib.Path(data.data_dir).resolve())
   else:
     place = f'rendered with seed {data.seed}'
+    # Files of runs that know classic hands alone stay valid.
+    place += '' if data.hands == 'classic' else f', {data.hands} hands'
     count = min(count, data.train_examples) if data.train_examples else count
 
   def vertices() -> Iterable[Any]:
     if data.data_dir:
       return prepared_root_vertices(data.dataset, data.data_dir, split, count)
-    return rendered_root_vertices(data.seed, split, count)
+    return rendered_root_vertices(data.seed, split, count, data.hands)
 
   description = f'first {count} examples of {data.dataset}, split {split}, {place}'
   path = pathlib.Path(workdir) / 'evaluation' / f'{data.dataset}-mean_hand.npz'

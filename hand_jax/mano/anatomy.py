@@ -1,4 +1,4 @@
-"""Anatomy of the fingers: joint-angle limits by joint and axis, their penalty, and sampled poses.
+"""Anatomy of the fingers: joint-angle limits by joint and axis, and what exceeding them costs.
 
 Angles are the components of each joint's rotation vector along three anatomical axes, for a right
 hand in MANO's axes (fingers along -x, palm facing -y, thumb on the +z side):
@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from hand_jax.mano.joints import MANO_JOINT_NAMES
+from hand_jax.mano.joints import FINGERS, MANO_JOINT_NAMES
 from hand_jax.types import ArrayLike
 
 
@@ -86,6 +86,26 @@ def angles_to_pose(angles: Float[ArrayLike, '*batch 15 3']) -> Float[Array, '*ba
   return vectors.reshape(angles.shape[:-2] + (45,))
 
 
+# Where a (finger, MCP/PIP/DIP) angle belongs in MANO's order, index to pinky then thumb.
+_PLACES = np.asarray(
+  [[_JOINTS.index(f'{f}_{s}') for s in ('mcp', 'pip', 'dip')] for f in FINGERS[1:]]
+  + [[_JOINTS.index(f'thumb_{s}') for s in ('cmc', 'mcp', 'ip')]]
+).reshape(-1)
+
+
+def pose_within_limits(
+  fingers: Float[Array, '4 3 3'], thumb: Float[Array, '1 3 3']
+) -> Float[Array, '45']:
+  """The hand pose of angles in degrees (finger, joint, axis), clipped to the limits.
+
+  Fingers go from index to pinky, their joints are MCP, PIP, DIP; the thumb's are CMC, MCP, IP.
+  """
+  angles = jnp.zeros((15, 3)).at[_PLACES].set(jnp.concatenate([fingers, thumb]).reshape(15, 3))
+  # Half a degree inside, so that rounding on the way to radians and back stays within the limits.
+  angles = jnp.clip(angles, LOWER_LIMITS + 0.5, UPPER_LIMITS - 0.5)
+  return angles_to_pose(angles)
+
+
 def joint_limit_penalty(hand_pose: Float[Array, '*batch 45']) -> Float[Array, '*batch']:
   """Sum over joints and axes of the squared excess over the limits, radians squared.
 
@@ -108,130 +128,3 @@ def relaxed_pose_penalty(
   leading = (None,) * (angles.ndim - 2)
   half_range = (UPPER_LIMITS - LOWER_LIMITS) / 2
   return jnp.sum(jnp.square((angles - relaxed[leading]) / half_range[leading]), axis=(-2, -1))
-
-
-class PoseFamily(NamedTuple):
-  """A kind of pose: how likely it is, its mean and its spread; curls in [0, 1], the rest degrees.
-
-  Curls are of index, middle, ring, pinky: `knuckle_curl` bends the MCP joints, `finger_curl` the
-  two outer ones. `shared` is the deviation all four fingers have in common, `own` each finger's.
-  `thumb` is CMC flexion, abduction and twist, then MCP and IP flexion; `thumb_noise` scales how far
-  it strays from there.
-  """
-
-  weight: float
-  knuckle_curl: tuple[float, float, float, float]
-  finger_curl: tuple[float, float, float, float]
-  shared: float
-  own: float
-  spread: float
-  thumb: tuple[float, float, float, float, float]
-  thumb_noise: float
-
-
-# Pinch and fist were solved for on the free hand: thumb tip on the index tip, or over the fingers.
-POSE_FAMILIES = {
-  'relaxed': PoseFamily(
-    0.20, (0.2, 0.25, 0.3, 0.3), (0.25, 0.3, 0.3, 0.3), 0.08, 0.06, 2, (0, 10, -5, 10, 15), 1.0
-  ),
-  'open': PoseFamily(
-    0.16, (0.0, 0.0, 0.0, 0.0), (0.03, 0.03, 0.03, 0.03), 0.06, 0.03, 10, (-12, 5, 0, 0, 0), 1.0
-  ),
-  'fist': PoseFamily(
-    0.10, (0.85, 0.9, 0.9, 0.9), (0.9, 0.92, 0.92, 0.9), 0.05, 0.03, -1, (-2, 25, -13, 42, 60), 0.5
-  ),
-  'point': PoseFamily(
-    0.10, (0.1, 0.8, 0.85, 0.85), (0.05, 0.85, 0.88, 0.85), 0.06, 0.05, 0, (3, 25, -13, 42, 50), 0.7
-  ),
-  'pinch': PoseFamily(
-    0.12,
-    (0.64, 0.3, 0.25, 0.22),
-    (0.42, 0.3, 0.28, 0.25),
-    0.03,
-    0.04,
-    2,
-    (15, 25, -12, 18, 26),
-    0.4,
-  ),
-  'grasp': PoseFamily(
-    0.17, (0.45, 0.48, 0.5, 0.5), (0.45, 0.48, 0.48, 0.45), 0.15, 0.05, 5, (0, 35, -15, 12, 20), 1.0
-  ),
-  'free': PoseFamily(
-    0.15, (0.4, 0.4, 0.4, 0.4), (0.4, 0.4, 0.4, 0.4), 0.1, 0.35, 4, (5, 22, -8, 15, 20), 1.3
-  ),
-}
-
-_KNUCKLE_DEGREES = 90.0
-_PIP_DEGREES = 110.0
-_DIP_OVER_PIP = 0.62  # The two outer joints share a tendon: they bend together.
-_SPREAD_PATTERN = np.asarray([1.0, 0.1, -0.8, -1.6], np.float32)  # index, middle, ring, pinky
-_THUMB_NOISE = np.asarray([7.0, 8, 6, 10, 14], np.float32)
-_FIELDS = {
-  name: np.asarray([getattr(family, name) for family in POSE_FAMILIES.values()], np.float32)
-  for name in PoseFamily._fields
-}
-_STANDARD_FINGERS = ('index', 'middle', 'ring', 'pinky')
-# Where a (finger, MCP/PIP/DIP) angle belongs in MANO's order, index to pinky then thumb.
-_PLACES = np.asarray(
-  [[_JOINTS.index(f'{f}_{s}') for s in ('mcp', 'pip', 'dip')] for f in _STANDARD_FINGERS]
-  + [[_JOINTS.index(f'thumb_{s}') for s in ('cmc', 'mcp', 'ip')]]
-).reshape(-1)
-
-
-def sample_hand_pose(key: jax.Array) -> Float[Array, '45']:
-  """A natural pose of a right hand inside the limits: axis-angle relative to zero pose, radians.
-
-  A family of POSE_FAMILIES is drawn first; the four fingers then vary together and each a little on
-  its own, the two outer joints of a finger bend together, and bent fingers spread less.
-  """
-  keys = jax.random.split(key, 5)
-  family = jax.random.choice(keys[0], len(POSE_FAMILIES), p=_FIELDS['weight'])
-  of_family = {name: jnp.asarray(values)[family] for name, values in _FIELDS.items()}
-  shared = of_family['shared'] * jax.random.normal(keys[1])
-  own = of_family['own'] * jax.random.normal(keys[2], (2, 4))
-  # A finger's knuckle and outer joints mostly curl together.
-  knuckle = jnp.clip(of_family['knuckle_curl'] + shared + 0.9 * own[0] + 0.2 * own[1], -0.15, 1)
-  outer = jnp.clip(of_family['finger_curl'] + shared + 0.6 * own[0] + 0.6 * own[1], -0.05, 1)
-  fingers = _finger_angles(keys[3], knuckle, outer, of_family['spread'])
-  thumb = _thumb_angles(keys[4], of_family['thumb'], of_family['thumb_noise'])
-  angles = jnp.zeros((15, 3)).at[_PLACES].set(jnp.concatenate([fingers, thumb]).reshape(15, 3))
-  # Half a degree inside, so that rounding on the way to radians and back stays within the limits.
-  angles = jnp.clip(angles, LOWER_LIMITS + 0.5, UPPER_LIMITS - 0.5)
-  return angles_to_pose(angles)
-
-
-def _finger_angles(
-  key: jax.Array,
-  knuckle: Float[Array, '4'],
-  outer: Float[Array, '4'],
-  spread: Float[Array, ''],
-) -> Float[Array, '4 3 3']:
-  """Degrees (finger, joint, axis) of the four fingers from their curls."""
-  keys = jax.random.split(key, 4)
-  coupling = _DIP_OVER_PIP + 0.1 * jax.random.normal(keys[0], (4,))
-  pip = _PIP_DEGREES * outer
-  flexion = jnp.stack([_KNUCKLE_DEGREES * knuckle, pip, coupling * pip], axis=-1)
-  amount = spread + (2.0 + 0.4 * jnp.abs(spread)) * jax.random.normal(keys[1])
-  abduction = amount * _SPREAD_PATTERN + 1.5 * jax.random.normal(keys[2], (4,))
-  # Collateral ligaments hold a bent knuckle: it hardly spreads.
-  abduction = abduction * (1.0 - 0.8 * jnp.clip(knuckle, 0, 1))
-  sideways = jnp.zeros((4, 3)).at[:, 0].set(abduction)
-  twist = jnp.asarray([2.0, 1.0, 1.0])[None] * jax.random.normal(keys[3], (4, 3))
-  return jnp.stack([flexion, sideways, twist], axis=-1)
-
-
-def _thumb_angles(
-  key: jax.Array, mean: Float[Array, '5'], noise: Float[Array, '']
-) -> Float[Array, '1 3 3']:
-  """Degrees (1, joint, axis) of the thumb round a family's mean."""
-  cmc_flexion, abduction, twist, mcp, ip = mean + noise * _THUMB_NOISE * jax.random.normal(
-    key, (5,)
-  )
-  zero = jnp.zeros(())
-  return jnp.stack(
-    [
-      jnp.stack([cmc_flexion, abduction, twist]),
-      jnp.stack([mcp, zero, zero]),
-      jnp.stack([ip, zero, zero]),
-    ]
-  )[None]

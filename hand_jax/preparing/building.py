@@ -19,6 +19,8 @@ from hand_jax.data.prepared import MANIFEST_NAME
 # Of each split's skipped examples the manifest names so many; it counts them all.
 NAMED_SKIPS = 1000
 PACKAGES = ('hand-jax', 'jax', 'numpy', 'opencv-python-headless', 'tensorflow-datasets')
+# What a manifest means by leaving out a setting that did not exist yet.
+_MEANT_BEFORE = {'hands': 'classic'}
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 """Ctrl-C, and what a system sends to end a process."""
 # Of many photos so many are asked for their size.
@@ -76,7 +78,7 @@ def read_manifest(folder: pathlib.Path, settings: dict[str, Any]) -> dict[str, A
       '--data_dir.'
     )
   manifest = json.loads(path.read_text())
-  found = manifest['settings']
+  found = _MEANT_BEFORE | manifest['settings']
   differences = [
     f'{name} {found.get(name)} instead of {value}'
     for name, value in settings.items()

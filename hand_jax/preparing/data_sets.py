@@ -35,6 +35,9 @@ class PrepareRequest(NamedTuple):
   train_examples: int = 10000
   validation_examples: int = 500
   test_examples: int = 1000
+  test_broad_examples: int = 0
+  test_mismatch_examples: int = 0
+  hands: str = 'classic'
   image_size: int = 224
   seed: int = 0
   with_features: bool = False
@@ -57,6 +60,8 @@ def _prepare_synthetic_hands(create_builder: CreateBuilder, request: PrepareRequ
     'train': request.train_examples,
     'validation': request.validation_examples,
     'test': request.test_examples,
+    'test_broad': request.test_broad_examples,
+    'test_mismatch': request.test_mismatch_examples,
   }
   if not any(examples.values()):
     raise ValueError('Nothing to build: every split has 0 examples.')
@@ -64,6 +69,7 @@ def _prepare_synthetic_hands(create_builder: CreateBuilder, request: PrepareRequ
     'examples': {split: count for split, count in examples.items() if count},
     'image_size': request.image_size,
     'seed': request.seed,
+    'hands': request.hands,
     **request.feature_settings(),
   }
   data_dir = pathlib.Path(request.data_dir)
@@ -203,7 +209,11 @@ _PUBLISHED_FLAGS = ('source', 'validation_fraction', 'limit', 'strict', 'workers
 RECIPES = {
   'synthetic_hands': Recipe(
     _prepare_synthetic_hands,
-    ('train_examples', 'validation_examples', 'test_examples', 'image_size', 'seed', 'workers'),
+    (
+      *('train_examples', 'validation_examples', 'test_examples'),
+      *('test_broad_examples', 'test_mismatch_examples'),
+      *('image_size', 'seed', 'hands', 'workers'),
+    ),
   ),
   'hand_photos': Recipe(_prepare_hand_photos, ('source', 'validation_fraction')),
   'freihand': Recipe(_prepare_freihand, _PUBLISHED_FLAGS),

@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from hand_jax.geometry.rotations import axis_angle_to_matrix
-from hand_jax.mano.anatomy import sample_hand_pose
+from hand_jax.mano.gestures import POSE_SAMPLERS
 from hand_jax.mano.joints import BONES
 from hand_jax.mano.model import mano_forward, regress_joints
 from hand_jax.rendering.rasterize import rasterize
@@ -55,7 +55,7 @@ class ForearmShape(NamedTuple):
   faces: Int[Array, 'faces 3']  # of hand and forearm together
 
 
-@jax.jit
+@functools.partial(jax.jit, static_argnames='hands')
 def pose_hand(
   model: ManoModel,
   forearm: ForearmShape,
@@ -63,9 +63,13 @@ def pose_hand(
   betas: Float[Array, '10'],
   global_orient: Float[Array, '3'],
   arm: ArmPose,
+  hands: str = 'classic',
 ) -> PosedHand:
-  """Samples a hand pose from its seed and poses hand and forearm, wrist joint B V at the origin."""
-  hand_pose = sample_hand_pose(jax.random.key(pose_seed))
+  """Samples a hand pose from its seed and poses hand and forearm, wrist joint B V at the origin.
+
+  `hands` names the sampler in `POSE_SAMPLERS`.
+  """
+  hand_pose = POSE_SAMPLERS[hands](jax.random.key(pose_seed))
   parameters = HandParameters(global_orient, hand_pose, betas, jnp.zeros(3))
   vertices = mano_forward(model, parameters).vertices
   root = regress_joints(model, vertices)[:1]

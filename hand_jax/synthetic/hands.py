@@ -1,7 +1,7 @@
 """Synthetic photos of the free hand with exact ground truth, rendered on the fly.
 
-An example depends on (seed, split, index, image_size) alone: not on the batch it is asked for with,
-nor on the order. Everything about it is drawn from one generator seeded by these numbers.
+An example depends on (seed, split, index, image_size, hands) alone: not on the batch it is asked
+for with, nor on the order. All of it is drawn from one generator seeded by the first three.
 """
 
 import functools
@@ -15,17 +15,25 @@ from jaxtyping import Bool, Float
 
 from hand_jax.examples import HandExample
 from hand_jax.mano.assets import load_hand_appearance, load_mano_model
+from hand_jax.mano.gestures import POSE_SAMPLERS
 from hand_jax.mano.model import regress_joints
 from hand_jax.rendering.rasterize import visible_vertices
 from hand_jax.synthetic import geometry, shading
 from hand_jax.synthetic.compose import Photo, compose_photo, display_colors, sample_objects
 from hand_jax.synthetic.light import sample_light
-from hand_jax.synthetic.scene import example_generator, frame_hand, project, sample_scene
+from hand_jax.synthetic.mismatch import free_hand_surface, sample_displacement
+from hand_jax.synthetic.scene import (
+  SPLITS,
+  example_generator,
+  frame_hand,
+  pose_sampler_of,
+  project,
+  sample_scene,
+)
 from hand_jax.synthetic.skin import build_atlas, build_regions, sample_skin, skin_redness
 from hand_jax.types import ManoModel
 
 NEAREST_M = 0.06
-SPLITS = ('train', 'validation', 'test')
 
 
 class _RenderAssets(NamedTuple):
@@ -40,6 +48,7 @@ class SyntheticHand(NamedTuple):
   example: HandExample
   hand_pose: np.ndarray  # (45,)
   betas: np.ndarray  # (10,)
+  displacement: np.ndarray | None  # (V, 3) of the template, metres, in splits that have one
   forearm_camera: np.ndarray  # (W, 3)
   vertex_colors: np.ndarray  # (V, 3) display RGB in [0, 1]
 
@@ -83,34 +92,59 @@ def render_examples(
   indices: Iterable[int | np.integer],
   image_size: int = 160,
   with_vertex_labels: bool = False,
+  hands: str = 'classic',
 ) -> list[HandExample]:
   """Photos of right hands, image_size pixels square, with all labels; see docs/synthetic_hands.md.
 
-  Example ids are `synthetic-<seed>-<split>-<index>`. `with_vertex_labels` also fills
-  `vertex_visible`, which costs a rasterization, and `vertex_colors`: the display colour each vertex
-  would have in this photo if nothing hid it.
+  Example ids are `synthetic-<seed>-<split>-<index>`, where the poses are not the split's usual ones
+  `synthetic-<hands>-<seed>-<split>-<index>`.
+
+  Args:
+    seed: of the data set.
+    split: one of `SPLITS`.
+    indices: numbers of the examples within the split.
+    image_size: side of a photo, pixels.
+    with_vertex_labels: also fills `vertex_visible`, which costs a rasterization, and
+      `vertex_colors`: the display colour each vertex would have in this photo if nothing hid it.
+    hands: the sampler of the poses, one of `POSE_SAMPLERS`, where the split has none of its own.
+
+  Returns:
+    The examples, in the order of the indices.
 
   Raises:
-    ValueError: an unknown split, a negative seed or index, or an image below 32 pixels.
+    ValueError: an unknown split or sampler, a negative seed or index, or an image below 32 pixels.
   """
-  hands = [render_hand(seed, split, int(index), image_size) for index in indices]
+  rendered = [render_hand(seed, split, int(index), image_size, hands) for index in indices]
   if not with_vertex_labels:
-    return [hand.example for hand in hands]
+    return [hand.example for hand in rendered]
   return [
     hand.example._replace(vertex_visible=vertex_visibility(hand), vertex_colors=hand.vertex_colors)
-    for hand in hands
+    for hand in rendered
   ]
 
 
-def render_hand(seed: int, split: str, index: int, image_size: int = 160) -> SyntheticHand:
+def render_hand(
+  seed: int, split: str, index: int, image_size: int = 160, hands: str = 'classic'
+) -> SyntheticHand:
   """One example of `render_examples` with its parameters."""
-  _check_request(seed, split, index, image_size)
+  _check_request(seed, split, index, image_size, hands)
+  sampler = pose_sampler_of(split, hands)
   assets = _load_assets()
   rng = example_generator(seed, split, index)
+  model, displacement = assets.model, None
+  if SPLITS[split].is_displaced:
+    displacement = sample_displacement(rng, free_hand_surface()).astype(np.float32)
+    model = model._replace(v_template=model.v_template + displacement)
   scene, skin, light = sample_scene(rng), sample_skin(rng), sample_light(rng)
   global_orient = cv2.Rodrigues(scene.rotation)[0].ravel().astype(np.float32)
   posed = geometry.pose_hand(
-    assets.model, assets.forearm, np.int32(scene.pose_seed), scene.betas, global_orient, scene.arm
+    model,
+    assets.forearm,
+    np.int32(scene.pose_seed),
+    scene.betas,
+    global_orient,
+    scene.arm,
+    hands=sampler,
   )
   posed = jax.tree.map(lambda array: np.asarray(array, np.float64), posed)
   view = frame_hand(scene, posed.vertices, image_size)
@@ -120,7 +154,7 @@ def render_hand(seed: int, split: str, index: int, image_size: int = 160) -> Syn
     rng, assets.look, scene, skin, light, view, posed, surface, joints, image_size
   )
   example = HandExample(
-    example_id=f'synthetic-{seed}-{split}-{index}',
+    example_id=_example_id(seed, split, index, sampler),
     image=photo.image,
     side='right',
     box_xywh=view.box_xywh.astype(np.float32),
@@ -133,7 +167,13 @@ def render_hand(seed: int, split: str, index: int, image_size: int = 160) -> Syn
     hand_mask=photo.hand_mask,
   )
   arm = surface[len(posed.vertices) :].astype(np.float32)
-  return SyntheticHand(example, posed.hand_pose.astype(np.float32), scene.betas, arm, colors)
+  hand_pose = posed.hand_pose.astype(np.float32)
+  return SyntheticHand(example, hand_pose, scene.betas, displacement, arm, colors)
+
+
+def _example_id(seed: int, split: str, index: int, sampler: str) -> str:
+  usual = pose_sampler_of(split, 'classic')
+  return f'synthetic-{"" if sampler == usual else f"{sampler}-"}{seed}-{split}-{index}'
 
 
 def _take_photo(
@@ -190,9 +230,11 @@ def vertex_visibility(hand: SyntheticHand) -> Bool[np.ndarray, 'vertices']:
   return free[:count] & mask[row, column]
 
 
-def _check_request(seed: int, split: str, index: int, image_size: int) -> None:
+def _check_request(seed: int, split: str, index: int, image_size: int, hands: str) -> None:
   if split not in SPLITS:
     raise ValueError(f'split is {split!r}, expected one of {", ".join(SPLITS)}')
+  if hands not in POSE_SAMPLERS:
+    raise ValueError(f'hands is {hands!r}, expected one of {", ".join(POSE_SAMPLERS)}')
   if seed < 0 or index < 0:
     raise ValueError(f'seed {seed} and index {index} must not be negative')
   if image_size < 32:

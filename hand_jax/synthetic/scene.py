@@ -9,6 +9,29 @@ from jaxtyping import Float
 from hand_jax.synthetic.geometry import ArmPose
 
 BETA_LIMIT = 2.5
+
+
+class SplitKind(NamedTuple):
+  """What is special about a split: a pose sampler of its own, meshes outside the shape space."""
+
+  hands: str | None = None  # of POSE_SAMPLERS; None: as asked for
+  is_displaced: bool = False
+
+
+SPLITS = {
+  'train': SplitKind(),
+  'validation': SplitKind(),
+  'test': SplitKind(),
+  'test_broad': SplitKind('broad'),
+  'test_mismatch': SplitKind('broad', is_displaced=True),
+}
+
+
+def pose_sampler_of(split: str, hands: str) -> str:
+  """The name of the sampler that poses a split's hands, where `hands` is asked for."""
+  return SPLITS[split].hands or hands
+
+
 # From the hand towards the elbow in MANO's axes; a camera there would look along the forearm.
 _ELBOW = np.array([1.0, 0.0, 0.0])
 _ELBOW_COSINE = 0.8

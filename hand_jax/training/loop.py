@@ -12,6 +12,7 @@ from hand_jax.config import ExperimentConfig, validate_config
 from hand_jax.data.pipeline import (
   ExampleSource,
   check_cached_features,
+  check_prepared_hands,
   create_source,
   evaluation_batches,
   training_batches,
@@ -81,6 +82,7 @@ def train_and_evaluate(
   if train_source is None:
     train_source = create_source(data, data.train_split, size, data.train_examples)
   check_cached_features(train_source, config)
+  check_prepared_hands(train_source, config)
   if validation_source is None:
     count = config.training.validation_examples
     validation_source = create_source(data, data.validation_split, size, count)

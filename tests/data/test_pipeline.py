@@ -407,6 +407,37 @@ def test_an_absent_data_set_or_split_is_named(prepared, tmp_path):
     PreparedSource('drawn_hands', prepared, 'validation')
 
 
+def test_rendered_examples_have_the_hands_that_the_config_names(config, monkeypatch, colored):
+  from hand_jax.synthetic import hands as synthetic
+
+  asked = []
+
+  def render(seed, split, indices, image_size, with_vertex_labels, hands):
+    asked.append((seed, split, indices, image_size, with_vertex_labels, hands))
+    return colored.load(indices)
+
+  monkeypatch.setattr(synthetic, 'render_examples', render)
+  for hands in ('classic', 'broad'):
+    data = dataclasses.replace(config.data, hands=hands, seed=7, render_size=40)
+    create_source(data, 'train', image_size=64, count=2).load([1])
+  assert asked == [(7, 'train', [1], 40, False, hands) for hands in ('classic', 'broad')]
+
+
+def test_prepared_hands_of_another_sampler_are_not_trained_on(prepared, config, monkeypatch):
+  source = PreparedSource('drawn_hands', prepared, 'train')
+  assert source.hands is None  # photos, or drawings: nothing to compare
+  take(source, config, 1)
+  monkeypatch.setattr(PreparedSource, 'hands', 'broad')
+  message = r"data\.hands='classic', but .* holds broad hands: set data\.hands=broad, or prepare it"
+  with pytest.raises(ValueError, match=message):
+    training_batches(source, config, 778)
+  broad = dataclasses.replace(config, data=dataclasses.replace(config.data, hands='broad'))
+  take(source, broad, 1)
+  # Measuring a run on hands of other poses is what it is for.
+  with evaluation_batches(source, config, 778) as batches:
+    next(batches)
+
+
 def test_a_rendered_split_needs_a_count(config):
   with pytest.raises(ValueError, match="'train' is rendered on the fly"):
     create_source(config.data, 'train', image_size=64)

@@ -51,8 +51,8 @@ def prepare_drawn(folder, counts, flat=()):
     for index, (split, count) in enumerate(counts.items())
   }
 
-  def render(seed, split, indices, image_size):
-    del seed, image_size
+  def render(seed, split, indices, image_size, hands):
+    del seed, image_size, hands
     examples = sources[split].load(indices)
     return [without_3d(example) for example in examples] if split in flat else examples
 
@@ -137,6 +137,29 @@ def test_the_mean_hand_is_of_the_first_training_examples(measured, workdir, data
   np.testing.assert_allclose(found.vertices_aligned, expected.vertices_aligned, atol=1e-9)
   # There are only five, whatever is asked for.
   assert run_data.mean_hand_of(workdir, data, 100).examples == COUNTS['train']
+
+
+@pytest.mark.parametrize('split', ['test_broad', 'test_mismatch'])
+def test_the_rendered_splits_beyond_the_training_poses_are_measured(workdir, split):
+  results, path = evaluate(workdir, 'synthetic_hands', split, limit=3, mean_hand_examples=2)
+  assert path.name == f'synthetic_hands-{split}.json' and results['examples'] == 3
+  assert all(np.isfinite(results['posterior'][name]) for name in ERROR_NAMES)
+  # The baseline stays that of the run's own training hands.
+  assert results['mean_hand_examples'] == 2
+
+
+def test_the_mean_hand_of_rendered_hands_is_of_the_runs_own_poses(workdir, tmp_path):
+  names = {}
+  for hands in ('classic', 'broad'):
+    data = DataConfig(train_examples=5, hands=hands)
+    found = run_data.mean_hand_of(str(tmp_path), data, 4)
+    expected = mean_hand.rendered_root_vertices(0, 'train', 4, hands)
+    np.testing.assert_allclose(found.vertices_root, expected.mean(0), atol=1e-9)
+    with np.load(tmp_path / 'evaluation' / 'synthetic_hands-mean_hand.npz') as stored:
+      names[hands] = str(stored['description'])
+  # As it was before there were other hands, so that runs keep their files.
+  assert names['classic'].endswith('split train, rendered with seed 0')
+  assert names['broad'].endswith('rendered with seed 0, broad hands')
 
 
 def test_a_limit_takes_the_first_examples(workdir, data_dir, measured):

@@ -2,17 +2,19 @@
 
 import dataclasses
 import json
+import typing
 
 import pytest
 
 from experiments.configs.names import EXPERIMENTS, get_config
-from hand_jax.config import ExperimentConfig, validate_config
+from hand_jax.config import DataConfig, ExperimentConfig, validate_config
 from hand_jax.config_text import (
   apply_overrides,
   config_differences,
   config_from_json,
   config_to_json,
 )
+from hand_jax.mano.gestures import POSE_SAMPLERS
 
 
 @pytest.mark.parametrize('name', EXPERIMENTS)
@@ -134,6 +136,28 @@ def test_json_without_a_setting_takes_its_default():
   tree = json.loads(config_to_json(get_config('toy')))
   del tree['model']['camera_hidden']
   assert config_from_json(json.dumps(tree)).model.camera_hidden == (512,)
+
+
+def test_json_of_runs_before_there_were_other_hands_means_classic_ones():
+  """The default is for new experiments; a run must go on as it was trained."""
+  assert ExperimentConfig().data.hands == 'broad'
+  tree = json.loads(config_to_json(apply_overrides(get_config('toy'), ['data.hands=broad'])))
+  assert config_from_json(json.dumps(tree)).data.hands == 'broad'
+  del tree['data']['hands']
+  assert config_from_json(json.dumps(tree)).data.hands == 'classic'
+
+
+@pytest.mark.parametrize('name', EXPERIMENTS)
+def test_named_experiments_keep_the_hands_they_were_measured_with(name):
+  assert get_config(name).data.hands == 'classic'
+
+
+def test_hands_are_those_there_are_samplers_for():
+  choices = typing.get_args(typing.get_type_hints(DataConfig)['hands'])
+  assert set(choices) == set(POSE_SAMPLERS)
+  message = r"data\.hands should be one of 'classic', 'broad', got 'all'"
+  with pytest.raises(ValueError, match=message):
+    apply_overrides(get_config('toy'), ['data.hands=all'])
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
+from hand_jax.data.prepared import PreparedSource
 from hand_jax.examples import (
   HandExample,
   decode_example,
@@ -21,7 +22,7 @@ from hand_jax.examples import (
   example_features,
 )
 from hand_jax.preparing import building as preparing
-from hand_jax.preparing import streamed_builder
+from hand_jax.preparing import data_sets, streamed_builder
 from hand_jax.preparing.records import results_in_order, update_digest
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -36,11 +37,11 @@ SPLIT_SEEDS = {'train': 0, 'validation': 1, 'test': 2}
 pytestmark = pytest.mark.usefixtures('no_progress_bars')
 
 
-def fake_render(seed, split, indices, image_size):
-  """Smooth pictures and random labels, a function of (seed, split, index) like the real ones."""
+def fake_render(seed, split, indices, image_size, hands='classic'):
+  """Smooth pictures and random labels, a function of what the real ones depend on."""
   examples = []
   for index in indices:
-    rng = np.random.default_rng((seed, SPLIT_SEEDS[split], index))
+    rng = np.random.default_rng((seed, SPLIT_SEEDS[split], index, len(hands)))
     ramp = np.linspace(0, 200, image_size)[:, None, None] * rng.uniform(size=3)
     vertices = rng.normal(size=(778, 3)).astype(np.float32)
     examples.append(
@@ -63,10 +64,10 @@ def fake_render(seed, split, indices, image_size):
   return examples
 
 
-def broken_render(seed, split, indices, image_size):
+def broken_render(seed, split, indices, image_size, hands):
   if split == 'test':
     raise ValueError('the renderer broke')
-  return fake_render(seed, split, indices, image_size)
+  return fake_render(seed, split, indices, image_size, hands)
 
 
 def prepare(data_dir, settings=SETTINGS, workers=1, render=fake_render, **build_settings):
@@ -105,8 +106,8 @@ def test_examples_come_back_in_order_and_exactly(prepared):
 
 @pytest.mark.slow
 def test_rendered_records_hold_every_label():
-  (example,) = builder_module.render_hands(0, 'test', range(3, 4), 48)
-  assert example.example_id == 'synthetic-0-test-3'
+  (example,) = builder_module.render_hands(0, 'test', range(3, 4), 48, 'broad')
+  assert example.example_id == 'synthetic-broad-0-test-3'
   assert all(value is not None for value in example)
   record = encode_example(example)
   np.testing.assert_array_equal(record['vertex_colors'], example.vertex_colors)
@@ -154,7 +155,8 @@ def test_records_come_in_order_whatever_the_chunks(count, monkeypatch):
 
 
 @pytest.mark.parametrize(
-  'change', [{'seed': 4}, {'image_size': 48}, {'examples': {'test': 2, 'train': 6}}]
+  'change',
+  [{'seed': 4}, {'image_size': 48}, {'examples': {'test': 2, 'train': 6}}, {'hands': 'broad'}],
 )
 def test_the_hash_follows_the_contents(prepared, tmp_path, change):
   other = prepare(tmp_path, SETTINGS | change)
@@ -203,6 +205,48 @@ def test_a_finished_data_set_is_kept(prepared):
   assert {path: path.stat().st_mtime_ns for path in root.rglob('*')} == before
   with pytest.raises(ValueError, match='was built with seed 3 instead of 9; remove it or choose'):
     prepare(root, SETTINGS | {'seed': 9})
+
+
+def test_the_manifest_names_the_hands_and_older_ones_mean_classic(prepared, tmp_path):
+  root = prepared.folder.parent.parent
+  source = PreparedSource('synthetic_hands', str(root), 'train')
+  assert 'hands' not in prepared.manifest['settings'] and source.hands == 'classic'
+  assert prepare(root, SETTINGS | {'hands': 'classic'}).manifest == prepared.manifest
+  with pytest.raises(ValueError, match='was built with hands classic instead of broad; remove it'):
+    prepare(root, SETTINGS | {'hands': 'broad'})
+  broad = prepare(tmp_path, SETTINGS | {'hands': 'broad'})
+  assert broad.manifest['settings']['hands'] == 'broad'
+  assert PreparedSource('synthetic_hands', str(tmp_path), 'train').hands == 'broad'
+
+
+def test_flags_say_which_splits_and_hands_are_built(tmp_path, monkeypatch):
+  """From the request to the renderer, whose splits of their own are asked for by count."""
+  asked = set()
+
+  class Builder(builder_module.SyntheticHands, skip_registration=True):
+    def __init__(self, **settings):
+      super().__init__(render=render, **settings)
+
+  def render(seed, split, indices, image_size, hands):
+    asked.add((seed, split, tuple(indices), image_size, hands))
+    return fake_render(seed, 'test', indices, image_size, hands)
+
+  request = data_sets.PrepareRequest(
+    str(tmp_path),
+    train_examples=2,
+    validation_examples=0,
+    test_examples=0,
+    test_broad_examples=1,
+    test_mismatch_examples=3,
+    hands='broad',
+    image_size=64,
+    seed=5,
+  )
+  made = data_sets.prepare_data_set('synthetic_hands', Builder, request)
+  assert made.manifest['examples'] == {'train': 2, 'test_broad': 1, 'test_mismatch': 3}
+  assert made.manifest['settings']['hands'] == 'broad'
+  counts = {'train': 2, 'test_broad': 1, 'test_mismatch': 3}
+  assert asked == {(5, s, tuple(range(n)), 64, 'broad') for s, n in counts.items()}
 
 
 def test_a_folder_made_by_something_else_is_refused(tmp_path):

@@ -17,7 +17,7 @@ ROOT = pathlib.Path(__file__).parents[2]
 DEADLINE_S = 120
 
 
-def stuck_render(seed, split, indices, image_size):
+def stuck_render(seed, split, indices, image_size, hands):
   """Work that no worker would come back from; it leaves a mark that it has begun."""
   pathlib.Path(os.environ['MARKS'], str(os.getpid())).touch()
   time.sleep(10 * DEADLINE_S)

@@ -118,7 +118,7 @@ def benchmark_data(tmp_path_factory):
     for index, (split, count) in enumerate(COUNTS.items())
   }
 
-  def render(seed, split, indices, image_size):
+  def render(seed, split, indices, image_size, hands):
     del seed, image_size
     change = {'root_only': root_only, 'photos': without_3d}.get(split, lambda example: example)
     return [change(example) for example in sources[split].load(indices)]
