@@ -44,10 +44,12 @@ def test_constant_values_pass_through():
 def test_self_attention_commutes_with_permutation():
   block = SelfAttentionBlock(width=8, heads=2, mlp_ratio=2)
   tokens = jax.random.normal(jax.random.key(0), (1, 7, 8))
-  variables = block.init(jax.random.key(1), tokens)
+  variables = jax.jit(block.init)(jax.random.key(1), tokens)
   order = np.random.default_rng(0).permutation(7)
   np.testing.assert_allclose(
-    block.apply(variables, tokens[:, order]), block.apply(variables, tokens)[:, order], atol=1e-5
+    jax.jit(block.apply)(variables, tokens[:, order]),
+    jax.jit(block.apply)(variables, tokens)[:, order],
+    atol=1e-5,
   )
 
 
@@ -56,13 +58,15 @@ def test_cross_attention_ignores_the_order_of_its_context_and_sees_its_content()
   block = CrossAttentionBlock(width=8, heads=2, mlp_ratio=2)
   tokens = jax.random.normal(jax.random.key(0), (1, 4, 8))
   context = jax.random.normal(jax.random.key(1), (1, 5, 8))
-  variables = block.init(jax.random.key(2), tokens, context)
-  reference = block.apply(variables, tokens, context)
+  variables = jax.jit(block.init)(jax.random.key(2), tokens, context)
+  reference = jax.jit(block.apply)(variables, tokens, context)
   np.testing.assert_allclose(block.apply(variables, tokens, context[:, ::-1]), reference, atol=1e-5)
-  changed = block.apply(variables, tokens, context.at[0, 0, 0].add(1.0))
+  changed = jax.jit(block.apply)(variables, tokens, context.at[0, 0, 0].add(1.0))
   assert float(jnp.abs(changed - reference).max()) > 1e-3
 
 
 def test_width_must_be_a_multiple_of_heads():
   with pytest.raises(ValueError, match='width 6 is not a multiple of heads 4'):
-    MultiHeadAttention(6, 4).init(jax.random.key(0), jnp.zeros((1, 2, 6)), jnp.zeros((1, 2, 6)))
+    jax.jit(MultiHeadAttention(6, 4).init)(
+      jax.random.key(0), jnp.zeros((1, 2, 6)), jnp.zeros((1, 2, 6))
+    )

@@ -211,7 +211,7 @@ def test_relu6_clips_and_stops_gradients():
 def test_squeeze_excite_is_a_gate_per_channel():
   x = normal(0, 2, 3, 4, 6)
   module = layers.SqueezeExcite(2)
-  variables = module.init(jax.random.key(0), x)
+  variables = jax.jit(module.init)(jax.random.key(0), x)
   params = jax.tree.map(np.asarray, variables['params'])
   for example in range(2):
     pooled = np.asarray(x[example], np.float64).mean((0, 1))

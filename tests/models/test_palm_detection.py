@@ -31,12 +31,12 @@ def test_boxes_and_scores_equal_the_published_networks():
 def test_resizing_after_the_convolution_is_resizing_before():
   x = jax.random.normal(jax.random.key(0), (2, 3, 5, 4))
   block = UpsampleBlock(6)
-  variables = block.init(jax.random.key(1), x)
+  variables = jax.jit(block.init)(jax.random.key(1), x)
   kernel = variables['params']['project']['kernel'][0, 0]
   bias = jnp.arange(6.0)
   variables['params']['project']['bias'] = bias
   wide = jnp.einsum('bhwi,io->bhwo', jax.image.resize(x, (2, 6, 10, 4), 'bilinear'), kernel)
   wide = wide + bias[None, None, None]
   chex.assert_trees_all_close(
-    block.apply(variables, x), jnp.where(wide > 0, wide, 0.25 * wide), atol=1e-5
+    jax.jit(block.apply)(variables, x), jnp.where(wide > 0, wide, 0.25 * wide), atol=1e-5
   )

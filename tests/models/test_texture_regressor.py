@@ -45,8 +45,8 @@ def inputs():
 @pytest.fixture(scope='module')
 def regressor(inputs):
   module = TextureRegressor(CONFIG)
-  variables = module.init(jax.random.key(0), *inputs)
-  return variables, jax.jit(lambda *inputs: module.apply(variables, *inputs))
+  variables = jax.jit(module.init)(jax.random.key(0), *inputs)
+  return variables, jax.jit(lambda *inputs: jax.jit(module.apply)(variables, *inputs))
 
 
 @pytest.mark.parametrize('shape', [(12, 12), (5, 9), (1, 1)])
@@ -99,11 +99,11 @@ def test_embedding_is_a_dense_layer_on_the_written_out_tokens(inputs):
   position = texture_position(template, normals, CONFIG)
   np.testing.assert_array_equal(position[..., 3:], normals)
   module = TextureEmbedding(8)
-  variables = module.init(jax.random.key(1), position, features, points, visible)
+  variables = jax.jit(module.init)(jax.random.key(1), position, features, points, visible)
   params = jax.tree.map(lambda leaf: leaf + 0.1, variables['params'])
   tokens = texture_tokens(reverse_interpolation(features, points, visible), position)
   np.testing.assert_allclose(
-    module.apply({'params': params}, position, features, points, visible),
+    jax.jit(module.apply)({'params': params}, position, features, points, visible),
     tokens @ params['kernel'] + params['bias'][None, None],
     atol=1e-5,
   )
@@ -116,13 +116,13 @@ def test_a_vertex_that_is_not_finite_is_hidden_and_leaves_gradients_alone(inputs
   features, points, visible, template, normals = inputs
   position = texture_position(template, normals, CONFIG)
   module = TextureEmbedding(8)
-  params = module.init(jax.random.key(1), position, features, points, visible)['params']
+  params = jax.jit(module.init)(jax.random.key(1), position, features, points, visible)['params']
   weights = jax.random.normal(jax.random.key(2), (BATCH, VERTICES, 8))
 
   @jax.jit
   @functools.partial(jax.value_and_grad, argnums=(0, 1, 2))
   def embedded(params, features, points, visible):
-    tokens = module.apply({'params': params}, position, features, points, visible)
+    tokens = jax.jit(module.apply)({'params': params}, position, features, points, visible)
     return (weights * tokens).sum()
 
   @jax.jit
@@ -145,7 +145,7 @@ def test_a_vertex_that_is_not_finite_is_hidden_and_leaves_gradients_alone(inputs
 def test_every_part_of_the_embedding_starts_with_its_own_fan_in():
   features = ImageFeatures(jnp.zeros((1, 2048)), jnp.zeros((1, 4, 4, 64)))
   arguments = (jnp.zeros((1, 5, 3)), features, jnp.zeros((1, 5, 2)), jnp.ones((1, 5), bool))
-  kernel = TextureEmbedding(256).init(jax.random.key(2), *arguments)['params']['kernel']
+  kernel = jax.jit(TextureEmbedding(256).init)(jax.random.key(2), *arguments)['params']['kernel']
   assert kernel.shape == (2115, 256)
   for rows in (kernel[:64], kernel[64:-3], kernel[-3:]):
     assert float(jnp.std(rows)) == pytest.approx(len(rows) ** -0.5, rel=0.15)
@@ -248,7 +248,9 @@ def test_without_the_setting_normals_change_nothing(inputs):
   *others, normals = inputs
   for config, is_same in ((PLAIN, True), (CONFIG, False)):
     module = TextureRegressor(config)
-    variables = module.init(jax.random.key(0), *inputs)
+    variables = jax.jit(module.init)(jax.random.key(0), *inputs)
     variables = jax.tree.map(lambda leaf: leaf + 0.05, variables)
-    same = module.apply(variables, *others, normals) == module.apply(variables, *others, -normals)
+    same = jax.jit(module.apply)(variables, *others, normals) == jax.jit(module.apply)(
+      variables, *others, -normals
+    )
     assert bool(same.all()) == is_same

@@ -23,7 +23,7 @@ def test_embedding_equals_a_dense_layer_on_the_written_out_tokens():
   template = jax.random.normal(jax.random.key(0), (9, 3))
   feature = jax.random.normal(jax.random.key(1), (2, 11))
   embedding = TokenEmbedding(width=5)
-  variables = embedding.init(jax.random.key(2), template, feature)
+  variables = jax.jit(embedding.init)(jax.random.key(2), template, feature)
   tokens = positional_encoding(template, feature)
   params = variables['params']
   expected = np.asarray(tokens) @ np.asarray(params['kernel']) + np.asarray(params['bias'])
@@ -35,21 +35,23 @@ def test_log_variance_starts_at_one_unit_and_stays_in_its_bounds():
   vertices = jax.random.normal(jax.random.key(0), (12, 3)) * 0.05
   feature = jax.random.normal(jax.random.key(1), (3, 8))
   regressor = make_regressor()
-  variables = regressor.init(jax.random.key(2), vertices, vertices[:4], feature)
-  _, log_variance = regressor.apply(variables, vertices, vertices[:4], feature)
+  variables = jax.jit(regressor.init)(jax.random.key(2), vertices, vertices[:4], feature)
+  _, log_variance = jax.jit(regressor.apply)(variables, vertices, vertices[:4], feature)
   assert float(jnp.abs(log_variance).max()) < 1.5
   for sign in (1.0, -1.0):
     variables['params']['log_variance']['bias'] = jnp.full(3, sign * 1e6)
-    _, bounded = regressor.apply(variables, vertices, vertices[:4], feature)
+    _, bounded = jax.jit(regressor.apply)(variables, vertices, vertices[:4], feature)
     np.testing.assert_allclose(bounded, 6.0 if sign > 0 else -8.0, atol=1e-4)
 
 
 def test_offset_is_counted_in_the_length_unit():
   vertices = jax.random.normal(jax.random.key(0), (12, 3)) * 0.05
   feature = jax.random.normal(jax.random.key(1), (1, 8))
-  variables = make_regressor().init(jax.random.key(2), vertices, vertices[:4], feature)
-  centimetre, _ = make_regressor().apply(variables, vertices, vertices[:4], feature)
-  metre, _ = make_regressor(length_unit_m=1.0).apply(variables, vertices, vertices[:4], feature)
+  variables = jax.jit(make_regressor().init)(jax.random.key(2), vertices, vertices[:4], feature)
+  centimetre, _ = jax.jit(make_regressor().apply)(variables, vertices, vertices[:4], feature)
+  metre, _ = jax.jit(make_regressor(length_unit_m=1.0).apply)(
+    variables, vertices, vertices[:4], feature
+  )
   np.testing.assert_allclose(metre, 100 * centimetre, rtol=1e-5)
 
 
@@ -57,8 +59,8 @@ def test_every_vertex_sees_its_own_place():
   vertices = jax.random.normal(jax.random.key(0), (12, 3)) * 0.05
   feature = jnp.ones((1, 8))
   regressor = make_regressor()
-  variables = regressor.init(jax.random.key(2), vertices, vertices[:4], feature)
-  offset, log_variance = regressor.apply(variables, vertices, vertices[:4], feature)
+  variables = jax.jit(regressor.init)(jax.random.key(2), vertices, vertices[:4], feature)
+  offset, log_variance = jax.jit(regressor.apply)(variables, vertices, vertices[:4], feature)
   assert len(np.unique(np.asarray(offset[0, :, 0]))) == 12
   assert len(np.unique(np.asarray(log_variance[0, :, 0]))) == 12
 
@@ -89,7 +91,7 @@ def test_coarse_vertices_give_an_output_for_every_vertex():
   feature = jax.random.normal(jax.random.key(1), (2, 8))
   attention = AttentionConfig(width=16, heads=2, self_layers=1, coarse_vertices=10)
   regressor = VertexRegressor(attention, 0.01, -8.0, 6.0)
-  variables = regressor.init(jax.random.key(2), vertices, vertices[:4], feature)
-  offset, log_variance = regressor.apply(variables, vertices, vertices[:4], feature)
+  variables = jax.jit(regressor.init)(jax.random.key(2), vertices, vertices[:4], feature)
+  offset, log_variance = jax.jit(regressor.apply)(variables, vertices, vertices[:4], feature)
   assert offset.shape == log_variance.shape == (2, 30, 3)
   assert len(np.unique(np.asarray(offset[0, :, 0]))) == 30

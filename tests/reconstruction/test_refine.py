@@ -262,7 +262,7 @@ def test_where_evidence_dominates_twice_the_observations_halve_the_variance(mode
   # The size of a hand is the prior's affair, so it is held; the prior of the pose is wide. The hand
   # is met exactly, so that the weights of robust residuals are one.
   settings = RefineSettings(pose_sigma=30.0, shape_sigma=0.01, steps=20)
-  evidence = evidence_of([made_up_hand(model, 0, shape_size=0.0)], sigma_mm=0.5)
+  evidence = evidence_of([made_up_hand(model, 0, shape_size=0.0)], sigma_mm=1.0)
   once = refine_hands(model, evidence, settings)
   # Two observations of a point with one error are one with an error smaller by sqrt(2).
   twice = refine_hands(model, sigma_of(evidence, np.float32(np.sqrt(0.5))), settings)

@@ -120,7 +120,7 @@ def make_step(config, model):
   network = create_network(config)
   optimizer = create_optimizer(config.optimizer, config.training.num_steps)
   state = create_train_state(config, network, optimizer, model)
-  return network, state(make_train_step(config, network, optimizer))
+  return network, state, jax.jit(make_train_step(config, network, optimizer))
 
 
 def assert_same_step(made, expected, tolerance):
