@@ -150,8 +150,8 @@ class DataConfig:
   `features` 'cached': training reads what the frozen landmark network makes of crops, which
   `prepare_dataset --with_features` stored, and decodes no photo. The crops' changes are then those
   that were stored, not `augmentation`'s. Evaluation takes the photos in any case.
-  `max_landmark_error` above 0: training keeps the examples whose 2D joints the landmark network finds
-  with at most that error, a share of half the hand's size (hand_jax/data/landmark_errors.py);
+  `max_landmark_error` above 0: training keeps the examples whose 2D joints the landmark network
+  finds with at most that error, a share of half the hand's size (hand_jax/data/landmark_errors.py);
   `prepare_dataset --with_features` stored the errors. Validation and evaluation keep all.
   `hands` is the sampler of rendered hands' poses (docs/synthetic_hands.md). Prepared hands to train
   on have to be of the same one; of data sets of photos it says nothing.

@@ -310,7 +310,9 @@ def _describe_landmark_errors(prepared: Prepared) -> Iterator[str]:
       yield f'{split}: no landmark error is known.'
       continue
     kept = np.mean(errors <= _TOLD_LANDMARK_ERROR)
-    unknown = f'; {len(errors) - len(known)} have none' if len(known) < len(errors) else ''
+    unknown = (
+      f'; {len(errors) - len(known)} without a known one' if len(known) < len(errors) else ''
+    )
     yield (
       f'{split}: the median of the landmark errors is {np.median(known):.3f}; {100 * kept:.1f} % '
       f'of the examples have at most {_TOLD_LANDMARK_ERROR:g}{unknown}.'
