@@ -155,7 +155,7 @@ def test_cached_labels_are_those_of_the_kept_examples_own_crops(prepared):
   config, whole = config_for(prepared, *CACHED), limited(prepared, 0.0)
   seen = set()
   with training_batches(create_training_source(config.data, 224), config, 778) as batches:
-    for batch in [next(batches) for _ in range(8)]:
+    for batch in [next(batches) for _ in range(16)]:
       assert sorted(batch.example_id.tolist()) == ['drawn-1', 'drawn-2']
       for place, example_id in enumerate(batch.example_id.tolist()):
         number = int(example_id.removeprefix('drawn-'))
