@@ -128,7 +128,7 @@ def test_an_error_is_a_share_of_half_the_larger_side_of_the_known_joints_box():
   np.testing.assert_allclose(landmark_errors(landmarks / 2, joints / 2, confidence), errors)
 
 
-@pytest.mark.parametrize('block', [1, 2, 256])
+@pytest.mark.parametrize('block', [1, 2, 64])
 def test_errors_are_read_as_the_means_over_crops(prepared, monkeypatch, block):
   monkeypatch.setattr(errors_module, '_BLOCK', block)
   found = read_errors_by_split(prepared.prepared.folder)
