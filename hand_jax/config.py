@@ -150,6 +150,9 @@ class DataConfig:
   `features` 'cached': training reads what the frozen landmark network makes of crops, which
   `prepare_dataset --with_features` stored, and decodes no photo. The crops' changes are then those
   that were stored, not `augmentation`'s. Evaluation takes the photos in any case.
+  `max_landmark_error` above 0: training keeps the examples whose 2D joints the landmark network
+  finds with at most that error, a share of half the hand's size (hand_jax/data/landmark_errors.py);
+  `prepare_dataset --with_features` stored the errors. Validation and evaluation keep all.
   `hands` is the sampler of rendered hands' poses (docs/synthetic_hands.md). Prepared hands to train
   on have to be of the same one; of data sets of photos it says nothing.
   """
@@ -162,6 +165,7 @@ class DataConfig:
   train_split: str = 'train'
   validation_split: str = 'validation'
   train_examples: int = 0  # at most; 0: all (a count is needed when rendering on the fly)
+  max_landmark_error: float = 0.0  # of examples to train on; 0: no limit
   crop_factor: float = 2.0  # crop side over the larger side of the hand's box
   render_size: int = 0  # side of the pictures rendered on the fly, in pixels; 0: model.image_size
   render_workers: int = 1  # threads that make batches beside the training step
@@ -258,6 +262,7 @@ def validate_config(config: ExperimentConfig) -> ExperimentConfig:
       f'{model.backbone.name}: give a file in model.backbone.weights.'
     )
   _check_cached_features(config)
+  _check_landmark_limit(data)
   if not data.data_dir and data.dataset != 'synthetic_hands':
     raise ValueError(
       f'data.data_dir should name the folder of the prepared {data.dataset}: only synthetic_hands '
@@ -334,6 +339,19 @@ def _check_cached_features(config: ExperimentConfig) -> None:
     raise ValueError(
       "data.features='cached' reads a prepared data set: name its folder in data.data_dir "
       '(prepare_dataset --with_features).'
+    )
+
+
+def _check_landmark_limit(data: DataConfig) -> None:
+  """Refuses a limit of landmark errors where there are none."""
+  if data.max_landmark_error < 0:
+    raise ValueError(
+      f'data.max_landmark_error should not be negative, got {data.max_landmark_error}.'
+    )
+  if data.max_landmark_error and not data.data_dir:
+    raise ValueError(
+      f'data.max_landmark_error={data.max_landmark_error:g} reads the errors of a prepared data '
+      'set: name its folder in data.data_dir (prepare_dataset --with_features).'
     )
 
 

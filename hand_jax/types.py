@@ -145,7 +145,7 @@ class HandBatch(NamedTuple):
 
   image: Any  # (batch, side, side, 3) uint8 RGB
   example_id: Any  # (batch,) str
-  global_index: Any  # (batch,) int32: position in the split, which also seeds its noise
+  global_index: Any  # (batch,) int32: position in the source, which also seeds its noise
   is_left: Any  # (batch,) bool: the photo showed a left hand
   vertices_hand: Any  # (batch, V, 3) float32
   joints_hand: Any  # (batch, K, 3) float32

@@ -18,6 +18,8 @@ NUM_LANDMARKS = 21
 LAST_MAP_SIDE, MIDDLE_MAP_SIDE = FEATURE_SIDE // 32, FEATURE_SIDE // 16
 MIDDLE_MAP_CHANNELS = 112
 _PREFIX = 'feature_'
+LANDMARK_ERRORS_FIELD = _PREFIX + 'landmark_errors'
+"""The field of a record that holds `CropFeatures.landmark_errors`."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,6 +53,8 @@ class CropFeatures(NamedTuple):
   `world_points`: metres, origin near the hand's centre, camera axes turned with the crop.
   `presence`, `right`: probabilities that there is a hand and that it is a right one. The maps are
   those of the network's last and fifth stage, projected; None in a data set without them.
+  `landmark_errors`: how far the landmarks' x and y are from the labels, see
+  `hand_jax/data/landmark_errors.py`; None in a data set that an older version prepared.
   """
 
   vectors: Float[np.ndarray, 'crops 1152']  # float16, as are the maps
@@ -60,6 +64,7 @@ class CropFeatures(NamedTuple):
   right: Float[np.ndarray, 'crops']
   last_maps: Float[np.ndarray, 'crops 7 7 channels'] | None = None
   middle_maps: Float[np.ndarray, 'crops 14 14 channels'] | None = None
+  landmark_errors: Float[np.ndarray, 'crops'] | None = None  # float32
 
 
 def crop_change(settings: CropFeatureSettings, index: int, crop: int) -> CropChange:
@@ -82,6 +87,7 @@ def stored_arrays(settings: CropFeatureSettings) -> dict[str, tuple[tuple[int, .
     'world_points': (points, np.float32),
     'presence': ((crops,), np.float32),
     'right': ((crops,), np.float32),
+    'landmark_errors': ((crops,), np.float32),
   }
   if settings.maps:
     for name, side in (('last_maps', LAST_MAP_SIDE), ('middle_maps', MIDDLE_MAP_SIDE)):
@@ -117,10 +123,13 @@ def encode_crop_features(
 
 def decode_crop_features(record: dict[str, Any], settings: CropFeatureSettings) -> CropFeatures:
   """Back from a stored record, whose fields are bytes."""
+  arrays = stored_arrays(settings)
+  if LANDMARK_ERRORS_FIELD not in record:
+    del arrays['landmark_errors']
   return CropFeatures(
     **{
       name: np.frombuffer(record[_PREFIX + name], kind).reshape(shape)
-      for name, (shape, kind) in stored_arrays(settings).items()
+      for name, (shape, kind) in arrays.items()
     }
   )
 

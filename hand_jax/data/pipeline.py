@@ -17,7 +17,6 @@ from hand_jax.data.augmentation import (
   make_labels,
   sample_crop_change,
 )
-from hand_jax.data.crop_features import crop_change
 from hand_jax.data.prepared import EncodedPictures, PreparedSource
 from hand_jax.examples import HandExample, check_example, without_3d
 from hand_jax.types import HandBatch, ImageFeatures
@@ -91,6 +90,17 @@ def create_source(
     raise ValueError(f'Split {split!r} is rendered on the fly: say how many examples it has.')
   size = data.render_size or image_size
   return SyntheticSource(data.seed, split, count, size, vertex_labels, data.hands)
+
+
+def create_training_source(data: DataConfig, image_size: int) -> ExampleSource:
+  """The examples to train on: the first `data.train_examples` (0: all) of the training split.
+
+  `data.max_landmark_error` limits these alone, not what `create_source` gives to measure on.
+  """
+  if not data.data_dir:
+    return create_source(data, data.train_split, image_size, data.train_examples)
+  count, most = data.train_examples, data.max_landmark_error
+  return PreparedSource(data.dataset, data.data_dir, data.train_split, count, most)
 
 
 class Slot(NamedTuple):
@@ -185,6 +195,7 @@ def training_batches(
   """
   check_cached_features(source, config)
   check_prepared_hands(source, config)
+  check_landmark_limit(source, config)
   size, seed = config.training.batch_size, config.training.seed
   rows = _host_rows(size, host_index, host_count)
 
@@ -283,7 +294,7 @@ def _make_cached_batch(
       example = without_3d(example)
     rng = np.random.default_rng((seed, slot.epoch, slot.index))
     crop = int(rng.integers(settings.crops))
-    change = crop_change(settings, slot.index, crop)
+    change = source.stored_change(slot.index, crop)
     size, factor = config.model.image_size, config.data.crop_factor
     labels = make_labels(check_example(example), slot.index, size, factor, num_vertices, change)
     vector = stored.vectors[crop].astype(np.float32)
@@ -322,6 +333,17 @@ def check_prepared_hands(source: ExampleSource, config: ExperimentConfig) -> Non
       f'data.hands={config.data.hands!r}, but {config.data.dataset} in {config.data.data_dir!r} '
       f'holds {found} hands: set data.hands={found}, or prepare it in another folder with '
       f'--hands={config.data.hands}.'
+    )
+
+
+def check_landmark_limit(source: ExampleSource, config: ExperimentConfig) -> None:
+  """Refuses, by ValueError, a source that `data.max_landmark_error` does not limit as it says."""
+  selection = source.selection if isinstance(source, PreparedSource) else None
+  found, wanted = selection.most if selection else 0.0, config.data.max_landmark_error
+  if found != wanted:
+    raise ValueError(
+      f'data.max_landmark_error={wanted:g}, but the examples to train on were taken with '
+      f'{found:g}: take those that create_training_source gives.'
     )
 
 

@@ -7,13 +7,16 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from hand_jax.data.augmentation import CropChange
 from hand_jax.data.crop_features import (
   CropFeatures,
   CropFeatureSettings,
+  crop_change,
   decode_crop_features,
   settings_of_manifest,
 )
 from hand_jax.data.decoding import decode_mask, decode_photo, photo_size, record_parser
+from hand_jax.data.landmark_errors import Selection, read_landmark_errors, select_examples
 from hand_jax.examples import HandExample, decode_example
 from hand_jax.mano.assets import FREE_HAND_VERSION
 
@@ -77,12 +80,18 @@ def prepared_manifest(dataset: str, data_dir: str) -> tuple[pathlib.Path, dict[s
 class PreparedSource:
   """A prepared tfds data set, read with random access and without TensorFlow or builder code.
 
+  With a `max_landmark_error` above 0 it has only the examples whose landmark error is known and at
+  most that. Of these it has the first `count` (0: all), and indices count them.
+
   Raises:
-    FileNotFoundError: the folder does not hold the data set. ValueError: it has no such split, or
-      was rendered from another free hand than this version's.
+    FileNotFoundError: the folder does not hold the data set. ValueError: it has no such split, was
+      rendered from another free hand than this version's, or has no landmark errors or none that is
+      small enough.
   """
 
-  def __init__(self, name: str, data_dir: str, split: str, count: int = 0):
+  def __init__(
+    self, name: str, data_dir: str, split: str, count: int = 0, max_landmark_error: float = 0.0
+  ):
     # Imported here: training on rendered examples needs no tfds.
     import tensorflow_datasets as tfds
 
@@ -97,11 +106,16 @@ class PreparedSource:
     stored = tfds.decode.DeserializeMethod.RAW_BYTES
     self._records = builder.as_data_source(split, deserialize_method=stored)
     self._parse = record_parser(builder.info.features)
-    self._count = min(count, len(self._records)) if count else len(self._records)
     self._folder = pathlib.Path(builder.data_dir)
     manifest = _manifest_if_ours(self._folder / MANIFEST_NAME)
     self._feature_settings = settings_of_manifest(manifest) if manifest else None
     self._hands = hands_of_manifest(manifest) if manifest and name == RENDERED_DATASET else None
+    self._selection, available = None, len(self._records)
+    if max_landmark_error:
+      errors = read_landmark_errors(self._records, builder.info.features)
+      self._selection = self._select(errors, max_landmark_error, split)
+      available = len(self._selection.numbers)
+    self._count = min(count, available) if count else available
 
   def __len__(self) -> int:
     return self._count
@@ -120,12 +134,17 @@ class PreparedSource:
     Raises:
       ValueError: a photo's header is damaged, naming the example.
     """
-    return [_open_record(self._parse(self._records[int(index)]), with_masks) for index in indices]
+    return [_open_record(self._record(index), with_masks) for index in indices]
 
   @property
   def feature_settings(self) -> CropFeatureSettings | None:
     """Which crops' features the data set holds beside its photos; None: of none."""
     return self._feature_settings
+
+  @property
+  def selection(self) -> Selection | None:
+    """Which examples of the split a largest landmark error keeps; None: there is no such limit."""
+    return self._selection
 
   @property
   def hands(self) -> str | None:
@@ -142,10 +161,35 @@ class PreparedSource:
       raise ValueError(f'{self._folder} was prepared without features (--with_features).')
     opened = []
     for index in indices:
-      record = self._parse(self._records[int(index)])
+      record = self._record(index)
       features = decode_crop_features(record, self._feature_settings)
       opened.append((_open_record(record, with_mask=False)[0], features))
     return opened
+
+  def stored_change(self, index: int, crop: int) -> CropChange:
+    """The change of that crop of an example whose features `open_features` gives.
+
+    It was drawn from the example's number in the whole split, whatever is kept of the split here.
+    """
+    return crop_change(self._feature_settings, self._number(index), crop)
+
+  def _number(self, index: int) -> int:
+    return int(index if self._selection is None else self._selection.numbers[index])
+
+  def _record(self, index: int) -> dict[str, Any]:
+    return self._parse(self._records[self._number(index)])
+
+  def _select(self, errors: np.ndarray | None, most: float, split: str) -> Selection:
+    if errors is not None:
+      return select_examples(errors, most, f'split {split!r} in {self._folder}')
+    if self._feature_settings is None:
+      found, advice = 'was prepared without features', 'prepare it in another folder with'
+    else:
+      found, advice = "is an older version's", 'remove it and prepare it again with'
+    raise ValueError(
+      f'data.max_landmark_error={most:g}: {self._folder} {found}, so that it holds no landmark '
+      f'errors: {advice} --with_features.'
+    )
 
 
 def _check_rendered_hand(name: str, builder: Any) -> None:

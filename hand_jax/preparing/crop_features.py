@@ -21,6 +21,7 @@ from hand_jax.data.crop_features import (
   encode_crop_features,
 )
 from hand_jax.data.decoding import decode_photo
+from hand_jax.data.landmark_errors import landmark_errors
 from hand_jax.examples import HandExample, Skip, decode_example, without_3d
 from hand_jax.models.bundled import load_bundled_parameters
 from hand_jax.models.hand_landmark import (
@@ -28,6 +29,7 @@ from hand_jax.models.hand_landmark import (
   normalize_crops,
   normalize_landmarks,
 )
+from hand_jax.types import HandBatch
 
 # Crops go through the network in batches of this size: one compiled program.
 _BATCH = 16
@@ -44,9 +46,9 @@ def with_crop_features(
   records, number = iter(records), 0
   while block := list(itertools.islice(records, max(1, _BATCH // settings.crops))):
     kept = [record for record in block if not isinstance(record, Skip)]
-    crops = [crop for i, record in enumerate(kept) for crop in _crops(record, number + i, settings)]
+    rows = [row for i, record in enumerate(kept) for row in _rows(record, number + i, settings)]
     number += len(kept)
-    features = iter(_split(landmark_features(np.stack(crops), settings), settings) if crops else ())
+    features = iter(_split(_features_of(rows, settings), settings) if rows else ())
     for record in block:
       if isinstance(record, Skip):
         yield record
@@ -54,11 +56,20 @@ def with_crop_features(
         yield record | encode_crop_features(next(features), settings)
 
 
-def _crops(
-  record: dict[str, Any], number: int, settings: CropFeatureSettings
-) -> list[UInt8[np.ndarray, 'side side 3']]:
+def _rows(record: dict[str, Any], number: int, settings: CropFeatureSettings) -> list[HandBatch]:
   """The crops of a record as training will see them, from the photo as it will be stored."""
-  return crops_of_example(_example_of(record), number, settings)
+  return rows_of_example(_example_of(record), number, settings)
+
+
+def _features_of(rows: Sequence[HandBatch], settings: CropFeatureSettings) -> CropFeatures:
+  """What the network makes of the rows' pictures, and how far that is from their labels."""
+  features = landmark_features(np.stack([row.image for row in rows]), settings)
+  errors = landmark_errors(
+    features.landmarks[..., :2],
+    np.stack([row.joints_normalized for row in rows]),
+    np.stack([row.joint_confidence for row in rows]),
+  )
+  return features._replace(landmark_errors=errors)
 
 
 def _example_of(record: dict[str, Any]) -> HandExample:
@@ -66,17 +77,16 @@ def _example_of(record: dict[str, Any]) -> HandExample:
   return without_3d(decode_example(record | {'image': photo, 'has_hand_mask': False}))
 
 
-def crops_of_example(
+def rows_of_example(
   example: HandExample, number: int, settings: CropFeatureSettings
-) -> list[UInt8[np.ndarray, 'side side 3']]:
-  """The stated crops of an example, which is number `number` of its split."""
+) -> list[HandBatch]:
+  """The stated crops of an example with their 2D joints; it is number `number` of its split."""
   changes = [crop_change(settings, number, crop) for crop in range(settings.crops)]
-  # The crop is a matter of the box and the side alone: no vertices, no labels.
-  rows = [
+  # The crop is a matter of the box and the side alone: no vertices.
+  return [
     make_row(without_3d(example), number, FEATURE_SIDE, settings.crop_factor, 0, change)
     for change in changes
   ]
-  return [row.image for row in rows]
 
 
 def landmark_features(
@@ -84,7 +94,7 @@ def landmark_features(
 ) -> CropFeatures:
   """Runs the landmark network on right-hand crops; vectors and maps come rounded to half precision.
 
-  Of `settings` only those of the maps matter.
+  Of `settings` only those of the maps matter. The errors are None: crops alone have no labels.
   """
   missing = -len(crops) % _BATCH
   padded = np.concatenate([crops, np.zeros((missing, *crops.shape[1:]), np.uint8)])

@@ -6,11 +6,14 @@ import pathlib
 from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from hand_jax.data.crop_features import (
   CropFeatureSettings,
   bytes_per_example,
   settings_of_manifest,
 )
+from hand_jax.data.landmark_errors import read_errors_by_split
 from hand_jax.data.prepared import MANIFEST_NAME
 from hand_jax.mano.assets import load_mano_model, resolve_mano_dir
 from hand_jax.mano.mano_files import find_mano_file
@@ -18,6 +21,8 @@ from hand_jax.preparing.building import Prepared, Progress, prepare, size_of_pho
 from hand_jax.readers import freihand, hand_photos, ho3d_folder
 from hand_jax.readers.annotation_files import files_digest
 
+# A setting of `data.max_landmark_error` to compare with: what a pilot found to work well.
+_TOLD_LANDMARK_ERROR = 0.12
 CreateBuilder = Callable[..., Any]
 """A tfds builder class of the folder `datasets`, see `prepare`."""
 
@@ -271,6 +276,7 @@ def describe_prepared(prepared: Prepared, seconds: float) -> Iterator[str]:
   yield f'{state}: {prepared.folder} ({counts} examples{took}). Details in {MANIFEST_NAME}.'
   if features := settings_of_manifest(prepared.manifest):
     yield _describe_features(prepared, features)
+    yield from _describe_landmark_errors(prepared)
   for split, skipped in prepared.manifest.get('skipped', {}).items():
     example, reason = next(iter(skipped['examples'].items()))
     yield f'{split}: {skipped["count"]} left out; the first, {example}: {reason}.'
@@ -288,3 +294,26 @@ def _describe_features(prepared: Prepared, features: CropFeatureSettings) -> str
     f'{together / 1e6:.1f} MB in all (before compression); the data set takes '
     f'{on_disk / 1e6:.1f} MB on disk.'
   )
+
+
+def _describe_landmark_errors(prepared: Prepared) -> Iterator[str]:
+  """What `data.max_landmark_error` would keep of each split."""
+  by_split = read_errors_by_split(prepared.folder)
+  if not by_split:
+    yield (
+      'It holds no landmark errors (an older version prepared it): to use data.max_landmark_error, '
+      'remove it and prepare it again.'
+    )
+  for split, errors in by_split.items():
+    known = errors[~np.isnan(errors)]
+    if not len(known):
+      yield f'{split}: no landmark error is known.'
+      continue
+    kept = np.mean(errors <= _TOLD_LANDMARK_ERROR)
+    unknown = (
+      f'; {len(errors) - len(known)} without a known one' if len(known) < len(errors) else ''
+    )
+    yield (
+      f'{split}: the median of the landmark errors is {np.median(known):.3f}; {100 * kept:.1f} % '
+      f'of the examples have at most {_TOLD_LANDMARK_ERROR:g}{unknown}.'
+    )

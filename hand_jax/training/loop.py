@@ -9,14 +9,18 @@ import jax.numpy as jnp
 import numpy as np
 
 from hand_jax.config import ExperimentConfig, validate_config
+from hand_jax.data.landmark_errors import describe_selection
 from hand_jax.data.pipeline import (
   ExampleSource,
   check_cached_features,
+  check_landmark_limit,
   check_prepared_hands,
   create_source,
+  create_training_source,
   evaluation_batches,
   training_batches,
 )
+from hand_jax.data.prepared import PreparedSource
 from hand_jax.evaluation.evaluate import evaluate_batches, known_joints
 from hand_jax.mano.model import extended_joint_regressor
 from hand_jax.models.branches import best_branch
@@ -80,9 +84,10 @@ def train_and_evaluate(
   check_workdir(workdir, config)
   data, size = config.data, config.model.image_size
   if train_source is None:
-    train_source = create_source(data, data.train_split, size, data.train_examples)
+    train_source = create_training_source(data, size)
   check_cached_features(train_source, config)
   check_prepared_hands(train_source, config)
+  check_landmark_limit(train_source, config)
   if validation_source is None:
     count = config.training.validation_examples
     validation_source = create_source(data, data.validation_split, size, count)
@@ -154,7 +159,7 @@ class _Run:
       if restored := checkpoints.restore_latest(like=state):
         state, position = restored
       step = int(state.step)
-      self._announce(step)
+      self._announce(step, source)
       if step >= num_steps:
         return state
       loader = training_batches(
@@ -191,7 +196,7 @@ class _Run:
       reporter.log.write_image('validation', sheet, step)
     reporter.report(step, extra)
 
-  def _announce(self, step: int) -> None:
+  def _announce(self, step: int, source: ExampleSource) -> None:
     if not self._is_main:
       return
     sizes = count_parameters(self._initial_state.params)
@@ -200,7 +205,10 @@ class _Run:
     devices = f'{jax.device_count()} {jax.default_backend()} device(s)'
     if step >= self._config.training.num_steps:
       print(f'{self._workdir} has finished its {step} steps already; nothing to do.', flush=True)
-    elif step:
+      return
+    if isinstance(source, PreparedSource) and source.selection:
+      print(describe_selection(source.selection, len(source)))
+    if step:
       print(f'Continuing {self._workdir} after step {step} on {devices}.', flush=True)
     else:
       if self._start.sources:

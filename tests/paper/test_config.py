@@ -89,6 +89,8 @@ def test_overrides_apply_in_order():
     ('model.backbone.pretrained=hands', r'hand_landmark alone, not for tiny'),
     ('data.dataset=freihand', r'data.data_dir should name the folder'),
     ('data.train_examples=0', r'data.train_examples should be positive'),
+    ('data.max_landmark_error=-0.1', r'data.max_landmark_error should not be negative, got -0.1'),
+    ('data.max_landmark_error=0.12', r'=0.12 reads .* prepared data set: name its folder in data'),
   ],
 )
 def test_a_wrong_override_is_refused_in_one_line_that_names_it(text, message):

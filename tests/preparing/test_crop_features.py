@@ -54,6 +54,21 @@ def test_features_are_the_networks_on_the_crops_that_training_sees(train):
   assert np.abs(np.diff(landmarks, axis=0)).max(axis=(1, 2)).min() > 0.02
 
 
+def test_landmark_errors_are_distances_to_the_labels_by_half_the_hands_box(train):
+  indices = [0, 1, 2]  # the first is a left hand
+  rows = training_crops(train, indices)
+  stored = [features for _, features in train.open_features(indices)]
+  errors = np.concatenate([features.landmark_errors for features in stored])
+  landmarks = np.concatenate([features.landmarks for features in stored])
+  assert errors.dtype == np.float32 and errors.shape == (6,)
+  for row, found, error in zip(rows, landmarks, errors, strict=True):
+    # In pixels of the crop, joint by joint.
+    pixels, labels = (found[:, :2] + 1) * 112, (row.joints_normalized + 1) * 112
+    distances = [np.hypot(*(pixel - label)) for pixel, label in zip(pixels, labels, strict=True)]
+    width, height = labels.max(axis=0) - labels.min(axis=0)
+    np.testing.assert_allclose(error, 2 * np.mean(distances) / max(width, height), rtol=1e-4)
+
+
 def test_outputs_are_the_networks_own_layers_on_the_vector(train):
   from hand_jax.models.bundled import load_bundled_parameters
 
@@ -175,9 +190,9 @@ def test_a_set_with_other_features_or_none_is_not_taken_for_the_one_asked(
 
 def test_sizes_are_told(featured):
   lines = list(describe_prepared(featured.prepared, 1.0))
-  # 2 crops: 1152 halves, 2 x 63 + 2 floats, 5 x (49 + 196) halves.
-  each = 2 * (2 * 1152 + 4 * (2 * 63 + 2) + 2 * 5 * 245)
-  assert bytes_per_example(SETTINGS) == each == 10532
+  # 2 crops: 1152 halves, 2 x 63 + 3 floats, 5 x (49 + 196) halves.
+  each = 2 * (2 * 1152 + 4 * (2 * 63 + 3) + 2 * 5 * 245)
+  assert bytes_per_example(SETTINGS) == each == 10540
   assert 'Features of 2 crops each with maps of 5 channels: 10.5 kB per example, 0.1 MB' in lines[1]
   assert 'MB on disk' in lines[1]
 

@@ -1,0 +1,133 @@
+"""How far the landmark network is from the labels of prepared examples, and which ones to keep.
+
+The error of a crop is the mean distance, over the known joints, between the network's x, y and the
+label, as a share of half the larger side of the box round these joints. An example's error is the
+mean over its crops. It is NaN where fewer than two joints are known.
+"""
+
+import math
+import pathlib
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from hand_jax.data.crop_features import LANDMARK_ERRORS_FIELD
+
+# Most of the time goes into unpacking whole records, which threads do side by side: so many at a
+# time, some 3 MB, in so many threads.
+_BLOCK, _THREADS = 64, 4
+
+
+class Selection(NamedTuple):
+  """The examples of a split whose error is at most `most`, by their numbers in it, in order."""
+
+  numbers: Int[np.ndarray, 'kept']
+  total: int
+  most: float
+
+
+def landmark_errors(
+  landmarks: Float[np.ndarray, 'crops joints 2'],
+  joints: Float[np.ndarray, 'crops joints 2'],
+  confidence: Float[np.ndarray, 'crops joints'],
+) -> Float[np.ndarray, 'crops']:
+  """Computes the error of each crop (float32), NaN where fewer than two joints are known.
+
+  Args:
+    landmarks: what the network says, in [-1, 1] over the crop.
+    joints: the labels in the same unit.
+    confidence: 0 where a label is not known; it may then be anything.
+  """
+  return np.array(
+    [
+      _crop_error(found[known], expected[known])
+      for found, expected, known in zip(landmarks, joints, confidence > 0, strict=True)
+    ],
+    np.float32,
+  )
+
+
+def _crop_error(landmarks: np.ndarray, joints: np.ndarray) -> float:
+  if len(joints) < 2:
+    return math.nan
+  joints = joints.astype(np.float64)
+  half = np.ptp(joints, axis=0).max() / 2
+  # Joints that are all in one place have no size to measure by.
+  return float(np.linalg.norm(landmarks - joints, axis=1).mean() / half) if half else math.nan
+
+
+def read_landmark_errors(records: Any, features: Any) -> Float[np.ndarray, 'examples'] | None:
+  """Reads the error of every example of a split; None where the records hold none.
+
+  Nothing else of the records is taken apart, and no photo is decoded.
+
+  Args:
+    records: the split as tfds' data source of raw bytes.
+    features: the data set's FeaturesDict.
+  """
+  if LANDMARK_ERRORS_FIELD not in features:
+    return None
+  # Imported here: training on rendered examples needs no tfds.
+  from tensorflow_datasets.proto import tf_example_pb2
+
+  def read_block(start: int) -> list[bytes]:
+    block = records.__getitems__(list(range(start, min(start + _BLOCK, len(records)))))
+    fields = (tf_example_pb2.Example.FromString(data).features.feature for data in block)
+    return [field[LANDMARK_ERRORS_FIELD].bytes_list.value[0] for field in fields]
+
+  with ThreadPoolExecutor(_THREADS) as executor:
+    blocks = executor.map(read_block, range(0, len(records), _BLOCK))
+    errors = [error for block in blocks for error in block]
+  crops = np.frombuffer(b''.join(errors), np.float32).reshape(len(errors), -1)
+  return crops.mean(axis=1, dtype=np.float64)
+
+
+def read_errors_by_split(folder: pathlib.Path) -> dict[str, Float[np.ndarray, 'examples']]:
+  """Reads the errors in each split of a prepared data set; none where its records hold none."""
+  import tensorflow_datasets as tfds
+
+  builder, found = tfds.builder_from_directory(folder), {}
+  for split in builder.info.splits:
+    stored = tfds.decode.DeserializeMethod.RAW_BYTES
+    records = builder.as_data_source(split, deserialize_method=stored)
+    errors = read_landmark_errors(records, builder.info.features)
+    if errors is not None:
+      found[split] = errors
+  return found
+
+
+def select_examples(errors: Float[np.ndarray, 'examples'], most: float, place: str) -> Selection:
+  """Selects the examples whose error is known and at most `most`.
+
+  Args:
+    errors: that of each example of a split.
+    most: the largest error that is kept.
+    place: split and folder, for the message.
+
+  Raises:
+    ValueError: there is none; the message tells the smallest error there is.
+  """
+  numbers = np.flatnonzero(errors <= most)
+  if not len(numbers):
+    known = errors[~np.isnan(errors)]
+    reason = 'none of them has two known joints'
+    if len(known):
+      # Rounded up: this value keeps an example.
+      reason = f'the smallest error there is {math.ceil(1e4 * known.min()) / 1e4:g}'
+    raise ValueError(
+      f'data.max_landmark_error={most:g} keeps none of the {len(errors)} examples of {place}: '
+      f'{reason}.'
+    )
+  return Selection(numbers, len(errors), most)
+
+
+def describe_selection(selection: Selection, used: int) -> str:
+  """Says how many examples are kept, and how many of these are used."""
+  kept = len(selection.numbers)
+  taken = 'these' if used == kept else f'the first {used:,} of these'
+  return (
+    f'{kept:,} of {selection.total:,} examples have a landmark error of at most '
+    f'{selection.most:g}; training takes {taken}.'
+  )
