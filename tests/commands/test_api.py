@@ -39,6 +39,7 @@ def names_for_type_checkers() -> dict[str, str]:
   }
 
 
+@pytest.mark.slow
 def test_importing_and_asking_for_help_load_no_jax():
   """Nor NumPy: each would take a good part of a second. The first name that is used does."""
   code = """

@@ -18,6 +18,8 @@ from hand_jax.reconstruction.photos import PhotoOptions
 from tests.found_hands import found_hand
 from tests.toy_runs import fresh_state, save_toy_run
 
+pytestmark = pytest.mark.slow
+
 ROOT = pathlib.Path(__file__).parents[2]
 
 
@@ -148,7 +150,6 @@ def test_a_box_beside_the_photo_is_wrong_use(workdir, photo, tmp_path, capsys):
   assert not (tmp_path / 'out').exists()
 
 
-@pytest.mark.slow
 def test_exit_codes_count_the_photos_that_failed(
   workdir, model, photo, tmp_path, monkeypatch, capsys
 ):

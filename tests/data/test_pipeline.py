@@ -113,6 +113,7 @@ def test_noise_depends_on_epoch_and_index_not_on_the_batch(source, config):
   assert len(repeated) == EXAMPLES and all((a != b).any() for a, b in repeated)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('position', [1, 2, 5])
 def test_a_loader_continues_from_a_position(source, config, position):
   straight = take(source, config, position + 2)
@@ -166,6 +167,7 @@ def test_evaluation_does_not_augment(source, config):
     np.testing.assert_array_equal(image, shown[index])
 
 
+@pytest.mark.slow
 def test_batches_made_by_several_threads_are_in_order(source, config):
   single = take(source, config, 5)
   several = dataclasses.replace(config, data=dataclasses.replace(config.data, render_workers=3))
@@ -349,6 +351,7 @@ def textured(config) -> ExperimentConfig:
   return dataclasses.replace(config, model=dataclasses.replace(config.model, texture=texture))
 
 
+@pytest.mark.slow
 def test_prepared_batches_are_those_of_the_examples(prepared, textured):
   """Read lazily, by any number of threads, or loaded whole: the same content."""
   source = PreparedSource('drawn_hands', prepared, 'train')

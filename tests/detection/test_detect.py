@@ -10,6 +10,8 @@ from hand_jax.detection.detect import detect_hands
 from hand_jax.detection.suppression import overlaps
 from tools.drawn_hand import draw_hand, draw_test_picture
 
+pytestmark = pytest.mark.slow
+
 TIPS = [4, 8, 12, 16, 20]
 BUNDLED = sorted(demo_photo_boxes().items())
 
@@ -26,7 +28,6 @@ def corners(box):
 
 # The drawn hand's tips are the ends of its sticks' axes; the network marks points near them. 0.05
 # of the hand's length is below the distance of neighbouring tips (0.2) by far.
-@pytest.mark.slow
 @pytest.mark.parametrize('degrees', [0, 90, 200])
 def test_fingertips_of_a_drawn_hand(degrees):
   picture = plain(400, 360)
@@ -91,7 +92,6 @@ def test_a_hand_of_forty_pixels_in_twelve_megapixels():
   assert hand.side == 'left'
 
 
-@pytest.mark.slow
 def test_ten_hands_in_one_photo():
   picture, wrists = plain(800, 2000), []
   for i in range(10):

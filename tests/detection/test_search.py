@@ -3,6 +3,7 @@
 import hypothesis
 import hypothesis.strategies as st
 import numpy as np
+import pytest
 
 from hand_jax.detection.search import bordered_photo, find_palms, tile_levels, whole_photo
 from tools.drawn_hand import draw_test_picture
@@ -40,6 +41,7 @@ def test_whole_photo_and_border():
   assert bordered_photo(300, 200)[0].side == 600
 
 
+@pytest.mark.slow
 def test_palms_are_placed_in_the_photo():
   picture = np.full((500, 700, 3), 90, np.uint8)
   picture[200:424, 300:524] = draw_test_picture(224)

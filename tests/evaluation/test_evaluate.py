@@ -41,6 +41,7 @@ def test_a_split_matches_plain_loops(branch):
     np.testing.assert_allclose(results[branch][name], mean, rtol=1e-5, err_msg=name)
 
 
+@pytest.mark.slow
 @hypothesis.settings(max_examples=8, deadline=None)
 @hypothesis.given(st.permutations(range(EXAMPLES)), st.integers(1, 6))
 def test_batches_and_padding_change_nothing(order, size):

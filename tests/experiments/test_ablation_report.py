@@ -142,6 +142,7 @@ def test_a_document_without_its_two_markers_is_refused(content, settings):
   assert document.read_text() == content and faked.trained == []
 
 
+@pytest.mark.slow
 def test_the_document_follows_the_rows(settings):
   document = settings.output.parent.parent / 'results.md'
   document.parent.mkdir(parents=True)

@@ -21,6 +21,7 @@ def run_command(*arguments):
   )
 
 
+@pytest.mark.slow
 def test_the_command_writes_the_official_scores(tmp_path):
   predictions, ground_truth, *points = write_files(tmp_path)
   output = tmp_path / 'scores.json'

@@ -15,6 +15,7 @@ def test_numbers_of_examples():
     parse_examples(['0', '-1'])
 
 
+@pytest.mark.slow
 def test_mistakes_are_one_line():
   run = subprocess.run(
     [sys.executable, '-m', 'experiments.figures', '--workdir=nowhere', '--output=out'],

@@ -41,17 +41,20 @@ def kept_files(folder):
   return [path for path in folder.rglob('*') if path.is_file()]
 
 
+@pytest.mark.slow
 def test_programs_are_kept_in_the_user_s_cache(tmp_path):
   folder = compile_in(tmp_path)
   expected = tmp_path / '.cache' / 'hand-jax' / compiled_programs.processor_name()
   assert folder == str(expected) and kept_files(expected)
 
 
+@pytest.mark.slow
 def test_an_empty_name_keeps_nothing(tmp_path):
   assert compile_in(tmp_path, '') == 'None'
   assert not kept_files(tmp_path)
 
 
+@pytest.mark.slow
 def test_a_folder_that_cannot_be_made_is_no_error(tmp_path):
   (tmp_path / 'taken').write_text('mine')
   assert compile_in(tmp_path, XDG_CACHE_HOME=str(tmp_path / 'taken')) == 'None'

@@ -15,6 +15,8 @@ import scipy.sparse
 from hand_jax.files.safe_pickle import UnsafePickleError, load_pickle, loads
 from tests.official_mano import chumpy_select, chumpy_value, old_csc, python2_dumps
 
+pytestmark = pytest.mark.slow
+
 ARRAYS = {
   'float64': np.random.default_rng(0).normal(size=(3, 4)),
   'float32 Fortran': np.asfortranarray(np.arange(6, dtype=np.float32).reshape(2, 3)),

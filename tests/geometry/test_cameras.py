@@ -93,6 +93,7 @@ def test_projection_of_a_batch_is_that_of_each_hand():
     np.testing.assert_allclose(batch[index], one, rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_projection_gradients():
   vector = jnp.asarray(np.random.default_rng(4).normal(size=10))
   points = jnp.asarray(random_hand(4, 3))

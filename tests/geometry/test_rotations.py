@@ -65,11 +65,13 @@ def test_matrix_to_axis_angle_in_float32_near_zero_and_pi():
     np.testing.assert_allclose(matrix_to_axis_angle(matrix), vectors, atol=2e-6)
 
 
+@pytest.mark.slow
 def test_axis_angle_wraps_to_the_shorter_way_round():
   result = matrix_to_axis_angle(axis_angle_to_matrix(jnp.asarray([0.0, 0.0, 4.0])))
   np.testing.assert_allclose(result, [0, 0, 4 - 2 * np.pi], atol=2e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('angle', [0.0, 1e-4, 0.7, 3.1])
 def test_gradients_of_axis_angle_to_matrix(angle):
   with jax.enable_x64(True):
@@ -79,6 +81,7 @@ def test_gradients_of_axis_angle_to_matrix(angle):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('angle', [0.0, 1e-4, 0.7, 3.1])
 def test_gradients_of_the_round_trip_are_the_identity(angle):
   vector = jnp.asarray(axes(1)[0] * angle, jnp.float32)
@@ -105,6 +108,7 @@ def test_rotation_6d_of_any_numbers_is_a_rotation_of_the_first_direction():
   np.testing.assert_allclose(matrix[:, :, 0], first, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_rotation_6d_is_finite_where_it_is_undefined():
   for numbers in (jnp.zeros(6), jnp.asarray([1.0, 0, 0, 2, 0, 0])):
     jacobian = jax.jacrev(rotation_6d_to_matrix)(numbers)

@@ -110,6 +110,7 @@ def test_penalty_outside_is_the_squared_excess_on_either_side(axis):
       np.testing.assert_allclose(value, np.deg2rad(20) ** 2, rtol=1e-3)
 
 
+@pytest.mark.slow
 def test_penalty_has_smooth_gradients():
   with jax.enable_x64(True):
     pose = jnp.asarray(np.random.default_rng(1).normal(size=45) * 1.5, jnp.float64)

@@ -12,6 +12,8 @@ from hand_jax.mano.gestures import BENDS, GESTURES, KIND_WEIGHTS, THUMBS, sample
 from hand_jax.mano.joints import MANO_JOINT_NAMES
 from tools.pose_statistics import measure_poses, sample_poses
 
+pytestmark = pytest.mark.slow
+
 JOINTS = MANO_JOINT_NAMES[1:]
 FINGERS = ('index', 'middle', 'ring', 'pinky')
 
@@ -45,7 +47,6 @@ def test_poses_are_inside_the_limits_and_repeat_with_their_key(poses):
   assert len(np.unique(np.round(np.asarray(poses), 5), axis=0)) == 8000
 
 
-@pytest.mark.slow
 def test_fingers_go_their_own_ways(measured):
   """More than classic ones do, and often in the patterns that gestures and signs are made of."""
   broad, classic = measured['broad'], measured['classic']
@@ -59,7 +60,6 @@ def test_fingers_go_their_own_ways(measured):
   assert broad.five_components < 0.9 < classic.five_components
 
 
-@pytest.mark.slow
 def test_hands_intersect_themselves_no_deeper_than_classic_ones(measured):
   assert measured['broad'].mean_penetration_m <= measured['classic'].mean_penetration_m
 

@@ -10,6 +10,8 @@ from hand_jax.mano.model import mano_forward, regress_joints
 from hand_jax.types import HandParameters
 from tests.toy_mano import make_toy_mano
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(autouse=True)
 def _float64():

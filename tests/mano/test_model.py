@@ -117,6 +117,7 @@ def _probe(hand: HandParameters):
   return jnp.sum(jnp.sin(30 * mesh.vertices) * mixing) + jnp.sum(mesh.joints**2)
 
 
+@pytest.mark.slow
 def test_gradients_are_finite_at_zero_rotation():
   gradient = jax.jit(jax.grad(_probe))(ZERO)
   for name, value in gradient._asdict().items():

@@ -37,6 +37,7 @@ def test_families_are_a_distribution():
   np.testing.assert_allclose(sum(family.weight for family in POSE_FAMILIES.values()), 1)
 
 
+@pytest.mark.slow
 def test_samples_hold_open_hands_fists_points_and_pinches():
   angles = np.asarray(pose_to_angles(SAMPLES))
   knuckles = angles[:, [JOINTS.index(f'{f}_pip') for f in FINGERS[1:]], FLEXION]

@@ -41,6 +41,7 @@ def test_constant_values_pass_through():
   np.testing.assert_allclose(result, 2.5, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_self_attention_commutes_with_permutation():
   block = SelfAttentionBlock(width=8, heads=2, mlp_ratio=2)
   tokens = jax.random.normal(jax.random.key(0), (1, 7, 8))

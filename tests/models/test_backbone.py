@@ -64,6 +64,7 @@ def hand_features():
   return picture, apply(variables, normalize_image(picture, 'hand_landmark')[None], False)
 
 
+@pytest.mark.slow
 def test_the_landmark_networks_points_are_those_it_was_published_with(hand_features):
   """Its own runtime's, in pixels of 224 there and in [-1, 1] here."""
   with np.load(FIXTURES / 'hand_networks.npz') as arrays:

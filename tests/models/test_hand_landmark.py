@@ -11,6 +11,8 @@ from hand_jax.models.bundled import load_bundled_parameters
 from hand_jax.models.hand_landmark import HandLandmarkNetwork, normalize_crops
 from tools.drawn_hand import draw_test_picture
 
+pytestmark = pytest.mark.slow
+
 FIXTURE = pathlib.Path(__file__).parent.parent / 'fixtures' / 'hand_networks.npz'
 
 

@@ -15,6 +15,8 @@ from hand_jax.models.hand_network import CAMERA_MODULES, create_network, initial
 from hand_jax.models.vertex_regressor import positional_encoding
 from hand_jax.types import HandParameters
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope='module')
 def toy(model):
@@ -33,7 +35,6 @@ def parameter_shapes(network, model):
   )
 
 
-@pytest.mark.slow
 def test_table_1_sizes_of_the_full_experiment(model):
   config = get_config('synthetic_supervised')
   network = create_network(config)
@@ -99,7 +100,6 @@ def test_evaluation_repeats_and_examples_do_not_mix(toy, model):
   )
 
 
-@pytest.mark.slow
 def test_training_changes_batch_statistics_only_when_they_are_trained(model):
   images = jax.random.normal(jax.random.key(1), (2, 64, 64, 3))
   for mode, changes in (('train', True), ('frozen', False)):
@@ -116,7 +116,6 @@ def test_training_changes_batch_statistics_only_when_they_are_trained(model):
     assert moved == changes
 
 
-@pytest.mark.slow
 def test_offset_from_the_prior_adds_to_its_mean(model):
   config = get_config('toy')
   from_prior = dataclasses.replace(config.model, vertex_offset_from='prior')
@@ -156,7 +155,6 @@ def with_sigma_output(variables, **arrays):
   return variables
 
 
-@pytest.mark.slow
 def test_a_learned_prior_deviation_starts_near_one_and_follows_the_image(learned_sigma, model):
   network, variables = learned_sigma
   start = prior_sigma(network, variables, model)
@@ -166,7 +164,6 @@ def test_a_learned_prior_deviation_starts_near_one_and_follows_the_image(learned
   np.testing.assert_allclose(unit, 1, rtol=1e-6)
 
 
-@pytest.mark.slow
 def test_a_learned_prior_deviation_is_bounded_and_one_number_per_bone(learned_sigma, model):
   network, variables = learned_sigma
   for bias, log_variance in ((1e6, 6.0), (-1e6, -6.0)):
@@ -184,7 +181,6 @@ def test_a_learned_prior_deviation_is_bounded_and_one_number_per_bone(learned_si
   np.testing.assert_allclose(found[:, [0, 2]], 0, atol=1e-4)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize('branch, other', [('prior', 'posterior'), ('posterior', 'prior')])
 def test_one_branch_alone_leaves_the_other_out(branch, other, toy, model):
   joint, joint_variables, images, _ = toy

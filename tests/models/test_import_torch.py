@@ -231,6 +231,7 @@ def test_every_published_entry_lands_in_its_own_place(name):
   assert found == list(range(len(shapes)))
 
 
+@pytest.mark.slow
 def test_kernels_are_transposed():
   state = filled_state('efficientnet_b0')
   params = map_state_dict(state, 'efficientnet_b0', backbone_shapes('efficientnet_b0'), 'x')[
@@ -256,6 +257,7 @@ def spoil(state, change):
     state[name].flat[0] = np.nan
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   'change, message',
   [
@@ -274,6 +276,7 @@ def test_state_dicts_that_do_not_fit_are_refused(change, message, tmp_path):
     import_torch_weights(path, 'efficientnet_b0', backbone_shapes('efficientnet_b0'))
 
 
+@pytest.mark.slow
 def test_another_networks_file_is_refused():
   state = filled_state('resnet50')
   with pytest.raises(ValueError, match='read as efficientnet_b0: the file lacks'):

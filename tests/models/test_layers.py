@@ -159,6 +159,7 @@ def test_training_normalises_and_updates_by_momentum():
   np.testing.assert_allclose(new['var'], 0.8 * np.asarray(stats['var']) + 0.2 * unbiased, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_frozen_uses_and_keeps_running_statistics():
   x = normal(0, 2, 4, 4, 3)
   frozen = layers.ConvNorm(5, frozen=True)
@@ -172,6 +173,7 @@ def test_frozen_uses_and_keeps_running_statistics():
   assert all(jnp.any(leaf != 0) for leaf in jax.tree.leaves(gradients))
 
 
+@pytest.mark.slow
 def test_two_devices_normalise_as_one():
   """Halves with different means, so that per-device moments would differ."""
   x = jnp.concatenate([normal(0, 2, 4, 4, 3), 2.0 + 3.0 * normal(1, 2, 4, 4, 3)])

@@ -6,6 +6,7 @@ import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from hand_jax.models.bundled import load_bundled_parameters
 from hand_jax.models.hand_landmark import normalize_crops
@@ -16,6 +17,7 @@ FIXTURE = pathlib.Path(__file__).parent.parent / 'fixtures' / 'hand_networks.npz
 
 
 # Both sides compute in float32 from the same half-precision weights; only the order differs.
+@pytest.mark.slow
 def test_boxes_and_scores_equal_the_published_networks():
   with np.load(FIXTURE) as arrays:
     boxes, logits = (arrays[f'palm_detection/{name}'] for name in ('Identity', 'Identity_1'))
@@ -28,6 +30,7 @@ def test_boxes_and_scores_equal_the_published_networks():
   np.testing.assert_allclose(output.boxes, boxes, atol=5e-3)  # pixels of 192
 
 
+@pytest.mark.slow
 def test_resizing_after_the_convolution_is_resizing_before():
   x = jax.random.normal(jax.random.key(0), (2, 3, 5, 4))
   block = UpsampleBlock(6)

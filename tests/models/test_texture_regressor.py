@@ -23,6 +23,8 @@ from hand_jax.models.texture_regressor import (
 from hand_jax.rendering.images import render_vertex_colors
 from hand_jax.types import ImageFeatures
 
+pytestmark = pytest.mark.slow
+
 BATCH, VERTICES, SIDE, CHANNELS, GLOBAL = 2, 30, 12, 4, 6
 CONFIG = TextureConfig(enabled=True, width=8, heads=2, self_layers=1, mlp_ratio=2, normals=True)
 PLAIN = TextureConfig(enabled=True, width=8, heads=2, self_layers=1, mlp_ratio=2)

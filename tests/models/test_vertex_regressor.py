@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from hand_jax.config import AttentionConfig
 from hand_jax.models.vertex_regressor import (
@@ -12,6 +13,8 @@ from hand_jax.models.vertex_regressor import (
   positional_encoding,
   spread_vertices,
 )
+
+pytestmark = pytest.mark.slow
 
 
 def make_regressor(**changes):

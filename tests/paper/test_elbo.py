@@ -210,6 +210,7 @@ def test_the_bound_holds_on_average_with_random_samples():
   assert bound < model.evidence
 
 
+@pytest.mark.slow
 def test_erratum_8_the_marginal_joint_term_loosens_the_bound():
   """`paper`: the gap exceeds the divergence from the true posterior by exactly the joints' term.
 
@@ -241,6 +242,7 @@ def test_erratum_8_the_marginal_joint_term_loosens_the_bound():
     np.testing.assert_allclose(gap['paper'], divergence + joints_kl, rtol=1e-9)
 
 
+@pytest.mark.slow
 def test_erratum_8_in_one_dimension():
   """J = V in N(0, 1), label 0.7 of deviation 0.5, Q = N(0.4, 0.3): a gap of 0.111, and 0.443.
 
@@ -288,6 +290,7 @@ def closed_form_gradients(model: Toy, mean, log_variance):
   return by_mean, by_log_variance
 
 
+@pytest.mark.slow
 def test_reparameterised_gradient_is_the_closed_forms():
   model = toy(3)
   mean, log_variance = random_posterior(model, 3)
@@ -303,6 +306,7 @@ def test_reparameterised_gradient_is_the_closed_forms():
     np.testing.assert_allclose(slope, 0.0, atol=1e-8)
 
 
+@pytest.mark.slow
 def test_sampled_gradient_is_unbiased():
   """Over 4000 keys the mean gradient of each state is within its standard error of the exact."""
   model = toy(4)

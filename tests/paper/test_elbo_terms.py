@@ -30,6 +30,7 @@ def terms_of(inputs, convention='exact'):
   return elbo_hands.elbo_terms(keys, inputs, LossConfig(kind='elbo', convention=convention))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('convention', CONVENTIONS)
 def test_the_terms_by_name(convention):
   inputs = elbo_hands.random_inputs(FEW)
@@ -42,6 +43,7 @@ def test_the_terms_by_name(convention):
     np.testing.assert_array_equal(term, terms[name] * np.array([1, 0, 1]), err_msg=name)
 
 
+@pytest.mark.slow
 def test_the_prior_nets_parameters_bring_their_own_terms():
   """The limits and the shape prior beside the objective's, which they leave as it is."""
   normal = np.random.default_rng(4).normal

@@ -96,6 +96,7 @@ def test_kl_is_non_negative_and_blind_to_shift_and_unit(mq, lq, mp, lp, shift, f
   np.testing.assert_allclose(scaled, kl, rtol=1e-8, atol=1e-9)
 
 
+@pytest.mark.slow
 @few_examples
 @hypothesis.given(numbers, numbers, st.floats(0.001, 1), st.sampled_from(['mean', 'log_variance']))
 @pytest.mark.parametrize('divergence', [gaussians.gaussian_kl, gaussians.paper_gaussian_kl])
@@ -241,6 +242,7 @@ def pinhole_variance(mean, sigma):
   return weight @ (pixels - centre[None]) ** 2
 
 
+@pytest.mark.slow
 def test_linearized_variance_improves_fourfold_when_sigma_halves():
   mean, sigma = np.array([0.05, -0.03, 0.7]), np.array([0.02, 0.015, 0.03])
   errors = []
@@ -251,6 +253,7 @@ def test_linearized_variance_improves_fourfold_when_sigma_halves():
   np.testing.assert_allclose(np.array(errors[:-1]) / np.array(errors[1:]), 4.0, rtol=0.06)
 
 
+@pytest.mark.slow
 def test_gradients_to_second_order():
   q, p = random_gaussian(15, (4, 3)), random_gaussian(16, (4, 3))
   value = random_gaussian(17, (4, 3)).mean

@@ -31,7 +31,7 @@ from tests.loss_hands import (
   terms_of,
 )
 
-pytestmark = pytest.mark.usefixtures('float64')
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures('float64')]
 
 
 few_examples = hypothesis.settings(max_examples=25, deadline=None, derandomize=True)

@@ -37,6 +37,7 @@ pytestmark = pytest.mark.usefixtures('float64')
 # Values.
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('convention', CONVENTIONS)
 @pytest.mark.parametrize('unit', [0.01, 0.001])
 def test_terms_are_the_naive_loops(convention, unit):
@@ -111,6 +112,7 @@ def test_l2_terms_are_squared_errors():
     np.testing.assert_allclose(terms[f'joints_2d_l2_{branch}'], joints_2d, rtol=1e-10)
 
 
+@pytest.mark.slow
 def test_the_affine_projection_takes_the_cameras_numbers_as_they_stand():
   inputs = random_inputs()
   stretched = np.array(inputs['camera'])
@@ -141,6 +143,7 @@ def test_the_affine_projection_takes_the_cameras_numbers_as_they_stand():
   assert (terms['orthonormality'] > 1).all()
 
 
+@pytest.mark.slow
 def test_terms_of_an_absent_branch_are_absent():
   inputs = random_inputs()
   batch = batch_of(inputs)
@@ -278,6 +281,7 @@ def test_a_small_weight_of_the_divergence_keeps_sigma_calibrated():
 # Errata of the formulas.
 
 
+@pytest.mark.slow
 def test_erratum_1_the_printed_joint_loss_depends_on_the_unit_beyond_a_constant():
   """With the same prior in metres, `exact` only shifts; `paper` changes its divergence."""
   inputs = random_inputs()

@@ -19,7 +19,7 @@ VERTICES, JOINTS = 12, 4
 CONVENTIONS = ['paper', 'exact']
 
 
-pytestmark = pytest.mark.usefixtures('float64')
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures('float64')]
 
 
 few_examples = hypothesis.settings(max_examples=40, deadline=None, derandomize=True)

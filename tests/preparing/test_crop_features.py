@@ -23,7 +23,7 @@ from hand_jax.preparing.data_sets import (
 )
 from tests.prepared_features import COUNTS, SETTINGS, landmark_backbone, prepare_featured
 
-pytestmark = pytest.mark.usefixtures('no_progress_bars')
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures('no_progress_bars')]
 
 
 def training_crops(source, indices):

@@ -34,7 +34,7 @@ SETTINGS = {'examples': {'train': 5, 'test': 2}, 'image_size': 64, 'seed': 3}
 SPLIT_SEEDS = {'train': 0, 'validation': 1, 'test': 2}
 
 
-pytestmark = pytest.mark.usefixtures('no_progress_bars')
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures('no_progress_bars')]
 
 
 def fake_render(seed, split, indices, image_size, hands='classic'):
@@ -104,7 +104,6 @@ def test_examples_come_back_in_order_and_exactly(prepared):
       assert np.abs(example.image.astype(int) - expected.image).max() <= 6
 
 
-@pytest.mark.slow
 def test_rendered_records_hold_every_label():
   (example,) = builder_module.render_hands(0, 'test', range(3, 4), 48, 'broad')
   assert example.example_id == 'synthetic-broad-0-test-3'
@@ -132,7 +131,6 @@ def test_nothing_but_the_data_set_is_left(prepared):
   assert not [name for name in files_under(root) if 'incomplete' in name or 'unfinished' in name]
 
 
-@pytest.mark.slow
 def test_several_workers_build_the_same(prepared, tmp_path, monkeypatch):
   monkeypatch.setattr(builder_module, 'CHUNK', 2)
   again = prepare(tmp_path, workers=2)

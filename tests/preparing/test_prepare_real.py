@@ -32,7 +32,7 @@ FREIHAND = ROOT / 'datasets' / 'freihand' / 'dummy_data'
 HO3D = ROOT / 'datasets' / 'ho3d' / 'dummy_data'
 
 
-pytestmark = pytest.mark.usefixtures('no_progress_bars')
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures('no_progress_bars')]
 
 
 def prepare_freihand(data_dir, source=FREIHAND, limit=0, **build_settings):
@@ -87,7 +87,6 @@ def test_freihand_is_prepared_and_read_back(tmp_path):
     prepare_freihand(tmp_path, limit=1)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize('version', ['v2', 'v3'])
 def test_ho3d_is_prepared_and_read_back(tmp_path, version, mano_dir):
   prepared = prepare_ho3d(tmp_path, version, mano_dir)
@@ -124,7 +123,6 @@ def test_one_config_does_not_hide_the_other(tmp_path, mano_dir):
   assert [path.name for path in tmp_path.iterdir()] == ['ho3d']
 
 
-@pytest.mark.slow
 def test_several_workers_build_the_same(tmp_path, monkeypatch):
   monkeypatch.setattr(freihand, 'CHUNK', 3)
   one = prepare_freihand(tmp_path / 'one')
@@ -210,7 +208,6 @@ def run_command(*arguments, **environment):
   )
 
 
-@pytest.mark.slow
 def test_the_command_needs_no_tensorflow_and_says_what_it_left_out(tmp_path):
   decoy = tmp_path / 'path' / 'tensorflow'
   decoy.mkdir(parents=True)

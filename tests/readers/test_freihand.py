@@ -69,6 +69,7 @@ def examples(genuine):
   return load(genuine[0])
 
 
+@pytest.mark.slow
 def test_each_of_four_versions_has_its_samples_labels(genuine, examples):
   folder, hands = genuine
   assert len(examples) == 4 * SAMPLES
@@ -124,6 +125,7 @@ def test_twice_the_nominal_box_is_the_whole_photo(examples):
   np.testing.assert_array_equal(row.image, examples[0].image)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('number', range(SAMPLES))
 def test_parameters_give_the_stored_mesh(genuine, hand_model, number):
   """To the rounding of the files: mean pose, translation rule and fingertips are right."""

@@ -194,6 +194,7 @@ def test_two_hands_of_one_photo_are_two_examples(drawn, tmp_path):
   np.testing.assert_array_equal(first.image, second.image)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('known', [21, 14, 6])
 def test_the_estimated_box_has_the_size_of_the_mesh_box(known):
   """On average over synthetic hands, whose boxes hold every vertex; also with joints unknown."""
@@ -393,6 +394,7 @@ def run_command(*arguments, **environment):
   )
 
 
+@pytest.mark.slow
 def test_the_command_needs_no_tensorflow(folder, tmp_path):
   decoy = tmp_path / 'path' / 'tensorflow'
   decoy.mkdir(parents=True)
@@ -407,6 +409,7 @@ def test_the_command_needs_no_tensorflow(folder, tmp_path):
   }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   'arguments, message',
   [

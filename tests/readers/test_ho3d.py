@@ -87,6 +87,7 @@ def loaded(genuine, mano_dir):
   return results
 
 
+@pytest.mark.slow
 def test_frames_come_in_the_lists_order_and_skips_are_named(loaded):
   names = [result.example_id for result in loaded]
   assert names == [f'train/{frame}' for frame in (*GOOD[:2], 'DMB10/0009', *GOOD[2:], 'DMB10/0001')]
@@ -385,6 +386,7 @@ def test_whole_sequences_are_held_out():
       split_frames(one, fraction)
 
 
+@pytest.mark.slow
 def test_frames_are_read_in_chunks(genuine, loaded, mano_dir, monkeypatch):
   monkeypatch.setattr(ho3d, 'CHUNK', 4)
   for expected, result in zip(loaded, load(genuine[0], mano_dir), strict=True):

@@ -67,6 +67,7 @@ def reconstructor(model):
   return create_reconstructor(config, variables, model)
 
 
+@pytest.mark.slow
 def test_the_visible_share_is_that_of_the_true_silhouette(source, model):
   for index, share in enumerate(source.SHARES):
     (example,) = source.load([index])
@@ -74,6 +75,7 @@ def test_the_visible_share_is_that_of_the_true_silhouette(source, model):
     assert share - 0.06 < figures.visible_share(example, model) <= share + 0.005
 
 
+@pytest.mark.slow
 def test_the_first_hands_of_each_kind_are_chosen_in_order(source, model):
   chosen = figures.choose_rows(source, model, rows=2)
   assert {kind: [row.name.split(':')[0] for row in rows] for kind, rows in chosen.items()} == {

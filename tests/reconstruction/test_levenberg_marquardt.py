@@ -19,6 +19,7 @@ def random(*shape, seed=0):
   return jnp.asarray(np.random.default_rng(seed).normal(size=shape))
 
 
+@pytest.mark.slow
 def test_a_linear_problem_is_solved_and_its_covariance_is_the_inverse_normal_matrix():
   matrix, target = random(30, 6), random(30, seed=1)
   result = minimize(lambda x: Residuals((), matrix @ x - target), jnp.zeros(6), 12, 1.0)
@@ -39,6 +40,7 @@ def test_rosenbrock_valley_is_followed_to_its_end():
   np.testing.assert_allclose(result.unknowns, [1, 1], atol=1e-6)
 
 
+@pytest.mark.slow
 def test_steps_never_raise_the_energy():
   def hard(x):
     return Residuals(((jnp.sin(3 * x) + x**2)[:, None],), jnp.exp(x) - 2)

@@ -23,6 +23,8 @@ from hand_jax.reconstruction.reconstruct import Reconstructor
 from hand_jax.types import HandParameters
 from tests.found_hands import found_hand
 
+pytestmark = pytest.mark.slow
+
 BUNDLED = sorted(demo_photo_boxes().items())
 
 

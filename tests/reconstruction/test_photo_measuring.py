@@ -41,6 +41,7 @@ def truth_of(hand, **changes):
   return entry | changes
 
 
+@pytest.mark.slow
 def test_a_hand_that_is_its_own_truth_has_no_error(hands, photo, tmp_path):
   folder = write_folder(tmp_path, photo, truth_of(hands[0]))
   scores = measure_photos(PhotoMeasuring(folder))

@@ -22,6 +22,8 @@ from hand_jax.reconstruction.reconstruct import reconstruct_hand
 from tests.found_hands import found_hand
 from tests.toy_runs import fresh_state, save_toy_run
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(autouse=True)
 def every_photo_shows_a_hand(model, monkeypatch):

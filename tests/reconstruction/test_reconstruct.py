@@ -36,6 +36,8 @@ from hand_jax.reconstruction.reconstruct import (
 from hand_jax.reconstruction.views import display_vertices
 from tests.reference.rasterize import face_at_points
 
+pytestmark = pytest.mark.slow
+
 BOX = np.array([20.0, 31.0, 60.0, 47.0])
 ROOT = pathlib.Path(__file__).parents[2]
 

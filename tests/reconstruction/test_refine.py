@@ -27,6 +27,8 @@ from hand_jax.reconstruction.refine import (
 )
 from hand_jax.types import HandParameters
 
+pytestmark = pytest.mark.slow
+
 SIZE = (640, 480)
 FOCAL = 700.0
 INTRINSICS = np.array([[FOCAL, 0, 300], [0, FOCAL, 250], [0, 0, 1.0]])

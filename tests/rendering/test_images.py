@@ -18,6 +18,7 @@ def _plane():
   return jnp.asarray(vertices[None], jnp.float32), jnp.array([[0, 3, 1], [1, 3, 2]], jnp.int32)
 
 
+@pytest.mark.slow
 def test_depth_of_a_tilted_plane():
   vertices, faces = _plane()
   image = depth_image(rasterize(vertices, faces, _SIZE, _SIZE), background=-1.0)[0]
@@ -27,6 +28,7 @@ def test_depth_of_a_tilted_plane():
   np.testing.assert_allclose(image, expected, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_normals_of_a_tilted_plane_point_to_the_viewer():
   """The gradient of the plane's equation, (0.5, -0.25, -1), at unit length; zero around it."""
   vertices, faces = _plane()
@@ -44,6 +46,7 @@ def test_the_winding_decides_the_side():
   np.testing.assert_allclose(normal_image(fragments, faces[:, ::-1], vertices), -front, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_sphere_of_pixels():
   """Radius 12 about (16, 16, 20): depth 20 - sqrt(144 - r^2), normal (p - centre) / 12."""
   import trimesh

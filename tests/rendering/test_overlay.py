@@ -2,6 +2,7 @@
 
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from hand_jax.rendering.overlay import (
   mesh_over,
@@ -15,6 +16,7 @@ SQUARE = np.array([[4, 4, 0], [12.5, 4, 0], [4, 12.5, 0], [12.5, 12.5, 0.0]])
 FACES = np.array([[0, 1, 2], [1, 3, 2]])
 
 
+@pytest.mark.slow
 def test_coverage_is_the_area_and_edges_are_smooth():
   colors = jnp.broadcast_to(jnp.array([0.2, 0.5, 1.0]), (4, 3))
   rgb, coverage = render_mesh(jnp.asarray(SQUARE, jnp.float32), jnp.asarray(FACES), colors, 20)
@@ -29,6 +31,7 @@ def test_coverage_is_the_area_and_edges_are_smooth():
   np.testing.assert_allclose(seen, np.broadcast_to(seen[:1], seen.shape), atol=1e-5)
 
 
+@pytest.mark.slow
 def test_mesh_over_mixes_by_coverage_and_opacity():
   background = np.full((20, 20, 3), 0.25)
   colors = np.ones((4, 3))
@@ -65,6 +68,7 @@ def test_a_view_from_the_left_shows_the_left_side_nearer():
   np.testing.assert_allclose(np.ptp(large[:, :2], axis=0).max(), 9)
 
 
+@pytest.mark.slow
 def test_textured_panels_hold_the_photo_and_unlit_colours():
   crop = np.full((40, 40, 3), 0.25)
   tilted = SQUARE + np.array([[0, 0, 0], [0, 0, 8], [0, 0, 0], [0, 0, 8]])

@@ -17,6 +17,8 @@ from tests.reference.rasterize import (
   visible_vertices_naive,
 )
 
+pytestmark = pytest.mark.slow
+
 _rasterize = jax.jit(rasterize, static_argnums=(2, 3))
 _visible = jax.jit(visible_vertices, static_argnums=(2, 3))
 
@@ -102,7 +104,6 @@ def test_faces_larger_than_the_image_and_many_windows():
   np.testing.assert_allclose(fragments.depth[0], depth, rtol=1e-6)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize('size', [(1, 1), (1, 30), (30, 1), (3, 5)])
 def test_images_smaller_than_a_window(size):
   vertices, faces = _random_scene(5, size=12)
@@ -148,7 +149,6 @@ def test_overlapping_faces_of_one_depth_go_to_the_lower_face():
   assert (margin == 0).any()
 
 
-@pytest.mark.slow
 def test_sloped_faces_differ_by_the_stated_precision_on_a_shared_edge():
   """At pixel centres on the edge both depths are the edge's, and most go to the lower face."""
   random = np.random.default_rng(0)
@@ -168,7 +168,6 @@ def test_sloped_faces_differ_by_the_stated_precision_on_a_shared_edge():
   assert set(np.unique(seen)) <= {0, 1} and np.mean(seen == 0) > 0.8
 
 
-@pytest.mark.slow
 def test_nothing_is_hit_by_degenerate_or_broken_faces():
   vertices = np.array(
     [
@@ -232,7 +231,6 @@ def test_too_many_faces_are_named(monkeypatch):
     rasterize(jnp.zeros((1, 3, 3)), jnp.zeros((3, 3), jnp.int32), 4, 5)
 
 
-@pytest.mark.slow
 def test_gradients_match_differences_of_the_naive_formula():
   """Central differences in float64, with the seen faces held fixed."""
   vertices = np.array([[2, 1, 1], [11, 3, 2], [4, 10, 1.5], [1, 8, 1.2], [10, 9, 1], [7, 0.3, 2.2]])
@@ -265,7 +263,6 @@ def test_gradients_match_differences_of_the_naive_formula():
   np.testing.assert_allclose(gradient, expected, rtol=1e-3, atol=1e-3)
 
 
-@pytest.mark.slow
 def test_gradients_are_finite_beside_broken_and_hidden_faces():
   vertices = np.array([[5, 5, 1], [15, 5, 1], [5, 15, 1], [np.nan, 0, 1], [10, 5, 1.0]])
   faces = jnp.array([[0, 1, 2], [0, 1, 3], [0, 1, 4], [0, 0, 1]])
@@ -279,7 +276,6 @@ def test_gradients_are_finite_beside_broken_and_hidden_faces():
   assert np.isfinite(gradient).all() and np.abs(gradient[0, :3]).min(1).max() > 0
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize('seed', range(3))
 def test_visible_vertices_match_naive_reference(seed):
   vertices, faces = _sphere(seed, 40, 60)
@@ -310,7 +306,6 @@ def test_a_face_never_hides_its_own_vertices():
   assert bool(visible_vertices(vertices, faces, 10, 1000, depth_tolerance=0.0).all())
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize('seed', range(2))
 def test_an_object_hides_what_lies_outside_the_hand_mask(seed):
   """Both rules at once, each in its own image of a batch, with vertices beyond every border."""
@@ -427,7 +422,6 @@ def test_slivers_and_giants_leave_gradients_finite():
   assert np.isfinite(gradient).all() and np.abs(gradient[0, :3]).min(1).max() > 0
 
 
-@pytest.mark.slow
 def test_inside_pmap_each_device_draws_its_own_images():
   """Both functions and a gradient, two devices, against the whole batch at once."""
   scenes = np.stack([_random_scene(seed)[0] for seed in range(2)])[:, None]

@@ -19,6 +19,8 @@ from hand_jax.rendering.shading import (
   vertex_normals,
 )
 
+pytestmark = pytest.mark.slow
+
 
 def _scene():
   random = np.random.default_rng(0)

@@ -78,6 +78,7 @@ def test_silhouette_gradients_match_differences_of_naive_loops():
   np.testing.assert_allclose(by_sigma, expected, atol=1e-7)
 
 
+@pytest.mark.slow
 def test_what_the_default_radius_ignores_is_below_its_bound():
   """A pile of equal faces seen from just beyond the radius: the worst case, and it is tight."""
   count, sigma = 50, 2.0
@@ -94,6 +95,7 @@ def test_what_the_default_radius_ignores_is_below_its_bound():
   np.testing.assert_allclose(radius, np.sqrt(sigma * np.log(count * 1e4)), rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_tends_to_hard_coverage():
   """Sharp sigma gives the hard rasterizer's mask; the blurred band narrows with sqrt(sigma)."""
   vertices = np.array([[5.2, 4.1, 1.0], [58.7, 12.5, 1.0], [21.4, 59.6, 1.0]])
@@ -107,6 +109,7 @@ def test_tends_to_hard_coverage():
   np.testing.assert_allclose(_soft(vertices, faces, 1e-7, size=(64, 64)), hard, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_moved_edge_covers_the_area_it_sweeps():
   """Independent of the formula: shifting a long edge by 1 covers one pixel more in each row."""
   vertices = np.array([[30.3, -400.0], [30.3, 464.0], [-400.0, 32.0]])
@@ -213,6 +216,7 @@ _THIN_FACES = [[0, 1, 6], [2, 2, 2], [0, 0, 2]]
 _HUGE_FACES = [[0, 7, 8], [9, 10, 11]]
 
 
+@pytest.mark.slow
 def test_broken_faces_are_ignored_and_thin_ones_are_segments():
   good = [[0, 1, 2]]
   expected = _soft(_BROKEN, good, 0.5)

@@ -82,6 +82,7 @@ def test_colours_are_a_function_of_the_request(examples):
       assert np.abs(example.vertex_colors - other.vertex_colors).mean() > 0.02
 
 
+@pytest.mark.slow
 def test_the_photo_shows_visible_vertices_in_their_colours(examples):
   """Blur, noise, compression and crevices are in the photo alone: a few hundredths."""
   found, by_chance = [], []
@@ -128,6 +129,7 @@ def render_clean(monkeypatch, far_side: bool):
     yield example, shown & inside_mask(example)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('far_side', [False, True], ids=['near side', 'far side'])
 def test_colours_are_those_of_a_clean_photo_of_either_side(monkeypatch, far_side):
   nail = load_hand_appearance().nail > 0.9

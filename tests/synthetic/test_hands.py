@@ -49,6 +49,7 @@ def assert_examples_equal(first, second):
     np.testing.assert_array_equal(one, other, err_msg=name)
 
 
+@pytest.mark.slow
 def test_examples_do_not_depend_on_how_they_are_asked_for(hands):
   together = synthetic.render_examples(3, 'train', [5, 0, 17], SIZE)
   alone = synthetic.render_examples(3, 'train', np.array([17]), SIZE)[0]
@@ -186,6 +187,7 @@ def test_what_an_object_hides_keeps_the_colour_it_shows_without_the_object(monke
   assert np.median(np.abs(hand.vertex_colors - instead)[covered]) > 0.12
 
 
+@pytest.mark.slow
 def test_vertex_labels_come_on_request():
   (plain,) = synthetic.render_examples(3, 'test', [5], 64)
   (labelled,) = synthetic.render_examples(3, 'test', [5], 64, with_vertex_labels=True)

@@ -307,6 +307,7 @@ def test_phenotype_weights_are_shares():
     assert not any('baby' in name or 'child' in name for name, _ in weighted)
 
 
+@pytest.mark.slow
 def test_pose_samples_average_to_the_relaxed_pose():
   random = np.random.RandomState(3)
   mean = np.mean([pose_space.sample_pose(random) for _ in range(3000)], axis=0)

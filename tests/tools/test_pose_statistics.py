@@ -77,6 +77,7 @@ def test_correlations_and_components_are_of_the_named_joints(model):
   assert found.five_components == pytest.approx(1, abs=1e-5)
 
 
+@pytest.mark.slow
 def test_segments_are_as_far_apart_as_a_search_says():
   rng = np.random.default_rng(2)
   first, second = rng.normal(size=(2, 60, 2, 3))

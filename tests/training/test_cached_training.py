@@ -28,6 +28,8 @@ from hand_jax.training.warm_start import check_cached_backbone
 from tests.drawn_hands import DrawnSource
 from tests.prepared_features import SETTINGS, landmark_backbone
 
+pytestmark = pytest.mark.slow
+
 OVERRIDES = [
   *('data.features=cached', 'model.image_size=224', 'training.batch_size=2'),
   *('model.backbone.name=hand_landmark', 'model.backbone.pretrained=hands'),

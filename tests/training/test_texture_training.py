@@ -55,6 +55,7 @@ def rendered_and_batch(seed=0, size=6, batch=3):
   return rendered, HandBatch(**{**dict.fromkeys(HandBatch._fields), **labels})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('kind', ['squared', 'robust'])
 def test_the_photometric_loss_is_a_loop_over_the_mask(kind):
   rendered, batch = rendered_and_batch()
@@ -79,6 +80,7 @@ def test_the_photometric_loss_is_a_loop_over_the_mask(kind):
     assert value == pytest.approx(total / area, rel=1e-5)
 
 
+@pytest.mark.slow
 def test_pixels_outside_the_mask_and_padding_do_not_count_even_as_nan():
   rendered, batch = rendered_and_batch()
   config = LossConfig(kind='photometric')
@@ -106,6 +108,7 @@ def test_a_hand_that_is_nowhere_seen_costs_nothing():
   assert float(total_loss(terms, term_weights(config)).sum()) == 0
 
 
+@pytest.mark.slow
 def test_vertices_in_crop_are_the_projection_with_depth_in_the_same_pixels():
   rng = np.random.default_rng(0)
   camera = HandCamera(*(jnp.asarray(rng.normal(size=n), jnp.float32) for n in (6, 3, 1)))

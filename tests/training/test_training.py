@@ -29,6 +29,8 @@ from hand_jax.training.state import (
 from hand_jax.training.step import make_eval_step, make_train_step
 from tests.drawn_hands import DrawnSource
 
+pytestmark = pytest.mark.slow
+
 STEPS = 24
 
 
@@ -77,7 +79,6 @@ def test_a_step_repeats_bit_for_bit_and_is_compiled_once(run, model, batch):
   assert step._cache_size() == 1
 
 
-@pytest.mark.slow
 def test_the_seed_decides_the_first_state(config, model, parts):
   network, optimizer, state = parts
   seeded = dataclasses.replace(config, training=dataclasses.replace(config.training, seed=1))
@@ -105,7 +106,6 @@ def mapped(config, model, batch, parts):
   return state, metrics
 
 
-@pytest.mark.slow
 def test_two_devices_take_the_step_of_one(run, mapped):
   _, states, expected = run
   state, metrics = mapped
@@ -119,7 +119,6 @@ def test_two_devices_take_the_step_of_one(run, mapped):
   )
 
 
-@pytest.mark.slow
 def test_gradients_of_two_devices_are_those_of_one(run, mapped, parts):
   """Adam divides gradients by their size, so its first moment is what shows them."""
   _, states, _ = run
@@ -133,7 +132,6 @@ def test_gradients_of_two_devices_are_those_of_one(run, mapped, parts):
     np.testing.assert_allclose(ours, theirs, atol=3e-3 * np.abs(theirs).max() + 1e-7)
 
 
-@pytest.mark.slow
 def test_replicas_stay_equal(mapped):
   for leaf in jax.tree.leaves(mapped[0]):
     first, second = (np.asarray(shard.data) for shard in leaf.addressable_shards)
@@ -197,7 +195,6 @@ FULL_SIZE = (
 )
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize('name', FULL_SIZE)
 def test_a_step_at_full_size_keeps_the_state_and_has_every_term(name, model):
   """Shapes alone."""

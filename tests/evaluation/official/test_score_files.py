@@ -196,6 +196,7 @@ def test_turned_crops_are_named_beside_official_scores(workdir, benchmark_data):
   assert scores['test_time_augmentation'] in official_summary(scores)
 
 
+@pytest.mark.slow
 def test_frames_with_nothing_but_a_root_make_a_submission(
   workdir, benchmark_data, tmp_path, monkeypatch
 ):

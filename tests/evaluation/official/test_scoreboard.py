@@ -171,6 +171,7 @@ def test_the_panels_hold_every_run_that_has_the_curve(files):
     scoreboard.board_panels(runs)
 
 
+@pytest.mark.slow
 def test_the_figure_is_written_whole(files, tmp_path):
   figure = tmp_path / 'pck.png'
   make_board(paths(files, 'good', 'poor'), [], pck=str(figure))
