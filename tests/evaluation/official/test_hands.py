@@ -56,7 +56,7 @@ def test_the_predicted_root_solves_its_equations_in_the_least_squares_sense():
       b = (v - intrinsics[row, 1, 2]) / intrinsics[row, 1, 1]
       matrix += [[1, 0, -a], [0, 1, -b]]
       right += [a * z - x, b * z - y]
-    expected = scipy.linalg.lstsq(matrix, right)[0]
+    expected = scipy.linalg.lstsq(np.array(matrix), np.array(right))[0]
     np.testing.assert_allclose(roots[row], expected, rtol=1e-9)
 
 
