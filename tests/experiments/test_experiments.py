@@ -6,6 +6,7 @@ import jax
 import numpy as np
 import pytest
 
+from experiments.configs.benchmarks import ROWS
 from experiments.configs.names import EXPERIMENTS, get_config
 from hand_jax.config import AttentionConfig, BackboneConfig, TextureConfig
 from hand_jax.data.pipeline import training_batches
@@ -84,9 +85,19 @@ def take_a_step(config, model):
   return _taken[key]
 
 
+# Experiments on FreiHAND and HO3D are rows of a table: one of each kind of loss. All of them are
+# traced on their data in test_benchmark_steps.py.
+STEPPING = [name for name in EXPERIMENTS if name not in ROWS] + [
+  'freihand_supervised',
+  'ho3d_v2_l2_supervised',
+  'ho3d_v2_l2_weakly_supervised',
+  'ho3d_v2_j2d_c_j3d',
+]
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize('name', EXPERIMENTS)
-def test_every_experiment_takes_a_step_at_toy_size(name, toy_model):
+@pytest.mark.parametrize('name', STEPPING)
+def test_an_experiment_takes_a_step_at_toy_size(name, toy_model):
   config = at_toy_size(get_config(name))
   before, after, metrics, batch = take_a_step(config, toy_model)
   assert all(np.isfinite(value) for value in metrics.values())
