@@ -16,7 +16,7 @@ from absl import app, flags
 from jaxtyping import Float
 
 from experiments.launching import print_lines
-from hand_jax.detection.networks import read_landmarks
+from hand_jax.detection.networks import HandReadings, read_landmarks
 from hand_jax.detection.regions import crop_region, photo_to_crop, region_from_landmarks
 from hand_jax.evaluation.metrics import MM_PER_M, procrustes_align
 from hand_jax.examples import HandExample
@@ -44,7 +44,7 @@ def read_examples(examples: list[HandExample]) -> list[Reading]:
   """Shows right hands with 3D joints to the network."""
   regions = [region_from_landmarks(np.asarray(e.joints_image, np.float64)) for e in examples]
   crops = [crop_region(e.image, r, _SIDE) for e, r in zip(examples, regions, strict=True)]
-  readings = read_landmarks(np.stack(crops))
+  readings: HandReadings = read_landmarks(np.stack(crops))
   result = []
   for k, (example, region) in enumerate(zip(examples, regions, strict=True)):
     true = transform_points(photo_to_crop(region, _SIDE), np.asarray(example.joints_image))

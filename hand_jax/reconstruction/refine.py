@@ -59,11 +59,11 @@ class RefineSettings(NamedTuple):
 
   world_sigma_mm: float = 9.0
   """One-sigma error of the network's world points, per axis."""
-  image_sigma_mm: float = 5.0
+  image_sigma_mm: float = 4.0
   """One-sigma error of its image points, per axis, in mm at the hand's distance."""
   pose_sigma: float = 1.2
   """The prior's deviation from the relaxed pose, as a share of half of each joint's range."""
-  shape_sigma: float = 5.0
+  shape_sigma: float = 1.0
   """The prior's deviation of each shape number, in the model's own deviations."""
   robust_limit: float = 1.0
   """Sigmas from which on a point's error counts linearly, so that one bad point spoils no hand."""
