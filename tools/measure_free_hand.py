@@ -9,7 +9,7 @@ its bones, is not pose but another idea of where the joint is.
 """
 
 import numpy as np
-from absl import app
+from absl import app, flags
 from jaxtyping import Float
 
 from experiments.launching import print_lines
@@ -24,13 +24,16 @@ from hand_jax.reconstruction.refine import refine_hands
 from hand_jax.types import ManoModel
 from tools.free_hand.proportions import BONES_MM
 
-_HAND = define_path('hand', None, 'A hand model; default: the free hand of this package.')
-_SOURCE = define_path('source', None, 'Folder in the hand_photos format.')
-
 _MM_PER_M = 1000.0
 _EVIDENCE_SIGMA_MM = 2.0
 _FINGERS = ('thumb', 'index', 'middle', 'ring', 'pinky')
 _PARENTS = {child: parent for parent, child in BONES}
+
+
+def define_flags() -> None:
+  """Defines the tool's flags; only when run, so that tests may import several tools."""
+  define_path('hand', None, 'A hand model; default: the free hand of this package.')
+  define_path('source', None, 'Folder in the hand_photos format.')
 
 
 def bone_lengths_mm(model: ManoModel) -> Float[np.ndarray, '5 4']:
@@ -140,11 +143,12 @@ def _unit(vectors: np.ndarray) -> np.ndarray:
 def main(argv: list[str]) -> None:
   if len(argv) > 1:
     raise app.UsageError(f'Unknown arguments: {argv[1:]}')
-  model = load_mano_model(_HAND.value)
+  model, source = load_mano_model(flags.FLAGS.hand), flags.FLAGS.source
   print_lines(lambda: length_lines(model))
-  if _SOURCE.value:
-    print_lines(lambda: fit_lines(model, _SOURCE.value))
+  if source:
+    print_lines(lambda: fit_lines(model, source))
 
 
 if __name__ == '__main__':
+  define_flags()
   app.run(main)

@@ -24,12 +24,17 @@ from hand_jax.geometry.cameras import transform_points
 from hand_jax.mano.joints import JOINT_NAMES
 from hand_jax.synthetic.hands import render_examples
 
-_SPLIT = flags.DEFINE_string('split', 'validation', 'Split of the rendered hands.')
-_HANDS = flags.DEFINE_enum('hands', 'broad', ['classic', 'broad'], 'How their poses are drawn.')
-_EXAMPLES = flags.DEFINE_integer('examples', 500, 'How many hands.', 1)
-_SEED = flags.DEFINE_integer('seed', 0, 'Seed of the rendered hands.', 0)
+FLAGS = flags.FLAGS
 _SIDE = 224
 _BLOCK = 32
+
+
+def define_flags() -> None:
+  """Defines the tool's flags; only when run, so that tests may import several tools."""
+  flags.DEFINE_string('split', 'validation', 'Split of the rendered hands.')
+  flags.DEFINE_enum('hands', 'broad', ['classic', 'broad'], 'How their poses are drawn.')
+  flags.DEFINE_integer('examples', 500, 'How many hands.', 1)
+  flags.DEFINE_integer('seed', 0, 'Seed of the rendered hands.', 0)
 
 
 class Reading(NamedTuple):
@@ -82,9 +87,9 @@ def score_lines(readings: list[Reading]) -> Iterator[str]:
 def scored_lines() -> Iterator[str]:
   """Renders what the flags say, block by block, and yields what to print."""
   readings: list[Reading] = []
-  for start in range(0, _EXAMPLES.value, _BLOCK):
-    block = range(start, min(start + _BLOCK, _EXAMPLES.value))
-    examples = render_examples(_SEED.value, _SPLIT.value, block, _SIDE, hands=_HANDS.value)
+  for start in range(0, FLAGS.examples, _BLOCK):
+    block = range(start, min(start + _BLOCK, FLAGS.examples))
+    examples = render_examples(FLAGS.seed, FLAGS.split, block, _SIDE, hands=FLAGS.hands)
     readings += read_examples(examples)
   yield from score_lines(readings)
 
@@ -96,4 +101,5 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == '__main__':
+  define_flags()
   app.run(main)
