@@ -31,7 +31,7 @@ class ArgumentParser(argparse.ArgumentParser):
 
   def error(self, message: str) -> NoReturn:
     if message.endswith('expected one argument'):
-      message += ', a value that begins with - after =, as in --flag=-5'
+      message += '. A value that begins with - is written after =, as in --bbox=-5,0,80,90'
     print_error(f'{message}. {self.prog} --help says what can be given.')
     sys.exit(ExitCode.WRONG_USE)
 

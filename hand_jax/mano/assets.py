@@ -63,8 +63,8 @@ def resolve_mano_dir(flag_value: str | None) -> str | None:
     return None
   if not os.path.exists(directory):
     raise FileNotFoundError(
-      f'{directory}: no such folder (from {origin}); it should hold MANO_RIGHT.pkl or'
-      ' MANO_RIGHT.npz, leave it out to use the free hand'
+      f'{directory}: no such folder (from {origin}). Name the one that holds MANO_RIGHT.pkl or '
+      f'MANO_RIGHT.npz, or leave {origin} out to use the free hand.'
     )
   return directory
 

@@ -99,6 +99,8 @@ def plan_tasks(options: PhotoOptions) -> list[PhotoTask]:
   Raises:
     ValueError: there is no photo, a text is no box, or several photos have one box or mask.
   """
+  if '' in options.photos:
+    raise ValueError('A photo has an empty name: is a variable of the shell unset?')
   paths = [pathlib.Path(photo) for photo in options.photos]
   paths += list(demo_photo_boxes()) if options.demo_photos else []
   if not paths:

@@ -79,7 +79,8 @@ def read_config(workdir: str) -> ExperimentConfig:
   if not path.exists():
     raise FileNotFoundError(
       f'{path} does not exist: {workdir} holds no training run. '
-      'Train one with python -m experiments.train; photos are reconstructed without a run too.'
+      'Train one with python -m experiments.train in a checkout of hand_jax; photos are '
+      'reconstructed without a run too.'
     )
   return config_from_json(path.read_text(), str(path))
 

@@ -120,7 +120,7 @@ WRONG_USE = {
   'unknown flag': (['a.jpg', '--wrokdir=w'], '--wrokdir'),
   'abbreviated flag': (['a.jpg', '--work=w'], '--work'),
   'no value': (['a.jpg', '--bbox'], '--bbox'),
-  'a value like a flag': (['a.jpg', '--bbox', '-1,2,3,4'], 'as in --flag=-5'),
+  'a value like a flag': (['a.jpg', '--bbox', '-1,2,3,4'], 'written after =, as in --bbox=-5'),
   'no such side': (['a.jpg', '--hand=up'], "'up'"),
   'value of a switch': (['--demo_photos=3'], '--demo_photos'),
   'no such subcommand': (['help', 'dance'], "'dance'"),

@@ -131,6 +131,7 @@ BAD_OPTIONS = {
   'words': (['a.png'], {'bbox': 'a,b,c,d'}, '--bbox=a,b,c,d: expected four numbers'),
   'box for two': (['a.png', 'b.png'], {'bbox': '1,2,30,40'}, 'One --bbox cannot serve 2 photos'),
   'same name': (['a.png', 'sub/a.png'], {}, r'sub.a\.png would both be written as a_overlay'),
+  'empty name': ([''], {}, 'A photo has an empty name'),
   'same photo': (['a.png', 'a.png'], {}, r'a\.png is named twice'),
   'no run': (['a.png'], {'workdir': 'nowhere'}, 'nowhere.*no training run'),
   'no output': (['a.png'], {'output': None}, '--output=DIR'),
