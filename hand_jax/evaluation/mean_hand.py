@@ -89,12 +89,12 @@ def rendered_root_vertices(
 
   if SPLITS[split].is_displaced:
     raise ValueError(f'No mean hand is made of {split!r}, which is there to be measured on.')
-  sampler = POSE_SAMPLERS[pose_sampler_of(split, hands)]
+  hands = pose_sampler_of(split, hands)
   model = load_mano_model()
-  scenes = [sample_scene(example_generator(seed, split, index)) for index in range(count)]
+  scenes = [sample_scene(example_generator(seed, split, index), hands) for index in range(count)]
   pose_seeds = np.array([scene.pose_seed for scene in scenes])
   betas = np.array([scene.betas for scene in scenes], np.float32)
-  pose = functools.partial(_pose, sampler)
+  pose = functools.partial(_pose, POSE_SAMPLERS[hands])
   meshes = jax.jit(jax.vmap(pose, in_axes=(None, 0, 0)))(model, pose_seeds, betas)
   rotations = np.array([scene.rotation for scene in scenes])  # hand frame to camera axes
   return np.asarray(meshes, np.float64) @ np.swapaxes(rotations, -1, -2)

@@ -135,7 +135,7 @@ def render_hand(
   if SPLITS[split].is_displaced:
     displacement = sample_displacement(rng, free_hand_surface()).astype(np.float32)
     model = model._replace(v_template=model.v_template + displacement)
-  scene, skin, light = sample_scene(rng), sample_skin(rng), sample_light(rng)
+  scene, skin, light = sample_scene(rng, sampler), sample_skin(rng), sample_light(rng)
   global_orient = cv2.Rodrigues(scene.rotation)[0].ravel().astype(np.float32)
   posed = geometry.pose_hand(
     model,

@@ -32,6 +32,20 @@ def pose_sampler_of(split: str, hands: str) -> str:
   return SPLITS[split].hands or hands
 
 
+class ViewHabit(NamedTuple):
+  """How hands are shown: the share of viewpoints round the palm's or the back's normal.
+
+  `spread` is that of the normal's coordinates, a deviation before its length is made 1.
+  """
+
+  frontal_share: float
+  spread: float
+
+
+# People show a gesture by turning palm or back to the camera; the classic hands are seen from
+# everywhere, as hands at work are.
+VIEW_HABITS = {'classic': ViewHabit(0.38, 0.38), 'broad': ViewHabit(0.75, 0.25)}
+
 # From the hand towards the elbow in MANO's axes; a camera there would look along the forearm.
 _ELBOW = np.array([1.0, 0.0, 0.0])
 _ELBOW_COSINE = 0.8
@@ -55,12 +69,15 @@ def example_generator(seed: int, split: str, index: int) -> np.random.Generator:
   return np.random.default_rng([seed, zlib.crc32(split.encode()), index])
 
 
-def sample_scene(rng: np.random.Generator) -> HandScene:
-  """Draws a scene; see docs/synthetic_hands.md for the distributions."""
+def sample_scene(rng: np.random.Generator, hands: str = 'classic') -> HandScene:
+  """Draws a scene; see docs/synthetic_hands.md for the distributions.
+
+  `hands` is the name of the poses' sampler, whose hands are shown as `VIEW_HABITS` says.
+  """
   return HandScene(
     pose_seed=int(rng.integers(2**31)),
     betas=np.clip(rng.normal(0, 1, 10), -BETA_LIMIT, BETA_LIMIT).astype(np.float32),
-    rotation=sample_view_rotation(rng),
+    rotation=sample_view_rotation(rng, VIEW_HABITS[hands]),
     arm=_sample_arm(rng),
     distance=np.exp(rng.uniform(np.log(0.35), np.log(1.0))),
     view_tangent=np.clip(rng.normal(0, 0.12, 2), -0.3, 0.3),
@@ -69,16 +86,15 @@ def sample_scene(rng: np.random.Generator) -> HandScene:
   )
 
 
-def sample_view_rotation(rng: np.random.Generator) -> Float[np.ndarray, '3 3']:
+def sample_view_rotation(rng: np.random.Generator, habit: ViewHabit) -> Float[np.ndarray, '3 3']:
   """Hand frame to camera axes: a viewpoint anywhere but along the forearm, then the in-plane turn.
 
-  A good third of the viewpoints lie round the palm's or the back's normal, as people show hands.
   Fingers point up in the image most often, and in every direction sometimes.
   """
   while True:
     to_camera = rng.normal(0, 1, 3)
-    if rng.uniform() < 0.38:
-      to_camera = np.array([0.0, rng.choice([-1.0, 1.0]), 0.0]) + rng.normal(0, 0.38, 3)
+    if rng.uniform() < habit.frontal_share:
+      to_camera = np.array([0.0, rng.choice([-1.0, 1.0]), 0.0]) + rng.normal(0, habit.spread, 3)
     to_camera /= np.linalg.norm(to_camera)
     if to_camera @ _ELBOW < _ELBOW_COSINE:
       break

@@ -150,7 +150,7 @@ def build_atlas(
 
   rng = np.random.default_rng(20230617)
   for parent, child in BONES:
-    if parent == 0:
+    if parent == 0 or JOINT_NAMES[parent] == 'thumb_cmc':  # skin has no crease over that joint
       continue
     _draw_joint_creases(rng, canvases, to_texel, rest_joints, parent, child)
   _draw_palm_lines(canvases[0], to_texel, rest_joints)
