@@ -1,8 +1,8 @@
 """What a photo says about a hand, as points with standard deviations, and what a fit leaves of it.
 
 Each kind of evidence compares the 21 joints B V of a hand in camera axes (metres) with what was
-observed. Its unknown circumstances are part of the fit: where the camera is, and how the network's
-world points are turned, shifted and scaled.
+observed. Its unknown circumstances are part of the fit: where the camera is, and how the two sets
+of 3D points are turned, shifted and scaled.
 """
 
 from typing import NamedTuple
@@ -39,6 +39,10 @@ class HandEvidence(NamedTuple):
   """Metres, axes of the photo's camera; known up to a shift, a scale and a rotation."""
   world_sigma: Float[ArrayLike, '*batch 21']
   """Metres, per axis."""
+  points_heads: Float[ArrayLike, '*batch 21 3']
+  """Metres, the heads' joints in the same axes; known up to a shift, a scale and a small rotation."""
+  heads_sigma: Float[ArrayLike, '*batch 21']
+  """Metres, per axis."""
   principal_point: Float[ArrayLike, '*batch 2']
   """Pixels; the photo's centre where it is not known."""
   log_focal_length: Float[ArrayLike, '*batch']
@@ -46,30 +50,38 @@ class HandEvidence(NamedTuple):
   log_focal_sigma: Float[ArrayLike, '*batch']
 
 
-def landmark_evidence(
+class PointErrors(NamedTuple):
+  """One-sigma errors per axis in mm, each one number or one for each joint; infinite: unknown."""
+
+  image: Float[ArrayLike, '*points']
+  """Of the image points, at the hand's distance."""
+  world: Float[ArrayLike, '*points']
+  heads: Float[ArrayLike, '*points']
+
+
+def hand_evidence(
   points_image: Float[ArrayLike, '*batch 21 2'],
   points_world: Float[ArrayLike, '*batch 21 3'],
   photo_size: tuple[int, int],
-  image_sigma_mm: float,
-  world_sigma_mm: float,
+  errors: PointErrors,
   intrinsics: Float[ArrayLike, '3 3'] | None = None,
+  points_heads: Float[ArrayLike, '*batch 21 3'] | None = None,
 ) -> HandEvidence:
-  """The evidence of a landmark network's points in one photo, for each hand of a batch.
+  """The evidence of points seen in one photo, for each hand of a batch.
 
   Args:
     points_image: pixels of the upright photo in which the hand is a right hand.
-    points_world: metres, in that photo's axes.
+    points_world: the landmark network's, metres, in that photo's axes. Their size tells how many
+      pixels an error of the image points in mm is.
     photo_size: the photo's width and height in pixels.
-    image_sigma_mm: one-sigma error of the image points per axis, at the hand's distance. The world
-      points' size tells how many pixels that is.
-    world_sigma_mm: one-sigma error of the world points per axis.
+    errors: of the points.
     intrinsics: of that photo, pixels; None where they are not known.
-
-  Returns:
-    Evidence with the same error for all of a hand's points.
+    points_heads: the heads' joints, metres, in the photo's axes; None where there are none.
   """
   points_image, points_world = np.asarray(points_image), np.asarray(points_world)
   batch = points_image.shape[:-2]
+  if points_heads is None:
+    points_heads, errors = np.zeros_like(points_world), errors._replace(heads=np.inf)
   if intrinsics is None:
     principal_point = np.asarray(photo_size) / 2
     focal_length, log_focal_sigma = _FOCAL_PER_SIDE * max(photo_size), _LOG_FOCAL_SIGMA
@@ -79,16 +91,18 @@ def landmark_evidence(
     focal_length = np.sqrt(intrinsics[0, 0] * intrinsics[1, 1])
     log_focal_sigma = _KNOWN_LOG_FOCAL_SIGMA
   pixels_per_metre = _extent(points_image) / _extent(points_world[..., :2])
-  image_sigma = image_sigma_mm / _MM_PER_M * pixels_per_metre[..., None]
+  image, world, heads = (np.asarray(error) / _MM_PER_M for error in errors)
 
   def filled(value, *shape: int) -> np.ndarray:
     return np.broadcast_to(np.asarray(value, np.float32), (*batch, *shape))
 
   return HandEvidence(
     points_image=points_image.astype(np.float32),
-    image_sigma=filled(image_sigma, points_image.shape[-2]),
+    image_sigma=filled(image * pixels_per_metre[..., None], 21),
     points_world=points_world.astype(np.float32),
-    world_sigma=filled(world_sigma_mm / _MM_PER_M, points_world.shape[-2]),
+    world_sigma=filled(world, 21),
+    points_heads=np.asarray(points_heads, np.float32),
+    heads_sigma=filled(heads, 21),
     principal_point=filled(principal_point, 2),
     log_focal_length=filled(np.log(focal_length)),
     log_focal_sigma=filled(log_focal_sigma),
@@ -113,8 +127,8 @@ class PinholeView(NamedTuple):
   log_distance: Float[Array, '']
 
 
-class WorldAlignment(NamedTuple):
-  """How world points lie to the hand: axis-angle rotation, shift (metres), logarithm of a scale."""
+class Alignment(NamedTuple):
+  """How 3D points lie to the hand: axis-angle rotation, shift (metres), logarithm of a scale."""
 
   turn: Float[Array, '3']
   shift: Float[Array, '3']
@@ -152,12 +166,22 @@ def image_residuals(
 
 
 def world_residuals(
-  evidence: HandEvidence, alignment: WorldAlignment, joints: Float[Array, '21 3']
+  evidence: HandEvidence, alignment: Alignment, joints: Float[Array, '21 3']
 ) -> Float[Array, '21 3']:
   """The joints as the world points have them, minus those points, in sigmas; zero where unknown."""
+  return _whitened(_moved(joints, alignment), evidence.points_world, evidence.world_sigma)
+
+
+def heads_residuals(
+  evidence: HandEvidence, alignment: Alignment, joints: Float[Array, '21 3']
+) -> Float[Array, '21 3']:
+  """The same for the heads' joints."""
+  return _whitened(_moved(joints, alignment), evidence.points_heads, evidence.heads_sigma)
+
+
+def _moved(joints: Array, alignment: Alignment) -> Array:
   rotation = axis_angle_to_matrix(alignment.turn)
-  moved = jnp.exp(alignment.log_scale) * joints @ rotation.T + alignment.shift[None]
-  return _whitened(moved, evidence.points_world, evidence.world_sigma)
+  return jnp.exp(alignment.log_scale) * joints @ rotation.T + alignment.shift[None]
 
 
 def focal_residual(evidence: HandEvidence, view: PinholeView) -> Float[Array, '']:

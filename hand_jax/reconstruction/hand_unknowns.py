@@ -1,7 +1,7 @@
 """The unknowns of a fit: a hand and its circumstances, as numbers with the prior N(0, 1).
 
-A vector of zeros is the prior's mean: the relaxed pose, the mean shape, turned and placed as a
-rough start says. Scaling every unknown by its prior's deviation makes the prior's residual the
+A vector of zeros is the prior's mean: the mean pose, the mean shape, turned and placed as a rough
+start says. Scaling every unknown by its prior's deviation makes the prior's residual the
 vector itself, and lets one damping serve them all.
 """
 
@@ -20,8 +20,8 @@ from hand_jax.mano.anatomy import (
   pose_to_angles,
 )
 from hand_jax.mano.model import regress_joints
-from hand_jax.reconstruction.evidence import HandEvidence, PinholeView, WorldAlignment
-from hand_jax.types import HandParameters, ManoModel
+from hand_jax.reconstruction.evidence import Alignment, HandEvidence, PinholeView
+from hand_jax.types import ArrayLike, HandParameters, ManoModel
 
 # Joints that hardly move against each other: they turn the first guess.
 _PALM = np.asarray([0, 1, 5, 9, 13, 17], np.int32)
@@ -35,14 +35,21 @@ _LOG_DISTANCE, _LOG_DISTANCE_SIGMA = math.log(0.5), 0.3
 # metric for an average hand.
 _WORLD_TURN_SIGMA = math.radians(30.0)
 _LOG_WORLD_SCALE_SIGMA = 0.15
+# The heads were trained in camera axes; off the photo's centre a crop shows a hand a little turned.
+_HEADS_TURN_SIGMA = 0.15
+_LOG_HEADS_SCALE_SIGMA = 0.1
 _SMALLEST_SPREAD = 1e-6
 
 
 class HandPrior(NamedTuple):
-  """Widths of the prior about one hand, see `RefineSettings`."""
+  """What is known of hands before a photo: a Gaussian over joint angles, and the shape's width."""
 
-  pose_sigma: Float[Array, '']
-  shape_sigma: Float[Array, '']
+  pose_mean: Float[ArrayLike, '45']
+  """Anatomical angles in degrees, see `pose_to_angles`."""
+  pose_factor: Float[ArrayLike, '45 45']
+  """A factor F of their covariance F F^T."""
+  shape_sigma: Float[ArrayLike, '']
+  """Of each shape number, in the model's own deviations."""
 
 
 class FitStart(NamedTuple):
@@ -61,11 +68,12 @@ class HandUnknowns(NamedTuple):
   """
 
   view: PinholeView
-  alignment: WorldAlignment
+  world: Alignment
+  heads: Alignment
   parameters: HandParameters
 
 
-CIRCUMSTANCES = 11
+CIRCUMSTANCES = 18
 """How many unknowns come before the hand's own, see `unpack_unknowns`."""
 
 
@@ -80,16 +88,16 @@ def unpack_unknowns(
   """Gives the whitened unknowns their meaning and units.
 
   Args:
-    unknowns: first those of the view and of the alignment, then `hand_unknown_count` of the hand.
+    unknowns: first those of the view and of both alignments, then `hand_unknown_count` of the hand.
     model: the hand model.
     start: what turn and place count from.
-    prior: the widths of the priors that are settings.
+    prior: of pose and shape.
 
   Returns:
     The unknowns by name. `transl` is zero.
   """
-  centre, pixels, distance, world_turn, shift, world_scale, hand = jnp.split(
-    unknowns, np.cumsum([2, 1, 1, 3, 3, 1]).tolist()
+  centre, pixels, distance, world, heads, hand = jnp.split(
+    unknowns, np.cumsum([2, 1, 1, 7, 7]).tolist()
   )
   # One sigma of the centre is about a hand's width.
   centre_sigma = _SHIFT_SIGMA_M * jnp.exp(start.log_pixels_per_metre)
@@ -99,12 +107,19 @@ def unpack_unknowns(
       log_pixels_per_metre=start.log_pixels_per_metre + _LOG_PIXELS_SIGMA * pixels[0],
       log_distance=_LOG_DISTANCE + _LOG_DISTANCE_SIGMA * distance[0],
     ),
-    WorldAlignment(
-      turn=_WORLD_TURN_SIGMA * world_turn,
-      shift=_SHIFT_SIGMA_M * shift,
-      log_scale=_LOG_WORLD_SCALE_SIGMA * world_scale[0],
-    ),
+    _alignment(world, _WORLD_TURN_SIGMA, _LOG_WORLD_SCALE_SIGMA),
+    _alignment(heads, _HEADS_TURN_SIGMA, _LOG_HEADS_SCALE_SIGMA),
     unpack_hand(hand, model, prior),
+  )
+
+
+def _alignment(
+  unknowns: Float[Array, '7'], turn_sigma: float, log_scale_sigma: float
+) -> Alignment:
+  return Alignment(
+    turn=turn_sigma * unknowns[:3],
+    shift=_SHIFT_SIGMA_M * unknowns[3:6],
+    log_scale=log_scale_sigma * unknowns[6],
   )
 
 
@@ -113,12 +128,11 @@ def unpack_hand(
 ) -> HandParameters:
   """The hand's parameters from its whitened unknowns, an affine map; see `HandUnknowns`."""
   turn, pose, shape = jnp.split(unknowns, [3, 48])
-  half_ranges = (UPPER_LIMITS - LOWER_LIMITS) / 2
-  angles = pose_to_angles(model.hands_mean) + prior.pose_sigma * half_ranges * pose.reshape(15, 3)
+  angles = (jnp.asarray(prior.pose_mean) + prior.pose_factor @ pose).reshape(15, 3)
   return HandParameters(
     global_orient=_TURN_SIGMA * turn,
     hand_pose=angles_to_pose(angles),
-    betas=prior.shape_sigma * shape,
+    betas=jnp.asarray(prior.shape_sigma) * shape,
     transl=jnp.zeros(3, unknowns.dtype),
   )
 

@@ -1,7 +1,7 @@
 """Fits a hand model to the evidence of a photo: evidence and prior -> residuals -> posterior.
 
 The most probable hand is found by damped Gauss-Newton steps over MANO's parameters, the camera and
-the alignment of the network's world points. Its uncertainty is the Laplace covariance there. Right
+the alignment of both sets of 3D points. Its uncertainty is the Laplace covariance there. Right
 hands only: the caller mirrors a left hand's photo.
 """
 
@@ -19,6 +19,7 @@ from hand_jax.mano.model import extended_joint_regressor
 from hand_jax.reconstruction.evidence import (
   HandEvidence,
   focal_residual,
+  heads_residuals,
   image_residuals,
   project_view,
   view_position,
@@ -51,23 +52,11 @@ _CHUNK = 8
 
 
 class RefineSettings(NamedTuple):
-  """What the fit believes of its evidence and of hands.
+  """How the fit searches, and how much one bad point may count."""
 
-  The errors were chosen on photos of open hands and of gestures together. They are those of
-  independent points: real errors are shared between joints, so they do not equal the network's.
-  """
-
-  world_sigma_mm: float = 9.0
-  """One-sigma error of the network's world points, per axis."""
-  image_sigma_mm: float = 4.0
-  """One-sigma error of its image points, per axis, in mm at the hand's distance."""
-  pose_sigma: float = 1.2
-  """The prior's deviation from the relaxed pose, as a share of half of each joint's range."""
-  shape_sigma: float = 1.0
-  """The prior's deviation of each shape number, in the model's own deviations."""
   robust_limit: float = 1.0
   """Sigmas from which on a point's error counts linearly, so that one bad point spoils no hand."""
-  steps: int = 10
+  steps: int = 12
   """Damped Gauss-Newton steps."""
 
 
@@ -109,7 +98,10 @@ class RefinedHand(NamedTuple):
 
 
 def refine_hands(
-  model: ManoModel, evidence: HandEvidence, settings: RefineSettings = DEFAULT_SETTINGS
+  model: ManoModel,
+  evidence: HandEvidence,
+  prior: HandPrior,
+  settings: RefineSettings = DEFAULT_SETTINGS,
 ) -> RefinedHand:
   """Fits the model to the evidence of each hand of a batch; hands do not affect each other.
 
@@ -118,7 +110,8 @@ def refine_hands(
   Args:
     model: a right hand's model, not traced.
     evidence: with one leading axis over hands.
-    settings: widths of the prior, robustness and number of steps.
+    prior: of pose and shape.
+    settings: robustness and number of steps.
 
   Returns:
     NumPy arrays with the same leading axis.
@@ -126,7 +119,7 @@ def refine_hands(
   count = len(evidence.points_image)
   chunk = 1 if count == 1 else _CHUNK
   reduced = joint_vertices_only(model)
-  prior = HandPrior(*np.float32([settings.pose_sigma, settings.shape_sigma]))
+  prior = jax.tree.map(np.float32, prior)
   parts = []
   # A batch without hands still has arrays of the right shapes.
   for first in range(0, max(count, 1), chunk):
@@ -175,7 +168,7 @@ def hand_residuals(
     model: the hand model, or its part that `joint_vertices_only` keeps.
     evidence: of one hand.
     start: what turn and place count from.
-    prior: widths of the prior.
+    prior: of pose and shape.
     unknowns: see `unpack_unknowns`; they are their own prior residuals.
   """
   hand = unpack_unknowns(unknowns, model, start, prior)
@@ -183,7 +176,8 @@ def hand_residuals(
   return Residuals(
     blocks=(
       image_residuals(evidence, hand.view, joints),
-      world_residuals(evidence, hand.alignment, joints),
+      world_residuals(evidence, hand.world, joints),
+      heads_residuals(evidence, hand.heads, joints),
     ),
     plain=jnp.concatenate(
       [
