@@ -87,3 +87,8 @@ def test_names_come_with_a_star():
   names = {}
   exec('from hand_jax import *', names)
   assert names['read_photo'] is hand_jax.read_photo and set(hand_jax.__all__) <= set(names)
+
+
+def test_a_detected_hand_unpacks_in_the_promised_order():
+  promised = ['box_xywh', 'side', 'side_score', 'presence', 'landmarks_image', 'landmarks_world']
+  assert list(hand_jax.DetectedHand._fields[:7]) == [*promised, 'roi']
