@@ -68,7 +68,9 @@ def _read_with_opencv(path: str | os.PathLike) -> np.ndarray:
   data = np.fromfile(path, np.uint8)
   image = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
   if image is None:
-    raise ValueError(f'{path} is not an image that can be read; JPEG, PNG, TIFF, WebP, BMP and GIF files can.')
+    raise ValueError(
+      f'{path} is not an image that can be read; JPEG, PNG, TIFF, WebP, BMP and GIF files can.'
+    )
   return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 
 
