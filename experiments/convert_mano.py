@@ -3,8 +3,9 @@
 python -m experiments.convert_mano --input=MANO_RIGHT.pkl --output=mano_right.npz
 """
 
-from absl import app, flags, logging
+from absl import flags, logging
 
+from experiments.launching import launch, start
 from experiments.path_flags import define_path
 from hand_jax.mano.mano_files import read_official_mano, write_converted_mano
 
@@ -16,17 +17,13 @@ _SIDE = flags.DEFINE_enum(
 
 
 def main(argv: list[str]) -> None:
-  if len(argv) > 1:
-    raise app.UsageError(f'unexpected argument {argv[1]!r}')
+  start(argv)
   logging.set_verbosity(logging.INFO)
   side = _SIDE.value or ('left' if 'left' in _INPUT.value.rsplit('/', 1)[-1].lower() else 'right')
-  try:
-    arrays = read_official_mano(_INPUT.value, side)
-    write_converted_mano(_OUTPUT.value, arrays, side)
-  except (OSError, ValueError) as error:
-    raise SystemExit(f'convert_mano: {error}') from None
+  arrays = read_official_mano(_INPUT.value, side)
+  write_converted_mano(_OUTPUT.value, arrays, side)
   print(f'{_OUTPUT.value}: the {side} hand, {arrays["v_template"].shape[0]} vertices')
 
 
 if __name__ == '__main__':
-  app.run(main)
+  launch(main)

@@ -6,9 +6,9 @@ python -m experiments.evaluate --predictions=pred.zip --dataset=freihand --groun
 
 from collections.abc import Iterator
 
-from absl import app, flags
+from absl import flags
 
-from experiments.launching import print_lines, start
+from experiments.launching import launch, print_lines, start
 from experiments.path_flags import define_compilation_cache, define_path
 from hand_jax.evaluation.evaluate_run import RunRequest, report_run
 from hand_jax.evaluation.forms import check_forms
@@ -83,9 +83,9 @@ def measure() -> Iterator[str]:
 def main(argv: list[str]) -> None:
   """Reads the flags, then one call."""
   start(argv)
-  print_lines(measure)
+  print_lines(measure())
 
 
 if __name__ == '__main__':
   define_flags()
-  app.run(main)
+  launch(main)

@@ -7,9 +7,9 @@ import pathlib
 import sys
 from collections.abc import Iterator
 
-from absl import app, flags
+from absl import flags
 
-from experiments.launching import print_lines, start
+from experiments.launching import launch, print_lines, start
 from experiments.path_flags import define_compilation_cache, define_path
 from hand_jax.files.writing import write_json
 from hand_jax.reconstruction.files import check_output_folder
@@ -46,9 +46,9 @@ def _print_progress(done: int, count: int) -> None:
 
 def main(argv: list[str]) -> None:
   start(argv)
-  print_lines(measured_lines)
+  print_lines(measured_lines())
 
 
 if __name__ == '__main__':
   define_flags()
-  app.run(main)
+  launch(main)

@@ -4,10 +4,10 @@ The network's vertex colours beside two baselines without learning, see
 `hand_jax/evaluation/texture_scores.py`.
 """
 
-from absl import app, flags
+from absl import flags
 
 from experiments.checkout import current_commit
-from experiments.launching import print_lines, start
+from experiments.launching import launch, print_lines, start
 from experiments.path_flags import define_compilation_cache, define_path
 from hand_jax.evaluation.run_data import RENDERED_DATASET, RENDERED_EXAMPLES
 from hand_jax.evaluation.textured_run import TexturedRunRequest, report_textured_run
@@ -50,9 +50,9 @@ def main(argv: list[str]) -> None:
   """Reads the flags, then one call."""
   start(argv)
   request = TexturedRunRequest(*(FLAGS[name].value for name in TexturedRunRequest._fields))
-  print_lines(lambda: report_textured_run(request, current_commit()))
+  print_lines(report_textured_run(request, current_commit()))
 
 
 if __name__ == '__main__':
   define_flags()
-  app.run(main)
+  launch(main)

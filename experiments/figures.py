@@ -5,9 +5,9 @@
 
 from collections.abc import Sequence
 
-from absl import app, flags
+from absl import flags
 
-from experiments.launching import print_lines, start
+from experiments.launching import launch, print_lines, start
 from experiments.path_flags import define_compilation_cache, define_path
 from hand_jax.evaluation.run_data import RENDERED_DATASET
 from hand_jax.reconstruction.figures import make_figures
@@ -53,7 +53,7 @@ def main(argv: list[str]) -> None:
   """Reads the flags, then one call."""
   start(argv)
   print_lines(
-    lambda: make_figures(
+    make_figures(
       FLAGS.workdir,
       FLAGS.output,
       FLAGS.dataset,
@@ -69,4 +69,4 @@ def main(argv: list[str]) -> None:
 
 if __name__ == '__main__':
   define_flags()
-  app.run(main)
+  launch(main)

@@ -1,26 +1,91 @@
-"""What launches share: arguments that are refused, lines that are printed, mistakes in one line."""
+"""What launches share: mistakes in one line, exit codes, quiet libraries, compiled programs."""
 
+import re
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 from absl import app, flags, logging
 
+from hand_jax.commands.arguments import ExitCode, print_error
 from hand_jax.files.compiled_programs import keep_compiled_programs
 
+# Paths that were named wrongly; any other OSError, such as a full disk, is no wrong use.
+_WRONG_PATHS = (
+  FileNotFoundError,
+  FileExistsError,
+  NotADirectoryError,
+  IsADirectoryError,
+  PermissionError,
+)
 
-def start(argv: list[str]) -> None:
-  """Refuses arguments that are no flags, keeps libraries quiet and keeps compiled programs."""
+
+def launch(
+  main: Callable[[list[str]], int | None], failures: Sequence[type[Exception]] = ()
+) -> None:
+  """Runs a command and ends the process with its exit code, see `ExitCode`.
+
+  Wrong use is told in one line on stderr, without a traceback: flags that cannot be read, and a
+  ValueError or a wrong path that `main` raises. Other errors of `OSError` are failures.
+
+  Args:
+    main: the command; gets the program's name and what is no flag, and returns an exit code or
+      None for 0.
+    failures: further errors that are told in one line, as failures.
+  """
+
+  def call(argv: list[str]) -> int | None:
+    try:
+      return main(argv)
+    except (ValueError, *_WRONG_PATHS) as error:
+      return _tell(error, ExitCode.WRONG_USE)
+    except (OSError, *failures) as error:
+      return _tell(error, ExitCode.SOME_FAILED)
+
+  app.run(call, flags_parser=_parse_flags)
+
+
+def start(argv: Sequence[str], expected: str = 'settings are given as --name=value') -> None:
+  """Refuses arguments that are no flags, keeps libraries quiet and keeps compiled programs.
+
+  Raises:
+    ValueError: see `refuse_arguments`.
+  """
+  refuse_arguments(argv, expected)
+  if not flags.FLAGS['verbosity'].present:
+    # Orbax tells at length, and warns that a run is opened for reading only.
+    logging.set_verbosity(logging.ERROR)
+  if 'compilation_cache_dir' in flags.FLAGS:
+    keep_compiled_programs(flags.FLAGS.compilation_cache_dir)
+
+
+def refuse_arguments(argv: Sequence[str], expected: str) -> None:
+  """Raises a ValueError where an argument is no flag; the message says what was `expected`."""
   if len(argv) > 1:
-    raise app.UsageError(f'Unexpected argument {argv[1]!r}: settings are given as --name=value.')
-  # Orbax tells at length, and warns that a run is opened for reading only.
-  logging.set_verbosity(logging.ERROR)
-  keep_compiled_programs(flags.FLAGS.compilation_cache_dir)
+    raise ValueError(f'Unexpected argument {argv[1]!r}: {expected}.')
 
 
-def print_lines(make_lines: Callable[[], Iterable[str]]) -> None:
-  """Prints lines as they come. A mistake in what was asked for ends the launch with one line."""
+def print_lines(lines: Iterable[str]) -> None:
+  """Prints each line when it comes."""
+  for line in lines:
+    print(line, flush=True)
+
+
+def _parse_flags(argv: list[str]) -> list[str]:
   try:
-    for line in make_lines():
-      print(line, flush=True)
-  except (ValueError, OSError) as error:
-    sys.exit(f'Error: {error}')
+    return flags.FLAGS(argv)
+  except flags.Error as error:
+    sys.exit(_tell(_plain(str(error)), ExitCode.WRONG_USE))
+
+
+def _plain(message: str) -> str:
+  """Says in this project's words what absl says of a flag."""
+  missing = re.search(r'Flag (--\w+) must have a value other than None', message)
+  message = f'{missing[1]} is missing' if missing else message.removeprefix('flag ')
+  message = re.sub(r'Did you mean: (\w+) \?', r'Did you mean --\1?', message)
+  stop = '' if message.endswith(('.', '?')) else '.'
+  return f'{message}{stop} --help says what can be given.'
+
+
+def _tell(error: Exception | str, code: ExitCode) -> ExitCode:
+  print_error(re.sub(r'\s*\n\s*', ' ', str(error)))
+  return code

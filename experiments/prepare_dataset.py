@@ -8,8 +8,9 @@ import sys
 import time
 from typing import Any
 
-from absl import app, flags, logging
+from absl import flags
 
+from experiments.launching import launch, print_lines, start
 from experiments.path_flags import define_path
 from experiments.rendering_flags import define_rendering
 from hand_jax.preparing.building import STOP_SIGNALS
@@ -88,11 +89,9 @@ def _stop(number: int, frame: Any) -> None:
 
 def main(argv: list[str]) -> None:
   """Reads the flags, then one call."""
-  if len(argv) > 1:
-    sys.exit(f'Unexpected argument: {argv[1]}. Settings are given as --name=value.')
+  start(argv)
   for number in STOP_SIGNALS:
     signal.signal(number, _stop)
-  logging.set_verbosity(logging.ERROR)
   started = time.monotonic()
   if FLAGS.dataset.startswith(('freihand', 'ho3d')):
     # Little arithmetic, in several processes: none of them should take hold of an accelerator.
@@ -103,15 +102,12 @@ def main(argv: list[str]) -> None:
     refuse_idle_feature_flags(given, FLAGS.with_features)
     request = PrepareRequest(*(FLAGS[name].value for name in PrepareRequest._fields))
     prepared = prepare_data_set(FLAGS.dataset, load_builder(FLAGS.dataset), request)
-  except (ValueError, RuntimeError, OSError) as error:
-    sys.exit(f'Error: {error}')
   except KeyboardInterrupt as stop:
     print('Stopped; nothing was left behind.', file=sys.stderr)
     sys.exit(128 + (stop.args[0] if stop.args else signal.SIGINT))
-  for line in describe_prepared(prepared, time.monotonic() - started):
-    print(line)
+  print_lines(describe_prepared(prepared, time.monotonic() - started))
 
 
 if __name__ == '__main__':
   define_flags()
-  app.run(main)
+  launch(main, failures=[RuntimeError])

@@ -1,11 +1,11 @@
 """Photos to meshes: python -m experiments.reconstruct --image=FILE --output=DIR --workdir=DIR."""
 
-from absl import app, flags
+from absl import flags
 
+from experiments.launching import launch, refuse_arguments
 from experiments.path_flags import define_compilation_cache, define_path, define_paths
-from hand_jax.commands.reconstruct import reconstruct_and_tell
-from hand_jax.files.compiled_programs import keep_compiled_programs
-from hand_jax.reconstruction.photos import PhotoOptions
+from hand_jax.commands.reconstruct_photos import reconstruct_and_tell
+from hand_jax.reconstruction.tasks import PhotoOptions
 
 FLAGS = flags.FLAGS
 
@@ -43,15 +43,12 @@ def define_flags() -> None:
 
 def main(argv: list[str]) -> int:
   """Reads the flags, then one call; returns the exit code (see `ExitCode`)."""
-  if len(argv) > 1:
-    raise app.UsageError(f'Unexpected argument {argv[1]!r}: photos are given as --image=FILE.')
-  keep_compiled_programs(FLAGS.compilation_cache_dir)
+  refuse_arguments(argv, 'photos are given as --image=FILE')
   names = [name for name in PhotoOptions._fields if name != 'photos']
-  return reconstruct_and_tell(
-    PhotoOptions(photos=FLAGS.image, **{name: FLAGS[name].value for name in names})
-  )
+  options = PhotoOptions(photos=FLAGS.image, **{name: FLAGS[name].value for name in names})
+  return reconstruct_and_tell(options, FLAGS.compilation_cache_dir)
 
 
 if __name__ == '__main__':
   define_flags()
-  app.run(main)
+  launch(main)

@@ -1,10 +1,10 @@
 """Runs side by side: python -m experiments.scoreboard --scores=a.json --scores=b.json"""
 
 import pathlib
-import sys
 
-from absl import app, flags
+from absl import flags
 
+from experiments.launching import launch, start
 from experiments.path_flags import define_path, define_paths
 from hand_jax.evaluation.official.pck import write_figure
 from hand_jax.evaluation.official.scoreboard import (
@@ -48,17 +48,12 @@ def define_flags() -> None:
 
 
 def main(argv: list[str]) -> None:
-  if len(argv) > 1:
-    raise app.UsageError(f'Unexpected argument {argv[1]!r}: settings are given as --name=value.')
-  try:
-    text = make_board(FLAGS.scores, FLAGS.names, FLAGS.output, FLAGS.pck)
-  except (ValueError, OSError) as error:
-    sys.exit(f'Error: {error}')
-  print(text)
+  start(argv)
+  print(make_board(FLAGS.scores, FLAGS.names, FLAGS.output, FLAGS.pck))
   for path in filter(None, (FLAGS.output, FLAGS.pck)):
     print(f'Written to {path}.')
 
 
 if __name__ == '__main__':
   define_flags()
-  app.run(main)
+  launch(main)

@@ -1,22 +1,21 @@
 """Trains an experiment: python -m experiments.train --config=toy --workdir=runs/toy."""
 
 import dataclasses
-import sys
 from collections.abc import Sequence
 
 import jax
-from absl import app, flags, logging
+from absl import flags
 
-from experiments.configs.names import EXPERIMENTS, get_config
+from experiments.configs.names import get_config
+from experiments.launching import launch, start
 from experiments.path_flags import define_compilation_cache, define_path, define_paths
 from hand_jax.config import ExperimentConfig, validate_config
 from hand_jax.config_text import apply_overrides
-from hand_jax.files.compiled_programs import keep_compiled_programs
 from hand_jax.runs.hand_models import load_training_model
 from hand_jax.training.loop import train_and_evaluate
 
 FLAGS = flags.FLAGS
-flags.DEFINE_string('config', None, f'Named experiment: {", ".join(EXPERIMENTS)}.')
+flags.DEFINE_string('config', None, 'Named experiment; `python -m experiments.configs` lists them.')
 define_path('workdir', None, 'Folder of the run; a run found there is continued.')
 flags.DEFINE_multi_string('set', [], 'A setting, as a.b=value; may be repeated.')
 define_paths(
@@ -63,22 +62,14 @@ def choose_config(
 
 def main(argv: list[str]) -> None:
   """Reads the flags, then one call."""
-  if len(argv) > 1:
-    raise app.UsageError(f'Unexpected argument {argv[1]!r}: settings are given as --set a.b=value.')
-  if not FLAGS['verbosity'].present:
-    # Orbax tells dozens of lines per checkpoint, and warns of each that is only read.
-    logging.set_verbosity(logging.ERROR)
-  keep_compiled_programs(FLAGS.compilation_cache_dir)
+  start(argv, 'settings are given as --set a.b=value')
   if FLAGS.distributed:
     jax.distributed.initialize(FLAGS.coordinator, FLAGS.num_processes, FLAGS.process_id)
-  try:
-    config = choose_config(FLAGS.config, FLAGS.set, FLAGS.init_from, FLAGS.camera_prior)
-    workdirs = (FLAGS.workdir, *config.training.init_from)
-    model = load_training_model(config.data.dataset, FLAGS.mano_dir, workdirs)
-    train_and_evaluate(config, FLAGS.workdir, model)
-  except (ValueError, OSError, FloatingPointError) as error:
-    sys.exit(f'Error: {error}')
+  config = choose_config(FLAGS.config, FLAGS.set, FLAGS.init_from, FLAGS.camera_prior)
+  workdirs = (FLAGS.workdir, *config.training.init_from)
+  model = load_training_model(config.data.dataset, FLAGS.mano_dir, workdirs)
+  train_and_evaluate(config, FLAGS.workdir, model)
 
 
 if __name__ == '__main__':
-  app.run(main)
+  launch(main, failures=[FloatingPointError])

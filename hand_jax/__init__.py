@@ -14,75 +14,48 @@ if TYPE_CHECKING:
   from hand_jax.data.photos import read_photo
   from hand_jax.detection.detect import detect_hands
   from hand_jax.detection.reading import DetectedHand
-  from hand_jax.gaussian import gaussian_kl, gaussian_nll
-  from hand_jax.geometry.cameras import project_points
   from hand_jax.mano.assets import load_mano_model
   from hand_jax.mano.model import mano_forward
-  from hand_jax.reconstruction.files import write_reconstruction
   from hand_jax.reconstruction.photo_hands import PhotoRequest, load_program, reconstruct_hands
-  from hand_jax.reconstruction.reconstruct import (
-    Reconstruction,
-    Reconstructor,
-    load_reconstructor,
-    reconstruct_hand,
-  )
+  from hand_jax.reconstruction.reconstruct import load_reconstructor, reconstruct_hand
   from hand_jax.rendering.rasterize import rasterize
   from hand_jax.rendering.soft import soft_silhouette
-  from hand_jax.types import DiagonalGaussian, HandCamera, HandMesh, HandParameters, ManoModel
+  from hand_jax.types import DiagonalGaussian
 
 __version__ = '0.1.0'
 
 __all__ = [
   'DetectedHand',
   'DiagonalGaussian',
-  'HandCamera',
-  'HandMesh',
-  'HandParameters',
-  'ManoModel',
   'PhotoRequest',
-  'Reconstruction',
-  'Reconstructor',
+  '__version__',
   'detect_hands',
-  'gaussian_kl',
-  'gaussian_nll',
   'load_mano_model',
   'load_program',
   'load_reconstructor',
   'mano_forward',
-  'project_points',
   'rasterize',
   'read_photo',
   'reconstruct_hand',
   'reconstruct_hands',
   'soft_silhouette',
-  'write_reconstruction',
 ]
 
 # The module of each name, under `hand_jax`.
 _HOMES = {
   'DetectedHand': 'detection.reading',
   'DiagonalGaussian': 'types',
-  'HandCamera': 'types',
-  'HandMesh': 'types',
-  'HandParameters': 'types',
-  'ManoModel': 'types',
   'PhotoRequest': 'reconstruction.photo_hands',
-  'Reconstruction': 'reconstruction.reconstruct',
-  'Reconstructor': 'reconstruction.reconstruct',
   'detect_hands': 'detection.detect',
-  'gaussian_kl': 'gaussian',
-  'gaussian_nll': 'gaussian',
   'load_mano_model': 'mano.assets',
   'load_program': 'reconstruction.photo_hands',
   'load_reconstructor': 'reconstruction.reconstruct',
   'mano_forward': 'mano.model',
-  'project_points': 'geometry.cameras',
   'rasterize': 'rendering.rasterize',
   'read_photo': 'data.photos',
   'reconstruct_hand': 'reconstruction.reconstruct',
   'reconstruct_hands': 'reconstruction.photo_hands',
   'soft_silhouette': 'rendering.soft',
-  'write_reconstruction': 'reconstruction.files',
 }
 
 

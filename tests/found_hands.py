@@ -30,6 +30,6 @@ def found_hand(image: np.ndarray, model, side: str = 'right') -> DetectedHand:
     presence=0.99,
     landmarks_image=points,
     landmarks_world=world,
-    landmarks_depth=scale * (world[:, 2] - world[0, 2]),
     roi=HandRegion((width / 2, height / 2), float(2 * (high - low).max()), 0.0),
+    landmarks_depth=scale * (world[:, 2] - world[0, 2]),
   )

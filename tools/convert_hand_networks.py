@@ -8,6 +8,7 @@ The wheel is only read, never installed. The same wheel always gives the same by
 tests' drawn hand, which needs LiteRT (pip install ai-edge-litert).
 """
 
+import io
 import pathlib
 from collections.abc import Callable
 
@@ -18,6 +19,7 @@ import numpy as np
 from absl import app, flags
 from flax.traverse_util import flatten_dict
 
+from hand_jax.files.writing import write_whole
 from hand_jax.models.conv_bias import ChannelPRelu, ConvBias
 from tools import tflite_file
 from tools.drawn_hand import draw_test_picture
@@ -153,9 +155,9 @@ def write_fixture(wheel: str, path: pathlib.Path) -> None:
 
 
 def _save(path: pathlib.Path, arrays: dict[str, np.ndarray]) -> None:
-  unfinished = path.with_name(f'.{path.name}.partial.npz')
-  np.savez_compressed(unfinished, **arrays)
-  unfinished.replace(path)
+  content = io.BytesIO()
+  np.savez_compressed(content, **arrays)
+  write_whole(path, content.getvalue())
   print(f'{path}: {len(arrays)} arrays, {path.stat().st_size / 2**20:.2f} MiB')
 
 

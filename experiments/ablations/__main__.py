@@ -4,8 +4,7 @@ import pathlib
 import signal
 import sys
 
-import jax
-from absl import app, flags, logging
+from absl import flags
 
 from experiments.ablations.grid import RUNS, TABLES, plan_jobs
 from experiments.ablations.running import (
@@ -19,7 +18,8 @@ from experiments.ablations.running import (
   train_run,
 )
 from experiments.checkout import current_commit
-from experiments.path_flags import define_path
+from experiments.launching import launch, start
+from experiments.path_flags import define_compilation_cache, define_path
 
 FLAGS = flags.FLAGS
 
@@ -30,6 +30,7 @@ def define_flags() -> None:
   flags.DEFINE_enum(
     'supervision', '', ['', 'full', 'weak'], "Only the rows of one supervision. Default: both's."
   )
+  define_compilation_cache()
   define_path('workdir', 'runs/ablations', 'Folder of the runs, one folder each.')
   define_path('data_dir', 'runs/prepared', 'Folder of the prepared synthetic_hands.')
   define_path('output', 'docs/results/ablations.json', 'File of the rows.')
@@ -39,10 +40,7 @@ def define_flags() -> None:
 
 
 def main(argv: list[str]) -> None:
-  if len(argv) > 1:
-    raise app.UsageError(f'Unexpected argument {argv[1]!r}: settings are given as --set a.b=value.')
-  # Orbax tells at length, and warns that a run is opened for reading only.
-  logging.set_verbosity(logging.ERROR)
+  start(argv, 'settings are given as --set a.b=value')
   overrides = tuple(FLAGS.set)
   if FLAGS.steps is not None:
     overrides = (f'training.num_steps={FLAGS.steps}', *overrides)
@@ -60,13 +58,8 @@ def main(argv: list[str]) -> None:
       current_commit(),
       count_training_examples(FLAGS.data_dir),
     )
-    # Seeds share their programs, and a call that goes on shares them with the one before.
-    jax.config.update('jax_compilation_cache_dir', str(workdir / 'compilation_cache'))
-    jax.config.update('jax_persistent_cache_min_compile_time_secs', 1.0)
     with only_one(workdir):
       failures = run_jobs(jobs, settings, train_run, measure_run)
-  except (ValueError, OSError, RuntimeError) as error:
-    sys.exit(f'Error: {error}')
   except KeyboardInterrupt:
     sys.exit('Stopped. What has finished is kept; the same command goes on from here.')
   print(f'Written to {settings.output} and {settings.output.with_suffix(".md")}.')
@@ -76,4 +69,4 @@ def main(argv: list[str]) -> None:
 
 if __name__ == '__main__':
   define_flags()
-  app.run(main)
+  launch(main, failures=[RuntimeError])

@@ -1,11 +1,8 @@
 """Names the experiments, or tells of one: python -m experiments.configs [NAME]."""
 
-import sys
-
-from absl import app
-
 from experiments.configs.benchmarks import ROWS
 from experiments.configs.names import EXPERIMENTS, get_config
+from experiments.launching import launch
 
 
 def describe(name: str) -> str:
@@ -28,11 +25,8 @@ def describe(name: str) -> str:
 
 
 def main(argv: list[str]) -> None:
-  try:
-    print('\n'.join(EXPERIMENTS) if len(argv) == 1 else '\n\n'.join(map(describe, argv[1:])))
-  except ValueError as error:
-    sys.exit(f'Error: {error}')
+  print('\n'.join(EXPERIMENTS) if len(argv) == 1 else '\n\n'.join(map(describe, argv[1:])))
 
 
 if __name__ == '__main__':
-  app.run(main)
+  launch(main)

@@ -13,10 +13,10 @@ def get_config(name: str) -> ExperimentConfig:
   """The experiment of that name.
 
   Raises:
-    ValueError: there is none; the message lists those there are.
+    ValueError: there is none; the message names those that are near.
   """
   if name not in EXPERIMENTS:
-    near = difflib.get_close_matches(name, EXPERIMENTS, n=1)
-    hint = f' Did you mean {near[0]}?' if near else ''
-    raise ValueError(f'Unknown config {name!r}.{hint} There are {", ".join(EXPERIMENTS)}.')
+    near = difflib.get_close_matches(name, EXPERIMENTS)
+    hint = f' Did you mean {" or ".join(near)}?' if near else ''
+    raise ValueError(f'Unknown config {name!r}.{hint} `python -m experiments.configs` lists all.')
   return validate_config(EXPERIMENTS[name]())

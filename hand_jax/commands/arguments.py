@@ -11,7 +11,7 @@ class ExitCode(enum.IntEnum):
 
   DONE = 0
   SOME_FAILED = 1
-  """The other photos are done; each failure took one line on stderr."""
+  """The rest is done, such as the other photos; each failure took one line on stderr."""
   WRONG_USE = 2
   """Nothing was done."""
   STOPPED = 130

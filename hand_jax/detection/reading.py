@@ -27,8 +27,8 @@ class DetectedHand(NamedTuple):
   `box_xywh`: the smallest box round the landmarks, pixels. `side_score`: probability that `side` is
   right, in [0.5, 1]. `presence`: probability that there is a hand. `landmarks_world`: metres, x
   right, y down, z away from the camera, in the axes of the photo (a left hand's are those of a left
-  hand); the origin is near the middle of the hand. `landmarks_depth`: distance beyond the wrist
-  along the view, in pixels of the photo (orthographic). `roi`: the turned square that was read.
+  hand); the origin is near the middle of the hand. `roi`: the turned square that was read.
+  `landmarks_depth`: distance beyond the wrist along the view (orthographic), pixels of the photo.
   """
 
   box_xywh: Float[np.ndarray, '4']
@@ -37,8 +37,8 @@ class DetectedHand(NamedTuple):
   presence: float
   landmarks_image: Float[np.ndarray, '21 2']
   landmarks_world: Float[np.ndarray, '21 3']
-  landmarks_depth: Float[np.ndarray, '21']
   roi: HandRegion
+  landmarks_depth: Float[np.ndarray, '21']
 
 
 def read_regions(
@@ -87,6 +87,6 @@ def _choose_view(views: HandReadings, region: HandRegion, side: str | None) -> D
     presence=float(views.presence.mean()),
     landmarks_image=points,
     landmarks_world=turn_with_region(world, region),
-    landmarks_depth=landmarks[:, 2] * (region.side / INPUT_SIDE),
     roi=region,
+    landmarks_depth=landmarks[:, 2] * (region.side / INPUT_SIDE),
   )

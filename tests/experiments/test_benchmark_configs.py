@@ -189,5 +189,16 @@ def test_the_command_tells_of_every_experiment(capsys):
   told = capsys.readouterr().out
   assert EXPERIMENTS['toy'].__doc__.strip() in told
   assert EXPERIMENT_ROWS['ho3d_v2_j2d'].command() in told and '4.0 GB' in told
-  with pytest.raises(SystemExit, match=r"Unknown config 'ho3d_v2_j3d'. Did you mean ho3d_v2_j2d"):
+  with pytest.raises(ValueError, match=r"Unknown config 'ho3d_v2_j3d'. Did you mean ho3d_v2_j2d"):
     command.main(['configs', 'ho3d_v2_j3d'])
+
+
+def test_an_unknown_experiment_has_near_names_and_a_list():
+  with pytest.raises(ValueError) as raised:
+    get_config('synthetic_smal')
+  message = str(raised.value)
+  assert message.startswith("Unknown config 'synthetic_smal'. Did you mean synthetic_small or ")
+  assert message.endswith('`python -m experiments.configs` lists all.')
+  assert len([name for name in EXPERIMENTS if name in message.split()]) <= 3
+  with pytest.raises(ValueError, match=r"Unknown config 'qqq'. `python -m experiments.configs`"):
+    get_config('qqq')

@@ -25,4 +25,4 @@ def test_mistakes_are_one_line():
     check=False,
   )
   lines = [line for line in run.stderr.splitlines() if 'xla' not in line.lower()]
-  assert run.returncode == 1 and len(lines) == 1 and lines[0].startswith('Error: nowhere')
+  assert run.returncode == 2 and len(lines) == 1 and lines[0].startswith('Error: nowhere')

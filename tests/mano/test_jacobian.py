@@ -8,21 +8,15 @@ import pytest
 from hand_jax.mano.jacobian import mano_derivatives, posed_joints
 from hand_jax.mano.model import mano_forward, regress_joints
 from hand_jax.types import HandParameters
-from tests.toy_mano import make_toy_mano
 
 pytestmark = pytest.mark.slow
 
 
-@pytest.fixture(autouse=True)
-def _float64():
-  with jax.enable_x64(True):
-    yield
-
-
-def model():
-  # Its pose blend shapes are not zero, unlike the free hand's.
+@pytest.fixture
+def toy_hand(toy_model, float64):
+  """In double precision. Its pose blend shapes are not zero, unlike the free hand's."""
   return jax.tree.map(
-    lambda field: field.astype(jnp.float64) if field.dtype.kind == 'f' else field, make_toy_mano()
+    lambda field: field.astype(jnp.float64) if field.dtype.kind == 'f' else field, toy_model
   )
 
 
@@ -32,23 +26,23 @@ def parameters(size, seed=0):
 
 
 @pytest.mark.parametrize('size', [0.0, 1e-5, 3e-3, 0.5, 2.0])
-def test_vertices_and_derivatives_are_those_of_the_forward_pass(size):
+def test_vertices_and_derivatives_are_those_of_the_forward_pass(size, toy_hand):
   hand = parameters(size)
-  mesh = mano_derivatives(model(), hand)
-  expected = jax.jacfwd(lambda hand: mano_forward(model(), hand).vertices)(hand)
-  np.testing.assert_allclose(mesh.vertices, mano_forward(model(), hand).vertices, atol=1e-14)
+  mesh = mano_derivatives(toy_hand, hand)
+  expected = jax.jacfwd(lambda hand: mano_forward(toy_hand, hand).vertices)(hand)
+  np.testing.assert_allclose(mesh.vertices, mano_forward(toy_hand, hand).vertices, atol=1e-14)
   numbers = jnp.concatenate(expected[:3], axis=-1)
   # Series near zero leave terms of the order of angle^4.
   np.testing.assert_allclose(mesh.derivatives, numbers, atol=1e-11)
 
 
-def test_joints_and_their_forward_derivatives():
+def test_joints_and_their_forward_derivatives(toy_hand):
   hand, change = parameters(0.5), parameters(1.0, seed=1)
 
   def reference(hand):
-    return regress_joints(model(), mano_forward(model(), hand).vertices)
+    return regress_joints(toy_hand, mano_forward(toy_hand, hand).vertices)
 
-  value, slope = jax.jvp(lambda hand: posed_joints(model(), hand), (hand,), (change,))
+  value, slope = jax.jvp(lambda hand: posed_joints(toy_hand, hand), (hand,), (change,))
   expected_value, expected_slope = jax.jvp(reference, (hand,), (change,))
   np.testing.assert_allclose(value, expected_value, atol=1e-14)
   np.testing.assert_allclose(slope, expected_slope, atol=1e-14)

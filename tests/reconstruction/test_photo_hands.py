@@ -18,12 +18,13 @@ from hand_jax.reconstruction.photo_hands import (
   load_program,
   reconstruct_hands,
 )
-from hand_jax.reconstruction.photos import PhotoOptions, reconstruct_photos
 from hand_jax.reconstruction.reconstruct import Reconstructor
+from hand_jax.reconstruction.running import reconstruct_photos
+from hand_jax.reconstruction.tasks import PhotoOptions
 from hand_jax.types import HandParameters
 from tests.found_hands import found_hand
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures('small_pictures')]
 
 BUNDLED = sorted(demo_photo_boxes().items())
 

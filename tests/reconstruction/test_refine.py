@@ -9,7 +9,6 @@ from scipy.spatial.transform import Rotation
 from hand_jax.evaluation.metrics import mpjpe_mm, procrustes_align
 from hand_jax.geometry.cameras import PerspectiveCamera, project_perspective
 from hand_jax.mano.anatomy import LOWER_LIMITS, UPPER_LIMITS, angles_to_pose
-from hand_jax.mano.assets import load_mano_model
 from hand_jax.mano.model import mano_forward, regress_joints
 from hand_jax.reconstruction.evidence import landmark_evidence
 from hand_jax.reconstruction.hand_unknowns import (
@@ -34,11 +33,6 @@ FOCAL = 700.0
 INTRINSICS = np.array([[FOCAL, 0, 300], [0, FOCAL, 250], [0, 0, 1.0]])
 # The same number of steps in all tests, so that the fit is compiled for one and for eight hands.
 SETTINGS = RefineSettings(steps=20)
-
-
-@pytest.fixture(scope='module')
-def model():
-  return load_mano_model()
 
 
 def made_up_hand(model, seed, shape_size=1.0):

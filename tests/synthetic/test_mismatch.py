@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 
-from hand_jax.mano.assets import load_mano_model
 from hand_jax.synthetic.mismatch import (
   MAGNITUDE_MM,
   cotangent_laplacian,
@@ -15,11 +14,6 @@ from hand_jax.synthetic.mismatch import (
 )
 
 DRAWS = 40
-
-
-@pytest.fixture(scope='module')
-def model():
-  return load_mano_model()
 
 
 @pytest.fixture(scope='module')

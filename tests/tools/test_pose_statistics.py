@@ -5,7 +5,6 @@ import numpy as np
 import pytest
 
 from hand_jax.mano.anatomy import angles_to_pose
-from hand_jax.mano.assets import load_mano_model
 from hand_jax.mano.joints import JOINT_NAMES, MANO_JOINT_NAMES
 from tools.pose_statistics import (
   PoseStatistics,
@@ -18,11 +17,6 @@ from tools.pose_statistics import (
 
 JOINTS = MANO_JOINT_NAMES[1:]
 FINGERS = ('index', 'middle', 'ring', 'pinky')
-
-
-@pytest.fixture(scope='module')
-def model():
-  return load_mano_model()
 
 
 def bent(**degrees) -> np.ndarray:

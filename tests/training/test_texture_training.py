@@ -21,7 +21,6 @@ from hand_jax.geometry.cameras import (
   vertices_in_crop,
 )
 from hand_jax.losses import ROBUST_COLOR, compute_photometric_terms, total_loss
-from hand_jax.mano.assets import load_mano_model
 from hand_jax.models.backbone import normalize_image
 from hand_jax.models.hand_network import create_network, render_estimate
 from hand_jax.runs.checkpoints import load_network
@@ -166,7 +165,7 @@ def test_the_optimizer_holds_moments_of_the_texture_branch_alone(run):
 
 
 @pytest.mark.slow
-def test_two_devices_take_the_step_of_one(run, config, model, batch):
+def test_two_devices_take_the_step_of_one(run, config, toy_model, batch):
   _, states, metrics = run
   network = create_network(config, axis_name=parallel.AXIS_NAME)
   optimizer = create_optimizer(config.optimizer, config.training.num_steps)
@@ -174,7 +173,7 @@ def test_two_devices_take_the_step_of_one(run, config, model, batch):
   state, values = step(
     parallel.replicate(states[0]),
     parallel.shard_batch(batch),
-    *parallel.replicate((model, None)),
+    *parallel.replicate((toy_model, None)),
   )
   assert float(parallel.unreplicate(values)['total']) == pytest.approx(
     metrics[0]['total'], rel=1e-5
@@ -187,7 +186,9 @@ def test_two_devices_take_the_step_of_one(run, config, model, batch):
 
 
 @pytest.mark.slow
-def test_hidden_pixels_of_the_mask_hide_vertices_from_the_network(run, config, model, batch, parts):
+def test_hidden_pixels_of_the_mask_hide_vertices_from_the_network(
+  run, config, toy_model, batch, parts
+):
   """With an empty hand mask no vertex is seen: the photo cannot reach the colours."""
   network, _, _ = parts
   variables = jax.tree.map(lambda leaf: leaf, state_variables(run[1][-1]))
@@ -198,7 +199,9 @@ def test_hidden_pixels_of_the_mask_hide_vertices_from_the_network(run, config, m
 
   @jax.jit
   def colors(images, hand_mask):
-    return network.apply(variables, images, model, train=False, hand_mask=hand_mask).vertex_colors
+    return network.apply(
+      variables, images, toy_model, train=False, hand_mask=hand_mask
+    ).vertex_colors
 
   seen = np.ones(batch.hand_mask.shape, bool)
   blind = colors(images, ~seen)
@@ -208,14 +211,16 @@ def test_hidden_pixels_of_the_mask_hide_vertices_from_the_network(run, config, m
 
 
 @pytest.mark.slow
-def test_the_evaluation_step_draws_what_the_loss_measures(run, config, model, batch, parts):
+def test_the_evaluation_step_draws_what_the_loss_measures(run, config, toy_model, batch, parts):
   network, _, _ = parts
   state = run[1][-1]
-  estimate, terms = jax.jit(make_eval_step(config, network))(state, batch, model)
-  rendered = jax.jit(render_estimate, static_argnums=2)(estimate, model, config.model.image_size)
+  estimate, terms = jax.jit(make_eval_step(config, network))(state, batch, toy_model)
+  rendered = jax.jit(render_estimate, static_argnums=2)(
+    estimate, toy_model, config.model.image_size
+  )
   expected = compute_photometric_terms(rendered, batch, config.loss)['photometric']
   np.testing.assert_allclose(terms['photometric'], expected, rtol=1e-4)
-  assert estimate.vertex_colors.shape == (4, *model.v_template.shape)
+  assert estimate.vertex_colors.shape == (4, *toy_model.v_template.shape)
   camera = camera_from_vector(estimate.camera.mean)
   vertices = vertices_in_crop(camera, estimate.posterior.vertices.mean, config.model.image_size)
   inside = np.asarray((vertices[..., :2] > 0) & (vertices[..., :2] < 64)).all(-1)
@@ -247,17 +252,17 @@ def test_wrong_texture_settings_are_named(text, message):
 
 
 @pytest.mark.slow
-def test_texture_on_an_untrained_network_is_refused_and_leaves_no_folder(model, tmp_path):
+def test_texture_on_an_untrained_network_is_refused_and_leaves_no_folder(toy_model, tmp_path):
   config = get_config('toy_texture')
-  source = DrawnSource(model, 4)
+  source = DrawnSource(toy_model, 4)
   with pytest.raises(ValueError, match=r'--init_from=WORKDIR; toy is the network') as caught:
-    train_and_evaluate(config, str(tmp_path / 'run'), model, source, source)
+    train_and_evaluate(config, str(tmp_path / 'run'), toy_model, source, source)
   assert 'backbone' in str(caught.value) and '\n' not in str(caught.value)
   assert not (tmp_path / 'run').exists()
 
 
 @pytest.fixture(scope='module')
-def textured_run(config, tmp_path_factory):
+def textured_run(config, model, tmp_path_factory):
   """A geometry run, its statistics unlike a new network's, and a texture run of two steps on it."""
   folder, rng = tmp_path_factory.mktemp('runs'), np.random.default_rng(0)
   state = fresh_state('toy')
@@ -265,7 +270,6 @@ def textured_run(config, tmp_path_factory):
     lambda leaf: leaf + rng.uniform(0.1, 0.2, leaf.shape).astype(leaf.dtype), state.batch_stats
   )
   save_toy_run(folder / 'toy', 'toy', state.replace(batch_stats=statistics))
-  model = load_mano_model()
   source = DrawnSource(model, 6)
   short = ['training.num_steps=2', 'training.evaluate_every=2', 'training.checkpoint_every=2']
   start = dataclasses.replace(config.training, init_from=(str(folder / 'toy'),))

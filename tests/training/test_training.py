@@ -71,18 +71,18 @@ def test_the_step_counts_and_moves_everything_but_the_key(run):
   assert jax.tree.leaves(statistics) and all(jax.tree.leaves(statistics))
 
 
-def test_a_step_repeats_bit_for_bit_and_is_compiled_once(run, model, batch):
+def test_a_step_repeats_bit_for_bit_and_is_compiled_once(run, toy_model, batch):
   step, states, metrics = run
-  again, values = step(states[3], batch, model)
+  again, values = step(states[3], batch, toy_model)
   chex.assert_trees_all_equal(again, states[4])
   chex.assert_trees_all_equal(jax.device_get(values), metrics[3])
   assert step._cache_size() == 1
 
 
-def test_the_seed_decides_the_first_state(config, model, parts):
+def test_the_seed_decides_the_first_state(config, toy_model, parts):
   network, optimizer, state = parts
   seeded = dataclasses.replace(config, training=dataclasses.replace(config.training, seed=1))
-  other = create_train_state(seeded, network, optimizer, model)
+  other = create_train_state(seeded, network, optimizer, toy_model)
   drawn = [
     (a != b).any()
     for a, b in zip(jax.tree.leaves(state.params), jax.tree.leaves(other.params), strict=True)
@@ -93,12 +93,12 @@ def test_the_seed_decides_the_first_state(config, model, parts):
 
 
 @pytest.fixture(scope='module')
-def mapped(config, model, batch, parts):
+def mapped(config, toy_model, batch, parts):
   """Three steps of the run on two devices, each seeing half of the batch."""
   _, optimizer, state = parts
   network = create_network(config, axis_name=parallel.AXIS_NAME)
   step = parallel.map_train_step(make_train_step(config, network, optimizer))
-  state, replicated_model = parallel.replicate(state), parallel.replicate(model)
+  state, replicated_model = parallel.replicate(state), parallel.replicate(toy_model)
   metrics = []
   for _ in range(3):
     state, values = step(state, parallel.shard_batch(batch), replicated_model)
@@ -152,7 +152,7 @@ def test_gather_undoes_sharding(batch):
   np.testing.assert_array_equal(parallel.gather(doubled), 2 * batch.joints_hand)
 
 
-def test_nan_under_a_mask_changes_nothing(run, batch, model):
+def test_nan_under_a_mask_changes_nothing(run, batch, toy_model):
   step, states, _ = run
   masked = batch._replace(
     has_3d=np.array([True, False, True, True]),
@@ -164,51 +164,54 @@ def test_nan_under_a_mask_changes_nothing(run, batch, model):
   dirty.camera[:, 8] = np.nan
   dirty.joints_normalized[:, 4] = np.nan
   dirty.intrinsics[...], dirty.root_camera[...] = np.nan, np.nan
-  clean_state, clean = step(states[0], masked, model)
-  dirty_state, values = step(states[0], dirty, model)
+  clean_state, clean = step(states[0], masked, toy_model)
+  dirty_state, values = step(states[0], dirty, toy_model)
   chex.assert_trees_all_equal(values, clean)
   chex.assert_trees_all_equal(dirty_state, clean_state)
 
 
-def test_the_evaluation_step_is_repeatable_and_per_example(config, model, batch, parts):
+def test_the_evaluation_step_is_repeatable_and_per_example(config, toy_model, batch, parts):
   network, _, state = parts
   step = jax.jit(make_eval_step(config, network))
-  estimate, terms = step(state, batch, model)
+  estimate, terms = step(state, batch, toy_model)
   assert all(term.shape == (4,) for term in terms.values())
   order = np.array([2, 0, 3, 1])
-  _, shuffled = step(state, jax.tree.map(lambda leaf: leaf[order], batch), model)
+  _, shuffled = step(state, jax.tree.map(lambda leaf: leaf[order], batch), toy_model)
   for name, term in terms.items():
     np.testing.assert_allclose(shuffled[name], term[order], rtol=1e-4, atol=1e-5, err_msg=name)
-  assert estimate.posterior.vertices.mean.shape == (4, *model.v_template.shape)
+  assert estimate.posterior.vertices.mean.shape == (4, *toy_model.v_template.shape)
 
 
-# One of each kind. The others differ from these in branches, in losses or in data, with which
-# tests/experiments takes steps at toy size.
+# One of each kind, and those of which tests/experiments takes no step at toy size. The others
+# differ from these in branches, in losses or in data.
 FULL_SIZE = (
   'synthetic_supervised',
   'synthetic_weak',
   'synthetic_supervised_texture',
   'synthetic_small',
+  'synthetic_small_weak',
   'synthetic_small_weak_learned_sigma',
+  'synthetic_amvur_supervised',
+  'synthetic_small_amvur_weak',
   'ho3d_v2_l2_supervised',
   'hand_photos',
 )
 
 
 @pytest.mark.parametrize('name', FULL_SIZE)
-def test_a_step_at_full_size_keeps_the_state_and_has_every_term(name, model):
+def test_a_step_at_full_size_keeps_the_state_and_has_every_term(name, toy_model):
   """Shapes alone."""
   config = get_config(name)
   config = apply_overrides(config, ['training.batch_size=2', 'model.backbone.pretrained=none'])
   network = create_network(config)
   optimizer = create_optimizer(config.optimizer, config.training.num_steps)
-  state = jax.eval_shape(lambda: create_train_state(config, network, optimizer, model))
-  with training_batches(DrawnSource(model, 2), config, len(model.v_template)) as batches:
+  state = jax.eval_shape(lambda: create_train_state(config, network, optimizer, toy_model))
+  with training_batches(DrawnSource(toy_model, 2), config, len(toy_model.v_template)) as batches:
     batch = next(batches)._replace(example_id=None)
   # The camera prior of a weak run may be any run's camera model, so here its own.
   prior = (config, state_variables(state)) if config.loss.kind == 'elbo' else (None, None)
   step = make_train_step(config, network, optimizer, prior[0])
-  after, metrics = jax.eval_shape(step, state, batch, model, prior[1])
+  after, metrics = jax.eval_shape(step, state, batch, toy_model, prior[1])
   chex.assert_trees_all_equal_shapes_and_dtypes(after, state)
   absent = {'prior': 'posterior', 'posterior': 'prior'}.get(config.model.branches, 'none')
   expected = {name for name in term_weights(config.loss) if not name.endswith(absent)}

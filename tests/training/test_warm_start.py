@@ -51,11 +51,11 @@ def sources(tmp_path_factory) -> dict[str, tuple[str, TrainState]]:
 
 
 @pytest.fixture(scope='module')
-def joint(sources, model) -> tuple[TrainState, TrainState, WarmStart]:
+def joint(sources, toy_model) -> tuple[TrainState, TrainState, WarmStart]:
   """The fresh state of joint training, the warm one, and what was taken: prior first."""
   fresh = drawn_state(TRUNK | PRIOR | AMVUR | SIGMA, 1)
   workdirs = [sources['prior'][0], sources['amvur'][0]]
-  return fresh, *warm_start(fresh, workdirs, model)
+  return fresh, *warm_start(fresh, workdirs, toy_model)
 
 
 def test_the_first_source_wins_and_later_ones_fill_what_it_lacks(joint, sources):
@@ -71,9 +71,9 @@ def test_the_first_source_wins_and_later_ones_fill_what_it_lacks(joint, sources)
   chex.assert_trees_all_equal_structs(warm, fresh)
 
 
-def test_the_order_of_the_sources_decides(joint, sources, model):
+def test_the_order_of_the_sources_decides(joint, sources, toy_model):
   fresh, _, _ = joint
-  warm, _ = warm_start(fresh, [sources['amvur'][0], sources['prior'][0]], model)
+  warm, _ = warm_start(fresh, [sources['amvur'][0], sources['prior'][0]], toy_model)
   chex.assert_trees_all_equal(warm.params['backbone'], sources['amvur'][1].params['backbone'])
   chex.assert_trees_all_equal(warm.batch_stats, sources['amvur'][1].batch_stats)
   chex.assert_trees_all_equal(warm.params['prior_net'], sources['prior'][1].params['prior_net'])
@@ -110,7 +110,7 @@ def test_the_lists_are_exact(joint, sources, tmp_path):
   assert [path.name for path in tmp_path.iterdir()] == ['init_from.json']
 
 
-def test_people_read_whole_parts_and_what_is_partial_by_name(joint, sources, model):
+def test_people_read_whole_parts_and_what_is_partial_by_name(joint, sources, toy_model):
   _, _, start = joint
   trunk = 'backbone (all 3), camera_model (all 2), feature_norm (all 1)'
   assert describe_warm_start(start) == [
@@ -120,7 +120,7 @@ def test_people_read_whole_parts_and_what_is_partial_by_name(joint, sources, mod
     'Fresh: prior_sigma (all 1).',
   ]
   part = {**TRUNK, 'params/backbone/extra/kernel': (1,), 'params/camera_model/extra/bias': (1,)}
-  _, start = warm_start(drawn_state(part, 1), [sources['prior'][0]], model)
+  _, start = warm_start(drawn_state(part, 1), [sources['prior'][0]], toy_model)
   first, no_place, fresh = describe_warm_start(start)
   assert first.endswith(
     ': backbone/stem (all 1), backbone/stem_norm (all 2), camera_model/dense (all 2), '
@@ -130,7 +130,7 @@ def test_people_read_whole_parts_and_what_is_partial_by_name(joint, sources, mod
   assert fresh == 'Fresh: backbone/extra (all 1), camera_model/extra (all 1).'
 
 
-def test_arrays_of_another_shape_are_counted_and_the_first_named(sources, model):
+def test_arrays_of_another_shape_are_counted_and_the_first_named(sources, toy_model):
   shapes = TRUNK | {
     'params/backbone/stem/kernel': (3, 3),
     'params/camera_model/dense/bias': (5,),
@@ -139,7 +139,7 @@ def test_arrays_of_another_shape_are_counted_and_the_first_named(sources, model)
   }
   workdir = sources['prior'][0]
   with pytest.raises(ValueError, match=r'init_from: 4 arrays of') as caught:
-    warm_start(drawn_state(shapes, 1), [workdir], model)
+    warm_start(drawn_state(shapes, 1), [workdir], toy_model)
   message = str(caught.value)
   assert f'{workdir} (prior_weak) have another shape than here: ' in message
   for name, theirs, ours in (
@@ -152,45 +152,45 @@ def test_arrays_of_another_shape_are_counted_and_the_first_named(sources, model)
   assert 'feature_norm' not in message and 'stem_norm' not in message and '\n' not in message
 
 
-def test_model_settings_that_differ_are_named_beside_the_shapes(sources, model):
+def test_model_settings_that_differ_are_named_beside_the_shapes(sources, toy_model):
   """Those of the network alone, of the source that does not fit; a text of a few lines."""
   state = drawn_state(TRUNK | AMVUR | {'params/vertex_regressor/tokens': (7, 3)}, 1)
   config = named_config('joint', WEAK, num_steps=9)
   changed = dataclasses.replace(config.model, image_size=32, pose_components=6)
   workdirs = [sources['prior'][0], sources['amvur'][0]]
   with pytest.raises(ValueError, match=r'init_from: 1 arrays of .*amvur \(amvur_full') as caught:
-    warm_start(state, workdirs, model, dataclasses.replace(config, model=changed))
+    warm_start(state, workdirs, toy_model, dataclasses.replace(config, model=changed))
   settings = 'This network has model.image_size: 32, not 64; model.pose_components: 6, not 12. '
   assert settings in str(caught.value) and 'training.num_steps' not in str(caught.value)
   with pytest.raises(ValueError, match=r'here\. Take the model settings'):
-    warm_start(state, workdirs, model, config)
+    warm_start(state, workdirs, toy_model, config)
   other = get_config('ho3d_v2_supervised')
   wholly = dataclasses.replace(config, model=other.model)
   with pytest.raises(ValueError, match=r'; and \d+ more\. Take') as caught:
-    warm_start(state, workdirs, model, wholly)
+    warm_start(state, workdirs, toy_model, wholly)
   assert str(caught.value).count('model.') == 6 and len(str(caught.value)) < 900
 
 
-def test_a_source_without_anything_for_the_network_is_refused(sources, model):
+def test_a_source_without_anything_for_the_network_is_refused(sources, toy_model):
   state = drawn_state(SIGMA, 1)
   with pytest.raises(
     ValueError, match=r'prior_weak\) holds nothing.*has backbone.*one prior_sigma'
   ):
-    warm_start(state, [sources['prior'][0]], model)
+    warm_start(state, [sources['prior'][0]], toy_model)
 
 
-def test_a_source_without_run_or_checkpoint_is_named(sources, model, tmp_path):
+def test_a_source_without_run_or_checkpoint_is_named(sources, toy_model, tmp_path):
   state = drawn_state(TRUNK, 1)
   with pytest.raises(FileNotFoundError, match=r'nowhere holds no training run'):
-    warm_start(state, [sources['prior'][0], str(tmp_path / 'nowhere')], model)
+    warm_start(state, [sources['prior'][0], str(tmp_path / 'nowhere')], toy_model)
   claim_workdir(str(tmp_path / 'new'), named_config('new', FULL))
   with pytest.raises(FileNotFoundError, match=r'new has no checkpoint yet'):
-    warm_start(state, [str(tmp_path / 'new')], model)
+    warm_start(state, [str(tmp_path / 'new')], toy_model)
   assert latest_step(str(tmp_path / 'new')) is None
   assert latest_step(sources['prior'][0]) == 30
 
 
-def test_numbers_of_another_meaning_are_told_and_not_refused(joint, sources, model, tmp_path):
+def test_numbers_of_another_meaning_are_told_and_not_refused(joint, sources, toy_model, tmp_path):
   """Only where the part they concern was taken."""
   fresh = joint[0]
   config = named_config('joint', WEAK)
@@ -200,7 +200,7 @@ def test_numbers_of_another_meaning_are_told_and_not_refused(joint, sources, mod
     data=dataclasses.replace(config.data, crop_factor=1.25),
   )
   workdirs = [sources['prior'][0], sources['amvur'][0]]
-  _, start = warm_start(fresh, workdirs, model, changed)
+  _, start = warm_start(fresh, workdirs, toy_model, changed)
   camera = 'camera_model: data.crop_factor: 1.25, not 2.0'
   vertices = "vertex_regressor: model.vertex_offset_from: 'template', not 'prior'"
   assert [source.other_meanings for source in start.sources] == [(camera,), (vertices,)]
@@ -209,14 +209,14 @@ def test_numbers_of_another_meaning_are_told_and_not_refused(joint, sources, mod
   claim_warm_start(str(tmp_path), start)
   record = json.loads((tmp_path / 'init_from.json').read_text())
   assert [source['other_meanings'] for source in record['sources']] == [[camera], [vertices]]
-  _, start = warm_start(fresh, workdirs, model, config)
+  _, start = warm_start(fresh, workdirs, toy_model, config)
   assert not any(source.other_meanings for source in start.sources)
 
 
-def test_another_hand_model_is_told_and_not_refused(joint, sources, model):
+def test_another_hand_model_is_told_and_not_refused(joint, sources, toy_model):
   _, _, start = joint
   assert not any(source.other_hand_model for source in start.sources)
-  other = model._replace(v_template=model.v_template + 1)
+  other = toy_model._replace(v_template=toy_model.v_template + 1)
   warm, start = warm_start(drawn_state(TRUNK | PRIOR, 1), [sources['prior'][0]], other)
   chex.assert_trees_all_equal(warm.params, sources['prior'][1].params)
   assert start.sources[0].other_hand_model

@@ -62,21 +62,21 @@ def weak_config(start: pathlib.Path) -> ExperimentConfig:
 
 
 @pytest.fixture(scope='module')
-def runs(model, tmp_path_factory):
+def runs(toy_model, tmp_path_factory):
   """Folder and last states: the start (`toy_prior_weak`), an uninterrupted `toy_weak` from it, and
   one that was killed after step 3 and continued when the start was gone."""
   folder = tmp_path_factory.mktemp('weak')
-  source, validation = DrawnSource(model, EXAMPLES), DrawnSource(model, 2, seed=1)
+  source, validation = DrawnSource(toy_model, EXAMPLES), DrawnSource(toy_model, 2, seed=1)
   config = get_config('toy_prior_weak')
   config = apply_overrides(config, [*SETTINGS, f'training.num_steps={START_STEPS}'])
-  start = train_and_evaluate(config, str(folder / 'start'), model, source, validation)
+  start = train_and_evaluate(config, str(folder / 'start'), toy_model, source, validation)
   config = weak_config(folder / 'start')
-  straight = train_and_evaluate(config, str(folder / 'straight'), model, source, validation)
+  straight = train_and_evaluate(config, str(folder / 'straight'), toy_model, source, validation)
   with pytest.raises(Killed):
-    killed = KilledSource(model, EXAMPLES)
-    train_and_evaluate(config, str(folder / 'resumed'), model, killed, validation)
+    killed = KilledSource(toy_model, EXAMPLES)
+    train_and_evaluate(config, str(folder / 'resumed'), toy_model, killed, validation)
   (folder / 'start').rename(folder / 'gone')
-  resumed = train_and_evaluate(config, str(folder / 'resumed'), model, source, validation)
+  resumed = train_and_evaluate(config, str(folder / 'resumed'), toy_model, source, validation)
   return folder, start, straight, resumed
 
 
@@ -141,14 +141,14 @@ def test_what_was_taken_and_what_not_is_listed(runs):
 
 
 @pytest.fixture(scope='module')
-def single(runs, model):
+def single(runs, toy_model):
   """The uninterrupted run again on one device, without the loop: the step, and states, batches and
   metrics of all steps. Its first state is put together here, from the start's last one."""
   folder, start, _, _ = runs
   config = weak_config(folder / 'start')
   network = create_network(config)
   optimizer = create_optimizer(config.optimizer, config.training.num_steps)
-  fresh = create_train_state(config, network, optimizer, model)
+  fresh = create_train_state(config, network, optimizer, toy_model)
   assert set(start.params) == START_PARTS
   state = fresh.replace(
     params={**fresh.params, **start.params}, batch_stats={**fresh.batch_stats, **start.batch_stats}
@@ -160,11 +160,11 @@ def single(runs, model):
     for collection, parts in state_variables(start).items()
   }
   states, batches, metrics = [state], [], []
-  source = DrawnSource(model, EXAMPLES)
-  with training_batches(source, config, len(model.v_template)) as loader:
+  source = DrawnSource(toy_model, EXAMPLES)
+  with training_batches(source, config, len(toy_model.v_template)) as loader:
     for _ in range(STEPS):
       batches.append(next(loader)._replace(example_id=None))
-      state, values = step(state, batches[-1], model, camera_prior)
+      state, values = step(state, batches[-1], toy_model, camera_prior)
       states.append(state)
       metrics.append(jax.device_get(values))
   return step, camera_prior, states, batches, metrics
@@ -193,47 +193,47 @@ def changed_terms(values, reference) -> set[str]:
   return {name for name in terms if values[name] != reference[name]}
 
 
-def test_samples_follow_the_runs_key_and_the_step_alone(single, model):
+def test_samples_follow_the_runs_key_and_the_step_alone(single, toy_model):
   step, camera_prior, states, batches, metrics = single
 
   def take(state):
-    return jax.device_get(step(state, batches[0], model, camera_prior)[1])
+    return jax.device_get(step(state, batches[0], toy_model, camera_prior)[1])
 
   assert changed_terms(take(states[0]), metrics[0]) == set()
   assert changed_terms(take(states[0].replace(key=states[0].key + 1)), metrics[0]) == SAMPLED
   assert changed_terms(take(states[0].replace(step=states[0].step + 1)), metrics[0]) == SAMPLED
 
 
-def test_the_order_of_a_batch_changes_no_sample(single, model):
+def test_the_order_of_a_batch_changes_no_sample(single, toy_model):
   step, camera_prior, states, batches, metrics = single
   order = np.array([2, 0, 3, 1])
   shuffled = jax.tree.map(lambda leaf: leaf[order], batches[0])
-  _, values = step(states[0], shuffled, model, camera_prior)
+  _, values = step(states[0], shuffled, toy_model, camera_prior)
   for name in SAMPLED:
     np.testing.assert_allclose(values[name], metrics[0][name], rtol=1e-4, err_msg=name)
 
 
-def test_another_camera_prior_changes_its_own_term_alone(single, model):
+def test_another_camera_prior_changes_its_own_term_alone(single, toy_model):
   step, camera_prior, states, batches, metrics = single
   other = jax.tree.map(lambda leaf: leaf + 0.1, camera_prior)
-  _, values = step(states[0], batches[0], model, other)
+  _, values = step(states[0], batches[0], toy_model, other)
   assert changed_terms(jax.device_get(values), metrics[0]) == {'camera_kl'}
 
 
-def test_weak_batches_cannot_tell_right_3d_labels_from_wrong_ones(runs, model):
+def test_weak_batches_cannot_tell_right_3d_labels_from_wrong_ones(runs, toy_model):
   config = weak_config(runs[0] / 'start')
   batches = []
-  for source in (DrawnSource(model, EXAMPLES), Spoilt(model, EXAMPLES)):
-    with training_batches(source, config, len(model.v_template)) as loader:
+  for source in (DrawnSource(toy_model, EXAMPLES), Spoilt(toy_model, EXAMPLES)):
+    with training_batches(source, config, len(toy_model.v_template)) as loader:
       batches.append([next(loader) for _ in range(3)])
   for ours, theirs in zip(*batches, strict=True):
     for field in ours._fields:
       np.testing.assert_array_equal(getattr(ours, field), getattr(theirs, field), err_msg=field)
 
 
-def test_a_weak_run_without_camera_prior_is_told_how_and_leaves_nothing(tmp_path, model):
+def test_a_weak_run_without_camera_prior_is_told_how_and_leaves_nothing(tmp_path, toy_model):
   config = apply_overrides(get_config('toy_weak'), SETTINGS)
-  source = DrawnSource(model, 2)
+  source = DrawnSource(toy_model, 2)
   with pytest.raises(ValueError, match=r"loss.kind='elbo' needs a camera prior.*--camera_prior="):
-    train_and_evaluate(config, str(tmp_path / 'run'), model, source, source)
+    train_and_evaluate(config, str(tmp_path / 'run'), toy_model, source, source)
   assert not list(tmp_path.iterdir())
