@@ -18,12 +18,13 @@ _PALM_BATCH, _LANDMARK_BATCH = 1, 2
 
 
 class HandReadings(NamedTuple):
-  """The landmark network's outputs without its features; see `HandLandmarkOutput`."""
+  """The landmark network's outputs and pooled features; see `HandLandmarkOutput`."""
 
   landmarks: Float[np.ndarray, 'crops 21 3']
   world_landmarks: Float[np.ndarray, 'crops 21 3']
   presence: Float[np.ndarray, 'crops']
   right: Float[np.ndarray, 'crops']
+  vectors: Float[np.ndarray, 'crops 1152']
 
 
 def detect_palms(images: UInt8[np.ndarray, 'images 192 192 3']) -> PalmDetectionOutput:

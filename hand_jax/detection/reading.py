@@ -29,6 +29,7 @@ class DetectedHand(NamedTuple):
   right, y down, z away from the camera, in the axes of the photo (a left hand's are those of a left
   hand); the origin is near the middle of the hand. `roi`: the turned square that was read.
   `landmarks_depth`: distance beyond the wrist along the view (orthographic), pixels of the photo.
+  `vector`: the network's pooled features of the view in which this is a right hand.
   """
 
   box_xywh: Float[np.ndarray, '4']
@@ -39,6 +40,7 @@ class DetectedHand(NamedTuple):
   landmarks_world: Float[np.ndarray, '21 3']
   roi: HandRegion
   landmarks_depth: Float[np.ndarray, '21']
+  vector: Float[np.ndarray, '1152']
 
 
 def read_regions(
@@ -89,4 +91,5 @@ def _choose_view(views: HandReadings, region: HandRegion, side: str | None) -> D
     landmarks_world=turn_with_region(world, region),
     roi=region,
     landmarks_depth=landmarks[:, 2] * (region.side / INPUT_SIDE),
+    vector=views.vectors[view],
   )

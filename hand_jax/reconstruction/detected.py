@@ -9,13 +9,11 @@ from jaxtyping import Float, UInt8
 from hand_jax.detection.reading import DetectedHand, read_regions
 from hand_jax.detection.regions import HandRegion, region_from_landmarks
 from hand_jax.geometry.cameras import mirror_intrinsics
-from hand_jax.reconstruction.evidence import HandEvidence, landmark_evidence
-from hand_jax.reconstruction.refine import (
-  DEFAULT_SETTINGS,
-  RefinedHand,
-  RefineSettings,
-  refine_hands,
-)
+from hand_jax.models.joint_heads import JointEstimate
+from hand_jax.reconstruction.evidence import HandEvidence, hand_evidence
+from hand_jax.reconstruction.heads_evidence import estimate_joints
+from hand_jax.reconstruction.refine import RefinedHand, refine_hands
+from hand_jax.reconstruction.release import Release
 from hand_jax.types import ManoModel
 
 _MIRROR = np.array([-1.0, 1.0, 1.0], np.float32)
@@ -40,16 +38,16 @@ def fit_detected_hands(
   model: ManoModel,
   hands: list[DetectedHand],
   photo_size: tuple[int, int],
-  settings: RefineSettings = DEFAULT_SETTINGS,
+  release: Release,
   intrinsics: Float[np.ndarray, '3 3'] | None = None,
 ) -> list[FittedHand]:
-  """Fits the hand model to the landmarks of every hand found in a photo.
+  """Fits the hand model to what both networks say of every hand found in a photo.
 
   Args:
     model: a right hand's model.
     hands: what `detect_hands` found.
     photo_size: the photo's width and height in pixels.
-    settings: of the fit.
+    release: heads, errors and prior of the fit.
     intrinsics: of the photo, pixels; None where they are not known.
 
   Returns:
@@ -58,12 +56,16 @@ def fit_detected_hands(
   if not hands:
     return []
   width, _ = photo_size
-  evidence = [_evidence(hand, photo_size, settings, intrinsics) for hand in hands]
+  estimate = estimate_joints(release, hands)
+  evidence = [
+    _evidence(hand, JointEstimate(*heads), photo_size, release, intrinsics)
+    for hand, *heads in zip(hands, *estimate, strict=True)
+  ]
   evidence = HandEvidence(*(np.stack(fields) for fields in zip(*evidence, strict=True)))
-  refined = refine_hands(model, evidence, settings)
+  refined = refine_hands(model, evidence, release.prior)
   fitted = []
   for number, hand in enumerate(hands):
-    mesh = jax.tree.map(lambda field: field[number], refined)  # noqa: B023
+    mesh = _calibrated(jax.tree.map(lambda field: field[number], refined), release)  # noqa: B023
     fitted.append(FittedHand(hand, _mirrored(mesh, width) if hand.side == 'left' else mesh))
   return fitted
 
@@ -88,17 +90,29 @@ def hand_in_box(
 
 def _evidence(
   hand: DetectedHand,
+  heads: JointEstimate,
   photo_size: tuple[int, int],
-  settings: RefineSettings,
+  release: Release,
   intrinsics: np.ndarray | None,
 ) -> HandEvidence:
-  pixels, world = np.array(hand.landmarks_image), np.array(hand.landmarks_world)
+  """What is known of one hand, which is mirrored to a right one."""
+  pixels, world, joints = hand.landmarks_image, hand.landmarks_world, heads.joints
   if hand.side == 'left':
-    pixels[:, 0] = photo_size[0] - pixels[:, 0]
-    world = world * _MIRROR
+    pixels = np.stack([photo_size[0] - pixels[:, 0], pixels[:, 1]], axis=1)
+    world, joints = world * _MIRROR, joints * _MIRROR
     intrinsics = None if intrinsics is None else mirror_intrinsics(intrinsics, photo_size[0])
-  return landmark_evidence(
-    pixels, world, photo_size, settings.image_sigma_mm, settings.world_sigma_mm, intrinsics
+  errors = release.errors._replace(heads=release.errors.heads * np.exp(heads.log_scale))
+  return hand_evidence(pixels, world, photo_size, errors, intrinsics, joints)
+
+
+def _calibrated(mesh: RefinedHand, release: Release) -> RefinedHand:
+  """The fit's uncertainty at the size of errors that were measured on renders."""
+  vertices, joints = release.vertex_sigma_factor, release.joint_sigma_factor
+  return mesh._replace(
+    vertex_covariance=mesh.vertex_covariance * vertices[:, None, None] ** 2,
+    joint_covariance=mesh.joint_covariance * joints[:, None, None] ** 2,
+    vertex_sigma_mm=mesh.vertex_sigma_mm * vertices,
+    joint_sigma_mm=mesh.joint_sigma_mm * joints,
   )
 
 

@@ -40,7 +40,7 @@ class HandEvidence(NamedTuple):
   world_sigma: Float[ArrayLike, '*batch 21']
   """Metres, per axis."""
   points_heads: Float[ArrayLike, '*batch 21 3']
-  """Metres, the heads' joints in the same axes; known up to a shift, a scale and a small rotation."""
+  """Metres, of the heads, in the same axes; known up to a shift, a scale and a small rotation."""
   heads_sigma: Float[ArrayLike, '*batch 21']
   """Metres, per axis."""
   principal_point: Float[ArrayLike, '*batch 2']

@@ -113,9 +113,7 @@ def unpack_unknowns(
   )
 
 
-def _alignment(
-  unknowns: Float[Array, '7'], turn_sigma: float, log_scale_sigma: float
-) -> Alignment:
+def _alignment(unknowns: Float[Array, '7'], turn_sigma: float, log_scale_sigma: float) -> Alignment:
   return Alignment(
     turn=turn_sigma * unknowns[:3],
     shift=_SHIFT_SIGMA_M * unknowns[3:6],

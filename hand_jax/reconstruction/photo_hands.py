@@ -21,6 +21,7 @@ from hand_jax.reconstruction.reconstruct import (
   reconstruct_hand,
   visible_in_photo,
 )
+from hand_jax.reconstruction.release import Release, load_release
 from hand_jax.types import ManoModel
 
 FIT = 'fit'
@@ -33,10 +34,11 @@ _SHOWN_SIDE, _SHOWN_FACTOR = 224, 1.25
 
 
 class HandProgram(NamedTuple):
-  """What makes the meshes: a trained run, or with None the fit of `model` to landmarks."""
+  """What makes the meshes: a trained run, or the fit of `model` by the weights in the box."""
 
   model: ManoModel
   reconstructor: Reconstructor | None = None
+  release: Release | None = None
 
 
 class PhotoRequest(NamedTuple):
@@ -68,7 +70,8 @@ def load_program(workdir: str | None = None, mano_dir: str | None = None) -> Han
   if workdir:
     reconstructor = load_reconstructor(workdir, mano_dir)
     return HandProgram(reconstructor.model, reconstructor)
-  return HandProgram(load_mano_model(resolve_mano_dir(mano_dir), 'right'))
+  model = load_mano_model(resolve_mano_dir(mano_dir), 'right')
+  return HandProgram(model, release=load_release())
 
 
 def reconstruct_hands(
@@ -94,12 +97,13 @@ def reconstruct_hands(
   """
   _check_request(request)
   hands = find_hands(request, max_hands)
-  if program.reconstructor is None:
+  if program.release is not None:
     # A box always gives a reading; without a hand in it there is nothing to fit.
     hands = [hand for hand in hands if hand.presence >= _MIN_PRESENCE]
     size = (request.image.shape[1], request.image.shape[0])
-    fitted = fit_detected_hands(program.model, hands, size, intrinsics=request.intrinsics)
+    fitted = fit_detected_hands(program.model, hands, size, program.release, request.intrinsics)
     return [fitted_reconstruction(hand, program.model, size) for hand in fitted]
+  assert program.reconstructor is not None
   return [_by_run(program.reconstructor, request, hand) for hand in hands]
 
 

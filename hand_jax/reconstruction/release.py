@@ -1,0 +1,92 @@
+"""The weights in the box: heads on the landmark network, and how far all of its points are wrong.
+
+`experiments.train_release` makes them. They belong to one version of the free hand, whose joints
+the heads learned; the fit may then be of another hand model.
+"""
+
+import functools
+import importlib.resources
+import io
+import json
+import os
+from typing import Any, NamedTuple
+
+import numpy as np
+from flax.traverse_util import flatten_dict, unflatten_dict
+from jaxtyping import Float
+
+from hand_jax.files.writing import write_whole
+from hand_jax.reconstruction.evidence import PointErrors
+from hand_jax.reconstruction.hand_unknowns import HandPrior
+
+ASSET = 'release.npz'
+
+
+class Release(NamedTuple):
+  """What the default program knows of hands and of its own errors."""
+
+  heads: dict[str, Any]
+  """Parameters of `JointHeads`."""
+  errors: PointErrors
+  """Of each joint, mm."""
+  prior: HandPrior
+  vertex_sigma_factor: Float[np.ndarray, 'vertices']
+  """What makes the fit's sigma of each vertex the error that was measured on renders."""
+  joint_sigma_factor: Float[np.ndarray, '21']
+  card: dict[str, Any]
+  """Where the weights come from, see docs/release.md."""
+
+
+@functools.cache
+def load_release() -> Release:
+  """Reads the weights that come with the package."""
+  asset = importlib.resources.files('hand_jax') / 'assets' / ASSET
+  with importlib.resources.as_file(asset) as path:
+    return read_release(path)
+
+
+def read_release(path: str | os.PathLike) -> Release:
+  """Reads weights that `write_release` wrote.
+
+  Raises:
+    ValueError: the file does not hold them.
+  """
+  with np.load(path) as file:
+    arrays = {name: file[name] for name in file.files}
+  try:
+    heads = {
+      name.removeprefix('heads/'): array.astype(np.float32)
+      for name, array in arrays.items()
+      if name.startswith('heads/')
+    }
+    return Release(
+      heads=unflatten_dict(heads, sep='/'),
+      errors=_group(PointErrors, 'errors', arrays),
+      prior=_group(HandPrior, 'prior', arrays),
+      vertex_sigma_factor=arrays['vertex_sigma_factor'],
+      joint_sigma_factor=arrays['joint_sigma_factor'],
+      card=json.loads(str(arrays['card'])),
+    )
+  except KeyError as error:
+    raise ValueError(f'{path} holds no {error}: it is no file of released weights.') from None
+
+
+def write_release(path: str | os.PathLike, release: Release) -> None:
+  """Writes weights as one file; the heads in half precision, which is finer than their error."""
+  arrays: dict[str, np.ndarray] = {
+    f'heads/{name}': np.asarray(array, np.float16)
+    for name, array in flatten_dict(release.heads, sep='/').items()
+  }
+  for name, group in (('errors', release.errors), ('prior', release.prior)):
+    for field, value in zip(group._fields, group, strict=True):
+      arrays[f'{name}/{field}'] = np.asarray(value, np.float32)
+  arrays['vertex_sigma_factor'] = np.asarray(release.vertex_sigma_factor, np.float32)
+  arrays['joint_sigma_factor'] = np.asarray(release.joint_sigma_factor, np.float32)
+  arrays['card'] = np.asarray(json.dumps(release.card, indent=1, allow_nan=False))
+  buffer = io.BytesIO()
+  np.savez_compressed(buffer, **arrays)
+  write_whole(path, buffer.getvalue())
+
+
+def _group(kind: type, name: str, arrays: dict[str, np.ndarray]) -> Any:
+  return kind(**{field: arrays[f'{name}/{field}'] for field in kind._fields})

@@ -1,0 +1,54 @@
+"""How far the evidence about each joint is wrong on renders, and how hands are held."""
+
+import jax
+import numpy as np
+from jaxtyping import Float
+
+from hand_jax.mano.anatomy import pose_to_angles
+from hand_jax.mano.gestures import POSE_SAMPLERS
+from hand_jax.models.joint_heads import JointEstimate
+from hand_jax.reconstruction.evidence import PointErrors
+from hand_jax.reconstruction.hand_unknowns import HandPrior
+from hand_jax.release.heads import aligned_errors
+from hand_jax.release.readings import ReadHands
+
+# No angle is surer than this, also where the sampler hardly moves it.
+_SMALLEST_SIGMA_DEG = 2.0
+
+
+def error_shapes(read: ReadHands, heads: JointEstimate) -> PointErrors:
+  """The root mean square error of each joint over that of all joints, for each kind of evidence.
+
+  3D points are compared after the best rotation, shift and scale, which the fit finds as well.
+
+  Args:
+    read: crops that nothing was trained on.
+    heads: what the heads say of them.
+  """
+  offsets = read.joints_camera - read.joints_camera.mean(axis=1, keepdims=True)
+  pixels = read.joints_crop - read.joints_crop.mean(axis=1, keepdims=True)
+  metres_per_pixel = np.sqrt(np.sum(offsets[..., :2] ** 2, (1, 2)) / np.sum(pixels**2, (1, 2)))
+  image = (read.landmarks[..., :2] - read.joints_crop) * metres_per_pixel[:, None, None]
+  return PointErrors(
+    image=_shape(image),
+    world=_shape(aligned_errors(read.world, read.joints_camera)),
+    heads=_shape(aligned_errors(heads.joints, read.joints_camera)),
+  )
+
+
+def _shape(errors: Float[np.ndarray, 'hands 21 axes']) -> Float[np.ndarray, '21']:
+  squared = np.mean(errors**2, axis=(0, 2))
+  return np.sqrt(squared / squared.mean())
+
+
+def pose_prior(hands: str, count: int, seed: int, shape_sigma: float) -> HandPrior:
+  """One Gaussian over the joint angles of a sampler's poses, by the moments of `count` of them."""
+  sample = jax.jit(jax.vmap(lambda key: pose_to_angles(POSE_SAMPLERS[hands](key)).reshape(45)))
+  angles = np.asarray(sample(jax.random.split(jax.random.key(seed), count)), np.float64)
+  covariance = np.cov(angles.T) + _SMALLEST_SIGMA_DEG**2 * np.eye(45)
+  factor = np.linalg.cholesky(covariance)
+  return HandPrior(
+    pose_mean=angles.mean(axis=0).astype(np.float32),
+    pose_factor=factor.astype(np.float32),
+    shape_sigma=np.float32(shape_sigma),
+  )

@@ -1,0 +1,88 @@
+"""The default program on rendered hands, beside the truth: for calibration, and for the card."""
+
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+
+from hand_jax.detection.reading import read_regions
+from hand_jax.evaluation.metrics import MM_PER_M, point_errors_mm, procrustes_align
+from hand_jax.mano.joints import JOINT_NAMES
+from hand_jax.reconstruction.detected import fit_detected_hands
+from hand_jax.reconstruction.release import Release
+from hand_jax.release.readings import ReadingPlan, jittered_regions
+from hand_jax.synthetic.hands import render_examples
+from hand_jax.types import ManoModel
+
+_BLOCK = 32
+_COVERAGES = {'coverage_68': 1.0, 'coverage_95': 1.959964}
+
+
+class FittedHands(NamedTuple):
+  """Root-relative errors and sigmas in mm, per axis of the camera, of rendered hands."""
+
+  vertex_errors: Float[np.ndarray, 'hands vertices 3']
+  vertex_sigma: Float[np.ndarray, 'hands vertices 3']
+  joint_errors: Float[np.ndarray, 'hands 21 3']
+  joint_sigma: Float[np.ndarray, 'hands 21 3']
+  pa_joint_errors: Float[np.ndarray, 'hands 21']
+  """Distances after Procrustes alignment."""
+
+
+def fit_rendered(model: ManoModel, release: Release, plan: ReadingPlan) -> FittedHands:
+  """Runs the program on rendered right hands, each in one jittered square round its joints."""
+  parts = []
+  for start in range(0, plan.count, _BLOCK):
+    block = range(start, min(start + _BLOCK, plan.count))
+    examples = render_examples(plan.seed, plan.split, block, plan.image_size, hands=plan.hands)
+    detected = [
+      read_regions(example.image, jittered_regions(example, plan, index)[:1], 'right')[0]
+      for index, example in zip(block, examples, strict=True)
+    ]
+    size = (plan.image_size, plan.image_size)
+    meshes = [hand.mesh for hand in fit_detected_hands(model, detected, size, release)]
+    for example, mesh in zip(examples, meshes, strict=True):
+      joints = np.asarray(example.joints_camera, np.float64)
+      vertices = np.asarray(example.vertices_camera, np.float64) - joints[:1]
+      joints = joints - joints[:1]
+      parts.append(
+        FittedHands(
+          vertex_errors=MM_PER_M * (mesh.vertices - vertices),
+          vertex_sigma=_sigma(mesh.vertex_covariance),
+          joint_errors=MM_PER_M * (mesh.joints - joints),
+          joint_sigma=_sigma(mesh.joint_covariance),
+          pa_joint_errors=point_errors_mm(procrustes_align(mesh.joints, joints), joints),
+        )
+      )
+  return FittedHands(*(np.stack(arrays) for arrays in zip(*parts, strict=True)))
+
+
+def _sigma(covariance: Float[np.ndarray, 'points 3 3']) -> np.ndarray:
+  return MM_PER_M * np.sqrt(np.diagonal(covariance, axis1=-2, axis2=-1))
+
+
+def vertex_groups(model: ManoModel) -> np.ndarray:
+  """A number for each vertex: palm, then first, middle and outer bones, then those of the thumb."""
+  bone = np.asarray(model.lbs_weights).argmax(axis=1)
+  finger_level = (bone - 1) % 3 + 1
+  return np.where(bone == 0, 0, np.where(bone >= 13, 3 + finger_level, finger_level))
+
+
+def joint_groups() -> np.ndarray:
+  """A number for each joint: its level (CMC to tip), the thumb's apart from the fingers'."""
+  names = [name if name.startswith('thumb') else name.split('_')[-1] for name in JOINT_NAMES]
+  return np.unique(names, return_inverse=True)[1]
+
+
+def summary(fitted: FittedHands) -> dict[str, float]:
+  """The figures of a split, rounded to what they tell."""
+  values = {
+    'pa_mpjpe_mm': float(fitted.pa_joint_errors.mean()),
+    'mpjpe_mm': float(np.linalg.norm(fitted.joint_errors[:, 1:], axis=-1).mean()),
+    'mpvpe_mm': float(np.linalg.norm(fitted.vertex_errors, axis=-1).mean()),
+    'mean_vertex_sigma_mm': float(fitted.vertex_sigma.mean()),
+  }
+  for name, width in _COVERAGES.items():
+    inside = np.abs(fitted.vertex_errors) <= width * fitted.vertex_sigma
+    values[name] = float(inside.mean())
+  return {name: round(value, 4) for name, value in values.items()}

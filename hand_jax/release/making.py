@@ -1,0 +1,194 @@
+"""Makes the weights in the box, stage by stage; what a stage has written is not made again.
+
+readings -> heads and errors -> calibration -> measurement and card
+"""
+
+import os
+import pathlib
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+
+import hand_jax
+from hand_jax.files.writing import write_json
+from hand_jax.mano.assets import hand_model_name, load_mano_model
+from hand_jax.reconstruction.evidence import PointErrors
+from hand_jax.reconstruction.release import Release, read_release, write_release
+from hand_jax.release.errors import error_shapes, pose_prior
+from hand_jax.release.fitted import (
+  FittedHands,
+  fit_rendered,
+  joint_groups,
+  summary,
+  vertex_groups,
+)
+from hand_jax.release.heads import HeadSettings, estimate, train_heads
+from hand_jax.release.readings import (
+  ReadHands,
+  ReadingPlan,
+  join,
+  landmark_error_share,
+  read_plan,
+  select,
+)
+
+
+class ErrorSizes(NamedTuple):
+  """Root mean square errors in mm that the fit believes, one for each kind of evidence.
+
+  The three numbers that were chosen on real photos, on both measuring sets together: renders are
+  harder to read than photos. How errors differ between joints comes from renders alone.
+  """
+
+  image: float = 3.0
+  world: float = 9.0
+  heads: float = 9.0
+
+
+class ReleasePlan(NamedTuple):
+  """What the weights are made from. No photo of a person is among it."""
+
+  learned: tuple[ReadingPlan, ...]
+  held_out: tuple[ReadingPlan, ...]
+  """For errors and the error scale."""
+  calibration: tuple[ReadingPlan, ...]
+  measured: dict[str, ReadingPlan]
+  heads: HeadSettings = HeadSettings()
+  sizes: ErrorSizes = ErrorSizes()
+  prior_samples: int = 40_000
+  shape_sigma: float = 1.0
+  seed: int = 0
+
+
+def release_plan(scale: float = 1.0, test_hands: int = 1000) -> ReleasePlan:
+  """The plan of the shipped weights at scale 1; larger ones are for machines with more time."""
+
+  def plan(hands: str, split: str, seed: int, count: int, crops: int = 1) -> ReadingPlan:
+    return ReadingPlan(hands, split, seed, max(1, round(count * scale)), crops)
+
+  def measured(split: str) -> ReadingPlan:
+    return ReadingPlan('classic', split, 0, test_hands, 1)
+
+  return ReleasePlan(
+    learned=(plan('broad', 'train', 1, 8192, 2), plan('classic', 'train', 1, 4096, 2)),
+    held_out=(plan('broad', 'validation', 1, 1536), plan('classic', 'validation', 1, 1024)),
+    calibration=(plan('broad', 'validation', 2, 512), plan('classic', 'validation', 2, 512)),
+    measured={split: measured(split) for split in ('test', 'test_broad', 'test_mismatch')},
+  )
+
+
+def make_release(
+  plan: ReleasePlan,
+  workdir: str | os.PathLike,
+  commit: str = '',
+  report: Callable[[str], None] = lambda line: None,
+) -> Release:
+  """Makes the weights in a folder, which holds `release.npz` and `scores.json` in the end.
+
+  Args:
+    plan: what they are made from.
+    workdir: where the stages keep what they made.
+    commit: of the code, for the card.
+    report: is told what is going on.
+  """
+  folder = pathlib.Path(workdir)
+  hours: dict[str, float] = {}
+
+  def stage(name: str, path: pathlib.Path, make: Callable[[], Release]) -> Release:
+    if not path.exists():
+      started = time.monotonic()
+      write_release(path, make())
+      hours[name] = round((time.monotonic() - started) / 3600, 2)
+      report(f'{name}: {hours[name]:.2f} h, {path}')
+    return read_release(path)
+
+  trained = stage('heads', folder / 'heads.npz', lambda: _trained(plan, folder, commit, report))
+  calibrated = stage('calibration', folder / 'calibrated.npz', lambda: _calibrated(plan, trained))
+  path = folder / 'release.npz'
+  return stage('measurement', path, lambda: _measured(plan, calibrated, folder, hours))
+
+
+def _trained(
+  plan: ReleasePlan, folder: pathlib.Path, commit: str, report: Callable[[str], None]
+) -> Release:
+  learned, held_out = _read(plan.learned, folder, report), _read(plan.held_out, folder, report)
+  learned = _readable(learned, plan.heads)
+  parameters = train_heads(learned, _readable(held_out, plan.heads), plan.heads)
+  held_out = _readable(held_out, plan.heads)
+  shapes = error_shapes(held_out, estimate(parameters, held_out))
+  model = load_mano_model()
+  return Release(
+    heads=parameters,
+    errors=PointErrors(*(size * shape for size, shape in zip(plan.sizes, shapes, strict=True))),
+    prior=pose_prior('broad', plan.prior_samples, plan.seed, plan.shape_sigma),
+    vertex_sigma_factor=np.ones(len(model.v_template), np.float32),
+    joint_sigma_factor=np.ones(21, np.float32),
+    card={
+      'commit': commit,
+      'hand_jax': hand_jax.__version__,
+      'hand_model': hand_model_name(model),
+      'learned_crops': len(learned.vectors),
+      'learned': [read._asdict() for read in plan.learned],
+      'held_out': [read._asdict() for read in plan.held_out],
+      'calibration': [read._asdict() for read in plan.calibration],
+      'heads': plan.heads._asdict(),
+      'chosen_on_real_photos_mm': plan.sizes._asdict(),
+    },
+  )
+
+
+def _read(
+  plans: tuple[ReadingPlan, ...], folder: pathlib.Path, report: Callable[[str], None]
+) -> ReadHands:
+  def told(plan: ReadingPlan) -> Callable[[int, int], None]:
+    return lambda done, count: report(f'{plan.name}: {done} of {count} hands read')
+
+  return join(read_plan(plan, folder / 'readings', told(plan)) for plan in plans)
+
+
+def _readable(read: ReadHands, settings: HeadSettings) -> ReadHands:
+  """The crops that the landmark network reads about as well as photos."""
+  return select(read, landmark_error_share(read) <= settings.max_landmark_error)
+
+
+def _calibrated(plan: ReleasePlan, release: Release) -> Release:
+  """Sets the factors of sigma, by part of the hand, to what renders show that no stage has seen."""
+  model = load_mano_model()
+  parts = [fit_rendered(model, release, part) for part in plan.calibration]
+  fitted = FittedHands(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
+  before = summary(fitted)
+  release = release._replace(
+    vertex_sigma_factor=_factors(fitted.vertex_errors, fitted.vertex_sigma, vertex_groups(model)),
+    joint_sigma_factor=_factors(fitted.joint_errors, fitted.joint_sigma, joint_groups()),
+  )
+  return release._replace(card=release.card | {'before_calibration': before})
+
+
+def _factors(
+  errors: Float[np.ndarray, 'hands points 3'],
+  sigma: Float[np.ndarray, 'hands points 3'],
+  groups: np.ndarray,
+) -> Float[np.ndarray, ' points']:
+  """For each point its group's factor: the root mean square of error over sigma."""
+  factors = np.ones(len(groups), np.float32)
+  for group in np.unique(groups):
+    rows = groups == group
+    known = sigma[:, rows] > 0  # the wrist is the origin, without an error
+    ratio = errors[:, rows][known] / sigma[:, rows][known]
+    if known.any():
+      factors[rows] = np.sqrt(np.mean(ratio**2))
+  return factors
+
+
+def _measured(
+  plan: ReleasePlan, release: Release, folder: pathlib.Path, hours: dict[str, float]
+) -> Release:
+  model = load_mano_model()
+  scores: dict[str, Any] = {
+    split: summary(fit_rendered(model, release, part)) for split, part in plan.measured.items()
+  }
+  write_json(folder / 'scores.json', scores)
+  return release._replace(card=release.card | {'renders': scores, 'hours': dict(hours)})

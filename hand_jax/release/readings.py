@@ -1,0 +1,170 @@
+"""What the landmark network reads of rendered hands, beside the truth: the release learns from it.
+
+Readings are kept in files of some hundred hands, each written whole, so that a stopped pass goes on
+where it was.
+"""
+
+import io
+import os
+import pathlib
+from collections.abc import Callable, Iterable, Iterator
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from hand_jax.detection.networks import read_landmarks
+from hand_jax.detection.regions import (
+  HandRegion,
+  crop_region,
+  photo_to_crop,
+  region_from_landmarks,
+  turn_with_region,
+)
+from hand_jax.examples import HandExample
+from hand_jax.files.writing import write_whole
+from hand_jax.geometry.cameras import transform_points
+from hand_jax.models.hand_landmark import INPUT_SIDE
+from hand_jax.synthetic.hands import render_examples
+
+SHARD_SIZE = 512
+# What the second look of the detector strays from the square that true joints give.
+_LOG_SIDE_SIGMA, _SHIFT_SIGMA, _TURN_SIGMA = 0.08, 0.035, np.radians(6.0)
+# Hands that are rendered before their crops go through the network.
+_BLOCK = 32
+
+
+class ReadHands(NamedTuple):
+  """Crops of rendered right hands: the network's outputs and the truth, in the crop's own frame.
+
+  `landmarks`, `joints_crop`: pixels of the upright crop (`landmarks` with relative depth). `world`,
+  `joints_camera`: metres; the latter in camera axes turned with the crop. `example`: its number.
+  """
+
+  vectors: Float[np.ndarray, 'crops 1152']
+  landmarks: Float[np.ndarray, 'crops 21 3']
+  world: Float[np.ndarray, 'crops 21 3']
+  joints_crop: Float[np.ndarray, 'crops 21 2']
+  joints_camera: Float[np.ndarray, 'crops 21 3']
+  example: Int[np.ndarray, 'crops']
+
+
+class ReadingPlan(NamedTuple):
+  """Which rendered hands are read: the first `count` of a seed and split, `crops` times each."""
+
+  hands: str
+  split: str
+  seed: int
+  count: int
+  crops: int
+  image_size: int = 256
+
+  @property
+  def name(self) -> str:
+    return f'{self.hands}_{self.split}_{self.seed}_{self.image_size}px_{self.crops}crops'
+
+
+def read_rendered(plan: ReadingPlan, indices: Iterable[int]) -> ReadHands:
+  """Renders hands and shows jittered upright crops of them to the network."""
+  parts, indices = [], list(indices)
+  for start in range(0, len(indices), _BLOCK):
+    block = indices[start : start + _BLOCK]
+    examples = render_examples(plan.seed, plan.split, block, plan.image_size, hands=plan.hands)
+    pairs = [
+      (index, example, region)
+      for index, example in zip(block, examples, strict=True)
+      for region in jittered_regions(example, plan, index)
+    ]
+    parts.append(_read_crops(pairs))
+  return ReadHands(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
+
+
+def jittered_regions(example: HandExample, plan: ReadingPlan, index: int) -> list[HandRegion]:
+  """The squares in which an example is read; they depend on nothing but the plan and its number."""
+  rng = np.random.default_rng([plan.seed, index])
+  region = region_from_landmarks(np.asarray(example.joints_image, np.float64))
+  regions = []
+  for _ in range(plan.crops):
+    shift = _SHIFT_SIGMA * region.side * rng.normal(size=2)
+    regions.append(
+      HandRegion(
+        (region.centre[0] + float(shift[0]), region.centre[1] + float(shift[1])),
+        region.side * float(np.exp(_LOG_SIDE_SIGMA * rng.normal())),
+        region.angle + float(_TURN_SIGMA * rng.normal()),
+      )
+    )
+  return regions
+
+
+def _read_crops(pairs: list[tuple[int, HandExample, HandRegion]]) -> ReadHands:
+  crops = [crop_region(example.image, region, INPUT_SIDE) for _, example, region in pairs]
+  readings = read_landmarks(np.stack(crops))
+  pixels, joints = [], []
+  for _, example, region in pairs:
+    upright = HandRegion(region.centre, region.side, -region.angle)
+    pixels.append(transform_points(photo_to_crop(region, INPUT_SIDE), example.joints_image))
+    joints.append(turn_with_region(np.asarray(example.joints_camera), upright))
+  return ReadHands(
+    vectors=readings.vectors.astype(np.float16),
+    landmarks=readings.landmarks.astype(np.float32),
+    world=readings.world_landmarks.astype(np.float32),
+    joints_crop=np.stack(pixels).astype(np.float32),
+    joints_camera=np.stack(joints).astype(np.float32),
+    example=np.array([index for index, *_ in pairs], np.int32),
+  )
+
+
+def read_plan(
+  plan: ReadingPlan,
+  folder: str | os.PathLike,
+  report: Callable[[int, int], None] = lambda done, count: None,
+) -> ReadHands:
+  """Reads the hands of a plan; files that are there already are taken as they are.
+
+  Args:
+    plan: what is read.
+    folder: where the readings are kept, in a subfolder of the plan's name.
+    report: is told how many hands are done, and of how many.
+  """
+  parts = []
+  for start in range(0, plan.count, SHARD_SIZE):
+    stop = min(start + SHARD_SIZE, plan.count)
+    path = pathlib.Path(folder) / plan.name / f'{start:06d}-{stop:06d}.npz'
+    if not path.exists():
+      _save(path, read_rendered(plan, range(start, stop)))
+    parts.append(_load(path))
+    report(stop, plan.count)
+  return join(parts)
+
+
+def join(parts: Iterable[ReadHands]) -> ReadHands:
+  """Puts readings one after the other."""
+  return ReadHands(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
+
+
+def select(read: ReadHands, rows: np.ndarray) -> ReadHands:
+  """The readings of some rows, by number or as a mask."""
+  return ReadHands(*(array[rows] for array in read))
+
+
+def batches(read: ReadHands, size: int, rng: np.random.Generator) -> Iterator[np.ndarray]:
+  """Row numbers of one epoch's batches in random order; an incomplete one is left out."""
+  order = rng.permutation(len(read.vectors))
+  yield from order[: len(order) // size * size].reshape(-1, size)
+
+
+def landmark_error_share(read: ReadHands) -> Float[np.ndarray, 'crops']:
+  """The network's mean 2D error over half of the larger side of the true joints' box."""
+  errors = np.linalg.norm(read.landmarks[..., :2] - read.joints_crop, axis=-1).mean(axis=1)
+  return errors / (np.ptp(read.joints_crop, axis=1).max(axis=1) / 2)
+
+
+def _save(path: pathlib.Path, read: ReadHands) -> None:
+  buffer = io.BytesIO()
+  np.savez(buffer, **read._asdict())
+  write_whole(path, buffer.getvalue())
+
+
+def _load(path: pathlib.Path) -> ReadHands:
+  with np.load(path) as file:
+    return ReadHands(**{name: file[name] for name in ReadHands._fields})
