@@ -32,4 +32,5 @@ def found_hand(image: np.ndarray, model, side: str = 'right') -> DetectedHand:
     landmarks_world=world,
     roi=HandRegion((width / 2, height / 2), float(2 * (high - low).max()), 0.0),
     landmarks_depth=scale * (world[:, 2] - world[0, 2]),
+    vector=np.zeros(1152, np.float32),
   )

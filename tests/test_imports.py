@@ -17,6 +17,7 @@ FLOORS = [
   ('runs', 'data'),
   ('preparing', 'readers', 'detection', 'evaluation'),
   ('training', 'reconstruction'),
+  ('release',),
   ('commands', '__init__', '__main__'),
 ]
 # Reconstructing needs nothing of what trains.

@@ -19,8 +19,9 @@ from hand_jax.mano.assets import load_mano_model
 from hand_jax.mano.joints import BONES, JOINT_NAMES
 from hand_jax.mano.model import regress_joints
 from hand_jax.readers.hand_photos import PhotoEntry, read_annotations
-from hand_jax.reconstruction.evidence import landmark_evidence
+from hand_jax.reconstruction.evidence import PointErrors, hand_evidence
 from hand_jax.reconstruction.refine import refine_hands
+from hand_jax.reconstruction.release import load_release
 from hand_jax.types import ManoModel
 from tools.free_hand.proportions import BONES_MM
 
@@ -105,15 +106,10 @@ def _fit(model: ManoModel, entry: PhotoEntry) -> np.ndarray:
   """The joints of the hand fitted to the true ones, whose pixels are those of a camera of ours."""
   joints = _as_right_hand(entry)
   pixels = 500 * joints[:, :2] / joints[:, 2:] + 250
-  evidence = landmark_evidence(
-    pixels[None],
-    joints[None],
-    (500, 500),
-    _EVIDENCE_SIGMA_MM,
-    _EVIDENCE_SIGMA_MM,
-    np.array([[500.0, 0, 250], [0, 500, 250], [0, 0, 1]]),
-  )
-  return np.asarray(refine_hands(model, evidence).joints[0], np.float64)
+  errors = PointErrors(_EVIDENCE_SIGMA_MM, _EVIDENCE_SIGMA_MM, np.inf)
+  intrinsics = np.array([[500.0, 0, 250], [0, 500, 250], [0, 0, 1]])
+  evidence = hand_evidence(pixels[None], joints[None], (500, 500), errors, intrinsics)
+  return np.asarray(refine_hands(model, evidence, load_release().prior).joints[0], np.float64)
 
 
 def bone_axes(joints: Float[np.ndarray, '*batch 21 3']) -> Float[np.ndarray, '*batch 21 3 3']:

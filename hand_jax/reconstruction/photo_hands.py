@@ -101,7 +101,9 @@ def reconstruct_hands(
     # A box always gives a reading; without a hand in it there is nothing to fit.
     hands = [hand for hand in hands if hand.presence >= _MIN_PRESENCE]
     size = (request.image.shape[1], request.image.shape[0])
-    fitted = fit_detected_hands(program.model, hands, size, program.release, request.intrinsics)
+    fitted = fit_detected_hands(
+      program.model, hands, size, program.release, intrinsics=request.intrinsics
+    )
     return [fitted_reconstruction(hand, program.model, size) for hand in fitted]
   assert program.reconstructor is not None
   return [_by_run(program.reconstructor, request, hand) for hand in hands]

@@ -20,6 +20,8 @@ from hand_jax.models.joint_heads import (
 from hand_jax.release.readings import ReadHands, batches
 
 _ESTIMATE_BATCH = 512
+# Relative to the median of all inputs.
+_SMALLEST_DEVIATION = 0.05
 
 
 class HeadSettings(NamedTuple):
@@ -50,12 +52,21 @@ def fit_linear(
 ) -> dict[str, np.ndarray]:
   """Ridge regression (Hoerl and Kennard 1970) on standardised inputs, as a dense layer."""
   inputs, outputs = np.asarray(inputs, np.float64), np.asarray(outputs, np.float64)
-  mean, deviation = inputs.mean(0), inputs.std(0) + 1e-6
+  mean, deviation = inputs.mean(0), _deviations(inputs)
   scaled = (inputs - mean) / deviation
   centre = outputs.mean(0)
   gram = scaled.T @ scaled + decay * len(scaled) * np.eye(scaled.shape[1])
   kernel = np.linalg.solve(gram, scaled.T @ (outputs - centre)) / deviation[:, None]
   return {'kernel': kernel.astype(np.float32), 'bias': (centre - mean @ kernel).astype(np.float32)}
+
+
+def _deviations(inputs: np.ndarray) -> np.ndarray:
+  """Standard deviations, kept from being tiny.
+
+  A number that hardly ever moves on renders must not be blown up where it moves on a photo.
+  """
+  deviation = inputs.std(axis=0)
+  return np.maximum(deviation, _SMALLEST_DEVIATION * np.median(deviation))
 
 
 def train_heads(learned: ReadHands, held_out: ReadHands, settings: HeadSettings) -> dict[str, Any]:
@@ -114,7 +125,7 @@ _landmark_inputs = jax.jit(landmark_inputs)
 
 def _train_points(read: ReadHands, inputs: np.ndarray, settings: HeadSettings) -> dict[str, Any]:
   """The nonlinear expert, by the mean absolute error. Standardised inputs go into its weights."""
-  mean, deviation = inputs.mean(0), inputs.std(0) + 1e-6
+  mean, deviation = inputs.mean(0), _deviations(inputs)
   scaled, wanted = (inputs - mean) / deviation, targets(read)
   expert = PointExpert()
 

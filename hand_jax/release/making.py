@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-import hand_jax
 from hand_jax.files.writing import write_json
 from hand_jax.mano.assets import hand_model_name, load_mano_model
 from hand_jax.reconstruction.evidence import PointErrors
@@ -73,7 +72,7 @@ def release_plan(scale: float = 1.0, test_hands: int = 1000) -> ReleasePlan:
     return ReadingPlan('classic', split, 0, test_hands, 1)
 
   return ReleasePlan(
-    learned=(plan('broad', 'train', 1, 8192, 2), plan('classic', 'train', 1, 4096, 2)),
+    learned=(plan('broad', 'train', 1, 6144, 2), plan('classic', 'train', 1, 2048, 2)),
     held_out=(plan('broad', 'validation', 1, 1536), plan('classic', 'validation', 1, 1024)),
     calibration=(plan('broad', 'validation', 2, 512), plan('classic', 'validation', 2, 512)),
     measured={split: measured(split) for split in ('test', 'test_broad', 'test_mismatch')},
@@ -128,7 +127,6 @@ def _trained(
     joint_sigma_factor=np.ones(21, np.float32),
     card={
       'commit': commit,
-      'hand_jax': hand_jax.__version__,
       'hand_model': hand_model_name(model),
       'learned_crops': len(learned.vectors),
       'learned': [read._asdict() for read in plan.learned],

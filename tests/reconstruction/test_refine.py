@@ -10,7 +10,7 @@ from hand_jax.evaluation.metrics import mpjpe_mm, procrustes_align
 from hand_jax.geometry.cameras import PerspectiveCamera, project_perspective
 from hand_jax.mano.anatomy import LOWER_LIMITS, UPPER_LIMITS, angles_to_pose
 from hand_jax.mano.model import mano_forward, regress_joints
-from hand_jax.reconstruction.evidence import landmark_evidence
+from hand_jax.reconstruction.evidence import PointErrors, hand_evidence
 from hand_jax.reconstruction.hand_unknowns import (
   CIRCUMSTANCES,
   HandPrior,
@@ -33,6 +33,11 @@ FOCAL = 700.0
 INTRINSICS = np.array([[FOCAL, 0, 300], [0, FOCAL, 250], [0, 0, 1.0]])
 # The same number of steps in all tests, so that the fit is compiled for one and for eight hands.
 SETTINGS = RefineSettings(steps=20)
+PRIOR = HandPrior(
+  ((LOWER_LIMITS + UPPER_LIMITS) / 2).reshape(45),
+  np.float32(12 * np.eye(45) + 3 * np.tri(45, k=-1)),
+  np.float32(1),
+)
 
 
 def made_up_hand(model, seed, shape_size=1.0):
@@ -58,25 +63,37 @@ def world_points(joints, seed):
   return 1.1 * (joints - joints.mean(0)) @ turn.T + [0.01, 0.02, 0.0]
 
 
+def heads_points(joints, seed):
+  """The joints as the heads have them: shifted, a little turned and scaled."""
+  turn = Rotation.from_rotvec(0.05 * np.random.default_rng([seed, 1]).normal(size=3)).as_matrix()
+  return 0.95 * (joints - joints.mean(0)) @ turn.T
+
+
 def evidence_of(hands, sigma_mm=0.1, intrinsics=INTRINSICS):
   pixels = np.stack([pixels for _, _, pixels in hands])
   world = np.stack([world_points(joints, k) for k, (_, joints, _) in enumerate(hands)])
-  return landmark_evidence(pixels, world, SIZE, sigma_mm, sigma_mm, intrinsics)
+  heads = np.stack([heads_points(joints, k) for k, (_, joints, _) in enumerate(hands)])
+  errors = PointErrors(sigma_mm, sigma_mm, sigma_mm)
+  return hand_evidence(pixels, world, SIZE, errors, intrinsics, heads)
 
 
-def without_points(evidence, joints=slice(None), image=True, world=True):
-  image_sigma, world_sigma = evidence.image_sigma.copy(), evidence.world_sigma.copy()
-  if image:
-    image_sigma[:, joints] = np.inf
-  if world:
-    world_sigma[:, joints] = np.inf
-  return evidence._replace(image_sigma=image_sigma, world_sigma=world_sigma)
+def one_hand(evidence, k):
+  return jax.tree.map(lambda field: field[k : k + 1], evidence)
+
+
+SIGMAS = {'image': 'image_sigma', 'world': 'world_sigma', 'heads': 'heads_sigma'}
+
+
+def without_points(evidence, joints=slice(None), kinds=tuple(SIGMAS)):
+  for kind in kinds:
+    sigma = getattr(evidence, SIGMAS[kind]).copy()
+    sigma[:, joints] = np.inf
+    evidence = evidence._replace(**{SIGMAS[kind]: sigma})
+  return evidence
 
 
 def sigma_of(evidence, factor):
-  return evidence._replace(
-    image_sigma=factor * evidence.image_sigma, world_sigma=factor * evidence.world_sigma
-  )
+  return evidence._replace(**{name: factor * getattr(evidence, name) for name in SIGMAS.values()})
 
 
 @pytest.fixture(scope='module')
@@ -98,7 +115,7 @@ def test_joints_of_the_reduced_model_are_the_whole_models(model):
 
 
 def test_a_made_up_hand_is_found_again(model, hands):
-  result = refine_hands(model, evidence_of(hands), SETTINGS)
+  result = refine_hands(model, evidence_of(hands), PRIOR, SETTINGS)
   for k, (vertices, joints, pixels) in enumerate(hands):
     aligned = procrustes_align(result.joints[k], joints)
     assert mpjpe_mm(aligned[None], joints[None])[0] < 0.3
@@ -112,7 +129,7 @@ def test_a_made_up_hand_is_found_again(model, hands):
 
 
 def test_the_result_agrees_with_itself(model, hands):
-  result = refine_hands(model, evidence_of(hands), SETTINGS)
+  result = refine_hands(model, evidence_of(hands), PRIOR, SETTINGS)
   for k in range(len(hands)):
     parameters = HandParameters(*(field[k] for field in result.parameters))
     vertices = np.asarray(mano_forward(model, jax.tree.map(jnp.asarray, parameters)).vertices)
@@ -130,23 +147,23 @@ def test_the_result_agrees_with_itself(model, hands):
 
 
 def test_without_intrinsics_the_shape_is_found_too(model, hands):
-  result = refine_hands(model, evidence_of(hands, intrinsics=None), SETTINGS)
+  result = refine_hands(model, evidence_of(hands, intrinsics=None), PRIOR, SETTINGS)
   joints = np.stack([joints for _, joints, _ in hands])
   assert mpjpe_mm(procrustes_align(result.joints, joints), joints).max() < 0.5
 
 
 def test_a_batch_gives_what_single_hands_give(model, hands):
   evidence = evidence_of(hands, sigma_mm=6.0)
-  batch = refine_hands(model, evidence, SETTINGS)
+  batch = refine_hands(model, evidence, PRIOR, SETTINGS)
   for k in range(2):
-    single = refine_hands(model, jax.tree.map(lambda field: field[k : k + 1], evidence), SETTINGS)  # noqa: B023
+    single = refine_hands(model, one_hand(evidence, k), PRIOR, SETTINGS)
     np.testing.assert_allclose(single.vertices[0], batch.vertices[k], atol=2e-5)
     np.testing.assert_allclose(single.vertex_sigma_mm[0], batch.vertex_sigma_mm[k], rtol=2e-3)
 
 
 def test_no_hand_gives_empty_arrays(model, hands):
   evidence = jax.tree.map(lambda field: field[:0], evidence_of(hands))
-  result = refine_hands(model, evidence, SETTINGS)
+  result = refine_hands(model, evidence, PRIOR, SETTINGS)
   assert result.vertices.shape == (0, 778, 3) and result.parameters.betas.shape == (0, 10)
 
 
@@ -155,12 +172,12 @@ def test_unknown_points_have_no_effect_not_even_nan(model, hands):
   pixels, world = evidence.points_image.copy(), evidence.points_world.copy()
   pixels[:, 8], world[:, 13] = np.nan, 1e6
   spoilt = evidence._replace(points_image=pixels, points_world=world)
-  expected, result = (refine_hands(model, given, SETTINGS) for given in (evidence, spoilt))
+  expected, result = (refine_hands(model, given, PRIOR, SETTINGS) for given in (evidence, spoilt))
   np.testing.assert_array_equal(result.vertices, expected.vertices)
   np.testing.assert_array_equal(result.vertex_sigma_mm, expected.vertex_sigma_mm)
   # What is not seen is less sure.
-  full = refine_hands(model, evidence_of(hands), SETTINGS)
-  assert (expected.joint_sigma_mm[:, 8] > 2 * full.joint_sigma_mm[:, 8]).all()
+  full = refine_hands(model, evidence_of(hands), PRIOR, SETTINGS)
+  assert (expected.joint_sigma_mm[:, 8] > 1.4 * full.joint_sigma_mm[:, 8]).all()
 
 
 def test_one_bad_point_does_not_spoil_the_hand(model, hands):
@@ -169,9 +186,9 @@ def test_one_bad_point_does_not_spoil_the_hand(model, hands):
   pixels[:, 12] += 200
   world[:, 12] += 0.2
   spoilt = evidence._replace(points_image=pixels, points_world=world)
-  good = refine_hands(model, evidence, SETTINGS)
-  robust = refine_hands(model, spoilt, SETTINGS)
-  plain = refine_hands(model, spoilt, SETTINGS._replace(robust_limit=1e3))
+  good = refine_hands(model, evidence, PRIOR, SETTINGS)
+  robust = refine_hands(model, spoilt, PRIOR, SETTINGS)
+  plain = refine_hands(model, spoilt, PRIOR, SETTINGS._replace(robust_limit=1e3))
   others = [k for k in range(21) if k not in (9, 10, 11, 12)]
 
   def change(result):
@@ -184,16 +201,16 @@ def test_one_bad_point_does_not_spoil_the_hand(model, hands):
 
 def test_no_evidence_gives_the_prior_and_its_covariance(model, hands):
   evidence = without_points(evidence_of(hands[:1]))
-  result = refine_hands(model, evidence, SETTINGS)
-  np.testing.assert_allclose(result.parameters.hand_pose[0], model.hands_mean, atol=1e-6)
+  result = refine_hands(model, evidence, PRIOR, SETTINGS)
+  mean = np.asarray(angles_to_pose(PRIOR.pose_mean.reshape(15, 3)))
+  np.testing.assert_allclose(result.parameters.hand_pose[0], mean, atol=1e-6)
   np.testing.assert_allclose(result.parameters.betas, 0, atol=1e-7)
   np.testing.assert_allclose(result.parameters.global_orient, 0, atol=1e-6)
   # Derivatives of the forward pass times the prior's deviations, in float64.
-  prior = HandPrior(*np.float32([RefineSettings().pose_sigma, RefineSettings().shape_sigma]))
   count = hand_unknown_count(model)
 
   def root_relative(unknowns):
-    vertices = mano_forward(model, unpack_hand(unknowns, model, prior)).vertices
+    vertices = mano_forward(model, unpack_hand(unknowns, model, PRIOR)).vertices
     return vertices - regress_joints(model, vertices)[:1]
 
   factor = np.asarray(jax.jacfwd(root_relative)(jnp.zeros(count)), np.float64)
@@ -202,14 +219,14 @@ def test_no_evidence_gives_the_prior_and_its_covariance(model, hands):
   assert result.vertex_sigma_mm.max() > 50
 
 
-def dense_reference(model, evidence, settings):
+def dense_reference(model, evidence, prior, settings):
   """Mesh covariance from a dense float64 inverse of the energy's own Gauss-Newton matrix."""
   with jax.enable_x64(True):
     model64, evidence64 = jax.tree.map(
       lambda field: jnp.asarray(field, jnp.float64) if field.dtype.kind == 'f' else field,
       (model, jax.tree.map(lambda field: field[0], evidence)),
     )
-    prior = HandPrior(settings.pose_sigma, settings.shape_sigma)
+    prior = HandPrior(*(jnp.asarray(field, jnp.float64) for field in prior))
     start = rough_start(model64, evidence64)
     unknowns = jnp.zeros(CIRCUMSTANCES + hand_unknown_count(model))
 
@@ -244,9 +261,8 @@ def dense_reference(model, evidence, settings):
 
 def test_covariance_is_that_of_a_dense_float64_reference(model, hands):
   evidence = evidence_of(hands[1:2], sigma_mm=6.0)
-  settings = SETTINGS
-  result = refine_hands(model, evidence, settings)
-  vertices, covariance = dense_reference(model, evidence, settings)
+  result = refine_hands(model, evidence, PRIOR, SETTINGS)
+  vertices, covariance = dense_reference(model, evidence, PRIOR, SETTINGS)
   np.testing.assert_allclose(result.vertices[0], vertices, atol=3e-4)
   sigma = 1000 * np.sqrt(np.trace(covariance, axis1=1, axis2=2) / 3)
   np.testing.assert_allclose(result.vertex_sigma_mm[0], sigma, rtol=0.02)
@@ -257,11 +273,11 @@ def test_covariance_is_that_of_a_dense_float64_reference(model, hands):
 def test_where_evidence_dominates_twice_the_observations_halve_the_variance(model):
   # The size of a hand is the prior's affair, so it is held; the prior of the pose is wide. The hand
   # is met exactly, so that the weights of robust residuals are one.
-  settings = RefineSettings(pose_sigma=30.0, shape_sigma=0.01, steps=20)
+  wide = PRIOR._replace(pose_factor=np.float32(1000 * np.eye(45)), shape_sigma=np.float32(0.01))
   evidence = evidence_of([made_up_hand(model, 0, shape_size=0.0)], sigma_mm=1.0)
-  once = refine_hands(model, evidence, settings)
+  once = refine_hands(model, evidence, wide, SETTINGS)
   # Two observations of a point with one error are one with an error smaller by sqrt(2).
-  twice = refine_hands(model, sigma_of(evidence, np.float32(np.sqrt(0.5))), settings)
+  twice = refine_hands(model, sigma_of(evidence, np.float32(np.sqrt(0.5))), wide, SETTINGS)
   ratio = np.trace(twice.joint_covariance[0, 1:], axis1=1, axis2=2) / np.trace(
     once.joint_covariance[0, 1:], axis1=1, axis2=2
   )
@@ -280,7 +296,7 @@ def test_residuals_have_the_derivatives_of_finite_differences(model, hands):
 
     @jax.jit
     def stacked(x):
-      residuals = hand_residuals(model64, evidence, start, HandPrior(1.0, 4.0), x)
+      residuals = hand_residuals(model64, evidence, start, PRIOR, x)
       return jnp.concatenate([*(block.reshape(-1) for block in residuals.blocks), residuals.plain])
 
     jacobian = jax.jacfwd(stacked)(unknowns)
@@ -290,15 +306,35 @@ def test_residuals_have_the_derivatives_of_finite_differences(model, hands):
       np.testing.assert_allclose(jacobian[:, k], difference, rtol=1e-6, atol=1e-6)
 
 
-def test_evidence_of_landmarks_has_errors_in_pixels_of_the_hand():
+@pytest.mark.parametrize('kind', ['world', 'heads'])
+def test_sure_evidence_of_one_kind_is_believed_over_the_others(model, hands, kind):
+  """All other points are centimetres off, and are known to be."""
+  _, joints, pixels = hands[0]
+  evidence = evidence_of([(None, joints, pixels)], sigma_mm=0.1)
+  rng = np.random.default_rng(1)
+  for name in [name for name in SIGMAS if name != kind]:
+    points = getattr(evidence, f'points_{name}')
+    noise = 0.1 * np.std(points, axis=1, keepdims=True) * rng.normal(size=points.shape)
+    evidence = evidence._replace(
+      **{f'points_{name}': np.float32(points + noise)},
+      **{SIGMAS[name]: np.float32(1e3) * getattr(evidence, SIGMAS[name])},
+    )
+  result = refine_hands(model, evidence, PRIOR, SETTINGS)
+  assert mpjpe_mm(procrustes_align(result.joints, joints[None]), joints[None])[0] < 1.0
+
+
+def test_evidence_has_errors_in_pixels_of_the_hand():
   pixels = np.zeros((1, 21, 2), np.float32)
   pixels[0, :, 0] = np.linspace(100, 300, 21)
   world = np.zeros((1, 21, 3), np.float32)
   world[0, :, 0] = np.linspace(-0.1, 0.1, 21)  # 1 pixel per millimetre
-  evidence = landmark_evidence(pixels, world, SIZE, 5.0, 8.0)
-  np.testing.assert_allclose(evidence.image_sigma, 5.0, rtol=1e-5)
+  sizes = np.linspace(4, 6, 21)
+  evidence = hand_evidence(pixels, world, SIZE, PointErrors(sizes, 8.0, 7.0))
+  np.testing.assert_allclose(evidence.image_sigma, sizes[None], rtol=1e-5)
   np.testing.assert_allclose(evidence.world_sigma, 0.008)
   np.testing.assert_allclose(evidence.principal_point, [[320, 240]])
-  known = landmark_evidence(pixels, world, SIZE, 5.0, 8.0, INTRINSICS)
+  assert np.isinf(evidence.heads_sigma).all()  # there are no heads
+  known = hand_evidence(pixels, world, SIZE, PointErrors(5.0, 8.0, 7.0), INTRINSICS, world)
+  np.testing.assert_allclose(known.heads_sigma, 0.007)
   np.testing.assert_allclose(known.principal_point, [[300, 250]])
   np.testing.assert_allclose(np.exp(known.log_focal_length), FOCAL, rtol=1e-5)

@@ -56,7 +56,8 @@ def test_points_on_the_joints_have_no_error(monkeypatch):
     landmarks = np.zeros((1, 21, 3))
     landmarks[0, :, :2] = crop + [3.0, 4.0]
     world = 1.3 * joints[None] @ Rotation.from_rotvec([0.2, 0.1, -0.4]).as_matrix()
-    return measure_realism.HandReadings(landmarks, world, np.array([0.9]), np.array([1.0]))
+    seen = (np.array([0.9]), np.array([1.0]), np.zeros((1, 1152)))
+    return measure_realism.HandReadings(landmarks, world, *seen)
 
   monkeypatch.setattr(measure_realism, 'read_landmarks', read)
   (reading,) = measure_realism.read_examples([example])
