@@ -2,7 +2,7 @@
 
 Two experts of different kinds err differently: one is linear in the vector, the other a small
 network on the points. Their mean is the estimate. A third head says how much larger than usual the
-error of that mean is, from the same points and from where the experts disagree.
+error of that mean is, from the same points and from how far their distances disagree.
 """
 
 from typing import NamedTuple
@@ -54,7 +54,7 @@ class JointHeads(nn.Module):
   """Estimates the joints of hands from what the landmark network makes of their upright crops."""
 
   hidden: tuple[int, ...] = (384, 384)
-  scale_hidden: int = 64
+  scale_hidden: int = 32
 
   @nn.compact
   def __call__(
@@ -63,8 +63,9 @@ class JointHeads(nn.Module):
     linear = _joints(nn.Dense(63, name='of_vector')(vectors))
     joints = (linear + PointExpert(self.hidden, name='of_points')(inputs)) / 2
     world = inputs[:, NUM_INPUTS // 2 :].reshape(-1, 21, 3)
-    disagreement = [jnp.linalg.norm(joints - other, axis=-1) for other in (linear, world)]
-    seen = jnp.concatenate([inputs, *disagreement], axis=1)
+    seen = jnp.concatenate(
+      [inputs, disagreement(joints, linear), disagreement(joints, world)], axis=1
+    )
     # The scale describes the experts' error: it must not change the experts.
     hidden = nn.gelu(nn.Dense(self.scale_hidden, name='scale_hidden')(jax.lax.stop_gradient(seen)))
     scale = nn.Dense(1, name='scale', kernel_init=nn.initializers.zeros)(hidden)[:, 0]
@@ -82,6 +83,19 @@ class PointExpert(nn.Module):
     for width in self.hidden:
       x = nn.gelu(nn.Dense(width)(x))
     return _joints(nn.Dense(63)(x))
+
+
+def disagreement(
+  one: Float[Array, 'batch 21 3'], other: Float[Array, 'batch 21 3']
+) -> Float[Array, 'batch 21']:
+  """For each joint, how far its distances to the others differ on average, whatever the turn."""
+
+  def distances(joints: Array) -> Array:
+    # The smallest square keeps the root's slope finite at a joint's distance to itself.
+    offsets = joints[:, :, None] - joints[:, None]
+    return jnp.sqrt(jnp.sum(offsets**2, axis=-1) + 1e-6)
+
+  return jnp.mean(jnp.abs(distances(one) - distances(other)), axis=-1)
 
 
 def _joints(numbers: Float[Array, 'batch 63']) -> Float[Array, 'batch 21 3']:

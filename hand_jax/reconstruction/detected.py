@@ -10,7 +10,7 @@ from hand_jax.detection.reading import DetectedHand, read_regions
 from hand_jax.detection.regions import HandRegion, region_from_landmarks
 from hand_jax.geometry.cameras import mirror_intrinsics
 from hand_jax.models.joint_heads import JointEstimate
-from hand_jax.reconstruction.evidence import HandEvidence, hand_evidence
+from hand_jax.reconstruction.evidence import HandEvidence, PointErrors, hand_evidence
 from hand_jax.reconstruction.heads_evidence import estimate_joints
 from hand_jax.reconstruction.refine import RefinedHand, refine_hands
 from hand_jax.reconstruction.release import Release
@@ -101,7 +101,9 @@ def _evidence(
     pixels = np.stack([photo_size[0] - pixels[:, 0], pixels[:, 1]], axis=1)
     world, joints = world * _MIRROR, joints * _MIRROR
     intrinsics = None if intrinsics is None else mirror_intrinsics(intrinsics, photo_size[0])
-  errors = release.errors._replace(heads=release.errors.heads * np.exp(heads.log_scale))
+  # A hand that is hard for the heads is hard for the landmark network as well.
+  scale = np.exp(heads.log_scale)
+  errors = PointErrors(*(scale * error for error in release.errors))
   return hand_evidence(pixels, world, photo_size, errors, intrinsics, joints)
 
 

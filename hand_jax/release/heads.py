@@ -20,7 +20,7 @@ from hand_jax.models.joint_heads import (
 from hand_jax.release.readings import ReadHands, batches
 
 _ESTIMATE_BATCH = 512
-# Relative to the median of all inputs.
+# Relative to the median of those that move at all: half of the vector never does.
 _SMALLEST_DEVIATION = 0.05
 
 
@@ -30,7 +30,7 @@ class HeadSettings(NamedTuple):
   decay: float = 0.05
   """Ridge penalty of the linear head, in units of the number of crops and standardised inputs."""
   epochs: int = 30
-  scale_epochs: int = 30
+  scale_epochs: int = 60
   batch_size: int = 256
   learning_rate: float = 1e-3
   weight_decay: float = 1e-2
@@ -66,7 +66,7 @@ def _deviations(inputs: np.ndarray) -> np.ndarray:
   A number that hardly ever moves on renders must not be blown up where it moves on a photo.
   """
   deviation = inputs.std(axis=0)
-  return np.maximum(deviation, _SMALLEST_DEVIATION * np.median(deviation))
+  return np.maximum(deviation, _SMALLEST_DEVIATION * np.median(deviation[deviation > 0]))
 
 
 def train_heads(learned: ReadHands, held_out: ReadHands, settings: HeadSettings) -> dict[str, Any]:

@@ -115,7 +115,8 @@ def _trained(
 ) -> Release:
   learned, held_out = _read(plan.learned, folder, report), _read(plan.held_out, folder, report)
   learned = _readable(learned, plan.heads)
-  parameters = train_heads(learned, _readable(held_out, plan.heads), plan.heads)
+  # The error scale must have seen hard hands, too.
+  parameters = train_heads(learned, held_out, plan.heads)
   held_out = _readable(held_out, plan.heads)
   shapes = error_shapes(held_out, estimate(parameters, held_out))
   model = load_mano_model()
