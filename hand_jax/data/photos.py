@@ -1,4 +1,4 @@
-"""Photos from files: any common format as upright 8-bit RGB; hand boxes; the demo photos."""
+"""Photos from files as upright 8-bit RGB; hand boxes; the demo photos."""
 
 import json
 import os
@@ -24,8 +24,9 @@ _FULL_16_BIT = 65535
 def read_photo(path: str | os.PathLike) -> UInt8[np.ndarray, 'height width 3']:
   """A photo as RGB, turned upright by its EXIF orientation.
 
-  Grey, palette, CMYK and 16-bit pictures are converted; transparent pixels become white. Of an
-  animation the first frame is read.
+  JPEG, PNG, TIFF, WebP, BMP and GIF are read, and what else Pillow or OpenCV knows here. Grey,
+  palette, CMYK and 16-bit pictures are converted; transparent pixels become white. Of an animation
+  the first frame is read.
 
   Raises:
     FileNotFoundError: no such file. ValueError: not an image, or a damaged one; both name the file.
@@ -67,7 +68,9 @@ def _read_with_opencv(path: str | os.PathLike) -> np.ndarray:
   data = np.fromfile(path, np.uint8)
   image = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
   if image is None:
-    raise ValueError(f'{path} is not an image that can be read; JPEG and PNG files can.')
+    raise ValueError(
+      f'{path} is not an image that can be read; JPEG, PNG, TIFF, WebP, BMP and GIF files can.'
+    )
   return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 
 

@@ -28,7 +28,7 @@ class DetectedHand(NamedTuple):
   right, in [0.5, 1]. `presence`: probability that there is a hand. `landmarks_world`: metres, x
   right, y down, z away from the camera, in the axes of the photo (a left hand's are those of a left
   hand); the origin is near the middle of the hand. `roi`: the turned square that was read.
-  `landmarks_depth`: distance beyond the wrist along the view, in pixels of the photo (orthographic).
+  `landmarks_depth`: distance beyond the wrist along the view (orthographic), pixels of the photo.
   """
 
   box_xywh: Float[np.ndarray, '4']

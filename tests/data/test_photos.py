@@ -24,6 +24,15 @@ def test_plain_rgb_is_read_exactly(tmp_path):
   np.testing.assert_array_equal(read_photo(tmp_path / 'a.png'), _picture())
 
 
+@pytest.mark.parametrize('ending', ['tiff', 'bmp', 'webp', 'gif', 'jpg'])
+def test_the_documented_formats_are_read(tmp_path, ending):
+  """Lossless ones exactly."""
+  settings = {'lossless': True} if ending == 'webp' else {}
+  Image.fromarray(_picture()).save(tmp_path / f'a.{ending}', **settings)
+  difference = np.abs(read_photo(tmp_path / f'a.{ending}').astype(int) - _picture())
+  assert difference.mean() <= {'gif': 8, 'jpg': 8}.get(ending, 0)
+
+
 @pytest.mark.parametrize('orientation', range(1, 9))
 def test_exif_orientation_is_applied(tmp_path, orientation):
   """The stored picture is the upright one with the orientation's transform undone."""
