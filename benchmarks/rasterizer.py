@@ -25,7 +25,7 @@ from hand_jax.rendering.rasterize import (
   rasterize,
   visible_vertices,
 )
-from hand_jax.rendering.shading import interpolate
+from hand_jax.rendering.surfaces import interpolate
 from hand_jax.types import Fragments, HandParameters
 
 _BATCH = flags.DEFINE_integer('batch', 8, 'Images in a batch.')

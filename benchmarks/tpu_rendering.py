@@ -17,7 +17,7 @@ from absl import app, flags
 from jax.experimental import topologies
 
 from hand_jax.rendering.rasterize import rasterize, visible_vertices
-from hand_jax.rendering.shading import interpolate
+from hand_jax.rendering.surfaces import interpolate
 
 _TOPOLOGY = flags.DEFINE_string('topology', 'v5e:2x2', 'Name of the TPU topology to compile for.')
 _BATCH = flags.DEFINE_integer('batch', 8, 'Images per chip.')

@@ -4,8 +4,8 @@ from absl import flags
 
 from experiments.launching import launch, start
 from experiments.path_flags import define_compilation_cache, define_path, define_paths
-from hand_jax.commands.reconstruct import reconstruct_and_tell
-from hand_jax.reconstruction.photos import PhotoOptions
+from hand_jax.commands.reconstruct_photos import reconstruct_and_tell
+from hand_jax.reconstruction.running import PhotoOptions
 
 FLAGS = flags.FLAGS
 

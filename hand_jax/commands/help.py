@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from hand_jax.commands.arguments import ArgumentParser, ExitCode
-from hand_jax.commands.reconstruct import create_parser
+from hand_jax.commands.reconstruct_photos import create_parser
 from hand_jax.commands.subcommands import SUBCOMMANDS, run_subcommand
 
 

@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Sequence
 
-from hand_jax.commands import reconstruct
+from hand_jax.commands import reconstruct_photos
 from hand_jax.commands.arguments import ExitCode, print_error
 from hand_jax.commands.subcommands import SUBCOMMANDS, run_subcommand
 
@@ -18,7 +18,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
   try:
     if arguments and arguments[0] in SUBCOMMANDS:
       return run_subcommand(arguments[0], arguments[1:])
-    return reconstruct.run(arguments)
+    return reconstruct_photos.run(arguments)
   except KeyboardInterrupt:
     print_error('stopped. What is written is whole.')
     return ExitCode.STOPPED

@@ -20,7 +20,7 @@ from hand_jax.models.vertex_regressor import VertexRegressor
 from hand_jax.propagation import hand_gaussians
 from hand_jax.rendering.images import render_vertex_colors
 from hand_jax.rendering.rasterize import visible_vertices
-from hand_jax.rendering.shading import vertex_normals
+from hand_jax.rendering.surfaces import vertex_normals
 from hand_jax.types import (
   DiagonalGaussian,
   HandEstimate,

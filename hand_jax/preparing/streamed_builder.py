@@ -8,7 +8,7 @@ import tensorflow_datasets as tfds
 
 from hand_jax.data.crop_features import CropFeatureSettings, record_features
 from hand_jax.examples import Skip, example_features
-from hand_jax.preparing.crop_features import with_crop_features
+from hand_jax.preparing.feature_extraction import with_crop_features
 from hand_jax.preparing.records import (
   Report,
   no_report,

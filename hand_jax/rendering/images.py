@@ -4,7 +4,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from hand_jax.rendering.rasterize import rasterize
-from hand_jax.rendering.shading import interpolate, normalize, vertex_normals
+from hand_jax.rendering.surfaces import interpolate, normalize, vertex_normals
 from hand_jax.types import Fragments, RenderedHand
 
 

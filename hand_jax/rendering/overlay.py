@@ -9,7 +9,13 @@ import numpy as np
 from jaxtyping import Array, Float, Int, UInt8
 
 from hand_jax.rendering.rasterize import rasterize
-from hand_jax.rendering.shading import downsample, headlight, interpolate, normalize, vertex_normals
+from hand_jax.rendering.surfaces import (
+  downsample,
+  headlight,
+  interpolate,
+  normalize,
+  vertex_normals,
+)
 from hand_jax.types import ArrayLike
 
 _SUPERSAMPLING = 2

@@ -16,7 +16,7 @@ from hand_jax.mano.gestures import POSE_SAMPLERS
 from hand_jax.mano.joints import BONES
 from hand_jax.mano.model import mano_forward, regress_joints
 from hand_jax.rendering.rasterize import rasterize
-from hand_jax.rendering.shading import area_normals
+from hand_jax.rendering.surfaces import area_normals
 from hand_jax.types import HandParameters, ManoModel
 
 SUPERSAMPLING = 2

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 from jaxtyping import Float
 
-from hand_jax.rendering.shading import DIFFUSE_SHARES, spherical_harmonics
+from hand_jax.rendering.surfaces import DIFFUSE_SHARES, spherical_harmonics
 
 
 class Environments(NamedTuple):

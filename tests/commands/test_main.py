@@ -10,11 +10,11 @@ from PIL import Image
 
 from experiments import reconstruct as launch
 from hand_jax import __version__
-from hand_jax.commands import reconstruct, subcommands
+from hand_jax.commands import reconstruct_photos, subcommands
 from hand_jax.commands.main import main
 from hand_jax.commands.subcommands import Subcommand
 from hand_jax.reconstruction import photo_hands
-from hand_jax.reconstruction.photos import PhotoOptions
+from hand_jax.reconstruction.running import PhotoOptions
 from tests.found_hands import found_hand
 from tests.toy_runs import fresh_state, save_toy_run
 
@@ -32,7 +32,9 @@ def workdir(tmp_path_factory):
 def options(monkeypatch) -> list[PhotoOptions]:
   """What would be reconstructed, instead of doing it."""
   seen = []
-  monkeypatch.setattr(reconstruct, 'reconstruct_and_tell', lambda asked: seen.append(asked) or 0)
+  monkeypatch.setattr(
+    reconstruct_photos, 'reconstruct_and_tell', lambda asked: seen.append(asked) or 0
+  )
   return seen
 
 
@@ -195,7 +197,7 @@ def test_ctrl_c_ends_quietly(monkeypatch, capsys):
   def interrupt(_):
     raise KeyboardInterrupt
 
-  monkeypatch.setattr(reconstruct, 'reconstruct_and_tell', interrupt)
+  monkeypatch.setattr(reconstruct_photos, 'reconstruct_and_tell', interrupt)
   assert run('a.jpg', '--workdir=w') == 130
   assert capsys.readouterr().err.startswith('Error: stopped')
 

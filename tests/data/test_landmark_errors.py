@@ -27,7 +27,7 @@ from hand_jax.data.pipeline import (
   training_batches,
 )
 from hand_jax.data.prepared import PreparedSource
-from hand_jax.preparing import crop_features
+from hand_jax.preparing import feature_extraction
 from hand_jax.preparing.data_sets import describe_prepared
 from hand_jax.training import loop
 from tests.prepared_features import FeaturedSet, prepare_featured
@@ -56,8 +56,8 @@ def prepare_with(folder, model, crop_errors) -> FeaturedSet:
 
   by_size = {len(errors): np.array(errors, np.float32) for errors in crop_errors.values()}
   with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(crop_features, 'landmark_features', fake_features)
-    patch.setattr(crop_features, 'landmark_errors', lambda found, *_: by_size[len(found)])
+    patch.setattr(feature_extraction, 'landmark_features', fake_features)
+    patch.setattr(feature_extraction, 'landmark_errors', lambda found, *_: by_size[len(found)])
     return prepare_featured(folder, model, crop_features=SETTINGS.as_manifest())
 
 

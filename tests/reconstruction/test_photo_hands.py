@@ -18,8 +18,8 @@ from hand_jax.reconstruction.photo_hands import (
   load_program,
   reconstruct_hands,
 )
-from hand_jax.reconstruction.photos import PhotoOptions, reconstruct_photos
 from hand_jax.reconstruction.reconstruct import Reconstructor
+from hand_jax.reconstruction.running import PhotoOptions, reconstruct_photos
 from hand_jax.types import HandParameters
 from tests.found_hands import found_hand
 

@@ -10,8 +10,8 @@ import pytest
 
 from hand_jax.rendering.inputs import checked_mesh
 from hand_jax.rendering.rasterize import rasterize, visible_vertices
-from hand_jax.rendering.shading import interpolate
 from hand_jax.rendering.soft import soft_blend, soft_silhouette
+from hand_jax.rendering.surfaces import interpolate
 
 _TRIANGLE = np.array([[[1, 1, 2], [8, 2, 3], [3, 8, 4]]])
 _FACES = np.array([[0, 1, 2]])

@@ -9,7 +9,7 @@ import pytest
 
 from hand_jax.rendering import rasterize as module
 from hand_jax.rendering.rasterize import rasterize, visible_vertices
-from hand_jax.rendering.shading import interpolate
+from hand_jax.rendering.surfaces import interpolate
 from tests.reference.rasterize import (
   face_at_points,
   near_mask_naive,

@@ -12,7 +12,7 @@ from hand_jax.mano.assets import load_mano_model
 from hand_jax.rendering.clipping import drop_near_vertices, project_in_front
 from hand_jax.rendering.images import depth_image, normal_image
 from hand_jax.rendering.rasterize import rasterize, visible_vertices
-from hand_jax.rendering.shading import directional_light, headlight, interpolate
+from hand_jax.rendering.surfaces import directional_light, headlight, interpolate
 from hand_jax.types import PerspectiveCamera
 
 _SIZE = 48

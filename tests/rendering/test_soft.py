@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from hand_jax.rendering.rasterize import rasterize
-from hand_jax.rendering.shading import interpolate
 from hand_jax.rendering.soft import default_blur_radius, soft_blend, soft_silhouette
+from hand_jax.rendering.surfaces import interpolate
 from tests.reference.soft import central_differences, soft_blend_naive, soft_silhouette_naive
 
 HEIGHT, WIDTH = 8, 9

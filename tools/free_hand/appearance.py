@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from hand_jax.rendering.shading import vertex_normals
+from hand_jax.rendering.surfaces import vertex_normals
 from tools.free_hand import layout, skeleton
 from tools.free_hand.cutting import boundary_loop
 

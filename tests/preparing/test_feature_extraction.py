@@ -14,13 +14,13 @@ from hand_jax.data.crop_features import (
 )
 from hand_jax.data.prepared import PreparedSource
 from hand_jax.examples import Skip, encode_example
-from hand_jax.preparing import crop_features
-from hand_jax.preparing.crop_features import map_projection, with_crop_features
+from hand_jax.preparing import feature_extraction
 from hand_jax.preparing.data_sets import (
   PrepareRequest,
   describe_prepared,
   refuse_idle_feature_flags,
 )
+from hand_jax.preparing.feature_extraction import map_projection, with_crop_features
 from tests.prepared_features import COUNTS, SETTINGS, landmark_backbone, prepare_featured
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures('no_progress_bars')]
@@ -121,15 +121,15 @@ def test_crops_depend_on_seed_index_and_number_and_keep_their_ranges():
 
 
 def test_skips_keep_their_places_and_take_no_number(toy_model, featured, monkeypatch):
-  monkeypatch.setattr(crop_features, '_BATCH', 4)  # two examples a block
+  monkeypatch.setattr(feature_extraction, '_BATCH', 4)  # two examples a block
   asked = []
 
   def record_number(settings, index, crop):
     asked.append((index, crop))
     return crop_change(settings, index, crop)
 
-  monkeypatch.setattr(crop_features, 'crop_change', record_number)
-  monkeypatch.setattr(crop_features, 'landmark_features', fake_features)
+  monkeypatch.setattr(feature_extraction, 'crop_change', record_number)
+  monkeypatch.setattr(feature_extraction, 'landmark_features', fake_features)
   first, second, third = [encode_example(e) for e in featured.sources['train'].load([0, 1, 2])]
   records = [first, Skip('a', 'bad'), Skip('b', 'bad'), Skip('c', 'bad'), second, third]
   made = list(with_crop_features(records, SETTINGS))
@@ -145,7 +145,7 @@ def test_skips_keep_their_places_and_take_no_number(toy_model, featured, monkeyp
 
 def fake_features(crops, settings):
   count = len(crops)
-  return crop_features.CropFeatures(
+  return feature_extraction.CropFeatures(
     vectors=np.zeros((count, 1152), np.float16),
     landmarks=np.zeros((count, 21, 3), np.float32),
     world_points=np.zeros((count, 21, 3), np.float32),
@@ -165,7 +165,7 @@ def test_the_manifest_states_the_crops_and_the_hash_covers_the_features(
   plain = prepare_featured(tmp_path / 'plain', toy_model)
   assert 'crop_features' not in plain.prepared.manifest['settings']
   assert plain.prepared.manifest['sha256']['train'] != manifest['sha256']['train']
-  monkeypatch.setattr(crop_features, 'landmark_features', fake_features)
+  monkeypatch.setattr(feature_extraction, 'landmark_features', fake_features)
   settings = {'crop_features': SETTINGS.as_manifest()}
   other = prepare_featured(tmp_path / 'other', toy_model, **settings)
   assert other.prepared.manifest['sha256']['train'] != manifest['sha256']['train']

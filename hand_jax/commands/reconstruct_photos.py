@@ -10,7 +10,7 @@ from hand_jax.commands.subcommands import SUBCOMMANDS
 from hand_jax.files.paths import expand_path
 
 if TYPE_CHECKING:
-  from hand_jax.reconstruction.photos import PhotoOptions
+  from hand_jax.reconstruction.running import PhotoOptions
 
 DEFAULT_OUTPUT = 'hand_jax_output'
 _USAGE = 'hand-jax [PHOTO...] [flags]\n       hand-jax SUBCOMMAND [arguments]'
@@ -84,7 +84,7 @@ def run(arguments: Sequence[str]) -> int:
       parser.error(f'{name} is a subcommand and goes first; a photo of that name is ./{name}')
   # Imported here: JAX takes seconds, and --help should not.
   from hand_jax.files.compiled_programs import keep_compiled_programs
-  from hand_jax.reconstruction.photos import PhotoOptions
+  from hand_jax.reconstruction.running import PhotoOptions
 
   keep_compiled_programs(flags.pop('compilation_cache_dir'))
 
@@ -96,7 +96,7 @@ def reconstruct_and_tell(options: 'PhotoOptions') -> int:
   """Reconstructs photos, prints a line about each (failures to stderr), returns the exit code."""
   from absl import logging
 
-  from hand_jax.reconstruction.photos import reconstruct_photos
+  from hand_jax.reconstruction.running import reconstruct_photos
 
   # Orbax logs dozens of lines, and warns that a run is opened for reading only.
   logging.set_verbosity(logging.ERROR)

@@ -8,7 +8,7 @@ import scipy.integrate
 import scipy.special
 
 from hand_jax.rendering.rasterize import rasterize
-from hand_jax.rendering.shading import (
+from hand_jax.rendering.surfaces import (
   composite,
   directional_light,
   downsample,

@@ -1,4 +1,4 @@
-"""Attributes at pixels, normals and light: what turns fragments into a picture."""
+"""Surfaces: attributes at pixels, normals and light, which turn fragments into a picture."""
 
 import math
 
