@@ -48,15 +48,20 @@ def start(argv: Sequence[str], expected: str = 'settings are given as --name=val
   """Refuses arguments that are no flags, keeps libraries quiet and keeps compiled programs.
 
   Raises:
-    ValueError: there is such an argument; the message says what was `expected`.
+    ValueError: see `refuse_arguments`.
   """
-  if len(argv) > 1:
-    raise ValueError(f'Unexpected argument {argv[1]!r}: {expected}.')
+  refuse_arguments(argv, expected)
   if not flags.FLAGS['verbosity'].present:
     # Orbax tells at length, and warns that a run is opened for reading only.
     logging.set_verbosity(logging.ERROR)
   if 'compilation_cache_dir' in flags.FLAGS:
     keep_compiled_programs(flags.FLAGS.compilation_cache_dir)
+
+
+def refuse_arguments(argv: Sequence[str], expected: str) -> None:
+  """Raises a ValueError where an argument is no flag; the message says what was `expected`."""
+  if len(argv) > 1:
+    raise ValueError(f'Unexpected argument {argv[1]!r}: {expected}.')
 
 
 def print_lines(lines: Iterable[str]) -> None:

@@ -2,10 +2,10 @@
 
 from absl import flags
 
-from experiments.launching import launch, start
+from experiments.launching import launch, refuse_arguments
 from experiments.path_flags import define_compilation_cache, define_path, define_paths
 from hand_jax.commands.reconstruct_photos import reconstruct_and_tell
-from hand_jax.reconstruction.running import PhotoOptions
+from hand_jax.reconstruction.tasks import PhotoOptions
 
 FLAGS = flags.FLAGS
 
@@ -43,11 +43,10 @@ def define_flags() -> None:
 
 def main(argv: list[str]) -> int:
   """Reads the flags, then one call; returns the exit code (see `ExitCode`)."""
-  start(argv, 'photos are given as --image=FILE')
+  refuse_arguments(argv, 'photos are given as --image=FILE')
   names = [name for name in PhotoOptions._fields if name != 'photos']
-  return reconstruct_and_tell(
-    PhotoOptions(photos=FLAGS.image, **{name: FLAGS[name].value for name in names})
-  )
+  options = PhotoOptions(photos=FLAGS.image, **{name: FLAGS[name].value for name in names})
+  return reconstruct_and_tell(options, FLAGS.compilation_cache_dir)
 
 
 if __name__ == '__main__':

@@ -1,7 +1,8 @@
 """hand-jax PHOTO... [flags] reconstructs photos and prints a line about each."""
 
+import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import hand_jax
@@ -10,7 +11,8 @@ from hand_jax.commands.subcommands import SUBCOMMANDS
 from hand_jax.files.paths import expand_path
 
 if TYPE_CHECKING:
-  from hand_jax.reconstruction.running import PhotoOptions
+  from hand_jax.reconstruction.running import PhotoOutcome
+  from hand_jax.reconstruction.tasks import PhotoOptions
 
 DEFAULT_OUTPUT = 'hand_jax_output'
 _USAGE = 'hand-jax [PHOTO...] [flags]\n       hand-jax SUBCOMMAND [arguments]'
@@ -82,30 +84,36 @@ def run(arguments: Sequence[str]) -> int:
   for name in flags['photos']:
     if name in SUBCOMMANDS:
       parser.error(f'{name} is a subcommand and goes first; a photo of that name is ./{name}')
-  # Imported here: JAX takes seconds, and --help should not.
-  from hand_jax.files.compiled_programs import keep_compiled_programs
-  from hand_jax.reconstruction.running import PhotoOptions
+  # Imported here: NumPy and Pillow take a while, and --help should not.
+  from hand_jax.reconstruction.tasks import PhotoOptions
 
-  keep_compiled_programs(flags.pop('compilation_cache_dir'))
-
+  cache_folder = flags.pop('compilation_cache_dir')
   photos = [*flags.pop('photos'), *arguments[end + 1 :]]
-  return reconstruct_and_tell(PhotoOptions(photos, **flags))
+  return reconstruct_and_tell(PhotoOptions(photos, **flags), cache_folder)
 
 
-def reconstruct_and_tell(options: 'PhotoOptions') -> int:
-  """Reconstructs photos, prints a line about each (failures to stderr), returns the exit code."""
-  from absl import logging
+def reconstruct_and_tell(options: 'PhotoOptions', cache_folder: str | None = None) -> int:
+  """Reconstructs photos, prints a line about each (failures to stderr), returns the exit code.
 
-  from hand_jax.reconstruction.running import reconstruct_photos
+  Args:
+    options: what the flags say.
+    cache_folder: where compiled programs are kept, see `keep_compiled_programs`.
+  """
+  from hand_jax.reconstruction.tasks import missing_photos, plan_tasks
 
-  # Orbax logs dozens of lines, and warns that a run is opened for reading only.
-  logging.set_verbosity(logging.ERROR)
-  written = failed = 0
   try:
-    outcomes = reconstruct_photos(options)
+    tasks = plan_tasks(options)
+    missing = missing_photos(tasks)
+    # A folder that is no run is wrong use, and goes before photos that failed.
+    if len(missing) == len(tasks) and os.path.isdir(options.workdir or '.'):
+      for line in missing:
+        print_error(line)
+      return ExitCode.SOME_FAILED
+    outcomes = _begin(options, cache_folder)
   except (ValueError, OSError) as error:
     print_error(error)
     return ExitCode.WRONG_USE
+  written = failed = 0
   for outcome in outcomes:
     if outcome.failed:
       failed += 1
@@ -120,6 +128,20 @@ def reconstruct_and_tell(options: 'PhotoOptions') -> int:
       f'legends are in {options.output}.'
     )
   return ExitCode.SOME_FAILED if failed else ExitCode.DONE
+
+
+def _begin(options: 'PhotoOptions', cache_folder: str | None) -> Iterator['PhotoOutcome']:
+  """Loads what makes the meshes. Raises as `reconstruct_photos` does."""
+  # Imported here: JAX takes seconds, and a mistake that is found without it should not.
+  from absl import logging
+
+  from hand_jax.files.compiled_programs import keep_compiled_programs
+  from hand_jax.reconstruction.running import reconstruct_photos
+
+  # Orbax logs dozens of lines, and warns that a run is opened for reading only.
+  logging.set_verbosity(logging.ERROR)
+  keep_compiled_programs(cache_folder)
+  return reconstruct_photos(options)
 
 
 def _explanations() -> str:

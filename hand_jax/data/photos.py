@@ -31,10 +31,7 @@ def read_photo(path: str | os.PathLike) -> UInt8[np.ndarray, 'height width 3']:
   Raises:
     FileNotFoundError: no such file. ValueError: not an image, or a damaged one; both name the file.
   """
-  if not os.path.exists(path):
-    raise FileNotFoundError(f'Image {path} does not exist.')
-  if os.path.isdir(path):
-    raise ValueError(f'Image {path} is a folder; name one image file.')
+  check_photo_file(path)
   try:
     with warnings.catch_warnings():
       # Large photos and odd metadata are no concern of the caller's.
@@ -45,6 +42,14 @@ def read_photo(path: str | os.PathLike) -> UInt8[np.ndarray, 'height width 3']:
     return _read_with_opencv(path)
   except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
     raise ValueError(f'Image {path} cannot be read, it may be damaged: {error}.') from None
+
+
+def check_photo_file(path: str | os.PathLike) -> None:
+  """Raises FileNotFoundError or ValueError where there is no file; both name it."""
+  if not os.path.exists(path):
+    raise FileNotFoundError(f'Image {path} does not exist.')
+  if os.path.isdir(path):
+    raise ValueError(f'Image {path} is a folder; name one image file.')
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

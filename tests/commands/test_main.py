@@ -1,5 +1,6 @@
 """hand-jax: which arguments mean what, exit codes, and one line on stderr for every mistake."""
 
+import os
 import pathlib
 import subprocess
 import sys
@@ -14,7 +15,7 @@ from hand_jax.commands import reconstruct_photos, subcommands
 from hand_jax.commands.main import main
 from hand_jax.commands.subcommands import Subcommand
 from hand_jax.reconstruction import photo_hands
-from hand_jax.reconstruction.running import PhotoOptions
+from hand_jax.reconstruction.tasks import PhotoOptions
 from tests.found_hands import found_hand
 from tests.toy_runs import fresh_state, save_toy_run
 
@@ -33,7 +34,7 @@ def options(monkeypatch) -> list[PhotoOptions]:
   """What would be reconstructed, instead of doing it."""
   seen = []
   monkeypatch.setattr(
-    reconstruct_photos, 'reconstruct_and_tell', lambda asked: seen.append(asked) or 0
+    reconstruct_photos, 'reconstruct_and_tell', lambda asked, _: seen.append(asked) or 0
   )
   return seen
 
@@ -144,6 +145,39 @@ def test_wrong_use_is_one_line_and_code_2(case, tmp_path, monkeypatch, capsys):
   assert error.count('\n') == 1 and not list(tmp_path.iterdir())
 
 
+def test_mistakes_are_told_before_jax_is_imported(tmp_path):
+  """That takes seconds; for nothing where no photo is there, or the flags are wrong."""
+  cases = {
+    2: ['--wrokdir=w', '--hand=up a.jpg', '--workdir=w', 'a.jpg --bbox=1,2', 'a.jpg --output='],
+    1: ['a.jpg', 'a.jpg b.jpg --hand=left', 'a.jpg --bbox=1,2,3,4'],
+  }
+  code = f"""
+import sys
+from hand_jax.commands.main import main
+for expected, lines in {cases}.items():
+  for line in lines:
+    try:
+      code = main(line.split())
+    except SystemExit as end:
+      code = end.code
+    assert code == expected, line
+assert not {{'jax', 'flax', 'orbax'}} & set(sys.modules)
+"""
+  environment = os.environ | {'PYTHONPATH': str(ROOT)}
+  done = subprocess.run(
+    [sys.executable, '-c', code],
+    cwd=tmp_path,
+    env=environment,
+    capture_output=True,
+    text=True,
+    check=False,
+  )
+  assert done.returncode == 0, done.stderr
+  lines = done.stderr.splitlines()
+  assert len(lines) == 5 + 4 and all(line.startswith('Error: ') for line in lines)
+  assert lines[-4:] == [f'Error: Image {name}.jpg does not exist.' for name in 'aaba']
+
+
 def test_a_box_beside_the_photo_is_wrong_use(workdir, photo, tmp_path, capsys):
   Image.fromarray(photo).save(tmp_path / 'a.png')
   flags = [f'--workdir={workdir}', f'--output={tmp_path / "out"}', '--bbox=900,900,9,9']
@@ -194,7 +228,7 @@ def test_the_home_folder_is_expanded(options, monkeypatch, tmp_path):
 
 
 def test_ctrl_c_ends_quietly(monkeypatch, capsys):
-  def interrupt(_):
+  def interrupt(*_):
     raise KeyboardInterrupt
 
   monkeypatch.setattr(reconstruct_photos, 'reconstruct_and_tell', interrupt)

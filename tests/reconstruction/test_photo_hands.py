@@ -19,7 +19,8 @@ from hand_jax.reconstruction.photo_hands import (
   reconstruct_hands,
 )
 from hand_jax.reconstruction.reconstruct import Reconstructor
-from hand_jax.reconstruction.running import PhotoOptions, reconstruct_photos
+from hand_jax.reconstruction.running import reconstruct_photos
+from hand_jax.reconstruction.tasks import PhotoOptions
 from hand_jax.types import HandParameters
 from tests.found_hands import found_hand
 
