@@ -76,6 +76,16 @@ def photo():
   return smooth
 
 
+@pytest.fixture(scope='module')
+def small_pictures():
+  """Pictures of a sixth of the pixels: without XLA's optimisation a large one takes seconds."""
+  from hand_jax.reconstruction import views  # few tests need it
+
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(views, 'PANEL_SIDE', 200)
+    yield
+
+
 @pytest.fixture
 def float64():
   """Lets a test compute in double precision."""

@@ -19,7 +19,7 @@ from hand_jax.reconstruction.tasks import PhotoOptions
 from tests.found_hands import found_hand
 from tests.toy_runs import fresh_state, save_toy_run
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures('small_pictures')]
 
 ROOT = pathlib.Path(__file__).parents[2]
 

@@ -24,7 +24,7 @@ from hand_jax.reconstruction.tasks import PhotoOptions
 from hand_jax.types import HandParameters
 from tests.found_hands import found_hand
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures('small_pictures')]
 
 BUNDLED = sorted(demo_photo_boxes().items())
 

@@ -36,7 +36,7 @@ from hand_jax.reconstruction.reconstruct import (
 from hand_jax.reconstruction.views import display_vertices
 from tests.reference.rasterize import face_at_points
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures('small_pictures')]
 
 BOX = np.array([20.0, 31.0, 60.0, 47.0])
 ROOT = pathlib.Path(__file__).parents[2]
@@ -290,12 +290,12 @@ def test_json_tells_units_camera_and_parameters(written, hand):
 
 def test_overlay_shows_photo_mesh_and_sigma(hand, photo):
   """The mesh's pixels differ between the panels, and lie where its vertices are."""
-  side = reconstruct_views.PANEL_SIDE
+  side, caption = reconstruct_views.PANEL_SIDE, 40
   image = reconstruct_views.overlay_image(hand, photo).astype(int)
-  plain, over, sigma = (image[: side - 60, i * side : (i + 1) * side] for i in range(3))
+  plain, over, sigma = (image[: side - caption, i * side : (i + 1) * side] for i in range(3))
   changed = np.abs(plain - over).sum(-1) > 30
   points = display_vertices(hand, side)[:, :2]
-  inside = (points > 2).all(1) & (points < side - 62).all(1)
+  inside = (points > 2).all(1) & (points < side - caption - 2).all(1)
   columns, rows = points[inside].astype(int).T
   assert inside.sum() > 50 and changed[rows, columns].mean() > 0.7
   outside = np.ones_like(changed)

@@ -17,7 +17,7 @@ from hand_jax.reconstruction.tasks import PhotoOptions, plan_tasks
 from tests.found_hands import found_hand
 from tests.toy_runs import fresh_state, save_toy_run
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures('small_pictures')]
 
 
 @pytest.fixture(autouse=True)

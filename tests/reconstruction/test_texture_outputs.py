@@ -14,6 +14,7 @@ from PIL import Image
 from experiments.configs.names import get_config
 from hand_jax.mano.assets import load_hand_appearance, load_mano_model
 from hand_jax.models.hand_network import create_network, initialize_network
+from hand_jax.reconstruction import views
 from hand_jax.reconstruction.files import (
   OUTPUT_SUFFIXES,
   TEXTURE_SUFFIXES,
@@ -32,10 +33,10 @@ from hand_jax.reconstruction.texture_picture import (
   free_hand_layout,
   free_hand_texture,
 )
-from hand_jax.reconstruction.views import PANEL_SIDE, display_vertices, texture_image
+from hand_jax.reconstruction.views import display_vertices, texture_image
 from tests.toy_mano import make_toy_mano
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures('small_pictures')]
 
 BOX = np.array([20.0, 31.0, 60.0, 47.0])
 
@@ -201,18 +202,19 @@ def test_the_layout_is_the_free_hands_without_stretched_faces():
 
 def test_views_show_the_photo_and_the_colours_over_it(written, photo):
   _, hand, _ = written
+  side, caption = views.PANEL_SIDE, 40
   picture = texture_image(hand, photo)
-  assert picture.shape == (PANEL_SIDE, 4 * PANEL_SIDE, 3)
-  drawn = picture[:, PANEL_SIDE : 2 * PANEL_SIDE].astype(float) / 255
-  points = display_vertices(hand, PANEL_SIDE)
-  inside = ((points[:, :2] > 3) & (points[:, :2] < PANEL_SIDE - 60)).all(axis=1)
+  assert picture.shape == (side, 4 * side, 3)
+  drawn = picture[:, side : 2 * side].astype(float) / 255
+  points = display_vertices(hand, side)
+  inside = ((points[:, :2] > 3) & (points[:, :2] < side - caption)).all(axis=1)
   seen = inside & hand.vertex_visible
   assert seen.sum() > 50
   columns, rows = points[seen, :2].astype(int).T
   error = np.abs(drawn[rows, columns] - hand.vertex_colors[seen]).max(axis=1)
   assert np.median(error) < 0.02  # vertices on the outline are mixed with the photo
   for view in (2, 3):
-    aside = picture[: PANEL_SIDE - 60, view * PANEL_SIDE : (view + 1) * PANEL_SIDE]
+    aside = picture[: side - caption, view * side : (view + 1) * side]
     assert (aside[0, 0] == 245).all()
     assert 0.1 < (aside != 245).any(axis=-1).mean() < 0.9
 

@@ -54,15 +54,13 @@ def rasterize_naive(vertices_image, faces, height, width):
 
 def visible_vertices_naive(vertices_image, faces, height, width, depth_tolerance):
   """A vertex is visible inside the image unless a face without it lies nearer at its position."""
-  visible = np.zeros(len(vertices_image), bool)
-  for vertex, (x, y, depth) in enumerate(np.asarray(vertices_image, np.float64)):
-    visible[vertex] = 0 <= x < width and 0 <= y < height
-    for ids in np.asarray(faces):
-      if vertex in ids:
-        continue
-      weights, face_depth = face_at_points(vertices_image[ids], x, y)
-      if (weights >= 0).all() and face_depth < depth - depth_tolerance:
-        visible[vertex] = False
+  x, y, depth = np.asarray(vertices_image, np.float64).T
+  visible = (x >= 0) & (x < width) & (y >= 0) & (y < height)
+  for ids in np.asarray(faces):
+    weights, face_depth = face_at_points(vertices_image[ids], x, y)
+    hidden = (weights >= 0).all(-1) & (face_depth < depth - depth_tolerance)
+    hidden[ids] = False
+    visible &= ~hidden
   return visible
 
 
