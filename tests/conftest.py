@@ -18,7 +18,11 @@ from tests.prepared_features import SETTINGS, prepare_featured
 from tests.toy_mano import make_toy_mano
 
 # Before the first computation, when XLA reads them.
-FLAGS = ['--xla_backend_optimization_level=0']
+FLAGS = [
+  '--xla_backend_optimization_level=0',
+  # Programs of a few hundred kernels gain nothing from being split into parts to compile.
+  '--xla_cpu_parallel_codegen_split_count=1',
+]
 if jax.__version_info__[:2] == (0, 10):
   # The new way to emit fused loops takes 40 % of the time left. JAX 0.12 has no other way.
   FLAGS.append('--xla_cpu_use_fusion_emitters=false')

@@ -57,6 +57,9 @@ def at_toy_size(config):
 
 def step_key(config):
   """What a step is compiled anew for: the model, and the terms of its loss at any weight."""
+  if config.model.branches == 'prior':  # which has no attention
+    model = dataclasses.replace(config.model, attention=AttentionConfig())
+    config = dataclasses.replace(config, model=model)
   loss = dataclasses.asdict(config.loss)
   terms = {key: bool(value) if type(value) is float else value for key, value in loss.items()}
   return str((config.model, terms, config.data.labels))
@@ -85,9 +88,15 @@ def take_a_step(config, model):
   return _taken[key]
 
 
+# Each combines what others here have: its loss, its branches, its attention. tests/training trains
+# the toy ones, and traces the steps of the others at full size.
+COMBINED = {
+  *('synthetic_supervised', 'synthetic_amvur_supervised', 'synthetic_small_amvur_weak'),
+  *('synthetic_small_weak', 'toy', 'toy_weak', 'toy_texture'),
+}
 # Experiments on FreiHAND and HO3D are rows of a table: one of each kind of loss. All of them are
 # traced on their data in test_benchmark_steps.py.
-STEPPING = [name for name in EXPERIMENTS if name not in ROWS] + [
+STEPPING = [name for name in EXPERIMENTS if name not in {*ROWS, *COMBINED}] + [
   'freihand_supervised',
   'ho3d_v2_l2_supervised',
   'ho3d_v2_l2_weakly_supervised',

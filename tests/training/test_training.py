@@ -182,14 +182,17 @@ def test_the_evaluation_step_is_repeatable_and_per_example(config, toy_model, ba
   assert estimate.posterior.vertices.mean.shape == (4, *toy_model.v_template.shape)
 
 
-# One of each kind. The others differ from these in branches, in losses or in data, with which
-# tests/experiments takes steps at toy size.
+# One of each kind, and those of which tests/experiments takes no step at toy size. The others
+# differ from these in branches, in losses or in data.
 FULL_SIZE = (
   'synthetic_supervised',
   'synthetic_weak',
   'synthetic_supervised_texture',
   'synthetic_small',
+  'synthetic_small_weak',
   'synthetic_small_weak_learned_sigma',
+  'synthetic_amvur_supervised',
+  'synthetic_small_amvur_weak',
   'ho3d_v2_l2_supervised',
   'hand_photos',
 )
