@@ -1,5 +1,6 @@
 """Runs of the toy configs on disk, as before the first step; the terms that a step reports."""
 
+import functools
 import pathlib
 
 import jax
@@ -16,6 +17,8 @@ from hand_jax.training.objective import term_weights
 from hand_jax.training.state import create_optimizer, create_train_state
 
 
+# Tests share it, since each would trace and compile the network anew.
+@functools.cache
 def fresh_state(name: str) -> TrainState:
   """The state of a named config before the first step."""
   config = get_config(name)
