@@ -1,19 +1,24 @@
-"""Whole runs of the toy configs on disk, as before the first step: what reconstructing opens."""
+"""Runs of the toy configs on disk, as before the first step; the terms that a step reports."""
 
+import functools
 import pathlib
 
 import jax
 import numpy as np
 
 from experiments.configs.names import get_config
+from hand_jax.config import ExperimentConfig
 from hand_jax.mano.assets import load_mano_model
 from hand_jax.models.hand_network import create_network
 from hand_jax.runs.checkpoints import Checkpoints, claim_workdir
 from hand_jax.runs.hand_models import claim_hand_model
 from hand_jax.runs.train_state import TrainState
+from hand_jax.training.objective import term_weights
 from hand_jax.training.state import create_optimizer, create_train_state
 
 
+# Tests share it, since each would trace and compile the network anew.
+@functools.cache
 def fresh_state(name: str) -> TrainState:
   """The state of a named config before the first step."""
   config = get_config(name)
@@ -29,3 +34,12 @@ def save_toy_run(folder: pathlib.Path, name: str, state: TrainState) -> str:
   with Checkpoints(str(folder)) as checkpoints:
     checkpoints.save(state, 0)
   return str(folder)
+
+
+def expected_terms(config: ExperimentConfig) -> set[str]:
+  """The terms of a config's loss, as far as its network has the branches for them."""
+  absent = {'prior': 'posterior', 'posterior': 'prior'}.get(config.model.branches, 'none')
+  expected = {name for name in term_weights(config.loss) if not name.endswith(absent)}
+  if absent == 'prior':
+    expected -= {'joint_limits', 'shape_prior', 'pose_prior'}
+  return expected

@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import chex
 import jax
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from hand_jax.runs.train_state import state_variables
 from hand_jax.training.state import create_optimizer, create_train_state
 from hand_jax.training.step import make_train_step
 from tests.drawn_hands import DrawnSource
+from tests.toy_runs import expected_terms
 
 
 def at_toy_size(config):
@@ -65,14 +67,8 @@ def step_key(config):
   return str((config.model, terms, config.data.labels))
 
 
-_taken = {}
-
-
-def take_a_step(config, model):
-  """State before, state after and metrics; experiments that shrink to the same one share a step."""
-  key = step_key(config)
-  if key in _taken:
-    return _taken[key]
+def make_step(config, model):
+  """The step and its arguments, of which the first two are state and batch."""
   network = create_network(config)
   optimizer = create_optimizer(config.optimizer, config.training.num_steps)
   state = create_train_state(config, network, optimizer, model)
@@ -81,22 +77,35 @@ def take_a_step(config, model):
   is_elbo = config.loss.kind == 'elbo'
   step = make_train_step(config, network, optimizer, config if is_elbo else None)
   # Any run's camera model may be the camera prior, so here the run's own before the step.
-  arguments = (state, batch, model, state_variables(state) if is_elbo else None)
-  compiled = jax.jit(step).lower(*arguments).compile()
-  after, metrics = compiled(*arguments)
-  _taken[key] = state, after, jax.device_get(metrics), batch
+  return step, (state, batch, model, state_variables(state) if is_elbo else None)
+
+
+_taken = {}
+
+
+def take_a_step(config, model):
+  """State before, state after and metrics; experiments that shrink to the same one share a step."""
+  key = step_key(config)
+  if key in _taken:
+    return _taken[key]
+  step, arguments = make_step(config, model)
+  after, metrics = jax.jit(step)(*arguments)
+  _taken[key] = arguments[0], after, jax.device_get(metrics), arguments[1]
   return _taken[key]
 
 
-# Each combines what others here have: its loss, its branches, its attention. tests/training trains
-# the toy ones, and traces the steps of the others at full size.
-COMBINED = {
-  *('synthetic_supervised', 'synthetic_amvur_supervised', 'synthetic_small_amvur_weak'),
-  *('synthetic_small_weak', 'toy', 'toy_weak', 'toy_texture'),
-}
+# Trained from end to end by tests/training.
+TRAINED = {'toy', 'toy_weak', 'toy_texture'}
+# Each combines what others here have: its loss, its branches, its attention. Traced below.
+COMBINED = (
+  'synthetic_supervised',
+  'synthetic_amvur_supervised',
+  'synthetic_small_amvur_weak',
+  'synthetic_small_weak',
+)
 # Experiments on FreiHAND and HO3D are rows of a table: one of each kind of loss. All of them are
 # traced on their data in test_benchmark_steps.py.
-STEPPING = [name for name in EXPERIMENTS if name not in {*ROWS, *COMBINED}] + [
+STEPPING = [name for name in EXPERIMENTS if name not in {*ROWS, *TRAINED, *COMBINED}] + [
   'freihand_supervised',
   'ho3d_v2_l2_supervised',
   'ho3d_v2_l2_weakly_supervised',
@@ -110,7 +119,7 @@ def test_an_experiment_takes_a_step_at_toy_size(name, toy_model):
   config = at_toy_size(get_config(name))
   before, after, metrics, batch = take_a_step(config, toy_model)
   assert all(np.isfinite(value) for value in metrics.values())
-  assert metrics['gradient_norm'] > 0
+  assert metrics['gradient_norm'] > 0 and expected_terms(config) <= set(metrics)
   assert int(after.step) == 1
   expected = {'backbone', 'feature_norm', 'camera_model'}
   expected |= {'prior_net'} if config.model.branches != 'posterior' else set()
@@ -129,6 +138,17 @@ def test_an_experiment_takes_a_step_at_toy_size(name, toy_model):
     assert any(moved), part
   if config.data.labels == '2d':
     assert not batch.has_3d.any() and not batch.camera_mask.any()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('name', COMBINED)
+def test_a_combined_experiment_can_take_a_step(name, toy_model):
+  """Shapes alone."""
+  config = at_toy_size(get_config(name))
+  step, arguments = make_step(config, toy_model)
+  after, metrics = jax.eval_shape(step, *arguments)
+  chex.assert_trees_all_equal_shapes_and_dtypes(after, arguments[0])
+  assert expected_terms(config) <= set(metrics)
 
 
 @pytest.mark.slow
