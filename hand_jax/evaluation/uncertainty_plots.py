@@ -64,19 +64,20 @@ def draw_reliability(curves: Mapping[str, Any]) -> Any:
   """
   figure, (shares, sizes) = _figure(2)
   shares.plot([0, 100], [0, 100], **_IDEAL, label='right size')
-  sizes_end = 0.0
+  widest, highest = 0.0, 0.0
   for frame, color in zip(curves, COLORS, strict=False):
     levels, bins = curves[frame]['reliability'], curves[frame]['bins']
     style = {'color': color, 'marker': 'o', 'markersize': 4, 'label': FRAMES[frame]}
     percent = [[100 * value for value in levels[name]] for name in ('levels', 'shares')]
     shares.plot(*percent, **style)
     sizes.plot(bins['rms_sigma_mm'], bins['rms_error_mm'], **style)
-    sizes_end = max(sizes_end, *bins['rms_sigma_mm'], *bins['rms_error_mm'])
-  sizes_end *= 1.05
-  sizes.plot([0, sizes_end], [0, sizes_end], **_IDEAL, label='right size')
+    widest = max(widest, *bins['rms_sigma_mm'])
+    highest = max(highest, *bins['rms_error_mm'])
+  # Each axis ends where its own values do, so that all bins show however wrong sigma is.
+  sizes.plot([0, 1.1 * widest], [0, 1.1 * widest], **_IDEAL, label='right size')
   shares.set(xlim=(0, 100), ylim=(0, 100))
   shares.set(xlabel='Interval should hold [%]', ylabel='Coordinates inside [%]')
-  sizes.set(xlim=(0, sizes_end), ylim=(0, sizes_end))
+  sizes.set(xlim=(0, 1.1 * widest), ylim=(0, 1.1 * max(widest, highest)))
   sizes.set(xlabel='Sigma of a bin, root mean square [mm]')
   sizes.set(ylabel='Error of the bin, root mean square [mm]')
   _finish(shares, 'Coverage: above the line, sigma is too large')

@@ -282,7 +282,7 @@ def noisy_hands(count=12, seed=5):
     found = joints - joints[0] + rng.normal(size=(21, 3)) * 0.004 * rng.uniform(0.5, 2)
     sigma = rng.uniform(0.002, 0.008, (21, 3))
     sigma[0] = 0  # relative to the wrist
-    pairs.append((true, found_hand(true, joints=found - found[0], joint_sigma=sigma)))
+    pairs.append((true, found_hand(true, joints=found, joint_sigma=sigma)))
   return pairs
 
 
@@ -300,7 +300,9 @@ def test_uncertainty_matches_plain_loops_over_the_joints_beyond_the_wrist():
       hand.joints[3] - hand.joints[8]
     )
     for joint in range(1, 21):
-      offset = hand.joints[joint] - (true.joints_camera[joint] - true.joints_camera[0])
+      offset = (
+        hand.joints[joint] - hand.joints[0] - (true.joints_camera[joint] - true.joints_camera[0])
+      )
       errors['root_relative'] += list(1000 * offset)
       sigmas['root_relative'] += list(1000 * hand.joint_sigma[joint])
       errors['aligned'] += list(1000 * (aligned[joint] - true.joints_camera[joint]))
