@@ -189,4 +189,4 @@ def test_the_command_writes_json_without_nan(photo, tmp_path):
     [*command, '--source=nowhere', f'--output={output}'],
     cwd=ROOT, capture_output=True, text=True, check=False,
   )  # fmt: skip
-  assert missing.returncode == 1 and 'nowhere does not exist' in missing.stderr
+  assert missing.returncode == 2 and 'nowhere does not exist' in missing.stderr
