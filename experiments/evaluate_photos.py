@@ -3,7 +3,6 @@
 python -m experiments.evaluate_photos --source=my_photos --output=scores.json
 """
 
-import pathlib
 import sys
 from collections.abc import Iterator
 
@@ -11,9 +10,13 @@ from absl import flags
 
 from experiments.launching import launch, print_lines, start
 from experiments.path_flags import define_compilation_cache, define_path
-from hand_jax.files.writing import write_json
-from hand_jax.reconstruction.files import check_output_folder
-from hand_jax.reconstruction.photo_measuring import PhotoMeasuring, measure_photos, scores_text
+from hand_jax.reconstruction.photo_measuring import (
+  PhotoMeasuring,
+  check_scores_path,
+  measure_photos,
+  scores_text,
+  write_scores,
+)
 
 FLAGS = flags.FLAGS
 
@@ -21,7 +24,9 @@ FLAGS = flags.FLAGS
 def define_flags() -> None:
   """Defines the command's flags; only when run, so that tests may import several commands."""
   define_path('source', None, 'Folder in the hand_photos format.', required=True)
-  define_path('output', None, 'File to write the scores to, JSON.', required=True)
+  define_path(
+    'output', None, 'File to write the scores to, JSON; two plots go beside it.', required=True
+  )
   flags.DEFINE_bool('use_boxes', False, "Looks for each hand in its entry's box.")
   flags.DEFINE_bool('use_intrinsics', False, "Gives the program the entries' intrinsics.")
   define_path('workdir', None, 'Folder of a trained run. Default: the fit to landmarks.')
@@ -30,12 +35,12 @@ def define_flags() -> None:
 
 def measured_lines() -> Iterator[str]:
   """Does what the flags say and yields what to print."""
-  check_output_folder(pathlib.Path(FLAGS.output).parent)
+  check_scores_path(FLAGS.output)
   request = PhotoMeasuring(*(FLAGS[name].value for name in PhotoMeasuring._fields))
   scores = measure_photos(request, _print_progress)
-  write_json(FLAGS.output, scores)
+  written = write_scores(FLAGS.output, scores)
   yield scores_text(scores)
-  yield f'Written to {FLAGS.output}.'
+  yield f'Written to {", ".join(map(str, written))}.'
 
 
 def _print_progress(done: int, count: int) -> None:

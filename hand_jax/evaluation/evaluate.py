@@ -1,7 +1,7 @@
 """Metrics over a split: every example once, for each branch of the network and the mean hand."""
 
 from collections.abc import Callable, Iterable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +11,7 @@ from jaxtyping import Array, Bool, Float
 from hand_jax.config import ExperimentConfig
 from hand_jax.evaluation import metrics
 from hand_jax.evaluation.mean_hand import MeanHand
+from hand_jax.evaluation.uncertainty import Names, PointErrors, uncertainty_figures
 from hand_jax.geometry.cameras import camera_from_vector, camera_rotation
 from hand_jax.models.backbone import normalize_image
 from hand_jax.models.branches import branches_of
@@ -30,6 +31,9 @@ METRIC_NAMES = (
   *('auc_joints', 'auc_vertices', 'pa_auc_joints', 'pa_auc_vertices'),
   *('f_score_5mm', 'f_score_15mm', 'pa_f_score_5mm', 'pa_f_score_15mm'),
 )
+
+NAMES = Names('examples', 'vertices')
+"""What the figures of uncertainty call what they are over."""
 
 EstimateFn = Callable[[HandBatch], HandEstimate]
 """A network's estimate for all rows of a batch."""
@@ -67,6 +71,9 @@ class Uncertainty(NamedTuple):
   sigma_mm: Float[np.ndarray, 'examples vertices']
   error_hand_mm: Float[np.ndarray, 'examples vertices']
   error_root_mm: Float[np.ndarray, 'examples vertices']
+
+
+_Arrays = TypeVar('_Arrays', Uncertainty, PointErrors)
 
 
 def hand_metrics(
@@ -156,6 +163,45 @@ def _uncertainty(
   )
 
 
+def vertex_errors(
+  vertices: DiagonalGaussian,
+  labels: Float[ArrayLike, 'batch vertices 3'],
+  rotations: Float[np.ndarray, 'batch 3 3'],
+  target: RootHands,
+) -> dict[str, PointErrors]:
+  """Errors and sigmas of every vertex, axis by axis in mm, in the three frames of `FRAMES`.
+
+  Root-relative variances are those of the hand frame along the camera's axes, without any for the
+  orientation, about which the Gaussians of the vertices say nothing. Aligned ones have the scale of
+  the alignment and a vertex's mean variance along every axis, because the alignment turns the axes.
+  Single precision.
+
+  Args:
+    vertices: a branch's Gaussians in the hand frame, metres.
+    labels: the true vertices in the hand frame.
+    rotations: of the predicted cameras, from the hand frame to the camera's axes.
+    target: the true hands in camera axes.
+  """
+  mean = np.asarray(vertices.mean, np.float64)
+  variance = np.exp(np.asarray(vertices.log_variance, np.float64))
+  root = mean @ rotations
+  aligned = metrics.procrustes_align(root, target.vertices)
+  scale = metrics.alignment_scale(root, aligned)[:, None]
+  stated = np.sqrt(variance.mean(axis=-1))
+  along_camera = np.sqrt(variance @ rotations**2)
+  # Points all in one place are brought to the target's centre: no size, no sigma.
+  same_along_all = np.repeat(np.where(scale > 0, scale * stated, np.nan)[..., None], 3, axis=-1)
+  frames = {
+    'hand_frame': (mean - np.asarray(labels, np.float64), np.sqrt(variance), stated),
+    'root_relative': (root - target.vertices, along_camera, stated),
+    'aligned': (aligned - target.vertices, same_along_all, stated),
+  }
+  return {
+    name: PointErrors(*((metrics.MM_PER_M * values).astype(np.float32) for values in arrays))
+    for name, arrays in frames.items()
+  }
+
+
 def calibration(uncertainty: Uncertainty) -> dict[str, float]:
   """How well sigma tells the error: Spearman correlations, and sizes in mm.
 
@@ -199,9 +245,10 @@ def evaluate_batches(
   Returns `examples`, the number of those with 3D labels, and where there are any: `posterior` and
   `prior`, as far as the network has them, and `mean_hand`, where given: dictionaries of
   `METRIC_NAMES`; `uncertainty`, see `calibration`, of the `branch` it names (the posterior, or a
-  prior alone). Where any example has 2D labels, `joints_2d`: `posterior_px` and `prior_px`, the
-  distance of the projected joints to the known labels (`known_joints`) in pixels of the network's
-  crop, a mean over the joints of an example and then over `examples`; `crop_size_px`, its side.
+  prior alone), and with `full` the figures of `uncertainty_figures` in each of `FRAMES`. Where any
+  example has 2D labels, `joints_2d`: `posterior_px` and `prior_px`, the distance of the projected
+  joints to the known labels (`known_joints`) in pixels of the network's crop, a mean over the
+  joints of an example and then over `examples`; `crop_size_px`, its side.
 
   Raises:
     ValueError: no example has labels, 3D or 2D, or a prediction is not finite.
@@ -210,6 +257,7 @@ def evaluate_batches(
   joints_2d = _Joints2D()
   sums: dict[str, dict[str, float]] = {}
   uncertainties = []
+  errors: dict[str, list[PointErrors]] = {}
   branch_names: list[str] = []
   for batch in batches:
     keep, known = has_labels(batch), known_joints(batch)
@@ -231,23 +279,36 @@ def evaluate_batches(
       _add(sums, name, hand_metrics(hands, target, full))
       if name == branch_names[0]:
         uncertainties.append(_uncertainty(gaussians.vertices, batch, hands, target))
+        if full:
+          frames = vertex_errors(gaussians.vertices, batch.vertices_hand, rotations, target)
+          for frame, values in frames.items():
+            errors.setdefault(frame, []).append(values)
     if mean_hand is not None:
       _add(sums, 'mean_hand', _mean_hand_metrics(mean_hand, target, regressor, full))
   if not (uncertainties or joints_2d.examples):
     raise ValueError('Nothing to evaluate: no example of the split has 3D labels or 2D joints.')
   results: dict[str, Any] = {'examples': 0}
   if uncertainties:
-    pooled = Uncertainty(*(np.concatenate(parts) for parts in zip(*uncertainties, strict=True)))
+    pooled = _pooled(uncertainties)
     examples = len(pooled.sigma_mm)
     results = {
       name: {metric: total / examples for metric, total in totals.items()}
       for name, totals in sums.items()
     }
     results['examples'] = examples
-    results['uncertainty'] = {'branch': branch_names[0], **calibration(pooled)}
+    results['uncertainty'] = {
+      'branch': branch_names[0],
+      **calibration(pooled),
+      **{frame: uncertainty_figures(_pooled(parts), NAMES) for frame, parts in errors.items()},
+    }
   if joints_2d.examples:
     results['joints_2d'] = joints_2d.means()
   return results
+
+
+def _pooled(parts: list[_Arrays]) -> _Arrays:
+  """The examples of all parts, in named tuples of arrays, in one."""
+  return type(parts[0])(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
 
 
 class _Joints2D:

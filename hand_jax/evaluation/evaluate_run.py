@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from hand_jax.data.pipeline import create_source, evaluation_batches
 from hand_jax.data.prepared import prepared_manifest
-from hand_jax.evaluation.evaluate import EstimateFn, evaluate_batches, make_estimate_fn
+from hand_jax.evaluation.evaluate import NAMES, EstimateFn, evaluate_batches, make_estimate_fn
 from hand_jax.evaluation.mean_hand import MeanHand
 from hand_jax.evaluation.official.hands import BenchmarkRun, PreparedLabels
 from hand_jax.evaluation.official.rules import BENCHMARKS
@@ -24,6 +24,7 @@ from hand_jax.evaluation.progress import with_progress
 from hand_jax.evaluation.results_text import results_summary, results_table
 from hand_jax.evaluation.run_data import RENDERED_EXAMPLES, data_to_measure, mean_hand_of
 from hand_jax.evaluation.turns import augmentation_name, averaged_over_turns
+from hand_jax.evaluation.uncertainty_plots import write_uncertainty_plots
 from hand_jax.files.writing import write_whole
 from hand_jax.mano.model import extended_joint_regressor
 from hand_jax.models.hand_network import naming_misfits
@@ -141,6 +142,8 @@ def report_run(
 ) -> Iterator[str]:
   """Measures a run and yields what to print about it: tables, and which files were written.
 
+  Beside the results go two plots of how well sigma tells the error, where there are 3D labels.
+
   Args:
     request: the run, and what to measure it on.
     output: file to write the official scores to, if any.
@@ -159,6 +162,9 @@ def report_run(
     yield f'As the official evaluation of {BENCHMARKS[request.dataset].title} measures:'
     yield official_summary(scores)
   yield f'Written to {path}.'
+  if uncertainty := results.get('uncertainty'):
+    for plot in write_uncertainty_plots(path, uncertainty, NAMES.examples):
+      yield f'Plot written to {plot}.'
   if request.submission:
     yield f'Submission written to {request.submission}: {submission_size(results)}.'
   yield from publish_scores(request.dataset, scores, output, pck)

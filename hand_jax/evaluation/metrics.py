@@ -48,6 +48,22 @@ def procrustes_align(
   return scale[..., None, None] * (predicted @ np.swapaxes(rotation, -1, -2)) + centre
 
 
+def alignment_scale(
+  predicted: Float[ArrayLike, '*batch points 3'], aligned: Float[ArrayLike, '*batch points 3']
+) -> Float[np.ndarray, '*batch']:
+  """The factor by which `procrustes_align` made each example larger; 0 for points in one place."""
+
+  def size(points: ArrayLike) -> np.ndarray:
+    points = np.asarray(points, np.float64)
+    centred = points - points.mean(axis=-2, keepdims=True)
+    return np.asarray(np.linalg.norm(centred, axis=(-2, -1)))
+
+  before = size(predicted)
+  return np.asarray(
+    np.divide(size(aligned), before, out=np.zeros_like(before), where=before > POINT_SIZE_M)
+  )
+
+
 def procrustes_align_official(
   predicted: Float[ArrayLike, '*batch points 3'], target: Float[ArrayLike, '*batch points 3']
 ) -> Float[np.ndarray, '*batch points 3']:

@@ -12,10 +12,15 @@ from jaxtyping import Float
 
 from hand_jax.evaluation.metrics import (
   MM_PER_M,
+  alignment_scale,
   point_errors_mm,
   procrustes_align,
   spearman_correlation,
 )
+from hand_jax.evaluation.uncertainty import Names, PointErrors, stacked, uncertainty_figures
+
+NAMES = Names('photos', 'joints')
+"""What the figures of uncertainty call what they are over."""
 
 MIN_OVERLAP = 0.1
 """A found hand is an entry's only if the intersection over union of their boxes is above this."""
@@ -60,6 +65,9 @@ class HandScore(NamedTuple):
   coverage_68: float | None = None
   coverage_95: float | None = None
   sigma_mm: float | None = None
+  root_relative: PointErrors | None = None
+  """Of single joints, as all figures of uncertainty need them; the wrist has no sigma."""
+  aligned: PointErrors | None = None
 
 
 def score_hand(true: TrueHand, found: list[FoundHand]) -> HandScore:
@@ -79,7 +87,9 @@ def score_hand(true: TrueHand, found: list[FoundHand]) -> HandScore:
     error_2d_of_box=_image_error(true, hand),
     coverage_68=coverages[0],
     coverage_95=coverages[1],
-    sigma_mm=_finite(MM_PER_M * np.sqrt(np.mean(hand.joint_sigma**2, axis=-1)).mean()),
+    sigma_mm=_finite(MM_PER_M * _axis_mean(hand.joint_sigma).mean()),
+    root_relative=_root_relative_joints(true, hand),
+    aligned=_aligned_joints(true, hand),
   )
 
 
@@ -91,6 +101,8 @@ def photo_scores(scores: list[HandScore]) -> dict[str, Any]:
   `error_2d_of_box` the mean distance of projected joints over the larger side of the true
   keypoints' box, `coverage_*` the share of root-relative coordinates inside their Gaussian
   interval. `spearman_photos` is the rank correlation of sigma and aligned error over hands.
+  `uncertainty` holds the figures of `uncertainty_figures` for errors relative to the wrist (no
+  scaling) and after alignment, over the found hands that allow them.
   """
   hands = [score for score in scores if score.found]
 
@@ -112,6 +124,10 @@ def photo_scores(scores: list[HandScore]) -> dict[str, Any]:
     'coverage_68': mean('coverage_68'),
     'coverage_95': mean('coverage_95'),
     'spearman_photos': _rank_correlation(hands),
+    'uncertainty': {
+      frame: uncertainty_figures(stacked([getattr(hand, frame) for hand in hands]), NAMES)
+      for frame in ('root_relative', 'aligned')
+    },
     'per_photo': [
       {
         'image': score.image,
@@ -152,6 +168,57 @@ def _root_relative_error(true: TrueHand, hand: FoundHand) -> float | None:
   target = true.joints_camera[known] - true.joints_camera[_WRIST]
   predicted = hand.joints[known] - hand.joints[_WRIST]
   return _finite(point_errors_mm(predicted, target).mean())
+
+
+def _root_relative_joints(true: TrueHand, hand: FoundHand) -> PointErrors | None:
+  """What `_root_relative_error` averages, axis by axis, with the sigmas as they are stated."""
+  known = _known(true.joints_camera)
+  if not known[_WRIST] or known.sum() < 2 or not _has_sigma(hand, known):
+    return None
+  target = true.joints_camera - true.joints_camera[_WRIST]
+  error = hand.joints - hand.joints[_WRIST] - target
+  return _point_errors(np.where(known[:, None], error, np.nan), hand.joint_sigma, hand)
+
+
+def _aligned_joints(true: TrueHand, hand: FoundHand) -> PointErrors | None:
+  """What `_aligned_error` averages, axis by axis.
+
+  Sigma has the alignment's scale. It is the same along all axes, the root of a joint's mean
+  variance: the alignment turns the axes, and covariances between them are not known here.
+  """
+  known = _known(true.joints_camera)
+  if known.sum() < _MIN_ALIGNED_POINTS or not _has_sigma(hand, known):
+    return None
+  target = true.joints_camera[known]
+  aligned = procrustes_align(hand.joints[known], target)
+  scale = alignment_scale(hand.joints[known], aligned)
+  if scale <= 0:
+    return None
+  error = np.full(hand.joints.shape, np.nan)
+  error[known] = aligned - target
+  sigma = np.repeat(scale * _axis_mean(hand.joint_sigma)[:, None], 3, axis=1)
+  return _point_errors(error, sigma, hand)
+
+
+def _has_sigma(hand: FoundHand, known: np.ndarray) -> bool:
+  """Whether a deviation is stated for every known joint but the wrist."""
+  stated = hand.joint_sigma[known & (np.arange(len(known)) != _WRIST)]
+  return bool(np.isfinite(hand.joint_sigma).all() and (stated > 0).all())
+
+
+def _point_errors(error: np.ndarray, sigma: np.ndarray, hand: FoundHand) -> PointErrors:
+  """In mm. The wrist is where sigma counts from, so it has none of its own."""
+  not_wrist = (np.arange(len(error)) != _WRIST)[:, None]
+  return PointErrors(
+    MM_PER_M * error,
+    MM_PER_M * np.where(not_wrist & np.isfinite(error), sigma, np.nan),
+    MM_PER_M * _axis_mean(hand.joint_sigma),
+  )
+
+
+def _axis_mean(sigma: np.ndarray) -> np.ndarray:
+  """One deviation per joint: the root of its mean variance."""
+  return np.sqrt(np.mean(np.asarray(sigma, np.float64) ** 2, axis=-1))
 
 
 def _image_error(true: TrueHand, hand: FoundHand) -> float | None:

@@ -2,7 +2,9 @@
 
 from typing import Any
 
+from hand_jax.evaluation.evaluate import NAMES
 from hand_jax.evaluation.official.rules import NO_AUGMENTATION
+from hand_jax.evaluation.uncertainty import uncertainty_table
 from hand_jax.models.branches import BRANCHES
 
 
@@ -10,7 +12,8 @@ def results_table(results: dict[str, Any]) -> str:
   """The results of `evaluate_batches` as lines of text, as far as there are any.
 
   One row per metric with the gain over the mean hand beside it (of the first branch: percent for
-  errors in mm, the plain difference for shares), the errors in 2D, and what sigma tells.
+  errors in mm, the plain difference for shares), the errors in 2D, and what sigma tells in each
+  frame.
   """
   lines = []
   if results['examples']:
@@ -33,6 +36,7 @@ def results_table(results: dict[str, Any]) -> str:
       f'across examples {uncertainty["across_examples"]:.3f}, '
       f'within vertices {uncertainty["within_vertices"]:.3f}'
     )
+    lines += uncertainty_table(uncertainty, NAMES)
   return '\n'.join(lines)
 
 

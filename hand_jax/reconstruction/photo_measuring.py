@@ -1,6 +1,8 @@
 """Measures the program on annotated photos: finds, reconstructs and scores each hand."""
 
+import json
 import os
+import pathlib
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -8,8 +10,19 @@ import numpy as np
 from jaxtyping import UInt8
 
 from hand_jax.data.photos import read_photo
-from hand_jax.evaluation.photo_scores import FoundHand, TrueHand, photo_scores, score_hand
+from hand_jax.evaluation.photo_scores import (
+  NAMES,
+  FoundHand,
+  TrueHand,
+  photo_scores,
+  score_hand,
+)
+from hand_jax.evaluation.plotting import check_replaceable
+from hand_jax.evaluation.uncertainty import uncertainty_table
+from hand_jax.evaluation.uncertainty_plots import plot_paths, write_uncertainty_plots
+from hand_jax.files.writing import write_json
 from hand_jax.readers.hand_photos import PhotoEntry, read_annotations
+from hand_jax.reconstruction.files import check_output_folder
 from hand_jax.reconstruction.photo_hands import (
   HandProgram,
   PhotoRequest,
@@ -76,7 +89,49 @@ def scores_text(scores: dict[str, Any]) -> str:
   """Puts the figures of a scores.json into lines; undefined ones are left out."""
   lines = [f'{scores["found"]} of {scores["photos"]} annotated hands found.']
   lines += [text.format(scores[key]) for key, text in _LINES.items() if scores[key] is not None]
+  lines += uncertainty_table(scores['uncertainty'], NAMES)
   return '\n'.join(lines)
+
+
+def check_scores_path(path: str | os.PathLike) -> None:
+  """Checks that a scores.json and its plots can be written without replacing any other file.
+
+  Raises:
+    NotADirectoryError, PermissionError: see `check_output_folder`.
+    FileExistsError: a file that is no scores.json of photos, or no plot of this library, is there.
+  """
+  path = pathlib.Path(path)
+  check_output_folder(path.parent)
+  if os.path.lexists(path) and not _holds_scores(path):
+    raise FileExistsError(
+      f'{path} exists and holds no scores of photos: it stays as it is. Name another --output.'
+    )
+  check_replaceable(plot_paths(path), '--output')
+
+
+def write_scores(path: str | os.PathLike, scores: dict[str, Any]) -> list[pathlib.Path]:
+  """Writes a scores.json and its two plots beside it.
+
+  Args:
+    path: of the file, see `check_scores_path`.
+    scores: what `measure_photos` returned.
+
+  Returns:
+    The files that were written; without any true joints there is no plot.
+  """
+  write_json(path, scores)
+  plots = write_uncertainty_plots(path, scores['uncertainty'], NAMES.examples)
+  return [pathlib.Path(path), *plots]
+
+
+def _holds_scores(path: pathlib.Path) -> bool:
+  """Whether the file is empty or was written by `write_scores`."""
+  try:
+    text = path.read_text()
+    content = json.loads(text) if text else {'per_photo': []}
+  except (OSError, ValueError):
+    return False
+  return isinstance(content, dict) and 'per_photo' in content
 
 
 class _HandsOfPhoto:

@@ -10,7 +10,9 @@ import scipy.stats
 from hypothesis import strategies as st
 
 from hand_jax.evaluation import evaluate, mean_hand
+from hand_jax.evaluation.metrics import procrustes_align
 from hand_jax.evaluation.results_text import results_table
+from hand_jax.evaluation.uncertainty import FRAMES
 from hand_jax.models.branches import BRANCHES, best_branch
 from tests.made_up_split import (
   CROP_SIDE,
@@ -41,6 +43,15 @@ def test_a_split_matches_plain_loops(branch):
     np.testing.assert_allclose(results[branch][name], mean, rtol=1e-5, err_msg=name)
 
 
+def flat(figures, prefix=''):
+  """The numbers of nested dictionaries and lists by their way."""
+  if isinstance(figures, dict | list):
+    pairs = figures.items() if isinstance(figures, dict) else enumerate(figures)
+    parts = [flat(value, f'{prefix}.{name}') for name, value in pairs]
+    return {name: value for part in parts for name, value in part.items()}
+  return {prefix: figures}
+
+
 @pytest.mark.slow
 @hypothesis.settings(max_examples=8, deadline=None)
 @hypothesis.given(st.permutations(range(EXAMPLES)), st.integers(1, 6))
@@ -52,6 +63,9 @@ def test_batches_and_padding_change_nothing(order, size):
   whole, parts = world.evaluate(), world.evaluate(batches)
   assert parts['examples'] == EXAMPLES
   assert whole['uncertainty'].pop('branch') == parts['uncertainty'].pop('branch')
+  for frame in FRAMES:  # of single precision
+    pair = [flat(results['uncertainty'].pop(frame)) for results in (parts, whole)]
+    assert pair[0] == pytest.approx(pair[1], rel=1e-5, abs=1e-5)
   for part in (*BRANCHES, 'uncertainty', 'joints_2d'):
     assert parts[part] == pytest.approx(whole[part], rel=1e-9)
 
@@ -171,8 +185,11 @@ def test_the_table_of_a_branch_alone(branch):
   rows = {line.split()[0]: line.split()[1:] for line in lines}
   ours, theirs = results[branch]['mpjpe_mm'], results['mean_hand']['mpjpe_mm']
   assert rows['mpjpe_mm'] == [f'{ours:.2f}', f'{theirs:.2f}', f'{100 * (1 - ours / theirs):.1f}%']
-  assert f': {branch} {results["joints_2d"][f"{branch}_px"]:.2f} px, in' in lines[-2]
-  assert lines[-1].startswith(f"Spearman correlation of the {branch}'s sigma with error")
+  spearman = f"Spearman correlation of the {branch}'s sigma with error"
+  place = next(number for number, line in enumerate(lines) if line.startswith(spearman))
+  assert f': {branch} {results["joints_2d"][f"{branch}_px"]:.2f} px, in' in lines[place - 1]
+  shares = [f'{results["uncertainty"][frame]["coverage_68"]:.1%}' for frame in FRAMES]
+  assert lines[place + 2].split()[-3:] == shares
 
 
 def test_the_best_branch_is_the_posterior_where_there_is_one():
@@ -292,3 +309,66 @@ def test_sigma_of_the_right_size_has_unit_squared_error_over_variance():
   uncertainty = with_sigma(world, noise).evaluate()['uncertainty']
   # 11 * 40 * 3 samples: a standard deviation of sqrt(2 / 1320) = 0.04.
   assert uncertainty['squared_error_over_variance'] == pytest.approx(1.0, abs=0.12)
+
+
+# Every figure of uncertainty, frame by frame.
+
+
+def test_figures_of_each_frame_match_plain_loops():
+  world = World(2)
+  uncertainty = world.evaluate()['uncertainty']
+  q = scipy.stats.norm.ppf(0.84)
+  inside = {frame: [] for frame in FRAMES}
+  nlls = {frame: [] for frame in FRAMES}
+  for row in range(EXAMPLES):
+    rotation = world.predicted_rotation[row]
+    true = world.vertices[row].astype(np.float64) @ world.rotation[row]
+    mean = world.predicted['posterior'][row].astype(np.float64)
+    aligned = procrustes_align(mean @ rotation, true)
+    scale = np.linalg.norm(aligned[3] - aligned[8]) / np.linalg.norm(mean[3] - mean[8])
+    for vertex in range(VERTICES):
+      covariance = np.diag(np.exp(world.log_variance[row, vertex].astype(np.float64)))
+      turned = rotation.T @ covariance @ rotation
+      cases = {
+        'hand_frame': (mean[vertex] - world.vertices[row, vertex], np.diag(covariance)),
+        'root_relative': (mean[vertex] @ rotation - true[vertex], np.diag(turned)),
+        'aligned': (aligned[vertex] - true[vertex], np.full(3, scale**2 * turned.trace() / 3)),
+      }
+      for frame, (error, variance) in cases.items():
+        inside[frame] += list(abs(error) <= q * np.sqrt(variance))
+        density = scipy.stats.norm.logpdf(1000 * error, scale=1000 * np.sqrt(variance))
+        nlls[frame] += list(-density)
+  for frame in FRAMES:
+    figures = uncertainty[frame]
+    assert figures['coordinates'] == EXAMPLES * VERTICES * 3
+    assert figures['coverage_68'] == pytest.approx(np.mean(inside[frame]), abs=1e-9)
+    assert figures['nll'] == pytest.approx(np.mean(nlls[frame]), rel=1e-5)
+  across = uncertainty['across_examples_camera_axes']
+  assert uncertainty['root_relative']['spearman_examples'] == pytest.approx(across)
+  assert uncertainty['root_relative']['mean_error_mm'] == pytest.approx(
+    world.evaluate()['posterior']['mpvpe_mm'], rel=1e-6
+  )
+  assert uncertainty['aligned']['mean_error_mm'] == pytest.approx(
+    world.evaluate()['posterior']['pa_mpvpe_mm'], rel=1e-6
+  )
+
+
+def test_a_wrong_orientation_uncovers_the_root_relative_frame_alone():
+  world = with_sigma(World(noise=0.002, turn=0.3), 0.002)
+  uncertainty = world.evaluate()['uncertainty']
+  assert uncertainty['hand_frame']['coverage_68'] == pytest.approx(0.68, abs=0.04)
+  assert uncertainty['root_relative']['coverage_68'] < 0.4
+  # Seven degrees of freedom of 120 went into the alignment.
+  assert uncertainty['aligned']['coverage_68'] == pytest.approx(0.69, abs=0.05)
+
+
+def test_without_full_there_are_no_frames():
+  assert not set(World().evaluate(full=False)['uncertainty']) & set(FRAMES)
+
+
+def test_a_hand_collapsed_to_a_point_is_measured():
+  world = World()
+  world.predicted['posterior'][:] = 0.01
+  uncertainty = world.evaluate()['uncertainty']
+  assert uncertainty['aligned']['coordinates'] == 0 and uncertainty['aligned']['nll'] is None
+  assert uncertainty['hand_frame']['coordinates'] == EXAMPLES * VERTICES * 3

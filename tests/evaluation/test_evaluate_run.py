@@ -18,6 +18,8 @@ from hand_jax.evaluation import mean_hand, run_data
 from hand_jax.evaluation.evaluate import ERROR_NAMES, METRIC_NAMES
 from hand_jax.evaluation.evaluate_run import RunRequest, evaluate_run, report_run
 from hand_jax.evaluation.results_text import results_summary, results_table
+from hand_jax.evaluation.uncertainty import FRAMES
+from hand_jax.evaluation.uncertainty_plots import plot_paths
 from hand_jax.examples import decode_example, without_3d
 from hand_jax.mano.assets import load_mano_model
 from hand_jax.models.hand_network import create_network
@@ -105,6 +107,9 @@ def test_the_file_holds_what_others_rely_on(measured, workdir):
   # Six examples in batches of four: the last batch is half padding.
   assert results['examples'] == COUNTS['test']
   assert {'across_examples', 'within_vertices'} <= set(results['uncertainty'])
+  for frame in FRAMES:
+    figures = results['uncertainty'][frame]
+    assert figures['examples'] == COUNTS['test'] and 0 <= figures['coverage_95'] <= 1
   assert results['mean_hand_examples'] == 4
   assert not list(path.parent.glob('*unfinished*'))
 
@@ -112,9 +117,11 @@ def test_the_file_holds_what_others_rely_on(measured, workdir):
 def test_what_is_printed_about_a_run(measured, workdir, data_dir):
   _, path = measured
   request = RunRequest(workdir, 'synthetic_hands', data_dir=data_dir, mean_hand_examples=4)
-  head, table, summary, end = report_run(request)
+  head, table, summary, end, *plots = report_run(request)
   results = json.loads(path.read_text())
   assert head == f'{workdir} on synthetic_hands, split test:' and end == f'Written to {path}.'
+  assert plots == [f'Plot written to {plot}.' for plot in plot_paths(path)]
+  assert all(plot.parent == path.parent and plot.is_file() for plot in plot_paths(path))
   assert table == results_table(results) and summary == results_summary(results)
   lines = report_run(request, output='scores.json')
   with pytest.raises(ValueError, match='synthetic_hands has none, or no labels for them'):

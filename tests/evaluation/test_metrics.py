@@ -50,6 +50,21 @@ def test_alignment_matches_scipys_kabsch(noise):
   np.testing.assert_allclose(metrics.procrustes_align(predicted, target), expected, atol=1e-7)
 
 
+def test_the_scale_of_an_alignment_is_found_from_its_points():
+  predicted, target = random_pair(0)
+  aligned = metrics.procrustes_align(predicted, target)
+  scale = metrics.alignment_scale(predicted, aligned)
+  assert scale.shape == (3,)
+  # Distances between the points of one hand grow by it.
+  before, after = (
+    np.linalg.norm(hands[:, 4] - hands[:, 9], axis=-1) for hands in (predicted, aligned)
+  )
+  np.testing.assert_allclose(scale, after / before)
+  doubled = metrics.alignment_scale(2 * predicted + 1, aligned)
+  np.testing.assert_allclose(doubled, scale / 2)
+  assert metrics.alignment_scale(np.ones((21, 3)), target[0]) == 0
+
+
 @pytest.mark.parametrize('mirror', [1.0, -1.0])
 def test_official_alignment_matches_scipys_orthogonal_procrustes(mirror):
   predicted, target = random_pair(1)

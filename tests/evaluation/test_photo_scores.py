@@ -5,7 +5,9 @@ import math
 
 import numpy as np
 import pytest
+import scipy.stats
 
+from hand_jax.evaluation.metrics import procrustes_align
 from hand_jax.evaluation.photo_scores import (
   FoundHand,
   HandScore,
@@ -26,6 +28,7 @@ KEYS = [
   'coverage_68',
   'coverage_95',
   'spearman_photos',
+  'uncertainty',
   'per_photo',
 ]
 BOX = np.array([10.0, 20.0, 100.0, 50.0])
@@ -235,11 +238,15 @@ def test_summary_of_three_entries():
 def test_undefined_figures_are_null_in_json(scores):
   text = json.dumps(photo_scores(scores), allow_nan=False)
   result = json.loads(text)
-  undefined = set(KEYS) - {'photos', 'found', 'per_photo'}
+  undefined = set(KEYS) - {'photos', 'found', 'uncertainty', 'per_photo'}
   if scores and scores[0].found:
     undefined.remove('side_right')
     assert result['side_right'] == 1
   assert all(result[key] is None for key in undefined)
+  assert list(result['uncertainty']) == ['root_relative', 'aligned']
+  for figures in result['uncertainty'].values():
+    numbers = {key: value for key, value in figures.items() if value is not None}
+    assert numbers == {'photos': 0, 'coordinates': 0, 'ence_bins': 10}
   assert result['photos'] == len(scores) == len(result['per_photo'])
 
 
@@ -260,3 +267,91 @@ def test_scores_of_real_shapes_survive_json():
   scores = [score(true_hand()), score_hand(true_hand(), [])]
   result = photo_scores(scores)
   assert json.loads(json.dumps(result, allow_nan=False)) == result
+
+
+# Uncertainty.
+
+
+def noisy_hands(count=12, seed=5):
+  """Entries and hands whose joints are off by some millimetres, with sigmas of their own."""
+  rng = np.random.default_rng(seed)
+  pairs = []
+  for number in range(count):
+    joints = made_up_joints(number)
+    true = true_hand(joints_camera=joints)
+    found = joints - joints[0] + rng.normal(size=(21, 3)) * 0.004 * rng.uniform(0.5, 2)
+    sigma = rng.uniform(0.002, 0.008, (21, 3))
+    sigma[0] = 0  # relative to the wrist
+    pairs.append((true, found_hand(true, joints=found, joint_sigma=sigma)))
+  return pairs
+
+
+def uncertainty_of(pairs):
+  return photo_scores([score_hand(true, [hand]) for true, hand in pairs])['uncertainty']
+
+
+def test_uncertainty_matches_plain_loops_over_the_joints_beyond_the_wrist():
+  pairs = noisy_hands()
+  errors = {'root_relative': [], 'aligned': []}
+  sigmas = {'root_relative': [], 'aligned': []}
+  for true, hand in pairs:
+    aligned = procrustes_align(hand.joints, true.joints_camera)
+    grown = np.linalg.norm(aligned[3] - aligned[8]) / np.linalg.norm(
+      hand.joints[3] - hand.joints[8]
+    )
+    for joint in range(1, 21):
+      offset = (
+        hand.joints[joint] - hand.joints[0] - (true.joints_camera[joint] - true.joints_camera[0])
+      )
+      errors['root_relative'] += list(1000 * offset)
+      sigmas['root_relative'] += list(1000 * hand.joint_sigma[joint])
+      errors['aligned'] += list(1000 * (aligned[joint] - true.joints_camera[joint]))
+      size = 1000 * grown * np.sqrt(np.mean(hand.joint_sigma[joint] ** 2))
+      sigmas['aligned'] += [size] * 3
+  for frame, figures in uncertainty_of(pairs).items():
+    error, sigma = np.array(errors[frame]), np.array(sigmas[frame])
+    assert figures['coordinates'] == len(error) == 12 * 60
+    assert figures['mean_squared_z'] == pytest.approx(np.mean((error / sigma) ** 2))
+    assert figures['nll'] == pytest.approx(-scipy.stats.norm.logpdf(error, scale=sigma).mean())
+    assert figures['coverage_95'] == pytest.approx(np.mean(abs(error) <= 1.959964 * sigma))
+
+
+def test_the_rank_correlation_of_aligned_errors_is_the_one_of_the_photos():
+  pairs = noisy_hands()
+  joints_camera = pairs[4][0].joints_camera.copy()
+  joints_camera[[6, 7]] = math.nan
+  pairs[4] = (pairs[4][0]._replace(joints_camera=joints_camera), pairs[4][1])
+  scores = photo_scores([score_hand(true, [hand]) for true, hand in pairs])
+  aligned = scores['uncertainty']['aligned']
+  assert aligned['spearman_photos'] == pytest.approx(scores['spearman_photos'])
+  low, high = aligned['spearman_photos_interval']
+  assert -1 <= low < aligned['spearman_photos'] < high <= 1
+  assert aligned['coordinates'] == 12 * 60 - 6
+  assert json.loads(json.dumps(scores, allow_nan=False)) == scores
+
+
+def test_unknown_joints_and_their_sigmas_change_nothing():
+  true, hand = noisy_hands(1)[0]
+  joints_camera = true.joints_camera.copy()
+  joints_camera[8] = math.nan
+  true = true._replace(joints_camera=joints_camera)
+  moved, sigma = hand.joints.copy(), hand.joint_sigma.copy()
+  moved[8] += 7
+  expected = uncertainty_of([(true, hand)])
+  found = uncertainty_of([(true, hand._replace(joints=moved, joint_sigma=sigma))])
+  assert found == expected and expected['root_relative']['coordinates'] == 57
+  no_wrist = joints_camera.copy()
+  no_wrist[0] = math.nan
+  without = uncertainty_of([(true._replace(joints_camera=no_wrist), hand)])
+  assert without['root_relative']['photos'] == 0 and without['aligned']['photos'] == 1
+
+
+def test_a_hand_without_usable_sigma_is_left_out_of_uncertainty_alone():
+  true, hand = noisy_hands(1)[0]
+  for sigma in (0.0, math.inf):
+    wrong = hand.joint_sigma.copy()
+    wrong[7, 1] = sigma
+    result = photo_scores([score_hand(true, [hand._replace(joint_sigma=wrong)])])
+    assert result['uncertainty']['root_relative']['photos'] == 0
+    assert result['uncertainty']['aligned']['photos'] == 0
+    assert result['pa_mpjpe_mm'] is not None

@@ -9,9 +9,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from hand_jax.evaluation.plotting import write_png
+from hand_jax.evaluation.uncertainty_plots import draw_risk_coverage
 from hand_jax.reconstruction import photo_hands
 from hand_jax.reconstruction.photo_hands import PhotoRequest, load_program, reconstruct_hands
-from hand_jax.reconstruction.photo_measuring import PhotoMeasuring, measure_photos, scores_text
+from hand_jax.reconstruction.photo_measuring import (
+  PhotoMeasuring,
+  check_scores_path,
+  measure_photos,
+  scores_text,
+  write_scores,
+)
 from tests.found_hands import found_hand
 
 ROOT = Path(__file__).parents[2]
@@ -51,6 +59,18 @@ def test_a_hand_that_is_its_own_truth_has_no_error(hands, photo, tmp_path):
   assert scores['spearman_photos'] is None
   assert scores['per_photo'][0]['sigma_mm'] > 1
   assert '1 of 1 annotated hands found.' in scores_text(scores)
+  for figures in scores['uncertainty'].values():
+    assert figures['photos'] == 1 and figures['coordinates'] == 60
+    assert figures['coverage_68'] == 1 and figures['mean_squared_z'] < 1e-4
+  assert 'coordinates inside 68 %' in scores_text(scores)
+  (tmp_path / 'out').mkdir()
+  names = ['s.json', 's_reliability.png', 's_risk_coverage.png']
+  output = tmp_path / 'out' / 's.json'
+  for _ in range(2):  # its own files are replaced
+    check_scores_path(output)
+    assert [path.name for path in write_scores(output, scores)] == names
+  assert sorted(path.name for path in output.parent.iterdir()) == names
+  assert json.loads(output.read_text()) == scores
 
 
 def test_errors_are_those_put_in(hands, photo, tmp_path):
@@ -127,6 +147,29 @@ def test_intrinsics_are_used_when_asked_for(hands, photo, tmp_path, monkeypatch)
   np.testing.assert_allclose(seen[1][:2, 2], [60.5, 45.5])
 
 
+@pytest.mark.parametrize(
+  'name, content', [('annotations.json', '[]'), ('a.png', 'pixels'), ('mine.json', '{"a": 1}')]
+)
+def test_a_file_that_holds_no_scores_is_never_replaced(name, content, tmp_path):
+  (tmp_path / name).write_text(content)
+  with pytest.raises(FileExistsError, match=rf'{name} exists and holds no scores of photos'):
+    check_scores_path(tmp_path / name)
+
+
+def test_no_plot_goes_where_another_file_is(tmp_path):
+  output = tmp_path / 's.json'
+  output.touch()  # an empty one, as mktemp makes it
+  curve = {'shares': [1.0], 'error_mm': [2.0], 'oracle_mm': [2.0]}
+  own = draw_risk_coverage({'aligned': {'risk_coverage': curve}}, 'photos')
+  write_png(tmp_path / 's_risk_coverage.png', own)
+  check_scores_path(output)
+  Image.fromarray(np.zeros((4, 4), np.uint8)).save(tmp_path / 's_reliability.png')
+  with pytest.raises(FileExistsError, match=r's_reliability\.png is in the way.*another --output'):
+    check_scores_path(output)
+  with pytest.raises(NotADirectoryError):
+    check_scores_path(output / 'deeper.json')
+
+
 @pytest.mark.slow
 def test_the_command_writes_json_without_nan(photo, tmp_path):
   """On a photo without a hand, from the folder to the file."""
@@ -140,6 +183,8 @@ def test_the_command_writes_json_without_nan(photo, tmp_path):
   assert '0 of 1 annotated hands found.' in run.stdout
   scores = json.loads(output.read_text(), parse_constant=pytest.fail)
   assert scores['found'] == 0 and scores['pa_mpjpe_mm'] is None
+  assert scores['uncertainty']['aligned']['nll'] is None
+  assert not list(tmp_path.glob('*.png'))  # there is nothing to draw
   missing = subprocess.run(
     [*command, '--source=nowhere', f'--output={output}'],
     cwd=ROOT, capture_output=True, text=True, check=False,

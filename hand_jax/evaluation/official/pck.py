@@ -1,6 +1,5 @@
 """PCK curves (the share of points within a distance) as CSV and as a figure."""
 
-import io
 import math
 import os
 from collections.abc import Mapping, Sequence
@@ -9,15 +8,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from hand_jax.evaluation.official.rules import THRESHOLDS_M
-from hand_jax.files.writing import write_whole
+from hand_jax.evaluation.plotting import COLORS, DOTS_PER_INCH, make_plain, write_png
 
-# Okabe and Ito's colours, which the colour-blind can tell apart, without the light yellow.
-_COLORS = ('#0072b2', '#d55e00', '#009e73', '#cc79a7', '#56b4e9', '#e69f00', '#282828')
 # Sizes in inches.
 _PANEL = (5.6, 4.6)  # width and height, to which the legend's lines are added
 _LINE = 0.21
 _MARGIN = (0.7, 0.45, 0.2, 0.65)  # left, top, right, bottom
-_DOTS_PER_INCH = 100
 _NAMES = {
   'xyz': 'Joints',
   'xyz_al': 'Joints, aligned',
@@ -68,16 +64,16 @@ def draw_pck(panels: Sequence[Panel]) -> Any:
   from matplotlib.figure import Figure
 
   for panel in panels:
-    if len(panel.curves) > len(_COLORS):
+    if len(panel.curves) > len(COLORS):
       raise ValueError(
-        f'The figure has {len(_COLORS)} colours, for as many curves to a panel; '
+        f'The figure has {len(COLORS)} colours, for as many curves to a panel; '
         f'{panel.title!r} has {len(panel.curves)}.'
       )
   columns = min(len(panels), 2 if len(panels) <= 4 else 3)
   rows = math.ceil(len(panels) / columns)
   width, height = _PANEL
   height += _LINE * max(len(panel.curves) for panel in panels)
-  figure = Figure((columns * width, rows * height), _DOTS_PER_INCH)
+  figure = Figure((columns * width, rows * height), DOTS_PER_INCH)
   left, top, right, bottom = _MARGIN
   plot_width, plot_height = width - left - right, _PANEL[1] - top - bottom
   for number, panel in enumerate(panels):
@@ -91,24 +87,20 @@ def draw_pck(panels: Sequence[Panel]) -> Any:
 
 def write_figure(path: str | os.PathLike, panels: Sequence[Panel]) -> None:
   """Writes the panels as a PNG file, which gets its name when it is complete."""
-  picture = io.BytesIO()
-  draw_pck(panels).savefig(picture, format='png')
-  write_whole(path, picture.getvalue())
+  write_png(path, draw_pck(panels))
 
 
 def _draw_panel(axes: Any, panel: Panel) -> None:
   thresholds_mm = 1000 * THRESHOLDS_M
   lines = [
     axes.plot(thresholds_mm, curve, color=color, linewidth=2)[0]
-    for color, curve in zip(_COLORS, panel.curves.values(), strict=False)
+    for color, curve in zip(COLORS, panel.curves.values(), strict=False)
   ]
   axes.set(xlim=(0, thresholds_mm[-1]), ylim=(0, 1), xlabel='Error threshold [mm]')
   axes.set_title(
     f'{panel.title}: share within threshold', loc='left', fontsize=11, parse_math=False
   )
-  axes.grid(color='#dedede')
-  axes.set_axisbelow(True)
-  axes.spines[['top', 'right']].set_visible(False)
+  make_plain(axes)
   labels = [f'{label}: AUC {area(curve):.3f}' for label, curve in panel.curves.items()]
   # Below the plot, where it hides no curve.
   legend = axes.legend(
