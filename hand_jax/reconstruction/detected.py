@@ -14,6 +14,7 @@ from hand_jax.reconstruction.evidence import HandEvidence, PointErrors, hand_evi
 from hand_jax.reconstruction.heads_evidence import estimate_joints
 from hand_jax.reconstruction.refine import RefinedHand, refine_hands
 from hand_jax.reconstruction.release import Release
+from hand_jax.reconstruction.sigma_calibration import calibrate
 from hand_jax.types import ManoModel
 
 _MIRROR = np.array([-1.0, 1.0, 1.0], np.float32)
@@ -27,11 +28,13 @@ class FittedHand(NamedTuple):
   """One hand of a photo with the mesh fitted to its landmarks.
 
   `mesh` has the photo's axes and pixels: a left hand's is mirrored back, all but its `parameters`,
-  which are those of the mirrored right hand. There is no axis over hands.
+  which are those of the mirrored right hand. There is no axis over hands. `log_scale` is what the
+  heads say of the hand's errors, see `JointEstimate`.
   """
 
   detected: DetectedHand
   mesh: RefinedHand
+  log_scale: float
 
 
 def fit_detected_hands(
@@ -64,9 +67,11 @@ def fit_detected_hands(
   evidence = HandEvidence(*(np.stack(fields) for fields in zip(*evidence, strict=True)))
   refined = refine_hands(model, evidence, release.prior)
   fitted = []
-  for number, hand in enumerate(hands):
-    mesh = _calibrated(jax.tree.map(lambda field: field[number], refined), release)  # noqa: B023
-    fitted.append(FittedHand(hand, _mirrored(mesh, width) if hand.side == 'left' else mesh))
+  for number, (hand, log_scale) in enumerate(zip(hands, estimate.log_scale, strict=True)):
+    mesh = jax.tree.map(lambda field: field[number], refined)  # noqa: B023
+    mesh = calibrate(mesh, release.calibration, float(log_scale))
+    mesh = _mirrored(mesh, width) if hand.side == 'left' else mesh
+    fitted.append(FittedHand(hand, mesh, float(log_scale)))
   return fitted
 
 
@@ -105,17 +110,6 @@ def _evidence(
   scale = np.exp(heads.log_scale)
   errors = PointErrors(*(scale * error for error in release.errors))
   return hand_evidence(pixels, world, photo_size, errors, intrinsics, joints)
-
-
-def _calibrated(mesh: RefinedHand, release: Release) -> RefinedHand:
-  """The fit's uncertainty at the size of errors that were measured on renders."""
-  vertices, joints = release.vertex_sigma_factor, release.joint_sigma_factor
-  return mesh._replace(
-    vertex_covariance=mesh.vertex_covariance * vertices[:, None, None] ** 2,
-    joint_covariance=mesh.joint_covariance * joints[:, None, None] ** 2,
-    vertex_sigma_mm=mesh.vertex_sigma_mm * vertices,
-    joint_sigma_mm=mesh.joint_sigma_mm * joints,
-  )
 
 
 def _mirrored(mesh: RefinedHand, width: int) -> RefinedHand:

@@ -13,13 +13,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
-from jaxtyping import Float
 
 from hand_jax.files.writing import write_whole
 from hand_jax.reconstruction.evidence import PointErrors
 from hand_jax.reconstruction.hand_unknowns import HandPrior
+from hand_jax.reconstruction.sigma_calibration import SigmaCalibration
 
 ASSET = 'release.npz'
+_GROUPS = ('errors', 'prior', 'calibration')
 
 
 class Release(NamedTuple):
@@ -30,9 +31,7 @@ class Release(NamedTuple):
   errors: PointErrors
   """Of each joint, mm."""
   prior: HandPrior
-  vertex_sigma_factor: Float[np.ndarray, 'vertices']
-  """What makes the fit's sigma of each vertex the error that was measured on renders."""
-  joint_sigma_factor: Float[np.ndarray, '21']
+  calibration: SigmaCalibration
   card: dict[str, Any]
   """Where the weights come from, see docs/release.md."""
 
@@ -63,8 +62,7 @@ def read_release(path: str | os.PathLike) -> Release:
       heads=unflatten_dict(heads, sep='/'),
       errors=_group(PointErrors, 'errors', arrays),
       prior=_group(HandPrior, 'prior', arrays),
-      vertex_sigma_factor=arrays['vertex_sigma_factor'],
-      joint_sigma_factor=arrays['joint_sigma_factor'],
+      calibration=_group(SigmaCalibration, 'calibration', arrays),
       card=json.loads(str(arrays['card'])),
     )
   except KeyError as error:
@@ -77,11 +75,10 @@ def write_release(path: str | os.PathLike, release: Release) -> None:
     f'heads/{name}': np.asarray(array, np.float16)
     for name, array in flatten_dict(release.heads, sep='/').items()
   }
-  for name, group in (('errors', release.errors), ('prior', release.prior)):
+  for name in _GROUPS:
+    group = getattr(release, name)
     for field, value in zip(group._fields, group, strict=True):
       arrays[f'{name}/{field}'] = np.asarray(value, np.float32)
-  arrays['vertex_sigma_factor'] = np.asarray(release.vertex_sigma_factor, np.float32)
-  arrays['joint_sigma_factor'] = np.asarray(release.joint_sigma_factor, np.float32)
   arrays['card'] = np.asarray(json.dumps(release.card, indent=1, allow_nan=False))
   buffer = io.BytesIO()
   np.savez_compressed(buffer, **arrays)

@@ -7,7 +7,6 @@ from jaxtyping import Float
 
 from hand_jax.detection.reading import read_regions
 from hand_jax.evaluation.metrics import MM_PER_M, point_errors_mm, procrustes_align
-from hand_jax.mano.joints import JOINT_NAMES
 from hand_jax.reconstruction.detected import fit_detected_hands
 from hand_jax.reconstruction.release import Release
 from hand_jax.release.readings import ReadingPlan, jittered_regions
@@ -25,8 +24,12 @@ class FittedHands(NamedTuple):
   vertex_sigma: Float[np.ndarray, 'hands vertices 3']
   joint_errors: Float[np.ndarray, 'hands 21 3']
   joint_sigma: Float[np.ndarray, 'hands 21 3']
+  joint_sigma_mm: Float[np.ndarray, 'hands 21']
+  """The root of the mean of the three variances."""
   pa_joint_errors: Float[np.ndarray, 'hands 21']
   """Distances after Procrustes alignment."""
+  log_scale: Float[np.ndarray, 'hands']
+  """What the heads say of the errors, see `JointEstimate`."""
 
 
 def fit_rendered(model: ManoModel, release: Release, plan: ReadingPlan) -> FittedHands:
@@ -40,8 +43,8 @@ def fit_rendered(model: ManoModel, release: Release, plan: ReadingPlan) -> Fitte
       for index, example in zip(block, examples, strict=True)
     ]
     size = (plan.image_size, plan.image_size)
-    meshes = [hand.mesh for hand in fit_detected_hands(model, detected, size, release)]
-    for example, mesh in zip(examples, meshes, strict=True):
+    hands = fit_detected_hands(model, detected, size, release)
+    for example, (_, mesh, log_scale) in zip(examples, hands, strict=True):
       joints = np.asarray(example.joints_camera, np.float64)
       vertices = np.asarray(example.vertices_camera, np.float64) - joints[:1]
       joints = joints - joints[:1]
@@ -51,7 +54,9 @@ def fit_rendered(model: ManoModel, release: Release, plan: ReadingPlan) -> Fitte
           vertex_sigma=_sigma(mesh.vertex_covariance),
           joint_errors=MM_PER_M * (mesh.joints - joints),
           joint_sigma=_sigma(mesh.joint_covariance),
+          joint_sigma_mm=mesh.joint_sigma_mm,
           pa_joint_errors=point_errors_mm(procrustes_align(mesh.joints, joints), joints),
+          log_scale=np.asarray(log_scale),
         )
       )
   return FittedHands(*(np.stack(arrays) for arrays in zip(*parts, strict=True)))
@@ -59,19 +64,6 @@ def fit_rendered(model: ManoModel, release: Release, plan: ReadingPlan) -> Fitte
 
 def _sigma(covariance: Float[np.ndarray, 'points 3 3']) -> np.ndarray:
   return MM_PER_M * np.sqrt(np.diagonal(covariance, axis1=-2, axis2=-1))
-
-
-def vertex_groups(model: ManoModel) -> np.ndarray:
-  """A number for each vertex: palm, then first, middle and outer bones, then those of the thumb."""
-  bone = np.asarray(model.lbs_weights).argmax(axis=1)
-  finger_level = (bone - 1) % 3 + 1
-  return np.where(bone == 0, 0, np.where(bone >= 13, 3 + finger_level, finger_level))
-
-
-def joint_groups() -> np.ndarray:
-  """A number for each joint: its level (CMC to tip), the thumb's apart from the fingers'."""
-  names = [name if name.startswith('thumb') else name.split('_')[-1] for name in JOINT_NAMES]
-  return np.unique(names, return_inverse=True)[1]
 
 
 def summary(fitted: FittedHands) -> dict[str, float]:

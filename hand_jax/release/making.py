@@ -10,20 +10,15 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Float
 
 from hand_jax.files.writing import write_json
 from hand_jax.mano.assets import hand_model_name, load_mano_model
 from hand_jax.reconstruction.evidence import PointErrors
 from hand_jax.reconstruction.release import Release, read_release, write_release
+from hand_jax.reconstruction.sigma_calibration import no_calibration
+from hand_jax.release.calibration import fit_calibration
 from hand_jax.release.errors import error_shapes, pose_prior
-from hand_jax.release.fitted import (
-  FittedHands,
-  fit_rendered,
-  joint_groups,
-  summary,
-  vertex_groups,
-)
+from hand_jax.release.fitted import FittedHands, fit_rendered, summary
 from hand_jax.release.heads import HeadSettings, estimate, train_heads
 from hand_jax.release.readings import (
   ReadHands,
@@ -124,8 +119,7 @@ def _trained(
     heads=parameters,
     errors=PointErrors(*(size * shape for size, shape in zip(plan.sizes, shapes, strict=True))),
     prior=pose_prior('broad', plan.prior_samples, plan.seed, plan.shape_sigma),
-    vertex_sigma_factor=np.ones(len(model.v_template), np.float32),
-    joint_sigma_factor=np.ones(21, np.float32),
+    calibration=no_calibration(len(model.v_template)),
     card={
       'commit': commit,
       'hand_model': hand_model_name(model),
@@ -154,32 +148,12 @@ def _readable(read: ReadHands, settings: HeadSettings) -> ReadHands:
 
 
 def _calibrated(plan: ReleasePlan, release: Release) -> Release:
-  """Sets the factors of sigma, by part of the hand, to what renders show that no stage has seen."""
+  """Calibrates sigma on renders that no other stage sees."""
   model = load_mano_model()
   parts = [fit_rendered(model, release, part) for part in plan.calibration]
   fitted = FittedHands(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
-  before = summary(fitted)
-  release = release._replace(
-    vertex_sigma_factor=_factors(fitted.vertex_errors, fitted.vertex_sigma, vertex_groups(model)),
-    joint_sigma_factor=_factors(fitted.joint_errors, fitted.joint_sigma, joint_groups()),
-  )
-  return release._replace(card=release.card | {'before_calibration': before})
-
-
-def _factors(
-  errors: Float[np.ndarray, 'hands points 3'],
-  sigma: Float[np.ndarray, 'hands points 3'],
-  groups: np.ndarray,
-) -> Float[np.ndarray, ' points']:
-  """For each point its group's factor: the root mean square of error over sigma."""
-  factors = np.ones(len(groups), np.float32)
-  for group in np.unique(groups):
-    rows = groups == group
-    known = sigma[:, rows] > 0  # the wrist is the origin, without an error
-    ratio = errors[:, rows][known] / sigma[:, rows][known]
-    if known.any():
-      factors[rows] = np.sqrt(np.mean(ratio**2))
-  return factors
+  card = release.card | {'before_calibration': summary(fitted)}
+  return release._replace(calibration=fit_calibration(fitted, model), card=card)
 
 
 def _measured(

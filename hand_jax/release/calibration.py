@@ -1,0 +1,77 @@
+"""Fits the calibration of sigma to rendered hands that no stage has learned from."""
+
+import numpy as np
+import scipy.optimize
+from jaxtyping import Float, Int
+
+from hand_jax.evaluation.calibration import coverage_scales, likelihood_scales
+from hand_jax.mano.joints import JOINT_NAMES
+from hand_jax.reconstruction.sigma_calibration import (
+  SigmaCalibration,
+  hand_factor,
+  no_calibration,
+)
+from hand_jax.release.fitted import FittedHands
+from hand_jax.types import ManoModel
+
+# Errors have heavier tails than a Gaussian: one factor cannot meet both shares exactly.
+_LEVELS = (0.68, 0.95)
+
+
+def fit_calibration(fitted: FittedHands, model: ManoModel) -> SigmaCalibration:
+  """Finds the two weights by the likelihood of the joints' errors, then each part's factor.
+
+  Args:
+    fitted: hands with the fit's own sigma, uncalibrated.
+    model: the hand model, for its parts.
+  """
+  # The wrist is the origin: it has neither error nor sigma.
+  errors, sigma, groups = fitted.joint_errors[:, 1:], fitted.joint_sigma[:, 1:], joint_groups()[1:]
+  groups = np.unique(groups, return_inverse=True)[1]
+  blank = no_calibration(len(model.v_template))
+
+  def hands_factor(weights: np.ndarray) -> Float[np.ndarray, 'hands 1 1']:
+    found = blank._replace(scale_weight=weights[0], fit_weight=weights[1])
+    return hand_factor(found, fitted.log_scale, fitted.joint_sigma_mm)[:, None, None]
+
+  def negative_log_likelihood(weights: np.ndarray) -> float:
+    scaled = hands_factor(weights) * sigma
+    return float(np.log(scaled * likelihood_scales(errors, scaled, groups)[groups][:, None]).mean())
+
+  weights = scipy.optimize.minimize(
+    negative_log_likelihood, np.array([1.0, -0.5]), method='Nelder-Mead'
+  ).x
+  factor = hands_factor(weights)
+  vertex_factor = part_factors(
+    fitted.vertex_errors, factor * fitted.vertex_sigma, vertex_groups(model)
+  )
+  joint_factor = part_factors(errors, factor * sigma, groups)
+  return SigmaCalibration(
+    vertex_factor=vertex_factor.astype(np.float32),
+    joint_factor=np.append(1.0, joint_factor).astype(np.float32),
+    scale_weight=np.float32(weights[0]),
+    fit_weight=np.float32(weights[1]),
+  )
+
+
+def part_factors(
+  errors: Float[np.ndarray, 'hands points 3'],
+  sigma: Float[np.ndarray, 'hands points 3'],
+  groups: Int[np.ndarray, ' points'],
+) -> Float[np.ndarray, ' points']:
+  """The factor of each point's part: the geometric mean of what 68 and 95 % coverage ask for."""
+  scales = [coverage_scales(errors, sigma, groups, level) for level in _LEVELS]
+  return np.sqrt(scales[0] * scales[1])[groups]
+
+
+def vertex_groups(model: ManoModel) -> Int[np.ndarray, ' vertices']:
+  """A number for each vertex: palm, first, middle and outer bones of fingers, then the thumb's."""
+  bone = np.asarray(model.lbs_weights).argmax(axis=1)
+  level = (bone - 1) % 3 + 1
+  return np.where(bone == 0, 0, np.where(bone >= 13, 3 + level, level))
+
+
+def joint_groups() -> Int[np.ndarray, '21']:
+  """A number for each joint: its level (CMC to tip), the thumb's apart from the fingers'."""
+  names = [name if name.startswith('thumb') else name.split('_')[-1] for name in JOINT_NAMES]
+  return np.unique(names, return_inverse=True)[1]
