@@ -12,6 +12,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from hand_jax.types import ArrayLike
+
 NUM_INPUTS = 126
 """Numbers that `landmark_inputs` makes of a hand."""
 # Outputs of the experts are of order one in this unit, and so are world points as inputs.
@@ -32,7 +34,7 @@ class JointEstimate(NamedTuple):
 
 
 def landmark_inputs(
-  landmarks: Float[Array, 'batch 21 3'], world_landmarks: Float[Array, 'batch 21 3']
+  landmarks: Float[ArrayLike, 'batch 21 3'], world_landmarks: Float[ArrayLike, 'batch 21 3']
 ) -> Float[Array, 'batch 126']:
   """Describes the network's points without their place and size in the crop.
 
@@ -43,6 +45,7 @@ def landmark_inputs(
   Returns:
     Landmarks about their mean in units of their spread, then world points about theirs.
   """
+  landmarks, world_landmarks = jnp.asarray(landmarks), jnp.asarray(world_landmarks)
   centred = landmarks[..., :2] - landmarks[..., :2].mean(axis=1, keepdims=True)
   spread = jnp.sqrt(jnp.mean(jnp.sum(centred**2, axis=-1), axis=-1))[:, None, None]
   shape = jnp.concatenate([centred, landmarks[..., 2:]], axis=-1) / jnp.maximum(spread, 1e-3)
@@ -58,7 +61,7 @@ class JointHeads(nn.Module):
 
   @nn.compact
   def __call__(
-    self, vectors: Float[Array, 'batch 1152'], inputs: Float[Array, 'batch 126']
+    self, vectors: Float[ArrayLike, 'batch 1152'], inputs: Float[ArrayLike, 'batch 126']
   ) -> JointEstimate:
     linear = _joints(nn.Dense(63, name='of_vector')(vectors))
     joints = (linear + PointExpert(self.hidden, name='of_points')(inputs)) / 2
@@ -78,15 +81,15 @@ class PointExpert(nn.Module):
   hidden: tuple[int, ...] = (384, 384)
 
   @nn.compact
-  def __call__(self, inputs: Float[Array, 'batch 126']) -> Float[Array, 'batch 21 3']:
-    x = inputs
+  def __call__(self, inputs: Float[ArrayLike, 'batch 126']) -> Float[Array, 'batch 21 3']:
+    x = jnp.asarray(inputs)
     for width in self.hidden:
       x = nn.gelu(nn.Dense(width)(x))
     return _joints(nn.Dense(63)(x))
 
 
 def disagreement(
-  one: Float[Array, 'batch 21 3'], other: Float[Array, 'batch 21 3']
+  one: Float[ArrayLike, 'batch 21 3'], other: Float[ArrayLike, 'batch 21 3']
 ) -> Float[Array, 'batch 21']:
   """For each joint, how far its distances to the others differ on average, whatever the turn."""
 
@@ -95,7 +98,7 @@ def disagreement(
     offsets = joints[:, :, None] - joints[:, None]
     return jnp.sqrt(jnp.sum(offsets**2, axis=-1) + 1e-6)
 
-  return jnp.mean(jnp.abs(distances(one) - distances(other)), axis=-1)
+  return jnp.mean(jnp.abs(distances(jnp.asarray(one)) - distances(jnp.asarray(other))), axis=-1)
 
 
 def _joints(numbers: Float[Array, 'batch 63']) -> Float[Array, 'batch 21 3']:

@@ -132,7 +132,7 @@ def fitted_reconstruction(
     model: the right hand's model that was fitted.
     photo_size: the photo's width and height in pixels.
   """
-  detected, mesh = fitted
+  detected, mesh, _ = fitted
   is_left = detected.side == 'left'
   box = np.asarray(detected.box_xywh, np.float64)
   shown = crop_affine(
