@@ -29,7 +29,7 @@ def define_flags() -> None:
   )
   flags.DEFINE_bool('use_boxes', False, "Looks for each hand in its entry's box.")
   flags.DEFINE_bool('use_intrinsics', False, "Gives the program the entries' intrinsics.")
-  define_path('workdir', None, 'Folder of a trained run. Default: the fit to landmarks.')
+  define_path('workdir', None, 'Folder of a trained run. Default: the weights in the box.')
   define_compilation_cache()
 
 

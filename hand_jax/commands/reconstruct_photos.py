@@ -30,8 +30,8 @@ def create_parser() -> ArgumentParser:
     '--workdir',
     type=expand_path,
     metavar='RUN',
-    help='folder of a trained run that makes the meshes (default: the hand model is fitted to the '
-    'landmarks that the bundled networks find)',
+    help='folder of a trained run that makes the meshes (default: the hand model is fitted to '
+    'what the networks in the package say)',
   )
   add(
     '--output',

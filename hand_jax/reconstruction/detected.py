@@ -25,7 +25,7 @@ _BOX_ANGLES = (0.0, np.pi / 2, np.pi, -np.pi / 2)
 
 
 class FittedHand(NamedTuple):
-  """One hand of a photo with the mesh fitted to its landmarks.
+  """One hand of a photo with the mesh fitted to its evidence.
 
   `mesh` has the photo's axes and pixels: a left hand's is mirrored back, all but its `parameters`,
   which are those of the mirrored right hand. There is no axis over hands. `log_scale` is what the

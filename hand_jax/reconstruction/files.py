@@ -41,8 +41,8 @@ OUTPUT_SUFFIXES = (
 # Of a hand with vertex colours; and of one with texture coordinates.
 TEXTURE_SUFFIXES = ('_texture_views.png', '_textured.obj', '_textured.ply', '_textured.glb')
 _SIGMA_OF_FIT = (
-  "; what follows from the assumed errors of the landmarks (Laplace's approximation), not a "
-  'measured error'
+  "; Laplace's approximation of the fit's posterior, brought to the size of errors on rendered "
+  'hands (docs/release.md)'
 )
 UV_SUFFIXES = ('_textured.mtl', '_texture.png')
 
@@ -150,7 +150,7 @@ def _texture_summary(reconstruction: Reconstruction) -> tuple[dict[str, str], di
 def _mano_meaning(branch: str, of_mirrored: str) -> str:
   if branch == 'fit':
     return (
-      f'radians and metres, MANO parameters{of_mirrored}, fitted to landmarks: the mesh in the '
+      f'radians and metres, MANO parameters{of_mirrored}, fitted to the evidence of the photo: the mesh in the '
       'files is this parametric hand'
     )
   meaning = f'radians and metres, MANO parameters{of_mirrored}, from the prior network: '

@@ -1,4 +1,4 @@
-"""Every hand of a photo to a reconstruction: by the fit to landmarks, or by a trained run."""
+"""Every hand of a photo to a reconstruction: by the weights in the box, or by a trained run."""
 
 import dataclasses
 from typing import NamedTuple
@@ -25,7 +25,7 @@ from hand_jax.reconstruction.release import Release, load_release
 from hand_jax.types import ManoModel
 
 FIT = 'fit'
-"""The branch of a hand that was fitted to its landmarks."""
+"""The branch of a hand that was fitted to the evidence of its photo."""
 _MM_PER_M = 1000.0
 # Probability of a hand below which a given box shows none.
 _MIN_PRESENCE = 0.5
@@ -61,7 +61,7 @@ def load_program(workdir: str | None = None, mano_dir: str | None = None) -> Han
   """Loads what reconstructs photos.
 
   Args:
-    workdir: folder of a trained run, or None for the fit to landmarks, which needs no run.
+    workdir: folder of a trained run, or None for the weights in the box.
     mano_dir: folder or file of MANO's files. None means $MANO_DIR, else the free hand.
 
   Raises:

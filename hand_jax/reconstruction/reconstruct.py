@@ -69,7 +69,7 @@ class Reconstruction:
   """A hand of a photo. Metres, wrist at the origin, camera axes (x right, y down, z away).
 
   `branch` tells whose Gaussians these are: the posterior's, those of a prior-net trained alone
-  ('prior'), or Laplace's approximation of a fit to landmarks ('fit').
+  ('prior'), or Laplace's approximation of a fit, calibrated ('fit').
   A left hand was estimated on the mirrored photo and mirrored back, except `parameters`,
   `camera_mean` and `camera_log_variance`: those are of the mirrored right hand.
   """

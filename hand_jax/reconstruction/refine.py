@@ -69,7 +69,7 @@ class RefinedHand(NamedTuple):
   The covariances are Laplace's: a Gaussian round the most probable hand whose inverse covariance is
   the curvature of evidence and prior there. They are what follows from the assumed errors of the
   evidence, as if the points' errors were independent and the model right. They are not measured
-  errors, and no calibration is applied.
+  errors: `sigma_calibration.py` brings them to that size.
   """
 
   parameters: HandParameters

@@ -170,7 +170,10 @@ def test_several_hands_are_numbered_and_tell_their_side(tmp_path):
   for name, side in zip(names, sides, strict=True):
     numbers = json.loads((tmp_path / 'out' / name).read_text())
     assert numbers['hand'] == side and numbers['branch'] == 'fit'
-    assert 'assumed errors' in numbers['units']['sigma'] and 'estimate' not in numbers['camera']
+    assert (
+      'errors on rendered hands' in numbers['units']['sigma']
+      and 'estimate' not in numbers['camera']
+    )
     assert 0.5 <= numbers['detection']['side_score'] <= 1
     x, _, width, _ = numbers['box_xywh']
     assert (x + width / 2 < left.shape[1]) == (side == 'left')
