@@ -4,8 +4,8 @@
 
 Needs LiteRT (pip install ai-edge-litert) and the wheel that the weights come from (pip download
 --no-deps mediapipe==0.10.21); the wheel is only read. Both sides run the same networks in float32
-in this process, in turn: one pass of the palm detector and two of the landmark network. Then a whole
-photo by this project, from pixels to the mesh and its sigma, beside the same three passes of LiteRT.
+in this process, in turn: one pass of the palm detector and two of the landmark network. Then a
+whole photo by this project, from pixels to the mesh and its sigma, beside LiteRT's three passes.
 """
 
 from collections.abc import Callable

@@ -150,8 +150,8 @@ def _texture_summary(reconstruction: Reconstruction) -> tuple[dict[str, str], di
 def _mano_meaning(branch: str, of_mirrored: str) -> str:
   if branch == 'fit':
     return (
-      f'radians and metres, MANO parameters{of_mirrored}, fitted to the evidence of the photo: the mesh in the '
-      'files is this parametric hand'
+      f'radians and metres, MANO parameters{of_mirrored}, fitted to the evidence of the photo: '
+      'the mesh in the files is this parametric hand'
     )
   meaning = f'radians and metres, MANO parameters{of_mirrored}, from the prior network: '
   if branch == 'prior':
