@@ -3,6 +3,7 @@
 readings -> heads and errors -> calibration -> measurement and card
 """
 
+import json
 import os
 import pathlib
 import time
@@ -87,8 +88,12 @@ def make_release(
     workdir: where the stages keep what they made.
     commit: of the code, for the card.
     report: is told what is going on.
+
+  Raises:
+    ValueError: the folder holds stages of another plan.
   """
   folder = pathlib.Path(workdir)
+  _keep_plan(plan, folder)
   hours: dict[str, float] = {}
 
   def stage(name: str, path: pathlib.Path, make: Callable[[], Release]) -> Release:
@@ -103,6 +108,32 @@ def make_release(
   calibrated = stage('calibration', folder / 'calibrated.npz', lambda: _calibrated(plan, trained))
   path = folder / 'release.npz'
   return stage('measurement', path, lambda: _measured(plan, calibrated, folder, hours))
+
+
+def _keep_plan(plan: ReleasePlan, folder: pathlib.Path) -> None:
+  """Writes the plan into a new folder, and compares it with that of an old one."""
+  path, text = folder / 'plan.json', json.loads(json.dumps(_plan_numbers(plan)))
+  if not path.exists():
+    write_json(path, text)
+  elif json.loads(path.read_text()) != text:
+    raise ValueError(
+      f'{folder} holds stages of another plan, see {path.name} there. '
+      'Give the flags of that pass, or another --workdir.'
+    )
+
+
+def _plan_numbers(plan: ReleasePlan) -> dict[str, Any]:
+  return {
+    'learned': [part._asdict() for part in plan.learned],
+    'held_out': [part._asdict() for part in plan.held_out],
+    'calibration': [part._asdict() for part in plan.calibration],
+    'measured': {split: part._asdict() for split, part in plan.measured.items()},
+    'heads': plan.heads._asdict(),
+    'chosen_on_real_photos_mm': plan.sizes._asdict(),
+    'prior_samples': plan.prior_samples,
+    'shape_sigma': plan.shape_sigma,
+    'seed': plan.seed,
+  }
 
 
 def _trained(
@@ -124,12 +155,8 @@ def _trained(
       'commit': commit,
       'hand_model': hand_model_name(model),
       'learned_crops': len(learned.vectors),
-      'learned': [read._asdict() for read in plan.learned],
-      'held_out': [read._asdict() for read in plan.held_out],
-      'calibration': [read._asdict() for read in plan.calibration],
-      'heads': plan.heads._asdict(),
-      'chosen_on_real_photos_mm': plan.sizes._asdict(),
-    },
+    }
+    | _plan_numbers(plan),
   )
 
 

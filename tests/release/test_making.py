@@ -71,7 +71,10 @@ def test_a_stopped_stage_leaves_nothing_and_the_others_stay(plan, tmp_path, monk
   monkeypatch.setattr(making, 'fit_rendered', fail)
   with pytest.raises(KeyboardInterrupt):
     making.make_release(plan, tmp_path)
-  assert [path.name for path in tmp_path.iterdir()] == ['heads.npz']
+  assert sorted(path.name for path in tmp_path.iterdir()) == ['heads.npz', 'plan.json']
+  other = plan._replace(heads=plan.heads._replace(epochs=2))
+  with pytest.raises(ValueError, match=r'stages of another plan.*another --workdir'):
+    making.make_release(other, tmp_path)
 
 
 def test_no_hand_is_in_two_parts_of_the_plan():
