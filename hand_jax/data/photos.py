@@ -7,7 +7,7 @@ import warnings
 
 import cv2
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Bool, Float, UInt8
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 DEMO_PHOTOS = pathlib.Path(__file__).parent.parent / 'assets' / 'photos'
@@ -18,6 +18,8 @@ _BOX_RATIO = 1.035
 _BOX_RATIO_PER_MISSING = 3.2
 # Joints closer together than this are no hand in pixels, more likely fractions of the image.
 MIN_EXTENT_PX = 2.0
+# The least of a box that must be inside the photo: pixels each way, and share of its area.
+_MIN_INSIDE_PX, _MIN_INSIDE_SHARE = 8, 0.25
 _FULL_16_BIT = 65535
 
 
@@ -42,6 +44,23 @@ def read_photo(path: str | os.PathLike) -> UInt8[np.ndarray, 'height width 3']:
     return _read_with_opencv(path)
   except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
     raise ValueError(f'Image {path} cannot be read, it may be damaged: {error}.') from None
+
+
+def read_mask(path: str | os.PathLike) -> Bool[np.ndarray, 'height width']:
+  """Reads which pixels an image marks: its opaque ones where it has any transparency, else white.
+
+  A hand that was cut out of its photo is so a mask, like one drawn in white on black.
+
+  Raises:
+    FileNotFoundError, ValueError: as `read_photo` does.
+  """
+  photo = read_photo(path)
+  try:
+    with Image.open(path) as file:
+      alpha = np.array(ImageOps.exif_transpose(file).convert('RGBA'))[..., 3]
+  except UnidentifiedImageError:  # what OpenCV alone reads
+    alpha = np.full(photo.shape[:2], 255, np.uint8)
+  return alpha > 127 if alpha.min() <= 127 else (photo > 127).all(axis=-1)
 
 
 def check_photo_file(path: str | os.PathLike) -> None:
@@ -84,10 +103,11 @@ def check_box(
 ) -> Float[np.ndarray, '4']:
   """The box itself (x, y, width, height in pixels), when it can hold a hand of this image.
 
-  A hand may be cut by the border, so the box may reach beyond it; its centre may not.
+  A hand may be cut by the border, so the box may reach beyond it, with most of its area even.
 
   Raises:
-    ValueError: naming the image and the box: not finite, without area, or outside the image.
+    ValueError: naming the image and the box: not finite, without area, or its part inside the image
+      is too small, in pixels or as a share of the box.
   """
   x, y, box_width, box_height = (float(value) for value in box_xywh)
   text = ','.join(f'{float(value):g}' for value in box_xywh)
@@ -95,10 +115,23 @@ def check_box(
     raise ValueError(
       f'Box {text} of {name}: expected finite x,y,width,height with width and height above zero.'
     )
-  inside = 0 <= x + box_width / 2 <= width and 0 <= y + box_height / 2 <= height
-  if not inside:
+  box = f'Box {text} (x,y,width,height in pixels)'
+  image = f'the image {name} of {width} x {height} pixels'
+  inside_width = min(x + box_width, width) - max(x, 0)
+  inside_height = min(y + box_height, height) - max(y, 0)
+  if inside_width <= 0 or inside_height <= 0:
+    raise ValueError(f'{box} lies outside {image}.')
+  if min(inside_width, inside_height) < _MIN_INSIDE_PX:
+    hint = ' Are these shares of its sides instead of pixels?' if max(box_xywh) <= 1 else ''
     raise ValueError(
-      f'Box {text} (x,y,width,height) lies outside the image {name} of {width} x {height} pixels.'
+      f'{box} has {inside_width:g} x {inside_height:g} pixels inside {image}; '
+      f'expected at least {_MIN_INSIDE_PX} x {_MIN_INSIDE_PX}.{hint}'
+    )
+  share = inside_width * inside_height / (box_width * box_height)
+  if share < _MIN_INSIDE_SHARE:
+    raise ValueError(
+      f'{box} has {share:.0%} of its area inside {image}; expected at least '
+      f'{_MIN_INSIDE_SHARE:.0%}.'
     )
   return box_xywh
 

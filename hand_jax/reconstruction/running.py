@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, UInt8
 
-from hand_jax.data.photos import check_box, read_photo
+from hand_jax.data.photos import check_box, read_mask, read_photo
 from hand_jax.mano.assets import is_free_hand
 from hand_jax.reconstruction.files import (
   check_output_folder,
@@ -118,14 +118,15 @@ def _check_against_photo(task: PhotoTask) -> None:
 
 
 def _read_mask(task: PhotoTask, image: np.ndarray) -> Bool[np.ndarray, 'height width']:
-  """Reads the mask of a photo's hand from an image of its size: white pixels show the hand."""
+  """Reads the mask of a photo's hand from an image of its size, see `read_mask`."""
   flag = f'--hand_mask={task.hand_mask}'
-  mask = (read_photo(task.hand_mask) > 127).all(axis=-1)
+  mask = read_mask(task.hand_mask)
   check_mask(mask, image.shape[1], image.shape[0], str(task.path), flag)
   if mask.all() or not mask.any():
     raise ValueError(
-      f'{flag} is {"all" if mask.any() else "nowhere"} white: expected white where the photo shows '
-      'the hand, black elsewhere. Leave the flag out where that is not known.'
+      f'{flag} marks {"every pixel" if mask.any() else "no pixel"}: expected white where the photo '
+      'shows the hand and black elsewhere, or the hand cut out before transparency. Leave the flag '
+      'out where that is not known.'
     )
   return mask
 

@@ -9,6 +9,7 @@ from hand_jax.data.photos import (
   centred_square,
   check_box,
   demo_photo_boxes,
+  read_mask,
   read_photo,
 )
 
@@ -127,7 +128,7 @@ def test_truncated_image_is_named(tmp_path, name):
 
 
 @pytest.mark.parametrize(
-  'box', [(-50, 0, 40, 40), (0, 110, 30, 30), (500, 500, 10, 10), (90, 10, 30, 20)]
+  'box', [(-50, 0, 40, 40), (0, 110, 30, 30), (500, 500, 10, 10), (-30, 10, 30, 20)]
 )
 def test_box_outside_the_image_is_refused(box):
   with pytest.raises(ValueError, match=r'outside the image a\.jpg of 100 x 100 pixels'):
@@ -142,9 +143,42 @@ def test_box_without_area_is_refused(box):
     check_box(np.array(box, float), 100, 100, 'a.jpg')
 
 
-def test_box_may_reach_beyond_the_border():
-  box = np.array([60.0, -10, 60, 60])
+@pytest.mark.parametrize(
+  ('box', 'reason'),
+  [
+    (
+      (95, 10, 20, 20),
+      r'has 5 x 20 pixels inside the image a\.jpg of.*at least 8 x 8\.$',
+    ),
+    ((10, 10, 20, 7), r'has 20 x 7 pixels inside'),
+    ((0.3, 0.1, 0.5, 0.6), r'has 0\.5 x 0\.6 pixels.*shares of its sides instead of pixels'),
+    ((80, 80, 50, 50), r'has 16% of its area inside the image a\.jpg.*at least 25%'),
+  ],
+)
+def test_a_box_of_which_too_little_is_inside_is_refused_with_that_reason(box, reason):
+  with pytest.raises(ValueError, match=reason):
+    check_box(np.array(box, float), 100, 100, 'a.jpg')
+
+
+@pytest.mark.parametrize(
+  'box', [(60, -10, 60, 60), (90, 10, 30, 20), (75, 75, 50, 50), (0, 0, 8, 8)]
+)
+def test_box_may_reach_beyond_the_border(box):
+  box = np.array(box, float)
   np.testing.assert_array_equal(check_box(box, 100, 100, 'a.jpg'), box)
+
+
+def test_a_mask_is_white_on_black_or_the_hand_cut_out(tmp_path):
+  marked = np.zeros((6, 8), bool)
+  marked[2:5, 3:7] = True
+  drawn = np.where(marked, 255, 0).astype(np.uint8)
+  Image.fromarray(drawn).save(tmp_path / 'drawn.png')
+  dark_hand = np.dstack([np.full((6, 8, 3), 60, np.uint8), drawn])
+  Image.fromarray(dark_hand).save(tmp_path / 'cut_out.png')
+  opaque = np.dstack([drawn] * 3 + [np.full_like(drawn, 255)])
+  Image.fromarray(opaque).save(tmp_path / 'opaque.png')
+  for name in ('drawn', 'cut_out', 'opaque'):
+    np.testing.assert_array_equal(read_mask(tmp_path / f'{name}.png'), marked, err_msg=name)
 
 
 def test_centred_square():

@@ -139,8 +139,8 @@ BAD_OPTIONS = {
     {'hand_mask': 'small.png'},
     r'--hand_mask=small\.png has 12 x 9 pixels, a\.png 120 x 90',
   ),
-  'black mask': (['a.png'], {'hand_mask': 'black.png'}, r'black\.png is nowhere white'),
-  'white mask': (['a.png'], {'hand_mask': 'white.png'}, r'white\.png is all white'),
+  'black mask': (['a.png'], {'hand_mask': 'black.png'}, r'black\.png marks no pixel'),
+  'white mask': (['a.png'], {'hand_mask': 'white.png'}, r'white\.png marks every pixel'),
   'mask of no use': (['a.png'], {'hand_mask': 'm.png'}, '--hand_mask: .* has no texture branch'),
   'mask without a run': (
     ['a.png'],
