@@ -27,6 +27,13 @@ from hand_jax.files.pickled_objects import (
 
 MAX_BYTES = 256 * 1024 * 1024
 _MARK = object()
+# What is saved under a pickle's name by mistake, by how it begins, in lower case.
+_NOT_PICKLES = {
+  b'<!doctype html': 'a web page, such as one that asks to sign in',
+  b'<html': 'a web page, such as one that asks to sign in',
+  b'version https://git-lfs': 'a Git LFS pointer without its content (git lfs pull fetches it)',
+  b'pk\x03\x04': 'a zip archive that has to be unpacked first',
+}
 # One quoted string and nothing else, whatever Python would make of more.
 _LITERAL = re.compile(rb"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*\"""", re.DOTALL)
 
@@ -50,6 +57,10 @@ def load_pickle(path: str | os.PathLike) -> Any:
 
 def loads(data: bytes, name: str = 'pickle') -> Any:
   """`load_pickle` from memory; `name` begins every error message."""
+  start = data[:200].lstrip().lower()
+  for beginning, what in _NOT_PICKLES.items():
+    if start.startswith(beginning):
+      raise UnsafePickleError(f'{name}: {what}, not a pickle')
   try:
     return resolve(PickleInterpreter(data).run())
   except UnsafePickleError as error:

@@ -28,12 +28,14 @@ _OFFICIAL_KEYS = {
 }
 _CONVERTED_SHAPES = {**dict(_OFFICIAL_KEYS.values()), 'fingertip_vertices': (5,)}
 _INTEGER_ARRAYS = ('faces', 'fingertip_vertices')
+# From wrist to fingertips, with much room either way.
+_LENGTHS_M = (0.05, 0.5)
 # A converted model has some 3 MB of numbers; a compressed file could unfold to anything.
 MAX_CONVERTED_BYTES = 64 * 1024 * 1024
 
 
 def find_mano_file(directory: str | os.PathLike, side: str) -> pathlib.Path:
-  """The model of one side in a folder: MANO_RIGHT / MANO_LEFT, as .npz (first) or .pkl.
+  """The model of one side in a folder: MANO_RIGHT / MANO_LEFT or in lower case, .npz before .pkl.
 
   Raises:
     FileNotFoundError: the folder has neither.
@@ -41,7 +43,9 @@ def find_mano_file(directory: str | os.PathLike, side: str) -> pathlib.Path:
   directory = pathlib.Path(directory)
   name = OFFICIAL_NAMES[side]
   for folder in (directory, directory / 'models'):
-    for file_name in (f'{name}.npz', f'{name.lower()}.npz', f'{name}.pkl'):
+    for file_name in (
+      f'{stem}{suffix}' for suffix in ('.npz', '.pkl') for stem in (name, name.lower())
+    ):
       if (folder / file_name).is_file():
         return folder / file_name
   raise FileNotFoundError(
@@ -54,7 +58,8 @@ def read_official_mano(path: str | os.PathLike, side: str) -> dict[str, np.ndarr
   """The arrays of an official `.pkl`, by the names of `ManoModel`; float32 and int32, metres.
 
   MANO_LEFT's shape components were published with the sign of x reversed; they are mended, unless
-  MANO_RIGHT lies beside the file and shows that they mirror the right hand's already.
+  MANO_RIGHT lies beside the file, in any form, and shows that they mirror the right hand's already.
+  Where it is missing a warning says what was assumed.
 
   Raises:
     FileNotFoundError: nothing there.
@@ -153,6 +158,12 @@ def _check_content(path: pathlib.Path, arrays: dict[str, np.ndarray], side: str)
   for name in ('lbs_weights', 'joint_regressor'):
     if np.abs(arrays[name].sum(axis=1) - 1).max() > 1e-3:
       raise ValueError(f'{path}: the rows of {name} do not sum to one')
+  length = float(np.ptp(arrays['v_template'], axis=0).max())
+  if not _LENGTHS_M[0] <= length <= _LENGTHS_M[1]:
+    raise ValueError(
+      f'{path}: its hand is {length:.3g} m long, expected metres and a length from '
+      f'{_LENGTHS_M[0]} to {_LENGTHS_M[1]}; are its lengths in mm or cm?'
+    )
   found = side_of_template(arrays['v_template'], arrays['joint_regressor'])
   if found != side:
     raise ValueError(f'{path}: a {found} hand, expected a {side} one')
@@ -167,11 +178,17 @@ def _as_model_types(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 def _needs_mending(path: pathlib.Path, shapedirs: np.ndarray) -> bool:
   """Whether a left hand's shape components have the published sign error."""
-  right_path = path.with_name(path.name.replace('LEFT', 'RIGHT'))
-  if right_path == path or not right_path.is_file():
-    logging.info('%s: mended the sign of x in its shape components', path)
+  try:
+    right_path = find_mano_file(path.parent, 'right')
+  except FileNotFoundError:
+    logging.warning(
+      '%s: took it for the published file and mended the sign of x in its shape components. '
+      'If yours is mended already, put MANO_RIGHT beside it, which tells.',
+      path,
+    )
     return True
-  right_x = _read_checked(right_path, 'right')['shapedirs'][:, 0]
+  read = read_converted_mano if right_path.suffix == '.npz' else _read_checked
+  right_x = read(right_path, 'right')['shapedirs'][:, 0]
   # A mirrored component has the opposite x; a faulty one has the same.
   faulty = np.abs(shapedirs[:, 0] - right_x).sum() < np.abs(shapedirs[:, 0] + right_x).sum()
   verdict = 'mended the sign of x in' if faulty else 'left as they are, mirroring the right hand:'

@@ -16,6 +16,7 @@ from hand_jax.mano.assets import (
   with_fingertips,
 )
 from hand_jax.mano.joints import FINGERTIP_VERTICES
+from hand_jax.mano.mano_files import write_converted_mano
 from hand_jax.mano.model import mirror_mano_model
 from hand_jax.types import ManoModel
 from tests.official_mano import Ch, official_content, python2_dumps
@@ -85,6 +86,50 @@ def test_a_left_hand_without_the_fault_is_left_alone(tmp_path):
   write_official(tmp_path / 'MANO_RIGHT.pkl', TOY)
   write_official(tmp_path / 'MANO_LEFT.pkl', LEFT)
   assert_models_equal(load_mano_model(tmp_path, 'left'), LEFT)
+
+
+@pytest.mark.parametrize('form', ['MANO_RIGHT.npz', 'mano_right.npz', 'mano_right.pkl'])
+def test_the_right_hand_in_any_form_tells_that_a_left_one_is_mended(form, tmp_path):
+  arrays = {name: np.asarray(value) for name, value in TOY._asdict().items()}
+  if form.endswith('npz'):
+    write_converted_mano(tmp_path / form, arrays, 'right')
+  else:
+    write_official(tmp_path / form, TOY)
+  path = write_official(tmp_path / 'MANO_LEFT.pkl', LEFT)
+  assert_models_equal(load_mano_model(path, 'left'), LEFT)
+
+
+def test_without_the_right_hand_a_warning_says_what_was_assumed(tmp_path, caplog):
+  path = write_official(tmp_path / 'MANO_LEFT.pkl', FAULTY_LEFT)
+  load_mano_model(path, 'left')
+  (warning,) = [record.getMessage() for record in caplog.records if record.levelname == 'WARNING']
+  assert str(path) in warning and 'put MANO_RIGHT beside it' in warning
+
+
+def test_a_file_in_lower_case_is_found(tmp_path):
+  write_official(tmp_path / 'mano_right.pkl', TOY)
+  assert_models_equal(load_mano_model(tmp_path), TOY)
+
+
+@pytest.mark.parametrize('factor', [1000.0, 100.0, 0.1])
+def test_a_hand_that_is_not_in_metres_is_refused(factor, tmp_path):
+  path = write_official(tmp_path / 'MANO_RIGHT.pkl', TOY, v_template=factor * np.asarray(TOY.v_template))
+  with pytest.raises(ValueError, match=r'm long, expected metres .*are its lengths in mm or cm'):
+    load_mano_model(path)
+
+
+@pytest.mark.parametrize(
+  ('data', 'what'),
+  [
+    (b'<!DOCTYPE html><html><body>Sign in</body></html>', 'a web page'),
+    (b'version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 3\n', 'Git LFS pointer'),
+    (b'PK\x03\x04' + bytes(60), 'a zip archive'),
+  ],
+)
+def test_what_was_downloaded_instead_of_the_model_is_named(data, what, tmp_path):
+  (tmp_path / 'MANO_RIGHT.pkl').write_bytes(data)
+  with pytest.raises(ValueError, match=rf'MANO_RIGHT\.pkl: .*{what}'):
+    load_mano_model(tmp_path)
 
 
 @pytest.mark.parametrize('side', ['right', 'left'])
