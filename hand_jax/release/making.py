@@ -81,7 +81,7 @@ def make_release(
   commit: str = '',
   report: Callable[[str], None] = lambda line: None,
 ) -> Release:
-  """Makes the weights in a folder, which holds `release.npz` and `scores.json` in the end.
+  """Makes the weights in a folder, which holds `release.npz` and `release_card.json` in the end.
 
   Args:
     plan: what they are made from.
@@ -107,7 +107,9 @@ def make_release(
   trained = stage('heads', folder / 'heads.npz', lambda: _trained(plan, folder, commit, report))
   calibrated = stage('calibration', folder / 'calibrated.npz', lambda: _calibrated(plan, trained))
   path = folder / 'release.npz'
-  return stage('measurement', path, lambda: _measured(plan, calibrated, folder, hours))
+  release = stage('measurement', path, lambda: _measured(plan, calibrated, folder, hours))
+  write_json(folder / 'release_card.json', release.card)
+  return release
 
 
 def _keep_plan(plan: ReleasePlan, folder: pathlib.Path) -> None:
@@ -190,5 +192,4 @@ def _measured(
   scores: dict[str, Any] = {
     split: summary(fit_rendered(model, release, part)) for split, part in plan.measured.items()
   }
-  write_json(folder / 'scores.json', scores)
   return release._replace(card=release.card | {'renders': scores, 'hours': dict(hours)})

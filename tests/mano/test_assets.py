@@ -113,7 +113,9 @@ def test_a_file_in_lower_case_is_found(tmp_path):
 
 @pytest.mark.parametrize('factor', [1000.0, 100.0, 0.1])
 def test_a_hand_that_is_not_in_metres_is_refused(factor, tmp_path):
-  path = write_official(tmp_path / 'MANO_RIGHT.pkl', TOY, v_template=factor * np.asarray(TOY.v_template))
+  path = write_official(
+    tmp_path / 'MANO_RIGHT.pkl', TOY, v_template=factor * np.asarray(TOY.v_template)
+  )
   with pytest.raises(ValueError, match=r'm long, expected metres .*are its lengths in mm or cm'):
     load_mano_model(path)
 

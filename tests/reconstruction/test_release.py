@@ -1,5 +1,8 @@
 """The weights in the box, and what the heads say of hands in photos."""
 
+import importlib.resources
+import json
+
 import jax
 import numpy as np
 import pytest
@@ -46,6 +49,11 @@ def test_the_bundled_weights_are_whole_and_of_this_hand(release):
   assert np.linalg.eigvalsh(covariance).min() > 0
   assert release.calibration.vertex_factor.shape == (778,)
   assert release.card['renders']['test']['pa_mpjpe_mm'] < 9.5
+
+
+def test_the_card_beside_the_weights_is_theirs(release):
+  beside = importlib.resources.files('hand_jax') / 'assets' / 'release_card.json'
+  assert json.loads(beside.read_text()) == release.card
 
 
 def test_weights_survive_their_file(release, tmp_path):
