@@ -19,7 +19,7 @@ def define_flags() -> None:
   """Defines the command's flags; only when run, so that tests may import several commands."""
   define_path('workdir', None, 'Folder for readings, weights and scores.', required=True)
   flags.DEFINE_float(
-    'scale', 1.0, 'Rendered hands, relative to the shipped weights. GPUs can do with 16.', 1e-4
+    'scale', 1.0, 'Rendered hands, relative to those of the shipped weights.', 1e-3, 1e3
   )
   flags.DEFINE_integer('test_hands', 1000, 'Hands to measure on, of each test split.', 1)
   define_compilation_cache()

@@ -20,6 +20,8 @@ from hand_jax.types import ManoModel
 _MIRROR = np.array([-1.0, 1.0, 1.0], np.float32)
 # The landmark network's square round a hand, relative to the larger side of the hand's box.
 _SQUARE_OF_BOX = 1.5
+# Looks at the square that the last look's landmarks give, and by how much presence may fall.
+_LOOKS_AGAIN, _PRESENCE_NOISE = 2, 0.05
 # Which way up a hand in a box is, is not known: all of these are looked at.
 _BOX_ANGLES = (0.0, np.pi / 2, np.pi, -np.pi / 2)
 
@@ -87,10 +89,14 @@ def hand_in_box(
   x, y, width, height = (float(value) for value in box_xywh)
   centre, square = (x + width / 2, y + height / 2), _SQUARE_OF_BOX * max(width, height)
   regions = [HandRegion(centre, square, float(angle)) for angle in _BOX_ANGLES]
-  looks = read_regions(image, regions, side)
-  first = max(looks, key=lambda hand: hand.presence)
-  again = read_regions(image, [region_from_landmarks(first.landmarks_image)], side)[0]
-  return max(again, first, key=lambda hand: hand.presence)
+  best = max(read_regions(image, regions, side), key=lambda hand: hand.presence)
+  # A loose box shows the hand small: what follows from the landmarks is nearer and upright.
+  for _ in range(_LOOKS_AGAIN):
+    again = read_regions(image, [region_from_landmarks(best.landmarks_image)], side)[0]
+    if again.presence < best.presence - _PRESENCE_NOISE:
+      break
+    best = again
+  return best
 
 
 def _evidence(

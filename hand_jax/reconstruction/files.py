@@ -98,7 +98,7 @@ def summary(reconstruction: Reconstruction, photo: str, size: tuple[int, int]) -
     'joints': dict(zip(JOINT_NAMES, _numbers(reconstruction.joints), strict=True)),
     'joints_image': dict(zip(JOINT_NAMES, _numbers(reconstruction.joints_image), strict=True)),
     'camera': {
-      'kind': 'weak perspective: pixel = pixels_per_metre * (x, y) + wrist_pixel',
+      'kind': 'weak perspective: a pixel is about pixels_per_metre * (x, y) + wrist_pixel',
       'pixels_per_metre': reconstruction.pixels_per_metre,
       'wrist_pixel': _numbers(reconstruction.joints_image[0]),
       'absolute_depth': 'needs the focal length f of the photo in pixels, which a photo does not '

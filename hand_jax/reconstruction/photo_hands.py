@@ -188,8 +188,18 @@ def _check_request(request: PhotoRequest) -> None:
   height, width = request.image.shape[:2]
   if request.box_xywh is not None:
     check_box(np.asarray(request.box_xywh, np.float64), width, height, request.name)
+  if request.intrinsics is not None:
+    _check_intrinsics(request.intrinsics, request.name)
   if request.hand_mask is not None:
     check_mask(request.hand_mask, width, height, request.name)
+
+
+def _check_intrinsics(intrinsics: np.ndarray, name: str) -> None:
+  if not np.isfinite(intrinsics).all() or min(intrinsics[0, 0], intrinsics[1, 1]) <= 0:
+    raise ValueError(
+      f'intrinsics of {name} are {np.asarray(intrinsics).tolist()}, expected finite numbers with '
+      'focal lengths above zero.'
+    )
 
 
 def _mirrored_box(box_xywh: np.ndarray, width: int) -> np.ndarray:

@@ -54,7 +54,7 @@ class PhotoMeasuring(NamedTuple):
   use_intrinsics: bool = False
   """Gives the program the entries' intrinsics, where they have them."""
   workdir: str | None = None
-  """Folder of a trained run that makes the meshes; None: the fit to the landmarks."""
+  """Folder of a trained run that makes the meshes; None: the weights in the box."""
 
 
 def measure_photos(

@@ -42,13 +42,15 @@ def hand_factor(
   joint_sigma_mm: Float[ArrayLike, '*hands 21'],
 ) -> Float[np.ndarray, '*hands']:
   """What a hand's sigmas are multiplied by beside their part's factor."""
-  mean = np.mean(np.asarray(joint_sigma_mm, np.float64), axis=-1)
-  return np.exp(calibration.scale_weight * log_scale + calibration.fit_weight * np.log(mean))
+  # Joints without any sigma are those of a made-up hand; they must not turn into infinity.
+  mean = np.maximum(np.mean(np.asarray(joint_sigma_mm, np.float64), axis=-1), 1e-3)
+  weighted = calibration.scale_weight * log_scale + calibration.fit_weight * np.log(mean)
+  return np.asarray(np.exp(weighted))
 
 
 def calibrate(mesh: RefinedHand, calibration: SigmaCalibration, log_scale: float) -> RefinedHand:
   """One hand with its uncertainty at the size of measured errors."""
-  factor = np.float32(hand_factor(calibration, log_scale, mesh.joint_sigma_mm))
+  factor = np.float32(hand_factor(calibration, np.asarray(log_scale), mesh.joint_sigma_mm))
   vertices = factor * np.asarray(calibration.vertex_factor)
   joints = factor * np.asarray(calibration.joint_factor)
   return mesh._replace(

@@ -30,6 +30,9 @@ from hand_jax.release.readings import (
   select,
 )
 
+# Two weights and a factor for each part are found from so many hands at least.
+_MIN_CALIBRATED = 50
+
 
 class ErrorSizes(NamedTuple):
   """Root mean square errors in mm that the fit believes, one for each kind of evidence.
@@ -94,20 +97,21 @@ def make_release(
   """
   folder = pathlib.Path(workdir)
   _keep_plan(plan, folder)
-  hours: dict[str, float] = {}
 
   def stage(name: str, path: pathlib.Path, make: Callable[[], Release]) -> Release:
     if not path.exists():
       started = time.monotonic()
-      write_release(path, make())
-      hours[name] = round((time.monotonic() - started) / 3600, 2)
-      report(f'{name}: {hours[name]:.2f} h, {path}')
+      release = make()
+      hours = round((time.monotonic() - started) / 3600, 3)
+      known = release.card.get('hours', {})
+      write_release(path, release._replace(card=release.card | {'hours': {**known, name: hours}}))
+      report(f'{name}: {hours:.2f} h, {path}')
     return read_release(path)
 
   trained = stage('heads', folder / 'heads.npz', lambda: _trained(plan, folder, commit, report))
   calibrated = stage('calibration', folder / 'calibrated.npz', lambda: _calibrated(plan, trained))
   path = folder / 'release.npz'
-  release = stage('measurement', path, lambda: _measured(plan, calibrated, folder, hours))
+  release = stage('measurement', path, lambda: _measured(plan, calibrated))
   write_json(folder / 'release_card.json', release.card)
   return release
 
@@ -126,6 +130,7 @@ def _keep_plan(plan: ReleasePlan, folder: pathlib.Path) -> None:
 
 def _plan_numbers(plan: ReleasePlan) -> dict[str, Any]:
   return {
+    'hand_model': hand_model_name(load_mano_model()),
     'learned': [part._asdict() for part in plan.learned],
     'held_out': [part._asdict() for part in plan.held_out],
     'calibration': [part._asdict() for part in plan.calibration],
@@ -143,6 +148,12 @@ def _trained(
 ) -> Release:
   learned, held_out = _read(plan.learned, folder, report), _read(plan.held_out, folder, report)
   learned = _readable(learned, plan.heads)
+  for read, what in ((learned, 'learn from'), (held_out, 'tell the errors from')):
+    if len(read.vectors) < 2 * plan.heads.batch_size:
+      raise ValueError(
+        f'{len(read.vectors)} crops to {what} are too few: expected at least two batches of '
+        f'{plan.heads.batch_size}. Ask for more hands (--scale).'
+      )
   # The error scale must have seen hard hands, too.
   parameters = train_heads(learned, held_out, plan.heads)
   held_out = _readable(held_out, plan.heads)
@@ -155,8 +166,8 @@ def _trained(
     calibration=no_calibration(len(model.v_template)),
     card={
       'commit': commit,
-      'hand_model': hand_model_name(model),
       'learned_crops': len(learned.vectors),
+      'held_out_crops': len(held_out.vectors),
     }
     | _plan_numbers(plan),
   )
@@ -178,6 +189,12 @@ def _readable(read: ReadHands, settings: HeadSettings) -> ReadHands:
 
 def _calibrated(plan: ReleasePlan, release: Release) -> Release:
   """Calibrates sigma on renders that no other stage sees."""
+  count = sum(part.count for part in plan.calibration)
+  if count < _MIN_CALIBRATED:
+    raise ValueError(
+      f'{count} hands to calibrate on are too few: expected at least {_MIN_CALIBRATED}. '
+      'Ask for more hands (--scale).'
+    )
   model = load_mano_model()
   parts = [fit_rendered(model, release, part) for part in plan.calibration]
   fitted = FittedHands(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
@@ -185,11 +202,9 @@ def _calibrated(plan: ReleasePlan, release: Release) -> Release:
   return release._replace(calibration=fit_calibration(fitted, model), card=card)
 
 
-def _measured(
-  plan: ReleasePlan, release: Release, folder: pathlib.Path, hours: dict[str, float]
-) -> Release:
+def _measured(plan: ReleasePlan, release: Release) -> Release:
   model = load_mano_model()
   scores: dict[str, Any] = {
     split: summary(fit_rendered(model, release, part)) for split, part in plan.measured.items()
   }
-  return release._replace(card=release.card | {'renders': scores, 'hours': dict(hours)})
+  return release._replace(card=release.card | {'renders': scores})

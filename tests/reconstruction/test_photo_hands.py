@@ -13,6 +13,7 @@ from hand_jax.detection.regions import region_from_landmarks
 from hand_jax.mano.model import extended_joint_regressor, mano_forward
 from hand_jax.reconstruction import photo_hands
 from hand_jax.reconstruction.evidence import PointErrors
+from hand_jax.reconstruction.heads_evidence import estimate_joints
 from hand_jax.reconstruction.photo_hands import (
   HandProgram,
   PhotoRequest,
@@ -21,6 +22,7 @@ from hand_jax.reconstruction.photo_hands import (
 )
 from hand_jax.reconstruction.reconstruct import Reconstructor
 from hand_jax.reconstruction.running import reconstruct_photos
+from hand_jax.reconstruction.sigma_calibration import no_calibration
 from hand_jax.reconstruction.tasks import PhotoOptions
 from hand_jax.types import HandParameters
 from tests.found_hands import found_hand
@@ -75,6 +77,49 @@ def test_parameters_are_those_of_the_mirrored_right_hand(bundled, program):
   np.testing.assert_allclose(offset, np.broadcast_to(offset[:1], offset.shape), atol=2e-5)
   faces = np.asarray(program.model.faces)
   np.testing.assert_array_equal(hand.faces, faces[:, ::-1])
+
+
+def test_sigma_is_calibrated_by_part_and_hand(program, photo, monkeypatch):
+  """Factors scale it, and weights follow what the heads say of the hand; the mesh is the same."""
+  found = found_hand(photo, program.model)
+  monkeypatch.setattr(photo_hands, 'detect_hands', lambda image, _: [found])
+  vertices = len(program.model.v_template)
+  blank = no_calibration(vertices)
+
+  def hand_by(calibration):
+    release = program.release._replace(calibration=calibration)
+    return reconstruct_hands(program._replace(release=release), PhotoRequest(photo))[0]
+
+  raw = hand_by(blank)
+  factors = np.linspace(1, 3, vertices, dtype=np.float32)
+  scaled = hand_by(blank._replace(vertex_factor=factors, joint_factor=np.full(21, np.float32(2))))
+  np.testing.assert_array_equal(scaled.vertices, raw.vertices)
+  np.testing.assert_allclose(scaled.vertex_sigma_mm, factors * raw.vertex_sigma_mm, rtol=1e-4)
+  np.testing.assert_allclose(scaled.joint_sigma_xyz_mm, 2 * raw.joint_sigma_xyz_mm, rtol=1e-4)
+  log_scale = float(estimate_joints(program.release, [found]).log_scale[0])
+  mean = raw.joint_sigma_mm.mean()
+  weighted = hand_by(blank._replace(scale_weight=np.float32(3), fit_weight=np.float32(-0.5)))
+  expected = np.exp(3 * log_scale) / np.sqrt(mean) * raw.vertex_sigma_mm
+  assert abs(log_scale) > 0.01
+  np.testing.assert_allclose(weighted.vertex_sigma_mm, expected, rtol=1e-3)
+
+
+def test_what_is_hard_for_the_heads_is_less_sure(program, photo, monkeypatch):
+  found = found_hand(photo, program.model)
+  monkeypatch.setattr(photo_hands, 'detect_hands', lambda image, _: [found])
+  blank = program.release._replace(calibration=no_calibration(len(program.model.v_template)))
+  sigma = []
+  for bias in (-0.7, 0.7):
+    heads = {**blank.heads, 'scale': {**blank.heads['scale'], 'bias': np.full(1, np.float32(bias))}}
+    changed = program._replace(release=blank._replace(heads=heads))
+    sigma.append(reconstruct_hands(changed, PhotoRequest(photo))[0].vertex_sigma_mm.mean())
+  assert sigma[1] > 1.1 * sigma[0]
+
+
+@pytest.mark.parametrize('matrix', [np.zeros((3, 3)), np.full((3, 3), np.nan)])
+def test_senseless_intrinsics_are_refused(program, photo, matrix):
+  with pytest.raises(ValueError, match=r'intrinsics of a are .*focal lengths above zero'):
+    reconstruct_hands(program, PhotoRequest(photo, 'a', intrinsics=matrix))
 
 
 def test_a_mirrored_hand_has_the_mirrored_mesh(program, photo, monkeypatch):

@@ -16,7 +16,9 @@ from tests.release.test_heads import made_up
 @pytest.fixture
 def plan():
   settings = HeadSettings(epochs=1, scale_epochs=1, batch_size=16, max_landmark_error=10.0)
-  return making.release_plan(1e-3, test_hands=3)._replace(heads=settings, prior_samples=200)
+  plan = making.release_plan(1e-3, test_hands=3)
+  enough = tuple(part._replace(count=30) for part in plan.calibration)
+  return plan._replace(heads=settings, prior_samples=200, calibration=enough)
 
 
 def fitted(count, release: Release):
@@ -53,6 +55,7 @@ def test_every_stage_is_made_once_and_the_card_tells_of_it(plan, tmp_path, monke
   assert card['commit'] == 'abc' and card['hand_model'] == hand_model_name(load_mano_model())
   assert card['chosen_on_real_photos_mm'] == {'image': 3.0, 'world': 9.0, 'heads': 9.0}
   assert card['before_calibration']['coverage_95'] < 0.75
+  assert list(card['hours']) == ['heads', 'calibration', 'measurement']
   assert card['renders']['test']['coverage_95'] == pytest.approx(0.95, abs=0.02)
   assert card['renders']['test']['pa_mpjpe_mm'] == 7.0
   assert json.loads((tmp_path / 'release_card.json').read_text()) == card
@@ -75,6 +78,19 @@ def test_a_stopped_stage_leaves_nothing_and_the_others_stay(plan, tmp_path, monk
   other = plan._replace(heads=plan.heads._replace(epochs=2))
   with pytest.raises(ValueError, match=r'stages of another plan.*another --workdir'):
     making.make_release(other, tmp_path)
+
+
+def test_too_few_hands_are_refused_before_a_stage_is_written(plan, tmp_path, monkeypatch):
+  monkeypatch.setattr(making, 'read_plan', lambda part, *_: made_up(8, part.seed, noise=0.01))
+  with pytest.raises(ValueError, match=r'16 crops to learn from are too few.*two batches of 16'):
+    making.make_release(plan, tmp_path / 'a')
+  monkeypatch.setattr(making, 'read_plan', lambda part, *_: made_up(48, part.seed, noise=0.01))
+  few = plan._replace(calibration=plan.calibration[:1])
+  with pytest.raises(
+    ValueError, match='30 hands to calibrate on are too few: expected at least 50'
+  ):
+    making.make_release(few, tmp_path / 'b')
+  assert not (tmp_path / 'b' / 'calibrated.npz').exists()
 
 
 def test_no_hand_is_in_two_parts_of_the_plan():
