@@ -25,7 +25,9 @@ def test_named_experiments_are_valid_and_carry_their_name(name):
 
 
 def test_unknown_experiment_is_refused_with_the_nearest_name():
-  with pytest.raises(ValueError, match=r"'toyy'\. Did you mean toy\?.*synthetic_small"):
+  with pytest.raises(
+    ValueError, match=r"'toyy'\. Did you mean toy\?.*experiments\.configs` lists all"
+  ):
     get_config('toyy')
 
 

@@ -406,7 +406,7 @@ def run_command(*arguments):
       'Error: --validation_fraction belongs to --dataset=hand_photos; --dataset=synthetic_hands '
       'takes --train_examples, --validation_examples',
     ),
-    (['--dataset=synthetic_hands', '--data_dir=x', 'extra'], 'Unexpected argument: extra'),
+    (['--dataset=synthetic_hands', '--data_dir=x', 'extra'], "Unexpected argument 'extra'"),
     (
       [
         *('--dataset=synthetic_hands', '--data_dir=x', '--train_examples=0'),
