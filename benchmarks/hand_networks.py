@@ -16,7 +16,7 @@ import numpy as np
 from absl import app, flags
 
 from benchmarks.interleave import compare
-from hand_jax.data.photos import read_photo
+from hand_jax.data.photos import DEMO_PHOTOS, read_photo
 from hand_jax.detection.networks import load_bundled_parameters
 from hand_jax.models.hand_landmark import HandLandmarkNetwork, normalize_crops
 from hand_jax.models.palm_detection import PalmDetectionNetwork
