@@ -10,6 +10,19 @@ import numpy as np
 from jaxtyping import Bool, Float, UInt8
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+# What the files of photos in a folder are called.
+PHOTO_SUFFIXES = (
+  '.jpg',
+  '.jpeg',
+  '.png',
+  '.webp',
+  '.tif',
+  '.tiff',
+  '.bmp',
+  '.gif',
+  '.heic',
+  '.heif',
+)
 DEMO_PHOTOS = pathlib.Path(__file__).parent.parent / 'assets' / 'photos'
 # The larger side of a hand's tight box (all its projected vertices) over that of its joints' box,
 # as a function of the number of known joints: 1.19 for all 21. Fitted to geometric means over 200
@@ -39,11 +52,16 @@ def read_photo(path: str | os.PathLike) -> UInt8[np.ndarray, 'height width 3']:
       # Large photos and odd metadata are no concern of the caller's.
       warnings.simplefilter('ignore')
       with Image.open(path) as file:
-        return np.array(_to_rgb(ImageOps.exif_transpose(file)))
+        return photo_from_pillow(file)
   except UnidentifiedImageError:
     return _read_with_opencv(path)
   except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
     raise ValueError(f'Image {path} cannot be read, it may be damaged: {error}.') from None
+
+
+def photo_from_pillow(image: Image.Image) -> UInt8[np.ndarray, 'height width 3']:
+  """A Pillow image as `read_photo` gives it: upright RGB of 8 bits."""
+  return np.array(_to_rgb(ImageOps.exif_transpose(image)))
 
 
 def read_mask(path: str | os.PathLike) -> Bool[np.ndarray, 'height width']:

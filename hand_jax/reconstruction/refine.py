@@ -73,7 +73,7 @@ class RefinedHand(NamedTuple):
   """
 
   parameters: HandParameters
-  """Of the right hand, camera axes; `transl` is zero."""
+  """Of the right hand, camera axes; `transl` puts the regressed wrist at the origin."""
   vertices: Float[ArrayLike, '*batch vertices 3']
   """Metres, camera axes, the regressed wrist at the origin."""
   joints: Float[ArrayLike, '*batch 21 3']
@@ -216,7 +216,7 @@ def _posterior(
   vertex_covariance = _covariance(vertex_factor - joint_factor[:1])
   joint_covariance = _covariance(joint_factor - joint_factor[:1])
   return RefinedHand(
-    parameters=parameters,
+    parameters=parameters._replace(transl=-joints[0]),
     vertices=mesh.vertices - joints[:1],
     joints=joints - joints[:1],
     joints_image=project_view(view, _centred(joints), evidence.principal_point),

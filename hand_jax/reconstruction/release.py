@@ -5,6 +5,7 @@ the heads learned; the fit may then be of another hand model.
 """
 
 import functools
+import hashlib
 import importlib.resources
 import io
 import json
@@ -42,6 +43,13 @@ def load_release() -> Release:
   asset = importlib.resources.files('hand_jax') / 'assets' / ASSET
   with importlib.resources.as_file(asset) as path:
     return read_release(path)
+
+
+@functools.cache
+def release_digest() -> str:
+  """The SHA-256 digest of the file of weights that comes with the package."""
+  asset = importlib.resources.files('hand_jax') / 'assets' / ASSET
+  return hashlib.sha256(asset.read_bytes()).hexdigest()
 
 
 def read_release(path: str | os.PathLike) -> Release:
