@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from hand_jax.reconstruction.hand_data import Axes, HandData
 from hand_jax.reconstruction.meshes import (
   MeshPart,
   glb_bytes,
@@ -21,7 +22,6 @@ from hand_jax.reconstruction.meshes import (
   sigma_range_mm,
 )
 from hand_jax.reconstruction.numbers import json_content, npz_content
-from hand_jax.reconstruction.reconstruction import Axes, Reconstruction
 from hand_jax.reconstruction.texture_picture import (
   free_hand_texture,
   material_text,
@@ -83,7 +83,7 @@ def check_free(paths: Iterable[pathlib.Path]) -> None:
 
 
 def write_reconstruction(
-  reconstruction: Reconstruction,
+  reconstruction: HandData,
   name: str,
   folder: str | os.PathLike,
   axes: Axes = 'y_up',
@@ -137,7 +137,7 @@ def write_together(folder: str | os.PathLike, contents: Mapping[str, bytes]) -> 
 
 
 def hand_files(
-  reconstruction: Reconstruction, name: str, axes: Axes, record: dict[str, Any]
+  reconstruction: HandData, name: str, axes: Axes, record: dict[str, Any]
 ) -> dict[str, bytes]:
   """The contents of one hand's files by their names, in the order of `output_suffixes`.
 
@@ -167,7 +167,7 @@ def hand_files(
   return {f'{name}{suffix}': content for suffix, content in contents.items()}
 
 
-def photo_files(hands: Sequence[Reconstruction], stem: str) -> dict[str, bytes]:
+def photo_files(hands: Sequence[HandData], stem: str) -> dict[str, bytes]:
   """The contents of the files that show all hands of one photo: a picture, and a scene in metres.
 
   Args:
@@ -188,7 +188,7 @@ def photo_files(hands: Sequence[Reconstruction], stem: str) -> dict[str, bytes]:
   return {f'{stem}_hands.jpg': hands_image(hands), f'{stem}_scene.glb': glb_bytes(parts)}
 
 
-def _texture_files(reconstruction: Reconstruction, name: str, axes: Axes) -> dict[str, bytes]:
+def _texture_files(reconstruction: HandData, name: str, axes: Axes) -> dict[str, bytes]:
   vertices, faces = reconstruction.vertices, reconstruction.faces
   colors, sigma_mm = reconstruction.vertex_colors, reconstruction.vertex_sigma_mm
   assert colors is not None

@@ -3,10 +3,10 @@
 import numpy as np
 from jaxtyping import UInt8
 
+from hand_jax.fitting.detected import FittedHand
 from hand_jax.geometry.cameras import crop_affine, mirror_affine
 from hand_jax.mano.assets import hand_model_name
 from hand_jax.reconstruction.camera_placement import PhotoCamera, place_in_camera
-from hand_jax.reconstruction.detected import FittedHand
 from hand_jax.reconstruction.reconstruction import Reconstruction
 from hand_jax.reconstruction.trained_network import visible_in_photo
 from hand_jax.types import ManoModel

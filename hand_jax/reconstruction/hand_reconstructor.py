@@ -17,13 +17,13 @@ from hand_jax.data.exif import read_focal_35mm
 from hand_jax.data.photos import box_round_joints, check_box, photo_from_pillow, read_photo
 from hand_jax.detection.detect import check_image, detect_hands
 from hand_jax.detection.reading import DetectedHand, read_regions
+from hand_jax.fitting.detected import SeenHand, fit_detected_hands, hand_in_box
+from hand_jax.fitting.released_weights import Release, load_release
 from hand_jax.mano.assets import load_mano_model, resolve_mano_dir
 from hand_jax.models.hand_network import naming_misfits
 from hand_jax.reconstruction.camera_placement import PhotoCamera, photo_camera
-from hand_jax.reconstruction.detected import SeenHand, fit_detected_hands, hand_in_box
 from hand_jax.reconstruction.fitted import fitted_reconstruction
 from hand_jax.reconstruction.reconstruction import Reconstruction
-from hand_jax.reconstruction.release import Release, load_release
 from hand_jax.reconstruction.trained_network import (
   HandPhoto,
   TrainedNetwork,

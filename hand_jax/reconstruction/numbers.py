@@ -8,7 +8,7 @@ import numpy as np
 
 from hand_jax.geometry.cameras import camera_from_vector
 from hand_jax.mano.joints import JOINT_NAMES
-from hand_jax.reconstruction.reconstruction import Reconstruction
+from hand_jax.reconstruction.hand_data import HandData
 
 # Begins the names of numbers that a left hand has from the right hand it was mirrored to.
 MIRRORED = 'mirrored_right_hand_'
@@ -21,7 +21,7 @@ _NOT_IN_NPZ = ('parameters', 'detection', 'photo', 'photo_name', 'camera', 'is_l
 _OF_MIRRORED = ('camera_mean', 'camera_log_variance')
 
 
-def json_content(reconstruction: Reconstruction, record: dict[str, Any]) -> dict[str, Any]:
+def json_content(reconstruction: HandData, record: dict[str, Any]) -> dict[str, Any]:
   """What the JSON file holds: plain numbers with units, small arrays; large ones are in the NPZ.
 
   Without texture branch there is no `texture`, without MANO parameters no `mano`.
@@ -55,7 +55,7 @@ def json_content(reconstruction: Reconstruction, record: dict[str, Any]) -> dict
   }
 
 
-def npz_content(reconstruction: Reconstruction) -> dict[str, np.ndarray]:
+def npz_content(reconstruction: HandData) -> dict[str, np.ndarray]:
   """What the NPZ file holds: all arrays, and their meaning as JSON under `units`.
 
   Arrays of a left hand that belong to the mirrored right hand have `MIRRORED` before their names.
@@ -84,7 +84,7 @@ def npz_content(reconstruction: Reconstruction) -> dict[str, np.ndarray]:
   return {name: np.asarray(value) for name, value in fields.items() if value is not None}
 
 
-def units(reconstruction: Reconstruction) -> dict[str, str]:
+def units(reconstruction: HandData) -> dict[str, str]:
   """Says what the numbers of both files mean."""
   meaning = {
     'vertices, joints': 'metres; wrist at the origin; x right, y down, z away from the camera',
@@ -107,7 +107,7 @@ def units(reconstruction: Reconstruction) -> dict[str, str]:
   return meaning | _texture_units(reconstruction)
 
 
-def _sigma(reconstruction: Reconstruction) -> dict[str, Any]:
+def _sigma(reconstruction: HandData) -> dict[str, Any]:
   sigma = reconstruction.vertex_sigma_mm
   return {
     'mean': float(sigma.mean()),
@@ -118,7 +118,7 @@ def _sigma(reconstruction: Reconstruction) -> dict[str, Any]:
   }
 
 
-def _detection(reconstruction: Reconstruction) -> dict[str, Any]:
+def _detection(reconstruction: HandData) -> dict[str, Any]:
   found = reconstruction.detection
   if found is None:
     return {}
@@ -126,7 +126,7 @@ def _detection(reconstruction: Reconstruction) -> dict[str, Any]:
   return {'detection': {'presence': found.presence, 'side_score': side_score}}
 
 
-def _camera(reconstruction: Reconstruction) -> dict[str, Any]:
+def _camera(reconstruction: HandData) -> dict[str, Any]:
   camera = reconstruction.camera
   return {
     'focal_length_px': camera.focal_length_px,
@@ -143,7 +143,7 @@ def _camera(reconstruction: Reconstruction) -> dict[str, Any]:
   }
 
 
-def _estimated_camera(reconstruction: Reconstruction) -> dict[str, Any]:
+def _estimated_camera(reconstruction: HandData) -> dict[str, Any]:
   """The camera of a network, as it estimates it; a fit has none."""
   if reconstruction.camera_mean is None:
     return {}
@@ -162,11 +162,11 @@ def _estimated_camera(reconstruction: Reconstruction) -> dict[str, Any]:
   }
 
 
-def _mano_key(reconstruction: Reconstruction) -> str:
+def _mano_key(reconstruction: HandData) -> str:
   return f'{MIRRORED}mano' if reconstruction.is_left else 'mano'
 
 
-def _mano(reconstruction: Reconstruction) -> dict[str, Any]:
+def _mano(reconstruction: HandData) -> dict[str, Any]:
   if reconstruction.parameters is None:
     return {}
   parameters = {
@@ -181,7 +181,7 @@ def _mano(reconstruction: Reconstruction) -> dict[str, Any]:
   }
 
 
-def _mano_meaning(reconstruction: Reconstruction) -> str:
+def _mano_meaning(reconstruction: HandData) -> str:
   of_mirrored = ' of the right hand that the mirrored photo shows' if reconstruction.is_left else ''
   exact = reconstruction.parameters_error_mm == 0
   mesh = (
@@ -199,7 +199,7 @@ def _mano_meaning(reconstruction: Reconstruction) -> str:
   )
 
 
-def _texture(reconstruction: Reconstruction) -> dict[str, Any]:
+def _texture(reconstruction: HandData) -> dict[str, Any]:
   if reconstruction.vertex_colors is None:
     return {}
   if not reconstruction.is_free_hand:
@@ -207,7 +207,7 @@ def _texture(reconstruction: Reconstruction) -> dict[str, Any]:
   return {'texture': {'uv': "the free hand's, fitted to the picture"}}
 
 
-def _texture_units(reconstruction: Reconstruction) -> dict[str, str]:
+def _texture_units(reconstruction: HandData) -> dict[str, str]:
   if reconstruction.vertex_colors is None:
     return {}
   meaning = {

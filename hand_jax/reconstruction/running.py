@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Bool
 
 from hand_jax.data.photos import check_box, read_mask, read_photo
+from hand_jax.fitting.released_weights import release_digest
 from hand_jax.mano.assets import hand_model_name, is_free_hand
 from hand_jax.reconstruction.camera_placement import photo_camera
 from hand_jax.reconstruction.files import (
@@ -32,7 +33,6 @@ from hand_jax.reconstruction.hand_reconstructor import (
 from hand_jax.reconstruction.output_names import check_names, hand_names, result_paths
 from hand_jax.reconstruction.reconstruction import Reconstruction
 from hand_jax.reconstruction.records import Entry, OutputRecord, file_sha256
-from hand_jax.reconstruction.release import release_digest
 from hand_jax.reconstruction.tasks import PhotoOptions, PhotoTask, plan_tasks
 from hand_jax.reconstruction.trained_network import check_mask
 from hand_jax.runs.hand_models import hand_model_digest

@@ -12,6 +12,7 @@ from jaxtyping import Array, Bool, Float, Int, UInt8
 
 from hand_jax.config import ExperimentConfig
 from hand_jax.data.photos import centred_square, check_box
+from hand_jax.fitting.mesh_parameters import fit_parameters
 from hand_jax.geometry.cameras import (
   camera_from_vector,
   camera_rotation,
@@ -29,7 +30,6 @@ from hand_jax.models.backbone import normalize_image
 from hand_jax.models.branches import branches_of
 from hand_jax.models.hand_network import create_network
 from hand_jax.reconstruction.camera_placement import PhotoCamera, photo_camera, place_in_camera
-from hand_jax.reconstruction.mesh_parameters import fit_parameters
 from hand_jax.reconstruction.reconstruction import Reconstruction
 from hand_jax.rendering.rasterize import visible_vertices
 from hand_jax.runs.checkpoints import load_for_inference

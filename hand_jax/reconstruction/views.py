@@ -9,8 +9,8 @@ from jaxtyping import Float, UInt8
 from hand_jax.geometry.cameras import crop_affine, transform_points
 from hand_jax.geometry.warping import warp_image
 from hand_jax.mano.joints import BONES
+from hand_jax.reconstruction.hand_data import HandData
 from hand_jax.reconstruction.meshes import legend_image, sigma_colors, sigma_range_mm
-from hand_jax.reconstruction.reconstruction import Reconstruction
 from hand_jax.rendering.overlay import PAPER, overlay_panels, texture_panels
 
 PANEL_SIDE = 480
@@ -21,9 +21,7 @@ _HAND_COLORS = ((0, 158, 115), (230, 159, 0), (86, 180, 233), (204, 121, 167), (
 _JPEG_QUALITY = 88
 
 
-def display_vertices(
-  reconstruction: Reconstruction, crop_side: int
-) -> Float[np.ndarray, 'vertices 3']:
+def display_vertices(reconstruction: HandData, crop_side: int) -> Float[np.ndarray, 'vertices 3']:
   """Vertices in pixels of an upright, unmirrored crop of the photo at `crop_side`; depth too."""
   to_crop, pixels = display_affine(reconstruction, crop_side)
   scale = reconstruction.pixels_per_metre
@@ -33,9 +31,7 @@ def display_vertices(
   )
 
 
-def display_affine(
-  reconstruction: Reconstruction, side: int
-) -> tuple[Float[np.ndarray, '3 3'], float]:
+def display_affine(reconstruction: HandData, side: int) -> tuple[Float[np.ndarray, '3 3'], float]:
   """Photo to the network's crop at another size, never mirrored; its scale."""
   crop_to_photo = np.linalg.inv(reconstruction.crop_affine)
   network_side = reconstruction.crop_side
@@ -47,7 +43,7 @@ def display_affine(
   return crop_affine(box, side, 1.0), float(side / (high - low).max())
 
 
-def display_crop(reconstruction: Reconstruction, side: int) -> Float[np.ndarray, 'side side 3']:
+def display_crop(reconstruction: HandData, side: int) -> Float[np.ndarray, 'side side 3']:
   """What the network saw of the photo, at another size: colours in [0, 1], paper outside it."""
   image = reconstruction.photo
   to_crop, _ = display_affine(reconstruction, side)
@@ -56,7 +52,7 @@ def display_crop(reconstruction: Reconstruction, side: int) -> Float[np.ndarray,
 
 
 def overlay_image(
-  reconstruction: Reconstruction,
+  reconstruction: HandData,
 ) -> UInt8[np.ndarray, 'panel_height width2 3']:
   """Photo crop, mesh over it, and the mesh coloured by sigma with its legend, side by side."""
   range_mm = sigma_range_mm(reconstruction.vertex_sigma_mm)
@@ -70,7 +66,7 @@ def overlay_image(
 
 
 def texture_image(
-  reconstruction: Reconstruction,
+  reconstruction: HandData,
 ) -> UInt8[np.ndarray, 'panel_height width2 3']:
   """Photo crop, the hand in its own colours over it, and the same hand from two other views.
 
@@ -84,7 +80,7 @@ def texture_image(
   )
 
 
-def hands_image(hands: Sequence[Reconstruction]) -> bytes:
+def hands_image(hands: Sequence[HandData]) -> bytes:
   """A JPEG of the photo with the bones of all its hands, numbered, at most 1280 pixels long.
 
   Args:
@@ -103,7 +99,7 @@ def hands_image(hands: Sequence[Reconstruction]) -> bytes:
 
 def _draw_hand(
   picture: np.ndarray,
-  hand: Reconstruction,
+  hand: HandData,
   label: str,
   color: tuple[int, int, int],
   scale: float,

@@ -7,8 +7,8 @@ from jaxtyping import Float
 
 from hand_jax.detection.reading import read_regions
 from hand_jax.evaluation.metrics import MM_PER_M, point_errors_mm, procrustes_align
-from hand_jax.reconstruction.detected import SeenHand, fit_detected_hands
-from hand_jax.reconstruction.release import Release
+from hand_jax.fitting.detected import SeenHand, fit_detected_hands
+from hand_jax.fitting.released_weights import Release
 from hand_jax.release.readings import ReadingPlan, jittered_regions
 from hand_jax.synthetic.hands import render_examples
 from hand_jax.types import ManoModel

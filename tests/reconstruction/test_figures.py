@@ -3,12 +3,12 @@
 import jax
 import numpy as np
 import pytest
+from hand_jax.reconstruction.reconstruct import create_reconstructor
 from PIL import Image
 
 from experiments.configs.names import get_config
 from hand_jax.models.hand_network import create_network, initialize_network
 from hand_jax.reconstruction import figures
-from hand_jax.reconstruction.reconstruct import create_reconstructor
 from hand_jax.runs.checkpoints import Checkpoints, claim_workdir
 from hand_jax.runs.hand_models import claim_hand_model
 from hand_jax.training.state import create_optimizer, create_train_state

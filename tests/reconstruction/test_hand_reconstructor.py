@@ -5,15 +5,6 @@ import json
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from PIL import Image
-
-from hand_jax.config import ExperimentConfig
-from hand_jax.data.photos import demo_photo_boxes, read_photo
-from hand_jax.detection.regions import region_from_landmarks
-from hand_jax.mano.model import extended_joint_regressor, mano_forward
-from hand_jax.reconstruction import photo_hands
-from hand_jax.reconstruction.evidence import PointErrors
-from hand_jax.reconstruction.heads_evidence import estimate_joints
 from hand_jax.reconstruction.photo_hands import (
   HandProgram,
   PhotoRequest,
@@ -21,8 +12,17 @@ from hand_jax.reconstruction.photo_hands import (
   reconstruct_hands,
 )
 from hand_jax.reconstruction.reconstruct import Reconstructor
+from PIL import Image
+
+from hand_jax.config import ExperimentConfig
+from hand_jax.data.photos import demo_photo_boxes, read_photo
+from hand_jax.detection.regions import region_from_landmarks
+from hand_jax.fitting.evidence import PointErrors
+from hand_jax.fitting.heads_evidence import estimate_joints
+from hand_jax.fitting.sigma_calibration import no_calibration
+from hand_jax.mano.model import extended_joint_regressor, mano_forward
+from hand_jax.reconstruction import photo_hands
 from hand_jax.reconstruction.running import reconstruct_photos
-from hand_jax.reconstruction.sigma_calibration import no_calibration
 from hand_jax.reconstruction.tasks import PhotoOptions
 from hand_jax.types import HandParameters
 from tests.found_hands import found_hand

@@ -6,6 +6,7 @@ import chex
 import jax
 import numpy as np
 import pytest
+from hand_jax.reconstruction.reconstruct import load_reconstructor, reconstruct_hand
 
 from experiments.configs.names import get_config
 from hand_jax.config_text import apply_overrides
@@ -13,7 +14,6 @@ from hand_jax.data.pipeline import training_batches
 from hand_jax.models.bundled import load_bundled_parameters
 from hand_jax.models.hand_landmark import HandLandmarkNetwork
 from hand_jax.models.hand_network import create_network
-from hand_jax.reconstruction.reconstruct import load_reconstructor, reconstruct_hand
 from hand_jax.runs.checkpoints import Checkpoints, claim_workdir
 from hand_jax.runs.hand_models import claim_hand_model
 from hand_jax.training.state import create_optimizer, create_train_state

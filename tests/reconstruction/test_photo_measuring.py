@@ -7,12 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hand_jax.reconstruction.photo_hands import PhotoRequest, load_program, reconstruct_hands
 from PIL import Image
 
 from hand_jax.evaluation.plotting import write_png
 from hand_jax.evaluation.uncertainty_plots import draw_risk_coverage
 from hand_jax.reconstruction import photo_hands
-from hand_jax.reconstruction.photo_hands import PhotoRequest, load_program, reconstruct_hands
 from hand_jax.reconstruction.photo_measuring import (
   PhotoMeasuring,
   check_scores_path,

@@ -6,12 +6,12 @@ import re
 import jax
 import numpy as np
 import pytest
+from hand_jax.reconstruction.reconstruct import reconstruct_hand
 from PIL import Image
 
 from hand_jax.data.photos import DEMO_PHOTOS, read_photo
 from hand_jax.reconstruction import photo_hands
 from hand_jax.reconstruction.files import OUTPUT_SUFFIXES
-from hand_jax.reconstruction.reconstruct import reconstruct_hand
 from hand_jax.reconstruction.running import PhotoOutcome, read_input, reconstruct_photos
 from hand_jax.reconstruction.tasks import PhotoOptions, plan_tasks
 from tests.found_hands import found_hand

@@ -9,6 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import trimesh
+from hand_jax.reconstruction.reconstruct import (
+  HandPhoto,
+  create_reconstructor,
+  reconstruct_branches,
+  reconstruct_hand,
+)
 from PIL import Image
 
 from experiments.configs.names import get_config
@@ -22,12 +28,6 @@ from hand_jax.reconstruction.files import (
   write_reconstruction,
 )
 from hand_jax.reconstruction.meshes import srgb_to_linear
-from hand_jax.reconstruction.reconstruct import (
-  HandPhoto,
-  create_reconstructor,
-  reconstruct_branches,
-  reconstruct_hand,
-)
 from hand_jax.reconstruction.texture_picture import (
   TEXTURE_SIDE,
   free_hand_layout,

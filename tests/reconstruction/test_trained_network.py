@@ -12,6 +12,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import trimesh
+from hand_jax.reconstruction.reconstruct import (
+  HandPhoto,
+  create_reconstructor,
+  reconstruct_branches,
+  reconstruct_hand,
+)
 
 from experiments.configs.names import get_config
 from hand_jax.data.augmentation import make_row
@@ -26,12 +32,6 @@ from hand_jax.reconstruction.files import (
   OUTPUT_SUFFIXES,
   check_output_folder,
   write_reconstruction,
-)
-from hand_jax.reconstruction.reconstruct import (
-  HandPhoto,
-  create_reconstructor,
-  reconstruct_branches,
-  reconstruct_hand,
 )
 from hand_jax.reconstruction.views import display_vertices
 from tests.reference.rasterize import face_at_points

@@ -13,10 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from hand_jax.geometry.rotations import axis_angle_to_matrix, matrix_to_axis_angle
-from hand_jax.mano.jacobian import mano_derivatives, posed_joints
-from hand_jax.mano.model import extended_joint_regressor
-from hand_jax.reconstruction.evidence import (
+from hand_jax.fitting.evidence import (
   HandEvidence,
   focal_residual,
   heads_residuals,
@@ -25,7 +22,7 @@ from hand_jax.reconstruction.evidence import (
   view_position,
   world_residuals,
 )
-from hand_jax.reconstruction.hand_unknowns import (
+from hand_jax.fitting.hand_unknowns import (
   CIRCUMSTANCES,
   FitStart,
   HandPrior,
@@ -36,12 +33,15 @@ from hand_jax.reconstruction.hand_unknowns import (
   unpack_hand,
   unpack_unknowns,
 )
-from hand_jax.reconstruction.levenberg_marquardt import (
+from hand_jax.fitting.levenberg_marquardt import (
   Minimum,
   Residuals,
   laplace_factor,
   minimize,
 )
+from hand_jax.geometry.rotations import axis_angle_to_matrix, matrix_to_axis_angle
+from hand_jax.mano.jacobian import mano_derivatives, posed_joints
+from hand_jax.mano.model import extended_joint_regressor
 from hand_jax.types import ArrayLike, HandParameters, ManoModel
 
 _MM_PER_M = 1000.0

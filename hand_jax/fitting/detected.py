@@ -8,13 +8,13 @@ from jaxtyping import Float, UInt8
 
 from hand_jax.detection.reading import DetectedHand, read_regions
 from hand_jax.detection.regions import HandRegion, region_from_landmarks
+from hand_jax.fitting.evidence import HandEvidence, PointErrors, hand_evidence
+from hand_jax.fitting.heads_evidence import estimate_joints
+from hand_jax.fitting.refine import RefinedHand, refine_hands
+from hand_jax.fitting.released_weights import Release
+from hand_jax.fitting.sigma_calibration import calibrate
 from hand_jax.geometry.cameras import mirror_intrinsics
 from hand_jax.models.joint_heads import JointEstimate
-from hand_jax.reconstruction.evidence import HandEvidence, PointErrors, hand_evidence
-from hand_jax.reconstruction.heads_evidence import estimate_joints
-from hand_jax.reconstruction.refine import RefinedHand, refine_hands
-from hand_jax.reconstruction.release import Release
-from hand_jax.reconstruction.sigma_calibration import calibrate
 from hand_jax.types import ManoModel
 
 _MIRROR = np.array([-1.0, 1.0, 1.0], np.float32)

@@ -5,9 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from hand_jax.fitting.levenberg_marquardt import Residuals, minimize
 from hand_jax.geometry.rotations import axis_angle_to_matrix, matrix_to_axis_angle
 from hand_jax.mano.model import extended_joint_regressor, mano_forward
-from hand_jax.reconstruction.levenberg_marquardt import Residuals, minimize
 from hand_jax.types import HandParameters, ManoModel
 
 _MM_PER_M = 1000.0

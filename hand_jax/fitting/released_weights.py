@@ -16,9 +16,9 @@ import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from hand_jax.files.writing import write_whole
-from hand_jax.reconstruction.evidence import PointErrors
-from hand_jax.reconstruction.hand_unknowns import HandPrior
-from hand_jax.reconstruction.sigma_calibration import SigmaCalibration
+from hand_jax.fitting.evidence import PointErrors
+from hand_jax.fitting.hand_unknowns import HandPrior
+from hand_jax.fitting.sigma_calibration import SigmaCalibration
 
 ASSET = 'release.npz'
 _GROUPS = ('errors', 'prior', 'calibration')
