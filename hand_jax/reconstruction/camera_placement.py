@@ -55,7 +55,7 @@ class PhotoCamera(NamedTuple):
 
 def photo_camera(
   photo_size: tuple[int, int],
-  focal_length_px: float | None = None,
+  focal_length_px: float | int | None = None,
   focal_35mm: float | None = None,
 ) -> PhotoCamera:
   """Chooses the camera of a photo: a given focal length, else the EXIF data's, else 70 degrees.

@@ -88,9 +88,9 @@ class HandReconstructor:
   def __call__(
     self,
     image: Photo | Sequence[Photo],
-    boxes: Sequence[Sequence[float]] | None = None,
+    boxes: Sequence[Sequence[float | int] | np.ndarray] | np.ndarray | None = None,
     sides: Sequence[str] | str | None = None,
-    focal_length_px: float | None = None,
+    focal_length_px: float | int | None = None,
     hand_mask: Bool[np.ndarray, 'height width'] | None = None,
     max_hands: int = MAX_HANDS,
   ) -> list[Reconstruction] | list[list[Reconstruction]]:
@@ -172,7 +172,7 @@ class HandReconstructor:
     return results
 
 
-def read_request(photo: Photo, focal_length_px: float | None = None) -> PhotoRequest:
+def read_request(photo: Photo, focal_length_px: float | int | None = None) -> PhotoRequest:
   """Reads a photo and its focal length.
 
   Args:

@@ -76,12 +76,18 @@ def npz_content(reconstruction: HandData) -> dict[str, np.ndarray]:
     'vertices_camera': reconstruction.vertices_camera,
     'joints_camera': reconstruction.joints_camera,
     'focal_length_px': camera.focal_length_px,
-    'focal_length_source': camera.source,
+    'focal_length_source': camera.source_text,
     'principal_point': camera.principal_point,
     'depth_sigma_m': reconstruction.depth_sigma_m,
     'units': json.dumps(units(reconstruction)),
   }
   return {name: np.asarray(value) for name, value in fields.items() if value is not None}
+
+
+def side_score(reconstruction: HandData) -> float | None:
+  """The probability that the side is right; None where it was given."""
+  found = reconstruction.detection
+  return None if found is None or found.side_score == 1 else found.side_score
 
 
 def units(reconstruction: HandData) -> dict[str, str]:
@@ -122,8 +128,7 @@ def _detection(reconstruction: HandData) -> dict[str, Any]:
   found = reconstruction.detection
   if found is None:
     return {}
-  side_score = None if found.side_score == 1 else found.side_score
-  return {'detection': {'presence': found.presence, 'side_score': side_score}}
+  return {'detection': {'presence': found.presence, 'side_score': side_score(reconstruction)}}
 
 
 def _camera(reconstruction: HandData) -> dict[str, Any]:

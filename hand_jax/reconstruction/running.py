@@ -30,6 +30,7 @@ from hand_jax.reconstruction.hand_reconstructor import (
   PhotoRequest,
   read_request,
 )
+from hand_jax.reconstruction.numbers import side_score
 from hand_jax.reconstruction.output_names import check_names, hand_names, result_paths
 from hand_jax.reconstruction.reconstruction import Reconstruction
 from hand_jax.reconstruction.records import Entry, OutputRecord, file_sha256
@@ -227,6 +228,7 @@ def _write_photo(
       {
         'side': hand.side,
         'score': None if hand.detection is None else hand.detection.presence,
+        'side_score': side_score(hand),
         'box_xywh': [float(value) for value in hand.box_xywh],
         'files': list(files),
         'sigma_mm_mean': float(hand.vertex_sigma_mm.mean()),

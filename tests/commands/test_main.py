@@ -14,7 +14,7 @@ from hand_jax import __version__
 from hand_jax.commands import reconstruct_photos, subcommands
 from hand_jax.commands.main import main
 from hand_jax.commands.subcommands import Subcommand
-from hand_jax.reconstruction import photo_hands
+from hand_jax.reconstruction import hand_reconstructor
 from hand_jax.reconstruction.tasks import PhotoOptions
 from tests.found_hands import found_hand
 from tests.toy_runs import fresh_state, save_toy_run
@@ -50,7 +50,8 @@ def run(*arguments: str) -> int:
 def test_flags_and_photos_in_any_order(options):
   code = run(
     *('a.jpg', '--workdir=w', '--hand', 'left', 'b.jpg', '--bbox=-1,2,3,4', '--mano_dir=m'),
-    *('--hand_mask', 'k.png', 'c.jpg', '--demo_photos'),
+    *('--hand_mask', 'k.png', 'c.jpg', '--demo_photos', '--hand=right', '--bbox=5,6,7,8'),
+    *('--focal=700', '--axes=camera', '--overwrite'),
   )
   assert code == 0
   assert options == [
@@ -59,10 +60,13 @@ def test_flags_and_photos_in_any_order(options):
       output='hand_jax_output',
       workdir='w',
       demo_photos=True,
-      bbox='-1,2,3,4',
-      hand='left',
+      bbox=['-1,2,3,4', '5,6,7,8'],
+      hand=['left', 'right'],
       hand_mask='k.png',
       mano_dir='m',
+      focal=700.0,
+      axes='camera',
+      overwrite=True,
     )
   ]
 
@@ -70,7 +74,7 @@ def test_flags_and_photos_in_any_order(options):
 def test_two_dashes_end_the_flags(options):
   assert run('a.jpg', '--workdir=w', '--', '--hand', 'help', '--', '-b.jpg') == 0
   assert options[0].photos == ['a.jpg', '--hand', 'help', '--', '-b.jpg']
-  assert options[0].hand is None
+  assert options[0].hand == []
 
 
 def test_a_subcommand_goes_by_its_exact_name(options, capsys):
@@ -125,6 +129,8 @@ WRONG_USE = {
   'no value': (['a.jpg', '--bbox'], '--bbox'),
   'a value like a flag': (['a.jpg', '--bbox', '-1,2,3,4'], 'written after =, as in --bbox=-5'),
   'no such side': (['a.jpg', '--hand=up'], "'up'"),
+  'no number': (['a.jpg', '--focal=long'], "'long'"),
+  'no such axes': (['a.jpg', '--axes=z_up'], "'z_up'"),
   'value of a switch': (['--demo_photos=3'], '--demo_photos'),
   'no such subcommand': (['help', 'dance'], "'dance'"),
   'no photo': (['--workdir=w'], 'No photo is named'),
@@ -190,7 +196,7 @@ def test_exit_codes_count_the_photos_that_failed(
   workdir, model, photo, tmp_path, monkeypatch, capsys
 ):
   monkeypatch.chdir(tmp_path)
-  monkeypatch.setattr(photo_hands, 'detect_hands', lambda image, _: [found_hand(image, model)])
+  monkeypatch.setattr(hand_reconstructor, 'detect_hands', lambda *a: [found_hand(a[0], model)])
   Image.fromarray(photo).save('a.png')
   Image.fromarray(photo).save('help', 'png')
   assert run('./help', 'a.png', f'--workdir={workdir}') == 0
@@ -210,12 +216,12 @@ def test_exit_codes_count_the_photos_that_failed(
 
 
 def test_no_hand_is_a_result(photo, tmp_path, monkeypatch, capsys):
-  """Of a photo without one; nothing is written, and no run is needed."""
+  """Of a photo without one; only the summary tells of it, and no run is needed."""
   monkeypatch.chdir(tmp_path)
   Image.fromarray(photo).save('a.png')
   assert run('a.png') == 0
   assert capsys.readouterr() == ('a.png: no hand found\n', '')
-  assert [path.name for path in tmp_path.iterdir()] == ['a.png']
+  assert [path.name for path in pathlib.Path('hand_jax_output').iterdir()] == ['summary.json']
 
 
 def test_the_home_folder_is_expanded(options, monkeypatch, tmp_path):

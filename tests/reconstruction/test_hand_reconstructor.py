@@ -1,17 +1,11 @@
 """Whole photos to meshes without a run: sides, boxes, several hands, and where the mesh lies."""
 
+import copy
 import json
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hand_jax.reconstruction.photo_hands import (
-  HandProgram,
-  PhotoRequest,
-  load_program,
-  reconstruct_hands,
-)
-from hand_jax.reconstruction.reconstruct import Reconstructor
 from PIL import Image
 
 from hand_jax.config import ExperimentConfig
@@ -21,9 +15,12 @@ from hand_jax.fitting.evidence import PointErrors
 from hand_jax.fitting.heads_evidence import estimate_joints
 from hand_jax.fitting.sigma_calibration import no_calibration
 from hand_jax.mano.model import extended_joint_regressor, mano_forward
-from hand_jax.reconstruction import photo_hands
-from hand_jax.reconstruction.running import reconstruct_photos
+from hand_jax.reconstruction import hand_reconstructor
+from hand_jax.reconstruction.camera_placement import PhotoCamera
+from hand_jax.reconstruction.hand_reconstructor import HandReconstructor, PhotoRequest
+from hand_jax.reconstruction.running import prepare_run
 from hand_jax.reconstruction.tasks import PhotoOptions
+from hand_jax.reconstruction.trained_network import TrainedNetwork
 from hand_jax.types import HandParameters
 from tests.found_hands import found_hand
 
@@ -33,15 +30,22 @@ BUNDLED = sorted(demo_photo_boxes().items())
 
 
 @pytest.fixture(scope='module')
-def program():
-  return load_program()
+def reconstructor():
+  return HandReconstructor()
+
+
+def changed(reconstructor: HandReconstructor, **attributes) -> HandReconstructor:
+  """A copy with other attributes."""
+  other = copy.copy(reconstructor)
+  vars(other).update(attributes)
+  return other
 
 
 @pytest.fixture(scope='module', params=BUNDLED, ids=[path.stem for path, _ in BUNDLED])
-def bundled(request, program):
+def bundled(request, reconstructor):
   path, (box, _) = request.param
   image = read_photo(path)
-  return image, box, reconstruct_hands(program, PhotoRequest(image))
+  return image, box, reconstructor(image)
 
 
 def test_bundled_photos_have_one_left_hand_whose_mesh_lies_on_the_landmarks(bundled):
@@ -54,9 +58,9 @@ def test_bundled_photos_have_one_left_hand_whose_mesh_lies_on_the_landmarks(bund
   assert errors[[8, 12, 16, 20]].max() < 0.1 * size  # the tips of the fingers
 
 
-def test_joints_and_their_pixels_are_those_of_the_mesh(bundled, program):
+def test_joints_and_their_pixels_are_those_of_the_mesh(bundled, reconstructor):
   _, _, (hand,) = bundled
-  regressor = np.asarray(extended_joint_regressor(program.model))
+  regressor = np.asarray(extended_joint_regressor(reconstructor.model))
   np.testing.assert_allclose(regressor @ hand.vertices, hand.joints, atol=2e-6)
   np.testing.assert_allclose(hand.joints[0], 0, atol=1e-6)
   # A joint's pixel is the mean of its vertices' but for perspective inside a finger.
@@ -68,27 +72,27 @@ def test_joints_and_their_pixels_are_those_of_the_mesh(bundled, program):
   assert hand.joint_sigma_mm[0] < 0.01 < hand.joint_sigma_mm[8]  # relative to the wrist
 
 
-def test_parameters_are_those_of_the_mirrored_right_hand(bundled, program):
+def test_parameters_are_those_of_the_mirrored_right_hand(bundled, reconstructor):
   _, _, (hand,) = bundled
   parameters = HandParameters(*map(jnp.asarray, hand.parameters))
-  mesh = mano_forward(program.model, parameters)
+  mesh = mano_forward(reconstructor.model, parameters)
   vertices = np.asarray(mesh.vertices) * [-1, 1, 1]
   offset = vertices - hand.vertices
   np.testing.assert_allclose(offset, np.broadcast_to(offset[:1], offset.shape), atol=2e-5)
-  faces = np.asarray(program.model.faces)
+  faces = np.asarray(reconstructor.model.faces)
   np.testing.assert_array_equal(hand.faces, faces[:, ::-1])
 
 
-def test_sigma_is_calibrated_by_part_and_hand(program, photo, monkeypatch):
+def test_sigma_is_calibrated_by_part_and_hand(reconstructor, photo, monkeypatch):
   """Factors scale it, and weights follow what the heads say of the hand; the mesh is the same."""
-  found = found_hand(photo, program.model)
-  monkeypatch.setattr(photo_hands, 'detect_hands', lambda image, _: [found])
-  vertices = len(program.model.v_template)
+  found = found_hand(photo, reconstructor.model)
+  monkeypatch.setattr(hand_reconstructor, 'detect_hands', lambda image, _: [found])
+  vertices = len(reconstructor.model.v_template)
   blank = no_calibration(vertices)
 
   def hand_by(calibration):
-    release = program.release._replace(calibration=calibration)
-    return reconstruct_hands(program._replace(release=release), PhotoRequest(photo))[0]
+    release = reconstructor.release._replace(calibration=calibration)
+    return changed(reconstructor, release=release)(photo)[0]
 
   raw = hand_by(blank)
   factors = np.linspace(1, 3, vertices, dtype=np.float32)
@@ -96,7 +100,7 @@ def test_sigma_is_calibrated_by_part_and_hand(program, photo, monkeypatch):
   np.testing.assert_array_equal(scaled.vertices, raw.vertices)
   np.testing.assert_allclose(scaled.vertex_sigma_mm, factors * raw.vertex_sigma_mm, rtol=1e-4)
   np.testing.assert_allclose(scaled.joint_sigma_xyz_mm, 2 * raw.joint_sigma_xyz_mm, rtol=1e-4)
-  log_scale = float(estimate_joints(program.release, [found]).log_scale[0])
+  log_scale = float(estimate_joints(reconstructor.release, [found]).log_scale[0])
   mean = raw.joint_sigma_mm.mean()
   weighted = hand_by(blank._replace(scale_weight=np.float32(3), fit_weight=np.float32(-0.5)))
   expected = np.exp(3 * log_scale) / np.sqrt(mean) * raw.vertex_sigma_mm
@@ -104,33 +108,37 @@ def test_sigma_is_calibrated_by_part_and_hand(program, photo, monkeypatch):
   np.testing.assert_allclose(weighted.vertex_sigma_mm, expected, rtol=1e-3)
 
 
-def test_what_is_hard_for_the_heads_is_less_sure(program, photo, monkeypatch):
-  found = found_hand(photo, program.model)
-  monkeypatch.setattr(photo_hands, 'detect_hands', lambda image, _: [found])
-  blank = program.release._replace(calibration=no_calibration(len(program.model.v_template)))
+def test_what_is_hard_for_the_heads_is_less_sure(reconstructor, photo, monkeypatch):
+  found = found_hand(photo, reconstructor.model)
+  monkeypatch.setattr(hand_reconstructor, 'detect_hands', lambda image, _: [found])
+  blank = reconstructor.release._replace(
+    calibration=no_calibration(len(reconstructor.model.v_template))
+  )
   sigma = []
   for bias in (-0.7, 0.7):
     heads = {**blank.heads, 'scale': {**blank.heads['scale'], 'bias': np.full(1, np.float32(bias))}}
-    changed = program._replace(release=blank._replace(heads=heads))
-    sigma.append(reconstruct_hands(changed, PhotoRequest(photo))[0].vertex_sigma_mm.mean())
+    by_bias = changed(reconstructor, release=blank._replace(heads=heads))
+    sigma.append(by_bias(photo)[0].vertex_sigma_mm.mean())
   assert sigma[1] > 1.1 * sigma[0]
 
 
-@pytest.mark.parametrize('matrix', [np.zeros((3, 3)), np.full((3, 3), np.nan)])
-def test_senseless_intrinsics_are_refused(program, photo, matrix):
-  with pytest.raises(ValueError, match=r'intrinsics of a are .*focal lengths above zero'):
-    reconstruct_hands(program, PhotoRequest(photo, 'a', intrinsics=matrix))
+@pytest.mark.parametrize('focal', [0.0, -3.0, np.nan])
+def test_senseless_cameras_are_refused(reconstructor, photo, focal):
+  with pytest.raises(ValueError, match=r'The camera of a is .*focal length above zero'):
+    reconstructor.reconstruct([PhotoRequest(photo, 'a', camera=PhotoCamera(focal, (9, 9)))])
+  with pytest.raises(ValueError, match=r'The focal length is .*, expected pixels'):
+    reconstructor(photo, focal_length_px=focal)
 
 
-def test_a_mirrored_hand_has_the_mirrored_mesh(program, photo, monkeypatch):
+def test_a_mirrored_hand_has_the_mirrored_mesh(reconstructor, photo, monkeypatch):
   hands = {}
   for side, image in (('right', photo), ('left', np.ascontiguousarray(photo[:, ::-1]))):
     monkeypatch.setattr(
-      photo_hands,
+      hand_reconstructor,
       'detect_hands',
-      lambda image, _, side=side: [found_hand(image, program.model, side)],
+      lambda image, _, side=side: [found_hand(image, reconstructor.model, side)],
     )
-    (hands[side],) = reconstruct_hands(program, PhotoRequest(image))
+    (hands[side],) = reconstructor(image)
   right, left = hands['right'], hands['left']
   assert left.is_left and not right.is_left
   np.testing.assert_allclose(left.vertices * [-1, 1, 1], right.vertices, atol=1e-5)
@@ -143,12 +151,16 @@ def test_a_mirrored_hand_has_the_mirrored_mesh(program, photo, monkeypatch):
     np.testing.assert_allclose(getattr(left.parameters, name), value, atol=1e-4, err_msg=name)
 
 
-def test_landmarks_of_the_model_give_back_its_own_hand(program, photo, monkeypatch):
+def test_landmarks_of_the_model_give_back_its_own_hand(reconstructor, photo, monkeypatch):
   """What found_hand shows is the flat hand itself, in weak perspective."""
-  model = program.model
-  monkeypatch.setattr(photo_hands, 'detect_hands', lambda image, _: [found_hand(image, model)])
-  sure = program.release._replace(errors=PointErrors(0.3, 0.3, np.inf))  # the heads are not asked
-  (hand,) = reconstruct_hands(program._replace(release=sure), PhotoRequest(photo))
+  model = reconstructor.model
+  monkeypatch.setattr(
+    hand_reconstructor, 'detect_hands', lambda image, _: [found_hand(image, model)]
+  )
+  sure = reconstructor.release._replace(
+    errors=PointErrors(0.3, 0.3, np.inf)
+  )  # the heads are not asked
+  (hand,) = changed(reconstructor, release=sure)(photo)
   template = np.asarray(extended_joint_regressor(model) @ model.v_template, np.float64)
   target = (template - template[:1])[:, [2, 0, 1]]
   scale = np.linalg.norm(target) / np.linalg.norm(hand.joints)
@@ -156,50 +168,95 @@ def test_landmarks_of_the_model_give_back_its_own_hand(program, photo, monkeypat
 
 
 @pytest.mark.parametrize('side', ['right', 'left'])
-def test_a_given_side_and_box_are_taken(side, program):
+def test_a_given_side_and_box_are_taken(side, reconstructor):
   path, (box, _) = BUNDLED[-1]
-  request = PhotoRequest(read_photo(path), box_xywh=box, side=side)
-  (hand,) = reconstruct_hands(program, request)
+  (hand,) = reconstructor(path, boxes=[box], sides=side)
   assert hand.is_left == (side == 'left') and hand.detection.side_score == 1
   low, size = hand.box_xywh[:2], hand.box_xywh[2:]
   assert ((low > box[:2] - 40) & (low + size < box[:2] + box[2:] + 40)).all()
 
 
-def test_a_box_beside_the_photo_is_refused(program, photo):
-  with pytest.raises(ValueError, match=r'my photo.*'):
-    reconstruct_hands(program, PhotoRequest(photo, 'my photo', np.array([500.0, 0, 10, 10])))
+def test_a_box_beside_the_photo_is_refused(reconstructor, photo):
+  with pytest.raises(ValueError, match=r'Box 500,0,10,10 .*lies outside the image the image'):
+    reconstructor(photo, boxes=[[500, 0, 10, 10]])
 
 
-def test_a_box_without_a_hand_gives_none(program):
+def test_a_box_without_a_hand_gives_none(reconstructor):
   """A corner of the wall, and an empty picture."""
   image = read_photo(BUNDLED[-1][0])
-  assert (
-    reconstruct_hands(program, PhotoRequest(image, box_xywh=np.array([1.0, 1.0, 40.0, 40.0]))) == []
-  )
-  plain = np.full_like(image, 90)
-  assert (
-    reconstruct_hands(program, PhotoRequest(plain, box_xywh=np.array([50.0, 50, 300, 300]))) == []
-  )
+  assert reconstructor(image, boxes=[[1, 1, 40, 40]]) == []
+  assert reconstructor(np.full_like(image, 90), boxes=[[50, 50, 300, 300]]) == []
 
 
-def test_what_is_no_request_is_told(program, photo):
+def test_what_is_no_request_is_told(reconstructor, photo):
   with pytest.raises(ValueError, match="side is 'up', expected 'right', 'left' or None"):
-    reconstruct_hands(program, PhotoRequest(photo, side='up'))
+    reconstructor(photo, sides='up')
   with pytest.raises(ValueError, match=r'expected \(height, width, 3\) and uint8'):
-    reconstruct_hands(program, PhotoRequest(photo.astype(np.int32).astype(np.uint8)[..., :2]))
+    reconstructor(photo[..., :2])
+  with pytest.raises(TypeError, match='A photo is a int, expected a path, a NumPy array'):
+    reconstructor(7)
+  with pytest.raises(ValueError, match='2 sides for 1 boxes of the image'):
+    reconstructor(photo, boxes=[[1, 1, 40, 40]], sides=['left', 'right'])
+  with pytest.raises(ValueError, match='belong to one photo'):
+    reconstructor([photo, photo], boxes=[[1, 1, 40, 40]])
 
 
-def test_numbered_names_that_another_photo_has_are_not_written_again(tmp_path):
+def test_paths_arrays_pillow_images_and_lists_give_the_same_hands(reconstructor):
+  """A list is fitted together, in other batches than one photo: the numbers differ in rounding."""
+  paths = [path for path, _ in BUNDLED[:2]]
+  by_path = [reconstructor(path) for path in paths]
+  with Image.open(paths[0]) as image:
+    by_pillow = reconstructor(image)
+  together = reconstructor([paths[0], read_photo(paths[1])])
+  np.testing.assert_array_equal(by_pillow[0].vertices, by_path[0][0].vertices)
+  assert [len(hands) for hands in together] == [1, 1]
+  for alone, joined in zip(by_path, together, strict=True):
+    np.testing.assert_allclose(joined[0].vertices, alone[0].vertices, atol=2e-4)
+    np.testing.assert_allclose(joined[0].joints_image, alone[0].joints_image, atol=0.5)
+  assert together[0][0].photo_name == str(paths[0]) and together[1][0].photo_name == 'the image'
+  assert reconstructor([]) == []
+
+
+def test_several_boxes_take_their_own_sides(reconstructor):
   left = read_photo(BUNDLED[-1][0])
-  Image.fromarray(np.concatenate([left, left[:, ::-1]], axis=1)).save(tmp_path / 'a.png')
-  photos = [str(tmp_path / 'a.png')]
-  for side in ('left', 'right'):
-    Image.fromarray(left).save(tmp_path / f'a_1_{side}.png')
-    photos.append(str(tmp_path / f'a_1_{side}.png'))
-  outcomes = list(reconstruct_photos(PhotoOptions(photos, str(tmp_path / 'out'))))
-  assert [outcome.failed for outcome in outcomes].count(True) == 1
-  (refused,) = [outcome.line for outcome in outcomes if outcome.failed]
-  assert 'a.png has a hand that was written as a_1_' in refused
+  both = np.concatenate([left, left[:, ::-1]], axis=1)
+  box = np.asarray(BUNDLED[-1][1][0])
+  mirrored = np.array([both.shape[1] - box[0] - box[2], *box[1:]])
+  hands = reconstructor(both, boxes=[mirrored, box], sides=['right', 'left'])
+  assert [hand.side for hand in hands] == ['right', 'left']
+  centres = [hand.box_xywh[0] + hand.box_xywh[2] / 2 for hand in hands]
+  assert centres[0] > left.shape[1] > centres[1]
+  np.testing.assert_allclose(hands[0].joints * [-1, 1, 1], hands[1].joints, atol=2e-3)
+
+
+def test_a_known_focal_length_reaches_the_fit_and_the_place(reconstructor, tmp_path):
+  """Twice the focal length puts the hand about twice as far, seen at the same pixels."""
+  path = BUNDLED[-1][0]
+  (near,), (far,) = (reconstructor(path, focal_length_px=focal) for focal in (600, 1200))
+  assert far.wrist_camera[2] / near.wrist_camera[2] == pytest.approx(2, rel=0.1)
+  for hand in (near, far):
+    points = hand.joints_camera
+    pixels = hand.camera.focal_length_px * points[:, :2] / points[:, 2:] + [240, 320]
+    assert np.abs(pixels - hand.joints_image).max() < 0.01 * max(hand.box_xywh[2:])
+    assert hand.depth_sigma_m == pytest.approx(0.1 * hand.wrist_camera[2])
+  exif = Image.Exif()
+  exif.get_ifd(0x8769)[0xA405] = 26
+  with Image.open(path) as image:
+    image.save(tmp_path / 'a.jpg', exif=exif, quality=95)
+  (hand,) = reconstructor(tmp_path / 'a.jpg')
+  assert hand.camera.source == 'exif'
+  assert hand.camera.focal_length_px == pytest.approx(26 * 800 / 43.27)
+
+
+def test_a_hand_is_saved_and_shown(bundled, tmp_path):
+  _, _, (hand,) = bundled
+  paths = hand.save(tmp_path / 'new', 'mine')
+  assert {path.suffix for path in paths} == {'.png', '.obj', '.ply', '.glb', '.npz', '.json'}
+  with pytest.raises(FileExistsError, match=r'mine_overlay\.png exists: it stays as it is'):
+    hand.save(tmp_path / 'new', 'mine')
+  assert hand.save(tmp_path / 'new', 'mine', overwrite=True) == paths
+  page = hand._repr_html_()
+  assert 'data:image/png;base64,' in page and 'left (free hand' in page and 'alt="The left' in page
 
 
 def test_several_hands_are_numbered_and_tell_their_side(tmp_path):
@@ -207,9 +264,9 @@ def test_several_hands_are_numbered_and_tell_their_side(tmp_path):
   both = np.concatenate([left, left[:, ::-1]], axis=1)
   Image.fromarray(both).save(tmp_path / 'both.png')
   options = PhotoOptions([str(tmp_path / 'both.png')], str(tmp_path / 'out'))
-  outcomes = list(reconstruct_photos(options))
-  assert len(outcomes) == 2 and all(outcome.is_written for outcome in outcomes)
-  names = sorted(path.name for path in (tmp_path / 'out').glob('*.json'))
+  (outcome,) = prepare_run(options).outcomes()
+  assert len(outcome.lines) == 2 and outcome.is_written
+  names = sorted(path.name for path in (tmp_path / 'out').glob('both*.json'))
   sides = [name.removesuffix('.json').rpartition('_')[2] for name in names]
   assert sorted(sides) == ['left', 'right'] and names[0].startswith('both_1_')
   for name, side in zip(names, sides, strict=True):
@@ -224,27 +281,30 @@ def test_several_hands_are_numbered_and_tell_their_side(tmp_path):
     assert (x + width / 2 < left.shape[1]) == (side == 'left')
 
 
-def test_a_run_sees_the_box_of_the_whole_hand(program, photo, monkeypatch):
+def test_a_run_sees_the_box_of_the_whole_hand(reconstructor, photo, monkeypatch):
   """Enlarged from the landmarks' box as data sets have it, with the side that was found."""
-  found = found_hand(photo, program.model, 'left')
-  monkeypatch.setattr(photo_hands, 'detect_hands', lambda image, _: [found])
-  (fitted,) = reconstruct_hands(program, PhotoRequest(photo))
+  found = found_hand(photo, reconstructor.model, 'left')
+  monkeypatch.setattr(hand_reconstructor, 'detect_hands', lambda image, _: [found])
+  (fitted,) = reconstructor(photo)
   seen = []
 
   def watched(*arguments):
     seen.append(arguments)
     return fitted
 
-  monkeypatch.setattr(photo_hands, 'reconstruct_hand', watched)
-  run = Reconstructor(ExperimentConfig(), program.model, watched, 'runs/a')
-  (hand,) = reconstruct_hands(HandProgram(program.model, run), PhotoRequest(photo, 'a'))
+  monkeypatch.setattr(hand_reconstructor, 'reconstruct_in_box', watched)
+  network = TrainedNetwork(ExperimentConfig(), reconstructor.model, watched, 'runs/a')
+  by_run = changed(reconstructor, network=network, release=None)
+  ((hand,),) = by_run.reconstruct([PhotoRequest(photo, 'a')])
   assert hand.vertices is fitted.vertices and hand.detection is found
-  _, _, box, side, name, mask = seen[0]
+  _, (_, box, side, name, mask, _) = seen[0]
   assert (side, name, mask) == ('left', 'a', None)
   assert max(box[2:]) == pytest.approx(1.19 * max(found.box_xywh[2:]), rel=0.01)
+  by_run(photo, boxes=[[10, 20, 60, 50]])
+  np.testing.assert_array_equal(seen[1][1].box_xywh, [10, 20, 60, 50])
 
 
-def test_the_square_of_found_hands_is_about_them(program, photo):
+def test_the_square_of_found_hands_is_about_them(reconstructor, photo):
   """The helper's own landmarks make sense to the detector's geometry."""
-  region = region_from_landmarks(found_hand(photo, program.model).landmarks_image)
+  region = region_from_landmarks(found_hand(photo, reconstructor.model).landmarks_image)
   assert abs(region.angle) < 0.3
