@@ -14,6 +14,7 @@ from jaxtyping import Float
 
 from hand_jax.data.photos import MIN_EXTENT_PX, box_round_joints, check_box, read_photo
 from hand_jax.examples import HandExample, check_example
+from hand_jax.files.json_files import read_json
 from hand_jax.mano.joints import JOINT_NAMES
 
 ANNOTATIONS = 'annotations.json'
@@ -60,11 +61,7 @@ def read_annotations(folder: str | os.PathLike, needs_keypoints: bool = True) ->
       for anything that is not in the format.
   """
   path = annotations_path(folder)
-  try:
-    # Some editors begin a file with a byte order mark.
-    content = json.loads(path.read_bytes().decode('utf-8-sig'))
-  except (ValueError, RecursionError) as error:
-    raise ValueError(f'{path} is not valid JSON: {error}.') from None
+  content = read_json(path)
   if not isinstance(content, list):
     raise ValueError(f'{path}: expected a list of entries, got {_kind(content)}.')
   if not content:

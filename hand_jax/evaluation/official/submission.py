@@ -142,7 +142,7 @@ class PredictionReader:
   def __init__(self, file: io.TextIOBase, path: str | os.PathLike):
     self._path = path
     self._reader = JsonListReader(file, str(path))
-    self._reader.enter('a list of two lists, joints and vertices,')
+    self._reader.enter('a list of two lists (joints and vertices)')
     self._reader.enter('the list of joints')
     joints = list(read_points(self._reader, 'joints', JOINTS, path))
     self.joints = np.stack(joints) if joints else np.zeros((0, JOINTS, 3))

@@ -180,7 +180,7 @@ BAD_FILES = {
   'cut in the vertices': (lambda: good_text()[:-100], r'ends inside vertices of sample 4'),
   'cut at the last bracket': (lambda: good_text()[:-1], r"expected '\]', the end of the list"),
   'more behind': (lambda: good_text() + '[]', r"expected the end of the file, found '\[\]'"),
-  'a dictionary': (lambda: '{"xyz": []}', r"expected a list of two lists, .*found '\{"),
+  'a dictionary': (lambda: '{"xyz": []}', r"of two lists \(joints and vertices\), found '\{"),
   'joints alone': (
     lambda: good_text()[: good_text().index(']]], [[[') + 3] + ']',
     'expected a comma',
