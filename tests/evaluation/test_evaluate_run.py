@@ -270,7 +270,7 @@ def test_where_the_data_come_from(data_dir):
 
 def test_data_that_moved_since_the_training_are_asked_for():
   moved = dataclasses.replace(get_config('toy'), data=DataConfig(data_dir='/was/here'))
-  with pytest.raises(FileNotFoundError, match='^/was/here, where .* has moved to by --data_dir'):
+  with pytest.raises(FileNotFoundError, match=r'^/was/here, where .* has moved to by --data_dir'):
     run_data.data_to_measure(moved, 'synthetic_hands', None)
 
 

@@ -66,7 +66,7 @@ def test_an_ending_is_one_line_and_a_code(name):
   ["[print('x', flush=True) for _ in range(99999)]", "print('x' * 9)", "fail(ValueError('a'))"],
 )
 def test_nothing_is_said_to_a_reader_that_has_gone(action):
-  """As of `| head -1`; also where the output was still in a buffer. Errors are told all the same."""
+  """As of `| head -1`; also where the output was still in a buffer. Errors are told."""
   program = PROGRAM.format(action=action)
   reading, writing = os.pipe()
   os.close(reading)
