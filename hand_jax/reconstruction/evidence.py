@@ -99,7 +99,7 @@ def hand_evidence(
   def filled(value, *shape: int) -> np.ndarray:
     return np.broadcast_to(np.asarray(value, np.float32), (*batch, *shape))
 
-  def sigma_of(points: ArrayLike, sigma: ArrayLike) -> np.ndarray:
+  def sigma_of(points, sigma) -> np.ndarray:
     return filled(np.where(_is_known(points), sigma, np.inf), 21)
 
   return HandEvidence(

@@ -16,7 +16,11 @@ SIGMAS = {
 def points_of_two_hands():
   """Pixels at 2000 per metre, and both kinds of 3D points."""
   world = np.random.default_rng(0).normal(scale=0.03, size=(2, 21, 3)).astype(np.float32)
-  return {'points_image': 2000 * world[..., :2] + 300, 'points_world': world, 'points_heads': world}
+  return {
+    'points_image': 2000 * world[..., :2] + 300,
+    'points_world': world,
+    'points_heads': world.copy(),
+  }
 
 
 def evidence_of(points):
