@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from absl import app, flags, logging
 
-from hand_jax.commands.arguments import ExitCode, print_error
+from hand_jax.commands.arguments import ExitCode, ending_quietly, print_error, reader_is_gone
 from hand_jax.files.compiled_programs import keep_compiled_programs
 
 # Paths that were named wrongly; any other OSError, such as a full disk, is no wrong use.
@@ -25,7 +25,8 @@ def launch(
   """Runs a command and ends the process with its exit code, see `ExitCode`.
 
   Wrong use is told in one line on stderr, without a traceback: flags that cannot be read, and a
-  ValueError or a wrong path that `main` raises. Other errors of `OSError` are failures.
+  ValueError or a wrong path that `main` raises. Other errors of `OSError` are failures. Ctrl-C ends
+  in one line too, and nothing is said where the reader of the output has gone.
 
   Args:
     main: the command; gets the program's name and what is no flag, and returns an exit code or
@@ -36,12 +37,17 @@ def launch(
   def call(argv: list[str]) -> int | None:
     try:
       return main(argv)
+    except KeyboardInterrupt:
+      return _tell('stopped. What is written is whole.', ExitCode.STOPPED)
     except (ValueError, *_WRONG_PATHS) as error:
       return _tell(error, ExitCode.WRONG_USE)
     except (OSError, *failures) as error:
+      if isinstance(error, BrokenPipeError) and reader_is_gone():
+        raise
       return _tell(error, ExitCode.SOME_FAILED)
 
-  app.run(call, flags_parser=_parse_flags)
+  with ending_quietly():
+    app.run(call, flags_parser=_parse_flags)
 
 
 def start(argv: Sequence[str], expected: str = 'settings are given as --name=value') -> None:

@@ -20,6 +20,7 @@ from experiments.ablations.running import (
 from experiments.checkout import current_commit
 from experiments.launching import launch, start
 from experiments.path_flags import define_compilation_cache, define_path
+from hand_jax.commands.arguments import ExitCode, print_error
 
 FLAGS = flags.FLAGS
 
@@ -61,7 +62,8 @@ def main(argv: list[str]) -> None:
     with only_one(workdir):
       failures = run_jobs(jobs, settings, train_run, measure_run)
   except KeyboardInterrupt:
-    sys.exit('Stopped. What has finished is kept; the same command goes on from here.')
+    print_error('stopped. What has finished is kept; the same command goes on from here.')
+    sys.exit(ExitCode.STOPPED)
   print(f'Written to {settings.output} and {settings.output.with_suffix(".md")}.')
   if failures:
     sys.exit('\n'.join(f'Failed: {name}: {reason}' for name, reason in failures.items()))

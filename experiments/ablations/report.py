@@ -1,6 +1,5 @@
 """The rows of the ablations: read, checked, written, and shown as Markdown tables."""
 
-import json
 import pathlib
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
@@ -9,6 +8,7 @@ import numpy as np
 
 from experiments.ablations.grid import ENTRIES, TABLES
 from hand_jax.evaluation.evaluate import METRIC_NAMES
+from hand_jax.files.json_files import read_json
 from hand_jax.files.writing import write_json, write_whole
 
 Row = dict[str, Any]
@@ -171,9 +171,9 @@ def load_rows(path: pathlib.Path) -> list[Row]:
     return []
   expected = 'expected a list of rows as this command writes it; move it away or mend it.'
   try:
-    rows = json.loads(path.read_text())
+    rows = read_json(path)
   except ValueError as error:
-    raise ValueError(f'{path} is not valid JSON ({error}): {expected}') from None
+    raise ValueError(f'{str(error).rstrip(".")}; {expected}') from None
   if not isinstance(rows, list):
     raise ValueError(f'{path} holds {type(rows).__name__}: {expected}')
   for number, row in enumerate(rows):

@@ -1,8 +1,12 @@
 """What the commands share: exit codes, and a parser that reports a mistake in one line."""
 
 import argparse
+import contextlib
 import enum
+import os
+import select
 import sys
+from collections.abc import Iterator
 from typing import NoReturn
 
 
@@ -16,6 +20,8 @@ class ExitCode(enum.IntEnum):
   """Nothing was done."""
   STOPPED = 130
   """Ctrl-C ended the command; shells use this number too."""
+  NO_READER = 141
+  """Nobody reads the output any more, as after `| head -1`; shells use this number too."""
 
 
 class ArgumentParser(argparse.ArgumentParser):
@@ -39,3 +45,32 @@ class ArgumentParser(argparse.ArgumentParser):
 def print_error(message: object) -> None:
   """Prints one line about a mistake to the error stream."""
   print(f'Error: {message}', file=sys.stderr, flush=True)
+
+
+@contextlib.contextmanager
+def ending_quietly() -> Iterator[None]:
+  """Ends the process without a word once the reader of its output has gone (`ExitCode.NO_READER`).
+
+  Other broken pipes, such as one to a process of ours that died, raise as they always do.
+  """
+  try:
+    try:
+      yield
+    finally:
+      sys.stdout.flush()
+  except BrokenPipeError:
+    if not reader_is_gone():
+      raise
+    # The interpreter flushes once more at its end, and would complain.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(ExitCode.NO_READER)
+
+
+def reader_is_gone() -> bool:
+  """Whether whatever read the output of this process has ended."""
+  try:
+    output = select.poll()
+    output.register(sys.stdout.fileno(), 0)
+    return any(events & select.POLLERR for _, events in output.poll(0))
+  except (AttributeError, OSError, ValueError):  # no poll on this system, or no file behind stdout
+    return False

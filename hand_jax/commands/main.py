@@ -4,7 +4,7 @@ import sys
 from collections.abc import Sequence
 
 from hand_jax.commands import reconstruct_photos
-from hand_jax.commands.arguments import ExitCode, print_error
+from hand_jax.commands.arguments import ExitCode, ending_quietly, print_error
 from hand_jax.commands.subcommands import SUBCOMMANDS, run_subcommand
 
 
@@ -16,9 +16,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
   """
   arguments = sys.argv[1:] if arguments is None else arguments
   try:
-    if arguments and arguments[0] in SUBCOMMANDS:
-      return run_subcommand(arguments[0], arguments[1:])
-    return reconstruct_photos.run(arguments)
+    with ending_quietly():
+      if arguments and arguments[0] in SUBCOMMANDS:
+        return run_subcommand(arguments[0], arguments[1:])
+      return reconstruct_photos.run(arguments)
   except KeyboardInterrupt:
     print_error('stopped. What is written is whole.')
     return ExitCode.STOPPED

@@ -2,7 +2,9 @@
 
 import os
 
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
+
+from hand_jax.data.photo_opening import open_photo
 
 _EXIF_IFD, _FOCAL_LENGTH_IN_35MM_FILM = 0x8769, 0xA405
 
@@ -15,10 +17,10 @@ def read_focal_35mm(photo: str | os.PathLike | Image.Image) -> float | None:
   """
   try:
     if not isinstance(photo, Image.Image):
-      with Image.open(photo) as file:
+      with open_photo(photo) as file:
         return read_focal_35mm(file)
     value = float(photo.getexif().get_ifd(_EXIF_IFD).get(_FOCAL_LENGTH_IN_35MM_FILM, 0))
   # A damaged picture is told by who reads it; damaged EXIF data by nobody.
-  except (OSError, ValueError, TypeError, SyntaxError, KeyError, Image.DecompressionBombError):
+  except (OSError, ValueError, TypeError, SyntaxError, KeyError, UnidentifiedImageError):
     return None
   return value if value > 0 else None

@@ -3,12 +3,24 @@
 import json
 import os
 import pathlib
-import warnings
+from typing import NamedTuple
 
 import cv2
 import numpy as np
 from jaxtyping import Bool, Float, UInt8
-from PIL import Image, ImageOps, UnidentifiedImageError
+from numpy.typing import ArrayLike
+from PIL import Image, UnidentifiedImageError
+
+from hand_jax.data.photo_opening import (
+  MAX_PHOTO_PIXELS,
+  SIDEWAYS,
+  exif_orientation,
+  open_photo,
+  turned_upright,
+)
+from hand_jax.data.photo_opening import (
+  check_photo_file as check_photo_file,
+)
 
 # What the files of photos in a folder are called.
 PHOTO_SUFFIXES = (
@@ -34,34 +46,102 @@ MIN_EXTENT_PX = 2.0
 # The least of a box that must be inside the photo: pixels each way, and share of its area.
 _MIN_INSIDE_PX, _MIN_INSIDE_SHARE = 8, 0.25
 _FULL_16_BIT = 65535
+FULL_SIZE_PIXELS = 50_000_000
+"""Photos of up to so many pixels are read at their whole size: what telephones take."""
+# EXIF orientations whose turning mirrors the stored x axis, and the stored y axis.
+_MIRRORED = ((2, 3, 7, 8), (3, 4, 6, 7))
+_ROWS = 256
+
+
+class ScaledPhoto(NamedTuple):
+  """A photo that may have been read at reduced size, and how its pixels relate to the whole one's.
+
+  Boxes, joints and intrinsics of files and flags are in pixels of the whole photo: `to_reduced`
+  and `to_whole` bring points and lengths over, `reduced_intrinsics` cameras. Both are upright.
+  """
+
+  image: UInt8[np.ndarray, 'height width 3']
+  """RGB."""
+  scale: float
+  """Pixels of `image` for a pixel of the whole photo: 1, 1/2, 1/4 ... The corners coincide."""
+  whole_size: tuple[int, int]
+  """Width and height of the whole photo in pixels."""
+
+  def to_reduced(self, pixels: ArrayLike) -> np.ndarray:
+    """Brings continuous pixels of the whole photo, or lengths or boxes in them, to `image`."""
+    return np.asarray(pixels, np.float64) * self.scale
+
+  def to_whole(self, pixels: ArrayLike) -> np.ndarray:
+    """Brings continuous pixels of `image`, or lengths or boxes in them, to the whole photo."""
+    return np.asarray(pixels, np.float64) / self.scale
+
+  def reduced_intrinsics(self, intrinsics: Float[np.ndarray, '3 3']) -> Float[np.ndarray, '3 3']:
+    """Brings the whole photo's intrinsics (continuous pixels) to `image`."""
+    return np.diag([self.scale, self.scale, 1.0]) @ intrinsics
 
 
 def read_photo(path: str | os.PathLike) -> UInt8[np.ndarray, 'height width 3']:
-  """A photo as RGB, turned upright by its EXIF orientation.
+  """A photo as RGB at its whole size, turned upright by its EXIF orientation.
 
-  JPEG, PNG, TIFF, WebP, BMP and GIF are read, and what else Pillow or OpenCV knows here. Grey,
-  palette, CMYK and 16-bit pictures are converted; transparent pixels become white. Of an animation
-  the first frame is read.
+  JPEG, PNG, TIFF, WebP, BMP and GIF are read, HEIC where pi-heif is installed, and what else Pillow
+  or OpenCV knows here. What is in a file counts, not its ending. Grey, palette, CMYK and 16-bit
+  pictures are converted; transparent pixels become white. Of an animation the first frame is read.
 
   Raises:
-    FileNotFoundError: no such file. ValueError: not an image, or a damaged one; both name the file.
+    FileNotFoundError: no such file. ValueError: not an image, a damaged one, or one of more than
+      `MAX_PHOTO_PIXELS`; both name the file.
   """
-  check_photo_file(path)
+  return read_photo_scaled(path, MAX_PHOTO_PIXELS).image
+
+
+def read_photo_scaled(path: str | os.PathLike, most_pixels: int = FULL_SIZE_PIXELS) -> ScaledPhoto:
+  """Reads a photo as `read_photo` does, halving its sides until it has at most `most_pixels`.
+
+  Photos of up to 50 megapixels come at their whole size by default. Of a larger JPEG the whole
+  picture never lies in memory.
+
+  Raises:
+    FileNotFoundError, ValueError: as `read_photo` does.
+  """
   try:
-    with warnings.catch_warnings():
-      # Large photos and odd metadata are no concern of the caller's.
-      warnings.simplefilter('ignore')
-      with Image.open(path) as file:
-        return photo_from_pillow(file)
+    with open_photo(path) as file:
+      whole = file.size
+      step = 1
+      while whole[0] * whole[1] > most_pixels * step**2:
+        step *= 2
+      drafted = _draft(file, step)
+      file.load()  # which turns TIFFs upright
+      if file.size != whole and drafted == 1:
+        whole = whole[::-1]
+      orientation = exif_orientation(file)
+      image = _to_rgb(file, step // drafted)
+      image = _from_upright_corner(image, whole, step, orientation)
+      size = whole[::-1] if orientation in SIDEWAYS else whole
+      return ScaledPhoto(np.array(turned_upright(image, orientation)), 1 / step, size)
   except UnidentifiedImageError:
-    return _read_with_opencv(path)
-  except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-    raise ValueError(f'Image {path} cannot be read, it may be damaged: {error}.') from None
+    image = _read_with_opencv(path)
+    return ScaledPhoto(image, 1.0, (image.shape[1], image.shape[0]))
+
+
+def photo_size(path: str | os.PathLike) -> tuple[int, int]:
+  """Width and height of the upright photo, from the file's header where that tells them.
+
+  Raises:
+    FileNotFoundError, ValueError: as `read_photo` does.
+  """
+  try:
+    with open_photo(path) as file:
+      if file.format == 'TIFF':
+        file.load()  # which turns it upright
+      return file.size[::-1] if exif_orientation(file) in SIDEWAYS else file.size
+  except UnidentifiedImageError:
+    height, width, _ = _read_with_opencv(path).shape
+    return width, height
 
 
 def photo_from_pillow(image: Image.Image) -> UInt8[np.ndarray, 'height width 3']:
   """A Pillow image as `read_photo` gives it: upright RGB of 8 bits."""
-  return np.array(_to_rgb(ImageOps.exif_transpose(image)))
+  return np.array(turned_upright(_to_rgb(image, 1), exif_orientation(image)))
 
 
 def read_mask(path: str | os.PathLike) -> Bool[np.ndarray, 'height width']:
@@ -74,35 +154,67 @@ def read_mask(path: str | os.PathLike) -> Bool[np.ndarray, 'height width']:
   """
   photo = read_photo(path)
   try:
-    with Image.open(path) as file:
-      alpha = np.array(ImageOps.exif_transpose(file).convert('RGBA'))[..., 3]
+    with open_photo(path) as file:
+      file.load()
+      alpha = turned_upright(file.convert('RGBA').getchannel('A'), exif_orientation(file))
+      alpha = np.array(alpha)
   except UnidentifiedImageError:  # what OpenCV alone reads
     alpha = np.full(photo.shape[:2], 255, np.uint8)
   return alpha > 127 if alpha.min() <= 127 else (photo > 127).all(axis=-1)
 
 
-def check_photo_file(path: str | os.PathLike) -> None:
-  """Raises FileNotFoundError or ValueError where there is no file; both name it."""
-  if not os.path.exists(path):
-    raise FileNotFoundError(f'Image {path} does not exist.')
-  if os.path.isdir(path):
-    raise ValueError(f'Image {path} is a folder; name one image file.')
+def _draft(file: Image.Image, step: int) -> int:
+  """Has a JPEG decoded at half, a quarter or an eighth of its size; returns how many times less."""
+  wanted = tuple(max(1, side // step) for side in file.size)
+  width = file.size[0]
+  drafted = file.draft('RGB', wanted) if step > 1 else None
+  # The box is that of the whole picture in pixels of the drafted one, without rounding.
+  return 1 if drafted is None else round(width / drafted[1][2])
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
+def _to_rgb(image: Image.Image, step: int) -> Image.Image:
+  """The picture in RGB, with means over squares of `step` pixels."""
   if image.mode.startswith('I') or image.mode == 'F':
-    return Image.fromarray(_grey_to_8_bit(np.asarray(image))).convert('RGB')
-  if image.mode in ('LA', 'PA', 'La', 'RGBA', 'RGBa') or 'transparency' in image.info:
+    image = Image.fromarray(_grey_to_8_bit(np.asarray(image)))
+  elif image.mode in ('1', 'P', 'PA') or 'transparency' in image.info:
+    has_alpha = image.mode == 'PA' or 'transparency' in image.info
+    image = image.convert('RGBA' if has_alpha else 'RGB')
+  image = image.reduce(step) if step > 1 else image
+  if image.mode in ('LA', 'La', 'RGBA', 'RGBa'):
     image = image.convert('RGBA')
     return Image.alpha_composite(Image.new('RGBA', image.size, 'white'), image).convert('RGB')
-  return image.convert('RGB')
+  return image if image.mode == 'RGB' else image.convert('RGB')
+
+
+def _from_upright_corner(
+  image: Image.Image, whole: tuple[int, int], step: int, orientation: int
+) -> Image.Image:
+  """A reduced picture whose squares are counted from the corner that will be the upright one's.
+
+  Squares are counted from the stored corner. Where turning mirrors an axis whose pixels are no
+  multiple of `step`, they begin up to a square too early; the picture is moved by that part.
+  """
+  rests = [side % step if orientation in _MIRRORED[axis] else 0 for axis, side in enumerate(whole)]
+  if not any(rests) or min(whole) < step:
+    return image
+  low = [rest / step for rest in rests]
+  size = [
+    side // step if rest else length
+    for side, rest, length in zip(whole, rests, image.size, strict=True)
+  ]
+  high = [start + length for start, length in zip(low, size, strict=True)]
+  return image.resize(size, Image.Resampling.BILINEAR, (*low, *high))
 
 
 def _grey_to_8_bit(grey: np.ndarray) -> np.ndarray:
   """16-bit levels (which Pillow would clip at 255), or floats in [0, 1], as 8-bit ones."""
   full = 1.0 if grey.dtype.kind == 'f' and np.nanmax(grey) <= 1 else _FULL_16_BIT
-  scaled = np.nan_to_num(grey.astype(np.float64) / full)
-  return np.round(255 * np.clip(scaled, 0, 1)).astype(np.uint8)
+  levels = np.empty(grey.shape, np.uint8)
+  # Row by row in groups: floats of a large picture take many times its own memory.
+  for start in range(0, len(grey), _ROWS):
+    scaled = np.nan_to_num(grey[start : start + _ROWS].astype(np.float64) / full)
+    levels[start : start + _ROWS] = np.round(255 * np.clip(scaled, 0, 1))
+  return levels
 
 
 def _read_with_opencv(path: str | os.PathLike) -> np.ndarray:
@@ -111,7 +223,7 @@ def _read_with_opencv(path: str | os.PathLike) -> np.ndarray:
   image = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
   if image is None:
     raise ValueError(
-      f'{path} is not an image that can be read; JPEG, PNG, TIFF, WebP, BMP and GIF files can.'
+      f'{path} is not an image that can be read; JPEG, PNG, TIFF, WebP, BMP, GIF and HEIC ones can.'
     )
   return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from hand_jax.config import DataConfig, ExperimentConfig
 from hand_jax.data.pipeline import create_source
-from hand_jax.data.prepared import RENDERED_DATASET
+from hand_jax.data.prepared import RENDERED_DATASET, prepared_builder
 from hand_jax.evaluation.mean_hand import (
   MeanHand,
   cached_mean_hand,
@@ -23,15 +23,28 @@ def data_to_measure(config: ExperimentConfig, dataset: str, data_dir: str | None
 
   Raises:
     ValueError: a data set that cannot be rendered, and no folder to read it from.
+    FileNotFoundError: the data set that the run was trained on is not where it was then.
   """
   if data_dir is None:
     data_dir = config.data.data_dir if dataset == config.data.dataset else ''
+    if data_dir:
+      _check_still_there(dataset, data_dir)
   if not data_dir and dataset != RENDERED_DATASET:
     raise ValueError(
       f'--dataset={dataset} needs --data_dir, the folder it was prepared in; only '
       f'{RENDERED_DATASET} can be rendered on the fly.'
     )
   return dataclasses.replace(config.data, dataset=dataset, data_dir=data_dir)
+
+
+def _check_still_there(dataset: str, data_dir: str) -> None:
+  try:
+    prepared_builder(dataset, data_dir)
+  except FileNotFoundError:
+    raise FileNotFoundError(
+      f'{data_dir}, where the run was trained, holds no prepared {dataset} now. Name the folder '
+      'that it has moved to by --data_dir.'
+    ) from None
 
 
 def has_meshes(data: DataConfig, count: int) -> bool:

@@ -69,6 +69,8 @@ def hand_evidence(
 ) -> HandEvidence:
   """The evidence of points seen in one photo, for each hand of a batch.
 
+  A point with a coordinate that is not finite is unknown, and no other point is.
+
   Args:
     points_image: pixels of the upright photo in which the hand is a right hand.
     points_world: the landmark network's, metres, in that photo's axes. Their size tells how many
@@ -90,29 +92,40 @@ def hand_evidence(
     principal_point = intrinsics[:2, 2]
     focal_length = np.sqrt(intrinsics[0, 0] * intrinsics[1, 1])
     log_focal_sigma = _KNOWN_LOG_FOCAL_SIGMA
-  pixels_per_metre = _extent(points_image) / _extent(points_world[..., :2])
+  known = _is_known(points_image) & _is_known(points_world)
+  pixels_per_metre = _extent(points_image, known) / _extent(points_world[..., :2], known)
   image, world, heads = (np.asarray(error) / _MM_PER_M for error in errors)
 
   def filled(value, *shape: int) -> np.ndarray:
     return np.broadcast_to(np.asarray(value, np.float32), (*batch, *shape))
 
+  def sigma_of(points, sigma) -> np.ndarray:
+    return filled(np.where(_is_known(points), sigma, np.inf), 21)
+
   return HandEvidence(
     points_image=points_image.astype(np.float32),
-    image_sigma=filled(image * pixels_per_metre[..., None], 21),
+    image_sigma=sigma_of(points_image, image * pixels_per_metre[..., None]),
     points_world=points_world.astype(np.float32),
-    world_sigma=filled(world, 21),
+    world_sigma=sigma_of(points_world, world),
     points_heads=np.asarray(points_heads, np.float32),
-    heads_sigma=filled(heads, 21),
+    heads_sigma=sigma_of(points_heads, heads),
     principal_point=filled(principal_point, 2),
     log_focal_length=filled(np.log(focal_length)),
     log_focal_sigma=filled(log_focal_sigma),
   )
 
 
-def _extent(points: np.ndarray) -> np.ndarray:
-  """Root mean square distance from the mean, not below what is one point."""
-  centred = points - points.mean(axis=-2, keepdims=True)
-  extent = np.sqrt(np.mean(np.sum(centred**2, axis=-1), axis=-1))
+def _is_known(points: ArrayLike) -> np.ndarray:
+  return np.isfinite(np.asarray(points)).all(axis=-1)
+
+
+def _extent(points: np.ndarray, known: np.ndarray) -> np.ndarray:
+  """Root mean square distance of the known points from their mean, not below what is one point."""
+  known = known[..., None]
+  count = np.maximum(known.sum(axis=-2, keepdims=True), 1)
+  points = np.where(known, points, 0.0)
+  centred = np.where(known, points - points.sum(axis=-2, keepdims=True) / count, 0.0)
+  extent = np.sqrt(np.sum(centred**2, axis=(-2, -1)) / count[..., 0, 0])
   return np.asarray(np.maximum(extent, _SMALLEST_EXTENT))
 
 

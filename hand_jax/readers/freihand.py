@@ -32,6 +32,12 @@ from hand_jax.readers.annotation_files import (
   read_mask_image,
   shift_to_continuous,
 )
+from hand_jax.readers.plausible import (
+  check_camera,
+  check_distance,
+  check_extent,
+  check_extents,
+)
 from hand_jax.types import HandParameters, ManoModel
 
 IMAGE_SIZE = (224, 224)
@@ -126,7 +132,8 @@ def read_split(folder: str | os.PathLike, name: str) -> FreihandSplit:
 
   Raises:
     FileNotFoundError: no such file, or too few photos. ValueError: a damaged file, files of
-      different lengths, or a photo that no annotation belongs to. All name the file.
+      different lengths, a photo that no annotation belongs to, or lengths that are not in metres.
+      All name the file.
   """
   folder = pathlib.Path(folder)
   entries: dict[str, JsonEntries] = {}
@@ -147,7 +154,32 @@ def read_split(folder: str | os.PathLike, name: str) -> FreihandSplit:
     for sample, problem in entry.problems.items():
       problems.setdefault(sample, problem)
   labels = {label: entry.values for label, entry in entries.items()}
+  usable = [sample for sample in range(samples) if sample not in problems]
+  if usable:
+    _check_units(folder, name, {label: values[usable] for label, values in labels.items()})
   return FreihandSplit(folder, name, samples, _VERSION_COUNT[name], labels, problems)
+
+
+def _check_units(folder: pathlib.Path, name: str, labels: dict[str, np.ndarray]) -> None:
+  """Refuses a file whose usual sample is in another unit, rather than all of its samples later."""
+
+  def where(label: str) -> str:
+    return str(folder / f'{name}_{label}.json')
+
+  for label in ('xyz', 'verts'):
+    if label in labels:
+      check_extents(labels[label], where(label))
+      check_distance(float(np.median(np.abs(labels[label][:, 0, 2]))), where(label))
+  check_camera(np.median(labels['K'], axis=0), IMAGE_SIZE, where('K'))
+  if 'mano' in labels:
+    check_distance(float(np.median(_mano_depth(labels['mano'], labels['K']))), where('mano'))
+
+
+def _mano_depth(mano: np.ndarray, intrinsics: np.ndarray) -> np.ndarray:
+  """How far the root of `mano` is by its last number, the focal length over that."""
+  focal = (intrinsics[..., 0, 0] + intrinsics[..., 1, 1]) / 2
+  scale = np.abs(mano[..., 0, 60])
+  return np.asarray(focal / np.maximum(scale, 1e-9))
 
 
 def _check_photos(folder: pathlib.Path, samples: int, versions: int) -> None:
@@ -240,14 +272,21 @@ def make_example(
   Without `xyz` no joint is known (confidence 0).
 
   Raises:
-    BadExampleError: labels that cannot be right.
+    ValueError: labels that cannot be right, such as lengths that are not in metres.
   """
   intrinsics = shift_to_continuous(labels['K'])
   xyz, verts, mano = labels.get('xyz'), labels.get('verts'), labels.get('mano')
   joints_image = np.zeros((len(JOINT_NAMES), 2))
+  check_camera(labels['K'], IMAGE_SIZE, 'K')
+  if verts is not None:
+    check_extent(verts, 'verts')
+  if mano is not None:
+    check_distance(float(_mano_depth(mano, labels['K'])), 'mano')
   if xyz is not None:
     xyz = xyz[list(DATASET_TO_STANDARD['freihand'])]
     check_in_front(xyz, 'xyz')
+    check_extent(xyz, 'xyz')
+    check_distance(float(xyz[0, 2]), 'xyz')
     camera = perspective_from_intrinsics(intrinsics)
     joints_image = project_perspective(camera, xyz.astype(np.float64))
   return HandExample(

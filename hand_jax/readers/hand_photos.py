@@ -1,20 +1,28 @@
 """A folder of photos with 2D joints, as people annotate them: checked entries and HandExamples."""
 
+import contextlib
 import difflib
 import hashlib
 import json
 import math
 import os
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple, NoReturn, TypeVar
 
 import numpy as np
 from jaxtyping import Float
 
-from hand_jax.data.photos import MIN_EXTENT_PX, box_round_joints, check_box, read_photo
+from hand_jax.data.photos import MIN_EXTENT_PX, box_round_joints, check_box, photo_size, read_photo
 from hand_jax.examples import HandExample, check_example
+from hand_jax.files.json_files import read_json
 from hand_jax.mano.joints import JOINT_NAMES
+from hand_jax.readers.plausible import (
+  check_apart,
+  check_camera,
+  check_extent,
+  check_joints_in_box,
+)
 
 ANNOTATIONS = 'annotations.json'
 IMAGES = 'images'
@@ -22,9 +30,6 @@ KEYS = ('image', 'keypoints', 'side', 'bbox', 'intrinsics', 'joints_camera')
 SIDES = ('right', 'left')
 
 _HALF_PIXEL = 0.5
-# No hand is larger: lengths beyond are millimetres or centimetres taken for metres.
-_MAX_EXTENT_M = 0.5
-
 
 Entry = TypeVar('Entry')
 
@@ -60,11 +65,7 @@ def read_annotations(folder: str | os.PathLike, needs_keypoints: bool = True) ->
       for anything that is not in the format.
   """
   path = annotations_path(folder)
-  try:
-    # Some editors begin a file with a byte order mark.
-    content = json.loads(path.read_bytes().decode('utf-8-sig'))
-  except (ValueError, RecursionError) as error:
-    raise ValueError(f'{path} is not valid JSON: {error}.') from None
+  content = read_json(path)
   if not isinstance(content, list):
     raise ValueError(f'{path}: expected a list of entries, got {_kind(content)}.')
   if not content:
@@ -120,22 +121,49 @@ def split_entries(
   return {'train': entries[:-count], 'validation': entries[-count:]}
 
 
+def check_entry(entry: PhotoEntry, size: tuple[int, int]) -> None:
+  """Checks that an entry's labels can be of its photo, which has `size` (width, height) upright.
+
+  Raises:
+    ValueError: naming file, entry and field: a box outside or too small, joints that do not lie in
+      their box, a camera that is not in pixels.
+  """
+  width, height = size
+  try:
+    check_box(entry.box_xywh, width, height, entry.image)
+  except ValueError as error:
+    field = 'bbox' if entry.has_bbox else 'keypoints, the box round them'
+    raise ValueError(f'{entry.where}, {field}: {error}') from None
+  try:
+    if entry.has_bbox:
+      known = entry.joints_image[entry.joint_confidence > 0]
+      check_joints_in_box(known, entry.box_xywh, size)
+    if entry.intrinsics is not None:
+      check_camera(entry.intrinsics, size)
+  except ValueError as error:
+    raise ValueError(f'{entry.where}: {error}.') from None
+
+
+def read_size(entry: PhotoEntry) -> tuple[int, int]:
+  """Width and height of an entry's upright photo, most of which are not decoded for it.
+
+  Raises:
+    FileNotFoundError, ValueError: naming file, entry and field: the photo is missing or no photo.
+  """
+  with _naming_photo(entry):
+    return photo_size(entry.path)
+
+
 def load_example(entry: PhotoEntry) -> HandExample:
   """The entry with its photo, upright by its EXIF orientation.
 
   Raises:
     FileNotFoundError, ValueError: naming file, entry and field: the photo is missing or cannot be
-      read, or the hand lies outside it.
+      read, or the labels cannot be its own (`check_entry`).
   """
-  try:
+  with _naming_photo(entry):
     image = read_photo(entry.path)
-  except (FileNotFoundError, ValueError) as error:
-    raise type(error)(f'{entry.where}, image: {error}') from None
-  try:
-    check_box(entry.box_xywh, image.shape[1], image.shape[0], entry.image)
-  except ValueError as error:
-    field = 'bbox' if entry.has_bbox else 'keypoints, the box round them'
-    raise ValueError(f'{entry.where}, {field}: {error}') from None
+  check_entry(entry, (image.shape[1], image.shape[0]))
   return check_example(
     HandExample(
       example_id=entry.example_id,
@@ -147,6 +175,16 @@ def load_example(entry: PhotoEntry) -> HandExample:
       intrinsics=None if entry.intrinsics is None else entry.intrinsics.astype(np.float32),
     )
   )
+
+
+@contextlib.contextmanager
+def _naming_photo(entry: PhotoEntry) -> Iterator[None]:
+  try:
+    yield
+  except FileNotFoundError as error:
+    raise FileNotFoundError(f'{entry.where}, image: {error}') from None
+  except ValueError as error:
+    raise ValueError(f'{entry.where}, image: {error}') from None
 
 
 class _EntryReader:
@@ -171,6 +209,10 @@ class _EntryReader:
     # Two joints may hide one another, three hardly do.
     if len(known) > 2 and np.ptp(known, axis=0).max() < MIN_EXTENT_PX:
       self._refuse('keypoints', 'lie within 2 pixels: expected pixels, not fractions of the image')
+    try:
+      check_apart(known - _HALF_PIXEL)
+    except ValueError as error:
+      self._refuse('keypoints', str(error))
     return PhotoEntry(
       where=self._where,
       # Two hands of one photo are two entries.
@@ -287,11 +329,10 @@ class _EntryReader:
       if not any(math.isnan(value) for value in point):
         points[number] = point
     known = points[np.isfinite(points).all(axis=1)]
-    if len(known) > 1 and np.ptp(known, axis=0).max() > _MAX_EXTENT_M:
-      self._refuse(
-        'joints_camera',
-        f'extend over {np.ptp(known, axis=0).max():.3g} m, more than a hand: expected metres',
-      )
+    try:
+      check_extent(known, 'joints_camera')
+    except ValueError as error:
+      raise ValueError(f'{self._where}, {error}.') from None
     return points
 
   def _intrinsics(self, intrinsics: Any) -> np.ndarray | None:

@@ -36,6 +36,7 @@ from hand_jax.readers.annotation_files import (
   shift_to_continuous,
 )
 from hand_jax.readers.ho3d_folder import PHOTO_SUFFIX, Truth
+from hand_jax.readers.plausible import check_camera, check_distance, check_extent
 from hand_jax.types import ArrayLike, HandMesh, HandParameters, ManoModel
 
 IMAGE_SIZE = (640, 480)
@@ -52,6 +53,8 @@ _CROP_SIDE_PX = (50.0, 640.0)
 _CROP_FACTOR = 2.0
 # MANO's own mesh meets the joints to rounding; another hand model does not.
 MAX_MESH_DISTANCE_M = 0.01
+# MANO's wrist lies about 0.1 m from its origin, which `handTrans` moves.
+_MAX_ROOT_DISTANCE_M = 0.3
 # The chain joints at which mesh and annotation are compared; fingertips are a convention.
 _CHAIN = [index for index, name in enumerate(JOINT_NAMES) if not name.endswith('tip')]
 _HAND_SHAPES = {'handPose': (48,), 'handTrans': (3,), 'handBeta': (10,)}
@@ -153,8 +156,8 @@ def read_annotation(meta: Any, is_training: bool) -> Ho3dAnnotation:
   """The content of a frame's pickle, checked and converted.
 
   Raises:
-    BadExampleError: not annotated (None), incomplete, of wrong shapes, not finite, or behind the
-      camera.
+    ValueError: not annotated (None), incomplete, of wrong shapes, not finite, behind the camera, or
+      lengths that are not in metres.
   """
   if not isinstance(meta, Mapping):
     raise BadExampleError(f'its annotation is a {type(meta).__name__}, expected a dictionary')
@@ -167,10 +170,19 @@ def read_annotation(meta: Any, is_training: bool) -> Ho3dAnnotation:
   if unset or (is_training and meta.get('objRot', ()) is None):
     raise BadExampleError('not annotated (None)')
   intrinsics = shift_to_continuous(_numbers(meta, 'camMat', (3, 3)))
+  check_camera(intrinsics, IMAGE_SIZE, 'camMat')
   joints, known = _read_joints(meta, is_training)
+  if known.all():
+    check_extent(joints, 'handJoints3D')
+  check_distance(float(joints[0, 2]), 'handJoints3D')
   parameters = None
   if is_training:
     pose, transl, betas = (_numbers(meta, key, shape) for key, shape in _HAND_SHAPES.items())
+    distance = np.linalg.norm(points_to_opencv(transl) - joints[0])
+    if distance > _MAX_ROOT_DISTANCE_M:
+      raise BadExampleError(
+        f'handTrans is {distance:.3g} m from the wrist of handJoints3D: are both in metres?'
+      )
     parameters = HandParameters(pose[:3], pose[3:], betas, transl)
   box = None if is_training else _numbers(meta, 'handBoundingBox', (4,)) + HALF_PIXEL
   return Ho3dAnnotation(intrinsics, joints, known, box, parameters)
@@ -207,6 +219,8 @@ def _with_truth(
     raise BadExampleError(
       f'the wrist in evaluation_xyz.json is {1000 * distance:.0f} mm from the one in its annotation'
     )
+  check_extent(joints, 'evaluation_xyz.json')
+  check_extent(vertices, 'evaluation_verts.json')
   known = np.ones(len(JOINT_NAMES), bool)
   return annotation._replace(joints_camera=joints, joint_known=known), vertices
 

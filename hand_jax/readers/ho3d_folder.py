@@ -77,7 +77,9 @@ def read_frame_list(folder: str | os.PathLike, split: str) -> list[str]:
   """
   path = pathlib.Path(folder) / f'{split}.txt'
   frames = []
-  for number, line in enumerate(path.read_text(errors='replace').splitlines(), start=1):
+  for number, line in enumerate(
+    path.read_text('utf-8-sig', errors='replace').splitlines(), start=1
+  ):
     frame = line.strip()
     parts = frame.split('/')
     if not frame:

@@ -47,6 +47,11 @@ class PhotoCamera(NamedTuple):
     focal, (x, y) = self.focal_length_px, self.principal_point
     return np.array([[focal, 0, x], [0, focal, y], [0, 0, 1]], np.float64)
 
+  def scaled(self, factor: float) -> 'PhotoCamera':
+    """The camera of the same photo with so many times the pixels along each side."""
+    x, y = self.principal_point
+    return PhotoCamera(factor * self.focal_length_px, (factor * x, factor * y), self.source)
+
   @property
   def relative_depth_sigma(self) -> float:
     """One sigma of a hand's distance, as a share of it."""

@@ -60,10 +60,18 @@ class HandData:
   """The camera that a network estimates; a fit has none."""
   camera_log_variance: Float[np.ndarray, '10'] | None
   photo: UInt8[np.ndarray, 'height width 3'] = dataclasses.field(repr=False)
-  """The upright photo."""
+  """The upright photo, at reduced size where it is very large."""
   photo_name: str
+  photo_scale: float = 1.0
+  """Pixels of `photo` for a pixel of the whole photo, whose pixels all other fields are in."""
   detection: DetectedHand | None = dataclasses.field(default=None, repr=False)
   """What the detection networks say of the hand, where they were asked."""
+
+  @property
+  def photo_size(self) -> tuple[int, int]:
+    """Width and height of the whole upright photo in pixels."""
+    height, width = self.photo.shape[:2]
+    return round(width / self.photo_scale), round(height / self.photo_scale)
 
   @property
   def side(self) -> Literal['left', 'right']:

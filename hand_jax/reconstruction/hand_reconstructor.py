@@ -9,12 +9,18 @@ import os
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
+import cv2
 import numpy as np
 from jaxtyping import Bool, Float, UInt8
 from PIL import Image
 
 from hand_jax.data.exif import read_focal_35mm
-from hand_jax.data.photos import box_round_joints, check_box, photo_from_pillow, read_photo
+from hand_jax.data.photos import (
+  box_round_joints,
+  check_box,
+  photo_from_pillow,
+  read_photo_scaled,
+)
 from hand_jax.detection.detect import check_image, detect_hands
 from hand_jax.detection.reading import DetectedHand, read_regions
 from hand_jax.fitting.detected import SeenHand, fit_detected_hands, hand_in_box
@@ -31,6 +37,7 @@ from hand_jax.reconstruction.trained_network import (
   load_trained_network,
   reconstruct_in_box,
 )
+from hand_jax.reconstruction.whole_pixels import in_whole_pixels
 from hand_jax.types import ManoModel
 
 MAX_HANDS = 10
@@ -42,9 +49,13 @@ Photo = str | os.PathLike | np.ndarray | Image.Image
 
 
 class PhotoRequest(NamedTuple):
-  """An upright RGB photo and what is known of its hands; None asks the detector."""
+  """An upright RGB photo and what is known of its hands; None asks the detector.
+
+  Boxes and camera are in pixels of the whole photo, and so are results.
+  """
 
   image: UInt8[np.ndarray, 'height width 3']
+  """The photo, which may be reduced in size by `scale`."""
   name: str = 'the image'
   """What error messages call the photo."""
   boxes_xywh: Sequence[Float[np.ndarray, '4']] = ()
@@ -55,6 +66,8 @@ class PhotoRequest(NamedTuple):
   """What it shows of the hand, for a textured run."""
   camera: PhotoCamera | None = None
   """None: the focal length is assumed, see `photo_camera`."""
+  scale: float = 1.0
+  """Pixels of `image` for a pixel of the whole photo."""
 
 
 class HandReconstructor:
@@ -141,14 +154,17 @@ class HandReconstructor:
     Raises:
       ValueError: see `__call__`.
     """
-    requests = [_checked(request) for request in requests]
-    found = [find_hands(request, max_hands) for request in requests]
-    if self.network is not None:
-      return [
-        _by_run(self.network, request, hands)
-        for request, hands in zip(requests, found, strict=True)
-      ]
-    return self._fitted(requests, found)
+    reduced = [_reduced(_checked(request)) for request in requests]
+    found = [find_hands(request, max_hands) for request in reduced]
+    if self.network is None:
+      results = self._fitted(reduced, found)
+    else:
+      pairs = zip(reduced, found, strict=True)
+      results = [_by_run(self.network, request, hands) for request, hands in pairs]
+    return [
+      [in_whole_pixels(hand, request.scale) for hand in hands]
+      for request, hands in zip(reduced, results, strict=True)
+    ]
 
   def _fitted(
     self, requests: list[PhotoRequest], found: list[list[DetectedHand]]
@@ -190,12 +206,15 @@ def read_request(photo: Photo, focal_length_px: float | int | None = None) -> Ph
     name = str(getattr(photo, 'filename', '') or 'the image')
     image, focal_35mm = photo_from_pillow(photo), read_focal_35mm(photo)
   elif isinstance(photo, str | os.PathLike):
-    image, name, focal_35mm = read_photo(photo), os.fspath(photo), read_focal_35mm(photo)
+    scaled, focal_35mm = read_photo_scaled(photo), read_focal_35mm(photo)
+    camera = photo_camera(scaled.whole_size, focal_length_px, focal_35mm)
+    return PhotoRequest(scaled.image, os.fspath(photo), camera=camera, scale=scaled.scale)
   else:
     raise TypeError(
       f'A photo is a {type(photo).__name__}, expected a path, a NumPy array or a Pillow image.'
     )
-  return PhotoRequest(image, name, camera=photo_camera(_size(image), focal_length_px, focal_35mm))
+  camera = photo_camera(_size(image), focal_length_px, focal_35mm)
+  return PhotoRequest(image, name, camera=camera)
 
 
 def find_hands(request: PhotoRequest, max_hands: int = MAX_HANDS) -> list[DetectedHand]:
@@ -240,6 +259,26 @@ def _size(image: np.ndarray) -> tuple[int, int]:
   return image.shape[1], image.shape[0]
 
 
+def _whole_size(request: PhotoRequest) -> tuple[int, int]:
+  width, height = _size(request.image)
+  return round(width / request.scale), round(height / request.scale)
+
+
+def _reduced(request: PhotoRequest) -> PhotoRequest:
+  """The request with everything in pixels of its image."""
+  if request.scale == 1:
+    return request
+  mask = request.hand_mask
+  if mask is not None:
+    # The nearest pixel: a mask has no half.
+    mask = cv2.resize(mask.astype(np.uint8), _size(request.image), interpolation=0) > 0
+  return request._replace(
+    boxes_xywh=tuple(request.scale * np.asarray(box) for box in request.boxes_xywh),
+    hand_mask=mask,
+    camera=None if request.camera is None else request.camera.scaled(request.scale),
+  )
+
+
 def _camera(request: PhotoRequest) -> PhotoCamera:
   return request.camera or photo_camera(_size(request.image))
 
@@ -250,7 +289,7 @@ def _checked(request: PhotoRequest) -> PhotoRequest:
   for side in request.sides:
     if side not in ('right', 'left'):
       raise ValueError(f"side is {side!r}, expected 'right', 'left' or None.")
-  width, height = _size(request.image)
+  width, height = _whole_size(request)
   boxes, sides = len(request.boxes_xywh), len(request.sides)
   if sides > 1 and sides != boxes:
     raise ValueError(

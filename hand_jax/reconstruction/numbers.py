@@ -17,7 +17,9 @@ _SIGMA_OF_FIT = (
   'hands (docs/release.md)'
 )
 # Fields that the NPZ holds in another form, or not at all.
-_NOT_IN_NPZ = ('parameters', 'detection', 'photo', 'photo_name', 'camera', 'is_left')
+_NOT_IN_NPZ = (
+  *('parameters', 'detection', 'photo', 'photo_name', 'photo_scale', 'camera', 'is_left'),
+)
 _OF_MIRRORED = ('camera_mean', 'camera_log_variance')
 
 
@@ -30,7 +32,7 @@ def json_content(reconstruction: HandData, record: dict[str, Any]) -> dict[str, 
     reconstruction: the hand.
     record: what else the file says of its making, such as the settings.
   """
-  height, width = reconstruction.photo.shape[:2]
+  width, height = reconstruction.photo_size
   return {
     'photo': reconstruction.photo_name,
     'photo_size': {'width': width, 'height': height},

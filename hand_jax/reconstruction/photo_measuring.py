@@ -3,7 +3,7 @@
 import json
 import os
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,7 +21,7 @@ from hand_jax.evaluation.plotting import check_replaceable
 from hand_jax.evaluation.uncertainty import uncertainty_table
 from hand_jax.evaluation.uncertainty_plots import plot_paths, write_uncertainty_plots
 from hand_jax.files.writing import write_json
-from hand_jax.readers.hand_photos import PhotoEntry, read_annotations
+from hand_jax.readers.hand_photos import PhotoEntry, check_entry, read_annotations, read_size
 from hand_jax.reconstruction.camera_placement import camera_from_intrinsics
 from hand_jax.reconstruction.files import check_output_folder
 from hand_jax.reconstruction.hand_reconstructor import HandReconstructor, PhotoRequest
@@ -68,6 +68,7 @@ def measure_photos(
     FileNotFoundError, ValueError: the folder, an entry, a photo or the run cannot be read.
   """
   entries = read_annotations(request.source, needs_keypoints=False)
+  _check_entries(entries)
   reconstructor = HandReconstructor(request.workdir)
   photos: dict[str, list[int]] = {}
   for number, entry in enumerate(entries):
@@ -128,6 +129,16 @@ def _holds_scores(path: pathlib.Path) -> bool:
   except (OSError, ValueError):
     return False
   return isinstance(content, dict) and 'per_photo' in content
+
+
+def _check_entries(entries: Sequence[PhotoEntry]) -> None:
+  """Refuses entries that cannot be of their photos before the first is searched."""
+  sizes: dict[str, tuple[int, int]] = {}
+  for entry in entries:
+    path = str(entry.path)
+    if path not in sizes:
+      sizes[path] = read_size(entry)
+    check_entry(entry, sizes[path])
 
 
 class _HandsOfPhoto:

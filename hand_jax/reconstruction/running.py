@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Bool
 
-from hand_jax.data.photos import check_box, read_mask, read_photo
+from hand_jax.data.photos import check_box, photo_size, read_mask
 from hand_jax.fitting.released_weights import release_digest
 from hand_jax.mano.assets import hand_model_name, is_free_hand
 from hand_jax.reconstruction.camera_placement import photo_camera
@@ -102,15 +102,16 @@ def read_task(task: PhotoTask, focal_length_px: float | None) -> PhotoRequest:
     FileNotFoundError, ValueError: naming the file or the flag.
   """
   request = read_request(task.path, focal_length_px)
+  size = photo_size(task.path)
   for box in task.boxes_xywh:
     try:
-      check_box(box, request.image.shape[1], request.image.shape[0], str(task.path))
+      check_box(box, *size, str(task.path))
     except ValueError as error:
       raise ValueError(f'--bbox: {error}') from None
   return request._replace(
     boxes_xywh=task.boxes_xywh,
     sides=task.sides,
-    hand_mask=None if task.hand_mask is None else _read_mask(task, request.image),
+    hand_mask=None if task.hand_mask is None else _read_mask(task, size),
   )
 
 
@@ -163,17 +164,17 @@ def _settings(task: PhotoTask, run: PhotoRun) -> dict[str, Any]:
 def _check_against_photo(task: PhotoTask) -> None:
   """Raises an error when --bbox or --hand_mask does not fit the photo that it is given for."""
   try:
-    read_photo(task.path)
+    read_request(task.path)
   except (ValueError, OSError):
     return  # the photo's own fault, told in its turn
   read_task(task, None)
 
 
-def _read_mask(task: PhotoTask, image: np.ndarray) -> Bool[np.ndarray, 'height width']:
+def _read_mask(task: PhotoTask, size: tuple[int, int]) -> Bool[np.ndarray, 'height width']:
   """Reads the mask of a photo's hand from an image of its size, see `read_mask`."""
   flag = f'--hand_mask={task.hand_mask}'
   mask = read_mask(str(task.hand_mask))
-  check_mask(mask, image.shape[1], image.shape[0], str(task.path), flag)
+  check_mask(mask, *size, str(task.path), flag)
   if mask.all() or not mask.any():
     raise ValueError(
       f'{flag} marks {"every pixel" if mask.any() else "no pixel"}: expected white where the photo '

@@ -46,7 +46,9 @@ def display_affine(reconstruction: HandData, side: int) -> tuple[Float[np.ndarra
 def display_crop(reconstruction: HandData, side: int) -> Float[np.ndarray, 'side side 3']:
   """What the network saw of the photo, at another size: colours in [0, 1], paper outside it."""
   image = reconstruction.photo
-  to_crop, _ = display_affine(reconstruction, side)
+  whole_to_crop, _ = display_affine(reconstruction, side)
+  shrink = 1 / reconstruction.photo_scale
+  to_crop = whole_to_crop @ np.diag([shrink, shrink, 1.0])
   inside = warp_image(np.full_like(image, 255), to_crop, side) / np.float32(255)
   return warp_image(image, to_crop, side) / np.float32(255) + PAPER * (1 - inside)
 
@@ -92,7 +94,8 @@ def hands_image(hands: Sequence[HandData]) -> bytes:
   picture = cv2.resize(photo, size, interpolation=cv2.INTER_AREA)
   unit = max(max(size) / 640, 0.5)
   for number, hand in enumerate(hands, start=1):
-    _draw_hand(picture, hand, f'{number} {hand.side}', _HAND_COLORS[(number - 1) % 5], scale, unit)
+    drawn = scale * hand.photo_scale
+    _draw_hand(picture, hand, f'{number} {hand.side}', _HAND_COLORS[(number - 1) % 5], drawn, unit)
   quality = [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY]
   return cv2.imencode('.jpg', np.ascontiguousarray(picture[..., ::-1]), quality)[1].tobytes()
 

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from hand_jax.files.json_files import read_json
 from hand_jax.files.writing import write_json
 from hand_jax.fitting.evidence import PointErrors
 from hand_jax.fitting.released_weights import Release, read_release, write_release
@@ -121,7 +122,7 @@ def _keep_plan(plan: ReleasePlan, folder: pathlib.Path) -> None:
   path, text = folder / 'plan.json', json.loads(json.dumps(_plan_numbers(plan)))
   if not path.exists():
     write_json(path, text)
-  elif json.loads(path.read_text()) != text:
+  elif read_json(path) != text:
     raise ValueError(
       f'{folder} holds stages of another plan, see {path.name} there. '
       'Give the flags of that pass, or another --workdir.'

@@ -13,6 +13,7 @@ import orbax.checkpoint as ocp
 
 from hand_jax.config import ExperimentConfig
 from hand_jax.config_text import config_differences, config_from_json, config_to_json
+from hand_jax.files.json_files import read_json_text
 from hand_jax.files.writing import write_whole
 from hand_jax.runs.train_state import TrainState, state_variables
 
@@ -47,7 +48,7 @@ def check_workdir(workdir: str, config: ExperimentConfig) -> bool:
   path = pathlib.Path(workdir) / CONFIG_NAME
   if not path.exists():
     return False
-  theirs = config_from_json(path.read_text(), str(path))
+  theirs = config_from_json(read_json_text(path), str(path))
   if differences := config_differences(config, theirs):
     raise ValueError(
       f'{workdir} holds a run of another config; this one asks for {"; ".join(differences)}. '
@@ -82,7 +83,7 @@ def read_config(workdir: str) -> ExperimentConfig:
       'Train one with python -m experiments.train in a checkout of hand_jax; photos are '
       'reconstructed without a run too.'
     )
-  return config_from_json(path.read_text(), str(path))
+  return config_from_json(read_json_text(path), str(path))
 
 
 class Checkpoints:

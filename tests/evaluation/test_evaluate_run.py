@@ -254,18 +254,24 @@ def test_a_network_of_one_branch(branch, data_dir, tmp_path):
   assert f'The {branch} has {results[branch]["pa_mpjpe_mm"]:.2f} mm' in results_summary(results)
 
 
-def test_where_the_data_come_from():
+def test_where_the_data_come_from(data_dir):
   config = get_config('toy')
-  prepared = dataclasses.replace(config, data=DataConfig(data_dir='there'))
+  prepared = dataclasses.replace(config, data=DataConfig(data_dir=data_dir))
   choose = run_data.data_to_measure
   assert choose(config, 'synthetic_hands', None).data_dir == ''
-  assert choose(prepared, 'synthetic_hands', None).data_dir == 'there'
+  assert choose(prepared, 'synthetic_hands', None).data_dir == data_dir
   assert choose(prepared, 'synthetic_hands', 'here').data_dir == 'here'
   assert choose(prepared, 'synthetic_hands', '').data_dir == ''
   other = choose(prepared, 'ho3d', 'here')
   assert (other.dataset, other.data_dir) == ('ho3d', 'here')
   with pytest.raises(ValueError, match='--dataset=ho3d needs --data_dir'):
     choose(prepared, 'ho3d', None)
+
+
+def test_data_that_moved_since_the_training_are_asked_for():
+  moved = dataclasses.replace(get_config('toy'), data=DataConfig(data_dir='/was/here'))
+  with pytest.raises(FileNotFoundError, match=r'^/was/here, where .* has moved to by --data_dir'):
+    run_data.data_to_measure(moved, 'synthetic_hands', None)
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """Launches: each mistake is one line on stderr, with exit code 2; failures have exit code 1."""
 
 import json
+import os
 import pathlib
 import subprocess
 import sys
@@ -15,6 +16,12 @@ ENDINGS = {
   'wrong value': ("fail(ValueError('a = 1,\\n  expected 2'))", 'Error: a = 1, expected 2\n', 2),
   'wrong path': ("open('/nowhere')", "No such file or directory: '/nowhere'\n", 2),
   'full disk': ("fail(OSError(28, 'No space left'))", 'Error: [Errno 28] No space left\n', 1),
+  'Ctrl-C': ('fail(KeyboardInterrupt())', 'Error: stopped. What is written is whole.\n', 130),
+  'a pipe to a dead process': (
+    "fail(BrokenPipeError(32, 'Broken pipe'))",
+    'Error: [Errno 32] Broken pipe\n',
+    1,
+  ),
   'failure': ("fail(FloatingPointError('total = nan'))", 'Error: total = nan\n', 1),
 }
 MISTAKES = {
@@ -52,6 +59,30 @@ def test_an_ending_is_one_line_and_a_code(name):
   done = run_program(action, '--side=left')
   assert (done.returncode, done.stdout) == (code, '')
   assert done.stderr.endswith(line) and done.stderr.count('\n') == bool(line)
+
+
+@pytest.mark.parametrize(
+  'action',
+  ["[print('x', flush=True) for _ in range(99999)]", "print('x' * 9)", "fail(ValueError('a'))"],
+)
+def test_nothing_is_said_to_a_reader_that_has_gone(action):
+  """As of `| head -1`; also where the output was still in a buffer. Errors are told."""
+  program = PROGRAM.format(action=action)
+  reading, writing = os.pipe()
+  os.close(reading)
+  try:
+    done = subprocess.run(
+      [sys.executable, '-c', program, '--side=left'],
+      cwd=ROOT,
+      stdout=writing,
+      stderr=subprocess.PIPE,
+      text=True,
+      check=False,
+    )
+  finally:
+    os.close(writing)
+  expected = ('Error: a\n', 2) if 'fail' in action else ('', 141)
+  assert (done.stderr, done.returncode) == expected
 
 
 def test_other_errors_keep_their_traceback():

@@ -222,6 +222,26 @@ def behind(content):
   content[1] = (-np.array(content[1])).tolist()
 
 
+def scaled(factor):
+  return lambda content: content.__setitem__(1, (factor * np.array(content[1])).tolist())
+
+
+def in_millimetres(label):
+  """The whole file, but for K, of which only focal lengths and principal points are lengths."""
+
+  def change(content):
+    for number, entry in enumerate(content):
+      if label == 'mano':
+        entry[0][60] /= 1000
+      elif label == 'K':
+        entry = (np.array(entry) / [[200], [200], [1]]).tolist()
+      else:
+        entry = (1000 * np.array(entry)).tolist()
+      content[number] = entry
+
+  return change
+
+
 SAMPLE_1 = {1, 1 + SAMPLES, 1 + 2 * SAMPLES, 1 + 3 * SAMPLES}
 DAMAGE = {
   'NaN': (damage_json('xyz', lambda c: c[1][3].__setitem__(0, float('nan'))), 'not finite'),
@@ -232,6 +252,16 @@ DAMAGE = {
   'text': (damage_json('K', set_entry(1, 'abc')), 'holds values'),
   'skew': (damage_json('K', lambda c: c[1][0].__setitem__(1, 5.0)), 'intrinsics'),
   'behind': (damage_json('xyz', behind), 'behind the camera'),
+  'millimetres': (damage_json('xyz', scaled(1000)), 'xyz: the points extend over .* millimetres'),
+  'a mesh in centimetres': (damage_json('verts', scaled(100)), 'verts: .* look like centimetres'),
+  'a far hand': (
+    damage_json('mano', lambda c: c[1][0].__setitem__(60, 0.5)),
+    r'mano: the hand is .* m from the camera, expected 0\.02 to 20 m',
+  ),
+  'a camera in millimetres': (
+    damage_json('K', lambda c: c.__setitem__(1, [[4.8, 0, 1.1], [0, 4.8, 1.1], [0, 0, 1]])),
+    r'K: a focal length of 4\.8 for a photo of 224 x 224 pixels, expected pixels, 44\.8 to',
+  ),
 }
 PHOTO_DAMAGE = {
   'truncated': (damage_photo(lambda data: data[: len(data) // 2]), 'cannot be read'),
@@ -322,6 +352,16 @@ def test_annotations_that_cannot_be_trusted_are_refused(copy, change, error, mes
   change(copy)
   with pytest.raises(error, match=message):
     read_split(copy, 'training')
+
+
+@pytest.mark.parametrize('label', ['xyz', 'verts', 'mano', 'K'])
+@pytest.mark.parametrize('half', ['training', 'evaluation'])
+def test_a_file_in_millimetres_is_refused_at_once(copy, label, half):
+  path = copy / f'{half}_{label}.json'
+  edit(path, in_millimetres(label))
+  with pytest.raises(ValueError, match=rf'{half}_{label}\.json.*(metres|expected pixels)') as error:
+    read_split(copy, half)
+  assert '\n' not in str(error.value)
 
 
 def test_the_folder_is_checked_by_name(copy, tmp_path):

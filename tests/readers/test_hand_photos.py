@@ -255,6 +255,18 @@ BAD_ENTRIES = {
   'NaN confidence': (GOOD | {'keypoints': keypoints_with(8, [1, 2, math.nan])}, 'got NaN'),
   'null confidence': (GOOD | {'keypoints': keypoints_with(8, [1, 2, None])}, 'got null'),
   'fractions': (GOOD | {'keypoints': [[0.1, i / 20] for i in range(21)]}, 'keypoints: .*fractions'),
+  'seven at the corner': (
+    GOOD | {'keypoints': [*GOOD['keypoints'][:14], *[[0, 0]] * 7]},
+    r'keypoints: 7 joints are at \[0, 0\]: a joint that is not known is null or has confidence 0',
+  ),
+  'two outside': (
+    GOOD | {'keypoints': [*GOOD['keypoints'][:19], *[[-1, -1, 1]] * 2]},
+    r'keypoints: 2 joints are at \[-1, -1\]',
+  ),
+  'four in one place': (
+    GOOD | {'keypoints': [*GOOD['keypoints'][:17], *[[30, 31]] * 4]},
+    r'keypoints: 4 joints are at \[30, 31\]',
+  ),
   'side': (GOOD | {'side': 'Left'}, 'side: should be "right" or "left", got "Left"'),
   'flat box': (GOOD | {'bbox': [1, 2, 3, 0]}, 'bbox: expected four .* above zero, got'),
   'NaN box': (GOOD | {'bbox': [1, math.nan, 3, 3]}, 'bbox: expected four finite'),
@@ -325,6 +337,27 @@ def test_a_byte_order_mark_is_no_mistake(tmp_path):
   [
     ({'bbox': [100, 100, 20, 20]}, 'bbox: Box .*outside the image good.png of 60 x 60'),
     ({'keypoints': [[300 + i, 9 + i] for i in range(21)]}, 'keypoints, the box .*outside'),
+    ({'bbox': [0.3, 0.1, 0.5, 0.6]}, 'bbox: Box .*shares of its sides instead of pixels'),
+    (
+      {'bbox': [50, 0, 10, 20]},
+      'none of the 21 known joints lies in the box 50,0,10,20 ',
+    ),
+    (
+      {'bbox': [9, 19, 24, 12], 'keypoints': [[20 + 4 * i, 40 + 2 * i] for i in range(21)]},
+      r'none of the 21 known joints .* are both in pixels of this photo of 60 x 60\?',
+    ),
+    (
+      {'bbox': [2, 2, 20, 20], 'keypoints': [[6 + 1.7 * i, 6 + 1.7 * i] for i in range(21)]},
+      'the known joints extend much further than the box 2,2,20,20',
+    ),
+    (
+      {'bbox': [2, 2, 20, 20], 'keypoints': [[14 + 2 * i, 14 + 2 * i] for i in range(21)]},
+      'only 7 of the 21 known joints lie in or near the box',
+    ),
+    (
+      {'intrinsics': [[1.2, 0, 0.5], [0, 1.2, 0.5], [0, 0, 1]]},
+      r'intrinsics: a focal length of 1\.2 for a photo of 60 x 60 pixels, expected pixels, 12 to',
+    ),
     ({'image': 'broken.jpg'}, 'image: .*broken.jpg'),
   ],
 )
@@ -337,6 +370,24 @@ def test_what_the_photo_tells_is_checked_before_anything_is_built(change, messag
     prepare(folder, tmp_path / 'data', report=lambda *report: steps.append(report))
   assert steps == [('check', 1, 3), ('check', 2, 3)]
   assert list((tmp_path / 'data').iterdir()) == []
+
+
+@pytest.mark.parametrize(
+  'labels',
+  [
+    # The box ends with the photo, the hand does not.
+    {'bbox': [20, 20, 40, 40], 'keypoints': [[25 + 4 * i, 30 + i] for i in range(21)]},
+    # A joint hides two others; one more is at the corner.
+    {'keypoints': [[0, 0], [9, 9], [9, 9], [9, 9], *([10 + i, 20] for i in range(17))]},
+    {'bbox': [8, 8, 50, 50], 'keypoints': [[6 + 2 * i, 12] for i in range(21)]},
+    {'bbox': [8, 8, 8, 8], 'keypoints': [[9, 9], *[None] * 20]},
+  ],
+)
+def test_unusual_labels_are_taken(labels, tmp_path):
+  folder = write_folder(tmp_path, [GOOD | labels])
+  Image.new('RGB', (60, 60)).save(folder / 'images' / 'good.png')
+  (entry,) = read_annotations(folder)
+  assert load_example(entry).joint_confidence.sum() == sum(map(bool, labels['keypoints']))
 
 
 @pytest.mark.parametrize(

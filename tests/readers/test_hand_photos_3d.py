@@ -51,7 +51,10 @@ def test_either_label_may_be_missing_for_measuring_alone(tmp_path):
     ({'wrist': 0}, 'got an object'),
     ([[0.1, 0.2], *JOINTS[1:].tolist()], r'joints_camera\[0\] \(wrist\).*got \[0.1, 0.2\]'),
     ([['a', 0, 0], *JOINTS[1:].tolist()], r'joints_camera\[0\] \(wrist\): expected finite numbers'),
-    ((1000 * JOINTS).tolist(), r'extend over .* m, more than a hand: expected metres'),
+    (
+      (1000 * JOINTS).tolist(),
+      'joints_camera: .* expected metres, these look like millimetres',
+    ),
   ],
 )
 def test_what_cannot_be_joints_is_named(joints, message, tmp_path):

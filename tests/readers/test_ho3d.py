@@ -275,6 +275,12 @@ def cut(data):
   return data[: len(data) // 2]
 
 
+def move_aside(meta):
+  aside = np.array([5.0, 0, 0])
+  moved = {'handJoints3D': meta['handJoints3D'] + aside[None]}
+  return meta | moved | {'handTrans': meta['handTrans'] + aside}
+
+
 DAMAGE = {
   'NaN': (put('handJoints3D', np.full((21, 3), np.nan)), 'handJoints3D holds .* not finite'),
   'wrong shape': (put('handPose', np.zeros(45)), r'handPose has shape \(45,\), expected \(48,\)'),
@@ -284,7 +290,22 @@ DAMAGE = {
   'lacks a key': (rewrite(lambda meta: without(meta, 'camMat')), 'lacks camMat'),
   'not a dictionary': (rewrite(lambda meta: [1, 2]), 'is a list, expected a dictionary'),
   'behind': (put('handJoints3D', np.full((21, 3), 0.5)), 'behind the camera'),
-  'outside': (put('handJoints3D', np.tile([5.0, 0, -0.5], (21, 1))), 'no joint lies inside'),
+  'outside': (
+    rewrite(move_aside),
+    'no joint lies',
+  ),
+  'millimetres': (
+    rewrite(lambda meta: meta | {'handJoints3D': 1000 * meta['handJoints3D']}),
+    'handJoints3D: the points extend over .* expected metres, these look like millimetres',
+  ),
+  'a root in millimetres': (
+    rewrite(lambda meta: meta | {'handTrans': 1000 * meta['handTrans']}),
+    'handTrans is .* m from the wrist of handJoints3D: are both in metres',
+  ),
+  'a camera in millimetres': (
+    put('camMat', np.array([[4.1, 0, 2.2], [0, 4.1, 1.6], [0, 0, 1]])),
+    r'camMat: a focal length of 4\.1 for a photo of 640 x 480 pixels, expected pixels',
+  ),
   'intrinsics': (put('camMat', np.eye(3) * 600), 'its intrinsics .* are not'),
   'cut pickle': (replace_file('meta', '.pkl', cut), r'DMB10/meta/0002\.pkl: cut short'),
   'hostile pickle': (

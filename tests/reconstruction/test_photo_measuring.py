@@ -105,6 +105,14 @@ def test_a_hand_elsewhere_is_not_found_and_counts_nowhere_else(hands, photo, tmp
   }
 
 
+def test_labels_of_another_photo_are_named_before_any_search(photo, tmp_path, monkeypatch):
+  monkeypatch.setattr(photo_hands, 'detect_hands', lambda *_: pytest.fail('searched'))
+  good = {'bbox': [0, 0, 50, 50]}
+  folder = write_folder(tmp_path, photo, good, {'bbox': [0.3, 0.1, 0.5, 0.6]})
+  with pytest.raises(ValueError, match=r'entry 2 of 2 \(a\.png\), bbox: .*shares of its sides'):
+    measure_photos(PhotoMeasuring(folder))
+
+
 def test_a_photo_is_searched_once_for_all_its_entries(hands, photo, model, tmp_path, monkeypatch):
   calls = []
 

@@ -2,7 +2,6 @@
 
 import csv
 import io
-import json
 import math
 import os
 import pathlib
@@ -16,6 +15,7 @@ from hand_jax.evaluation.official.rules import (
   NOT_MEASURED,
   THRESHOLDS_M,
 )
+from hand_jax.files.json_files import read_json
 
 _AUGMENTATION = 'test_time_augmentation'
 
@@ -70,10 +70,7 @@ def read_scores(path: str | os.PathLike) -> dict[str, Any]:
     raise FileNotFoundError(
       f'{path}: no such file; expected scores.json of python -m experiments.evaluate.'
     )
-  try:
-    scores = json.loads(path.read_text(encoding='utf-8'))
-  except ValueError as error:
-    raise ValueError(f'{path}: not valid JSON ({error}).') from None
+  scores = read_json(path)
   dataset = scores.get('dataset') if isinstance(scores, dict) else None
   if not isinstance(dataset, str) or dataset not in BENCHMARKS:
     raise ValueError(

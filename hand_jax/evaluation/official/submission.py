@@ -28,6 +28,7 @@ ENTRY = 'pred.json'
 BATCH = 64  # samples measured at a time
 DECIMALS = 8  # a hundredth of a micrometre, and half the file that all digits would make
 WIDEST_HAND_M = 2.0
+NARROWEST_HAND_M = 0.01
 
 
 class Samples(NamedTuple):
@@ -142,7 +143,7 @@ class PredictionReader:
   def __init__(self, file: io.TextIOBase, path: str | os.PathLike):
     self._path = path
     self._reader = JsonListReader(file, str(path))
-    self._reader.enter('a list of two lists, joints and vertices,')
+    self._reader.enter('a list of two lists (joints and vertices)')
     self._reader.enter('the list of joints')
     joints = list(read_points(self._reader, 'joints', JOINTS, path))
     self.joints = np.stack(joints) if joints else np.zeros((0, JOINTS, 3))
@@ -196,6 +197,11 @@ def check_plausible(
       f'{where}: expected metres; half the hands are wider than {width:.0f} m, so that the values '
       f'look like {unit}. Divide them by {1000 if unit == "millimetres" else 100}.'
     )
+  if 0 < width < NARROWEST_HAND_M:  # zeros stand for points that were not predicted
+    raise ValueError(
+      f'{where}: expected metres; half the hands are narrower than {1000 * width:.2g} mm, so that '
+      'the values look like another unit, or like hands scaled to one size.'
+    )
   z = points[..., 2]
   wrong = (z > 0).all(axis=1) if benchmark.is_opengl else (z < 0).all(axis=1)
   if not (wrong.any() if every_sample else wrong.mean() > 0.5):
@@ -230,6 +236,7 @@ def read_pairs(
         f'(the genuine {benchmark.title} has {benchmark.samples}), found {len(joints)}.'
       )
     if not allow_implausible:
+      check_plausible(np.stack(true_joints), benchmark, f'{ground_truth}: evaluation_xyz.json')
       check_plausible(joints, benchmark, f'{predictions}: joints')
     vertices = reader.vertices()
     true_vertices = _exactly(len(true_joints), true_vertices, ground_truth)
@@ -240,6 +247,7 @@ def read_pairs(
         for points in (vertices, true_vertices)
       ]
       if not (start or allow_implausible):
+        check_plausible(taken[1], benchmark, f'{ground_truth}: evaluation_verts.json')
         check_plausible(taken[0], benchmark, f'{predictions}: vertices')
       yield Samples(joints[rows], taken[0], np.stack(true_joints[rows]), taken[1])
     for points in (vertices, true_vertices):

@@ -151,7 +151,7 @@ def test_a_damaged_scores_file_is_named(change, message, files, tmp_path):
     make_board(paths(tmp_path, 'bad'), [])
   assert str(tmp_path / 'bad.json') in str(error.value)
   (tmp_path / 'bad.json').write_text(json.dumps(record)[:-9])
-  with pytest.raises(ValueError, match=r'bad\.json: not valid JSON'):
+  with pytest.raises(ValueError, match=r'bad\.json is not valid JSON'):
     make_board(paths(tmp_path, 'bad'), [])
 
 

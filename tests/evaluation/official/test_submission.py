@@ -180,7 +180,7 @@ BAD_FILES = {
   'cut in the vertices': (lambda: good_text()[:-100], r'ends inside vertices of sample 4'),
   'cut at the last bracket': (lambda: good_text()[:-1], r"expected '\]', the end of the list"),
   'more behind': (lambda: good_text() + '[]', r"expected the end of the file, found '\[\]'"),
-  'a dictionary': (lambda: '{"xyz": []}', r"expected a list of two lists, .*found '\{"),
+  'a dictionary': (lambda: '{"xyz": []}', r"of two lists \(joints and vertices\), found '\{"),
   'joints alone': (
     lambda: good_text()[: good_text().index(']]], [[[') + 3] + ']',
     'expected a comma',
@@ -235,6 +235,10 @@ BAD_FILES = {
     lambda: edited(lambda lists: lists.__setitem__(1, (1000 * make_points(3, 12)).tolist())),
     r'pred\.json: vertices: expected metres',
   ),
+  'kilometres': (
+    lambda: edited(lambda lists: lists.__setitem__(0, (make_points(2, 21) / 1000).tolist())),
+    r'pred\.json: joints: expected metres; half the hands are narrower than 0\.\d+ mm',
+  ),
   'deep': (lambda: '[[' + '[' * 200000, 'joints of sample 0 is nested too deeply'),
 }
 
@@ -263,6 +267,16 @@ def test_other_axes_and_units_are_measured_when_asked_for(truth, tmp_path):
     read_all(path, folder)
   found = read_all(path, folder, allow_implausible=True)
   np.testing.assert_array_equal(found.joints, joints * [1, -1, -1])
+
+
+@pytest.mark.parametrize('name', ['xyz', 'verts'])
+def test_a_ground_truth_in_millimetres_is_refused(truth, tmp_path, name):
+  folder, joints, vertices = truth
+  path = write_prediction(tmp_path / 'pred.json', joints, vertices)
+  points = 1000 * {'xyz': joints, 'verts': vertices}[name]
+  (folder / f'evaluation_{name}.json').write_text(json.dumps(points.tolist()))
+  with pytest.raises(ValueError, match=rf'truth: evaluation_{name}\.json: .* like millimetres'):
+    read_all(path, folder)
 
 
 def test_a_few_wild_samples_and_zeros_are_measured(truth, tmp_path):
