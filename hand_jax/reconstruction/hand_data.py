@@ -64,14 +64,15 @@ class HandData:
   photo_name: str
   photo_scale: float = 1.0
   """Pixels of `photo` for a pixel of the whole photo, whose pixels all other fields are in."""
+  whole_size: tuple[int, int] | None = None
+  """Width and height of the whole photo in pixels; None where `photo` is that."""
   detection: DetectedHand | None = dataclasses.field(default=None, repr=False)
   """What the detection networks say of the hand, where they were asked."""
 
   @property
   def photo_size(self) -> tuple[int, int]:
     """Width and height of the whole upright photo in pixels."""
-    height, width = self.photo.shape[:2]
-    return round(width / self.photo_scale), round(height / self.photo_scale)
+    return self.whole_size or (self.photo.shape[1], self.photo.shape[0])
 
   @property
   def side(self) -> Literal['left', 'right']:

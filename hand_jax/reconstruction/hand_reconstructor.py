@@ -68,6 +68,8 @@ class PhotoRequest(NamedTuple):
   """None: the focal length is assumed, see `photo_camera`."""
   scale: float = 1.0
   """Pixels of `image` for a pixel of the whole photo."""
+  whole_size: tuple[int, int] | None = None
+  """Width and height of the whole photo in pixels; None where `image` is that."""
 
 
 class HandReconstructor:
@@ -162,7 +164,7 @@ class HandReconstructor:
       pairs = zip(reduced, found, strict=True)
       results = [_by_run(self.network, request, hands) for request, hands in pairs]
     return [
-      [in_whole_pixels(hand, request.scale) for hand in hands]
+      [in_whole_pixels(hand, request.scale, request.whole_size) for hand in hands]
       for request, hands in zip(reduced, results, strict=True)
     ]
 
@@ -208,7 +210,8 @@ def read_request(photo: Photo, focal_length_px: float | int | None = None) -> Ph
   elif isinstance(photo, str | os.PathLike):
     scaled, focal_35mm = read_photo_scaled(photo), read_focal_35mm(photo)
     camera = photo_camera(scaled.whole_size, focal_length_px, focal_35mm)
-    return PhotoRequest(scaled.image, os.fspath(photo), camera=camera, scale=scaled.scale)
+    name, size = os.fspath(photo), scaled.whole_size
+    return PhotoRequest(scaled.image, name, camera=camera, scale=scaled.scale, whole_size=size)
   else:
     raise TypeError(
       f'A photo is a {type(photo).__name__}, expected a path, a NumPy array or a Pillow image.'
@@ -259,11 +262,6 @@ def _size(image: np.ndarray) -> tuple[int, int]:
   return image.shape[1], image.shape[0]
 
 
-def _whole_size(request: PhotoRequest) -> tuple[int, int]:
-  width, height = _size(request.image)
-  return round(width / request.scale), round(height / request.scale)
-
-
 def _reduced(request: PhotoRequest) -> PhotoRequest:
   """The request with everything in pixels of its image."""
   if request.scale == 1:
@@ -289,7 +287,7 @@ def _checked(request: PhotoRequest) -> PhotoRequest:
   for side in request.sides:
     if side not in ('right', 'left'):
       raise ValueError(f"side is {side!r}, expected 'right', 'left' or None.")
-  width, height = _whole_size(request)
+  width, height = request.whole_size or _size(request.image)
   boxes, sides = len(request.boxes_xywh), len(request.sides)
   if sides > 1 and sides != boxes:
     raise ValueError(

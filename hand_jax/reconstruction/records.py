@@ -34,6 +34,8 @@ class OutputRecord:
       return
     try:
       entries = json.loads(path.read_text(encoding='utf-8-sig'))
+      if not isinstance(entries, list):
+        raise TypeError(type(entries))
       self.entries = {pathlib.PurePath(entry['photo']).stem: entry for entry in entries}
       for entry in self.entries.values():
         entry['hands'], entry['files']

@@ -8,12 +8,15 @@ from hand_jax.detection.reading import DetectedHand
 from hand_jax.reconstruction.reconstruction import Reconstruction
 
 
-def in_whole_pixels(hand: Reconstruction, scale: float) -> Reconstruction:
+def in_whole_pixels(
+  hand: Reconstruction, scale: float, whole_size: tuple[int, int] | None
+) -> Reconstruction:
   """The same hand with all its pixels those of the whole photo.
 
   Args:
     hand: in pixels of its `photo`.
     scale: pixels of `photo` for a pixel of the whole photo.
+    whole_size: width and height of the whole photo in pixels.
   """
   if scale == 1:
     return hand
@@ -28,6 +31,7 @@ def in_whole_pixels(hand: Reconstruction, scale: float) -> Reconstruction:
     crop_affine=hand.crop_affine @ np.diag([scale, scale, 1.0]),
     detection=None if hand.detection is None else _detected(hand.detection, enlarge),
     photo_scale=scale,
+    whole_size=whole_size,
   )
 
 
