@@ -17,7 +17,7 @@ FLOORS = [
   ('runs', 'data'),
   ('preparing', 'readers', 'detection', 'evaluation'),
   ('training', 'reconstruction'),
-  ('release',),
+  ('release', 'report'),
   ('commands', '__init__', '__main__'),
 ]
 # Reconstructing needs nothing of what trains.
