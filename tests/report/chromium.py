@@ -71,6 +71,7 @@ class Chromium:
     self._session = self.call('Target.attachToTarget', targetId=target, flatten=True)['sessionId']
     for domain in ('Page', 'Runtime', 'Log', 'Network'):
       self.call(f'{domain}.enable')
+    self.call('Page.setLifecycleEventsEnabled', enabled=True)
 
   def _launch(self, path: str) -> subprocess.Popen:
     self._session = None
@@ -127,10 +128,23 @@ class Chromium:
   def open(self, path: pathlib.Path, width: int = 1400, height: int = 900) -> None:
     """Loads a file in a window of this size and waits until it is loaded; forgets old events."""
     self.resize(width, height)
-    self.call('Page.navigate', url='about:blank')
+    self._navigate('about:blank')
     self.events.clear()
-    self.call('Page.navigate', url=path.resolve().as_uri())
-    while not any(event.get('method') == 'Page.loadEventFired' for event in self.events):
+    self._navigate(path.resolve().as_uri())
+
+  def _navigate(self, address: str) -> None:
+    loader = self.call('Page.navigate', url=address)['loaderId']
+    self._wait_for({'loaderId': loader, 'name': 'load'})
+
+  def follow(self, click: str) -> None:
+    """Evaluates a JavaScript expression that leads to another page, and waits until it is there."""
+    self.events.clear()
+    self.evaluate(click)
+    self._wait_for({'name': 'load'})
+
+  def _wait_for(self, parameters: dict) -> None:
+    """Reads events until one has these parameters."""
+    while not any(parameters.items() <= event.get('params', {}).items() for event in self.events):
       self.events.append(self._read())
 
   def resize(self, width: int, height: int, density: float = 1, mobile: bool = False) -> None:
