@@ -156,22 +156,25 @@ def _prepare(options: 'PhotoOptions', cache_folder: str | None) -> 'PhotoRun':
 
   from hand_jax.files.compiled_programs import keep_compiled_programs
   from hand_jax.reconstruction.running import prepare_run
+  from hand_jax.report.from_files import check_report_name
 
   # Orbax logs dozens of lines, and warns that a run is opened for reading only.
   logging.set_verbosity(logging.ERROR)
   keep_compiled_programs(cache_folder)
-  return prepare_run(options)
+  run = prepare_run(options)
+  check_report_name(run.record.folder, options.overwrite)
+  return run
 
 
 def _tell(run: 'PhotoRun') -> int:
-  """Does the photos, prints a line about each hand, and returns how many photos failed.
+  """Does the photos, prints a line about each hand, writes the report, and returns how often
+  something failed.
 
   A terminal sees how far it is. Failures are told at the end, where they are not overlooked.
   """
   from tqdm import tqdm
 
   failures: list[str] = []
-  written = False
   hidden = len(run.tasks) == 1 or not sys.stderr.isatty()
   try:
     with tqdm(total=len(run.tasks), unit='photo', disable=hidden) as bar:
@@ -181,18 +184,25 @@ def _tell(run: 'PhotoRun') -> int:
         else:
           tqdm.write('\n'.join(outcome.lines))
           sys.stdout.flush()
-        written = written or outcome.is_written
         bar.update()
   finally:
     for line in failures:
       print_error(line)
-  if written:
-    colors = '; in the colours of the photo where the run has a texture branch'
-    print(
-      f'Meshes (.obj, .ply, .glb{colors if run.options.workdir else ""}), numbers (.npz, .json) '
-      f'and legends are in {run.options.output}.'
-    )
-  return len(failures)
+  return len(failures) + _write_report(run)
+
+
+def _write_report(run: 'PhotoRun') -> int:
+  """Writes the report of the whole output folder and returns how often that failed."""
+  from hand_jax.report.from_files import write_folder_report
+
+  if not run.record.entries:
+    return 0
+  try:
+    print(f'Report: {write_folder_report(run.record)}', flush=True)
+  except (OSError, ValueError) as error:
+    print_error(f'The report cannot be written: {error}')
+    return 1
+  return 0
 
 
 def _explanations() -> str:

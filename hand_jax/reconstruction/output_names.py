@@ -57,6 +57,10 @@ def check_names(
   writers: dict[str, pathlib.Path] = {}
   for photo in photos:
     for name in possible_names(photo.stem, suffixes, max_hands):
+      if name == SUMMARY_NAME:
+        raise ValueError(
+          f'{photo} would be written as {name}, which lists all photos: rename the photo.'
+        )
       other = writers.setdefault(name, photo)
       if other is not photo:
         raise ValueError(_clash(other, photo, name))
