@@ -199,7 +199,7 @@ def _write_report(run: 'PhotoRun') -> int:
     return 0
   try:
     print(f'Report: {write_folder_report(run.record)}', flush=True)
-  except (OSError, ValueError) as error:
+  except OSError as error:
     print_error(f'The report cannot be written: {error}')
     return 1
   return 0

@@ -3,6 +3,7 @@
 import os
 import pathlib
 import re
+import zipfile
 from collections.abc import Iterator
 from typing import Any
 
@@ -25,13 +26,12 @@ _TEXTURE_PANELS = ('texture', 'texture, from the left', 'texture, from the right
 def report_photos(record: OutputRecord) -> Iterator[ReportPhoto]:
   """Reads photo by photo what was written for it, each when it is asked for.
 
+  A photo whose files are gone or damaged says so in its place.
+
   Args:
     record: of the output folder.
-
-  Raises:
-    OSError, ValueError: a file of a result is gone or damaged.
   """
-  return (_photo(record.folder, entry) for entry in record.entries.values())
+  return (_photo_or_why_not(record.folder, entry) for entry in record.entries.values())
 
 
 def write_folder_report(record: OutputRecord) -> pathlib.Path:
@@ -40,7 +40,7 @@ def write_folder_report(record: OutputRecord) -> pathlib.Path:
   Pages of an earlier, longer report are removed.
 
   Raises:
-    OSError, ValueError: see `report_photos` and `write_report`.
+    OSError: a page cannot be written.
   """
   pages = write_report(record.folder, report_photos(record))
   for page in _own_pages(record.folder):
@@ -71,6 +71,15 @@ def _own_pages(folder: pathlib.Path) -> list[pathlib.Path]:
   return [page for page in _pages(folder) if GENERATOR in page.read_text(errors='replace')[:20_000]]
 
 
+def _photo_or_why_not(folder: pathlib.Path, entry: Entry) -> ReportPhoto:
+  try:
+    return _photo(folder, entry)
+  except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
+    reason = f'{type(error).__name__}: {error}'
+    line = f'Its files in {folder} are gone or damaged ({reason}). Do it again with --overwrite.'
+    return ReportPhoto(str(entry['photo']), None, (), None, line)
+
+
 def _photo(folder: pathlib.Path, entry: Entry) -> ReportPhoto:
   of_hands = {name for hand in entry['hands'] for name in hand['files']}
   shared = tuple(name for name in entry['files'] if name not in of_hands)
@@ -95,7 +104,7 @@ def _hand(folder: pathlib.Path, hand: dict[str, Any]) -> ReportHand:
     name=arrays_name.removesuffix('.npz'),
     side=hand['side'],
     score=hand['score'],
-    side_score=hand['side_score'],
+    side_score=hand.get('side_score'),
     box_xywh=np.asarray(hand['box_xywh'], np.float64),
     vertices=arrays['vertices'],
     joints=arrays['joints'],

@@ -1,5 +1,6 @@
 """hand-jax: which arguments mean what, exit codes, and one line on stderr for every mistake."""
 
+import errno
 import os
 import pathlib
 import subprocess
@@ -201,7 +202,7 @@ def test_exit_codes_count_the_photos_that_failed(
   Image.fromarray(photo).save('help', 'png')
   assert run('./help', 'a.png', f'--workdir={workdir}') == 0
   out, error = capsys.readouterr()
-  assert out.count('\n') == 3 and error == '' and 'are in hand_jax_output' in out
+  assert out.count('\n') == 3 and error == '' and out.endswith('hand_jax_output/report.html\n')
   assert {'help.npz', 'a.npz'} <= {path.name for path in pathlib.Path('hand_jax_output').iterdir()}
   pathlib.Path('text.jpg').write_text('no photo')
   assert run('gone.png', 'a.png', 'text.jpg', f'--workdir={workdir}', '--output=some') == 1
@@ -216,12 +217,69 @@ def test_exit_codes_count_the_photos_that_failed(
 
 
 def test_no_hand_is_a_result(photo, tmp_path, monkeypatch, capsys):
-  """Of a photo without one; only the summary tells of it, and no run is needed."""
+  """Of a photo without one, and of one of a single pixel; no run is needed."""
   monkeypatch.chdir(tmp_path)
   Image.fromarray(photo).save('a.png')
+  Image.fromarray(photo[:1, :1]).save('pixel.png')
+  assert run('a.png', 'pixel.png') == 0
+  lines = 'a.png: no hand found\npixel.png: no hand found\nReport: hand_jax_output/report.html\n'
+  assert capsys.readouterr() == (lines, '')
+  names = {path.name for path in pathlib.Path('hand_jax_output').iterdir()}
+  assert names == {'summary.json', 'report.html'}
+
+
+def test_ten_hands_get_ten_names(model, photo, tmp_path, monkeypatch, capsys):
+  monkeypatch.chdir(tmp_path)
+  sides = ['left', 'right'] * 5
+  monkeypatch.setattr(
+    hand_reconstructor, 'detect_hands', lambda *a: [found_hand(a[0], model, s) for s in sides]
+  )
+  Image.fromarray(photo).save('a.png')
   assert run('a.png') == 0
-  assert capsys.readouterr() == ('a.png: no hand found\n', '')
-  assert [path.name for path in pathlib.Path('hand_jax_output').iterdir()] == ['summary.json']
+  assert capsys.readouterr().out.count('a.png: ') == 10
+  meshes = {path.name for path in pathlib.Path('hand_jax_output').glob('*_*_*.glb')}
+  assert meshes == {f'a_{number}_{side}.glb' for number, side in enumerate(sides, start=1)}
+
+
+def test_ctrl_c_in_the_middle_keeps_what_is_done(workdir, model, photo, tmp_path, monkeypatch):
+  """The first photo is whole and remembered; of the second nothing appears; a rerun goes on."""
+  monkeypatch.chdir(tmp_path)
+  monkeypatch.setattr(hand_reconstructor, 'detect_hands', lambda *a: [found_hand(a[0], model)])
+  for name in ('a.png', 'b.png'):
+    Image.fromarray(photo).save(name)
+  write = pathlib.Path.write_bytes
+
+  def interrupted(path, data):
+    if path.name == 'b.obj':
+      raise KeyboardInterrupt
+    return write(path, data)
+
+  with monkeypatch.context() as patch:
+    patch.setattr(pathlib.Path, 'write_bytes', interrupted)
+    assert run('a.png', 'b.png') == 130
+  names = {path.name for path in pathlib.Path('hand_jax_output').iterdir()}
+  assert 'a.obj' in names and not [name for name in names if name.startswith(('b', '.'))]
+  assert run('a.png', 'b.png') == 0
+  assert pathlib.Path('hand_jax_output/b.obj').exists()
+
+
+def test_a_full_disk_is_told_and_leaves_nothing_half_written(
+  model, photo, tmp_path, monkeypatch, capsys
+):
+  monkeypatch.chdir(tmp_path)
+  monkeypatch.setattr(hand_reconstructor, 'detect_hands', lambda *a: [found_hand(a[0], model)])
+  Image.fromarray(photo).save('a.png')
+
+  def full(path, data):
+    raise OSError(errno.ENOSPC, 'No space left on device', str(path))
+
+  with monkeypatch.context() as patch:
+    patch.setattr(pathlib.Path, 'write_bytes', full)
+    assert run('a.png') == 1
+  error = capsys.readouterr().err
+  assert error.count('No space left on device') >= 1
+  assert all(line.startswith('Error: ') for line in error.splitlines())
+  assert not list(pathlib.Path('hand_jax_output').iterdir())
 
 
 def test_the_home_folder_is_expanded(options, monkeypatch, tmp_path):
