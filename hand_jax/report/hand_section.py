@@ -70,7 +70,7 @@ def _viewer(hand: ReportHand, anchor: str, mesh_id: str) -> str:
     '<p class="missing">The 3D view needs JavaScript. The pictures show the same hand.</p>\n'
     f'<fieldset class="switches"><legend>Colours of the 3D view</legend>{switches}</fieldset>\n'
     '<div class="stage">'
-    f'<canvas tabindex="0" role="img" aria-label="{escaped(label)}"></canvas>'
+    f'<canvas tabindex="0" role="application" aria-label="{escaped(label)}"></canvas>'
     '<output class="readout"></output>'
     '<div class="buttons">'
     '<button type="button" class="zoom-in" aria-label="Zoom in" title="Zoom in">+</button>'
@@ -193,8 +193,7 @@ def _pictures(hand: ReportHand) -> str:
   if not hand.pictures:
     return ''
   figures = ''.join(
-    '<figure><div class="wide" tabindex="0" role="group" '
-    f'aria-label="{escaped(picture.caption)}">'
+    '<figure><div class="wide">'
     f'{image_element(picture.image, f"{picture.caption}: {hand.name}", _LARGEST_PICTURE)}</div>'
     f'<figcaption>{escaped(picture.caption)}</figcaption></figure>\n'
     for picture in hand.pictures
