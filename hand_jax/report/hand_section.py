@@ -9,7 +9,7 @@ from hand_jax.reconstruction.meshes import legend_ticks, sigma_range_mm
 from hand_jax.report.content import ReportHand
 from hand_jax.report.text import escaped, image_element, link_address, percent
 
-_LARGEST_PICTURE = 1600
+_LARGEST_PICTURE = 2200
 _KINDS = {
   '.glb': '3D model, for Blender and most viewers',
   '.obj': '3D model as text',
