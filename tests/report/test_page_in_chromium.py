@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from hand_jax.report.content import ReportPicture
 from hand_jax.report.writing import write_report
 from tests.report.chromium import Chromium, chromium_or_skip
 from tests.report.report_hands import made_hand, made_photo
@@ -28,7 +29,11 @@ def browser():
 def report(tmp_path_factory):
   """One photo with a textured right hand and a left hand without texture."""
   folder = tmp_path_factory.mktemp('report')
-  hands = made_hand(0, name='<b>&_1_right'), made_hand(1, 'left', 'two', vertex_colors=None)
+  wide = ReportPicture('Wider than a phone', np.full((240, 1100, 3), 90, np.uint8))
+  hands = (
+    made_hand(0, name='<b>&_1_right'),
+    made_hand(1, 'left', 'two', vertex_colors=None, pictures=(wide,)),
+  )
   (path,) = write_report(folder, [made_photo('in/<b>&.jpg', *hands)])
   return path
 
