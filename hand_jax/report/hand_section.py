@@ -94,7 +94,7 @@ def _legends(hand: ReportHand) -> str:
     'estimated where it is hidden.</p>\n'
   )
   return (
-    '<p class="legend" data-for="plain">The first view is the photo\'s.</p>\n'
+    '<p class="legend" data-for="plain">The hand as the photo shows it, until you turn it.</p>\n'
     '<div class="legend scale" data-for="uncertainty" hidden>'
     f'<span>Sigma in mm</span>{_color_bar(range_mm)}</div>\n'
     f'{texture}'
