@@ -9,7 +9,7 @@ from hand_jax.reconstruction.meshes import legend_ticks, sigma_range_mm
 from hand_jax.report.content import ReportHand
 from hand_jax.report.text import escaped, image_element, link_address, percent
 
-_LARGEST_PICTURE = 1600
+_LARGEST_PICTURE = 2200
 _KINDS = {
   '.glb': '3D model, for Blender and most viewers',
   '.obj': '3D model as text',
@@ -70,7 +70,7 @@ def _viewer(hand: ReportHand, anchor: str, mesh_id: str) -> str:
     '<p class="missing">The 3D view needs JavaScript. The pictures show the same hand.</p>\n'
     f'<fieldset class="switches"><legend>Colours of the 3D view</legend>{switches}</fieldset>\n'
     '<div class="stage">'
-    f'<canvas tabindex="0" role="img" aria-label="{escaped(label)}"></canvas>'
+    f'<canvas tabindex="0" role="application" aria-label="{escaped(label)}"></canvas>'
     '<output class="readout"></output>'
     '<div class="buttons">'
     '<button type="button" class="zoom-in" aria-label="Zoom in" title="Zoom in">+</button>'
@@ -94,7 +94,7 @@ def _legends(hand: ReportHand) -> str:
     'estimated where it is hidden.</p>\n'
   )
   return (
-    '<p class="legend" data-for="plain">The first view is the photo\'s.</p>\n'
+    '<p class="legend" data-for="plain">The hand as the photo shows it, until you turn it.</p>\n'
     '<div class="legend scale" data-for="uncertainty" hidden>'
     f'<span>Sigma in mm</span>{_color_bar(range_mm)}</div>\n'
     f'{texture}'
@@ -193,8 +193,7 @@ def _pictures(hand: ReportHand) -> str:
   if not hand.pictures:
     return ''
   figures = ''.join(
-    '<figure><div class="wide" tabindex="0" role="group" '
-    f'aria-label="{escaped(picture.caption)}">'
+    '<figure><div class="wide">'
     f'{image_element(picture.image, f"{picture.caption}: {hand.name}", _LARGEST_PICTURE)}</div>'
     f'<figcaption>{escaped(picture.caption)}</figcaption></figure>\n'
     for picture in hand.pictures

@@ -107,7 +107,8 @@ def _thumbnail(photo: ReportPhoto, anchor: str, name: str) -> str:
     if photo.picture is None
     else image_element(photo.picture, f'Small picture of {name}', _THUMBNAIL_SIDE)
   )
+  look = ' class="failed"' if photo.error is not None else ''
   return (
     f'<li><a href="#{anchor}">{image}<span class="name">{escaped(name)}</span>'
-    f'<small>{_outcome(photo)}</small></a></li>\n'
+    f'<small{look}>{_outcome(photo)}</small></a></li>\n'
   )

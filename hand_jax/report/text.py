@@ -57,8 +57,8 @@ def scaled_down(
 
 
 def _jpeg_bytes(image: UInt8[np.ndarray, 'height width 3']) -> bytes:
-  settings = [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY, cv2.IMWRITE_JPEG_PROGRESSIVE, 1]
-  done, data = cv2.imencode('.jpg', np.ascontiguousarray(image[..., ::-1]), settings)
+  settings = [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY]
+  done, data = cv2.imencode('.jpg', cv2.cvtColor(image, cv2.COLOR_RGB2BGR), settings)
   if not done:
     raise ValueError(f'OpenCV cannot encode a {image.shape} image as JPEG.')
   return data.tobytes()

@@ -1,12 +1,14 @@
 """What the page says of a hand: its mesh to the last bit that matters, its facts, its joints."""
 
 import base64
+import json
 
 import numpy as np
 import pytest
 
 from hand_jax.mano.joints import JOINT_NAMES
 from hand_jax.reconstruction.meshes import legend_ticks, sigma_colors, sigma_range_mm
+from hand_jax.report.mesh_blocks import json_block
 from hand_jax.report.writing import write_report
 from tests.report.page_reading import Page, unpacked
 from tests.report.report_hands import made_hand, made_photo
@@ -122,6 +124,12 @@ def test_the_joints_are_listed_in_millimetres(tmp_path):
   cells = [text for _, _, text in page.all('td')]
   assert len(cells) == 21 * 4
   assert cells[8 * 4 : 9 * 4] == ['12.3', '\u221245.6', '0.0', '8.0']
+
+
+def test_a_block_of_data_cannot_end_its_element():
+  text = '</script><!--'
+  assert '<' not in json_block({text: text})
+  assert json.loads(json_block({text: text})) == {text: text}
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from hand_jax.report.content import ReportPicture
 from hand_jax.report.writing import write_report
 from tests.report.chromium import Chromium, chromium_or_skip
 from tests.report.report_hands import made_hand, made_photo
@@ -28,7 +29,11 @@ def browser():
 def report(tmp_path_factory):
   """One photo with a textured right hand and a left hand without texture."""
   folder = tmp_path_factory.mktemp('report')
-  hands = made_hand(0, name='<b>&_1_right'), made_hand(1, 'left', 'two', vertex_colors=None)
+  wide = ReportPicture('Wider than a phone', np.full((240, 1100, 3), 90, np.uint8))
+  hands = (
+    made_hand(0, name='<b>&_1_right'),
+    made_hand(1, 'left', 'two', vertex_colors=None, pictures=(wide,)),
+  )
   (path,) = write_report(folder, [made_photo('in/<b>&.jpg', *hands)])
   return path
 
@@ -59,6 +64,13 @@ def choose(browser: Chromium, mode: str, hand: int = 1) -> np.ndarray:
 def changed(one: np.ndarray, other: np.ndarray) -> float:
   """The share of pixels that differ."""
   return float((one != other).any(axis=-1).mean())
+
+
+def middle(browser: Chromium) -> tuple[float, float]:
+  """The middle of the first hand's view, in CSS pixels of the window."""
+  place = f'{canvas()}.getBoundingClientRect()'
+  x, y = browser.evaluate(f'(b => [b.left + b.width / 2, b.top + b.height / 2])({place})')
+  return x, y
 
 
 def focused(browser: Chromium) -> str:
@@ -183,7 +195,10 @@ def test_tab_reaches_everything_and_keys_turn_the_hand(browser, report):
   assert [station.split()[0] for station in stations] == ['INPUT', 'CANVAS', *3 * ['BUTTON']]
   browser.evaluate(f'{canvas()}.focus()')
   first = before = picture(browser)
-  scrolled = browser.evaluate('scrollY')
+  # A key that the view takes must not scroll the page too.
+  browser.evaluate(
+    "addEventListener('keydown', event => { window.taken = event.defaultPrevented })"
+  )
   for key, code, text in [
     ('ArrowLeft', 37, ''),
     ('ArrowUp', 38, ''),
@@ -196,13 +211,15 @@ def test_tab_reaches_everything_and_keys_turn_the_hand(browser, report):
     browser.press(key, code, text)
     after = picture(browser)
     assert changed(before, after) > 0.02, key
+    assert browser.evaluate('window.taken'), key
     before = after
   for key, code in (('0', 48), ('r', 82), ('R', 82)):
     browser.press('ArrowLeft', 37)
     assert changed(picture(browser), first) > 0.02
     browser.press(key, code, key)
     np.testing.assert_array_equal(picture(browser), first)
-  assert browser.evaluate('scrollY') == scrolled
+  browser.press('PageDown', 34)
+  assert not browser.evaluate('window.taken')
 
 
 def test_plus_makes_the_hand_larger(browser, report):
@@ -229,9 +246,7 @@ def test_the_mouse_turns_and_reads_the_hand(browser, report):
   browser.open(report)
   show(browser)
   first = picture(browser)
-  x, y = browser.evaluate(
-    f'(b => [b.left + b.width / 2, b.top + b.height / 2])({canvas()}.getBoundingClientRect())'
-  )
+  x, y = middle(browser)
   send = 'Input.dispatchMouseEvent'
   browser.call(send, type='mouseMoved', x=x, y=y)
   said = browser.evaluate("document.querySelector('#photo-1-hand-1 .readout').textContent")
@@ -248,6 +263,38 @@ def test_the_mouse_turns_and_reads_the_hand(browser, report):
   browser.call(send, type='mouseWheel', x=x, y=y, deltaX=0, deltaY=-120)
   browser.wait_until(f'{canvas()}.toDataURL() !== window.before')
   assert (picture(browser)[..., 3] > 0).mean() > (turned[..., 3] > 0).mean()
+
+
+def test_a_finger_turns_the_hand_and_two_zoom(browser, report):
+  browser.open(report, 390, 844)
+  browser.resize(390, 844, density=3, mobile=True)
+  browser.call('Emulation.setTouchEmulationEnabled', enabled=True)
+  show(browser)
+  x, y = middle(browser)
+
+  def touch(kind: str, *places: float) -> None:
+    points = [{'x': place, 'y': y, 'id': number} for number, place in enumerate(places)]
+    browser.call('Input.dispatchTouchEvent', type=kind, touchPoints=points)
+
+  pictures = [picture(browser)]
+  for moves in (
+    [(x,), (x + 30,), (x + 90,)],
+    [(x - 20, x + 20), (x - 40, x + 40), (x - 80, x + 80)],
+  ):
+    browser.evaluate(f'window.before = {canvas()}.toDataURL()')
+    touch('touchStart', *moves[0])
+    for places in moves[1:]:
+      touch('touchMove', *places)
+    touch('touchEnd')
+    browser.wait_until(f'{canvas()}.toDataURL() !== window.before')
+    pictures.append(picture(browser))
+  browser.call('Emulation.setTouchEmulationEnabled', enabled=False)
+  assert changed(pictures[0], pictures[1]) > 0.02
+  shares = [(drawn[..., 3] > 0).mean() for drawn in pictures]
+  assert shares[2] > 1.1 * shares[1]
+  # Two device pixels for a CSS pixel, at most.
+  side = browser.evaluate(f'{canvas()}.clientWidth')
+  assert len(pictures[0]) == 2 * side
 
 
 def test_views_far_from_the_screen_are_not_held(browser, tmp_path):
