@@ -1,5 +1,6 @@
 """Reads back what an output folder holds, for its report: the files are the only source."""
 
+import io
 import os
 import pathlib
 import re
@@ -98,7 +99,9 @@ def _photo(folder: pathlib.Path, entry: Entry) -> ReportPhoto:
 def _hand(folder: pathlib.Path, hand: dict[str, Any]) -> ReportHand:
   files = hand['files']
   (arrays_name,) = [name for name in files if name.endswith('.npz')]
-  with np.load(folder / arrays_name, allow_pickle=False) as file:
+  # From memory: NumPy leaves a damaged file open.
+  content = io.BytesIO((folder / arrays_name).read_bytes())
+  with np.load(content, allow_pickle=False) as file:
     arrays = dict(file)
   return ReportHand(
     name=arrays_name.removesuffix('.npz'),
