@@ -6,6 +6,7 @@ hands only: the caller mirrors a left hand's photo.
 """
 
 import functools
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -13,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from hand_jax.files.traced_programs import keep_traced
 from hand_jax.fitting.evidence import (
   HandEvidence,
   focal_residual,
@@ -126,7 +128,7 @@ def refine_hands(
     rows = np.minimum(np.arange(first, first + chunk), max(count - 1, 0))
     part = jax.tree.map(lambda field: _rows(field, rows), evidence)  # noqa: B023
     parts.append(
-      _refine_batch(model, reduced, part, prior, np.float32(settings.robust_limit), settings.steps)
+      _fit_program(settings.steps)(model, reduced, part, prior, np.float32(settings.robust_limit))
     )
   return jax.tree.map(lambda *fields: np.concatenate(fields)[:count], *parts)
 
@@ -136,7 +138,13 @@ def _rows(field: ArrayLike, rows: np.ndarray) -> np.ndarray:
   return field[rows] if len(field) else np.zeros((len(rows), *field.shape[1:]), np.float32)
 
 
-@functools.partial(jax.jit, static_argnames=('steps',))
+@functools.cache
+def _fit_program(steps: int) -> Callable[..., RefinedHand]:
+  """The compiled fit with so many steps."""
+  types = (ManoModel, HandEvidence, HandPrior, RefinedHand, HandParameters)
+  return keep_traced(f'fit_{steps}', functools.partial(_refine_batch, steps=steps), types)
+
+
 def _refine_batch(
   model: ManoModel,
   reduced: ManoModel,

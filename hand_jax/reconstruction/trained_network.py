@@ -32,7 +32,6 @@ from hand_jax.models.hand_network import create_network
 from hand_jax.reconstruction.camera_placement import PhotoCamera, photo_camera, place_in_camera
 from hand_jax.reconstruction.reconstruction import Reconstruction
 from hand_jax.rendering.rasterize import visible_vertices
-from hand_jax.runs.checkpoints import load_for_inference
 from hand_jax.runs.hand_models import load_run_model
 from hand_jax.types import HandEstimate, HandGaussians, HandParameters, ManoModel
 
@@ -76,6 +75,9 @@ def load_trained_network(workdir: str | os.PathLike, mano_dir: str | None = None
   Raises:
     FileNotFoundError, ValueError: no run, no checkpoint or hand model there, or a damaged one.
   """
+  # Imported here: Orbax takes a third of a second, and the weights in the box need none.
+  from hand_jax.runs.checkpoints import load_for_inference
+
   config, variables = load_for_inference(str(workdir))
   network = create_trained_network(config, variables, load_run_model(workdir, mano_dir))
   digest = hashlib.sha256()
