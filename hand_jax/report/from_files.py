@@ -20,7 +20,7 @@ from hand_jax.report.writing import write_report
 _PAGE_NAME = re.compile(r'report(_[2-9]|_[1-9][0-9]+)?\.html')
 
 # The panels of NAME_overlay.png after the photo itself, see `overlay_panels`.
-_PANELS = ('mesh over the photo', 'sigma', 'sigma, from the side')
+_PANELS = ('mesh over the photo', 'uncertainty', 'uncertainty, from the side')
 _TEXTURE_PANELS = ('texture', 'texture, from the left', 'texture, from the right')
 
 

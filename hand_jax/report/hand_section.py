@@ -6,9 +6,11 @@ import numpy as np
 
 from hand_jax.mano.joints import JOINT_NAMES
 from hand_jax.reconstruction.meshes import legend_ticks, sigma_range_mm
-from hand_jax.report.content import ReportHand
+from hand_jax.report.content import ReportHand, ReportPicture
 from hand_jax.report.text import escaped, image_element, link_address, percent
 
+# Of a wide picture's width and height.
+_WIDE = 1.5
 _LARGEST_PICTURE = 2200
 _KINDS = {
   '.glb': '3D model, for Blender and most viewers',
@@ -193,9 +195,15 @@ def _pictures(hand: ReportHand) -> str:
   if not hand.pictures:
     return ''
   figures = ''.join(
-    '<figure><div class="wide">'
+    f'<figure><div{_width_class(picture)}>'
     f'{image_element(picture.image, f"{picture.caption}: {hand.name}", _LARGEST_PICTURE)}</div>'
     f'<figcaption>{escaped(picture.caption)}</figcaption></figure>\n'
     for picture in hand.pictures
   )
   return f'<div class="pictures">\n{figures}</div>\n'
+
+
+def _width_class(picture: ReportPicture) -> str:
+  """Wide pictures have a line of their own; others stand side by side where there is room."""
+  height, width = np.shape(picture.image)[:2]
+  return ' class="wide"' if width > _WIDE * height else ''
