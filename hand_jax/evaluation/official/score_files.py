@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from hand_jax.evaluation.metrics import MM_PER_M
+from hand_jax.evaluation.official.hints import PredictionHints
 from hand_jax.evaluation.official.pck import Panel, measure_name, pck_csv, write_figure
 from hand_jax.evaluation.official.rules import (
   BENCHMARKS,
@@ -49,7 +50,8 @@ def evaluate_predictions(
 ) -> dict[str, Any]:
   """The official scores of a pred.json or pred.zip, as `scores_record`.
 
-  `report` is told how many samples are done.
+  With them are `hints`, lines about what looks wrong with the predictions, mostly none. `report` is
+  told how many samples are done.
 
   Raises:
     FileNotFoundError, ValueError: files that cannot be measured; see `read_pairs`.
@@ -59,18 +61,20 @@ def evaluate_predictions(
       f'--predictions needs --dataset one of {", ".join(BENCHMARKS)}, not {dataset!r}.'
     )
   benchmark = BENCHMARKS[dataset]
-  scores = OfficialScores(benchmark)
+  scores, hints = OfficialScores(benchmark), PredictionHints(benchmark)
   pairs = read_pairs(predictions, ground_truth, benchmark, allow_implausible)
   for samples in pairs:
     scores.add(*samples)
+    hints.add(samples)
     report(scores.samples)
-  return scores_record(
+  record = scores_record(
     dataset,
     scores,
     test_time_augmentation,
     predictions=str(predictions),
     ground_truth=str(ground_truth),
   )
+  return record | {'hints': hints.lines()}
 
 
 def write_curves(folder: str, scores: dict[str, Any]) -> list[pathlib.Path]:
@@ -93,21 +97,24 @@ def official_summary(scores: dict[str, Any]) -> str:
     official_text(scores),
     f'over {scores["samples"]} samples, errors in cm; test-time augmentation: '
     f'{scores["test_time_augmentation"]}',
-    f'Aligned without reflections: {_strict_words(scores["strict"])}',
+    f'Aligned without reflections: {_strict_words(scores)}',
   ]
   if scores['samples'] != benchmark.samples:
     lines.append(
       f'The genuine evaluation split of {benchmark.title} has {benchmark.samples} samples: these '
       'figures are of another one.'
     )
+  lines += [f'Note: {hint}' for hint in scores.get('hints', ())]
   return '\n'.join(lines)
 
 
-def _strict_words(strict: dict[str, Any]) -> str:
-  parts = []
+def _strict_words(scores: dict[str, Any]) -> str:
+  strict, parts = scores['strict'], []
   for points, name in (('joints', 'xyz'), ('mesh', 'mesh')):
     error, mirrored = strict[f'strict_{name}_al_mean3d'], strict[f'strict_mirrored_{name}']
-    if error == NOT_MEASURED:
+    if scores['f_score_5'] == NOT_MEASURED and points == 'mesh':
+      parts.append('mesh not measured: there are joints alone')
+    elif error == NOT_MEASURED:
       parts.append(f"{points} not measured: its vertices are not as many as the ground truth's")
     else:
       parts.append(f'{points} {error:.2f} cm ({mirrored} samples are mirrored officially)')
