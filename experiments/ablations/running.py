@@ -21,6 +21,7 @@ from experiments.ablations.grid import START_SEED, TABLES, Job, job_name, lineag
 from experiments.ablations.report import (
   KEY,
   Row,
+  check_output,
   load_rows,
   publish,
   row_key,
@@ -174,8 +175,10 @@ def run_jobs(
   the others are finished all the same.
 
   Raises:
-    ValueError: see `load_rows`, `open_jobs` and `update_section`; nothing was trained then.
+    OSError, ValueError: see `check_output`, `load_rows`, `open_jobs` and `update_section`; nothing
+      was trained then.
   """
+  check_output(settings.output)
   rows = load_rows(settings.output)
   todo = open_jobs(jobs, rows, settings)
   publish(settings.output, rows)

@@ -1,8 +1,9 @@
 """scores.json: what an official evaluation of predictions or of a run gives, and how it is told."""
 
 import json
+import os
 import pathlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from hand_jax.evaluation.metrics import MM_PER_M
@@ -17,7 +18,9 @@ from hand_jax.evaluation.official.rules import (
   official_text,
 )
 from hand_jax.evaluation.official.submission import read_pairs
+from hand_jax.evaluation.plotting import is_own_picture
 from hand_jax.evaluation.progress import print_progress
+from hand_jax.files.outputs import Output, check_outputs, is_json_with, is_text_beginning
 from hand_jax.files.writing import write_whole
 
 
@@ -77,9 +80,42 @@ def evaluate_predictions(
   return record | {'hints': hints.lines()}
 
 
+def check_score_files(
+  output: str | None,
+  pck: str | None,
+  inputs: Mapping[str | os.PathLike, str],
+  overwrite: bool = False,
+  others: Iterable[Output] = (),
+) -> None:
+  """Checks, before anything is measured, that the scores can be written without loss.
+
+  Args:
+    output: file for the scores, if any.
+    pck: folder for the PCK curves, if any.
+    inputs: files that are read, and what messages call them.
+    overwrite: whether files that this program did not write may be replaced.
+    others: further files that will be written.
+
+  Raises:
+    OSError, ValueError: see `check_outputs`.
+  """
+  outputs = list(others)
+  if output:
+    outputs.append(Output('--output', output, is_json_with('dataset', 'strict', 'pck')))
+  if pck:
+    table, figure = _curve_paths(pck)
+    outputs.append(Output('--pck', table, is_text_beginning('threshold_mm,')))
+    outputs.append(Output('--pck', figure, is_own_picture))
+  check_outputs(outputs, inputs, overwrite)
+
+
+def _curve_paths(folder: str) -> tuple[pathlib.Path, pathlib.Path]:
+  return pathlib.Path(folder) / 'pck.csv', pathlib.Path(folder) / 'pck.png'
+
+
 def write_curves(folder: str, scores: dict[str, Any]) -> list[pathlib.Path]:
   """The PCK curves as pck.csv and pck.png; their paths."""
-  table, figure = pathlib.Path(folder) / 'pck.csv', pathlib.Path(folder) / 'pck.png'
+  table, figure = _curve_paths(folder)
   official = {name: curve for name, curve in scores['pck'].items() if 'strict' not in name}
   curves = {measure_name(name): curve for name, curve in official.items()}
   title = BENCHMARKS[scores['dataset']].title
@@ -129,6 +165,7 @@ def report_predictions(
   allow_implausible: bool = False,
   output: str | None = None,
   pck: str | None = None,
+  overwrite: bool = False,
 ) -> Iterator[str]:
   """Measures a file of predictions and yields what to print about it.
 
@@ -140,10 +177,16 @@ def report_predictions(
     allow_implausible: measures predictions that look to be in another unit or axes, too.
     output: file to write the scores to, if any.
     pck: folder to write the PCK curves to, if any.
+    overwrite: whether those may replace files that this program did not write.
 
   Raises:
-    OSError, ValueError: files that cannot be measured; see `evaluate_predictions`.
+    OSError, ValueError: files that cannot be measured, see `evaluate_predictions`, or written.
   """
+  truths = {
+    pathlib.Path(ground_truth) / f'evaluation_{kind}.json': 'the ground truth'
+    for kind in ('xyz', 'verts')
+  }
+  check_score_files(output, pck, {predictions: '--predictions', **truths}, overwrite)
   scores = evaluate_predictions(
     predictions,
     dataset,
