@@ -33,8 +33,9 @@ from hand_jax.data.pipeline import create_source
 from hand_jax.evaluation.evaluate import METRIC_NAMES
 from hand_jax.evaluation.evaluate_run import RunRequest, evaluate_run
 from hand_jax.files.writing import write_json
-from hand_jax.runs.checkpoints import CHECKPOINTS_NAME, check_workdir
+from hand_jax.runs.checkpoints import check_workdir
 from hand_jax.runs.hand_models import load_training_model
+from hand_jax.runs.sources import CHECKPOINTS_NAME
 from hand_jax.training.loop import train_and_evaluate
 
 DATASET = 'synthetic_hands'
