@@ -183,8 +183,13 @@ class Checkpoints:
     return self._manager.latest_step()
 
   def save(self, state: TrainState, position: int) -> None:
-    """Saves the state (see `parallel.unreplicate`) under its step, with the data's position."""
+    """Saves the state (see `parallel.unreplicate`) under its step, with the data's position.
+
+    Raises:
+      OSError: there is no room for it, or it cannot be written; the checkpoint before is whole.
+    """
     state = jax.tree.map(np.asarray, state)
+    self._check_room(state)
     items = ocp.args.Composite(
       **{
         _VARIABLES: ocp.args.StandardSave(state_variables(state)),
@@ -193,11 +198,29 @@ class Checkpoints:
       }
     )
     step = int(state.step)
-    self._manager.save(step, args=items)
-    self._manager.wait_until_finished()
+    try:
+      self._manager.save(step, args=items)
+      self._manager.wait_until_finished()
+    except Exception as error:  # tensorstore and file errors alike
+      reason = ' '.join(f'{type(error).__name__}: {error}'.split())[:300]
+      raise self._not_written(step, reason) from error
     if jax.process_index() == 0:
       checkpoint = self._folder / str(step)
       write_whole(checkpoint / FILES_NAME, json.dumps(list_files(checkpoint)))
+
+  def _check_room(self, state: TrainState) -> None:
+    """Looks for room first: Orbax prints pages when a disk is full."""
+    needed = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
+    free = shutil.disk_usage(self._folder).free
+    if free < needed:
+      room = f'it takes about {needed / 1e6:,.1f} MB, {free / 1e6:,.1f} MB are free'
+      raise self._not_written(int(state.step), room)
+
+  def _not_written(self, step: int, reason: str) -> OSError:
+    return OSError(
+      f'The checkpoint of step {step} cannot be written into {self._folder}: {reason}. The one '
+      'before it is whole: make room, and the same command goes on from there.'
+    )
 
   def restore_latest(self, like: TrainState) -> Restored | None:
     """The newest checkpoint with the structure of `like`, or None when there is none.

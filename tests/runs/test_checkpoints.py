@@ -4,6 +4,7 @@ import dataclasses
 import json
 import pathlib
 import shutil
+import types
 
 import chex
 import cv2
@@ -213,6 +214,26 @@ def test_the_newest_checkpoints_are_kept_and_the_position_with_them(tmp_path):
   assert position == 18
   steps = {path.name for path in (tmp_path / 'checkpoints').iterdir()}
   assert '9' in steps and '3' not in steps
+
+
+def test_a_full_disk_costs_no_checkpoint(tmp_path, monkeypatch):
+  with Checkpoints(str(tmp_path)) as checkpoints:
+    checkpoints.save(tiny_state(1), 10)
+    usage = types.SimpleNamespace(free=3)
+    monkeypatch.setattr('hand_jax.runs.checkpoints.shutil.disk_usage', lambda _: usage)
+    with pytest.raises(OSError, match=r'step 2 cannot be written into .* 0\.0 MB are free\.'):
+      checkpoints.save(tiny_state(2), 20)
+    usage.free = 10**12
+
+    def fail(*args, **kwargs):
+      raise ValueError('RESOURCE_EXHAUSTED: Error\nNo space left')
+
+    # Where the room that there was is gone meanwhile.
+    monkeypatch.setattr(checkpoints._manager, 'save', fail)
+    with pytest.raises(OSError, match=r'step 2 cannot .* RESOURCE_EXHAUSTED: Error No space'):
+      checkpoints.save(tiny_state(2), 20)
+    restored = checkpoints.restore_latest(tiny_state(0))
+  assert restored.position == 10 and int(restored.state.step) == 1
 
 
 @pytest.mark.slow
