@@ -186,7 +186,7 @@ class Checkpoints:
     """Saves the state (see `parallel.unreplicate`) under its step, with the data's position.
 
     Raises:
-      OSError: there is no room for it, or it cannot be written; the checkpoint before is whole.
+      OSError: there is no room for it, or it cannot be written; earlier checkpoints are whole.
     """
     state = jax.tree.map(np.asarray, state)
     self._check_room(state)
@@ -218,8 +218,8 @@ class Checkpoints:
 
   def _not_written(self, step: int, reason: str) -> OSError:
     return OSError(
-      f'The checkpoint of step {step} cannot be written into {self._folder}: {reason}. The one '
-      'before it is whole: make room, and the same command goes on from there.'
+      f'The checkpoint of step {step} cannot be written into {self._folder}: {reason}. '
+      'Earlier ones are whole: make room, and the same command goes on from there.'
     )
 
   def restore_latest(self, like: TrainState) -> Restored | None:
