@@ -1,4 +1,5 @@
-# make demo: reconstruct the bundled photos, then train, evaluate and reconstruct them by that run.  make test: the test suite.
+# make demo: reconstruct the bundled photos.  make train-demo: train shortly, evaluate, reconstruct them by that run.
+# make test: the test suite.
 # make test-fast: the part of it without the tests marked slow.
 # Both build .venv first when it is missing or older than the requirements. PYTHON picks the Python.
 PYTHON ?= python3
@@ -10,7 +11,7 @@ DEMO := runs/demo
 ifeq ($(shell $(RUN) -c 'print(1)' 2>/dev/null),)
 $(shell rm -f $(VENV)/.installed $(VENV)/.installed-dev)
 endif
-# The demo's short run of synthetic_small: minutes instead of an hour. So few steps go to the hand's
+# train-demo's short run of synthetic_small: minutes instead of an hour. So few steps go to the hand's
 # pose first, less to the camera; hand size, which takes long to learn, comes from a prior.
 DEMO_SETTINGS := --set training.num_steps=460 --set data.train_examples=9216 \
   --set optimizer.warmup_steps=40 --set loss.camera=700 --set loss.joints_2d=5 \
@@ -21,7 +22,7 @@ TESTS := $(RUN) -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 # Large pages for XLA's many short-lived buffers: fewer page faults, about a fifth less CPU time.
 export GLIBC_TUNABLES = glibc.malloc.hugetlb=1
 
-.PHONY: demo test test-fast lint venv venv-dev clean
+.PHONY: demo train-demo test test-fast lint venv venv-dev clean
 
 venv: $(VENV)/.installed
 
@@ -46,15 +47,16 @@ $(VENV)/.installed-dev: $(VENV)/.installed
 	@touch $@
 
 demo: venv
-	@echo "1/4 Reconstructing the bundled photos by the networks that come with the package."
-	@$(RUN) -m hand_jax --demo_photos --output=demo_output
-	@echo "2/4 Training synthetic_small on rendered hands (bounded; resumes if interrupted)."
+	@$(RUN) -m hand_jax --demo_photos --output=demo_output --overwrite
+
+train-demo: venv
+	@echo "1/3 Training synthetic_small on rendered hands (bounded; resumes if interrupted)."
 	@$(RUN) -m experiments.train --config=synthetic_small --workdir=$(DEMO) $(DEMO_SETTINGS)
-	@echo "3/4 Evaluating on the held-out synthetic hands."
+	@echo "2/3 Evaluating on the held-out synthetic hands."
 	@$(RUN) -m experiments.evaluate --workdir=$(DEMO) --dataset=synthetic_hands --split=test
-	@echo "4/4 Reconstructing the bundled photos by that run."
-	@$(RUN) -m experiments.reconstruct --demo_photos --workdir=$(DEMO) --output=demo_output/trained
-	@echo "Done. Overlays and meshes: demo_output/ (of the short training: demo_output/trained/)   training and evaluation: $(DEMO)/"
+	@echo "3/3 Reconstructing the bundled photos by that run."
+	@$(RUN) -m experiments.reconstruct --demo_photos --workdir=$(DEMO) --output=demo_output/trained --overwrite
+	@echo "Done. Overlays and meshes: demo_output/trained/   training and evaluation: $(DEMO)/"
 
 test: venv-dev
 	$(TESTS)

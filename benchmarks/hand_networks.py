@@ -20,7 +20,7 @@ from hand_jax.data.photos import DEMO_PHOTOS, read_photo
 from hand_jax.detection.networks import load_bundled_parameters
 from hand_jax.models.hand_landmark import HandLandmarkNetwork, normalize_crops
 from hand_jax.models.palm_detection import PalmDetectionNetwork
-from hand_jax.reconstruction.photo_hands import PhotoRequest, load_program, reconstruct_hands
+from hand_jax.reconstruction.hand_reconstructor import HandReconstructor, PhotoRequest
 from tools.drawn_hand import draw_test_picture
 from tools.published_networks import NETWORKS, create_interpreter
 
@@ -57,9 +57,9 @@ def jax_call(name: str) -> Callable[[], object]:
 
 def photo_call() -> Callable[[], object]:
   """The default program on a bundled photo."""
-  program = load_program()
+  reconstructor = HandReconstructor()
   request = PhotoRequest(read_photo(DEMO_PHOTOS / 'nocurl.jpg'))
-  return lambda: reconstruct_hands(program, request)
+  return lambda: reconstructor.reconstruct([request])
 
 
 def main(argv: list[str]) -> None:

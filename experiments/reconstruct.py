@@ -12,23 +12,39 @@ FLAGS = flags.FLAGS
 
 def define_flags() -> None:
   """The command's flags; only when run, so that tests may import several commands at once."""
-  define_paths('image', 'A photo of a hand; may be repeated.')
+  define_paths('image', 'A photo of hands, a folder of photos or a pattern; may be repeated.')
   flags.DEFINE_bool('demo_photos', False, 'The three photos shipped with the project.')
   define_path('output', None, 'Folder for the results; made when missing.')
   define_path(
     'workdir',
     None,
-    'Folder of a trained run, such as make demo leaves. Default: the hand model is fitted to the '
-    'landmarks that the bundled networks find.',
+    'Folder of a trained run, such as make train-demo leaves. Default: the hand model is fitted '
+    'to what the bundled networks say.',
   )
   define_compilation_cache()
-  flags.DEFINE_string(
+  flags.DEFINE_multi_string(
     'bbox',
-    None,
-    'The box of the one hand as x,y,width,height in pixels. Default: hands are looked for.',
+    [],
+    'The box of a hand of one photo as x,y,width,height in pixels; may be repeated. Default: hands '
+    'are looked for.',
   )
-  flags.DEFINE_enum(
-    'hand', None, ['right', 'left'], 'Which hands the photos show. Default: found out.'
+  flags.DEFINE_multi_enum(
+    'hand',
+    [],
+    ['right', 'left'],
+    'Which hands the photos show, or, repeated, which hand is in each box. Default: found out.',
+  )
+  flags.DEFINE_float(
+    'focal',
+    None,
+    'The focal length of the photos in pixels. Default: from the EXIF data, else a diagonal field '
+    'of view of 70 degrees is assumed.',
+  )
+  flags.DEFINE_enum('axes', 'y_up', ['y_up', 'camera'], 'Axes of OBJ and PLY.')
+  flags.DEFINE_bool(
+    'overwrite',
+    False,
+    'Does photos again, and replaces files in the output folder that have the names of results.',
   )
   define_path(
     'hand_mask',

@@ -10,18 +10,23 @@ import pytest
 ROOT = pathlib.Path(__file__).parent.parent
 # Lower floors first. A room may use the others of its own floor, as long as no circle arises.
 FLOORS = [
-  ('types', 'examples', 'config', 'config_text', 'files'),
+  ('types', 'examples', 'config', 'config_text', 'version', 'files'),
   ('geometry', 'gaussian'),
   ('mano', 'rendering', 'propagation'),
   ('losses', 'models', 'synthetic'),
   ('runs', 'data'),
   ('preparing', 'readers', 'detection', 'evaluation'),
-  ('training', 'reconstruction'),
-  ('release',),
+  ('training', 'fitting', 'reconstruction'),
+  ('release', 'report'),
   ('commands', '__init__', '__main__'),
 ]
 # Reconstructing needs nothing of what trains.
-APART = {('reconstruction', 'training'), ('training', 'reconstruction')}
+APART = {
+  ('fitting', 'training'),
+  ('reconstruction', 'training'),
+  ('training', 'fitting'),
+  ('training', 'reconstruction'),
+}
 FORBIDDEN = ('tensorflow', 'torch', 'chumpy', 'pytorch3d', 'smplx')
 # The package's names and the command line are not empty, and may use everything.
 OPEN_INITS = ('hand_jax/__init__.py', 'hand_jax/commands/__init__.py')

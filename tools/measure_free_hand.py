@@ -15,13 +15,13 @@ from jaxtyping import Float
 from experiments.launching import print_lines
 from experiments.path_flags import define_path
 from hand_jax.evaluation.metrics import procrustes_align
+from hand_jax.fitting.evidence import PointErrors, hand_evidence
+from hand_jax.fitting.refine import refine_hands
+from hand_jax.fitting.released_weights import load_release
 from hand_jax.mano.assets import load_mano_model
 from hand_jax.mano.joints import BONES, JOINT_NAMES
 from hand_jax.mano.model import regress_joints
 from hand_jax.readers.hand_photos import PhotoEntry, read_annotations
-from hand_jax.reconstruction.evidence import PointErrors, hand_evidence
-from hand_jax.reconstruction.refine import refine_hands
-from hand_jax.reconstruction.release import load_release
 from hand_jax.types import ManoModel
 from tools.free_hand.proportions import BONES_MM
 

@@ -13,8 +13,8 @@ from experiments.configs.names import get_config
 from experiments.configs.synthetic import L2_FULL, WEAK_L2
 from hand_jax.config import LossConfig
 
-# What all runs but the longer weak one share: five minutes on two CPU cores at most. They all start
-# from that one's first stage, the warm-up of Algorithm 5, with the loss weights of `make demo`.
+# What all runs but the longer weak one share: five minutes on two CPU cores at most. They all
+# start from that one's first stage, the warm-up of Algorithm 5, with `make train-demo`'s weights.
 BASE_OVERRIDES = (
   'model.image_size=80',
   'training.batch_size=16',

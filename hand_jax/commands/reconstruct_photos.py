@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import hand_jax
@@ -11,7 +11,7 @@ from hand_jax.commands.subcommands import SUBCOMMANDS
 from hand_jax.files.paths import expand_path
 
 if TYPE_CHECKING:
-  from hand_jax.reconstruction.running import PhotoOutcome
+  from hand_jax.reconstruction.running import PhotoRun
   from hand_jax.reconstruction.tasks import PhotoOptions
 
 DEFAULT_OUTPUT = 'hand_jax_output'
@@ -25,7 +25,12 @@ def create_parser() -> ArgumentParser:
     'hand-jax', usage=_USAGE, description=_DESCRIPTION, epilog=_explanations()
   )
   add = parser.add_argument
-  add('photos', nargs='*', metavar='PHOTO', help='a photo of hands')
+  add(
+    'photos',
+    nargs='*',
+    metavar='PHOTO',
+    help="a photo of hands, a folder of photos, or a pattern such as 'photos/*.jpg'",
+  )
   add(
     '--workdir',
     type=expand_path,
@@ -42,11 +47,39 @@ def create_parser() -> ArgumentParser:
   )
   add(
     '--bbox',
+    action='append',
+    default=[],
     metavar='X,Y,W,H',
-    help='the box of the one hand of one photo, in pixels of the upright photo (default: hands '
-    'are looked for)',
+    help='the box of a hand of one photo, in pixels of the upright photo; may be repeated '
+    '(default: hands are looked for)',
   )
-  add('--hand', choices=['right', 'left'], help='which hands the photos show (default: found out)')
+  add(
+    '--hand',
+    action='append',
+    default=[],
+    choices=['right', 'left'],
+    help='which hands the photos show, or, repeated, which hand is in each --bbox (default: found '
+    'out)',
+  )
+  add(
+    '--focal',
+    type=float,
+    metavar='PIXELS',
+    help='the focal length of the photos, which places hands at their distance (default: from the '
+    'EXIF data, else a diagonal field of view of 70 degrees is assumed)',
+  )
+  add(
+    '--axes',
+    choices=['y_up', 'camera'],
+    default='y_up',
+    help='axes of OBJ and PLY: y up as in GLB, or those of the camera, y down and z away '
+    '(default: y_up)',
+  )
+  add(
+    '--overwrite',
+    action='store_true',
+    help='do photos again, and replace files in the output folder that have the names of results',
+  )
   add(
     '--hand_mask',
     type=expand_path,
@@ -109,39 +142,67 @@ def reconstruct_and_tell(options: 'PhotoOptions', cache_folder: str | None = Non
       for line in missing:
         print_error(line)
       return ExitCode.SOME_FAILED
-    outcomes = _begin(options, cache_folder)
+    run = _prepare(options, cache_folder)
   except (ValueError, OSError) as error:
     print_error(error)
     return ExitCode.WRONG_USE
-  written = failed = 0
-  for outcome in outcomes:
-    if outcome.failed:
-      failed += 1
-      print_error(outcome.line)
-    else:
-      written += outcome.is_written
-      print(outcome.line, flush=True)
-  if written:
-    colors = '; in the colours of the photo where the run has a texture branch'
-    print(
-      f'Meshes (.obj, .ply, .glb{colors if options.workdir else ""}), numbers (.npz, .json) and '
-      f'legends are in {options.output}.'
-    )
-  return ExitCode.SOME_FAILED if failed else ExitCode.DONE
+  return ExitCode.SOME_FAILED if _tell(run) else ExitCode.DONE
 
 
-def _begin(options: 'PhotoOptions', cache_folder: str | None) -> Iterator['PhotoOutcome']:
-  """Loads what makes the meshes. Raises as `reconstruct_photos` does."""
+def _prepare(options: 'PhotoOptions', cache_folder: str | None) -> 'PhotoRun':
+  """Loads what makes the meshes. Raises as `prepare_run` does."""
   # Imported here: JAX takes seconds, and a mistake that is found without it should not.
   from absl import logging
 
   from hand_jax.files.compiled_programs import keep_compiled_programs
-  from hand_jax.reconstruction.running import reconstruct_photos
+  from hand_jax.reconstruction.running import prepare_run
+  from hand_jax.report.from_files import check_report_name
 
   # Orbax logs dozens of lines, and warns that a run is opened for reading only.
   logging.set_verbosity(logging.ERROR)
   keep_compiled_programs(cache_folder)
-  return reconstruct_photos(options)
+  run = prepare_run(options)
+  check_report_name(run.record.folder, options.overwrite)
+  return run
+
+
+def _tell(run: 'PhotoRun') -> int:
+  """Does the photos, prints a line about each hand, writes the report, and returns how often
+  something failed.
+
+  A terminal sees how far it is. Failures are told at the end, where they are not overlooked.
+  """
+  from tqdm import tqdm
+
+  failures: list[str] = []
+  hidden = len(run.tasks) == 1 or not sys.stderr.isatty()
+  try:
+    with tqdm(total=len(run.tasks), unit='photo', disable=hidden) as bar:
+      for outcome in run.outcomes():
+        if outcome.failed:
+          failures += outcome.lines
+        else:
+          tqdm.write('\n'.join(outcome.lines))
+          sys.stdout.flush()
+        bar.update()
+  finally:
+    for line in failures:
+      print_error(line)
+  return len(failures) + _write_report(run)
+
+
+def _write_report(run: 'PhotoRun') -> int:
+  """Writes the report of the whole output folder and returns how often that failed."""
+  from hand_jax.report.from_files import write_folder_report
+
+  if not run.record.entries:
+    return 0
+  try:
+    print(f'Report: {write_folder_report(run.record)}', flush=True)
+  except OSError as error:
+    print_error(f'The report cannot be written: {error}')
+    return 1
+  return 0
 
 
 def _explanations() -> str:

@@ -22,6 +22,19 @@ from hand_jax.data.photo_opening import (
   check_photo_file as check_photo_file,
 )
 
+# What the files of photos in a folder are called.
+PHOTO_SUFFIXES = (
+  '.jpg',
+  '.jpeg',
+  '.png',
+  '.webp',
+  '.tif',
+  '.tiff',
+  '.bmp',
+  '.gif',
+  '.heic',
+  '.heif',
+)
 DEMO_PHOTOS = pathlib.Path(__file__).parent.parent / 'assets' / 'photos'
 # The larger side of a hand's tight box (all its projected vertices) over that of its joints' box,
 # as a function of the number of known joints: 1.19 for all 21. Fitted to geometric means over 200
@@ -124,6 +137,11 @@ def photo_size(path: str | os.PathLike) -> tuple[int, int]:
   except UnidentifiedImageError:
     height, width, _ = _read_with_opencv(path).shape
     return width, height
+
+
+def photo_from_pillow(image: Image.Image) -> UInt8[np.ndarray, 'height width 3']:
+  """A Pillow image as `read_photo` gives it: upright RGB of 8 bits."""
+  return np.array(turned_upright(_to_rgb(image, 1), exif_orientation(image)))
 
 
 def read_mask(path: str | os.PathLike) -> Bool[np.ndarray, 'height width']:

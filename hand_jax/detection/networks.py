@@ -8,6 +8,7 @@ import jax
 import numpy as np
 from jaxtyping import Float, UInt8
 
+from hand_jax.files.traced_programs import keep_traced
 from hand_jax.models.bundled import load_bundled_parameters
 from hand_jax.models.hand_landmark import HandLandmarkNetwork, normalize_crops
 from hand_jax.models.palm_detection import PalmDetectionNetwork, PalmDetectionOutput
@@ -44,7 +45,7 @@ def _palm_program() -> Callable[[np.ndarray], PalmDetectionOutput]:
   def apply(variables, x):
     return PalmDetectionNetwork().apply(variables, normalize_crops(x))
 
-  return functools.partial(_compile_well(apply), variables)
+  return functools.partial(_compile_well('palm_detection', apply, PalmDetectionOutput), variables)
 
 
 @functools.cache
@@ -55,15 +56,14 @@ def _landmark_program() -> Callable[[np.ndarray], HandReadings]:
     output = HandLandmarkNetwork().apply(variables, normalize_crops(x))
     return HandReadings(*output[: len(HandReadings._fields)])
 
-  return functools.partial(_compile_well(apply), variables)
+  return functools.partial(_compile_well('hand_landmark', apply, HandReadings), variables)
 
 
-def _compile_well(function: Callable) -> Callable:
+def _compile_well(name: str, function: Callable, result: type) -> Callable:
   """Compiles for speed on a CPU, also where XLA_FLAGS ask for less: these programs run often."""
   on_cpu = jax.default_backend() == 'cpu'
-  return jax.jit(
-    function, compiler_options={'xla_backend_optimization_level': 3} if on_cpu else None
-  )
+  options = {'xla_backend_optimization_level': 3} if on_cpu else None
+  return keep_traced(name, function, [result], options)
 
 
 def _run_in_batches(program, pictures, size):

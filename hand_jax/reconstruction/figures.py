@@ -30,11 +30,11 @@ from hand_jax.files.outputs import Output, check_outputs
 from hand_jax.geometry.cameras import perspective_from_intrinsics, project_perspective
 from hand_jax.models.hand_network import naming_misfits
 from hand_jax.reconstruction.meshes import legend_image, sigma_colors, sigma_range_mm
-from hand_jax.reconstruction.reconstruct import (
+from hand_jax.reconstruction.reconstruction import Reconstruction
+from hand_jax.reconstruction.trained_network import (
   HandPhoto,
-  Reconstruction,
-  Reconstructor,
-  load_reconstructor,
+  TrainedNetwork,
+  load_trained_network,
   reconstruct_branches,
 )
 from hand_jax.reconstruction.views import display_crop, display_vertices
@@ -131,10 +131,10 @@ def photo_rows() -> list[HandPhoto]:
 
 
 def draw_figure(
-  reconstructor: Reconstructor, rows: Sequence[HandPhoto]
+  network: TrainedNetwork, rows: Sequence[HandPhoto]
 ) -> UInt8[np.ndarray, 'height width 3']:
   """Rows of tiles under a header that names the columns; one scale of sigma for all rows."""
-  hands = [reconstruct_branches(reconstructor, row) for row in rows]
+  hands = [reconstruct_branches(network, row) for row in rows]
   best = [next(iter(branches.values())) for branches in hands]
   range_mm = sigma_range_mm(np.concatenate([hand.vertex_sigma_mm for hand in best]))
   with_masks = any(row.hand_mask is not None for row in rows)
@@ -158,7 +158,7 @@ def _tiles(
 ) -> dict[str, Float[np.ndarray, 'side side 3']]:
   """The pictures of a row by the names of their columns, colours in [0, 1]."""
   best = next(iter(branches.values()))
-  crop = display_crop(best, row.image, FIGURE_TILE_SIDE)
+  crop = display_crop(best, FIGURE_TILE_SIDE)
   plain = np.tile(np.array(MESH_COLOR, np.float32), (len(best.vertices), 1))
   tiles = {'input': crop}
   # As the estimate is made: first the prior, then what AMVUR makes of it.
@@ -208,8 +208,8 @@ def make_figures(
   names += ('photos',) if demo_photos else ()
   outputs = [Output('--output', folder / f'{name}.png', is_own_picture) for name in names]
   check_outputs(outputs, overwrite=overwrite)
-  reconstructor = load_reconstructor(workdir, mano_dir)
-  config, model = reconstructor.config, reconstructor.model
+  network = load_trained_network(workdir, mano_dir)
+  config, model = network.config, network.model
   data = data_to_measure(config, dataset, data_dir)
   count = 0 if data.data_dir else max(CANDIDATES, *[index + 1 for index in examples], 1)
   source = create_source(data, split, config.model.image_size, count)
@@ -226,7 +226,7 @@ def make_figures(
       yield f'{name}: no such hand among the first {min(CANDIDATES, len(source))}, no figure'
       continue
     with naming_misfits(workdir):
-      picture = draw_figure(reconstructor._replace(config=config), chosen)
+      picture = draw_figure(network._replace(config=config), chosen)
     path = folder / f'{name}.png'
     write_picture(path, picture)
     yield f'{path}: {len(chosen)} hands, {picture.shape[1]} x {picture.shape[0]} pixels'

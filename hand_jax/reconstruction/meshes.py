@@ -1,6 +1,8 @@
 """Meshes as OBJ, PLY and GLB, uncertainty as colour, and the legend that tells its millimetres."""
 
 import math
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -10,6 +12,19 @@ from hand_jax.rendering.overlay import to_bytes
 
 _LEGEND_STEPS = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0)
 _LINEAR_RGB = '_LINEAR_RGB'
+_AXES = {
+  'y_up': 'x right, y up, z towards the viewer',
+  'camera': 'x right, y down, z away from the camera',
+}
+# Half a turn about x, from the camera's axes to those of most viewers and of Blender's importers.
+_HALF_TURN = np.array([1.0, -1.0, -1.0])
+
+
+def in_axes(
+  vertices: Float[np.ndarray, 'vertices 3'], axes: str
+) -> Float[np.ndarray, 'vertices 3']:
+  """Vertices in camera axes, or turned so that y points up and z towards the viewer ('y_up')."""
+  return vertices if axes == 'camera' else vertices * _HALF_TURN.astype(vertices.dtype)
 
 
 def sigma_range_mm(sigma_mm: Float[np.ndarray, ' vertices']) -> tuple[float, float]:
@@ -88,22 +103,29 @@ def obj_text(
   vertices: Float[np.ndarray, 'vertices 3'],
   faces: Int[np.ndarray, 'faces 3'],
   colors: Float[np.ndarray, 'vertices 3'] | None = None,
+  axes: str = 'camera',
 ) -> str:
   """Wavefront OBJ, metres, to a hundredth of a micrometre.
 
-  Colours (sRGB in [0, 1]) follow a vertex' position, which most programs understand.
+  Args:
+    vertices: in camera axes.
+    faces: indices of their corners.
+    colors: sRGB in [0, 1]; they follow a vertex' position, which most programs understand.
+    axes: of the file, see `in_axes`.
   """
-  lines = vertex_lines(vertices, colors)
+  lines = vertex_lines(vertices, colors, axes)
   lines += [f'f {a} {b} {c}' for a, b, c in np.asarray(faces) + 1]
   return '\n'.join(lines) + '\n'
 
 
 def vertex_lines(
-  vertices: Float[np.ndarray, 'vertices 3'], colors: Float[np.ndarray, 'vertices 3'] | None
+  vertices: Float[np.ndarray, 'vertices 3'],
+  colors: Float[np.ndarray, 'vertices 3'] | None,
+  axes: str,
 ) -> list[str]:
-  """An OBJ's beginning: what it is, and its vertices."""
-  lines = ['# hand_jax: metres; x right, y down, z away from the camera; wrist at the origin']
-  places = [f'v {x:.8f} {y:.8f} {z:.8f}' for x, y, z in vertices]
+  """An OBJ's beginning: what it is, and its vertices, which are given in camera axes."""
+  lines = [f'# hand_jax: metres; {_AXES[axes]}; wrist at the origin']
+  places = [f'v {x:.8f} {y:.8f} {z:.8f}' for x, y, z in in_axes(vertices, axes)]
   if colors is None:
     return lines + places
   shades = [f' {red:.5f} {green:.5f} {blue:.5f}' for red, green, blue in colors]
@@ -115,41 +137,56 @@ def ply_bytes(
   faces: Int[np.ndarray, 'faces 3'],
   colors: Float[np.ndarray, 'vertices 3'],
   sigma_mm: Float[np.ndarray, ' vertices'],
+  axes: str = 'camera',
 ) -> bytes:
-  """Binary PLY with a colour (sRGB) and the property `sigma_mm` at each vertex; metres."""
+  """Binary PLY with a colour (sRGB) and the property `sigma_mm` at each vertex; metres.
+
+  Args:
+    vertices: in camera axes.
+    faces: indices of their corners.
+    colors: sRGB in [0, 1].
+    sigma_mm: of each vertex.
+    axes: of the file, see `in_axes`.
+  """
   # Imported where it is used: it costs a good part of a second.
   import trimesh
 
-  mesh = trimesh.Trimesh(vertices, faces, process=False, vertex_colors=_opaque(colors))
+  mesh = trimesh.Trimesh(
+    in_axes(vertices, axes), faces, process=False, vertex_colors=_opaque(colors)
+  )
   mesh.vertex_attributes['sigma_mm'] = sigma_mm.astype(np.float32)
   return mesh.export(file_type='ply')
 
 
-def glb_bytes(
-  vertices: Float[np.ndarray, 'vertices 3'],
-  faces: Int[np.ndarray, 'faces 3'],
-  colors: Float[np.ndarray, 'vertices 3'],
-  sigma_mm: Float[np.ndarray, ' vertices'],
-  unlit: bool = False,
-) -> bytes:
-  """Binary glTF coloured at the vertices (given in sRGB), with the attribute `_SIGMA_MM`; metres.
+class MeshPart(NamedTuple):
+  """One hand of a GLB file. Metres, camera axes; colours are sRGB in [0, 1]."""
 
-  The vertices stay in camera axes; the node turns them by half a turn about x, so that viewers,
+  name: str
+  vertices: Float[np.ndarray, 'vertices 3']
+  faces: Int[np.ndarray, 'faces 3']
+  colors: Float[np.ndarray, 'vertices 3']
+  sigma_mm: Float[np.ndarray, ' vertices']
+
+
+def glb_bytes(parts: Sequence[MeshPart], unlit: bool = False) -> bytes:
+  """Binary glTF with a node for each hand, coloured at the vertices, with `_SIGMA_MM`; metres.
+
+  The vertices stay in camera axes; the nodes turn them by half a turn about x, so that viewers,
   whose y points up and whose z points at the viewer, show the hand as the photo does. With `unlit`
   the colours are those of the photo, light included: viewers are asked to add none. They are stored
   as glTF wants them, linear, and as floats: 8 bits would leave a dark skin a few levels.
   """
   import trimesh
 
-  mesh = trimesh.Trimesh(vertices, faces, process=False)
-  mesh.vertex_attributes['_SIGMA_MM'] = sigma_mm.astype(np.float32)
-  # trimesh writes vertex colours with 8 bits, but an attribute as it is: it gets its name below.
-  linear = srgb_to_linear(np.clip(colors, 0, 1)).astype(np.float32)
-  mesh.vertex_attributes[_LINEAR_RGB] = linear
   scene = trimesh.Scene()
-  scene.add_geometry(
-    mesh, node_name='hand', geom_name='hand', transform=np.diag([1.0, -1.0, -1.0, 1.0])
-  )
+  for part in parts:
+    mesh = trimesh.Trimesh(part.vertices, part.faces, process=False)
+    mesh.vertex_attributes['_SIGMA_MM'] = part.sigma_mm.astype(np.float32)
+    # trimesh writes vertex colours with 8 bits, but an attribute as it is: it gets its name below.
+    linear = srgb_to_linear(np.clip(part.colors, 0, 1)).astype(np.float32)
+    mesh.vertex_attributes[_LINEAR_RGB] = linear
+    turn = np.diag([*_HALF_TURN, 1.0])
+    scene.add_geometry(mesh, node_name=part.name, geom_name=part.name, transform=turn)
 
   def name_colors_and_add_material(tree: dict) -> None:
     # glTF's default material is bare metal, which viewers draw nearly black.
@@ -159,9 +196,10 @@ def glb_bytes(
       material['extensions'] = {'KHR_materials_unlit': {}}
       tree['extensionsUsed'] = [*tree.get('extensionsUsed', []), 'KHR_materials_unlit']
     tree['materials'] = [material]
-    for primitive in tree['meshes'][0]['primitives']:
-      primitive['material'] = 0
-      primitive['attributes']['COLOR_0'] = primitive['attributes'].pop(_LINEAR_RGB)
+    for mesh in tree['meshes']:
+      for primitive in mesh['primitives']:
+        primitive['material'] = 0
+        primitive['attributes']['COLOR_0'] = primitive['attributes'].pop(_LINEAR_RGB)
 
   return trimesh.exchange.gltf.export_glb(
     scene, include_normals=True, tree_postprocessor=name_colors_and_add_material

@@ -28,13 +28,9 @@ from hand_jax.readers.hand_photos import (
   read_annotations,
   read_size,
 )
-from hand_jax.reconstruction.photo_hands import (
-  HandProgram,
-  PhotoRequest,
-  load_program,
-  reconstruct_hands,
-)
-from hand_jax.reconstruction.reconstruct import Reconstruction
+from hand_jax.reconstruction.camera_placement import camera_from_intrinsics
+from hand_jax.reconstruction.hand_reconstructor import HandReconstructor, PhotoRequest
+from hand_jax.reconstruction.reconstruction import Reconstruction
 
 _M_PER_MM = 0.001
 _LINES = {
@@ -78,13 +74,13 @@ def measure_photos(
   """
   entries = read_annotations(request.source, needs_keypoints=False)
   _check_entries(entries)
-  program = load_program(request.workdir)
+  reconstructor = HandReconstructor(request.workdir)
   photos: dict[str, list[int]] = {}
   for number, entry in enumerate(entries):
     photos.setdefault(str(entry.path), []).append(number)
   scores = {}
   for done, numbers in enumerate(photos.values(), start=1):
-    hands_of = _HandsOfPhoto(program, request, entries[numbers[0]])
+    hands_of = _HandsOfPhoto(reconstructor, request, entries[numbers[0]])
     for number in numbers:
       scores[number] = score_hand(_true_hand(entries[number]), hands_of(entries[number]))
     report(done, len(photos))
@@ -145,8 +141,8 @@ def _check_entries(entries: Sequence[PhotoEntry]) -> None:
 class _HandsOfPhoto:
   """The hands of one photo, made once where they do not depend on the entry."""
 
-  def __init__(self, program: HandProgram, request: PhotoMeasuring, entry: PhotoEntry):
-    self._program, self._request, self._image = program, request, _read(entry)
+  def __init__(self, reconstructor: HandReconstructor, request: PhotoMeasuring, entry: PhotoEntry):
+    self._reconstructor, self._request, self._image = reconstructor, request, _read(entry)
     self._made: dict[bytes, list[FoundHand]] = {}
 
   def __call__(self, entry: PhotoEntry) -> list[FoundHand]:
@@ -154,14 +150,20 @@ class _HandsOfPhoto:
     intrinsics = entry.intrinsics if self._request.use_intrinsics else None
     key = b'|'.join(b'' if value is None else value.tobytes() for value in (box, intrinsics))
     if key not in self._made:
-      photo = PhotoRequest(self._image, entry.image, box, intrinsics=intrinsics)
-      self._made[key] = [_found(hand) for hand in reconstruct_hands(self._program, photo)]
+      photo = PhotoRequest(
+        self._image,
+        entry.image,
+        boxes_xywh=() if box is None else (box,),
+        camera=None if intrinsics is None else camera_from_intrinsics(intrinsics),
+      )
+      (hands,) = self._reconstructor.reconstruct([photo])
+      self._made[key] = [_found(hand) for hand in hands]
     return self._made[key]
 
 
 def _found(hand: Reconstruction) -> FoundHand:
   return FoundHand(
-    side='left' if hand.is_left else 'right',
+    side=hand.side,
     box_xywh=hand.box_xywh if hand.detection is None else hand.detection.box_xywh,
     joints=hand.joints,
     joints_image=hand.joints_image,

@@ -4,124 +4,177 @@ A mistake in the flags ends everything before the first photo. A photo that cann
 and the others are done.
 """
 
+import hashlib
 import pathlib
+import time
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, UInt8
+from jaxtyping import Bool
 
-from hand_jax.data.photos import check_box, read_mask, read_photo
-from hand_jax.mano.assets import is_free_hand
+from hand_jax.data.photos import check_box, photo_size, read_mask
+from hand_jax.fitting.released_weights import release_digest
+from hand_jax.mano.assets import hand_model_name, is_free_hand
+from hand_jax.reconstruction.camera_placement import photo_camera
 from hand_jax.reconstruction.files import (
   check_output_folder,
+  hand_files,
   output_suffixes,
-  write_reconstruction,
+  photo_files,
+  write_together,
 )
-from hand_jax.reconstruction.photo_hands import (
-  HandProgram,
+from hand_jax.reconstruction.hand_reconstructor import (
+  MAX_HANDS,
+  HandReconstructor,
   PhotoRequest,
-  load_program,
-  reconstruct_hands,
+  read_request,
 )
-from hand_jax.reconstruction.reconstruct import Reconstruction, check_mask
+from hand_jax.reconstruction.numbers import side_score
+from hand_jax.reconstruction.output_names import check_names, hand_names, result_paths
+from hand_jax.reconstruction.reconstruction import Reconstruction
+from hand_jax.reconstruction.records import Entry, OutputRecord, file_sha256
 from hand_jax.reconstruction.tasks import PhotoOptions, PhotoTask, plan_tasks
-
-
-class PhotoInput(NamedTuple):
-  """Holds what was read from a task's files."""
-
-  image: UInt8[np.ndarray, 'height width 3']
-  hand_mask: Bool[np.ndarray, 'height width'] | None
+from hand_jax.reconstruction.trained_network import check_mask
+from hand_jax.runs.hand_models import hand_model_digest
+from hand_jax.version import VERSION
 
 
 class PhotoOutcome(NamedTuple):
-  """Says in one line what became of one hand, or of a photo without hands."""
+  """Says in a line for each hand what became of a photo."""
 
-  line: str
-  failed: bool
+  lines: tuple[str, ...]
+  failed: bool = False
   is_written: bool = False
   """Whether files tell of a hand."""
 
 
-def reconstruct_photos(options: PhotoOptions) -> Iterator[PhotoOutcome]:
-  """Reconstructs photo by photo, each when its outcome is asked for.
+class PhotoRun(NamedTuple):
+  """Photos that can be done: all flags are checked, nothing is done yet."""
+
+  tasks: list[PhotoTask]
+  options: PhotoOptions
+  reconstructor: HandReconstructor
+  record: OutputRecord
+
+  def outcomes(self) -> Iterator[PhotoOutcome]:
+    """Does photo by photo, each when its outcome is asked for."""
+    return (_try_photo(task, self) for task in self.tasks)
+
+
+def prepare_run(options: PhotoOptions) -> PhotoRun:
+  """Reads what makes the meshes and checks everything that can be checked before the first photo.
 
   Args:
     options: the flags.
 
   Returns:
-    An outcome for each hand, and one for each photo without a hand, which is no failure. A photo
-    that cannot be read, estimated or written has failed; the photos after it are still done.
+    The run. Its outcomes are one for each photo: that no hand was found is no failure; a photo that
+    cannot be read, estimated or written has failed, and the photos after it are still done.
 
   Raises:
     ValueError, OSError: one line names what is wrong with the options; no photo is done then.
   """
-  tasks = plan_tasks(options)
-  check_output_folder(options.output)
-  if options.bbox is not None or options.hand_mask is not None:
+  if options.focal is not None:
+    photo_camera((1, 1), options.focal)  # raises for a senseless number
+  tasks = plan_tasks(options)  # before anything is read: most mistakes are here
+  output = pathlib.Path(str(options.output))
+  check_output_folder(output)
+  record = OutputRecord(output)
+  tasks = plan_tasks(options, result_paths(record))
+  if options.bbox or options.hand_mask is not None:
     _check_against_photo(tasks[0])
-  program = load_program(options.workdir, options.mano_dir)
-  check_program(tasks, program)
-  writers: dict[str, pathlib.Path] = {}
-  return (
-    outcome for task in tasks for outcome in _try_photo(task, program, options.output, writers)
-  )
+  reconstructor = HandReconstructor(options.workdir, options.mano_dir)
+  has_colors = _has_colors(tasks, reconstructor)
+  suffixes = output_suffixes(has_colors, is_free_hand(reconstructor.model))
+  photos = [task.path for task in tasks]
+  check_names(photos, record, suffixes, MAX_HANDS, options.overwrite)
+  run = PhotoRun(tasks, options, reconstructor, record)
+  if not options.overwrite:
+    _check_same_settings(run)
+  return run
 
 
-def read_input(task: PhotoTask) -> PhotoInput:
-  """Reads a task's photo and mask, and checks that box and mask fit the photo.
+def read_task(task: PhotoTask, focal_length_px: float | None) -> PhotoRequest:
+  """Reads a task's photo and mask, and checks that boxes and mask fit the photo.
 
   Raises:
     FileNotFoundError, ValueError: naming the file or the flag.
   """
-  image = read_photo(task.path)
-  if task.box_xywh is not None:
+  request = read_request(task.path, focal_length_px)
+  size = photo_size(task.path)
+  for box in task.boxes_xywh:
     try:
-      check_box(task.box_xywh, image.shape[1], image.shape[0], str(task.path))
+      check_box(box, *size, str(task.path))
     except ValueError as error:
       raise ValueError(f'--bbox: {error}') from None
-  return PhotoInput(image, None if task.hand_mask is None else _read_mask(task, image))
+  return request._replace(
+    boxes_xywh=task.boxes_xywh,
+    sides=task.sides,
+    hand_mask=None if task.hand_mask is None else _read_mask(task, size),
+  )
 
 
-def check_program(tasks: list[PhotoTask], program: HandProgram) -> None:
-  """Raises a ValueError when two photos would be written to one file, or nothing can use a mask."""
-  reconstructor = program.reconstructor
-  has_colors = reconstructor is not None and reconstructor.config.model.texture.enabled
+def _has_colors(tasks: Sequence[PhotoTask], reconstructor: HandReconstructor) -> bool:
+  """Whether hands get colours. Raises a ValueError when nothing can use a mask that is given."""
+  network = reconstructor.network
+  has_colors = network is not None and network.config.model.texture.enabled
   if not has_colors and any(task.hand_mask is not None for task in tasks):
-    who = 'without --workdir there is' if reconstructor is None else f'{reconstructor.run} has'
+    who = 'without --workdir there is' if network is None else f'{network.run} has'
     raise ValueError(
       f'--hand_mask: {who} no texture branch, and nothing else looks at a mask. Leave it out, or '
       'name a textured run.'
     )
-  writers = {}
-  for task in tasks:
-    for suffix in output_suffixes(has_colors, is_free_hand(program.model)):
-      name = f'{task.path.stem}{suffix}'
-      other = writers.setdefault(name, task.path)
-      if other is not task.path:
-        if other == task.path:
-          raise ValueError(f'{other} is named twice: name each photo once.')
-        raise ValueError(
-          f'{other} and {task.path} would both be written as {name}: rename one, or use two '
-          '--output folders.'
-        )
+  return has_colors
+
+
+def _check_same_settings(run: PhotoRun) -> None:
+  """Raises a FileExistsError when a photo's name has results of another photo or other settings."""
+  for task in run.tasks:
+    try:
+      sha256 = file_sha256(task.path)
+    except OSError:
+      continue  # told in its turn
+    if run.record.has_other_results(task.path.stem, sha256, _settings(task, run)):
+      raise FileExistsError(
+        f'{run.record.folder} has results of another photo, or by other settings, for '
+        f'{task.path}: they stay as they are. Name another --output, or replace them by '
+        '--overwrite.'
+      )
+
+
+def _settings(task: PhotoTask, run: PhotoRun) -> dict[str, Any]:
+  """Everything that decides about a photo's results but the photo itself."""
+  model, network = run.reconstructor.model, run.reconstructor.network
+  mask = None
+  if task.hand_mask is not None:
+    mask = hashlib.sha256(pathlib.Path(task.hand_mask).read_bytes()).hexdigest()
+  return {
+    'version': VERSION,
+    'weights': release_digest() if network is None else network.digest,
+    'hand_model': {'name': hand_model_name(model), 'sha256': hand_model_digest(model)},
+    'boxes_xywh': [list(map(float, box)) for box in task.boxes_xywh],
+    'sides': list(task.sides),
+    'focal_length_px': run.options.focal,
+    'hand_mask_sha256': mask,
+    'axes': run.options.axes,
+  }
 
 
 def _check_against_photo(task: PhotoTask) -> None:
   """Raises an error when --bbox or --hand_mask does not fit the photo that it is given for."""
   try:
-    read_photo(task.path)
+    read_request(task.path)
   except (ValueError, OSError):
     return  # the photo's own fault, told in its turn
-  read_input(task)
+  read_task(task, None)
 
 
-def _read_mask(task: PhotoTask, image: np.ndarray) -> Bool[np.ndarray, 'height width']:
+def _read_mask(task: PhotoTask, size: tuple[int, int]) -> Bool[np.ndarray, 'height width']:
   """Reads the mask of a photo's hand from an image of its size, see `read_mask`."""
   flag = f'--hand_mask={task.hand_mask}'
-  mask = read_mask(task.hand_mask)
-  check_mask(mask, image.shape[1], image.shape[0], str(task.path), flag)
+  mask = read_mask(str(task.hand_mask))
+  check_mask(mask, *size, str(task.path), flag)
   if mask.all() or not mask.any():
     raise ValueError(
       f'{flag} marks {"every pixel" if mask.any() else "no pixel"}: expected white where the photo '
@@ -131,42 +184,76 @@ def _read_mask(task: PhotoTask, image: np.ndarray) -> Bool[np.ndarray, 'height w
   return mask
 
 
-def _try_photo(
-  task: PhotoTask, program: HandProgram, output: str, writers: dict[str, pathlib.Path]
-) -> Iterator[PhotoOutcome]:
-  """Does one photo. `writers` holds the names of files that are taken, and by which photo."""
-  path = task.path
+def _try_photo(task: PhotoTask, run: PhotoRun) -> PhotoOutcome:
+  """Does one photo, or says why it cannot be done."""
+  path, entry = task.path, None
   try:
-    image, mask = read_input(task)
-    request = PhotoRequest(image, str(path), task.box_xywh, task.side, mask)
-    hands = reconstruct_hands(program, request)
-    if not hands:
-      yield PhotoOutcome(f'{path.name}: no hand found', failed=False)
-    names = _file_names(path.stem, hands)
-    for name in names:
-      # Hands of a photo are numbered, which no one knew before they were found.
-      if (other := writers.setdefault(name, path)) is not path:
-        raise ValueError(
-          f'{other} has a hand that was written as {name} already: rename {path}, or use two '
-          '--output folders.'
-        )
-    for name, hand in zip(names, hands, strict=True):
-      written = write_reconstruction(hand, image, name, output, photo=path.name)
-      yield PhotoOutcome(f'{_describe(path, hand)} -> {written[0]}', False, is_written=True)
+    settings = _settings(task, run)
+    sha256 = file_sha256(path) if path.is_file() else ''
+    if not run.options.overwrite and run.record.is_done(path.stem, sha256, settings):
+      count = len(run.record.entries[path.stem]['hands'])
+      hands = f'{count or "no"} hand{"s" * (count != 1)}'
+      return PhotoOutcome((f'{path.name}: done before by the same settings, {hands}',))
+    begin = time.perf_counter()
+    request = read_task(task, run.options.focal)
+    (hands,) = run.reconstructor.reconstruct([request])
+    entry = _write_photo(task, run, hands, {'sha256': sha256, 'settings': settings}, begin)
+    lines = [f'{path.name}: no hand found']
+    if hands:
+      files = [hand['files'][0] for hand in entry['hands']]
+      lines = [
+        f'{_describe(path, hand)} -> {run.record.folder / file}'
+        for hand, file in zip(hands, files, strict=True)
+      ]
+    return PhotoOutcome(tuple(lines), is_written=bool(hands))
   except (ValueError, OSError) as error:
     reason = ' '.join(str(error).split())
-    yield PhotoOutcome(reason if str(path) in reason else f'{path}: {reason}', failed=True)
+    line = reason if str(path) in reason else f'{path}: {reason}'
+    return PhotoOutcome((_remember_failure(task, run, line),), failed=True)
 
 
-def _file_names(stem: str, hands: Sequence[Reconstruction]) -> list[str]:
-  """The photo's own name for a single hand; several are numbered and tell their side."""
-  if len(hands) == 1:
-    return [stem]
-  return [f'{stem}_{number}_{_side(hand)}' for number, hand in enumerate(hands, start=1)]
+def _write_photo(
+  task: PhotoTask,
+  run: PhotoRun,
+  hands: list[Reconstruction],
+  record: dict[str, Any],
+  begin: float,
+) -> Entry:
+  """Writes all files of a photo at once, then its entry, and returns the entry."""
+  stem, contents, described = task.path.stem, {}, []
+  names = hand_names(stem, [hand.side for hand in hands])
+  for name, hand in zip(names, hands, strict=True):
+    files = hand_files(hand, name, run.options.axes, {'photo_sha256': record['sha256'], **record})
+    contents |= files
+    described.append(
+      {
+        'side': hand.side,
+        'score': None if hand.detection is None else hand.detection.presence,
+        'side_score': side_score(hand),
+        'box_xywh': [float(value) for value in hand.box_xywh],
+        'files': list(files),
+        'sigma_mm_mean': float(hand.vertex_sigma_mm.mean()),
+      }
+    )
+  if hands:
+    contents |= photo_files(hands, stem)
+    write_together(run.record.folder, contents)
+  seconds = (time.perf_counter() - begin) / max(len(hands), 1)
+  described = [{**hand, 'seconds': seconds} for hand in described]
+  entry = {'photo': str(task.path), 'hands': described, 'files': list(contents), **record}
+  run.record.put(entry)
+  return entry
 
 
-def _side(hand: Reconstruction) -> str:
-  return 'left' if hand.is_left else 'right'
+def _remember_failure(task: PhotoTask, run: PhotoRun, line: str) -> str:
+  """Records why a photo could not be done; results that it has from before stay."""
+  if run.record.files(task.path.stem):
+    return line
+  try:
+    run.record.put({'photo': str(task.path), 'hands': [], 'files': [], 'error': line})
+  except OSError as error:
+    return f'{line} (That could not be recorded either: {error})'
+  return line
 
 
 def _describe(path: pathlib.Path, hand: Reconstruction) -> str:
@@ -175,6 +262,6 @@ def _describe(path: pathlib.Path, hand: Reconstruction) -> str:
   if hand.detection is not None and hand.detection.side_score < 1:
     certainty = f' ({100 * hand.detection.side_score:.0f} % sure)'
   return (
-    f'{path.name}: {_side(hand)} hand{certainty}, sigma {sigma.mean():.1f} mm on average '
+    f'{path.name}: {hand.side} hand{certainty}, sigma {sigma.mean():.1f} mm on average '
     f'({sigma.min():.1f} to {sigma.max():.1f})'
   )

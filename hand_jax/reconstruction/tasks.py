@@ -1,5 +1,7 @@
 """What is asked for by flags, photo by photo. Mistakes in it are found before JAX is imported."""
 
+import glob
+import os
 import pathlib
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -7,54 +9,71 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from hand_jax.data.photos import check_photo_file, demo_photo_boxes
+from hand_jax.data.photos import PHOTO_SUFFIXES, check_photo_file, demo_photo_boxes
 
 
 class PhotoOptions(NamedTuple):
   """Holds what the flags of the same names say; paths have their `~` expanded already."""
 
   photos: Sequence[str]
+  """Photos, folders of photos, and patterns such as `'*.jpg'`."""
   output: str | None
   workdir: str | None = None
   demo_photos: bool = False
-  bbox: str | None = None
-  hand: str | None = None
+  bbox: Sequence[str] = ()
+  hand: Sequence[str] = ()
   hand_mask: str | None = None
   mano_dir: str | None = None
+  focal: float | None = None
+  """Pixels."""
+  axes: str = 'y_up'
+  overwrite: bool = False
 
 
 class PhotoTask(NamedTuple):
-  """Names one photo to reconstruct. Where box or side is None, the detector finds it."""
+  """Names one photo to reconstruct. Without boxes or sides, the detector finds them."""
 
   path: pathlib.Path
-  box_xywh: Float[np.ndarray, '4'] | None = None
-  side: str | None = None
+  boxes_xywh: tuple[Float[np.ndarray, '4'], ...] = ()
+  sides: tuple[str, ...] = ()
+  """One for each box, or one for all hands."""
   hand_mask: str | None = None
   """The file that shows where the hand is, or None where that is not known."""
 
 
-def plan_tasks(options: PhotoOptions) -> list[PhotoTask]:
+def plan_tasks(options: PhotoOptions, results: frozenset[str] = frozenset()) -> list[PhotoTask]:
   """Lists the photos with the boxes, sides and masks that the flags give, without opening any.
 
+  Args:
+    options: what the flags say.
+    results: paths of files that this program wrote; they are no photos of a folder.
+
   Raises:
-    ValueError: there is no photo or no place for the results, a text is no box, or several photos
-      have one box or mask.
+    FileNotFoundError: a folder or pattern holds no photo.
+    ValueError: there is no photo or no place for the results, a text is no box, several photos
+      have one box or mask, or boxes and sides do not pair up.
   """
   if not options.output:
     raise ValueError('Say where the results go: --output=DIR.')
   if '' in options.photos:
     raise ValueError('A photo has an empty name: is a variable of the shell unset?')
-  paths = [pathlib.Path(photo) for photo in options.photos]
+  paths = [path for name in options.photos for path in _photos_of(name, results)]
   paths += list(demo_photo_boxes()) if options.demo_photos else []
   if not paths:
     raise ValueError('No photo is named: name one or more, or take --demo_photos.')
   for flag in ('bbox', 'hand_mask'):
-    if getattr(options, flag) is not None and len(paths) > 1:
+    if getattr(options, flag) and len(paths) > 1:
       raise ValueError(
-        f'One --{flag} cannot serve {len(paths)} photos: give one photo at a time, or leave it out.'
+        f'--{flag} cannot serve {len(paths)} photos: give one photo at a time, or leave it out.'
       )
-  box = None if options.bbox is None else parse_box(options.bbox)
-  return [PhotoTask(path, box, options.hand, options.hand_mask) for path in paths]
+  boxes, sides = len(options.bbox), len(options.hand)
+  if sides > 1 and sides != boxes:
+    raise ValueError(
+      f'--hand is given {sides} times and --bbox {boxes} times: give both in pairs, or one --hand '
+      'for all hands.'
+    )
+  parsed = tuple(parse_box(text) for text in options.bbox)
+  return [PhotoTask(path, parsed, tuple(options.hand), options.hand_mask) for path in paths]
 
 
 def parse_box(text: str) -> Float[np.ndarray, '4']:
@@ -81,3 +100,30 @@ def missing_photos(tasks: Sequence[PhotoTask]) -> list[str]:
     except (OSError, ValueError) as error:
       lines.append(str(error))
   return lines
+
+
+def _photos_of(name: str, results: frozenset[str]) -> list[pathlib.Path]:
+  """The photos that one argument names, those of a folder or pattern in the order of their names.
+
+  A folder's photos are the files in itself with a photo's suffix; hidden files are none.
+  """
+  path = pathlib.Path(name)
+  if path.is_dir():
+    found = [file for file in path.iterdir() if file.is_file() and _looks_like_a_photo(file)]
+    where = f'The folder {name}'
+  elif not os.path.lexists(path) and glob.has_magic(name):
+    found = [pathlib.Path(match) for match in glob.glob(name, recursive=True)]
+    found = [file for file in found if file.is_file() and _looks_like_a_photo(file)]
+    where = f'The pattern {name}'
+  else:
+    return [path]
+  found = [file for file in found if os.path.realpath(file) not in results]
+  if not found:
+    raise FileNotFoundError(
+      f'{where} holds no photo: files with the suffix {", ".join(PHOTO_SUFFIXES)} are looked for.'
+    )
+  return sorted(found)
+
+
+def _looks_like_a_photo(path: pathlib.Path) -> bool:
+  return path.suffix.lower() in PHOTO_SUFFIXES and not path.name.startswith('.')

@@ -163,6 +163,7 @@ def textured_obj_text(
   colors: Float[np.ndarray, 'vertices 3'],
   material_file: str,
   is_left: bool,
+  axes: str,
 ) -> str:
   """Wavefront OBJ of a free hand with colours at the vertices and places in its texture picture.
 
@@ -171,7 +172,7 @@ def textured_obj_text(
   layout = free_hand_layout()
   corners = layout.corners[:, ::-1] if is_left else layout.corners
   u, v = layout.places[:, 0] / TEXTURE_SIDE, 1 - layout.places[:, 1] / TEXTURE_SIDE
-  lines = [*vertex_lines(vertices, colors), f'mtllib {material_file}', 'usemtl hand']
+  lines = [*vertex_lines(vertices, colors, axes), f'mtllib {material_file}', 'usemtl hand']
   lines += [f'vt {x:.6f} {y:.6f}' for x, y in zip(u, v, strict=True)]
   for ids, places in zip(np.asarray(faces) + 1, corners + 1, strict=True):
     pairs = zip(ids, places, strict=True)

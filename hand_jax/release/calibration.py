@@ -5,12 +5,12 @@ import scipy.optimize
 from jaxtyping import Float, Int
 
 from hand_jax.evaluation.calibration import coverage_scales, likelihood_scales
-from hand_jax.mano.joints import JOINT_NAMES
-from hand_jax.reconstruction.sigma_calibration import (
+from hand_jax.fitting.sigma_calibration import (
   SigmaCalibration,
   hand_factor,
   no_calibration,
 )
+from hand_jax.mano.joints import JOINT_NAMES
 from hand_jax.release.fitted import FittedHands
 from hand_jax.types import ManoModel
 

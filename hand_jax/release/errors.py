@@ -4,11 +4,11 @@ import jax
 import numpy as np
 from jaxtyping import Float
 
+from hand_jax.fitting.evidence import PointErrors
+from hand_jax.fitting.hand_unknowns import HandPrior
 from hand_jax.mano.anatomy import pose_to_angles
 from hand_jax.mano.gestures import POSE_SAMPLERS
 from hand_jax.models.joint_heads import JointEstimate
-from hand_jax.reconstruction.evidence import PointErrors
-from hand_jax.reconstruction.hand_unknowns import HandPrior
 from hand_jax.release.heads import aligned_errors
 from hand_jax.release.readings import ReadHands
 

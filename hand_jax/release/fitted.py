@@ -7,8 +7,8 @@ from jaxtyping import Float
 
 from hand_jax.detection.reading import read_regions
 from hand_jax.evaluation.metrics import MM_PER_M, point_errors_mm, procrustes_align
-from hand_jax.reconstruction.detected import fit_detected_hands
-from hand_jax.reconstruction.release import Release
+from hand_jax.fitting.detected import SeenHand, fit_detected_hands
+from hand_jax.fitting.released_weights import Release
 from hand_jax.release.readings import ReadingPlan, jittered_regions
 from hand_jax.synthetic.hands import render_examples
 from hand_jax.types import ManoModel
@@ -43,7 +43,7 @@ def fit_rendered(model: ManoModel, release: Release, plan: ReadingPlan) -> Fitte
       for index, example in zip(block, examples, strict=True)
     ]
     size = (plan.image_size, plan.image_size)
-    hands = fit_detected_hands(model, detected, size, release)
+    hands = fit_detected_hands(model, [SeenHand(hand, size) for hand in detected], release)
     for example, (_, mesh, log_scale) in zip(examples, hands, strict=True):
       joints = np.asarray(example.joints_camera, np.float64)
       vertices = np.asarray(example.vertices_camera, np.float64) - joints[:1]

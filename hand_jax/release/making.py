@@ -14,10 +14,10 @@ import numpy as np
 
 from hand_jax.files.json_files import read_json
 from hand_jax.files.writing import write_json
+from hand_jax.fitting.evidence import PointErrors
+from hand_jax.fitting.released_weights import Release, read_release, write_release
+from hand_jax.fitting.sigma_calibration import no_calibration
 from hand_jax.mano.assets import hand_model_name, load_mano_model
-from hand_jax.reconstruction.evidence import PointErrors
-from hand_jax.reconstruction.release import Release, read_release, write_release
-from hand_jax.reconstruction.sigma_calibration import no_calibration
 from hand_jax.release.calibration import fit_calibration
 from hand_jax.release.errors import error_shapes, pose_prior
 from hand_jax.release.fitted import FittedHands, fit_rendered, summary

@@ -15,13 +15,13 @@ PROMISED = {
   '__version__',
   'DetectedHand',
   'DiagonalGaussian',
+  'HandReconstructor',
+  'Reconstruction',
   'detect_hands',
   'load_mano_model',
-  'load_reconstructor',
   'mano_forward',
   'rasterize',
   'read_photo',
-  'reconstruct_hand',
   'soft_silhouette',
 }
 MOST_NAMES = 14

@@ -83,5 +83,5 @@ def test_the_test_tools_come_with_what_training_needs():
 
 def test_the_version_is_written_once():
   assert 'version' in PROJECT['project']['dynamic'] and 'version' not in PROJECT['project']
-  assert PROJECT['tool']['setuptools']['dynamic']['version'] == {'attr': 'hand_jax.__version__'}
+  assert PROJECT['tool']['setuptools']['dynamic']['version'] == {'attr': 'hand_jax.version.VERSION'}
   assert re.fullmatch(r'\d+\.\d+\.\d+', hand_jax.__version__)

@@ -1,5 +1,6 @@
 """hand-jax: which arguments mean what, exit codes, and one line on stderr for every mistake."""
 
+import errno
 import os
 import pathlib
 import subprocess
@@ -14,7 +15,7 @@ from hand_jax import __version__
 from hand_jax.commands import reconstruct_photos, subcommands
 from hand_jax.commands.main import main
 from hand_jax.commands.subcommands import Subcommand
-from hand_jax.reconstruction import photo_hands
+from hand_jax.reconstruction import hand_reconstructor
 from hand_jax.reconstruction.tasks import PhotoOptions
 from tests.found_hands import found_hand
 from tests.toy_runs import fresh_state, save_toy_run
@@ -50,7 +51,8 @@ def run(*arguments: str) -> int:
 def test_flags_and_photos_in_any_order(options):
   code = run(
     *('a.jpg', '--workdir=w', '--hand', 'left', 'b.jpg', '--bbox=-1,2,3,4', '--mano_dir=m'),
-    *('--hand_mask', 'k.png', 'c.jpg', '--demo_photos'),
+    *('--hand_mask', 'k.png', 'c.jpg', '--demo_photos', '--hand=right', '--bbox=5,6,7,8'),
+    *('--focal=700', '--axes=camera', '--overwrite'),
   )
   assert code == 0
   assert options == [
@@ -59,10 +61,13 @@ def test_flags_and_photos_in_any_order(options):
       output='hand_jax_output',
       workdir='w',
       demo_photos=True,
-      bbox='-1,2,3,4',
-      hand='left',
+      bbox=['-1,2,3,4', '5,6,7,8'],
+      hand=['left', 'right'],
       hand_mask='k.png',
       mano_dir='m',
+      focal=700.0,
+      axes='camera',
+      overwrite=True,
     )
   ]
 
@@ -70,7 +75,7 @@ def test_flags_and_photos_in_any_order(options):
 def test_two_dashes_end_the_flags(options):
   assert run('a.jpg', '--workdir=w', '--', '--hand', 'help', '--', '-b.jpg') == 0
   assert options[0].photos == ['a.jpg', '--hand', 'help', '--', '-b.jpg']
-  assert options[0].hand is None
+  assert options[0].hand == []
 
 
 def test_a_subcommand_goes_by_its_exact_name(options, capsys):
@@ -125,6 +130,8 @@ WRONG_USE = {
   'no value': (['a.jpg', '--bbox'], '--bbox'),
   'a value like a flag': (['a.jpg', '--bbox', '-1,2,3,4'], 'written after =, as in --bbox=-5'),
   'no such side': (['a.jpg', '--hand=up'], "'up'"),
+  'no number': (['a.jpg', '--focal=long'], "'long'"),
+  'no such axes': (['a.jpg', '--axes=z_up'], "'z_up'"),
   'value of a switch': (['--demo_photos=3'], '--demo_photos'),
   'no such subcommand': (['help', 'dance'], "'dance'"),
   'no photo': (['--workdir=w'], 'No photo is named'),
@@ -190,12 +197,12 @@ def test_exit_codes_count_the_photos_that_failed(
   workdir, model, photo, tmp_path, monkeypatch, capsys
 ):
   monkeypatch.chdir(tmp_path)
-  monkeypatch.setattr(photo_hands, 'detect_hands', lambda image, _: [found_hand(image, model)])
+  monkeypatch.setattr(hand_reconstructor, 'detect_hands', lambda *a: [found_hand(a[0], model)])
   Image.fromarray(photo).save('a.png')
   Image.fromarray(photo).save('help', 'png')
   assert run('./help', 'a.png', f'--workdir={workdir}') == 0
   out, error = capsys.readouterr()
-  assert out.count('\n') == 3 and error == '' and 'are in hand_jax_output' in out
+  assert out.count('\n') == 3 and error == '' and out.endswith('hand_jax_output/report.html\n')
   assert {'help.npz', 'a.npz'} <= {path.name for path in pathlib.Path('hand_jax_output').iterdir()}
   pathlib.Path('text.jpg').write_text('no photo')
   assert run('gone.png', 'a.png', 'text.jpg', f'--workdir={workdir}', '--output=some') == 1
@@ -210,12 +217,69 @@ def test_exit_codes_count_the_photos_that_failed(
 
 
 def test_no_hand_is_a_result(photo, tmp_path, monkeypatch, capsys):
-  """Of a photo without one; nothing is written, and no run is needed."""
+  """Of a photo without one, and of one of a single pixel; no run is needed."""
   monkeypatch.chdir(tmp_path)
   Image.fromarray(photo).save('a.png')
+  Image.fromarray(photo[:1, :1]).save('pixel.png')
+  assert run('a.png', 'pixel.png') == 0
+  lines = 'a.png: no hand found\npixel.png: no hand found\nReport: hand_jax_output/report.html\n'
+  assert capsys.readouterr() == (lines, '')
+  names = {path.name for path in pathlib.Path('hand_jax_output').iterdir()}
+  assert names == {'summary.json', 'report.html'}
+
+
+def test_ten_hands_get_ten_names(model, photo, tmp_path, monkeypatch, capsys):
+  monkeypatch.chdir(tmp_path)
+  sides = ['left', 'right'] * 5
+  monkeypatch.setattr(
+    hand_reconstructor, 'detect_hands', lambda *a: [found_hand(a[0], model, s) for s in sides]
+  )
+  Image.fromarray(photo).save('a.png')
   assert run('a.png') == 0
-  assert capsys.readouterr() == ('a.png: no hand found\n', '')
-  assert [path.name for path in tmp_path.iterdir()] == ['a.png']
+  assert capsys.readouterr().out.count('a.png: ') == 10
+  meshes = {path.name for path in pathlib.Path('hand_jax_output').glob('*_*_*.glb')}
+  assert meshes == {f'a_{number}_{side}.glb' for number, side in enumerate(sides, start=1)}
+
+
+def test_ctrl_c_in_the_middle_keeps_what_is_done(workdir, model, photo, tmp_path, monkeypatch):
+  """The first photo is whole and remembered; of the second nothing appears; a rerun goes on."""
+  monkeypatch.chdir(tmp_path)
+  monkeypatch.setattr(hand_reconstructor, 'detect_hands', lambda *a: [found_hand(a[0], model)])
+  for name in ('a.png', 'b.png'):
+    Image.fromarray(photo).save(name)
+  write = pathlib.Path.write_bytes
+
+  def interrupted(path, data):
+    if path.name == 'b.obj':
+      raise KeyboardInterrupt
+    return write(path, data)
+
+  with monkeypatch.context() as patch:
+    patch.setattr(pathlib.Path, 'write_bytes', interrupted)
+    assert run('a.png', 'b.png') == 130
+  names = {path.name for path in pathlib.Path('hand_jax_output').iterdir()}
+  assert 'a.obj' in names and not [name for name in names if name.startswith(('b', '.'))]
+  assert run('a.png', 'b.png') == 0
+  assert pathlib.Path('hand_jax_output/b.obj').exists()
+
+
+def test_a_full_disk_is_told_and_leaves_nothing_half_written(
+  model, photo, tmp_path, monkeypatch, capsys
+):
+  monkeypatch.chdir(tmp_path)
+  monkeypatch.setattr(hand_reconstructor, 'detect_hands', lambda *a: [found_hand(a[0], model)])
+  Image.fromarray(photo).save('a.png')
+
+  def full(path, data):
+    raise OSError(errno.ENOSPC, 'No space left on device', str(path))
+
+  with monkeypatch.context() as patch:
+    patch.setattr(pathlib.Path, 'write_bytes', full)
+    assert run('a.png') == 1
+  error = capsys.readouterr().err
+  assert error.count('No space left on device') >= 1
+  assert all(line.startswith('Error: ') for line in error.splitlines())
+  assert not list(pathlib.Path('hand_jax_output').iterdir())
 
 
 def test_the_home_folder_is_expanded(options, monkeypatch, tmp_path):

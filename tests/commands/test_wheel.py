@@ -12,7 +12,7 @@ import pytest
 
 import hand_jax
 from hand_jax.data.photos import demo_photo_boxes
-from hand_jax.reconstruction.files import OUTPUT_SUFFIXES
+from hand_jax.reconstruction.files import OUTPUT_SUFFIXES, PHOTO_SUFFIXES
 from tests.toy_runs import fresh_state, save_toy_run
 
 pytestmark = pytest.mark.slow
@@ -79,7 +79,9 @@ def test_photos_are_reconstructed_without_what_trains(python, tmp_path):
   photos = [path.stem for path in demo_photo_boxes()]
   assert [line.split('.jpg: ')[0] for line in printed.splitlines()[:3]] == photos
   output = tmp_path / 'empty' / 'hand_jax_output'
-  expected = {f'{photo}{suffix}' for photo in photos for suffix in OUTPUT_SUFFIXES}
+  suffixes = (*OUTPUT_SUFFIXES, *PHOTO_SUFFIXES)
+  expected = {f'{photo}{suffix}' for photo in photos for suffix in suffixes}
+  expected |= {'summary.json', 'report.html'}
   assert {path.name for path in output.iterdir()} == expected
   assert all(path.stat().st_size > 0 for path in output.iterdir())
 

@@ -8,7 +8,7 @@ from PIL import Image
 from experiments.configs.names import get_config
 from hand_jax.models.hand_network import create_network, initialize_network
 from hand_jax.reconstruction import figures
-from hand_jax.reconstruction.reconstruct import create_reconstructor
+from hand_jax.reconstruction.trained_network import create_trained_network
 from hand_jax.runs.checkpoints import Checkpoints, claim_workdir
 from hand_jax.runs.hand_models import claim_hand_model
 from hand_jax.training.state import create_optimizer, create_train_state
@@ -61,10 +61,10 @@ def silhouette(example, faces):
 
 
 @pytest.fixture(scope='module')
-def reconstructor(model):
+def network(model):
   config = get_config('toy_texture')
   variables = initialize_network(create_network(config), jax.random.key(0), model)
-  return create_reconstructor(config, variables, model)
+  return create_trained_network(config, variables, model)
 
 
 @pytest.mark.slow
@@ -101,9 +101,9 @@ def test_numbered_examples(source):
 
 
 @pytest.mark.slow
-def test_a_figure_has_a_row_per_hand_and_a_column_per_picture(reconstructor, source):
+def test_a_figure_has_a_row_per_hand_and_a_column_per_picture(network, source):
   rows = figures.numbered_rows(source, [1, 3])
-  picture = figures.draw_figure(reconstructor, rows)
+  picture = figures.draw_figure(network, rows)
   height, width, _ = picture.shape
   assert height == figures._HEADER + 2 * SIDE and 7 * SIDE < width <= 1600
   tiles = picture[figures._HEADER : figures._HEADER + SIDE - 50, : 7 * SIDE]
@@ -114,16 +114,16 @@ def test_a_figure_has_a_row_per_hand_and_a_column_per_picture(reconstructor, sou
 
 @pytest.mark.slow
 @pytest.mark.parametrize('absent', ['posterior', 'prior'])
-def test_columns_of_other_networks(reconstructor, source, absent):
+def test_columns_of_other_networks(network, source, absent):
   """Without one branch its mesh is missing; without texture three columns are."""
 
   def estimate(*crop):
-    estimate = reconstructor.estimate(*crop)._replace(vertex_colors=None)
+    estimate = network.estimate(*crop)._replace(vertex_colors=None)
     without = {'prior': None, 'parameters': None} if absent == 'prior' else {'posterior': None}
     return estimate._replace(**without)
 
   (row,) = figures.numbered_rows(source, [1])
-  plain = reconstructor._replace(estimate=estimate)
+  plain = network._replace(estimate=estimate)
   branches = figures.reconstruct_branches(plain, row)
   kept = {'posterior': 'prior', 'prior': 'posterior'}[absent]
   assert list(figures._tiles(row, branches, (0.0, 20.0), True)) == [

@@ -13,7 +13,11 @@ from hand_jax.data.pipeline import training_batches
 from hand_jax.models.bundled import load_bundled_parameters
 from hand_jax.models.hand_landmark import HandLandmarkNetwork
 from hand_jax.models.hand_network import create_network
-from hand_jax.reconstruction.reconstruct import load_reconstructor, reconstruct_hand
+from hand_jax.reconstruction.trained_network import (
+  HandPhoto,
+  load_trained_network,
+  reconstruct_in_box,
+)
 from hand_jax.runs.checkpoints import Checkpoints, claim_workdir
 from hand_jax.runs.hand_models import claim_hand_model
 from hand_jax.training.state import create_optimizer, create_train_state
@@ -69,20 +73,20 @@ def test_a_continued_run_is_the_uninterrupted_one(run):
 def test_a_photo_is_reconstructed_by_the_bundled_network_and_the_trained_heads(run, photo):
   """The vector that the heads get is that of the landmark network, applied to the crop here."""
   folder, _, _, resumed = run
-  reconstructor = load_reconstructor(folder)
+  trained = load_trained_network(folder)
   seen = []
 
   def estimate(crop, mask):
     seen.append(crop)
-    return reconstructor.estimate(crop, mask)
+    return trained.estimate(crop, mask)
 
-  hand = reconstruct_hand(reconstructor._replace(estimate=estimate), photo, BOX)
+  hand = reconstruct_in_box(trained._replace(estimate=estimate), HandPhoto(photo, BOX))
   (crop,) = seen
   output = jax.jit(HandLandmarkNetwork().apply)(
     load_bundled_parameters('hand_landmark'), crop[None].astype(np.float32) / 255
   )
   features = ImageFeatures(output.global_feature, None)
-  network, model = create_network(reconstructor.config), reconstructor.model
+  network, model = create_network(trained.config), trained.model
   apply = jax.jit(functools.partial(network.apply, train=False))
   variables = {'params': resumed.params, 'batch_stats': resumed.batch_stats}
   expected = apply(variables, np.zeros((1, 64, 64, 3), np.float32), model, features=features)

@@ -9,8 +9,10 @@ import trimesh
 from PIL import Image
 
 from hand_jax.reconstruction.meshes import (
+  MeshPart,
   color_of_fraction,
   glb_bytes,
+  in_axes,
   legend_image,
   legend_ticks,
   obj_text,
@@ -86,7 +88,7 @@ def test_an_unlit_glb_says_so(hand):
   colors = np.random.default_rng(1).uniform(size=(30, 3))
   headers = []
   for unlit in (True, False):
-    content = glb_bytes(vertices, faces, colors, sigma, unlit)
+    content = glb_bytes([MeshPart('hand', vertices, faces, colors, sigma)], unlit)
     headers.append(glb_parts(content)[0])
     np.testing.assert_allclose(shown_levels(content), 255 * colors, atol=1e-3)
   assert headers[0]['extensionsUsed'] == ['KHR_materials_unlit']
@@ -113,7 +115,7 @@ def test_ply_holds_colours_and_sigma(hand):
 def test_glb_is_upright_coloured_and_not_metal(hand):
   vertices, faces, sigma = hand
   colors = sigma_colors(sigma, sigma_range_mm(sigma))
-  content = glb_bytes(vertices, faces, colors, sigma)
+  content = glb_bytes([MeshPart('hand', vertices, faces, colors, sigma)])
   scene = _load(content, 'glb')
   mesh = scene.geometry['hand']
   np.testing.assert_allclose(mesh.vertices, vertices, atol=1e-7)
@@ -135,7 +137,9 @@ def test_a_glb_keeps_every_level_of_the_dark(unlit):
   count = len(ramp)
   vertices = np.random.default_rng(2).normal(size=(count, 3)).astype(np.float32)
   faces = np.arange(count - 1).reshape(-1, 3)
-  content = glb_bytes(vertices, faces, colors, np.ones(count, np.float32), unlit)
+  content = glb_bytes(
+    [MeshPart('hand', vertices, faces, colors, np.ones(count, np.float32))], unlit
+  )
   levels = shown_levels(content)
   assert np.abs(levels - 255 * colors).max() < 0.5
   dark = levels[:, 1]
@@ -152,7 +156,7 @@ def test_a_glb_keeps_every_level_of_the_dark(unlit):
 @pytest.mark.parametrize('value', [-0.25, 1.5])
 def test_a_colour_out_of_range_becomes_its_nearest(hand, value):
   vertices, faces, sigma = hand
-  content = glb_bytes(vertices, faces, np.full((30, 3), value), sigma)
+  content = glb_bytes([MeshPart('hand', vertices, faces, np.full((30, 3), value), sigma)])
   np.testing.assert_allclose(shown_levels(content), 255 * np.clip(value, 0, 1), atol=1e-4)
 
 
@@ -194,3 +198,30 @@ def test_legend_runs_from_low_at_the_bottom_to_high_at_the_top():
   rows = colored[colored > 53]  # below the words
   np.testing.assert_array_equal(bar[rows[0]], ends[0])
   np.testing.assert_array_equal(bar[rows[-1]], ends[1])
+
+
+def test_a_scene_holds_each_hand_in_its_place():
+  """Two hands at their own places, both turned so that y is up."""
+  rng = np.random.default_rng(3)
+  parts = []
+  for name, depth in (('1_left', 0.4), ('2_right', 0.7)):
+    vertices = (0.05 * rng.normal(size=(9, 3)) + [0, 0, depth]).astype(np.float32)
+    colors = rng.uniform(size=(9, 3))
+    faces = np.arange(9).reshape(3, 3)
+    parts.append(MeshPart(name, vertices, faces, colors, np.full(9, 2.0, np.float32)))
+  scene = trimesh.load(io.BytesIO(glb_bytes(parts)), file_type='glb', process=False)
+  assert set(scene.graph.nodes_geometry) == {'1_left', '2_right'}
+  for part in parts:
+    transform, geometry = scene.graph[part.name]
+    mesh = scene.geometry[geometry]
+    placed = np.c_[mesh.vertices, np.ones(len(mesh.vertices))] @ transform.T
+    np.testing.assert_allclose(placed[:, :3], part.vertices * [1, -1, -1], atol=1e-6)
+
+
+def test_axes_differ_by_half_a_turn_about_x():
+  vertices = np.random.default_rng(4).normal(size=(5, 3))
+  np.testing.assert_array_equal(in_axes(vertices, 'camera'), vertices)
+  turned = in_axes(vertices, 'y_up')
+  np.testing.assert_array_equal(turned, vertices @ np.diag([1.0, -1.0, -1.0]))
+  # Right-handed still: no face turns inside out.
+  assert np.linalg.det(np.linalg.lstsq(vertices, turned, rcond=None)[0]) == pytest.approx(1)

@@ -11,8 +11,8 @@ from PIL import Image
 
 from hand_jax.evaluation.plotting import write_png
 from hand_jax.evaluation.uncertainty_plots import draw_risk_coverage
-from hand_jax.reconstruction import photo_hands
-from hand_jax.reconstruction.photo_hands import PhotoRequest, load_program, reconstruct_hands
+from hand_jax.reconstruction import hand_reconstructor
+from hand_jax.reconstruction.hand_reconstructor import HandReconstructor
 from hand_jax.reconstruction.photo_measuring import (
   PhotoMeasuring,
   check_scores_path,
@@ -28,8 +28,10 @@ ROOT = Path(__file__).parents[2]
 @pytest.fixture
 def hands(model, photo, monkeypatch):
   """What the program makes of the photo: one right hand in its middle."""
-  monkeypatch.setattr(photo_hands, 'detect_hands', lambda image, _: [found_hand(image, model)])
-  return reconstruct_hands(load_program(), PhotoRequest(photo))
+  monkeypatch.setattr(
+    hand_reconstructor, 'detect_hands', lambda image, _: [found_hand(image, model)]
+  )
+  return HandReconstructor()(photo)
 
 
 def write_folder(folder, photo, *entries):
@@ -104,7 +106,7 @@ def test_a_hand_elsewhere_is_not_found_and_counts_nowhere_else(hands, photo, tmp
 
 
 def test_labels_of_another_photo_are_named_before_any_search(photo, tmp_path, monkeypatch):
-  monkeypatch.setattr(photo_hands, 'detect_hands', lambda *_: pytest.fail('searched'))
+  monkeypatch.setattr(hand_reconstructor, 'detect_hands', lambda *_: pytest.fail('searched'))
   good = {'bbox': [0, 0, 50, 50]}
   folder = write_folder(tmp_path, photo, good, {'bbox': [0.3, 0.1, 0.5, 0.6]})
   with pytest.raises(ValueError, match=r'entry 2 of 2 \(a\.png\), bbox: .*shares of its sides'):
@@ -118,7 +120,7 @@ def test_a_photo_is_searched_once_for_all_its_entries(hands, photo, model, tmp_p
     calls.append(image.shape)
     return [found_hand(image, model)]
 
-  monkeypatch.setattr(photo_hands, 'detect_hands', search)
+  monkeypatch.setattr(hand_reconstructor, 'detect_hands', search)
   folder = write_folder(tmp_path, photo, truth_of(hands[0]), truth_of(hands[0]))
   done = []
   measure_photos(PhotoMeasuring(folder), lambda *progress: done.append(progress))
@@ -132,7 +134,7 @@ def test_given_boxes_are_looked_at_alone(hands, photo, model, tmp_path, monkeypa
     boxes.append(box.tolist())
     return found_hand(image, model)
 
-  monkeypatch.setattr(photo_hands, 'hand_in_box', read)
+  monkeypatch.setattr(hand_reconstructor, 'hand_in_box', read)
   entries = [truth_of(hands[0], bbox=[20, 10, 80, 70]), truth_of(hands[0], bbox=[15, 10, 80, 70])]
   scores = measure_photos(PhotoMeasuring(write_folder(tmp_path, photo, *entries), use_boxes=True))
   assert boxes == [[20, 10, 80, 70], [15, 10, 80, 70]] and scores['found'] == 2
@@ -142,13 +144,13 @@ def test_intrinsics_are_used_when_asked_for(hands, photo, tmp_path, monkeypatch)
   matrix = [[130.0, 0, 60], [0, 130, 45], [0, 0, 1]]
   folder = write_folder(tmp_path, photo, truth_of(hands[0], intrinsics=matrix))
   seen = []
-  fit = photo_hands.fit_detected_hands
+  fit = hand_reconstructor.fit_detected_hands
 
-  def watched(*arguments, intrinsics):
-    seen.append(intrinsics)
-    return fit(*arguments, intrinsics=intrinsics)
+  def watched(model, hands, release):
+    seen.extend(hand.intrinsics for hand in hands)
+    return fit(model, hands, release)
 
-  monkeypatch.setattr(photo_hands, 'fit_detected_hands', watched)
+  monkeypatch.setattr(hand_reconstructor, 'fit_detected_hands', watched)
   measure_photos(PhotoMeasuring(folder))
   measure_photos(PhotoMeasuring(folder, use_intrinsics=True))
   assert seen[0] is None

@@ -1,5 +1,6 @@
 """Photos, masks and flags to files; one line for every mistake."""
 
+import errno
 import json
 import re
 
@@ -9,11 +10,11 @@ import pytest
 from PIL import Image
 
 from hand_jax.data.photos import DEMO_PHOTOS, read_photo
-from hand_jax.reconstruction import photo_hands
+from hand_jax.reconstruction import hand_reconstructor, running
 from hand_jax.reconstruction.files import OUTPUT_SUFFIXES
-from hand_jax.reconstruction.reconstruct import reconstruct_hand
-from hand_jax.reconstruction.running import PhotoOutcome, read_input, reconstruct_photos
+from hand_jax.reconstruction.running import PhotoOutcome, prepare_run, read_task
 from hand_jax.reconstruction.tasks import PhotoOptions, plan_tasks
+from hand_jax.reconstruction.trained_network import reconstruct_in_box
 from tests.found_hands import found_hand
 from tests.toy_runs import fresh_state, save_toy_run
 
@@ -22,8 +23,8 @@ pytestmark = [pytest.mark.slow, pytest.mark.usefixtures('small_pictures')]
 
 @pytest.fixture(autouse=True)
 def every_photo_shows_a_hand(model, monkeypatch):
-  """In its middle; test_photo_hands.py is about finding hands."""
-  monkeypatch.setattr(photo_hands, 'detect_hands', lambda image, _: [found_hand(image, model)])
+  """In its middle; test_hand_reconstructor.py is about finding hands."""
+  monkeypatch.setattr(hand_reconstructor, 'detect_hands', lambda *a: [found_hand(a[0], model)])
 
 
 @pytest.fixture(scope='module')
@@ -44,14 +45,17 @@ def textured_workdir(tmp_path_factory):
 
 
 def reconstruct(images: list[str], **options) -> list[PhotoOutcome]:
-  return list(reconstruct_photos(PhotoOptions(images, **options)))
+  return list(prepare_run(PhotoOptions(images, **options)).outcomes())
 
 
 def test_from_photos_to_files(workdir, model, tmp_path):
   """All three demo photos at once, each in the box round its landmarks, as large as the hand."""
-  outcomes = reconstruct([], output=str(tmp_path), workdir=workdir, demo_photos=True, hand='right')
+  outcomes = reconstruct(
+    [], output=str(tmp_path), workdir=workdir, demo_photos=True, hand=['right']
+  )
   for outcome, name in zip(outcomes, ('nocurl', 'halfcurl', 'fullcurl'), strict=True):
-    assert outcome.line.startswith(f'{name}.jpg: right hand') and 'mm' in outcome.line
+    (line,) = outcome.lines
+    assert line.startswith(f'{name}.jpg: right hand') and 'mm' in line
     assert not outcome.failed
     for suffix in OUTPUT_SUFFIXES:
       assert (tmp_path / f'{name}{suffix}').stat().st_size > 0
@@ -67,40 +71,52 @@ def test_photos_of_other_kinds_take_their_own_settings(tmp_path, photo):
   paths = [str(tmp_path / 'a.png'), str(tmp_path / 'b.png')]
   Image.fromarray(photo).save(paths[0])
   Image.fromarray(photo[..., 0]).save(paths[1])
-  tasks = plan_tasks(PhotoOptions(paths, 'out', 'run', hand='left'))
-  assert [task.side for task in tasks] == ['left', 'left']
-  assert all(task.box_xywh is None for task in tasks)
-  assert all(read_input(task).image.shape == (90, 120, 3) for task in tasks)
+  tasks = plan_tasks(PhotoOptions(paths, 'out', 'run', hand=['left']))
+  assert [task.sides for task in tasks] == [('left',), ('left',)]
+  assert all(task.boxes_xywh == () for task in tasks)
+  assert all(read_task(task, None).image.shape == (90, 120, 3) for task in tasks)
   bundled = str(DEMO_PHOTOS / 'nocurl.jpg')
-  demo = plan_tasks(PhotoOptions([bundled], 'out', 'run', bbox='1,2,300,400'))[0]
-  np.testing.assert_array_equal(demo.box_xywh, [1, 2, 300, 400])
-  assert demo.side is None  # the detector tells
-  np.testing.assert_array_equal(read_input(demo).image, read_photo(bundled))
+  demo = plan_tasks(PhotoOptions([bundled], 'out', 'run', bbox=['1,2,300,400']))[0]
+  np.testing.assert_array_equal(demo.boxes_xywh, [[1, 2, 300, 400]])
+  assert demo.sides == ()  # the detector tells
+  np.testing.assert_array_equal(read_task(demo, None).image, read_photo(bundled))
 
 
-def test_photos_that_fail_leave_the_others_to_be_done(workdir, photo, tmp_path):
-  """Each in its place; among them one whose files cannot be written, a folder being there."""
+def test_photos_that_fail_leave_the_others_to_be_done(workdir, photo, tmp_path, monkeypatch):
+  """Each in its place; among them one for whose files the disk has no room."""
   paths = [str(tmp_path / f'{name}.png') for name in ('gone', 'a', 'broken', 'b', 'c')]
   for path in paths[1:]:
     Image.fromarray(photo).save(path)
   whole = (tmp_path / 'broken.png').read_bytes()
   (tmp_path / 'broken.png').write_bytes(whole[: len(whole) // 2])
   output = tmp_path / 'out'
-  (output / 'b.json').mkdir(parents=True)
+  write = running.write_together
+
+  def fail_for_b(folder, contents):
+    if 'b.json' in contents:
+      raise OSError(errno.ENOSPC, 'No space left on device')
+    return write(folder, contents)
+
+  monkeypatch.setattr(running, 'write_together', fail_for_b)
   outcomes = reconstruct(paths, output=str(output), workdir=workdir)
   assert [outcome.failed for outcome in outcomes] == [True, False, True, True, False]
   for outcome, name in zip(outcomes, ('gone', 'a', 'broken', 'b', 'c'), strict=True):
-    assert name in outcome.line and '\n' not in outcome.line
-  assert 'does not exist' in outcomes[0].line and 'damaged' in outcomes[2].line
+    assert name in outcome.lines[0] and '\n' not in outcome.lines[0]
+  assert 'does not exist' in outcomes[0].lines[0] and 'damaged' in outcomes[2].lines[0]
+  assert 'No space left on device' in outcomes[3].lines[0]
   written = {path.name for path in output.iterdir() if path.suffix == '.npz'}
-  assert {'a.npz', 'c.npz'} <= written and not {'gone.npz', 'broken.npz'} & written
+  assert written == {'a.npz', 'c.npz'} and not list(output.glob('.unfinished*'))
+  entries = {entry['photo']: entry for entry in json.loads((output / 'summary.json').read_text())}
+  assert [('error' in entries[path], len(entries[path]['hands'])) for path in paths] == [
+    (outcome.failed, int(not outcome.failed)) for outcome in outcomes
+  ]
 
 
 def test_a_photo_is_done_when_it_is_asked_for(workdir, photo, tmp_path):
   paths = [str(tmp_path / name) for name in ('a.png', 'b.png')]
   for path in paths:
     Image.fromarray(photo).save(path)
-  outcomes = reconstruct_photos(PhotoOptions(paths, str(tmp_path / 'out'), workdir))
+  outcomes = prepare_run(PhotoOptions(paths, str(tmp_path / 'out'), workdir)).outcomes()
   assert not (tmp_path / 'out').exists()
   next(outcomes)
   assert (tmp_path / 'out' / 'a.npz').exists() and not (tmp_path / 'out' / 'b.npz').exists()
@@ -119,12 +135,12 @@ BAD_OPTIONS = {
   'no image': ([], {}, 'No photo is named'),
   'box outside': (
     ['a.png'],
-    {'bbox': '900,900,10,10'},
+    {'bbox': ['900,900,10,10']},
     r'--bbox: Box 900,900,10,10 .*outside.*a\.png of 120 x',
   ),
-  'three numbers': (['a.png'], {'bbox': '1,2,3'}, '--bbox=1,2,3: expected four numbers'),
-  'words': (['a.png'], {'bbox': 'a,b,c,d'}, '--bbox=a,b,c,d: expected four numbers'),
-  'box for two': (['a.png', 'b.png'], {'bbox': '1,2,30,40'}, 'One --bbox cannot serve 2 photos'),
+  'three numbers': (['a.png'], {'bbox': ['1,2,3']}, '--bbox=1,2,3: expected four numbers'),
+  'words': (['a.png'], {'bbox': ['a,b,c,d']}, '--bbox=a,b,c,d: expected four numbers'),
+  'box for two': (['a.png', 'b.png'], {'bbox': ['1,2,30,40']}, '--bbox cannot serve 2 photos'),
   'same name': (['a.png', 'sub/a.png'], {}, r'sub.a\.png would both be written as a_overlay'),
   'empty name': ([''], {}, 'A photo has an empty name'),
   'same photo': (['a.png', 'a.png'], {}, r'a\.png is named twice'),
@@ -132,7 +148,7 @@ BAD_OPTIONS = {
   'no output': (['a.png'], {'output': None}, '--output=DIR'),
   'output is a file': (['a.png'], {'output': 'b.png'}, 'cannot go to b.png: b.png is a file'),
   'output in a file': (['a.png'], {'output': 'b.png/out'}, 'b.png/out: b.png is a file'),
-  'mask for two': (['a.png', 'b.png'], {'hand_mask': 'm.png'}, 'One --hand_mask cannot serve 2'),
+  'mask for two': (['a.png', 'b.png'], {'hand_mask': 'm.png'}, '--hand_mask cannot serve 2'),
   'no mask': (['a.png'], {'hand_mask': 'no.png'}, r'no\.png does not exist'),
   'mask of another size': (
     ['a.png'],
@@ -147,6 +163,19 @@ BAD_OPTIONS = {
     {'hand_mask': 'm.png', 'workdir': None},
     '--hand_mask: without --workdir there is no texture branch',
   ),
+  'two sides for one box': (
+    ['a.png'],
+    {'hand': ['left', 'right'], 'bbox': ['1,2,30,40']},
+    '--hand is given 2 times and --bbox 1 times',
+  ),
+  'no focal length': (['a.png'], {'focal': 0.0}, 'focal length is 0, expected pixels'),
+  'empty folder': (['empty'], {}, r'The folder empty holds no photo: files .*\.jpg'),
+  'empty pattern': (['z*.png'], {}, r'The pattern z\*\.png holds no photo'),
+  'output over a photo': (
+    ['a.png', 'a_overlay.png'],
+    {'output': '.'},
+    r'A result of a\.png would replace the photo a_overlay\.png',
+  ),
   'no mano': (['a.png'], {'mano_dir': 'no_mano'}, 'no_mano: no such folder'),
 }
 
@@ -156,7 +185,8 @@ def test_bad_options_are_told_before_any_photo(case, workdir, photo, tmp_path, m
   images, changes, message = BAD_OPTIONS[case]
   monkeypatch.chdir(tmp_path)
   (tmp_path / 'sub').mkdir()
-  for name in ('a.png', 'b.png', 'sub/a.png'):
+  (tmp_path / 'empty').mkdir()
+  for name in ('a.png', 'b.png', 'sub/a.png', 'a_overlay.png'):
     Image.fromarray(photo).save(tmp_path / name)
   for name, mask in MASKS.items():
     Image.fromarray(mask).save(tmp_path / name)
@@ -176,11 +206,11 @@ def test_a_mask_reaches_the_network_and_is_upright(textured_workdir, photo, tmp_
   Image.fromarray(grey).save(tmp_path / 'm.jpg', exif=exif, quality=95)
   seen = []
 
-  def watched(*arguments):
-    seen.append(arguments[-1])
-    return reconstruct_hand(*arguments)
+  def watched(network, photo):
+    seen.append(photo.hand_mask)
+    return reconstruct_in_box(network, photo)
 
-  monkeypatch.setattr(photo_hands, 'reconstruct_hand', watched)
+  monkeypatch.setattr(hand_reconstructor, 'reconstruct_in_box', watched)
   image, output = str(tmp_path / 'a.png'), tmp_path / 'out'
   mask = str(tmp_path / 'm.jpg')
   reconstruct([image], output=str(output), workdir=textured_workdir, hand_mask=mask)
@@ -213,5 +243,7 @@ def test_a_run_with_nan_in_a_kernel_is_refused_and_nothing_is_written(toy_state,
   Image.fromarray(photo).save(tmp_path / 'a.png')
   image, output = str(tmp_path / 'a.png'), tmp_path / 'out'
   (outcome,) = reconstruct([image], output=str(output), workdir=broken)
-  assert outcome.failed and '\n' not in outcome.line and not output.exists()
-  assert re.search(r'broken estimates of .*a\.png is not finite', outcome.line)
+  (line,) = outcome.lines
+  assert outcome.failed and '\n' not in line
+  assert [path.name for path in output.iterdir()] == ['summary.json']
+  assert re.search(r'broken estimates of .*a\.png is not finite', line)

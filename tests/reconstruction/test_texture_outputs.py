@@ -22,16 +22,16 @@ from hand_jax.reconstruction.files import (
   write_reconstruction,
 )
 from hand_jax.reconstruction.meshes import srgb_to_linear
-from hand_jax.reconstruction.reconstruct import (
-  HandPhoto,
-  create_reconstructor,
-  reconstruct_branches,
-  reconstruct_hand,
-)
 from hand_jax.reconstruction.texture_picture import (
   TEXTURE_SIDE,
   free_hand_layout,
   free_hand_texture,
+)
+from hand_jax.reconstruction.trained_network import (
+  HandPhoto,
+  create_trained_network,
+  reconstruct_branches,
+  reconstruct_in_box,
 )
 from hand_jax.reconstruction.views import display_vertices, texture_image
 from tests.toy_mano import make_toy_mano
@@ -39,21 +39,23 @@ from tests.toy_mano import make_toy_mano
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures('small_pictures')]
 
 BOX = np.array([20.0, 31.0, 60.0, 47.0])
+# From the camera's axes to those of OBJ and PLY.
+Y_UP = np.array([1, -1, -1])
 
 
 @pytest.fixture(scope='module')
-def reconstructor():
+def network():
   """Untrained, but every vertex has a colour of its own."""
   config, model = get_config('toy_texture'), load_mano_model()
   variables = initialize_network(create_network(config), jax.random.key(0), model)
   head = variables['params']['texture_regressor']['rgb']
   head['kernel'] = jax.random.normal(jax.random.key(1), head['kernel'].shape)
-  return create_reconstructor(config, variables, model)
+  return create_trained_network(config, variables, model)
 
 
 @pytest.fixture(scope='module')
-def hand(reconstructor, photo):
-  return reconstruct_hand(reconstructor, photo, BOX)
+def hand(network, photo):
+  return reconstruct_in_box(network, HandPhoto(photo, BOX))
 
 
 @pytest.fixture(scope='module')
@@ -65,23 +67,25 @@ def smooth_colors():
 
 
 @pytest.fixture(scope='module', params=['right', 'left'])
-def written(request, reconstructor, photo, smooth_colors, tmp_path_factory):
+def written(request, network, photo, smooth_colors, tmp_path_factory):
   folder = tmp_path_factory.mktemp(request.param)
-  hand = reconstruct_hand(reconstructor, photo, BOX, request.param)
+  hand = reconstruct_in_box(network, HandPhoto(photo, BOX, request.param))
   hand = dataclasses.replace(hand, vertex_colors=smooth_colors)
-  return folder, hand, write_reconstruction(hand, photo, 'my hand', folder)
+  return folder, hand, write_reconstruction(hand, 'my hand', folder)
 
 
-def test_colours_are_the_networks_and_the_same_for_a_mirrored_photo(reconstructor, photo, hand):
+def test_colours_are_the_networks_and_the_same_for_a_mirrored_photo(network, photo, hand):
   estimates = []
 
   def estimate(*crop):
-    estimates.append(reconstructor.estimate(*crop))
+    estimates.append(network.estimate(*crop))
     return estimates[-1]
 
-  watched = reconstructor._replace(estimate=estimate)
+  watched = network._replace(estimate=estimate)
   box = np.array([120 - 20 - 60, *BOX[1:]])
-  mirrored = reconstruct_hand(watched, np.ascontiguousarray(photo[:, ::-1]), box, 'left')
+  mirrored = reconstruct_in_box(
+    watched, HandPhoto(np.ascontiguousarray(photo[:, ::-1]), box, 'left')
+  )
   np.testing.assert_array_equal(mirrored.vertex_colors, estimates[0].vertex_colors)
   np.testing.assert_array_equal(mirrored.vertex_colors, hand.vertex_colors)
   np.testing.assert_array_equal(mirrored.vertex_visible, hand.vertex_visible)
@@ -89,19 +93,19 @@ def test_colours_are_the_networks_and_the_same_for_a_mirrored_photo(reconstructo
 
 
 @pytest.mark.parametrize('side', ['right', 'left'])
-def test_a_hand_mask_reaches_the_network_as_the_crop_does(reconstructor, photo, side):
+def test_a_hand_mask_reaches_the_network_as_the_crop_does(network, photo, side):
   """A mask that is half of the photo is the same half of the crop."""
   seen = []
 
   def estimate(crop, mask):
     seen.append(mask)
-    return reconstructor.estimate(crop, None)
+    return network.estimate(crop, None)
 
   mask = np.zeros(photo.shape[:2], bool)
   mask[:, :50] = True  # left of the box' centre, which is the crop's
-  watched = reconstructor._replace(estimate=estimate)
+  watched = network._replace(estimate=estimate)
   reconstruct_branches(watched, HandPhoto(photo, BOX, side, hand_mask=mask))
-  half = reconstructor.config.model.image_size // 2
+  half = network.config.model.image_size // 2
   expected = slice(0, half) if side == 'right' else slice(half, 2 * half)
   columns = np.flatnonzero(seen[0].any(axis=0))
   assert seen[0].dtype == bool and set(columns) <= set(range(expected.start, expected.stop))
@@ -128,7 +132,7 @@ def test_every_file_is_written_and_the_json_names_them(written):
 def test_meshes_hold_the_colours_vertex_by_vertex(written):
   folder, hand, _ = written
   ply = trimesh.load(folder / 'my hand_textured.ply', process=False)
-  np.testing.assert_allclose(ply.vertices, hand.vertices, atol=1e-7)
+  np.testing.assert_allclose(ply.vertices, hand.vertices * Y_UP, atol=1e-7)
   np.testing.assert_array_equal(ply.faces, hand.faces)
   np.testing.assert_array_equal(ply.visual.vertex_colors[:, :3], np.round(255 * hand.vertex_colors))
   glb = trimesh.load(folder / 'my hand_textured.glb', process=False).geometry['hand']
@@ -137,7 +141,7 @@ def test_meshes_hold_the_colours_vertex_by_vertex(written):
   np.testing.assert_allclose(linear, srgb_to_linear(hand.vertex_colors), atol=1e-6)
   lines = (folder / 'my hand_textured.obj').read_text().splitlines()
   read = np.array([line.split()[1:] for line in lines if line.startswith('v ')], float)
-  np.testing.assert_allclose(read[:, :3], hand.vertices, atol=1e-7)
+  np.testing.assert_allclose(read[:, :3], hand.vertices * Y_UP, atol=1e-7)
   np.testing.assert_allclose(read[:, 3:], hand.vertex_colors, atol=1e-5)
 
 
@@ -157,7 +161,7 @@ def test_the_obj_wears_the_texture_as_a_reader_finds_it(written):
   assert image.shape == (TEXTURE_SIDE, TEXTURE_SIDE, 3)
   # The reader splits vertices at seams: compare corner by corner.
   places = mesh.vertices[mesh.faces]
-  np.testing.assert_allclose(places, hand.vertices[hand.faces], atol=1e-7)
+  np.testing.assert_allclose(places, hand.vertices[hand.faces] * Y_UP, atol=1e-7)
   uv = mesh.visual.uv[mesh.faces].reshape(-1, 2)
   error = np.abs(sample(image, uv) / 255 - hand.vertex_colors[hand.faces].reshape(-1, 3))
   # One texel of 8 bits off the vertex, where triangles are a few texels wide.
@@ -203,7 +207,7 @@ def test_the_layout_is_the_free_hands_without_stretched_faces():
 def test_views_show_the_photo_and_the_colours_over_it(written, photo):
   _, hand, _ = written
   side, caption = views.PANEL_SIDE, 40
-  picture = texture_image(hand, photo)
+  picture = texture_image(hand)
   assert picture.shape == (side, 4 * side, 3)
   drawn = picture[:, side : 2 * side].astype(float) / 255
   points = display_vertices(hand, side)
@@ -222,7 +226,7 @@ def test_views_show_the_photo_and_the_colours_over_it(written, photo):
 def test_another_hand_model_has_no_texture_picture(hand, photo, tmp_path):
   """Of MANO there are vertex colours alone, and the JSON says so."""
   other = dataclasses.replace(hand, hand_model='MANO')
-  paths = write_reconstruction(other, photo, 'name', tmp_path)
+  paths = write_reconstruction(other, 'name', tmp_path)
   names = {f'name{suffix}' for suffix in OUTPUT_SUFFIXES + TEXTURE_SUFFIXES}
   assert {path.name for path in tmp_path.iterdir()} == names == {path.name for path in paths}
   data = json.loads((tmp_path / 'name.json').read_text())
@@ -234,12 +238,12 @@ def test_another_hand_model_has_no_texture_picture(hand, photo, tmp_path):
   np.testing.assert_allclose(read[:, 3:], hand.vertex_colors, atol=1e-5)
 
 
-def test_the_free_hand_is_told_from_other_models(reconstructor, hand, photo):
+def test_the_free_hand_is_told_from_other_models(network, hand, photo):
   assert hand.is_free_hand
   # The estimate may be anything: which model it belongs to is what is asked.
-  estimate = reconstructor.estimate(np.zeros((64, 64, 3), np.uint8), None)
-  toy = reconstructor._replace(model=make_toy_mano(), estimate=lambda *_: estimate)
-  assert not reconstruct_hand(toy, photo, BOX).is_free_hand
+  estimate = network.estimate(np.zeros((64, 64, 3), np.uint8), None)
+  toy = network._replace(model=make_toy_mano(), estimate=lambda *_: estimate)
+  assert not reconstruct_in_box(toy, HandPhoto(photo, BOX)).is_free_hand
 
 
 def test_the_texture_image_file_is_the_picture(written):

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from hand_jax.reconstruction.sigma_calibration import SigmaCalibration, hand_factor
+from hand_jax.fitting.sigma_calibration import SigmaCalibration, hand_factor
 from hand_jax.release.calibration import (
   fit_calibration,
   joint_groups,

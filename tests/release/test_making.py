@@ -5,8 +5,8 @@ import json
 import numpy as np
 import pytest
 
+from hand_jax.fitting.released_weights import Release, read_release
 from hand_jax.mano.assets import hand_model_name, load_mano_model
-from hand_jax.reconstruction.release import Release, read_release
 from hand_jax.release import errors, making
 from hand_jax.release.fitted import FittedHands
 from hand_jax.release.heads import HeadSettings

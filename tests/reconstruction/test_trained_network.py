@@ -20,18 +20,18 @@ from hand_jax.mano.assets import load_mano_model
 from hand_jax.mano.model import mano_forward, regress_joints
 from hand_jax.models.hand_network import create_network, initialize_network
 from hand_jax.reconstruction import files as reconstruct_files
-from hand_jax.reconstruction import reconstruct as module
+from hand_jax.reconstruction import trained_network as module
 from hand_jax.reconstruction import views as reconstruct_views
 from hand_jax.reconstruction.files import (
   OUTPUT_SUFFIXES,
   check_output_folder,
   write_reconstruction,
 )
-from hand_jax.reconstruction.reconstruct import (
+from hand_jax.reconstruction.trained_network import (
   HandPhoto,
-  create_reconstructor,
+  create_trained_network,
   reconstruct_branches,
-  reconstruct_hand,
+  reconstruct_in_box,
 )
 from hand_jax.reconstruction.views import display_vertices
 from tests.reference.rasterize import face_at_points
@@ -43,7 +43,7 @@ ROOT = pathlib.Path(__file__).parents[2]
 
 
 @pytest.fixture(scope='module')
-def reconstructor():
+def network():
   """Random weights, noisy enough that every hand is turned, bent and uncertain in its own way."""
   config, model = get_config('toy'), load_mano_model()
   variables = initialize_network(create_network(config), jax.random.key(0), model)
@@ -53,28 +53,28 @@ def reconstructor():
     leaf + 0.1 * jax.random.normal(key, leaf.shape) for leaf, key in zip(leaves, keys, strict=True)
   ]
   variables = {**variables, 'params': jax.tree.unflatten(structure, noisy)}
-  return create_reconstructor(config, variables, model)
+  return create_trained_network(config, variables, model)
 
 
 @pytest.fixture(scope='module')
-def hand(reconstructor, photo):
-  return reconstruct_hand(reconstructor, photo, BOX)
+def hand(network, photo):
+  return reconstruct_in_box(network, HandPhoto(photo, BOX))
 
 
-def test_wrist_is_the_origin_and_joints_are_regressed(hand, reconstructor):
+def test_wrist_is_the_origin_and_joints_are_regressed(hand, network):
   assert hand.vertices.shape == (778, 3) and hand.joints.shape == (21, 3)
   np.testing.assert_array_equal(hand.joints[0], 0)
-  regressed = regress_joints(reconstructor.model, jnp.asarray(hand.vertices))
+  regressed = regress_joints(network.model, jnp.asarray(hand.vertices))
   np.testing.assert_allclose(hand.joints, regressed, atol=1e-6)
   assert np.ptp(hand.vertices, axis=0).min() > 0.01  # metres
 
 
-def test_joints_image_is_the_networks_projection_in_the_photo(hand, reconstructor, photo):
+def test_joints_image_is_the_networks_projection_in_the_photo(hand, network, photo):
   """Crop units to photo pixels by hand: the crop's centre is the box's, its side twice the box."""
   crop = cv2.warpAffine(photo, np.eye(2, 3), (120, 90))  # a copy
-  size = reconstructor.config.model.image_size
-  affine = module.crop_of_photo(crop, BOX, reconstructor.config)
-  estimate = reconstructor.estimate(module.warp_image(crop, affine, size), None)
+  size = network.config.model.image_size
+  affine = module.crop_of_photo(crop, BOX, network.config)
+  estimate = network.estimate(module.warp_image(crop, affine, size), None)
   side, centre = 2 * 60, np.array([20 + 30, 31 + 23.5])
   expected = centre + np.asarray(estimate.posterior.joints_normalized.mean) * side / 2
   np.testing.assert_allclose(hand.joints_image, expected, atol=1e-3)
@@ -87,17 +87,17 @@ def test_joints_image_is_the_networks_projection_in_the_photo(hand, reconstructo
 
 
 @pytest.mark.parametrize('side', ['right', 'left'])
-def test_the_network_sees_the_crop_it_was_trained_on(reconstructor, photo, side):
+def test_the_network_sees_the_crop_it_was_trained_on(network, photo, side):
   seen = []
 
   def estimate(crop, mask):
     assert mask is None
     seen.append(crop)
-    return reconstructor.estimate(crop, mask)
+    return network.estimate(crop, mask)
 
-  reconstruct_hand(reconstructor._replace(estimate=estimate), photo, BOX, side)
+  reconstruct_in_box(network._replace(estimate=estimate), HandPhoto(photo, BOX, side))
   example = HandExample('a', photo, side, BOX, np.zeros((21, 2)), np.zeros(21))
-  config = reconstructor.config
+  config = network.config
   row = make_row(example, 0, config.model.image_size, config.data.crop_factor, 778)
   # Training mirrors a left hand inside the warp, which may round a pixel the other way.
   differences = np.abs(seen[0].astype(int) - row.image)
@@ -105,11 +105,13 @@ def test_the_network_sees_the_crop_it_was_trained_on(reconstructor, photo, side)
 
 
 @pytest.mark.parametrize('box', [BOX, None])
-def test_a_mirrored_photo_of_the_other_hand_gives_the_mirrored_hand(reconstructor, photo, box):
+def test_a_mirrored_photo_of_the_other_hand_gives_the_mirrored_hand(network, photo, box):
   width = photo.shape[1]
-  right = reconstruct_hand(reconstructor, photo, box, 'right')
+  right = reconstruct_in_box(network, HandPhoto(photo, box, 'right'))
   mirrored_box = None if box is None else np.array([width - box[0] - box[2], *box[1:]])
-  left = reconstruct_hand(reconstructor, np.ascontiguousarray(photo[:, ::-1]), mirrored_box, 'left')
+  left = reconstruct_in_box(
+    network, HandPhoto(np.ascontiguousarray(photo[:, ::-1]), mirrored_box, 'left')
+  )
   assert left.is_left and not right.is_left
   flip = np.array([-1, 1, 1], np.float32)
   np.testing.assert_array_equal(left.vertices, right.vertices * flip)
@@ -127,23 +129,24 @@ def test_a_mirrored_photo_of_the_other_hand_gives_the_mirrored_hand(reconstructo
   np.testing.assert_allclose(crops[0] * [-1, 1, 1] + [100, 0, 0], crops[1], atol=1e-3)
 
 
-def test_without_a_box_the_largest_centred_square_is_the_crop(reconstructor, photo):
-  hand = reconstruct_hand(reconstructor, photo)
-  size = reconstructor.config.model.image_size
+def test_without_a_box_the_largest_centred_square_is_the_crop(network, photo):
+  hand = reconstruct_in_box(network, HandPhoto(photo))
+  size = network.config.model.image_size
   corner = hand.crop_affine @ [15, 0, 1], hand.crop_affine @ [105, 90, 1]
   np.testing.assert_allclose(corner, [[0, 0, 1], [size, size, 1]], atol=1e-9)
   np.testing.assert_array_equal(hand.box_xywh, [15, 0, 90, 90])
 
 
-def test_parameters_pose_the_prior_in_the_same_frame(hand, reconstructor, photo):
-  """MANO's layer with the returned parameters gives the prior mesh about the wrist."""
-  model = reconstructor.model
+def test_parameters_pose_the_prior_in_the_same_frame(network, photo):
+  """MANO's layer with a prior-net's parameters gives the prior mesh about the wrist."""
+  model = network.model
+  hand = reconstruct_branches(network, HandPhoto(photo, BOX))['prior']
   parameters = jax.tree.map(jnp.asarray, hand.parameters)
   mesh = mano_forward(model, parameters)
   np.testing.assert_allclose(regress_joints(model, mesh.vertices)[0], 0, atol=1e-6)
-  size = reconstructor.config.model.image_size
-  affine = module.crop_of_photo(photo, BOX, reconstructor.config)
-  estimate = reconstructor.estimate(module.warp_image(photo, affine, size), None)
+  size = network.config.model.image_size
+  affine = module.crop_of_photo(photo, BOX, network.config)
+  estimate = network.estimate(module.warp_image(photo, affine, size), None)
   prior = np.asarray(estimate.prior.joints_normalized.mean, np.float64)
   joints = np.asarray(regress_joints(model, mesh.vertices), np.float64)
   pixels = (prior - prior[:1]) * 60  # the crop shows 2 units on 120 pixels
@@ -168,13 +171,11 @@ def test_vertices_behind_the_hand_or_outside_the_photo_are_not_visible(hand, pho
   assert not hand.vertex_visible[~inside].any()
 
 
-def test_branches_are_those_of_the_network_and_the_better_one_is_the_hand(
-  reconstructor, hand, photo
-):
-  branches = reconstruct_branches(reconstructor, HandPhoto(photo, BOX))
+def test_branches_are_those_of_the_network_and_the_better_one_is_the_hand(network, hand, photo):
+  branches = reconstruct_branches(network, HandPhoto(photo, BOX))
   assert list(branches) == ['posterior', 'prior']
   np.testing.assert_array_equal(branches['posterior'].vertices, hand.vertices)
-  alone = reconstruct_hand(without(reconstructor, posterior=None), photo, BOX)
+  alone = reconstruct_in_box(without(network, posterior=None), HandPhoto(photo, BOX))
   np.testing.assert_array_equal(branches['prior'].vertices, alone.vertices)
   assert np.abs(branches['prior'].vertices - hand.vertices).max() > 1e-4
 
@@ -182,52 +183,88 @@ def test_branches_are_those_of_the_network_and_the_better_one_is_the_hand(
 # Networks of one branch alone.
 
 
-def without(reconstructor, **absent):
+def without(network, **absent):
   """The network as if it had been built without a branch."""
-  return reconstructor._replace(
-    estimate=lambda *crop: reconstructor.estimate(*crop)._replace(**absent)
-  )
+  return network._replace(estimate=lambda *crop: network.estimate(*crop)._replace(**absent))
 
 
-def test_a_prior_net_alone_gives_its_own_hand(reconstructor, photo, tmp_path):
-  alone = reconstruct_hand(without(reconstructor, posterior=None), photo, BOX)
+def test_a_prior_net_alone_gives_its_own_hand(network, photo, tmp_path):
+  alone = reconstruct_in_box(without(network, posterior=None), HandPhoto(photo, BOX))
   assert alone.branch == 'prior'
   # The files' mesh is the parametric hand of the files' parameters.
-  posed = mano_forward(reconstructor.model, jax.tree.map(jnp.asarray, alone.parameters))
+  posed = mano_forward(network.model, jax.tree.map(jnp.asarray, alone.parameters))
   np.testing.assert_allclose(alone.vertices, posed.vertices, atol=2e-6)
   # One length unit, which is a centimetre.
   np.testing.assert_allclose(alone.vertex_sigma_mm, 10, rtol=1e-6)
-  size = reconstructor.config.model.image_size
-  affine = module.crop_of_photo(photo, BOX, reconstructor.config)
-  estimate = reconstructor.estimate(module.warp_image(photo, affine, size), None)
+  size = network.config.model.image_size
+  affine = module.crop_of_photo(photo, BOX, network.config)
+  estimate = network.estimate(module.warp_image(photo, affine, size), None)
   # The crop is centred on the box and twice as large: 120 pixels for two units.
   expected = [50, 54.5] + np.asarray(estimate.prior.joints_normalized.mean) * 60
   np.testing.assert_allclose(alone.joints_image, expected, atol=1e-3)
-  paths = write_reconstruction(alone, photo, 'name', tmp_path)
+  paths = write_reconstruction(alone, 'name', tmp_path)
   assert all(path.stat().st_size for path in paths)
   data = json.loads((tmp_path / 'name.json').read_text())
   assert data['branch'] == 'prior'
-  assert data['units']['mano.*'].endswith('the mesh in the files is this parametric hand')
+  assert 'the mesh in the files is this parametric hand' in data['units']['mano.*']
+  assert data['mano']['mesh_error_mm'] == 0
 
 
 @pytest.mark.parametrize('side', ['right', 'left'])
-def test_amvur_alone_gives_the_hand_without_parameters(reconstructor, photo, tmp_path, side):
-  both = reconstruct_hand(reconstructor, photo, BOX, side)
-  amvur = without(reconstructor, prior=None, parameters=None)
-  alone = reconstruct_hand(amvur, photo, BOX, side)
-  assert alone.parameters is None and alone.branch == both.branch == 'posterior'
+def test_amvur_alone_gives_the_hand_and_the_nearest_parameters(network, photo, tmp_path, side):
+  both = reconstruct_in_box(network, HandPhoto(photo, BOX, side))
+  amvur = without(network, prior=None, parameters=None)
+  alone = reconstruct_in_box(amvur, HandPhoto(photo, BOX, side))
+  assert alone.branch == both.branch == 'posterior'
   for name in ('vertices', 'vertex_sigma_mm', 'joints', 'joints_image', 'camera_mean'):
     np.testing.assert_array_equal(getattr(alone, name), getattr(both, name))
-  contents = {}
-  for name, hand in (('both', both), ('alone', alone)):
-    write_reconstruction(hand, photo, name, tmp_path)
-    with np.load(tmp_path / f'{name}.npz', allow_pickle=False) as arrays:
-      contents[name] = dict(arrays)
-  parameters = set(both.parameters._fields)
-  assert set(contents['both']) - set(contents['alone']) == parameters
-  assert all(array.dtype != object for array in contents['alone'].values())
-  data, full = (json.loads((tmp_path / f'{name}.json').read_text()) for name in ('alone', 'both'))
-  assert set(full) - set(data) == {'mano'} and set(full['units']) - set(data['units']) == {'mano.*'}
+  for hand in (both, alone):
+    posed = mano_forward(network.model, jax.tree.map(jnp.asarray, hand.parameters)).vertices
+    mirror = [-1 if side == 'left' else 1, 1, 1]
+    errors = np.linalg.norm(np.asarray(posed) * mirror - hand.vertices, axis=1)
+    assert hand.parameters_error_mm == pytest.approx(1e3 * errors.mean(), rel=1e-3)
+    # The posterior is no parametric hand, but far nearer to this one than to a hand at rest.
+    assert 0.01 < hand.parameters_error_mm < 3
+  write_reconstruction(alone, 'alone', tmp_path)
+  key = 'mirrored_right_hand_mano' if side == 'left' else 'mano'
+  data = json.loads((tmp_path / 'alone.json').read_text())
+  np.testing.assert_allclose(data[key]['betas'], alone.parameters.betas, atol=1e-6)
+  assert data[key]['mesh_error_mm'] == alone.parameters_error_mm
+  assert 'is the nearest to the mesh' in data['units'][f'{key}.*']
+  assert 'do not animate official MANO' in data['units'][f'{key}.*']
+
+
+@pytest.mark.parametrize('side', ['right', 'left'])
+def test_npz_names_what_belongs_to_the_mirrored_hand(network, photo, tmp_path, side):
+  hand = reconstruct_in_box(network, HandPhoto(photo, BOX, side))
+  write_reconstruction(hand, 'name', tmp_path)
+  with np.load(tmp_path / 'name.npz', allow_pickle=False) as arrays:
+    assert arrays['side'] == side
+    assert all(array.dtype != object for array in arrays.values())
+    names = {'global_orient', 'hand_pose', 'betas', 'transl', 'camera_mean', 'camera_log_variance'}
+    prefix = 'mirrored_right_hand_' if side == 'left' else ''
+    assert {prefix + name for name in names} <= set(arrays)
+    assert not (names & set(arrays) if prefix else set())
+    assert json.loads(str(arrays['units']))['sigma'].startswith('millimetres')
+
+
+@pytest.mark.parametrize('side', ['right', 'left'])
+def test_files_place_the_hand_in_the_camera(network, photo, tmp_path, side):
+  """Vertices about the wrist and in the camera differ by the wrist's place, and project alike."""
+  hand = reconstruct_in_box(network, HandPhoto(photo, BOX, side))
+  write_reconstruction(hand, 'name', tmp_path)
+  with np.load(tmp_path / 'name.npz') as arrays:
+    for name in ('vertices', 'joints'):
+      offset = arrays[f'{name}_camera'] - arrays[name]
+      np.testing.assert_allclose(offset, np.tile(hand.wrist_camera, (len(offset), 1)), atol=1e-6)
+    points, focal = arrays['joints_camera'], arrays['focal_length_px']
+    pixels = arrays['principal_point'] + focal * points[:, :2] / points[:, 2:]
+    # The network's camera is weak perspective; the hand is near, and this photo's lens wide.
+    assert np.linalg.norm(pixels - arrays['joints_image'], axis=1).mean() < 3
+    # A diagonal of 150 pixels seen under 70 degrees.
+    assert focal == pytest.approx(75 / np.tan(np.radians(35)))
+    expected = arrays['wrist_camera'][2] * (0.1**2 + 0.25**2) ** 0.5
+    assert arrays['depth_sigma_m'] == pytest.approx(expected)
 
 
 def test_display_vertices_keep_the_same_scale_along_all_axes(hand):
@@ -244,7 +281,7 @@ def test_display_vertices_keep_the_same_scale_along_all_axes(hand):
 @pytest.fixture(scope='module')
 def written(hand, photo, tmp_path_factory):
   folder = tmp_path_factory.mktemp('output') / 'new' / 'folder'
-  return folder, write_reconstruction(hand, photo, 'name', folder, 'name.jpg')
+  return folder, write_reconstruction(hand, 'name', folder)
 
 
 def test_every_file_of_the_contract_is_written(written):
@@ -268,8 +305,16 @@ def test_meshes_hold_the_same_vertices(written, hand):
   folder, _ = written
   for name in ('name.obj', 'name.ply'):
     mesh = trimesh.load(folder / name, process=False)
-    np.testing.assert_allclose(mesh.vertices, hand.vertices, atol=1e-7)
+    np.testing.assert_allclose(mesh.vertices, hand.vertices * [1, -1, -1], atol=1e-7)
     np.testing.assert_array_equal(mesh.faces, hand.faces)
+
+
+def test_obj_and_ply_have_the_camera_s_axes_when_asked_for(hand, tmp_path):
+  write_reconstruction(hand, 'name', tmp_path, 'camera')
+  for name in ('name.obj', 'name.ply'):
+    mesh = trimesh.load(tmp_path / name, process=False)
+    np.testing.assert_allclose(mesh.vertices, hand.vertices, atol=1e-7)
+  assert 'y down, z away' in (tmp_path / 'name.obj').read_text().splitlines()[0]
 
 
 def test_json_tells_units_camera_and_parameters(written, hand):
@@ -279,7 +324,7 @@ def test_json_tells_units_camera_and_parameters(written, hand):
     raise AssertionError(f'{constant} is no JSON')
 
   data = json.loads(text, parse_constant=refuse)
-  assert data['photo'] == 'name.jpg' and data['hand'] == 'right'
+  assert data['photo'] == 'the image' and data['hand'] == 'right'
   assert data['photo_size'] == {'width': 120, 'height': 90}
   np.testing.assert_allclose(data['joints']['index_tip'], hand.joints[8], atol=1e-6)
   np.testing.assert_allclose(data['mano']['hand_pose'], hand.parameters.hand_pose, atol=1e-6)
@@ -291,7 +336,7 @@ def test_json_tells_units_camera_and_parameters(written, hand):
 def test_overlay_shows_photo_mesh_and_sigma(hand, photo):
   """The mesh's pixels differ between the panels, and lie where its vertices are."""
   side, caption = reconstruct_views.PANEL_SIDE, 40
-  image = reconstruct_views.overlay_image(hand, photo).astype(int)
+  image = reconstruct_views.overlay_image(hand).astype(int)
   plain, over, sigma = (image[: side - caption, i * side : (i + 1) * side] for i in range(3))
   changed = np.abs(plain - over).sum(-1) > 30
   points = display_vertices(hand, side)[:, :2]
@@ -316,13 +361,13 @@ def test_an_interrupted_write_leaves_nothing_under_its_final_name(
 
   monkeypatch.setattr(reconstruct_files, 'glb_bytes', fail)
   with pytest.raises(KeyboardInterrupt):
-    write_reconstruction(hand, photo, 'name', tmp_path)
+    write_reconstruction(hand, 'name', tmp_path)
   assert list(tmp_path.iterdir()) == []
 
 
-def test_a_wrong_side_is_refused(reconstructor, photo):
+def test_a_wrong_side_is_refused(network, photo):
   with pytest.raises(ValueError, match="'both', expected 'right' or 'left'"):
-    reconstruct_hand(reconstructor, photo, BOX, 'both')
+    reconstruct_in_box(network, HandPhoto(photo, BOX, 'both'))
 
 
 @pytest.mark.parametrize(
@@ -335,51 +380,49 @@ def test_a_wrong_side_is_refused(reconstructor, photo):
     ('vertex_colors', np.nan),
   ],
 )
-def test_an_estimate_that_is_not_finite_is_refused_by_name(reconstructor, photo, field, number):
+def test_an_estimate_that_is_not_finite_is_refused_by_name(network, photo, field, number):
   """One number in the last array of a field; the photo, the run and the field are named."""
 
   def estimate(*crop):
-    estimate = reconstructor.estimate(*crop)._replace(vertex_colors=jnp.zeros((778, 3)))
+    estimate = network.estimate(*crop)._replace(vertex_colors=jnp.zeros((778, 3)))
     leaves, structure = jax.tree.flatten(getattr(estimate, field))
     leaves[-1] = jnp.ravel(leaves[-1]).at[-1].set(number).reshape(leaves[-1].shape)
     return estimate._replace(**{field: jax.tree.unflatten(structure, leaves)})
 
-  broken = reconstructor._replace(estimate=estimate, run='runs/some')
+  broken = network._replace(estimate=estimate, run='runs/some')
   with pytest.raises(ValueError, match=rf'runs/some estimates of a\.png .*not finite \({field}\)'):
-    reconstruct_hand(broken, photo, BOX, name='a.png')
+    reconstruct_in_box(broken, HandPhoto(photo, BOX, name='a.png'))
 
 
-def test_a_sigma_beyond_all_numbers_is_refused_by_name(reconstructor, photo):
+def test_a_sigma_beyond_all_numbers_is_refused_by_name(network, photo):
   def estimate(*crop):
-    estimate = reconstructor.estimate(*crop)
+    estimate = network.estimate(*crop)
     vertices = estimate.posterior.vertices
     vertices = vertices._replace(log_variance=jnp.full_like(vertices.mean, 2000.0))
     return estimate._replace(posterior=estimate.posterior._replace(vertices=vertices))
 
   with pytest.raises(ValueError, match=r'^What toy estimates .*\(vertex_sigma_mm\)'):
-    reconstruct_hand(reconstructor._replace(estimate=estimate), photo, BOX)
+    reconstruct_in_box(network._replace(estimate=estimate), HandPhoto(photo, BOX))
 
 
 @pytest.mark.parametrize('shape', [(120, 90), (90, 121), (90, 120, 1)])
-def test_a_mask_of_another_size_is_refused(reconstructor, photo, shape):
+def test_a_mask_of_another_size_is_refused(network, photo, shape):
   sizes = ' x '.join(str(length) for length in shape[::-1])
   with pytest.raises(ValueError, match=f'hand_mask has {sizes} pixels, a.png 120 x 90'):
-    reconstruct_branches(
-      reconstructor, HandPhoto(photo, BOX, 'right', 'a.png', np.ones(shape, bool))
-    )
+    reconstruct_branches(network, HandPhoto(photo, BOX, 'right', 'a.png', np.ones(shape, bool)))
 
 
 @pytest.mark.parametrize('below', ['', 'new/folder'])
 def test_a_file_where_the_folder_should_be_is_named(hand, photo, tmp_path, below):
   (tmp_path / 'out').write_text('mine')
   with pytest.raises(NotADirectoryError, match=r'^Results cannot go to .*out is a file'):
-    write_reconstruction(hand, photo, 'name', tmp_path / 'out' / below)
+    write_reconstruction(hand, 'name', tmp_path / 'out' / below)
   assert (tmp_path / 'out').read_text() == 'mine'
 
 
 def test_importing_loads_neither_tensorflow_nor_torch():
   code = (
-    'import sys, hand_jax.reconstruction.reconstruct\n'
+    'import sys, hand_jax.reconstruction.trained_network\n'
     "print([name for name in ('tensorflow', 'torch', 'trimesh') if name in sys.modules])"
   )
   run = subprocess.run(

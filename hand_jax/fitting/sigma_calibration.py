@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from hand_jax.reconstruction.refine import RefinedHand
+from hand_jax.fitting.refine import RefinedHand
 from hand_jax.types import ArrayLike
 
 

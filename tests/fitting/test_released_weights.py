@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from hand_jax.detection.regions import HandRegion
+from hand_jax.fitting.heads_evidence import crop_reading, estimate_joints
+from hand_jax.fitting.released_weights import load_release, read_release, write_release
 from hand_jax.mano.assets import hand_model_name, load_mano_model
-from hand_jax.reconstruction.heads_evidence import crop_reading, estimate_joints
-from hand_jax.reconstruction.release import load_release, read_release, write_release
 from tests.found_hands import found_hand
 
 

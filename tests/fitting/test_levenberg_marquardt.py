@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.optimize import least_squares
 
-from hand_jax.reconstruction.levenberg_marquardt import Residuals, laplace_factor, minimize
+from hand_jax.fitting.levenberg_marquardt import Residuals, laplace_factor, minimize
 
 
 @pytest.fixture(autouse=True)

@@ -8,13 +8,13 @@ from jaxtyping import Float, UInt8
 
 from hand_jax.detection.reading import DetectedHand, read_regions
 from hand_jax.detection.regions import HandRegion, region_from_landmarks
+from hand_jax.fitting.evidence import HandEvidence, PointErrors, hand_evidence
+from hand_jax.fitting.heads_evidence import estimate_joints
+from hand_jax.fitting.refine import RefinedHand, refine_hands
+from hand_jax.fitting.released_weights import Release
+from hand_jax.fitting.sigma_calibration import calibrate
 from hand_jax.geometry.cameras import mirror_intrinsics
 from hand_jax.models.joint_heads import JointEstimate
-from hand_jax.reconstruction.evidence import HandEvidence, PointErrors, hand_evidence
-from hand_jax.reconstruction.heads_evidence import estimate_joints
-from hand_jax.reconstruction.refine import RefinedHand, refine_hands
-from hand_jax.reconstruction.release import Release
-from hand_jax.reconstruction.sigma_calibration import calibrate
 from hand_jax.types import ManoModel
 
 _MIRROR = np.array([-1.0, 1.0, 1.0], np.float32)
@@ -39,41 +39,44 @@ class FittedHand(NamedTuple):
   log_scale: float
 
 
+class SeenHand(NamedTuple):
+  """A hand that was found, and the photo it was found in."""
+
+  detected: DetectedHand
+  photo_size: tuple[int, int]
+  """Width and height in pixels."""
+  intrinsics: Float[np.ndarray, '3 3'] | None = None
+  """Of the photo, pixels; None where they are not known."""
+
+
 def fit_detected_hands(
-  model: ManoModel,
-  hands: list[DetectedHand],
-  photo_size: tuple[int, int],
-  release: Release,
-  intrinsics: Float[np.ndarray, '3 3'] | None = None,
+  model: ManoModel, hands: list[SeenHand], release: Release
 ) -> list[FittedHand]:
-  """Fits the hand model to what both networks say of every hand found in a photo.
+  """Fits the hand model to what both networks say of hands, of one photo or of several.
 
   Args:
     model: a right hand's model.
-    hands: what `detect_hands` found.
-    photo_size: the photo's width and height in pixels.
+    hands: what `detect_hands` found, and where.
     release: heads, errors and prior of the fit.
-    intrinsics: of the photo, pixels; None where they are not known.
 
   Returns:
     A fitted hand for each, in the same order.
   """
   if not hands:
     return []
-  width, _ = photo_size
-  estimate = estimate_joints(release, hands)
+  estimate = estimate_joints(release, [hand.detected for hand in hands])
   evidence = [
-    _evidence(hand, JointEstimate(*heads), photo_size, release, intrinsics)
+    _evidence(hand, JointEstimate(*heads), release)
     for hand, *heads in zip(hands, *estimate, strict=True)
   ]
   evidence = HandEvidence(*(np.stack(fields) for fields in zip(*evidence, strict=True)))
   refined = refine_hands(model, evidence, release.prior)
   fitted = []
-  for number, (hand, log_scale) in enumerate(zip(hands, estimate.log_scale, strict=True)):
+  for number, (seen, log_scale) in enumerate(zip(hands, estimate.log_scale, strict=True)):
     mesh = jax.tree.map(lambda field: field[number], refined)  # noqa: B023
     mesh = calibrate(mesh, release.calibration, float(log_scale))
-    mesh = _mirrored(mesh, width) if hand.side == 'left' else mesh
-    fitted.append(FittedHand(hand, mesh, float(log_scale)))
+    mesh = _mirrored(mesh, seen.photo_size[0]) if seen.detected.side == 'left' else mesh
+    fitted.append(FittedHand(seen.detected, mesh, float(log_scale)))
   return fitted
 
 
@@ -99,14 +102,9 @@ def hand_in_box(
   return best
 
 
-def _evidence(
-  hand: DetectedHand,
-  heads: JointEstimate,
-  photo_size: tuple[int, int],
-  release: Release,
-  intrinsics: np.ndarray | None,
-) -> HandEvidence:
+def _evidence(seen: SeenHand, heads: JointEstimate, release: Release) -> HandEvidence:
   """What is known of one hand, which is mirrored to a right one."""
+  hand, photo_size, intrinsics = seen
   pixels, world, joints = hand.landmarks_image, hand.landmarks_world, heads.joints
   if hand.side == 'left':
     pixels = np.stack([photo_size[0] - pixels[:, 0], pixels[:, 1]], axis=1)

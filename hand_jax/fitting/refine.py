@@ -6,6 +6,7 @@ hands only: the caller mirrors a left hand's photo.
 """
 
 import functools
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -13,10 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from hand_jax.geometry.rotations import axis_angle_to_matrix, matrix_to_axis_angle
-from hand_jax.mano.jacobian import mano_derivatives, posed_joints
-from hand_jax.mano.model import extended_joint_regressor
-from hand_jax.reconstruction.evidence import (
+from hand_jax.files.traced_programs import keep_traced
+from hand_jax.fitting.evidence import (
   HandEvidence,
   focal_residual,
   heads_residuals,
@@ -25,7 +24,7 @@ from hand_jax.reconstruction.evidence import (
   view_position,
   world_residuals,
 )
-from hand_jax.reconstruction.hand_unknowns import (
+from hand_jax.fitting.hand_unknowns import (
   CIRCUMSTANCES,
   FitStart,
   HandPrior,
@@ -36,12 +35,15 @@ from hand_jax.reconstruction.hand_unknowns import (
   unpack_hand,
   unpack_unknowns,
 )
-from hand_jax.reconstruction.levenberg_marquardt import (
+from hand_jax.fitting.levenberg_marquardt import (
   Minimum,
   Residuals,
   laplace_factor,
   minimize,
 )
+from hand_jax.geometry.rotations import axis_angle_to_matrix, matrix_to_axis_angle
+from hand_jax.mano.jacobian import mano_derivatives, posed_joints
+from hand_jax.mano.model import extended_joint_regressor
 from hand_jax.types import ArrayLike, HandParameters, ManoModel
 
 _MM_PER_M = 1000.0
@@ -73,7 +75,7 @@ class RefinedHand(NamedTuple):
   """
 
   parameters: HandParameters
-  """Of the right hand, camera axes; `transl` is zero."""
+  """Of the right hand, camera axes; `transl` puts the regressed wrist at the origin."""
   vertices: Float[ArrayLike, '*batch vertices 3']
   """Metres, camera axes, the regressed wrist at the origin."""
   joints: Float[ArrayLike, '*batch 21 3']
@@ -126,7 +128,7 @@ def refine_hands(
     rows = np.minimum(np.arange(first, first + chunk), max(count - 1, 0))
     part = jax.tree.map(lambda field: _rows(field, rows), evidence)  # noqa: B023
     parts.append(
-      _refine_batch(model, reduced, part, prior, np.float32(settings.robust_limit), settings.steps)
+      _fit_program(settings.steps)(model, reduced, part, prior, np.float32(settings.robust_limit))
     )
   return jax.tree.map(lambda *fields: np.concatenate(fields)[:count], *parts)
 
@@ -136,7 +138,13 @@ def _rows(field: ArrayLike, rows: np.ndarray) -> np.ndarray:
   return field[rows] if len(field) else np.zeros((len(rows), *field.shape[1:]), np.float32)
 
 
-@functools.partial(jax.jit, static_argnames=('steps',))
+@functools.cache
+def _fit_program(steps: int) -> Callable[..., RefinedHand]:
+  """The compiled fit with so many steps."""
+  types = (ManoModel, HandEvidence, HandPrior, RefinedHand, HandParameters)
+  return keep_traced(f'fit_{steps}', functools.partial(_refine_batch, steps=steps), types)
+
+
 def _refine_batch(
   model: ManoModel,
   reduced: ManoModel,
@@ -216,7 +224,7 @@ def _posterior(
   vertex_covariance = _covariance(vertex_factor - joint_factor[:1])
   joint_covariance = _covariance(joint_factor - joint_factor[:1])
   return RefinedHand(
-    parameters=parameters,
+    parameters=parameters._replace(transl=-joints[0]),
     vertices=mesh.vertices - joints[:1],
     joints=joints - joints[:1],
     joints_image=project_view(view, _centred(joints), evidence.principal_point),

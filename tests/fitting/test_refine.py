@@ -7,11 +7,8 @@ import pytest
 from scipy.spatial.transform import Rotation
 
 from hand_jax.evaluation.metrics import mpjpe_mm, procrustes_align
-from hand_jax.geometry.cameras import PerspectiveCamera, project_perspective
-from hand_jax.mano.anatomy import LOWER_LIMITS, UPPER_LIMITS, angles_to_pose
-from hand_jax.mano.model import mano_forward, regress_joints
-from hand_jax.reconstruction.evidence import PointErrors, hand_evidence
-from hand_jax.reconstruction.hand_unknowns import (
+from hand_jax.fitting.evidence import PointErrors, hand_evidence
+from hand_jax.fitting.hand_unknowns import (
   CIRCUMSTANCES,
   HandPrior,
   hand_unknown_count,
@@ -19,11 +16,14 @@ from hand_jax.reconstruction.hand_unknowns import (
   rough_start,
   unpack_hand,
 )
-from hand_jax.reconstruction.refine import (
+from hand_jax.fitting.refine import (
   RefineSettings,
   hand_residuals,
   refine_hands,
 )
+from hand_jax.geometry.cameras import PerspectiveCamera, project_perspective
+from hand_jax.mano.anatomy import LOWER_LIMITS, UPPER_LIMITS, angles_to_pose
+from hand_jax.mano.model import mano_forward, regress_joints
 from hand_jax.types import HandParameters
 
 pytestmark = pytest.mark.slow

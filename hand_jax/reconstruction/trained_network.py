@@ -1,6 +1,6 @@
-"""One photo of a hand to a mesh with per-vertex uncertainty and, of a textured run, colours."""
+"""One hand of a photo by a trained network: a mesh with a sigma for every vertex, and colours."""
 
-import dataclasses
+import hashlib
 import os
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -12,7 +12,7 @@ from jaxtyping import Array, Bool, Float, Int, UInt8
 
 from hand_jax.config import ExperimentConfig
 from hand_jax.data.photos import centred_square, check_box
-from hand_jax.detection.reading import DetectedHand
+from hand_jax.fitting.mesh_parameters import fit_parameters
 from hand_jax.geometry.cameras import (
   camera_from_vector,
   camera_rotation,
@@ -29,8 +29,9 @@ from hand_jax.mano.model import extended_joint_regressor, mano_forward, regress_
 from hand_jax.models.backbone import normalize_image
 from hand_jax.models.branches import branches_of
 from hand_jax.models.hand_network import create_network
+from hand_jax.reconstruction.camera_placement import PhotoCamera, photo_camera, place_in_camera
+from hand_jax.reconstruction.reconstruction import Reconstruction
 from hand_jax.rendering.rasterize import visible_vertices
-from hand_jax.runs.checkpoints import load_for_inference
 from hand_jax.runs.hand_models import load_run_model
 from hand_jax.types import HandEstimate, HandGaussians, HandParameters, ManoModel
 
@@ -38,7 +39,7 @@ _MIRROR = np.array([-1.0, 1.0, 1.0])
 _MM_PER_M = 1000.0
 
 
-class Reconstructor(NamedTuple):
+class TrainedNetwork(NamedTuple):
   """A trained network ready for photos.
 
   `estimate` takes one uint8 RGB crop of `image_size` and its hand mask, or None for the mask.
@@ -49,6 +50,8 @@ class Reconstructor(NamedTuple):
   estimate: Callable[[np.ndarray, np.ndarray | None], HandEstimate]
   run: str
   """What errors call the network: its run's folder, or the name of its config."""
+  digest: str = ''
+  """Tells its parameters from others, whatever the run's folder is called; of a run on disk."""
 
 
 class HandPhoto(NamedTuple):
@@ -62,71 +65,30 @@ class HandPhoto(NamedTuple):
   """What error messages and captions call the photo."""
   hand_mask: Bool[np.ndarray, 'height width'] | None = None
   """What the photo shows of the hand, where that is known."""
+  camera: PhotoCamera | None = None
+  """None: the focal length is assumed, see `photo_camera`."""
 
 
-@dataclasses.dataclass(frozen=True)
-class Reconstruction:
-  """A hand of a photo. Metres, wrist at the origin, camera axes (x right, y down, z away).
-
-  `branch` tells whose Gaussians these are: the posterior's, those of a prior-net trained alone
-  ('prior'), or Laplace's approximation of a fit, calibrated ('fit').
-  A left hand was estimated on the mirrored photo and mirrored back, except `parameters`,
-  `camera_mean` and `camera_log_variance`: those are of the mirrored right hand.
-  """
-
-  vertices: Float[np.ndarray, 'vertices 3']
-  joints: Float[np.ndarray, 'joints 3']
-  faces: Int[np.ndarray, 'faces 3']
-  vertex_sigma_mm: Float[np.ndarray, ' vertices']
-  vertex_visible: Bool[np.ndarray, ' vertices']
-  """Inside the photo and not behind the hand itself; objects before the hand are not known."""
-  vertex_colors: Float[np.ndarray, 'vertices 3'] | None
-  """Display RGB in [0, 1], the photo's light included; None from a network without texture."""
-  vertices_image: Float[np.ndarray, 'vertices 2']
-  """Where the photo shows the vertices: pixels, as `joints_image`."""
-  joint_sigma_mm: Float[np.ndarray, ' joints']
-  joint_sigma_xyz_mm: Float[np.ndarray, 'joints 3']
-  """Along each of the camera's axes; `joint_sigma_mm` is the root of the mean of their squares."""
-  joints_image: Float[np.ndarray, 'joints 2']
-  """Pixels of the upright photo, the first pixel's centre at (0.5, 0.5)."""
-  pixels_per_metre: float
-  """Weak perspective: a point's pixel is this times its x, y, plus the wrist's pixel."""
-  is_left: bool
-  box_xywh: Float[np.ndarray, '4']
-  crop_affine: Float[np.ndarray, '3 3']
-  """Pixels of the photo to pixels of the network's crop, which is mirrored for a left hand."""
-  crop_side: int
-  parameters: HandParameters | None
-  """None from a network without a prior-net."""
-  branch: str
-  hand_model: str
-  """Whose mesh it is, see `hand_model_name`: the free hand's has texture coordinates."""
-  camera_mean: Float[np.ndarray, '10'] | None
-  """The camera that a network estimates; a fit has none."""
-  camera_log_variance: Float[np.ndarray, '10'] | None
-  detection: DetectedHand | None = None
-  """How the hand was found, where the detector found it."""
-
-  @property
-  def is_free_hand(self) -> bool:
-    """Whether the mesh has the free hand's texture coordinates; MANO's has none."""
-    return self.hand_model.startswith('free hand')
-
-
-def load_reconstructor(workdir: str | os.PathLike, mano_dir: str | None = None) -> Reconstructor:
+def load_trained_network(workdir: str | os.PathLike, mano_dir: str | None = None) -> TrainedNetwork:
   """The newest checkpoint of a run and the hand model it was trained with (see `load_run_model`).
 
   Raises:
     FileNotFoundError, ValueError: no run, no checkpoint or hand model there, or a damaged one.
   """
+  # Imported here: Orbax takes a third of a second, and the weights in the box need none.
+  from hand_jax.runs.checkpoints import load_for_inference
+
   config, variables = load_for_inference(str(workdir))
-  reconstructor = create_reconstructor(config, variables, load_run_model(workdir, mano_dir))
-  return reconstructor._replace(run=str(workdir))
+  network = create_trained_network(config, variables, load_run_model(workdir, mano_dir))
+  digest = hashlib.sha256()
+  for leaf in jax.tree.leaves(variables):
+    digest.update(np.asarray(leaf).tobytes())
+  return network._replace(run=str(workdir), digest=digest.hexdigest())
 
 
-def create_reconstructor(
+def create_trained_network(
   config: ExperimentConfig, variables: dict[str, Any], model: ManoModel
-) -> Reconstructor:
+) -> TrainedNetwork:
   """Wraps a network and its variables; the first photo compiles it."""
   network = create_network(config)
 
@@ -142,7 +104,7 @@ def create_reconstructor(
   def estimate(crop: np.ndarray, mask: np.ndarray | None) -> HandEstimate:
     return apply(variables, crop, model, mask)
 
-  return Reconstructor(config, model, estimate, config.name)
+  return TrainedNetwork(config, model, estimate, config.name)
 
 
 def crop_of_photo(
@@ -158,14 +120,7 @@ def crop_of_photo(
   return crop_affine(np.asarray(box_xywh, np.float64), size, config.data.crop_factor)
 
 
-def reconstruct_hand(
-  reconstructor: Reconstructor,
-  image: UInt8[np.ndarray, 'height width 3'],
-  box_xywh: Float[np.ndarray, '4'] | None = None,
-  side: str = 'right',
-  name: str = 'the image',
-  hand_mask: Bool[np.ndarray, 'height width'] | None = None,
-) -> Reconstruction:
+def reconstruct_in_box(network: TrainedNetwork, photo: HandPhoto) -> Reconstruction:
   """Estimates the hand in an upright RGB photo. Box in pixels; None: the largest centred square.
 
   The hand is the posterior's mean; of a network that is a prior-net alone, the prior's. Of one
@@ -176,18 +131,15 @@ def reconstruct_hand(
     ValueError: a box without area or outside the image, a mask of another size, a side that is
       neither, or an estimate that is not finite; `name` is the photo's in the message.
   """
-  photo = HandPhoto(image, box_xywh, side, name, hand_mask)
-  return next(iter(reconstruct_branches(reconstructor, photo).values()))
+  return next(iter(reconstruct_branches(network, photo).values()))
 
 
-def reconstruct_branches(
-  reconstructor: Reconstructor, photo: HandPhoto
-) -> dict[str, Reconstruction]:
-  """`reconstruct_hand` of each branch the network has, the better one first; same errors.
+def reconstruct_branches(network: TrainedNetwork, photo: HandPhoto) -> dict[str, Reconstruction]:
+  """`reconstruct_in_box` of each branch the network has, the better one first; same errors.
 
   Both branches' hands have the same colours.
   """
-  image, box_xywh, side, name, hand_mask = photo
+  image, box_xywh, side, name, hand_mask, camera = photo
   height, width = image.shape[:2]
   if side not in ('right', 'left'):
     raise ValueError(f"hand is {side!r}, expected 'right' or 'left'.")
@@ -195,7 +147,7 @@ def reconstruct_branches(
     check_box(np.asarray(box_xywh, np.float64), width, height, name)
   if hand_mask is not None:
     check_mask(hand_mask, width, height, name)
-  config, is_left = reconstructor.config, side == 'left'
+  config, is_left = network.config, side == 'left'
   seen_box = box_xywh
   if is_left and box_xywh is not None:
     seen_box = _mirror_box(box_xywh, width)
@@ -207,19 +159,19 @@ def reconstruct_branches(
   if hand_mask is not None and config.model.texture.enabled:
     seen_mask = hand_mask[:, ::-1] if is_left else hand_mask
     mask = warp_image(255 * seen_mask.astype(np.uint8), affine, config.model.image_size) > 127
-  estimate = jax.tree.map(np.asarray, reconstructor.estimate(crop, mask))
-  _check_fields_finite(estimate._asdict(), reconstructor.run, name)
+  estimate = jax.tree.map(np.asarray, network.estimate(crop, mask))
+  _check_fields_finite(estimate._asdict(), network.run, name)
   box = centred_square(width, height) if box_xywh is None else np.asarray(box_xywh, np.float64)
   if is_left:
     affine = affine @ mirror_affine(width)
-  view = _PhotoView(box, affine, is_left, (width, height))
+  view = _PhotoView(photo, box, affine, camera or photo_camera((width, height)))
   hands = {
-    branch: _assemble(reconstructor, estimate, branch, gaussians, view)
+    branch: _assemble(network, estimate, branch, gaussians, view)
     for branch, gaussians in branches_of(estimate).items()
   }
   for hand in hands.values():
     # What follows from finite numbers may be too large for theirs: a sigma, say.
-    _check_fields_finite(vars(hand), reconstructor.run, name)
+    _check_fields_finite(vars(hand), network.run, name)
   return hands
 
 
@@ -253,12 +205,12 @@ def _check_fields_finite(fields: dict[str, Any], run: str, name: str) -> None:
 
 
 class _PhotoView(NamedTuple):
-  """What a crop shows of a photo: the hand's box, photo to crop, the hand's side, photo's size."""
+  """A photo, the hand's box in it, photo to crop, and the photo's camera."""
 
+  photo: HandPhoto
   box_xywh: np.ndarray
   photo_to_crop: np.ndarray
-  is_left: bool
-  size: tuple[int, int]
+  camera: PhotoCamera
 
 
 def _mirror_box(box_xywh: np.ndarray, width: int) -> np.ndarray:
@@ -267,19 +219,23 @@ def _mirror_box(box_xywh: np.ndarray, width: int) -> np.ndarray:
 
 
 def _assemble(
-  reconstructor: Reconstructor,
+  network: TrainedNetwork,
   estimate: HandEstimate,
   branch: str,
   gaussians: HandGaussians,
   view: _PhotoView,
 ) -> Reconstruction:
-  model, side = reconstructor.model, reconstructor.config.model.image_size
-  photo_to_crop, is_left = view.photo_to_crop, view.is_left
+  model, side = network.model, network.config.model.image_size
+  photo_to_crop, is_left = view.photo_to_crop, view.photo.side == 'left'
+  height, width = view.photo.image.shape[:2]
   camera = camera_from_vector(jnp.asarray(estimate.camera.mean))
   rotation = np.asarray(camera_rotation(camera), np.float64)
   vertices = np.asarray(gaussians.vertices.mean, np.float64) @ rotation
   joints = np.asarray(extended_joint_regressor(model), np.float64) @ vertices
   vertices, joints = vertices - joints[:1], joints - joints[:1]
+  parameters, error_mm = _wrist_relative(model, estimate.parameters, rotation), 0.0
+  if branch != 'prior':
+    parameters, error_mm = fit_parameters(model, vertices, parameters)
   mirror = _MIRROR if is_left else np.ones(3)
   vertices, joints = vertices * mirror, joints * mirror
   joints_crop = denormalize_points(np.asarray(gaussians.joints_normalized.mean, np.float64), side)
@@ -295,21 +251,26 @@ def _assemble(
     faces=np.asarray(model.faces)[:, ::-1] if is_left else np.asarray(model.faces),
     vertex_sigma_mm=_sigma_mm(gaussians.vertices.log_variance),
     joint_sigma_mm=_sigma_mm(gaussians.joints.log_variance),
-    vertex_visible=visible_in_photo(vertices, pixels, np.asarray(model.faces), view.size),
+    vertex_visible=visible_in_photo(vertices, pixels, np.asarray(model.faces), (width, height)),
     vertex_colors=estimate.vertex_colors,
     vertices_image=pixels.astype(np.float32),
     joint_sigma_xyz_mm=(_MM_PER_M * np.sqrt(spread)).astype(np.float32),
     joints_image=joints_image.astype(np.float32),
     pixels_per_metre=pixels_per_metre,
+    wrist_camera=place_in_camera(joints, joints_image, view.camera, pixels_per_metre),
+    camera=view.camera,
     is_left=is_left,
     box_xywh=view.box_xywh,
     crop_affine=photo_to_crop,
     crop_side=side,
-    parameters=_wrist_relative(model, estimate.parameters, rotation),
+    parameters=parameters,
+    parameters_error_mm=error_mm,
     branch=branch,
     hand_model=hand_model_name(model),
     camera_mean=np.asarray(estimate.camera.mean),
     camera_log_variance=np.asarray(estimate.camera.log_variance),
+    photo=view.photo.image,
+    photo_name=view.photo.name,
   )
 
 

@@ -10,10 +10,10 @@ from jaxtyping import Array, Float
 
 from hand_jax.detection.reading import DetectedHand
 from hand_jax.detection.regions import HandRegion, photo_to_crop, turn_with_region
+from hand_jax.fitting.released_weights import Release
 from hand_jax.geometry.cameras import transform_points
 from hand_jax.models.hand_landmark import INPUT_SIDE
 from hand_jax.models.joint_heads import JointEstimate, JointHeads, landmark_inputs
-from hand_jax.reconstruction.release import Release
 
 _MIRROR = np.array([-1.0, 1.0, 1.0])
 # Hands in one call of the compiled heads, where there are several.

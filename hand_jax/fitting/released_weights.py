@@ -5,6 +5,7 @@ the heads learned; the fit may then be of another hand model.
 """
 
 import functools
+import hashlib
 import importlib.resources
 import io
 import json
@@ -15,9 +16,9 @@ import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from hand_jax.files.writing import write_whole
-from hand_jax.reconstruction.evidence import PointErrors
-from hand_jax.reconstruction.hand_unknowns import HandPrior
-from hand_jax.reconstruction.sigma_calibration import SigmaCalibration
+from hand_jax.fitting.evidence import PointErrors
+from hand_jax.fitting.hand_unknowns import HandPrior
+from hand_jax.fitting.sigma_calibration import SigmaCalibration
 
 ASSET = 'release.npz'
 _GROUPS = ('errors', 'prior', 'calibration')
@@ -42,6 +43,13 @@ def load_release() -> Release:
   asset = importlib.resources.files('hand_jax') / 'assets' / ASSET
   with importlib.resources.as_file(asset) as path:
     return read_release(path)
+
+
+@functools.cache
+def release_digest() -> str:
+  """The SHA-256 digest of the file of weights that comes with the package."""
+  asset = importlib.resources.files('hand_jax') / 'assets' / ASSET
+  return hashlib.sha256(asset.read_bytes()).hexdigest()
 
 
 def read_release(path: str | os.PathLike) -> Release:

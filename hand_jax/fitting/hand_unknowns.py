@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from hand_jax.fitting.evidence import Alignment, HandEvidence, PinholeView
 from hand_jax.mano.anatomy import (
   LOWER_LIMITS,
   UPPER_LIMITS,
@@ -20,7 +21,6 @@ from hand_jax.mano.anatomy import (
   pose_to_angles,
 )
 from hand_jax.mano.model import regress_joints
-from hand_jax.reconstruction.evidence import Alignment, HandEvidence, PinholeView
 from hand_jax.types import ArrayLike, HandParameters, ManoModel
 
 # Joints that hardly move against each other: they turn the first guess.

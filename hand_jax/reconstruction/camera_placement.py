@@ -1,0 +1,126 @@
+"""Where a hand is in the space of the photo's camera, and which focal length that rests on.
+
+A photo tells how large a hand looks, not how far away it is: a hand twice as large at twice the
+distance gives the same picture, and so does a longer focal length. Depth is therefore as uncertain
+as the hand's size, and as the focal length where nobody gave one.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+
+# Wider than adults' hands differ: a photo does not tell a child's hand from a far one.
+SIZE_SIGMA = 0.10
+DEFAULT_FOCAL_SIGMA = 0.25
+DEFAULT_FIELD_OF_VIEW_DEG = 70.0
+# Millimetres: the diagonal of a 24 x 36 mm frame, which "35 mm equivalent" refers to.
+_FRAME_DIAGONAL_MM = 43.27
+# A photo with another focal length than these has wrong EXIF data.
+_FOCAL_35MM_RANGE = (5.0, 2000.0)
+GIVEN, EXIF, ASSUMED = 'given', 'exif', 'assumed'
+_SOURCES = {
+  GIVEN: 'given',
+  EXIF: 'from the EXIF data (FocalLengthIn35mmFilm)',
+  ASSUMED: f'assumed: a diagonal field of view of {DEFAULT_FIELD_OF_VIEW_DEG:.0f} degrees',
+}
+
+
+class PhotoCamera(NamedTuple):
+  """The pinhole of a photo: pixels of the upright photo, square ones."""
+
+  focal_length_px: float
+  principal_point: tuple[float, float]
+  source: str = GIVEN
+  """Where the focal length comes from: 'given', 'exif' or 'assumed'."""
+
+  @property
+  def source_text(self) -> str:
+    """Says in words where the focal length comes from."""
+    return _SOURCES[self.source]
+
+  @property
+  def intrinsics(self) -> Float[np.ndarray, '3 3'] | None:
+    """The camera's matrix, or None where the focal length is only assumed."""
+    if self.source == ASSUMED:
+      return None
+    focal, (x, y) = self.focal_length_px, self.principal_point
+    return np.array([[focal, 0, x], [0, focal, y], [0, 0, 1]], np.float64)
+
+  def scaled(self, factor: float) -> 'PhotoCamera':
+    """The camera of the same photo with so many times the pixels along each side."""
+    x, y = self.principal_point
+    return PhotoCamera(factor * self.focal_length_px, (factor * x, factor * y), self.source)
+
+  @property
+  def relative_depth_sigma(self) -> float:
+    """One sigma of a hand's distance, as a share of it."""
+    return float(np.hypot(SIZE_SIGMA, DEFAULT_FOCAL_SIGMA * (self.source == ASSUMED)))
+
+
+def photo_camera(
+  photo_size: tuple[int, int],
+  focal_length_px: float | int | None = None,
+  focal_35mm: float | None = None,
+) -> PhotoCamera:
+  """Chooses the camera of a photo: a given focal length, else the EXIF data's, else 70 degrees.
+
+  Args:
+    photo_size: the upright photo's width and height in pixels; its centre is the principal point.
+    focal_length_px: the focal length in pixels, where it is known.
+    focal_35mm: EXIF's `FocalLengthIn35mmFilm`; values that no lens has are passed over.
+
+  Raises:
+    ValueError: the given focal length is not a finite number above zero.
+  """
+  width, height = photo_size
+  diagonal, centre = float(np.hypot(width, height)), (width / 2, height / 2)
+  if focal_length_px is not None:
+    if not np.isfinite(focal_length_px) or focal_length_px <= 0:
+      raise ValueError(
+        f'The focal length is {focal_length_px:g}, expected pixels: a finite number above zero.'
+      )
+    return PhotoCamera(float(focal_length_px), centre, GIVEN)
+  low, high = _FOCAL_35MM_RANGE
+  if focal_35mm is not None and low <= focal_35mm <= high:
+    return PhotoCamera(focal_35mm * diagonal / _FRAME_DIAGONAL_MM, centre, EXIF)
+  half_angle = np.radians(DEFAULT_FIELD_OF_VIEW_DEG / 2)
+  return PhotoCamera(float(diagonal / 2 / np.tan(half_angle)), centre, ASSUMED)
+
+
+def camera_from_intrinsics(intrinsics: Float[np.ndarray, '3 3']) -> PhotoCamera:
+  """The camera of a matrix in pixels. The focal length is the geometric mean of both axes'."""
+  focal = float(np.sqrt(intrinsics[0, 0] * intrinsics[1, 1]))
+  return PhotoCamera(focal, (float(intrinsics[0, 2]), float(intrinsics[1, 2])), GIVEN)
+
+
+def place_in_camera(
+  joints: Float[np.ndarray, 'joints 3'],
+  joints_image: Float[np.ndarray, 'joints 2'],
+  camera: PhotoCamera,
+  pixels_per_metre: float,
+) -> Float[np.ndarray, '3']:
+  """Where the wrist is in camera space (metres), so that the joints are seen at their pixels.
+
+  A joint (x, y, z) about the wrist at t is seen at u where f (x + t_x) = (u - c) (z + t_z), and
+  likewise for y. That is linear in t, and solved by least squares.
+
+  Args:
+    joints: metres about the wrist, camera axes.
+    joints_image: where the photo shows them, pixels.
+    camera: of the photo.
+    pixels_per_metre: the hand's scale, which places it where the pixels put it behind the camera.
+  """
+  focal = camera.focal_length_px
+  joints = np.asarray(joints, np.float64)
+  offsets = np.asarray(joints_image, np.float64) - np.array([camera.principal_point])
+  rows = np.zeros((len(joints), 2, 3))
+  rows[:, 0, 0] = rows[:, 1, 1] = focal
+  rows[:, :, 2] = -offsets
+  known = offsets * joints[:, 2:] - focal * joints[:, :2]
+  place = np.linalg.lstsq(rows.reshape(-1, 3), known.reshape(-1), rcond=None)[0]
+  if place[2] + joints[:, 2].min() > 0:
+    return place
+  # A network that is not trained yet may say anything: weak perspective always has an answer.
+  depth = focal / pixels_per_metre
+  return np.array([*(offsets[0] * depth / focal), depth])

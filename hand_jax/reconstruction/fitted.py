@@ -1,0 +1,79 @@
+"""Describes a hand that was fitted to its evidence as a run's hands are described."""
+
+import numpy as np
+from jaxtyping import UInt8
+
+from hand_jax.fitting.detected import FittedHand
+from hand_jax.geometry.cameras import crop_affine, mirror_affine
+from hand_jax.mano.assets import hand_model_name
+from hand_jax.reconstruction.camera_placement import PhotoCamera, place_in_camera
+from hand_jax.reconstruction.reconstruction import Reconstruction
+from hand_jax.reconstruction.trained_network import visible_in_photo
+from hand_jax.types import ManoModel
+
+FIT = 'fit'
+"""The branch of a hand that was fitted to the evidence of its photo."""
+_MM_PER_M = 1000.0
+# Pictures show a square of this many pixels, this much larger than the hand's box.
+_SHOWN_SIDE, _SHOWN_FACTOR = 224, 1.25
+
+
+def fitted_reconstruction(
+  fitted: FittedHand,
+  model: ManoModel,
+  photo: UInt8[np.ndarray, 'height width 3'],
+  photo_name: str,
+  camera: PhotoCamera,
+) -> Reconstruction:
+  """Gathers what a fit says of a hand.
+
+  Args:
+    fitted: the hand, in the photo's axes and pixels.
+    model: the right hand's model that was fitted.
+    photo: upright RGB.
+    photo_name: the photo's name.
+    camera: the photo's camera, in which the hand is placed.
+  """
+  detected, mesh, _ = fitted
+  size = (photo.shape[1], photo.shape[0])
+  is_left = detected.side == 'left'
+  box = np.asarray(detected.box_xywh, np.float64)
+  shown = crop_affine(_mirrored_box(box, size[0]) if is_left else box, _SHOWN_SIDE, _SHOWN_FACTOR)
+  # The fit's own focal length explains the pixels best; the files' places rest on the photo's.
+  seen = np.asarray(mesh.vertices + mesh.wrist_camera[None], np.float64)
+  pixels = mesh.principal_point[None] + mesh.focal_length * seen[:, :2] / seen[:, 2:]
+  faces = np.asarray(model.faces)
+  covariance = np.diagonal(mesh.joint_covariance, axis1=-2, axis2=-1)
+  pixels_per_metre = float(mesh.pixels_per_metre)
+  return Reconstruction(
+    vertices=np.asarray(mesh.vertices, np.float32),
+    joints=np.asarray(mesh.joints, np.float32),
+    faces=faces[:, ::-1] if is_left else faces,
+    vertex_sigma_mm=np.asarray(mesh.vertex_sigma_mm, np.float32),
+    vertex_visible=visible_in_photo(mesh.vertices, pixels, faces, size),
+    vertex_colors=None,
+    vertices_image=pixels.astype(np.float32),
+    joint_sigma_mm=np.asarray(mesh.joint_sigma_mm, np.float32),
+    joint_sigma_xyz_mm=(_MM_PER_M * np.sqrt(covariance)).astype(np.float32),
+    joints_image=np.asarray(mesh.joints_image, np.float32),
+    pixels_per_metre=pixels_per_metre,
+    wrist_camera=place_in_camera(mesh.joints, mesh.joints_image, camera, pixels_per_metre),
+    camera=camera,
+    is_left=is_left,
+    box_xywh=box,
+    crop_affine=shown @ mirror_affine(size[0]) if is_left else shown,
+    crop_side=_SHOWN_SIDE,
+    parameters=mesh.parameters,
+    parameters_error_mm=0.0,
+    branch=FIT,
+    hand_model=hand_model_name(model),
+    camera_mean=None,
+    camera_log_variance=None,
+    photo=photo,
+    photo_name=photo_name,
+    detection=detected,
+  )
+
+
+def _mirrored_box(box_xywh: np.ndarray, width: int) -> np.ndarray:
+  return np.array([width - box_xywh[0] - box_xywh[2], *box_xywh[1:]])

@@ -1,0 +1,310 @@
+"""Photos to hands: by the weights in the box, or by a trained run.
+
+hands = HandReconstructor()('photo.jpg')
+hands[0].vertices
+"""
+
+import dataclasses
+import os
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+from jaxtyping import Bool, Float, UInt8
+from PIL import Image
+
+from hand_jax.data.exif import read_focal_35mm
+from hand_jax.data.photos import (
+  box_round_joints,
+  check_box,
+  photo_from_pillow,
+  read_photo_scaled,
+)
+from hand_jax.detection.detect import check_image, detect_hands
+from hand_jax.detection.reading import DetectedHand, read_regions
+from hand_jax.fitting.detected import SeenHand, fit_detected_hands, hand_in_box
+from hand_jax.fitting.released_weights import Release, load_release
+from hand_jax.mano.assets import load_mano_model, resolve_mano_dir
+from hand_jax.models.hand_network import naming_misfits
+from hand_jax.reconstruction.camera_placement import PhotoCamera, photo_camera
+from hand_jax.reconstruction.fitted import fitted_reconstruction
+from hand_jax.reconstruction.reconstruction import Reconstruction
+from hand_jax.reconstruction.trained_network import (
+  HandPhoto,
+  TrainedNetwork,
+  check_mask,
+  load_trained_network,
+  reconstruct_in_box,
+)
+from hand_jax.reconstruction.whole_pixels import in_whole_pixels
+from hand_jax.types import ManoModel
+
+MAX_HANDS = 10
+# Probability of a hand below which a given box shows none.
+_MIN_PRESENCE = 0.5
+
+Photo = str | os.PathLike | np.ndarray | Image.Image
+"""A file, an upright RGB array of 8 bits (height, width, 3), or a Pillow image."""
+
+
+class PhotoRequest(NamedTuple):
+  """An upright RGB photo and what is known of its hands; None asks the detector.
+
+  Boxes and camera are in pixels of the whole photo, and so are results.
+  """
+
+  image: UInt8[np.ndarray, 'height width 3']
+  """The photo, which may be reduced in size by `scale`."""
+  name: str = 'the image'
+  """What error messages call the photo."""
+  boxes_xywh: Sequence[Float[np.ndarray, '4']] = ()
+  """The boxes of its hands, in pixels; without any, hands are looked for."""
+  sides: Sequence[str] = ()
+  """'left' or 'right' of each box in turn, or one for all hands; without any, found out."""
+  hand_mask: Bool[np.ndarray, 'height width'] | None = None
+  """What it shows of the hand, for a textured run."""
+  camera: PhotoCamera | None = None
+  """None: the focal length is assumed, see `photo_camera`."""
+  scale: float = 1.0
+  """Pixels of `image` for a pixel of the whole photo."""
+  whole_size: tuple[int, int] | None = None
+  """Width and height of the whole photo in pixels; None where `image` is that."""
+
+
+class HandReconstructor:
+  """Finds and reconstructs the hands of photos. The first photo compiles it.
+
+  Attributes:
+    model: the right hand's model of the meshes.
+    network: the trained run that makes them, or None.
+    release: without a run, the weights in the box, by which `model` is fitted.
+  """
+
+  def __init__(self, workdir: str | os.PathLike | None = None, mano_dir: str | None = None):
+    """Loads what makes the meshes.
+
+    Args:
+      workdir: folder of a trained run, or None for the weights in the box.
+      mano_dir: folder or file of MANO's files. None means $MANO_DIR, else the free hand.
+
+    Raises:
+      FileNotFoundError, ValueError: the run or the hand model cannot be read.
+    """
+    self.network: TrainedNetwork | None = None
+    self.release: Release | None = None
+    if workdir:
+      self.network = load_trained_network(workdir, mano_dir)
+      self.model: ManoModel = self.network.model
+    else:
+      self.model = load_mano_model(resolve_mano_dir(mano_dir), 'right')
+      self.release = load_release()
+
+  def __call__(
+    self,
+    image: Photo | Sequence[Photo],
+    boxes: Sequence[Sequence[float | int] | np.ndarray] | np.ndarray | None = None,
+    sides: Sequence[str] | str | None = None,
+    focal_length_px: float | int | None = None,
+    hand_mask: Bool[np.ndarray, 'height width'] | None = None,
+    max_hands: int = MAX_HANDS,
+  ) -> list[Reconstruction] | list[list[Reconstruction]]:
+    """Reconstructs every hand of a photo, the surest first, or of each photo of a list.
+
+    Args:
+      image: a file, an upright RGB array of 8 bits, or a Pillow image; or a list of such photos,
+        whose hands are then fitted together. Files and Pillow images are turned upright.
+      boxes: of one photo's hands, each x, y, width, height in pixels of the upright photo. Each is
+        looked at as it is; where there is no hand in it, there is no result. None: the detector
+        looks for hands.
+      sides: 'left' or 'right' for each box, or one for all hands. None: found out.
+      focal_length_px: of the photo. None: EXIF's where the file has it, else a stated assumption.
+      hand_mask: where one photo shows the hand, for a run with texture: pixels outside it colour
+        no vertex.
+      max_hands: the search of a photo ends when so many are found.
+
+    Returns:
+      The hands of the photo, or a list of them for each photo; none is a result, not an error.
+
+    Raises:
+      FileNotFoundError, ValueError: a photo cannot be read or is no RGB picture, a side is neither,
+        a box or mask does not fit the photo, or what a run estimates is not finite.
+    """
+    several = isinstance(image, Sequence) and not isinstance(image, str)
+    if several and (boxes is not None or hand_mask is not None):
+      raise ValueError('boxes and hand_mask belong to one photo: give one photo at a time.')
+    sides = (sides,) if isinstance(sides, str) else tuple(sides or ())
+    boxes_xywh = tuple(np.asarray(box, np.float64) for box in (() if boxes is None else boxes))
+    requests = [
+      read_request(photo, focal_length_px)._replace(
+        boxes_xywh=boxes_xywh, sides=sides, hand_mask=hand_mask
+      )
+      for photo in (image if several else [image])
+    ]
+    hands = self.reconstruct(requests, max_hands)
+    return hands if several else hands[0]
+
+  def reconstruct(
+    self, requests: Iterable[PhotoRequest], max_hands: int = MAX_HANDS
+  ) -> list[list[Reconstruction]]:
+    """Reconstructs the hands of photos that are read already, those of all photos together.
+
+    Args:
+      requests: the photos, and what is known of their hands.
+      max_hands: the search of a photo ends when so many are found.
+
+    Raises:
+      ValueError: see `__call__`.
+    """
+    reduced = [_reduced(_checked(request)) for request in requests]
+    found = [find_hands(request, max_hands) for request in reduced]
+    if self.network is None:
+      results = self._fitted(reduced, found)
+    else:
+      pairs = zip(reduced, found, strict=True)
+      results = [_by_run(self.network, request, hands) for request, hands in pairs]
+    return [
+      [in_whole_pixels(hand, request.scale, request.whole_size) for hand in hands]
+      for request, hands in zip(reduced, results, strict=True)
+    ]
+
+  def _fitted(
+    self, requests: list[PhotoRequest], found: list[list[DetectedHand]]
+  ) -> list[list[Reconstruction]]:
+    """Fits the hands of all photos in one batch."""
+    assert self.release is not None
+    # A box always gives a reading; without a hand in it there is nothing to fit.
+    seen = [
+      (number, SeenHand(hand, _size(requests[number].image), _camera(requests[number]).intrinsics))
+      for number, hands in enumerate(found)
+      for hand in hands
+      if hand.presence >= _MIN_PRESENCE
+    ]
+    fitted = fit_detected_hands(self.model, [hand for _, hand in seen], self.release)
+    results: list[list[Reconstruction]] = [[] for _ in requests]
+    for (number, _), hand in zip(seen, fitted, strict=True):
+      request = requests[number]
+      results[number].append(
+        fitted_reconstruction(hand, self.model, request.image, request.name, _camera(request))
+      )
+    return results
+
+
+def read_request(photo: Photo, focal_length_px: float | int | None = None) -> PhotoRequest:
+  """Reads a photo and its focal length.
+
+  Args:
+    photo: a file, an upright RGB array, or a Pillow image.
+    focal_length_px: where it is known; else EXIF's where the file or the Pillow image has it.
+
+  Raises:
+    FileNotFoundError, ValueError: the photo cannot be read.
+    TypeError: it is none of these.
+  """
+  if isinstance(photo, np.ndarray):
+    image, name, focal_35mm = photo, 'the image', None
+    check_image(image)
+  elif isinstance(photo, Image.Image):
+    name = str(getattr(photo, 'filename', '') or 'the image')
+    image, focal_35mm = photo_from_pillow(photo), read_focal_35mm(photo)
+  elif isinstance(photo, str | os.PathLike):
+    scaled, focal_35mm = read_photo_scaled(photo), read_focal_35mm(photo)
+    camera = photo_camera(scaled.whole_size, focal_length_px, focal_35mm)
+    name, size = os.fspath(photo), scaled.whole_size
+    return PhotoRequest(scaled.image, name, camera=camera, scale=scaled.scale, whole_size=size)
+  else:
+    raise TypeError(
+      f'A photo is a {type(photo).__name__}, expected a path, a NumPy array or a Pillow image.'
+    )
+  camera = photo_camera(_size(image), focal_length_px, focal_35mm)
+  return PhotoRequest(image, name, camera=camera)
+
+
+def find_hands(request: PhotoRequest, max_hands: int = MAX_HANDS) -> list[DetectedHand]:
+  """Finds the hands of a photo, or reads the ones in the given boxes."""
+  if request.boxes_xywh:
+    sides = request.sides or (None,)
+    sides = tuple(sides) * (len(request.boxes_xywh) if len(sides) == 1 else 1)
+    return [
+      hand_in_box(request.image, box, side)
+      for box, side in zip(request.boxes_xywh, sides, strict=True)
+    ]
+  hands = detect_hands(request.image, max_hands)
+  if not request.sides:
+    return hands
+  (side,) = request.sides
+  return [
+    hand if hand.side == side else read_regions(request.image, [hand.roi], side)[0]
+    for hand in hands
+  ]
+
+
+def _by_run(
+  network: TrainedNetwork, request: PhotoRequest, hands: list[DetectedHand]
+) -> list[Reconstruction]:
+  """The run's estimates in the boxes that were given, or in such as it was trained on."""
+  boxes = request.boxes_xywh or [
+    box_round_joints(np.asarray(hand.landmarks_image, np.float64)) for hand in hands
+  ]
+  meshes = []
+  for box, hand in zip(boxes, hands, strict=True):
+    photo = HandPhoto(
+      request.image, box, hand.side, request.name, request.hand_mask, _camera(request)
+    )
+    with naming_misfits(network.run):
+      mesh = reconstruct_in_box(network, photo)
+    meshes.append(dataclasses.replace(mesh, detection=hand))
+  return meshes
+
+
+def _size(image: np.ndarray) -> tuple[int, int]:
+  """Width and height in pixels."""
+  return image.shape[1], image.shape[0]
+
+
+def _reduced(request: PhotoRequest) -> PhotoRequest:
+  """The request with everything in pixels of its image."""
+  if request.scale == 1:
+    return request
+  mask = request.hand_mask
+  if mask is not None:
+    # The nearest pixel: a mask has no half.
+    mask = cv2.resize(mask.astype(np.uint8), _size(request.image), interpolation=0) > 0
+  return request._replace(
+    boxes_xywh=tuple(request.scale * np.asarray(box) for box in request.boxes_xywh),
+    hand_mask=mask,
+    camera=None if request.camera is None else request.camera.scaled(request.scale),
+  )
+
+
+def _camera(request: PhotoRequest) -> PhotoCamera:
+  return request.camera or photo_camera(_size(request.image))
+
+
+def _checked(request: PhotoRequest) -> PhotoRequest:
+  """The request itself, when its parts fit the photo and each other."""
+  check_image(request.image)
+  for side in request.sides:
+    if side not in ('right', 'left'):
+      raise ValueError(f"side is {side!r}, expected 'right', 'left' or None.")
+  width, height = request.whole_size or _size(request.image)
+  boxes, sides = len(request.boxes_xywh), len(request.sides)
+  if sides > 1 and sides != boxes:
+    raise ValueError(
+      f'{sides} sides for {boxes} boxes of {request.name}: give one side for each box, or one for '
+      'all.'
+    )
+  for box in request.boxes_xywh:
+    check_box(np.asarray(box, np.float64), width, height, request.name)
+  camera = request.camera
+  if camera is not None and not (
+    np.isfinite([camera.focal_length_px, *camera.principal_point]).all()
+    and camera.focal_length_px > 0
+  ):
+    raise ValueError(
+      f'The camera of {request.name} is {camera}, expected finite numbers with a focal length '
+      'above zero.'
+    )
+  if request.hand_mask is not None:
+    check_mask(request.hand_mask, width, height, request.name)
+  return request

@@ -1,0 +1,99 @@
+"""How the files of a photo's hands are called, and whether those names are free.
+
+All is checked before the first photo: no result replaces an input, a file of the user's, or a
+result of another photo.
+"""
+
+import os
+import pathlib
+from collections.abc import Iterator, Sequence
+
+from hand_jax.reconstruction.files import PHOTO_SUFFIXES
+from hand_jax.reconstruction.records import SUMMARY_NAME, OutputRecord
+
+_SIDES = ('left', 'right')
+
+
+def hand_names(stem: str, sides: Sequence[str]) -> list[str]:
+  """The photo's own name for a single hand; several are numbered and tell their side."""
+  if len(sides) == 1:
+    return [stem]
+  return [f'{stem}_{number}_{side}' for number, side in enumerate(sides, start=1)]
+
+
+def possible_names(stem: str, suffixes: Sequence[str], max_hands: int) -> Iterator[str]:
+  """Every name that a file of a photo may get, whatever hands are found in it."""
+  for suffix in (*suffixes, *PHOTO_SUFFIXES):
+    yield f'{stem}{suffix}'
+  for number in range(1, max_hands + 1):
+    for side in _SIDES:
+      for suffix in suffixes:
+        yield f'{stem}_{number}_{side}{suffix}'
+
+
+def check_names(
+  photos: Sequence[pathlib.Path],
+  record: OutputRecord,
+  suffixes: Sequence[str],
+  max_hands: int,
+  overwrite: bool,
+) -> None:
+  """Checks the names of all files that may be written.
+
+  Args:
+    photos: what is reconstructed.
+    record: of the output folder.
+    suffixes: of a hand's files, see `output_suffixes`.
+    max_hands: how many hands of a photo may get files.
+    overwrite: files that this program did not write may be replaced, if they are no photos of it.
+
+  Raises:
+    ValueError: two photos would share a file, or a photo is named twice.
+    FileExistsError: a result would replace a photo, a mask or another file that is not a result.
+  """
+  inputs = {os.path.realpath(path): path for path in photos}
+  own = record.files()
+  _check_photos_are_no_results(photos, record)
+  writers: dict[str, pathlib.Path] = {}
+  for photo in photos:
+    for name in possible_names(photo.stem, suffixes, max_hands):
+      if name == SUMMARY_NAME:
+        raise ValueError(
+          f'{photo} would be written as {name}, which lists all photos: rename the photo.'
+        )
+      other = writers.setdefault(name, photo)
+      if other is not photo:
+        raise ValueError(_clash(other, photo, name))
+      path = record.folder / name
+      if os.path.realpath(path) in inputs:
+        raise FileExistsError(
+          f'A result of {photo} would replace the photo {path}. Name another --output.'
+        )
+      if not overwrite and name not in own and os.path.lexists(path):
+        raise FileExistsError(
+          f'{path} is in the way of a result of {photo}, and this program did not write it: it '
+          'stays as it is. Name another --output, or replace it by --overwrite.'
+        )
+
+
+def _check_photos_are_no_results(photos: Sequence[pathlib.Path], record: OutputRecord) -> None:
+  results = result_paths(record)
+  for photo in photos:
+    if os.path.realpath(photo) in results:
+      raise ValueError(
+        f'{photo} is a result of this program, listed in {record.folder / SUMMARY_NAME}: name the '
+        'photo itself.'
+      )
+
+
+def result_paths(record: OutputRecord) -> frozenset[str]:
+  """The real paths of the files that a folder's record lists."""
+  return frozenset(os.path.realpath(record.folder / name) for name in record.files())
+
+
+def _clash(other: pathlib.Path, photo: pathlib.Path, name: str) -> str:
+  if os.path.realpath(other) == os.path.realpath(photo):
+    return f'{other} is named twice: name each photo once.'
+  return (
+    f'{other} and {photo} would both be written as {name}: rename one, or use two --output folders.'
+  )

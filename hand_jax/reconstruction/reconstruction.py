@@ -1,0 +1,62 @@
+"""A hand of a photo that can be saved, and that notebooks show."""
+
+import base64
+import html
+import os
+import pathlib
+
+from hand_jax.reconstruction.files import check_free, output_suffixes, write_reconstruction
+from hand_jax.reconstruction.hand_data import Axes, HandData
+from hand_jax.reconstruction.meshes import png_bytes
+from hand_jax.reconstruction.views import overlay_image
+
+
+class Reconstruction(HandData):
+  """A hand of a photo: its data, see `HandData`, with `save` and a view in notebooks."""
+
+  def save(
+    self,
+    folder: str | os.PathLike,
+    name: str | None = None,
+    axes: Axes = 'y_up',
+    overwrite: bool = False,
+  ) -> list[pathlib.Path]:
+    """Writes the hand's meshes, pictures and numbers, and returns their paths.
+
+    Args:
+      folder: is made where it is missing.
+      name: what the files' names begin with. None means the photo's name without its suffix.
+      axes: of OBJ and PLY: 'y_up' as GLB has, or 'camera'.
+      overwrite: replaces files of these names.
+
+    Raises:
+      FileExistsError: a file of such a name is there.
+      NotADirectoryError, PermissionError: nothing can be written to the folder.
+    """
+    name = pathlib.Path(self.photo_name).stem if name is None else name
+    if not overwrite:
+      suffixes = output_suffixes(self.vertex_colors is not None, self.is_free_hand)
+      check_free([pathlib.Path(folder) / f'{name}{suffix}' for suffix in suffixes])
+    return write_reconstruction(self, name, folder, axes)
+
+  def _repr_html_(self) -> str:
+    """The hand over its photo with its main figures, for notebooks."""
+    picture = base64.b64encode(png_bytes(overlay_image(self))).decode()
+    sigma, distance = self.vertex_sigma_mm, float(self.wrist_camera[2])
+    rows = {
+      'hand': f'{self.side} ({self.hand_model}, {len(self.vertices)} vertices)',
+      'sigma of the vertices': f'{sigma.mean():.1f} mm on average, '
+      f'{sigma.min():.1f} to {sigma.max():.1f}',
+      'distance of the wrist': f'{distance:.2f} m, give or take {self.depth_sigma_m:.2f}',
+      'focal length': f'{self.camera.focal_length_px:.0f} pixels, {self.camera.source_text}',
+    }
+    cells = ''.join(
+      f'<tr><th style="text-align:left">{html.escape(key)}</th>'
+      f'<td style="text-align:left">{html.escape(value)}</td></tr>'
+      for key, value in rows.items()
+    )
+    alternative = html.escape(f'The {self.side} hand of {self.photo_name} and its mesh', quote=True)
+    return (
+      f'<img alt="{alternative}" style="max-width:100%" src="data:image/png;base64,{picture}">'
+      f'<table>{cells}</table>'
+    )

@@ -1,0 +1,206 @@
+"""Nothing of the user's is lost, and nothing is done twice: names, records, folders, patterns."""
+
+import json
+import pathlib
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from hand_jax.reconstruction import hand_reconstructor
+from hand_jax.reconstruction.output_names import hand_names, possible_names
+from hand_jax.reconstruction.records import OutputRecord
+from hand_jax.reconstruction.running import PhotoOutcome, prepare_run
+from hand_jax.reconstruction.tasks import PhotoOptions, plan_tasks
+from tests.found_hands import found_hand
+
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures('small_pictures')]
+
+
+@pytest.fixture
+def found(model, monkeypatch):
+  """The sides of the hands that every photo shows; a test may change them."""
+  sides = ['right']
+  monkeypatch.setattr(
+    hand_reconstructor,
+    'detect_hands',
+    lambda image, _: [found_hand(image, model, side) for side in sides],
+  )
+  return sides
+
+
+@pytest.fixture
+def folder(photo, tmp_path, monkeypatch, found):
+  monkeypatch.chdir(tmp_path)
+  Image.fromarray(photo).save('hand.jpg')
+  return tmp_path
+
+
+def reconstruct(*photos: str, output: str = 'out', **options) -> list[PhotoOutcome]:
+  return list(prepare_run(PhotoOptions(photos, output, **options)).outcomes())
+
+
+def contents(folder: str) -> dict[str, bytes]:
+  return {path.name: path.read_bytes() for path in pathlib.Path(folder).iterdir()}
+
+
+def test_every_written_name_was_checked(folder, found):
+  """The names that are written are among those that are checked beforehand."""
+  for sides in (['right'], ['left', 'right']):
+    found[:] = sides
+    reconstruct('hand.jpg', overwrite=True)
+    entry = json.loads(pathlib.Path('out/summary.json').read_text())[0]
+    suffixes = tuple(name.removeprefix('hand') for name in contents('out') if '_1' not in name)
+    assert set(entry['files']) <= set(possible_names('hand', suffixes, 10)) | {
+      f'hand_{number}_{side}{suffix}'
+      for number, side in enumerate(sides, 1)
+      for suffix in ('.obj', '.ply', '.glb', '.npz', '.json', '_overlay.png', '_legend.png')
+    }
+    # What an earlier run left of other hands is gone.
+    assert set(contents('out')) == {*entry['files'], 'summary.json'}
+  assert hand_names('a', ['left']) == ['a']
+  assert hand_names('a', ['left', 'right']) == ['a_1_left', 'a_2_right']
+
+
+def test_a_user_s_own_file_is_never_replaced_unasked(folder):
+  """Results beside the photo, where a file of the user's has the name of one."""
+  pathlib.Path('hand.json').write_text('mine')
+  with pytest.raises(FileExistsError, match=r'^hand\.json is in the way .*--overwrite\.$'):
+    reconstruct('hand.jpg', output='.')
+  assert sorted(contents('.')) == ['hand.jpg', 'hand.json']
+  assert pathlib.Path('hand.json').read_text() == 'mine'
+  reconstruct('hand.jpg', output='.', overwrite=True)
+  assert json.loads(pathlib.Path('hand.json').read_text())['hand'] == 'right'
+
+
+def test_a_photo_is_not_replaced_even_when_asked(folder, photo):
+  Image.fromarray(photo).save('hand_overlay.png')
+  before = contents('.')
+  for spelled in ('hand_overlay.png', './hand_overlay.png', str(folder / 'hand_overlay.png')):
+    with pytest.raises(FileExistsError, match=r'would replace the photo'):
+      reconstruct('hand.jpg', spelled, output='.', overwrite=True)
+  assert contents('.') == before
+  shutil.copy('hand.jpg', 'hand_1_left.jpg')
+  with pytest.raises(ValueError, match=r'hand_1_left\.jpg would both be written as hand_1_left'):
+    reconstruct('hand.jpg', 'hand_1_left.jpg')
+
+
+def test_the_same_photo_and_settings_are_not_done_again(folder, monkeypatch):
+  reconstruct('hand.jpg')
+  before = contents('out')
+
+  def refuse(*_):
+    raise AssertionError('looked for hands again')
+
+  with monkeypatch.context() as patch:
+    patch.setattr(hand_reconstructor, 'detect_hands', refuse)
+    for spelled in ('hand.jpg', str(folder / 'hand.jpg'), 'hand.jpg'):
+      (outcome,) = reconstruct(spelled)
+      assert outcome.lines == ('hand.jpg: done before by the same settings, 1 hand',)
+      assert not outcome.is_written and not outcome.failed
+  assert contents('out') == before
+  pathlib.Path('out/hand.obj').unlink()
+  (outcome,) = reconstruct('hand.jpg')
+  assert outcome.is_written and pathlib.Path('out/hand.obj').exists()
+
+
+CHANGES = {
+  'other side': {'hand': ['left']},
+  'box': {'bbox': ['20,20,70,60']},
+  'focal length': {'focal': 300.0},
+  'axes': {'axes': 'camera'},
+}
+
+
+@pytest.mark.parametrize('change', CHANGES)
+def test_other_settings_are_refused_before_any_work(folder, change, monkeypatch):
+  reconstruct('hand.jpg')
+  before = contents('out')
+  with pytest.raises(FileExistsError, match=r'hand\.jpg: they stay .*--output, .*--overwrite'):
+    reconstruct('hand.jpg', **CHANGES[change])
+  assert contents('out') == before
+
+
+def test_another_photo_of_the_same_name_is_refused(folder, photo):
+  reconstruct('hand.jpg')
+  Image.fromarray(photo[::-1]).save('hand.jpg')
+  with pytest.raises(FileExistsError, match='results of another photo'):
+    reconstruct('hand.jpg')
+  (outcome,) = reconstruct('hand.jpg', overwrite=True)
+  assert outcome.is_written
+
+
+def test_a_photo_without_a_hand_is_remembered(folder, found):
+  del found[:]
+  assert reconstruct('hand.jpg')[0].lines == ('hand.jpg: no hand found',)
+  assert reconstruct('hand.jpg')[0].lines == (
+    'hand.jpg: done before by the same settings, no hands',
+  )
+  (entry,) = json.loads(pathlib.Path('out/summary.json').read_text())
+  assert entry['hands'] == [] and 'error' not in entry
+
+
+def test_a_failure_is_remembered_and_tried_again(folder, photo):
+  pathlib.Path('bad.jpg').write_bytes(b'')
+  assert reconstruct('bad.jpg', 'hand.jpg')[0].failed
+  entries = json.loads(pathlib.Path('out/summary.json').read_text())
+  assert [entry['photo'] for entry in entries] == ['bad.jpg', 'hand.jpg']
+  assert 'bad.jpg' in entries[0]['error'] and 'error' not in entries[1]
+  Image.fromarray(photo).save('bad.jpg')
+  assert not reconstruct('bad.jpg')[0].failed
+
+
+def test_a_foreign_summary_is_left_alone(folder):
+  pathlib.Path('out').mkdir()
+  for text in ('mine', '{}', '[1]', '[{"photo": "a.jpg"}]'):
+    pathlib.Path('out/summary.json').write_text(text)
+    with pytest.raises(ValueError, match=r'out/summary\.json is no summary of hand-jax'):
+      reconstruct('hand.jpg')
+    assert pathlib.Path('out/summary.json').read_text() == text
+
+
+def test_the_summary_holds_what_is_promised(folder, found):
+  found[:] = ['left', 'right']
+  reconstruct('hand.jpg')
+  (entry,) = json.loads(pathlib.Path('out/summary.json').read_text())
+  assert entry['photo'] == 'hand.jpg'
+  for number, (hand, side) in enumerate(zip(entry['hands'], found, strict=True), start=1):
+    assert hand['side'] == side and hand['score'] == 0.99
+    assert len(hand['box_xywh']) == 4 and hand['seconds'] > 0
+    with np.load(f'out/hand_{number}_{side}.npz') as arrays:
+      assert hand['sigma_mm_mean'] == pytest.approx(arrays['vertex_sigma_mm'].mean(), rel=1e-5)
+    assert all(pathlib.Path('out', name).is_file() for name in hand['files'])
+  numbers = json.loads(pathlib.Path('out/hand_1_left.json').read_text())
+  assert numbers['photo_sha256'] == entry['sha256'] and numbers['settings'] == entry['settings']
+
+
+def test_folders_and_patterns_name_their_photos_in_order(folder, photo):
+  pathlib.Path('many/deeper').mkdir(parents=True)
+  for name in ('many/b.JPG', 'many/a.png', 'many/deeper/c.webp', 'many/.hidden.jpg'):
+    Image.fromarray(photo).save(name)
+  pathlib.Path('many/notes.txt').write_text('mine')
+  listed = [str(task.path) for task in plan_tasks(PhotoOptions(['many'], 'out'))]
+  assert listed == ['many/a.png', 'many/b.JPG']
+  listed = [str(task.path) for task in plan_tasks(PhotoOptions(['many/**/*.webp'], 'out'))]
+  assert listed == ['many/deeper/c.webp']
+  Image.fromarray(photo).save('a[1].jpg')  # a file with a pattern's characters is that file
+  assert [str(task.path) for task in plan_tasks(PhotoOptions(['a[1].jpg'], 'out'))] == ['a[1].jpg']
+
+
+def test_results_are_no_photos_of_their_folder(folder):
+  """Output beside the photos: a second run finds the same photos."""
+  for _ in range(2):
+    outcomes = reconstruct('.', output='.')
+    assert [outcome.lines[0].split(':')[0] for outcome in outcomes] == ['hand.jpg']
+  with pytest.raises(ValueError, match=r'hand_overlay\.png is a result of this program'):
+    reconstruct('hand_overlay.png', output='.')
+
+
+def test_only_listed_files_belong_to_the_record(folder):
+  reconstruct('hand.jpg')
+  record = OutputRecord('out')
+  assert 'hand.glb' in record.files() and 'summary.json' not in record.files()
+  pathlib.Path('out/summary.json').unlink()
+  with pytest.raises(FileExistsError, match=r'this program did not write it'):
+    reconstruct('hand.jpg')
