@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from absl import flags
 
 from experiments.launching import launch, print_lines, start
-from experiments.path_flags import define_compilation_cache, define_path
+from experiments.path_flags import define_compilation_cache, define_overwrite, define_path
 from hand_jax.evaluation.evaluate_run import RunRequest, report_run
 from hand_jax.evaluation.forms import check_forms
 from hand_jax.evaluation.official.rules import BENCHMARKS, NO_AUGMENTATION
@@ -57,6 +57,7 @@ def define_flags() -> None:
   )
   define_path('output', None, 'File to write the official scores to, for experiments.scoreboard.')
   define_path('pck', None, 'Folder to write the PCK curves to: pck.csv and pck.png.')
+  define_overwrite()
 
 
 def measure() -> Iterator[str]:
@@ -75,9 +76,10 @@ def measure() -> Iterator[str]:
       FLAGS.allow_implausible,
       FLAGS.output,
       FLAGS.pck,
+      FLAGS.overwrite,
     )
   request = RunRequest(*(FLAGS[name].value for name in RunRequest._fields))
-  return report_run(request, FLAGS.output, FLAGS.pck)
+  return report_run(request, FLAGS.output, FLAGS.pck, FLAGS.overwrite)
 
 
 def main(argv: list[str]) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from absl import flags
 
 from experiments.launching import launch, print_lines, start
-from experiments.path_flags import define_compilation_cache, define_path
+from experiments.path_flags import define_compilation_cache, define_overwrite, define_path
 from hand_jax.reconstruction.photo_measuring import (
   PhotoMeasuring,
   check_scores_path,
@@ -30,12 +30,13 @@ def define_flags() -> None:
   flags.DEFINE_bool('use_boxes', False, "Looks for each hand in its entry's box.")
   flags.DEFINE_bool('use_intrinsics', False, "Gives the program the entries' intrinsics.")
   define_path('workdir', None, 'Folder of a trained run. Default: the weights in the box.')
+  define_overwrite()
   define_compilation_cache()
 
 
 def measured_lines() -> Iterator[str]:
   """Does what the flags say and yields what to print."""
-  check_scores_path(FLAGS.output)
+  check_scores_path(FLAGS.output, FLAGS.source, FLAGS.overwrite)
   request = PhotoMeasuring(*(FLAGS[name].value for name in PhotoMeasuring._fields))
   scores = measure_photos(request, _print_progress)
   written = write_scores(FLAGS.output, scores)

@@ -8,7 +8,7 @@ from absl import flags
 
 from experiments.checkout import current_commit
 from experiments.launching import launch, print_lines, start
-from experiments.path_flags import define_compilation_cache, define_path
+from experiments.path_flags import define_compilation_cache, define_overwrite, define_path
 from hand_jax.evaluation.run_data import RENDERED_DATASET, RENDERED_EXAMPLES
 from hand_jax.evaluation.textured_run import TexturedRunRequest, report_textured_run
 
@@ -44,6 +44,7 @@ def define_flags(values: flags.FlagValues = FLAGS) -> None:
     values=values,
   )
   define_path('output', None, 'File for a copy of the results.', values=values)
+  define_overwrite(values)
 
 
 def main(argv: list[str]) -> None:

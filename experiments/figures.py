@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from absl import flags
 
 from experiments.launching import launch, print_lines, start
-from experiments.path_flags import define_compilation_cache, define_path
+from experiments.path_flags import define_compilation_cache, define_overwrite, define_path
 from hand_jax.evaluation.run_data import RENDERED_DATASET
 from hand_jax.reconstruction.figures import make_figures
 
@@ -35,6 +35,7 @@ def define_flags() -> None:
   define_path(
     'mano_dir', None, 'Folder or file of the MANO model. Default: $MANO_DIR, else the free hand.'
   )
+  define_overwrite()
 
 
 def parse_examples(values: Sequence[str]) -> list[int]:
@@ -63,6 +64,7 @@ def main(argv: list[str]) -> None:
       FLAGS.rows,
       FLAGS.demo_photos,
       FLAGS.mano_dir,
+      FLAGS.overwrite,
     )
   )
 

@@ -2,6 +2,7 @@
 
 from absl import flags
 
+from hand_jax.files.outputs import OVERWRITE_HELP
 from hand_jax.files.paths import expand_path
 
 # Flags belong to the command that asks for them: its --help shows them.
@@ -44,6 +45,11 @@ def define_compilation_cache(values: flags.FlagValues = flags.FLAGS) -> None:
     '~/.cache; an empty name keeps nothing.',
     values=values,
   )
+
+
+def define_overwrite(values: flags.FlagValues = flags.FLAGS) -> None:
+  """Defines the flag of commands whose outputs may replace any file; see `check_outputs`."""
+  flags.DEFINE_bool('overwrite', False, OVERWRITE_HELP, flag_values=values)
 
 
 def define_paths(

@@ -5,30 +5,41 @@ import pathlib
 from absl import flags
 
 from experiments.launching import launch, start
-from experiments.path_flags import define_path, define_paths
+from experiments.path_flags import define_overwrite, define_path, define_paths
 from hand_jax.evaluation.official.pck import write_figure
 from hand_jax.evaluation.official.scoreboard import (
+  BOARD_BEGINNINGS,
   board_panels,
   csv_board,
   markdown_board,
   read_runs,
 )
+from hand_jax.evaluation.plotting import is_own_picture
+from hand_jax.files.outputs import Output, check_outputs, is_text_beginning
 from hand_jax.files.writing import write_whole
 
 FLAGS = flags.FLAGS
 
 
 def make_board(
-  scores: list[str], names: list[str], output: str | None = None, pck: str | None = None
+  scores: list[str],
+  names: list[str],
+  output: str | None = None,
+  pck: str | None = None,
+  overwrite: bool = False,
 ) -> str:
   """The board's text; written to `output` and its curves to `pck`, where given.
 
   Raises:
-    FileNotFoundError, ValueError: scores that cannot be compared, or a name with another ending.
+    OSError, ValueError: scores that cannot be compared, a name with another ending, or a file that
+      would be lost (unless `overwrite`), see `check_outputs`.
   """
   for flag, path, endings in (('output', output, ('.md', '.csv')), ('pck', pck, ('.png',))):
     if path and pathlib.Path(path).suffix not in endings:
       raise ValueError(f'--{flag}={path}: expected a name that ends in {" or ".join(endings)}.')
+  outputs = [Output('--output', output, is_text_beginning(*BOARD_BEGINNINGS))] if output else []
+  outputs += [Output('--pck', pck, is_own_picture)] if pck else []
+  check_outputs(outputs, dict.fromkeys(scores, 'one of --scores'), overwrite)
   runs = read_runs(scores, names)
   panels = board_panels(runs) if pck else []
   text = markdown_board(runs)
@@ -45,11 +56,12 @@ def define_flags() -> None:
   flags.DEFINE_list('names', [], "The runs' names, with commas. Default: the files' names.")
   define_path('output', None, 'File to write the table to: .md or .csv.')
   define_path('pck', None, 'File to draw the PCK curves into: .png.')
+  define_overwrite()
 
 
 def main(argv: list[str]) -> None:
   start(argv)
-  print(make_board(FLAGS.scores, FLAGS.names, FLAGS.output, FLAGS.pck))
+  print(make_board(FLAGS.scores, FLAGS.names, FLAGS.output, FLAGS.pck, FLAGS.overwrite))
   for path in filter(None, (FLAGS.output, FLAGS.pck)):
     print(f'Written to {path}.')
 

@@ -18,6 +18,12 @@ FLAGS = flags.FLAGS
 flags.DEFINE_string('config', None, 'Named experiment; `python -m experiments.configs` lists them.')
 define_path('workdir', None, 'Folder of the run; a run found there is continued.')
 flags.DEFINE_multi_string('set', [], 'A setting, as a.b=value; may be repeated.')
+flags.DEFINE_bool(
+  'extend',
+  False,
+  'Trains a run found there for more steps than it was made for: training.num_steps of all. The '
+  "learning rate's schedule is restated for them, so that it rises and falls once more.",
+)
 define_paths(
   'init_from',
   'Folder of a run whose newest parameters a new run takes by name; may be repeated, the first '
@@ -68,7 +74,7 @@ def main(argv: list[str]) -> None:
   config = choose_config(FLAGS.config, FLAGS.set, FLAGS.init_from, FLAGS.camera_prior)
   workdirs = (FLAGS.workdir, *config.training.init_from)
   model = load_training_model(config.data.dataset, FLAGS.mano_dir, workdirs)
-  train_and_evaluate(config, FLAGS.workdir, model)
+  train_and_evaluate(config, FLAGS.workdir, model, extend=FLAGS.extend)
 
 
 if __name__ == '__main__':

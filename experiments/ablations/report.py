@@ -9,6 +9,7 @@ import numpy as np
 from experiments.ablations.grid import ENTRIES, TABLES
 from hand_jax.evaluation.evaluate import METRIC_NAMES
 from hand_jax.files.json_files import read_json
+from hand_jax.files.outputs import Output, check_outputs, is_text_beginning
 from hand_jax.files.writing import write_json, write_whole
 
 Row = dict[str, Any]
@@ -66,6 +67,7 @@ LAYOUTS: dict[str, tuple[str, tuple[Column, ...]]] = {
   'unit': ('The length unit, in which the prior has a deviation of one', _BOTH),
   'weak': ('The longer run with 2D joints alone', (*_BOTH, _GAIN)),
 }
+_NO_RUN = 'No run has finished yet.\n'
 _NAMES = ('setting', 'supervision', 'branch')
 
 
@@ -76,7 +78,7 @@ def format_markdown(rows: Sequence[Row]) -> str:
   """
   parts = [_table_section(table, chosen) for table in TABLES if (chosen := _of(rows, table))]
   if not parts:
-    return 'No run has finished yet.\n'
+    return _NO_RUN
   return '\n'.join([*parts, _format_commands(rows)])
 
 
@@ -209,6 +211,18 @@ def update_section(path: pathlib.Path, text: str) -> None:
   before, _, rest = content.partition(start)
   _, _, after = rest.partition(end)
   write_whole(path, f'{before}{start}\n\n{text.strip()}\n\n{end}{after}')
+
+
+def check_output(output: pathlib.Path) -> None:
+  """Checks, before any run, that `publish` replaces no file but its own (see `load_rows`).
+
+  Raises:
+    OSError, ValueError: see `check_outputs`.
+  """
+  beginnings = (_NO_RUN, *(f'### {title}\n' for title, _ in LAYOUTS.values()))
+  tables = Output('--output', output.with_suffix('.md'), is_text_beginning(*beginnings))
+  # `load_rows` looks at the file of the rows more closely.
+  check_outputs([Output('--output', output, lambda path: True), tables], overwrite=None)
 
 
 def publish(output: pathlib.Path, rows: list[Row]) -> None:

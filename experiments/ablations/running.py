@@ -21,6 +21,7 @@ from experiments.ablations.grid import START_SEED, TABLES, Job, job_name, lineag
 from experiments.ablations.report import (
   KEY,
   Row,
+  check_output,
   load_rows,
   publish,
   row_key,
@@ -32,8 +33,9 @@ from hand_jax.data.pipeline import create_source
 from hand_jax.evaluation.evaluate import METRIC_NAMES
 from hand_jax.evaluation.evaluate_run import RunRequest, evaluate_run
 from hand_jax.files.writing import write_json
-from hand_jax.runs.checkpoints import CHECKPOINTS_NAME, check_workdir
+from hand_jax.runs.checkpoints import check_workdir
 from hand_jax.runs.hand_models import load_training_model
+from hand_jax.runs.sources import CHECKPOINTS_NAME
 from hand_jax.training.loop import train_and_evaluate
 
 DATASET = 'synthetic_hands'
@@ -174,8 +176,10 @@ def run_jobs(
   the others are finished all the same.
 
   Raises:
-    ValueError: see `load_rows`, `open_jobs` and `update_section`; nothing was trained then.
+    OSError, ValueError: see `check_output`, `load_rows`, `open_jobs` and `update_section`; nothing
+      was trained then.
   """
+  check_output(settings.output)
   rows = load_rows(settings.output)
   todo = open_jobs(jobs, rows, settings)
   publish(settings.output, rows)

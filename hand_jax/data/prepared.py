@@ -17,22 +17,15 @@ from hand_jax.data.crop_features import (
 )
 from hand_jax.data.decoding import decode_mask, decode_photo, photo_size, record_parser
 from hand_jax.data.landmark_errors import Selection, read_landmark_errors, select_examples
+from hand_jax.data.manifests import MANIFEST_NAME, tfds_name
 from hand_jax.examples import HandExample, decode_example
 from hand_jax.mano.assets import FREE_HAND_VERSION
 
-MANIFEST_NAME = 'manifest.json'
 RENDERED_DATASET = 'synthetic_hands'
-# Names in settings and commands -> tfds' own, where they differ: a builder with configs.
-_TFDS_NAMES = {'ho3d_v2': 'ho3d/v2', 'ho3d_v3': 'ho3d/v3'}
 _WITHOUT_VALIDATION = (
   ' Training needs one: remove the data set and prepare it again with --validation_fraction '
   '(synthetic_hands: --validation_examples) above 0.'
 )
-
-
-def tfds_name(dataset: str) -> str:
-  """What tfds calls a prepared data set (`ho3d_v2`: `ho3d/v2`); most have one name."""
-  return _TFDS_NAMES.get(dataset, dataset)
 
 
 def prepared_builder(dataset: str, data_dir: str) -> Any:

@@ -12,7 +12,12 @@ from hand_jax.evaluation.evaluate import NAMES, EstimateFn, evaluate_batches, ma
 from hand_jax.evaluation.mean_hand import MeanHand
 from hand_jax.evaluation.official.hands import BenchmarkRun, PreparedLabels
 from hand_jax.evaluation.official.rules import BENCHMARKS
-from hand_jax.evaluation.official.score_files import official_summary, publish_scores, scores_record
+from hand_jax.evaluation.official.score_files import (
+  check_score_files,
+  official_summary,
+  publish_scores,
+  scores_record,
+)
 from hand_jax.evaluation.official.submission import write_submission
 from hand_jax.evaluation.official.submission_checks import (
   EVALUATION_SPLIT,
@@ -25,10 +30,11 @@ from hand_jax.evaluation.results_text import results_summary, results_table
 from hand_jax.evaluation.run_data import RENDERED_EXAMPLES, data_to_measure, mean_hand_of
 from hand_jax.evaluation.turns import augmentation_name, averaged_over_turns
 from hand_jax.evaluation.uncertainty_plots import write_uncertainty_plots
+from hand_jax.files.outputs import Output
 from hand_jax.files.writing import write_whole
 from hand_jax.mano.model import extended_joint_regressor
 from hand_jax.models.hand_network import naming_misfits
-from hand_jax.runs.checkpoints import load_for_inference
+from hand_jax.runs.checkpoints import CONFIG_NAME, load_for_inference
 from hand_jax.runs.hand_models import load_run_model
 from hand_jax.types import HandBatch
 
@@ -138,7 +144,10 @@ def _measure(
 
 
 def report_run(
-  request: RunRequest, output: str | None = None, pck: str | None = None
+  request: RunRequest,
+  output: str | None = None,
+  pck: str | None = None,
+  overwrite: bool = False,
 ) -> Iterator[str]:
   """Measures a run and yields what to print about it: tables, and which files were written.
 
@@ -148,10 +157,14 @@ def report_run(
     request: the run, and what to measure it on.
     output: file to write the official scores to, if any.
     pck: folder to write the PCK curves of those scores to, if any.
+    overwrite: whether those and a submission may replace files that this program did not write.
 
   Raises:
-    OSError, ValueError: see `evaluate_run` and `publish_scores`.
+    OSError, ValueError: see `evaluate_run`, `check_score_files` and `publish_scores`.
   """
+  submission = [Output('--submission', request.submission)] if request.submission else []
+  run = {pathlib.Path(request.workdir) / CONFIG_NAME: 'the config of the run'}
+  check_score_files(output, pck, run, overwrite, submission)
   results, path = evaluate_run(request)
   yield f'{request.workdir} on {request.dataset}, split {results["split"]}:'
   if table := results_table(results):

@@ -3,10 +3,12 @@
 import io
 import os
 import pathlib
-from collections.abc import Iterable
 from typing import Any
 
+import numpy as np
+from jaxtyping import UInt8
 from PIL import Image, UnidentifiedImageError
+from PIL.PngImagePlugin import PngInfo
 
 from hand_jax.files.writing import write_whole
 
@@ -30,25 +32,18 @@ def write_png(path: str | os.PathLike, figure: Any) -> None:
   write_whole(path, picture.getvalue())
 
 
-def check_replaceable(paths: Iterable[str | os.PathLike], wanted_by: str) -> None:
-  """Checks that no path is taken, except by a plot that this library wrote.
-
-  Args:
-    paths: where plots will go.
-    wanted_by: the flag that the names come from, for the message.
-
-  Raises:
-    FileExistsError: something else has the name.
-  """
-  for path in map(pathlib.Path, paths):
-    if os.path.lexists(path) and not _is_own(path):
-      raise FileExistsError(
-        f'{path} is in the way of a plot, and this command did not write it. Name another '
-        f'{wanted_by}.'
-      )
+def write_picture(path: str | os.PathLike, image: UInt8[np.ndarray, 'height width 3']) -> None:
+  """Writes an RGB picture as `write_png` writes a figure."""
+  picture = io.BytesIO()
+  notes = PngInfo()
+  for name, value in _MAKER.items():
+    notes.add_text(name, value)
+  Image.fromarray(image).save(picture, format='png', pnginfo=notes)
+  write_whole(path, picture.getvalue())
 
 
-def _is_own(path: pathlib.Path) -> bool:
+def is_own_picture(path: pathlib.Path) -> bool:
+  """Whether a file is a picture that this library wrote (for `Output.is_own`)."""
   try:
     with Image.open(path) as image:
       return image.format == 'PNG' and image.info.get('Software') == _MAKER['Software']

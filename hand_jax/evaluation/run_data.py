@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from hand_jax.config import DataConfig, ExperimentConfig
+from hand_jax.data.manifests import data_digest
 from hand_jax.data.pipeline import create_source
 from hand_jax.data.prepared import RENDERED_DATASET, prepared_builder
 from hand_jax.evaluation.mean_hand import (
@@ -71,7 +72,8 @@ def mean_hand_of(workdir: str, data: DataConfig, count: int) -> MeanHand | None:
     return None
   split = data.train_split
   if data.data_dir:
-    place = str(pathlib.Path(data.data_dir).resolve())
+    # The data themselves, wherever they lie and whatever lay there before.
+    place = data_digest(data.dataset, data.data_dir) or str(pathlib.Path(data.data_dir).resolve())
   else:
     place = f'rendered with seed {data.seed}'
     # Files of runs that know classic hands alone stay valid.

@@ -14,6 +14,7 @@ from hand_jax.evaluation.texture_scores import (
   make_textured_estimate_fn,
   texture_table,
 )
+from hand_jax.files.outputs import Output, check_outputs, is_json_with
 from hand_jax.files.writing import write_json
 from hand_jax.models.hand_network import naming_misfits
 from hand_jax.runs.checkpoints import load_network
@@ -34,6 +35,8 @@ class TexturedRunRequest(NamedTuple):
   mano_dir: str | None = None
   output: str | None = None
   """File for a copy of the results."""
+  overwrite: bool = False
+  """Whether that may replace a file that this program did not write."""
 
 
 def evaluate_textured_run(
@@ -59,9 +62,8 @@ def evaluate_textured_run(
       f'-m experiments.train --config=..._texture --init_from={workdir} --workdir=ANOTHER.'
     )
   if output is not None:
-    if pathlib.Path(output).is_dir():
-      raise ValueError(f'--output={output} is a folder: name a file in it.')
-    pathlib.Path(output).parent.mkdir(parents=True, exist_ok=True)
+    is_own = is_json_with('crop_size_px', 'command', 'commit')
+    check_outputs([Output('--output', output, is_own)], overwrite=request.overwrite)
   data = data_to_measure(config, dataset, request.data_dir)
   count = request.limit or (0 if data.data_dir else RENDERED_EXAMPLES)
   source = create_source(data, split, config.model.image_size, count, vertex_labels=True)
@@ -87,7 +89,6 @@ def evaluate_textured_run(
   }
   suffix = '' if request.use_masks else '-no_masks'
   path = pathlib.Path(workdir) / 'evaluation' / f'texture-{dataset}-{split}{suffix}.json'
-  path.parent.mkdir(exist_ok=True)
   for place in (path, *([pathlib.Path(output)] if output is not None else [])):
     write_json(place, results)
   return results, path

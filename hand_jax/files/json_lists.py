@@ -37,6 +37,10 @@ class JsonListReader:
       self._refuse(f'expected a comma and then {what}, found {self._excerpt()}')
     self._place += 1
 
+  def is_at(self, character: str) -> bool:
+    """Whether that character comes next."""
+    return self._next_character() == character
+
   def elements(self, what: str) -> Iterator[Any]:
     """The values of the list that was entered, up to its end; `what` is one of them, in errors."""
     number = 0

@@ -15,6 +15,9 @@ def unfinished_path(path: str | os.PathLike) -> Iterator[pathlib.Path]:
 
   The block makes a file or a folder there. Where it fails, what it made is removed, and what stood
   under `path` before stays. The parent folder is made where it is missing.
+
+  Raises:
+    OSError: the block's or its own, as of a full disk; it names `path` where it named no file.
   """
   path = pathlib.Path(path)
   path.parent.mkdir(parents=True, exist_ok=True)
@@ -23,6 +26,10 @@ def unfinished_path(path: str | os.PathLike) -> Iterator[pathlib.Path]:
   try:
     yield unfinished
     unfinished.replace(path)
+  except OSError as error:
+    if error.errno is None or error.filename not in (None, str(unfinished), unfinished):
+      raise
+    raise OSError(error.errno, error.strerror, str(path)) from None
   finally:
     _remove(unfinished)
 

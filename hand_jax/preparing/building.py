@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
-from hand_jax.data.prepared import MANIFEST_NAME
+from hand_jax.data.manifests import MANIFEST_NAME
 
 # Of each split's skipped examples the manifest names so many; it counts them all.
 NAMED_SKIPS = 1000

@@ -14,7 +14,7 @@ from hand_jax.data.crop_features import (
   settings_of_manifest,
 )
 from hand_jax.data.landmark_errors import read_errors_by_split
-from hand_jax.data.prepared import MANIFEST_NAME
+from hand_jax.data.manifests import MANIFEST_NAME
 from hand_jax.mano.assets import load_mano_model, resolve_mano_dir
 from hand_jax.mano.mano_files import find_mano_file
 from hand_jax.preparing.building import Prepared, Progress, prepare, size_of_photos

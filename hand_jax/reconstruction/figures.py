@@ -23,13 +23,13 @@ from jaxtyping import Array, Bool, Float, Int, UInt8
 
 from hand_jax.data.photos import demo_photo_boxes, read_photo
 from hand_jax.data.pipeline import ExampleSource, create_source
+from hand_jax.evaluation.plotting import is_own_picture, write_picture
 from hand_jax.evaluation.run_data import RENDERED_DATASET, data_to_measure
 from hand_jax.examples import HandExample
-from hand_jax.files.writing import write_whole
+from hand_jax.files.outputs import Output, check_outputs
 from hand_jax.geometry.cameras import perspective_from_intrinsics, project_perspective
 from hand_jax.models.hand_network import naming_misfits
-from hand_jax.reconstruction.files import check_output_folder
-from hand_jax.reconstruction.meshes import legend_image, png_bytes, sigma_colors, sigma_range_mm
+from hand_jax.reconstruction.meshes import legend_image, sigma_colors, sigma_range_mm
 from hand_jax.reconstruction.reconstruction import Reconstruction
 from hand_jax.reconstruction.trained_network import (
   HandPhoto,
@@ -196,13 +196,18 @@ def make_figures(
   rows: int = 4,
   demo_photos: bool = True,
   mano_dir: str | None = None,
+  overwrite: bool = False,
 ) -> Iterator[str]:
   """Does what the flags of the same names say; yields a line about each finished figure.
 
   Raises:
     ValueError, OSError: one line that names what is wrong: no run, data set, split or example.
   """
-  check_output_folder(output)
+  folder = pathlib.Path(output)
+  names = ('examples',) if examples else ('clear', 'occluded')
+  names += ('photos',) if demo_photos else ()
+  outputs = [Output('--output', folder / f'{name}.png', is_own_picture) for name in names]
+  check_outputs(outputs, overwrite=overwrite)
   network = load_trained_network(workdir, mano_dir)
   config, model = network.config, network.model
   data = data_to_measure(config, dataset, data_dir)
@@ -216,8 +221,6 @@ def make_figures(
     figures = choose_rows(source, model, rows)
   if demo_photos:
     figures['photos'] = photo_rows()
-  folder = pathlib.Path(output)
-  folder.mkdir(parents=True, exist_ok=True)
   for name, chosen in figures.items():
     if not chosen:
       yield f'{name}: no such hand among the first {min(CANDIDATES, len(source))}, no figure'
@@ -225,5 +228,5 @@ def make_figures(
     with naming_misfits(workdir):
       picture = draw_figure(network._replace(config=config), chosen)
     path = folder / f'{name}.png'
-    write_whole(path, png_bytes(picture))
+    write_picture(path, picture)
     yield f'{path}: {len(chosen)} hands, {picture.shape[1]} x {picture.shape[0]} pixels'

@@ -1,6 +1,5 @@
 """Measures the program on annotated photos: finds, reconstructs and scores each hand."""
 
-import json
 import os
 import pathlib
 from collections.abc import Callable, Sequence
@@ -17,13 +16,19 @@ from hand_jax.evaluation.photo_scores import (
   photo_scores,
   score_hand,
 )
-from hand_jax.evaluation.plotting import check_replaceable
+from hand_jax.evaluation.plotting import is_own_picture
 from hand_jax.evaluation.uncertainty import uncertainty_table
 from hand_jax.evaluation.uncertainty_plots import plot_paths, write_uncertainty_plots
+from hand_jax.files.outputs import Output, check_outputs, is_json_with
 from hand_jax.files.writing import write_json
-from hand_jax.readers.hand_photos import PhotoEntry, check_entry, read_annotations, read_size
+from hand_jax.readers.hand_photos import (
+  ANNOTATIONS,
+  PhotoEntry,
+  check_entry,
+  read_annotations,
+  read_size,
+)
 from hand_jax.reconstruction.camera_placement import camera_from_intrinsics
-from hand_jax.reconstruction.files import check_output_folder
 from hand_jax.reconstruction.hand_reconstructor import HandReconstructor, PhotoRequest
 from hand_jax.reconstruction.reconstruction import Reconstruction
 
@@ -90,20 +95,22 @@ def scores_text(scores: dict[str, Any]) -> str:
   return '\n'.join(lines)
 
 
-def check_scores_path(path: str | os.PathLike) -> None:
+def check_scores_path(
+  path: str | os.PathLike, source: str | os.PathLike | None = None, overwrite: bool = False
+) -> None:
   """Checks that a scores.json and its plots can be written without replacing any other file.
 
+  Args:
+    path: of the scores.
+    source: the folder that is measured, whose annotations are never replaced.
+    overwrite: whether files that this program did not write may be replaced.
+
   Raises:
-    NotADirectoryError, PermissionError: see `check_output_folder`.
-    FileExistsError: a file that is no scores.json of photos, or no plot of this library, is there.
+    OSError, ValueError: see `check_outputs`.
   """
-  path = pathlib.Path(path)
-  check_output_folder(path.parent)
-  if os.path.lexists(path) and not _holds_scores(path):
-    raise FileExistsError(
-      f'{path} exists and holds no scores of photos: it stays as it is. Name another --output.'
-    )
-  check_replaceable(plot_paths(path), '--output')
+  inputs = {} if source is None else {pathlib.Path(source) / ANNOTATIONS: 'the annotations'}
+  plots = [Output('--output', plot, is_own_picture) for plot in plot_paths(path)]
+  check_outputs([Output('--output', path, is_json_with('per_photo')), *plots], inputs, overwrite)
 
 
 def write_scores(path: str | os.PathLike, scores: dict[str, Any]) -> list[pathlib.Path]:
@@ -119,16 +126,6 @@ def write_scores(path: str | os.PathLike, scores: dict[str, Any]) -> list[pathli
   write_json(path, scores)
   plots = write_uncertainty_plots(path, scores['uncertainty'], NAMES.examples)
   return [pathlib.Path(path), *plots]
-
-
-def _holds_scores(path: pathlib.Path) -> bool:
-  """Whether the file is empty or was written by `write_scores`."""
-  try:
-    text = path.read_text()
-    content = json.loads(text) if text else {'per_photo': []}
-  except (OSError, ValueError):
-    return False
-  return isinstance(content, dict) and 'per_photo' in content
 
 
 def _check_entries(entries: Sequence[PhotoEntry]) -> None:

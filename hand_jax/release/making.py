@@ -33,6 +33,7 @@ from hand_jax.release.readings import (
 
 # Two weights and a factor for each part are found from so many hands at least.
 _MIN_CALIBRATED = 50
+_STAGE_FILES = ('heads.npz', 'calibrated.npz', 'release.npz', 'release_card.json')
 
 
 class ErrorSizes(NamedTuple):
@@ -94,7 +95,8 @@ def make_release(
     report: is told what is going on.
 
   Raises:
-    ValueError: the folder holds stages of another plan.
+    ValueError: the folder holds stages of another plan. FileExistsError: it holds files of their
+      names without any plan.
   """
   folder = pathlib.Path(workdir)
   _keep_plan(plan, folder)
@@ -121,6 +123,11 @@ def _keep_plan(plan: ReleasePlan, folder: pathlib.Path) -> None:
   """Writes the plan into a new folder, and compares it with that of an old one."""
   path, text = folder / 'plan.json', json.loads(json.dumps(_plan_numbers(plan)))
   if not path.exists():
+    if taken := [name for name in _STAGE_FILES if os.path.lexists(folder / name)]:
+      raise FileExistsError(
+        f'{folder} holds {", ".join(taken)}, but no {path.name} that says what from: they stay as '
+        'they are. Name another --workdir.'
+      )
     write_json(path, text)
   elif read_json(path) != text:
     raise ValueError(

@@ -1,27 +1,42 @@
 """A run's folder: its config, and Orbax checkpoints of its TrainState."""
 
 import contextlib
+import dataclasses
 import json
+import os
 import pathlib
 import shutil
-import zlib
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from hand_jax.config import ExperimentConfig
-from hand_jax.config_text import config_differences, config_from_json, config_to_json
+from hand_jax.config import ExperimentConfig, flatten_config
+from hand_jax.config_text import (
+  PATH_SETTINGS,
+  config_differences,
+  config_from_json,
+  config_to_json,
+)
 from hand_jax.files.json_files import read_json_text
 from hand_jax.files.writing import write_whole
+from hand_jax.runs.sources import (
+  CHECKPOINTS_NAME,
+  FILES_NAME,
+  find_sources,
+  list_files,
+  moved_sources,
+  read_sources,
+  write_sources,
+)
 from hand_jax.runs.train_state import TrainState, state_variables
 
 CONFIG_NAME = 'config.json'
-CHECKPOINTS_NAME = 'checkpoints'
 # What inference needs, what training needs besides, and where the data stood.
 _VARIABLES, _TRAINING, _DATA = 'variables', 'training', 'data'
-_FILES = 'files.json'
+# What a run writes at the top of its folder beside its config.
+_RUN_FILES = ('checkpoints', 'metrics.jsonl', 'lineage.json', 'hand_model.json', 'init_from.json')
 
 
 class SavedNetwork(NamedTuple):
@@ -39,35 +54,102 @@ class Restored(NamedTuple):
   position: int
 
 
-def check_workdir(workdir: str, config: ExperimentConfig) -> bool:
+def check_workdir(workdir: str, config: ExperimentConfig, extend: bool = False) -> bool:
   """Whether the folder holds a run already, which must then be of the same config.
 
+  Paths may be spelled otherwise and their content may have moved, see `hand_jax/runs/sources.py`.
+  With `extend` the config may have more steps than the run.
+
   Raises:
-    ValueError: the folder holds a run of another config; the message names what differs.
+    ValueError: the folder holds a run of another config; the message names what differs. Or
+      `extend` is asked for where there is nothing to extend.
+    FileExistsError: the folder holds files that a run would replace, and no run.
   """
   path = pathlib.Path(workdir) / CONFIG_NAME
   if not path.exists():
+    if extend:
+      raise ValueError(f'--extend trains a run for more steps, and {workdir} holds none.')
+    _check_no_other_files(workdir)
     return False
   theirs = config_from_json(read_json_text(path), str(path))
-  if differences := config_differences(config, theirs):
+  steps, former = config.training.num_steps, theirs.training.num_steps
+  if extend and steps < former:
     raise ValueError(
-      f'{workdir} holds a run of another config; this one asks for {"; ".join(differences)}. '
-      'Choose another --workdir, or the settings of that run.'
+      f'--extend: training.num_steps={steps} is less than the {former} steps of {workdir}.'
     )
-  return True
+  if extend:
+    theirs = _with_steps(theirs, steps)
+  differences = _differences(workdir, config, theirs)
+  if not differences:
+    return True
+  advice = 'Choose another --workdir, or the settings of that run.'
+  if steps > former and not extend:
+    advice += ' --extend trains it for more steps.'
+  if any(_setting_of(text) in PATH_SETTINGS for text in differences):
+    advice += ' A path counts as the same where what the run began with lies there.'
+  raise ValueError(
+    f'{workdir} holds a run of another config; this one asks for {"; ".join(differences)}. {advice}'
+  )
 
 
-def claim_workdir(workdir: str, config: ExperimentConfig) -> None:
-  """Writes the config into a new run's folder, or checks that the folder is of the same config.
+def claim_workdir(workdir: str, config: ExperimentConfig, extend: bool = False) -> None:
+  """Writes the config and its sources into a run's folder, new or not.
+
+  In that of a run that is continued they take the new spellings of its paths, and with `extend` its
+  new number of steps.
 
   Raises:
-    ValueError: see `check_workdir`.
+    OSError, ValueError: see `check_workdir`.
   """
-  if check_workdir(workdir, config) or jax.process_index() != 0:
+  is_old = check_workdir(workdir, config, extend)
+  if jax.process_index() != 0:
     return
   path = pathlib.Path(workdir) / CONFIG_NAME
-  path.parent.mkdir(parents=True, exist_ok=True)
+  if is_old:
+    theirs = read_config(workdir)
+    if config == theirs:
+      return
+    sources = moved_sources(read_sources(workdir, theirs), config)
+  else:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    sources = find_sources(config)
+  # First the record, which also knows the places that the config still names after a kill here.
+  if sources:
+    write_sources(workdir, sources)
   write_whole(path, config_to_json(config))
+
+
+def _differences(workdir: str, config: ExperimentConfig, theirs: ExperimentConfig) -> list[str]:
+  """What differs from a run's config, paths by what they lead to; a text for each setting."""
+  recorded = read_sources(workdir, theirs)
+  same = moved_sources(recorded, config)
+  texts = [text for text in config_differences(config, theirs) if _setting_of(text) not in same]
+  told = [_setting_of(text) for text in texts]
+  settings = flatten_config(config)
+  # A relative path leads elsewhere from another folder.
+  elsewhere = [name for name in recorded if name not in same and name not in told]
+  for name in elsewhere:
+    places = ', '.join(source.place for source in recorded[name])
+    texts.append(f'{name}: {settings[name]!r} from here, not {places}')
+  return texts
+
+
+def _setting_of(difference: str) -> str:
+  """Which setting a text of `config_differences` is about."""
+  return difference.partition(':')[0]
+
+
+def _with_steps(config: ExperimentConfig, steps: int) -> ExperimentConfig:
+  return dataclasses.replace(config, training=dataclasses.replace(config.training, num_steps=steps))
+
+
+def _check_no_other_files(workdir: str) -> None:
+  taken = [name for name in _RUN_FILES if os.path.lexists(pathlib.Path(workdir) / name)]
+  if taken:
+    raise FileExistsError(
+      f'{workdir} holds {", ".join(taken)}, but no {CONFIG_NAME} of a run: they stay as they are. '
+      'Name another --workdir.'
+    )
 
 
 def read_config(workdir: str) -> ExperimentConfig:
@@ -101,8 +183,13 @@ class Checkpoints:
     return self._manager.latest_step()
 
   def save(self, state: TrainState, position: int) -> None:
-    """Saves the state (see `parallel.unreplicate`) under its step, with the data's position."""
+    """Saves the state (see `parallel.unreplicate`) under its step, with the data's position.
+
+    Raises:
+      OSError: there is no room for it, or it cannot be written; earlier checkpoints are whole.
+    """
     state = jax.tree.map(np.asarray, state)
+    self._check_room(state)
     items = ocp.args.Composite(
       **{
         _VARIABLES: ocp.args.StandardSave(state_variables(state)),
@@ -111,11 +198,29 @@ class Checkpoints:
       }
     )
     step = int(state.step)
-    self._manager.save(step, args=items)
-    self._manager.wait_until_finished()
+    try:
+      self._manager.save(step, args=items)
+      self._manager.wait_until_finished()
+    except Exception as error:  # tensorstore and file errors alike
+      reason = ' '.join(f'{type(error).__name__}: {error}'.split())[:300]
+      raise self._not_written(step, reason) from error
     if jax.process_index() == 0:
       checkpoint = self._folder / str(step)
-      (checkpoint / _FILES).write_text(json.dumps(_list_files(checkpoint)))
+      write_whole(checkpoint / FILES_NAME, json.dumps(list_files(checkpoint)))
+
+  def _check_room(self, state: TrainState) -> None:
+    """Looks for room first: Orbax prints pages when a disk is full."""
+    needed = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
+    free = shutil.disk_usage(self._folder).free
+    if free < needed:
+      room = f'it takes about {needed / 1e6:,.1f} MB, {free / 1e6:,.1f} MB are free'
+      raise self._not_written(int(state.step), room)
+
+  def _not_written(self, step: int, reason: str) -> OSError:
+    return OSError(
+      f'The checkpoint of step {step} cannot be written into {self._folder}: {reason}. '
+      'Earlier ones are whole: make room, and the same command goes on from there.'
+    )
 
   def restore_latest(self, like: TrainState) -> Restored | None:
     """The newest checkpoint with the structure of `like`, or None when there is none.
@@ -147,14 +252,6 @@ class Checkpoints:
 
   def __exit__(self, *_) -> None:
     self.close()
-
-
-def latest_step(workdir: str) -> int | None:
-  """The step of the newest finished checkpoint in a run's folder, or None."""
-  # Not by Orbax, whose managers wait for each other across hosts: one of them may be ahead.
-  folder = pathlib.Path(workdir).resolve() / CHECKPOINTS_NAME
-  steps = [int(path.name) for path in folder.glob('*') if path.name.isdigit()]
-  return max(steps, default=None)
 
 
 def load_network(workdir: str) -> SavedNetwork:
@@ -227,27 +324,17 @@ def _unreadable(checkpoint: pathlib.Path, reason: str) -> ValueError:
   )
 
 
-def _list_files(checkpoint: pathlib.Path) -> dict[str, list[int]]:
-  """Size and CRC-32 of every file of a finished checkpoint, by its path inside."""
-  files = {}
-  for path in sorted(checkpoint.rglob('*')):
-    if path.is_file() and path.name != _FILES:
-      data = path.read_bytes()
-      files[path.relative_to(checkpoint).as_posix()] = [len(data), zlib.crc32(data)]
-  return files
-
-
 def _find_damage(checkpoint: pathlib.Path) -> str:
   """What is wrong with a checkpoint's files, or nothing. One without a list (its run was killed
   before writing that) is left to Orbax, which finds damage too but prints pages about it."""
-  listed = checkpoint / _FILES
+  listed = checkpoint / FILES_NAME
   if not listed.exists():
     return ''
   try:
     expected = json.loads(listed.read_text())
   except json.JSONDecodeError:
-    return f'{_FILES} is cut short'
-  found = _list_files(checkpoint)
+    return f'{FILES_NAME} is cut short'
+  found = list_files(checkpoint)
   for name, (size, checksum) in expected.items():
     if name not in found:
       return f'{name} is missing'

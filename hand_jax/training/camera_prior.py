@@ -15,11 +15,11 @@ from hand_jax.files.writing import unfinished_path, write_whole
 from hand_jax.models.hand_network import CAMERA_MODULES
 from hand_jax.runs.checkpoints import (
   CONFIG_NAME,
-  latest_step,
   load_network,
   read_config,
 )
-from hand_jax.runs.lineage import Origin, read_lineage, read_origin, write_origin
+from hand_jax.runs.lineage import LINEAGE_NAME, Origin, read_lineage, read_origin, write_origin
+from hand_jax.runs.sources import latest_step, same_place
 from hand_jax.training.objective import create_objective
 
 CAMERA_PRIOR_NAME = 'camera_prior'
@@ -65,7 +65,7 @@ def load_camera_prior(workdir: str, config: ExperimentConfig) -> CameraPrior | N
   folder = pathlib.Path(workdir) / CAMERA_PRIOR_NAME
   if folder.is_dir():
     prior = _read_copy(folder)
-    if prior.origin.workdir != source:
+    if not _is_own_copy(workdir, prior.origin, source):
       raise ValueError(
         f'{folder} was copied from {prior.origin.workdir}, not from {source}: choose another '
         '--workdir, or remove that folder.'
@@ -95,6 +95,18 @@ def load_camera_prior(workdir: str, config: ExperimentConfig) -> CameraPrior | N
       f'asks for {ours}, where hands have another scale: set data.crop_factor={theirs}.'
     )
   return prior
+
+
+def _is_own_copy(workdir: str, origin: Origin, source: str) -> bool:
+  """Whether a copy is the one that the run began with, wherever its source lies now.
+
+  Whether `source` is that source is for `check_workdir` to say.
+  """
+  if same_place(origin.workdir, source):
+    return True
+  if not (pathlib.Path(workdir) / LINEAGE_NAME).exists():
+    return False
+  return read_lineage(workdir)['camera_prior'] == origin._asdict()
 
 
 def claim_camera_prior(workdir: str, prior: CameraPrior | None) -> None:

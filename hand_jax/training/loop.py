@@ -29,10 +29,11 @@ from hand_jax.runs.checkpoints import (
   Checkpoints,
   check_workdir,
   claim_workdir,
-  latest_step,
+  read_config,
 )
 from hand_jax.runs.hand_models import claim_hand_model
 from hand_jax.runs.lineage import claim_lineage, make_lineage
+from hand_jax.runs.sources import latest_step
 from hand_jax.runs.train_state import TrainState
 from hand_jax.training import parallel
 from hand_jax.training.camera_prior import claim_camera_prior, load_camera_prior
@@ -44,7 +45,12 @@ from hand_jax.training.reports import (
   texture_sheet,
   validation_metrics,
 )
-from hand_jax.training.state import count_parameters, create_optimizer, create_train_state
+from hand_jax.training.state import (
+  count_parameters,
+  create_optimizer,
+  create_train_state,
+  learning_rate_schedule,
+)
 from hand_jax.training.step import EvalStep, make_eval_step, make_train_step
 from hand_jax.training.warm_start import (
   WarmStart,
@@ -65,14 +71,16 @@ def train_and_evaluate(
   model: ManoModel,
   train_source: ExampleSource | None = None,
   validation_source: ExampleSource | None = None,
+  extend: bool = False,
 ) -> TrainState:
   """Runs an experiment to its last step, on all devices; continues a run found in `workdir`.
 
   A continued run is the uninterrupted one bit for bit (same machine, same devices). The workdir
   gets `config.json`, `lineage.json`, `metrics.jsonl`, `tensorboard/`, `overlays/` and
   `checkpoints/`, after a warm start (`training.init_from`) `init_from.json`, and for the elbo its
-  own copy of the `camera_prior/`. Sources default to those of the config. Returns the last state,
-  as numpy arrays.
+  own copy of the `camera_prior/`. Sources default to those of the config. With `extend` a run found
+  there may have fewer steps than the config: it goes on with the learning rate's schedule for all
+  of the config's steps. Returns the last state, as numpy arrays.
 
   Raises:
     ValueError: a config that cannot work, a workdir of another config, an unreadable checkpoint, a
@@ -81,7 +89,8 @@ def train_and_evaluate(
   """
   validate_config(config)
   check_batch_size(config.training.batch_size)
-  check_workdir(workdir, config)
+  check_workdir(workdir, config, extend)
+  former_steps = read_config(workdir).training.num_steps if extend else config.training.num_steps
   data, size = config.data, config.model.image_size
   if train_source is None:
     train_source = create_training_source(data, size)
@@ -93,10 +102,28 @@ def train_and_evaluate(
     validation_source = create_source(data, data.validation_split, size, count)
   run = _Run(config, workdir, model, validation_source)
   # Only now: a mistake found above leaves no folder that would refuse the corrected command.
-  claim_workdir(workdir, config)
+  claim_workdir(workdir, config, extend)
   claim_hand_model(workdir, model)
   run.claim()
-  return run.train(train_source)
+  return run.train(train_source, former_steps)
+
+
+def describe_extension(config: ExperimentConfig, former_steps: int, step: int) -> str:
+  """What an extended run says about its learning rate.
+
+  Args:
+    config: of the run as it goes on.
+    former_steps: its number of steps before.
+    step: where it goes on.
+  """
+  steps = config.training.num_steps
+  before, now = (learning_rate_schedule(config.optimizer, count) for count in (former_steps, steps))
+  return (
+    f'Extended from {former_steps} to {steps} steps. The schedule of the learning rate is restated '
+    f'for all {steps}: at step {step} it goes from {float(before(step)):.3g} to '
+    f'{float(now(step)):.3g}, and reaches {float(now(steps)):.3g} at the last step. A run that had '
+    f'{steps} steps from its start has other numbers.'
+  )
 
 
 def check_batch_size(batch_size: int) -> None:
@@ -152,14 +179,15 @@ class _Run:
     if origins:
       claim_warm_start(self._workdir, self._start)
 
-  def train(self, source: ExampleSource) -> TrainState:
+  def train(self, source: ExampleSource, former_steps: int) -> TrainState:
+    """Trains to the last step; `former_steps` is the run's length before it was extended."""
     config, num_steps = self._config, self._config.training.num_steps
     with Checkpoints(self._workdir, config.training.keep_checkpoints) as checkpoints:
       state, position = self._initial_state, 0
       if restored := checkpoints.restore_latest(like=state):
         state, position = restored
       step = int(state.step)
-      self._announce(step, source)
+      self._announce(step, source, former_steps)
       if step >= num_steps:
         return state
       loader = training_batches(
@@ -196,7 +224,7 @@ class _Run:
       reporter.log.write_image('validation', sheet, step)
     reporter.report(step, extra)
 
-  def _announce(self, step: int, source: ExampleSource) -> None:
+  def _announce(self, step: int, source: ExampleSource, former_steps: int) -> None:
     if not self._is_main:
       return
     sizes = count_parameters(self._initial_state.params)
@@ -204,8 +232,14 @@ class _Run:
     print(f'{self._config.name}: {sum(sizes.values()):,} parameters ({parts}).')
     devices = f'{jax.device_count()} {jax.default_backend()} device(s)'
     if step >= self._config.training.num_steps:
-      print(f'{self._workdir} has finished its {step} steps already; nothing to do.', flush=True)
+      print(
+        f'{self._workdir} has finished its {step} steps already; nothing to do. With --extend it '
+        'goes on to a larger training.num_steps.',
+        flush=True,
+      )
       return
+    if former_steps < self._config.training.num_steps:
+      print(describe_extension(self._config, former_steps, step))
     if isinstance(source, PreparedSource) and source.selection:
       print(describe_selection(source.selection, len(source)))
     if step:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hand_jax.evaluation.plotting import check_replaceable, write_png
+from hand_jax.evaluation.plotting import is_own_picture, write_png
 from hand_jax.evaluation.uncertainty import Names, PointErrors, uncertainty_figures
 from hand_jax.evaluation.uncertainty_plots import (
   draw_reliability,
@@ -12,6 +12,7 @@ from hand_jax.evaluation.uncertainty_plots import (
   plot_paths,
   write_uncertainty_plots,
 )
+from hand_jax.files.outputs import Output, check_outputs
 
 NAMES = Names('photos', 'joints')
 
@@ -86,11 +87,15 @@ def test_without_figures_there_is_no_plot(tmp_path):
 def test_only_our_own_plots_are_replaced(tmp_path):
   own, photo, text = (tmp_path / name for name in ('own.png', 'photo.png', 'text.png'))
   write_png(own, draw_reliability({'aligned': figures()['curves']}))
-  check_replaceable([own, tmp_path / 'missing.png'], '--output')
+
+  def check(*paths):
+    check_outputs([Output('--output', path, is_own_picture) for path in paths])
+
+  check(own, tmp_path / 'missing.png')
   Image.fromarray(np.zeros((4, 4, 3), np.uint8)).save(photo)
   text.write_text('not a picture')
   (tmp_path / 'folder.png').mkdir()
   (tmp_path / 'link.png').symlink_to(tmp_path / 'nowhere')
   for name in ('photo', 'text', 'folder', 'link'):
-    with pytest.raises(FileExistsError, match=rf'{name}\.png is in the way.*another --output'):
-      check_replaceable([own, tmp_path / f'{name}.png'], '--output')
+    with pytest.raises(OSError, match=rf'{name}\.png (exists and|is a folder).*another --output'):
+      check(own, tmp_path / f'{name}.png')

@@ -7,9 +7,10 @@ import pytest
 from absl import flags
 
 from experiments import path_flags
+from hand_jax.commands.arguments import ArgumentParser
 from hand_jax.config import ExperimentConfig, flatten_config
 from hand_jax.config_text import PATH_SETTINGS, apply_overrides
-from hand_jax.files.paths import expand_path
+from hand_jax.files.paths import RemotePathError, expand_path
 from hand_jax.mano.assets import resolve_mano_dir
 
 
@@ -74,3 +75,24 @@ def test_mano_dir_of_the_environment_expands(home, tmp_path, monkeypatch):
   assert resolve_mano_dir(None) == f'{home}/mano'
   monkeypatch.setenv('MANO_DIR', '')
   assert resolve_mano_dir(None) is None
+
+
+@pytest.mark.parametrize('path', ['gs://bucket/run', 's3://a', 'https://example.org/a.jpg'])
+def test_an_address_is_no_folder_of_this_computer(path):
+  with pytest.raises(RemotePathError, match=f'^{path} is an address'):
+    expand_path(path)
+  # Windows, and colons in names.
+  for local in ('C:/photos', 'a:b', './gs:/x', 'a b://c'):
+    assert expand_path(local) == local
+
+
+def test_parsers_print_its_words(capsys):
+  with pytest.raises(flags.IllegalFlagValueError, match='--workdir=gs://b: gs://b is an address'):
+    values = flags.FlagValues()
+    path_flags.define_path('workdir', None, '', values=values)
+    values(['program', '--workdir=gs://b'])
+  parser = ArgumentParser('program')
+  parser.add_argument('--output', type=expand_path)
+  with pytest.raises(SystemExit):
+    parser.parse_args(['--output=gs://b'])
+  assert 'argument --output: gs://b is an address' in capsys.readouterr().err

@@ -1,6 +1,8 @@
 """Files and folders appear whole or not at all, and nothing unfinished stays beside them."""
 
+import errno
 import json
+import pathlib
 
 import pytest
 
@@ -102,3 +104,36 @@ def test_numbers_that_json_lacks_are_refused_and_the_old_file_stays(tmp_path, va
   with pytest.raises(ValueError, match='JSON'):
     write_json(path, [value])
   assert json.loads(path.read_text()) == [1]
+
+
+@pytest.mark.parametrize('write', [write_whole, write_json])
+def test_a_full_disk_is_one_line_that_names_the_file(tmp_path, monkeypatch, write):
+  path = tmp_path / 'scores.json'
+  write(path, 'old')
+  before = path.read_bytes()
+  real = pathlib.Path.write_bytes
+
+  def half(self, data):
+    real(self, data[: len(data) // 2])
+    raise OSError(errno.ENOSPC, 'No space left on device')
+
+  monkeypatch.setattr(pathlib.Path, 'write_bytes', half)
+  with pytest.raises(OSError, match=r'^\[Errno 28\] No space left on device: .*/scores\.json\'$'):
+    write(path, 'the new content')
+  assert path.read_bytes() == before and names(tmp_path) == ['scores.json']
+
+
+def test_a_folder_that_may_not_be_written_to_is_told_by_the_file_s_own_name(tmp_path, monkeypatch):
+  path = tmp_path / 'scores.json'
+
+  def refuse(self, data):
+    raise PermissionError(errno.EACCES, 'Permission denied', str(self))
+
+  monkeypatch.setattr(pathlib.Path, 'write_bytes', refuse)
+  with pytest.raises(PermissionError, match=r"Permission denied: '.*/scores\.json'$"):
+    write_whole(path, 'x')
+
+
+def test_errors_about_other_files_stay_as_they_are(tmp_path):
+  with pytest.raises(FileNotFoundError, match=r"/elsewhere'$"), unfinished_path(tmp_path / 'a'):
+    (tmp_path / 'elsewhere').read_text()

@@ -106,7 +106,7 @@ def test_a_hand_elsewhere_is_not_found_and_counts_nowhere_else(hands, photo, tmp
 
 
 def test_labels_of_another_photo_are_named_before_any_search(photo, tmp_path, monkeypatch):
-  monkeypatch.setattr(photo_hands, 'detect_hands', lambda *_: pytest.fail('searched'))
+  monkeypatch.setattr(hand_reconstructor, 'detect_hands', lambda *_: pytest.fail('searched'))
   good = {'bbox': [0, 0, 50, 50]}
   folder = write_folder(tmp_path, photo, good, {'bbox': [0.3, 0.1, 0.5, 0.6]})
   with pytest.raises(ValueError, match=r'entry 2 of 2 \(a\.png\), bbox: .*shares of its sides'):
@@ -162,7 +162,7 @@ def test_intrinsics_are_used_when_asked_for(hands, photo, tmp_path, monkeypatch)
 )
 def test_a_file_that_holds_no_scores_is_never_replaced(name, content, tmp_path):
   (tmp_path / name).write_text(content)
-  with pytest.raises(FileExistsError, match=rf'{name} exists and holds no scores of photos'):
+  with pytest.raises(FileExistsError, match=rf'{name} exists and is no result of this command'):
     check_scores_path(tmp_path / name)
 
 
@@ -174,7 +174,7 @@ def test_no_plot_goes_where_another_file_is(tmp_path):
   write_png(tmp_path / 's_risk_coverage.png', own)
   check_scores_path(output)
   Image.fromarray(np.zeros((4, 4), np.uint8)).save(tmp_path / 's_reliability.png')
-  with pytest.raises(FileExistsError, match=r's_reliability\.png is in the way.*another --output'):
+  with pytest.raises(FileExistsError, match=r's_reliability\.png exists and is no result'):
     check_scores_path(output)
   with pytest.raises(NotADirectoryError):
     check_scores_path(output / 'deeper.json')

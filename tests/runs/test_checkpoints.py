@@ -4,6 +4,7 @@ import dataclasses
 import json
 import pathlib
 import shutil
+import types
 
 import chex
 import cv2
@@ -27,6 +28,7 @@ from hand_jax.training.reports import (
   overlay_sheet,
   progress_line,
 )
+from hand_jax.training.state import learning_rate_schedule
 from tests.drawn_hands import DrawnSource, Killed, KilledSource
 
 # Six examples in batches of four: the run is in the middle of an epoch when it is interrupted.
@@ -214,6 +216,26 @@ def test_the_newest_checkpoints_are_kept_and_the_position_with_them(tmp_path):
   assert '9' in steps and '3' not in steps
 
 
+def test_a_full_disk_costs_no_checkpoint(tmp_path, monkeypatch):
+  with Checkpoints(str(tmp_path)) as checkpoints:
+    checkpoints.save(tiny_state(1), 10)
+    usage = types.SimpleNamespace(free=3)
+    monkeypatch.setattr('hand_jax.runs.checkpoints.shutil.disk_usage', lambda _: usage)
+    with pytest.raises(OSError, match=r'step 2 cannot be written into .* 0\.0 MB are free\.'):
+      checkpoints.save(tiny_state(2), 20)
+    usage.free = 10**12
+
+    def fail(*args, **kwargs):
+      raise ValueError('RESOURCE_EXHAUSTED: Error\nNo space left')
+
+    # Where the room that there was is gone meanwhile.
+    monkeypatch.setattr(checkpoints._manager, 'save', fail)
+    with pytest.raises(OSError, match=r'step 2 cannot .* RESOURCE_EXHAUSTED: Error No space'):
+      checkpoints.save(tiny_state(2), 20)
+    restored = checkpoints.restore_latest(tiny_state(0))
+  assert restored.position == 10 and int(restored.state.step) == 1
+
+
 @pytest.mark.slow
 def test_a_loss_that_is_not_finite_stops_the_run_and_is_named(tmp_path, config, toy_model):
   class Poisoned(DrawnSource):
@@ -319,3 +341,27 @@ def test_overlays_draw_truth_in_green_and_estimate_in_red():
   assert set(rows['green']) <= {126, 127, 128, 129} and len(rows['green'])
   assert set(rows['red']) <= {190, 191, 192, 193} and len(rows['red'])
   assert not sheet[256:, 256:].any()
+
+
+@pytest.mark.slow
+def test_a_finished_run_goes_on_to_more_steps(copied, runs, config, toy_model, capsys):
+  """With the learning rate that a schedule of six steps has from the fifth on."""
+  longer = apply_overrides(config, ['training.num_steps=6'])
+  source, validation = DrawnSource(toy_model, 6), DrawnSource(toy_model, 3, seed=1)
+  with pytest.raises(ValueError, match=r'num_steps: 6, not 4\. .*--extend trains it for more'):
+    train_and_evaluate(longer, str(copied), toy_model, source, validation)
+  state = train_and_evaluate(longer, str(copied), toy_model, source, validation, extend=True)
+  assert int(state.step) == 6 and read_config(str(copied)) == longer
+  lines = read_metrics(copied)
+  assert [line['step'] for line in lines] == [1, 2, 3, 4, 5, 6]
+  assert lines[:4] == read_metrics(runs[0] / 'straight')
+  rates = [line['learning_rate'] for line in lines]
+  schedule = learning_rate_schedule(longer.optimizer, 6)
+  np.testing.assert_allclose(rates[4:], [float(schedule(4)), float(schedule(5))], rtol=1e-6)
+  told = capsys.readouterr().out
+  before = float(learning_rate_schedule(config.optimizer, 4)(4))
+  assert 'Extended from 4 to 6 steps' in told
+  assert f'at step 4 it goes from {before:.3g} to {float(schedule(4)):.3g}, and reaches' in told
+  # The same command again finds it finished.
+  train_and_evaluate(longer, str(copied), toy_model, source, validation, extend=True)
+  assert 'has finished its 6 steps already' in capsys.readouterr().out

@@ -12,7 +12,7 @@ import pytest
 from hand_jax.config import ExperimentConfig
 from hand_jax.models.hand_network import create_network
 from hand_jax.runs.checkpoints import Checkpoints, claim_workdir
-from hand_jax.runs.lineage import Origin, make_lineage
+from hand_jax.runs.lineage import Origin, claim_lineage, make_lineage
 from hand_jax.runs.train_state import TrainState
 from hand_jax.training.camera_prior import CameraPrior, claim_camera_prior, load_camera_prior
 from tests.saved_runs import PRIOR, TRUNK, WEAK, drawn_state, named_config, save_run
@@ -165,6 +165,20 @@ def test_a_copy_of_another_run_or_gone_from_a_run_that_began_is_refused(source, 
   shutil.rmtree(pathlib.Path(workdir) / 'camera_prior')
   with pytest.raises(ValueError, match=r'camera_prior is missing, though the run has begun'):
     load_camera_prior(workdir, config)
+
+
+def test_the_copy_stays_the_run_s_own_where_its_source_has_moved(source, workdir, tmp_path):
+  """Whether the moved run is the source is for `check_workdir` to say; a copied-in copy is not."""
+  config = elbo_config(source)
+  prior = load_camera_prior(workdir, config)
+  claim_camera_prior(workdir, prior)
+  claim_lineage(workdir, make_lineage(config, camera_prior=prior.origin))
+  moved = shutil.move(source, tmp_path / 'moved')
+  assert_same(load_camera_prior(workdir, elbo_config(f'{source}/')), prior)
+  assert_same(load_camera_prior(workdir, elbo_config(str(moved))), prior)
+  claim_lineage(workdir, make_lineage(config, camera_prior=prior.origin._replace(step=99)))
+  with pytest.raises(ValueError, match='was copied from'):
+    load_camera_prior(workdir, elbo_config(str(moved)))
 
 
 @pytest.mark.slow

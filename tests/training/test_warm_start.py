@@ -10,9 +10,10 @@ from absl import flags
 
 from experiments.configs.names import get_config
 from experiments.train import choose_config
-from hand_jax.runs.checkpoints import check_workdir, claim_workdir, latest_step
+from hand_jax.runs.checkpoints import check_workdir, claim_workdir
 from hand_jax.runs.hand_models import claim_hand_model
 from hand_jax.runs.lineage import claim_lineage, lineage_supervision, make_lineage
+from hand_jax.runs.sources import latest_step
 from hand_jax.runs.train_state import TrainState
 from hand_jax.training.warm_start import (
   WarmStart,

@@ -177,7 +177,7 @@ class OfficialScores:
 
   def __init__(self, benchmark: Benchmark):
     self.benchmark = benchmark
-    self._has_mesh = True
+    self._has_mesh = self._has_vertices = True
     joints = ('xyz', *(f'xyz_{alignment}' for alignment in benchmark.alignments))
     self._official = {name: PointErrors() for name in (*joints, 'mesh', 'mesh_al')}
     self._strict = {name: PointErrors() for name in ('strict_xyz_al', 'strict_mesh_al')}
@@ -195,7 +195,7 @@ class OfficialScores:
     true_joints: Float[np.ndarray, 'samples 21 3'],
     true_vertices: Float[np.ndarray, 'samples vertices 3'],
   ) -> None:
-    """Takes in some samples.
+    """Takes in some samples. Predictions of joints alone have meshes without vertices.
 
     Raises:
       ValueError: a coordinate is not finite.
@@ -204,6 +204,9 @@ class OfficialScores:
       np.asarray(points, np.float64) for points in (joints, vertices, true_joints, true_vertices)
     )
     self._add_joints(joints, true_joints)
+    if not vertices.shape[1]:
+      self._has_mesh = self._has_vertices = False
+      return
     self._f_sums['f_score'] += vertex_f_scores(vertices, true_vertices).sum(axis=0)
     self._has_mesh = vertices.shape[1] == true_vertices.shape[1]
     if self._has_mesh:
@@ -241,7 +244,8 @@ class OfficialScores:
     """The official figures by their official names, errors in cm.
 
     Where the predicted meshes have another number of vertices than the ground truth's, their errors
-    and areas are -1 (the scripts' files say -100 for the error: they turn the -1 into cm).
+    and areas are -1 (the scripts' files say -100 for the error: they turn the -1 into cm). Of
+    joints alone all figures of the mesh are -1.
 
     Raises:
       ValueError: nothing was added.
@@ -279,6 +283,10 @@ class OfficialScores:
     return figures
 
   def _f_scores(self, *names: str) -> dict[str, float]:
+    if not self._has_vertices:
+      return {
+        f'{name}_{_mm(threshold)}': NOT_MEASURED for threshold in F_THRESHOLDS_M for name in names
+      }
     return {
       f'{name}_{_mm(threshold)}': float(self._f_sums[name][column] / self.samples)
       for column, threshold in enumerate(F_THRESHOLDS_M)

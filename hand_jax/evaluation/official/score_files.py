@@ -1,11 +1,13 @@
 """scores.json: what an official evaluation of predictions or of a run gives, and how it is told."""
 
 import json
+import os
 import pathlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from hand_jax.evaluation.metrics import MM_PER_M
+from hand_jax.evaluation.official.hints import PredictionHints
 from hand_jax.evaluation.official.pck import Panel, measure_name, pck_csv, write_figure
 from hand_jax.evaluation.official.rules import (
   BENCHMARKS,
@@ -16,7 +18,9 @@ from hand_jax.evaluation.official.rules import (
   official_text,
 )
 from hand_jax.evaluation.official.submission import read_pairs
+from hand_jax.evaluation.plotting import is_own_picture
 from hand_jax.evaluation.progress import print_progress
+from hand_jax.files.outputs import Output, check_outputs, is_json_with, is_text_beginning
 from hand_jax.files.writing import write_whole
 
 
@@ -49,7 +53,8 @@ def evaluate_predictions(
 ) -> dict[str, Any]:
   """The official scores of a pred.json or pred.zip, as `scores_record`.
 
-  `report` is told how many samples are done.
+  With them are `hints`, lines about what looks wrong with the predictions, mostly none. `report` is
+  told how many samples are done.
 
   Raises:
     FileNotFoundError, ValueError: files that cannot be measured; see `read_pairs`.
@@ -59,23 +64,58 @@ def evaluate_predictions(
       f'--predictions needs --dataset one of {", ".join(BENCHMARKS)}, not {dataset!r}.'
     )
   benchmark = BENCHMARKS[dataset]
-  scores = OfficialScores(benchmark)
+  scores, hints = OfficialScores(benchmark), PredictionHints(benchmark)
   pairs = read_pairs(predictions, ground_truth, benchmark, allow_implausible)
   for samples in pairs:
     scores.add(*samples)
+    hints.add(samples)
     report(scores.samples)
-  return scores_record(
+  record = scores_record(
     dataset,
     scores,
     test_time_augmentation,
     predictions=str(predictions),
     ground_truth=str(ground_truth),
   )
+  return record | {'hints': hints.lines()}
+
+
+def check_score_files(
+  output: str | None,
+  pck: str | None,
+  inputs: Mapping[str | os.PathLike, str],
+  overwrite: bool = False,
+  others: Iterable[Output] = (),
+) -> None:
+  """Checks, before anything is measured, that the scores can be written without loss.
+
+  Args:
+    output: file for the scores, if any.
+    pck: folder for the PCK curves, if any.
+    inputs: files that are read, and what messages call them.
+    overwrite: whether files that this program did not write may be replaced.
+    others: further files that will be written.
+
+  Raises:
+    OSError, ValueError: see `check_outputs`.
+  """
+  outputs = list(others)
+  if output:
+    outputs.append(Output('--output', output, is_json_with('dataset', 'strict', 'pck')))
+  if pck:
+    table, figure = _curve_paths(pck)
+    outputs.append(Output('--pck', table, is_text_beginning('threshold_mm,')))
+    outputs.append(Output('--pck', figure, is_own_picture))
+  check_outputs(outputs, inputs, overwrite)
+
+
+def _curve_paths(folder: str) -> tuple[pathlib.Path, pathlib.Path]:
+  return pathlib.Path(folder) / 'pck.csv', pathlib.Path(folder) / 'pck.png'
 
 
 def write_curves(folder: str, scores: dict[str, Any]) -> list[pathlib.Path]:
   """The PCK curves as pck.csv and pck.png; their paths."""
-  table, figure = pathlib.Path(folder) / 'pck.csv', pathlib.Path(folder) / 'pck.png'
+  table, figure = _curve_paths(folder)
   official = {name: curve for name, curve in scores['pck'].items() if 'strict' not in name}
   curves = {measure_name(name): curve for name, curve in official.items()}
   title = BENCHMARKS[scores['dataset']].title
@@ -93,21 +133,24 @@ def official_summary(scores: dict[str, Any]) -> str:
     official_text(scores),
     f'over {scores["samples"]} samples, errors in cm; test-time augmentation: '
     f'{scores["test_time_augmentation"]}',
-    f'Aligned without reflections: {_strict_words(scores["strict"])}',
+    f'Aligned without reflections: {_strict_words(scores)}',
   ]
   if scores['samples'] != benchmark.samples:
     lines.append(
       f'The genuine evaluation split of {benchmark.title} has {benchmark.samples} samples: these '
       'figures are of another one.'
     )
+  lines += [f'Note: {hint}' for hint in scores.get('hints', ())]
   return '\n'.join(lines)
 
 
-def _strict_words(strict: dict[str, Any]) -> str:
-  parts = []
+def _strict_words(scores: dict[str, Any]) -> str:
+  strict, parts = scores['strict'], []
   for points, name in (('joints', 'xyz'), ('mesh', 'mesh')):
     error, mirrored = strict[f'strict_{name}_al_mean3d'], strict[f'strict_mirrored_{name}']
-    if error == NOT_MEASURED:
+    if scores['f_score_5'] == NOT_MEASURED and points == 'mesh':
+      parts.append('mesh not measured: there are joints alone')
+    elif error == NOT_MEASURED:
       parts.append(f"{points} not measured: its vertices are not as many as the ground truth's")
     else:
       parts.append(f'{points} {error:.2f} cm ({mirrored} samples are mirrored officially)')
@@ -122,6 +165,7 @@ def report_predictions(
   allow_implausible: bool = False,
   output: str | None = None,
   pck: str | None = None,
+  overwrite: bool = False,
 ) -> Iterator[str]:
   """Measures a file of predictions and yields what to print about it.
 
@@ -133,10 +177,16 @@ def report_predictions(
     allow_implausible: measures predictions that look to be in another unit or axes, too.
     output: file to write the scores to, if any.
     pck: folder to write the PCK curves to, if any.
+    overwrite: whether those may replace files that this program did not write.
 
   Raises:
-    OSError, ValueError: files that cannot be measured; see `evaluate_predictions`.
+    OSError, ValueError: files that cannot be measured, see `evaluate_predictions`, or written.
   """
+  truths = {
+    pathlib.Path(ground_truth) / f'evaluation_{kind}.json': 'the ground truth'
+    for kind in ('xyz', 'verts')
+  }
+  check_score_files(output, pck, {predictions: '--predictions', **truths}, overwrite)
   scores = evaluate_predictions(
     predictions,
     dataset,

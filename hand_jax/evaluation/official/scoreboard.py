@@ -18,6 +18,12 @@ from hand_jax.evaluation.official.rules import (
 from hand_jax.files.json_files import read_json
 
 _AUGMENTATION = 'test_time_augmentation'
+_CSV_START = ('run', 'dataset', 'samples', _AUGMENTATION)
+BOARD_BEGINNINGS = (
+  *(f'## {benchmark.title}\n\n' for benchmark in BENCHMARKS.values()),
+  ','.join(_CSV_START),
+)
+"""How the files of boards begin, in Markdown and as CSV."""
 
 
 class ScoredRun(NamedTuple):
@@ -166,7 +172,7 @@ def csv_board(runs: Sequence[ScoredRun]) -> str:
   names = list(dict.fromkeys(name for dataset in datasets for name in measure_names(dataset)))
   text = io.StringIO()
   writer = csv.writer(text, lineterminator='\n')
-  writer.writerow(['run', 'dataset', 'samples', _AUGMENTATION, *names])
+  writer.writerow([*_CSV_START, *names])
   for run in runs:
     own = measure_names(run.scores['dataset'])
     values = [f'{run.scores[name]:f}' if name in own else '' for name in names]

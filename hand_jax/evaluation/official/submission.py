@@ -136,6 +136,8 @@ def read_truth(
 class PredictionReader:
   """A prediction file that is open: its joints at once, then its vertices one by one.
 
+  A file may hold joints alone: `[[...]]`, or `[[...], []]`. Then it has no vertices to read.
+
   Raises:
     ValueError: naming the file, the sample and what was expected there.
   """
@@ -147,11 +149,29 @@ class PredictionReader:
     self._reader.enter('the list of joints')
     joints = list(read_points(self._reader, 'joints', JOINTS, path))
     self.joints = np.stack(joints) if joints else np.zeros((0, JOINTS, 3))
+    self.has_vertices = self._find_vertices()
+
+  def _find_vertices(self) -> bool:
+    """Goes to the first mesh, or to the end of a file without any."""
+    reader = self._reader
+    if not reader.is_at(']'):
+      reader.comma('the list of vertices')
+      reader.enter('the list of vertices')
+      if not reader.is_at(']'):
+        return True
+      reader.leave()
+    reader.leave()
+    reader.end_of_file()
+    return False
 
   def vertices(self) -> Iterator[Float[np.ndarray, 'vertices 3']]:
-    """Every sample's, to the end of the file; as many samples as have joints."""
-    self._reader.comma('the list of vertices')
-    self._reader.enter('the list of vertices')
+    """Every sample's, to the end of the file; as many samples as have joints.
+
+    Those of a file without vertices are meshes of none.
+    """
+    if not self.has_vertices:
+      yield from (np.zeros((0, 3)) for _ in self.joints)
+      return
     points = read_points(self._reader, 'vertices', None, self._path)
     yield from _exactly(len(self.joints), points, self._path)
     self._reader.leave()
@@ -187,7 +207,7 @@ def check_plausible(
   Raises:
     ValueError: naming what the values look like.
   """
-  if not len(points):
+  if not points.size:
     return
   widths = np.ptp(points, axis=1).max(axis=1)
   width = float(np.median(widths))
@@ -221,6 +241,8 @@ def read_pairs(
   allow_implausible: bool = False,
 ) -> Iterator[Samples]:
   """Predictions beside the ground truth, `BATCH` samples at a time, every sample once.
+
+  Predictions of joints alone have meshes without vertices.
 
   Raises:
     FileNotFoundError, ValueError: naming the file, the sample and what was expected there.
@@ -334,6 +356,8 @@ def check_submission(
     reader = PredictionReader(file, name)
     if len(reader.joints) != samples:
       raise ValueError(f'{name}: expected {samples} samples, found {len(reader.joints)}.')
+    if not reader.has_vertices:
+      raise ValueError(f'{name}: expected joints and vertices, found joints alone.')
     check_plausible(reader.joints, benchmark, f'{name}: joints', every_sample=benchmark.is_opengl)
     vertices = reader.vertices()
     for start in range(0, samples, BATCH):

@@ -74,6 +74,18 @@ def test_scores_of_a_file_equal_the_naive_loops(dataset, files):
   assert 'test-time augmentation: 3 crops' in official_summary(scores)
 
 
+def test_joints_alone_have_the_figures_of_joints(files, tmp_path):
+  predictions, ground_truth, joints, *_ = files
+  expected = evaluate_predictions(predictions, 'freihand', ground_truth)
+  (tmp_path / 'pred.json').write_text(json.dumps([joints.tolist()]))
+  scores = evaluate_predictions(str(tmp_path / 'pred.json'), 'freihand', ground_truth)
+  for name in (name for name in expected if name.startswith(('xyz', 'mesh', 'f_'))):
+    assert scores[name] == (expected[name] if name.startswith('xyz') else -1), name
+  assert set(scores['pck']) == {'xyz', 'xyz_al', 'strict_xyz_al'}
+  assert 'mesh not measured: there are joints alone' in official_summary(scores)
+  assert 'joints alone' not in official_summary(expected)
+
+
 def test_progress_counts_samples(files):
   counts = []
   evaluate_predictions(files[0], 'freihand', files[1], report=counts.append)

@@ -181,9 +181,9 @@ BAD_FILES = {
   'cut at the last bracket': (lambda: good_text()[:-1], r"expected '\]', the end of the list"),
   'more behind': (lambda: good_text() + '[]', r"expected the end of the file, found '\[\]'"),
   'a dictionary': (lambda: '{"xyz": []}', r"of two lists \(joints and vertices\), found '\{"),
-  'joints alone': (
-    lambda: good_text()[: good_text().index(']]], [[[') + 3] + ']',
-    'expected a comma',
+  'no vertices but something else': (
+    lambda: good_text()[: good_text().index(']]], [[[') + 3] + '}',
+    'expected a comma and then the list of vertices',
   ),
   'not JSON': (lambda: good_text().replace('0.0', 'zero', 1), 'is not valid JSON'),
   'a third list': (lambda: good_text()[:-1] + ', []]', r"expected '\]', the end of the list"),
@@ -258,6 +258,19 @@ def test_a_bad_file_is_named_with_its_sample_and_the_expectation(
   with pytest.raises(ValueError, match=message) as error:
     read_all(path, truth[0])
   assert str(path) in str(error.value) and '\n' not in str(error.value)
+
+
+@pytest.mark.parametrize('ending', [']', ', []]', ' , [ ] ]\n'])
+def test_joints_alone_are_read_without_meshes(truth, tmp_path, ending, monkeypatch):
+  folder, joints, vertices = truth
+  (tmp_path / 'pred.json').write_text('[' + json.dumps(joints.tolist()) + ending)
+  monkeypatch.setattr(submission, 'BATCH', 2)
+  found = read_all(tmp_path / 'pred.json', folder)
+  np.testing.assert_array_equal(found.joints, joints)
+  assert found.vertices.shape == (len(joints), 0, 3)
+  np.testing.assert_array_equal(found.true_vertices, vertices)
+  with pytest.raises(ValueError, match='expected joints and vertices, found joints alone'):
+    submission.check_submission(tmp_path / 'pred.json', FREIHAND, len(joints))
 
 
 def test_other_axes_and_units_are_measured_when_asked_for(truth, tmp_path):

@@ -1,0 +1,146 @@
+"""Which files a command may write: none of its inputs, and nothing that it did not write itself.
+
+A command names its outputs and inputs before it works for an hour. Replacing what an earlier call
+wrote needs no flag; any other file stays unless `--overwrite` is given, and inputs stay always.
+"""
+
+import json
+import os
+import pathlib
+import zipfile
+from collections.abc import Callable, Iterable, Mapping
+from typing import NamedTuple
+
+import numpy as np
+
+OVERWRITE_HELP = 'Lets outputs replace files that this command did not write; never its inputs.'
+
+
+def written_by_nobody(path: pathlib.Path) -> bool:
+  """For outputs by which one cannot tell who wrote them: none is this program's own."""
+  del path
+  return False
+
+
+class Output(NamedTuple):
+  """A file that a command is going to write."""
+
+  flag: str
+  """The flag that names it or its folder, such as `--output`."""
+  path: str | os.PathLike
+  is_own: Callable[[pathlib.Path], bool] = written_by_nobody
+  """Tells of a file whether this program wrote it, as this output."""
+
+
+def check_outputs(
+  outputs: Iterable[Output],
+  inputs: Mapping[str | os.PathLike, str] | None = None,
+  overwrite: bool | None = False,
+) -> None:
+  """Checks, before any work, that outputs can be written without loss. An empty file is no loss.
+
+  Args:
+    outputs: all files that will be written.
+    inputs: the files that are read, and what to call each in a message.
+    overwrite: whether files that this program did not write may be replaced; None for a command
+      that has no such flag.
+
+  Raises:
+    ValueError: an output is an input, or two outputs are one file.
+    FileExistsError: an output would replace a file that this program did not write.
+    IsADirectoryError, NotADirectoryError, PermissionError: a file cannot be written there.
+  """
+  taken: list[tuple[pathlib.Path, str]] = []
+  for output in outputs:
+    path = pathlib.Path(output.path)
+    for other, name in (inputs or {}).items():
+      if same_file(path, other):
+        raise ValueError(f'{path} would be replaced, but it is {name}. {_other(output)}')
+    for other, flag in taken:
+      if same_file(path, other):
+        raise ValueError(f'{flag} and {output.flag} would both write {path}. {_other(output)}')
+    taken.append((path, output.flag))
+    if path.is_dir():
+      raise IsADirectoryError(f'{path} is a folder; expected the name of a file. {_other(output)}')
+    check_folder(path.parent)
+    if os.path.lexists(path) and not overwrite and not _is_empty(path) and not output.is_own(path):
+      raise FileExistsError(
+        f'{path} exists and is no result of this command: it stays as it is. Name another '
+        f'{output.flag}{"" if overwrite is None else ", or give --overwrite"}.'
+      )
+
+
+def check_folder(folder: str | os.PathLike) -> None:
+  """Checks that files can go to a folder, which may be missing yet.
+
+  Raises:
+    NotADirectoryError: a file is in the way.
+    PermissionError: this user may not write there.
+  """
+  folder = pathlib.Path(folder)
+  for path in (folder, *folder.parents):
+    if path.is_dir():
+      if not os.access(path, os.W_OK | os.X_OK):
+        raise PermissionError(
+          f'Results cannot go to {folder}: {path} may not be written to. Name another folder.'
+        )
+      return
+    if os.path.lexists(path):
+      raise NotADirectoryError(
+        f'Results cannot go to {folder}: {path} is a file. Name a folder; it is made when missing.'
+      )
+
+
+def same_file(first: str | os.PathLike, second: str | os.PathLike) -> bool:
+  """Whether two names mean one file, which may be missing yet, by links and spelling alike."""
+  try:
+    return os.path.samefile(first, second)
+  except OSError:
+    return os.path.realpath(first) == os.path.realpath(second)
+
+
+def is_json_with(*keys: str) -> Callable[[pathlib.Path], bool]:
+  """For `Output.is_own`: a JSON object that has all these keys."""
+
+  def is_own(path: pathlib.Path) -> bool:
+    try:
+      content = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError):
+      return False
+    return isinstance(content, dict) and set(keys) <= set(content)
+
+  return is_own
+
+
+def is_text_beginning(*beginnings: str) -> Callable[[pathlib.Path], bool]:
+  """For `Output.is_own`: a text file that begins with one of these."""
+
+  def is_own(path: pathlib.Path) -> bool:
+    try:
+      with path.open(encoding='utf-8', newline='') as file:
+        return file.read(max(map(len, beginnings))).startswith(beginnings)
+    except (OSError, ValueError):
+      return False
+
+  return is_own
+
+
+def is_npz_with(*names: str) -> Callable[[pathlib.Path], bool]:
+  """For `Output.is_own`: a NumPy archive of arrays that has all these names."""
+
+  def is_own(path: pathlib.Path) -> bool:
+    try:
+      with np.load(path, allow_pickle=False) as file:
+        return isinstance(file, np.lib.npyio.NpzFile) and set(names) <= set(file.files)
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile):
+      return False
+
+  return is_own
+
+
+def _other(output: Output) -> str:
+  return f'Name another {output.flag}.'
+
+
+def _is_empty(path: pathlib.Path) -> bool:
+  return path.is_file() and path.stat().st_size == 0

@@ -1,0 +1,148 @@
+"""Where a run takes its data, weights and other runs from, and what lay there when it began.
+
+A run is continued with the same sources. What counts is what is there, not how its path is
+spelled: data that moved are the same data. `sources.json` in the run's folder holds, by setting,
+the place of each source (absolute), the SHA-256 of what was there (null where that cannot be told),
+and of another run the step of its checkpoint.
+"""
+
+import hashlib
+import json
+import os
+import pathlib
+import zlib
+from typing import Any, NamedTuple
+
+from hand_jax.config import ExperimentConfig, flatten_config
+from hand_jax.config_text import PATH_SETTINGS
+from hand_jax.data.manifests import data_digest
+from hand_jax.files.writing import write_json
+
+SOURCES_NAME = 'sources.json'
+CHECKPOINTS_NAME = 'checkpoints'
+FILES_NAME = 'files.json'
+"""In a checkpoint: size and CRC-32 of each of its files."""
+_OTHER_RUNS = ('training.init_from', 'training.camera_prior')
+
+
+class Source(NamedTuple):
+  """A file or folder that a run takes something from."""
+
+  place: str
+  sha256: str | None
+  step: int | None = None
+
+
+def find_sources(config: ExperimentConfig) -> dict[str, list[Source]]:
+  """The sources that a config's settings name, as they are now; by setting."""
+  sources = {}
+  for setting, paths in _named_paths(config).items():
+    steps = [latest_step(path) if setting in _OTHER_RUNS else None for path in paths]
+    sources[setting] = [
+      Source(os.path.realpath(path), _digest(setting, path, config.data.dataset, step), step)
+      for path, step in zip(paths, steps, strict=True)
+    ]
+  return sources
+
+
+def write_sources(workdir: str, sources: dict[str, list[Source]]) -> None:
+  """Writes `sources.json` into a run's folder."""
+  record = {name: [source._asdict() for source in found] for name, found in sources.items()}
+  write_json(pathlib.Path(workdir) / SOURCES_NAME, record)
+
+
+def read_sources(workdir: str, config: ExperimentConfig) -> dict[str, list[Source]]:
+  """The sources of the run in a folder, which has this config.
+
+  Of a run from before there were records: what lies now where its config says.
+
+  Raises:
+    ValueError: the record cannot be read.
+  """
+  path = pathlib.Path(workdir) / SOURCES_NAME
+  if not path.exists():
+    return find_sources(config)
+  try:
+    record = json.loads(path.read_text())
+    return {name: [Source(**source) for source in found] for name, found in record.items()}
+  except (ValueError, TypeError, AttributeError):
+    raise ValueError(
+      f'{path} cannot be read as the record of where a run comes from. Without it the run is '
+      'continued with the paths that its config.json names.'
+    ) from None
+
+
+def moved_sources(
+  recorded: dict[str, list[Source]], config: ExperimentConfig
+) -> dict[str, list[Source]]:
+  """The recorded sources at the places that `config` names for them.
+
+  Settings whose paths lead elsewhere are left out, unless what was recorded lies there now.
+  """
+  found = {}
+  for setting, paths in _named_paths(config).items():
+    known = recorded.get(setting, [])
+    if len(known) == len(paths) and all(
+      _is_at(setting, source, path, config.data.dataset)
+      for source, path in zip(known, paths, strict=True)
+    ):
+      found[setting] = [
+        source._replace(place=os.path.realpath(path))
+        for source, path in zip(known, paths, strict=True)
+      ]
+  return found
+
+
+def same_place(first: str, second: str) -> bool:
+  """Whether two paths lead to one place, which may be gone."""
+  return os.path.realpath(first) == os.path.realpath(second)
+
+
+def latest_step(workdir: str) -> int | None:
+  """The step of the newest finished checkpoint in a run's folder, or None."""
+  # Not by Orbax, whose managers wait for each other across hosts: one of them may be ahead.
+  folder = pathlib.Path(workdir).resolve() / CHECKPOINTS_NAME
+  steps = [int(path.name) for path in folder.glob('*') if path.name.isdigit()]
+  return max(steps, default=None)
+
+
+def list_files(checkpoint: pathlib.Path) -> dict[str, list[int]]:
+  """Size and CRC-32 of every file of a finished checkpoint, by its path inside."""
+  files = {}
+  for path in sorted(checkpoint.rglob('*')):
+    if path.is_file() and path.name != FILES_NAME:
+      data = path.read_bytes()
+      files[path.relative_to(checkpoint).as_posix()] = [len(data), zlib.crc32(data)]
+  return files
+
+
+def _named_paths(config: ExperimentConfig) -> dict[str, tuple[str, ...]]:
+  """The paths of each setting that names any."""
+  settings = flatten_config(config)
+  values = {name: settings[name] for name in PATH_SETTINGS if settings[name]}
+  return {name: value if isinstance(value, tuple) else (value,) for name, value in values.items()}
+
+
+def _is_at(setting: str, source: Source, path: str, dataset: str) -> bool:
+  if os.path.realpath(path) == source.place:
+    return True  # whatever has become of it: the run has taken what it needs, or names its data
+  return source.sha256 is not None and source.sha256 == _digest(setting, path, dataset, source.step)
+
+
+def _digest(setting: str, path: str, dataset: str, step: int | None) -> str | None:
+  """SHA-256 of what makes a source what it is; None where that is not there or cannot be told."""
+  try:
+    if setting in _OTHER_RUNS:
+      checkpoint = pathlib.Path(path) / CHECKPOINTS_NAME / str(step)
+      files = list_files(checkpoint) if step is not None else {}
+      return _of(files) if files else None
+    if setting == 'data.data_dir':
+      return data_digest(dataset, path)
+    with open(path, 'rb') as file:
+      return hashlib.file_digest(file, 'sha256').hexdigest()
+  except (OSError, ValueError):
+    return None
+
+
+def _of(tree: Any) -> str:
+  return hashlib.sha256(json.dumps(tree, sort_keys=True).encode()).hexdigest()
