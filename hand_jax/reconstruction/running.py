@@ -246,7 +246,7 @@ def _write_photo(
 
 
 def _remember_failure(task: PhotoTask, run: PhotoRun, line: str) -> str:
-  """Records why a photo could not be done; results that it has from before stay."""
+  """Records why a photo could not be done. Results from before stay."""
   if run.record.files(task.path.stem):
     return line
   try:
