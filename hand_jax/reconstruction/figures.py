@@ -1,13 +1,13 @@
 """Figures of a trained run, one row a hand.
 
-`clear.png` and `occluded.png` show the first synthetic hands of the split whose visible share, the
-part of the true hand's silhouette that the photo shows, is above 0.97 and between 0.3 and 0.6: an
-object hides the rest, as a forearm before the hand seldom hides so much. `photos.png` shows the
+`clear.png` and `occluded.png` show the first synthetic hands of the split of which the
+photo shows more than 0.97, and between 0.3 and 0.6, of the silhouette. An object hides the rest,
+because a forearm seldom hides so much. `photos.png` shows the
 bundled photos. No hand is chosen by how well it went.
 
-Columns: what the network saw; the mesh of each branch it has over it; of a textured run the hand in
-its own colours over the photo and from two other sides; the better branch's uncertainty. For a
-texture of data with hand masks the network is told the mask.
+The columns show the network's crop, the mesh of each branch over it, for a textured run the hand in
+its own colours over the photo and from two other sides, and the better branch's uncertainty. Where
+the data have hand masks, a network with texture is told the mask.
 """
 
 import dataclasses

@@ -112,10 +112,10 @@ class HandReconstructor:
     """Reconstructs every hand of a photo, the surest first, or of each photo of a list.
 
     Args:
-      image: a file, an upright RGB array of 8 bits, or a Pillow image. Of a list of such photos, all
-        hands are then fitted together. Files and Pillow images are turned upright.
+      image: a file, an upright RGB array of 8 bits, or a Pillow image. The hands of a
+        list of such photos are fitted together. Files and Pillow images are turned upright.
       boxes: of one photo's hands, each x, y, width, height in pixels of the upright photo. Each is
-        looked at as it is; where there is no hand in it, there is no result. None: the detector
+        looked at as it is. Where there is no hand in it, there is no result. None: the detector
         looks for hands.
       sides: 'left' or 'right' for each box, or one for all hands. None: found out.
       focal_length_px: of the photo. None: EXIF's where the file has it, else a stated assumption.
@@ -195,7 +195,7 @@ def read_request(photo: Photo, focal_length_px: float | int | None = None) -> Ph
 
   Args:
     photo: a file, an upright RGB array, or a Pillow image.
-    focal_length_px: where it is known. Else EXIF's is taken where the file or the Pillow image has it.
+    focal_length_px: where it is known. None takes EXIF's where the photo has it.
 
   Raises:
     FileNotFoundError, ValueError: the photo cannot be read.

@@ -51,7 +51,7 @@ class TrainedNetwork(NamedTuple):
   run: str
   """What errors call the network: its run's folder, or the name of its config."""
   digest: str = ''
-  """Tells its parameters from others, whatever the run's folder is called. Empty for a network that is on no disk."""
+  """Tells its parameters from others, whatever the run's folder is called."""
 
 
 class HandPhoto(NamedTuple):
@@ -136,12 +136,12 @@ def reconstruct_in_box(network: TrainedNetwork, photo: HandPhoto) -> Reconstruct
   """Estimates the hand in the box of an upright RGB photo, or in its largest centred square.
 
   The hand is the posterior's mean, or the prior's where the network is a prior-net alone.
-  `hand_mask`, where it is known, tells a texture
-  branch what the photo shows of the hand: pixels outside it colour no vertex.
+  Where `hand_mask` is known, it tells a texture branch what the photo shows of the hand, and pixels
+  outside it colour no vertex.
 
   Raises:
     ValueError: a box without area or outside the image, a mask of another size, a side that is
-      neither, or an estimate that is not finite; `name` is the photo's in the message.
+      neither, or an estimate that is not finite. The message has the photo's name.
   """
   return next(iter(reconstruct_branches(network, photo).values()))
 
