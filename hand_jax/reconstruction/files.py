@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from hand_jax.files.outputs import check_output_folder
 from hand_jax.reconstruction.hand_data import Axes, HandData
 from hand_jax.reconstruction.meshes import (
   MeshPart,
@@ -50,27 +51,6 @@ def output_suffixes(has_colors: bool, is_free_hand: bool) -> tuple[str, ...]:
   if not has_colors:
     return OUTPUT_SUFFIXES
   return OUTPUT_SUFFIXES + TEXTURE_SUFFIXES + (UV_SUFFIXES if is_free_hand else ())
-
-
-def check_output_folder(folder: str | os.PathLike) -> None:
-  """Checks that results can go to a folder, which may be missing yet.
-
-  Raises:
-    NotADirectoryError: a file is in the way.
-    PermissionError: this user may not write there.
-  """
-  folder = pathlib.Path(folder)
-  for path in (folder, *folder.parents):
-    if path.is_dir():
-      if not os.access(path, os.W_OK | os.X_OK):
-        raise PermissionError(
-          f'Results cannot go to {folder}: {path} may not be written to. Name another folder.'
-        )
-      return
-    if os.path.lexists(path):
-      raise NotADirectoryError(
-        f'Results cannot go to {folder}: {path} is a file. Name a folder; it is made when missing.'
-      )
 
 
 def check_free(paths: Iterable[pathlib.Path]) -> None:

@@ -14,11 +14,11 @@ import numpy as np
 from jaxtyping import Bool
 
 from hand_jax.data.photos import check_box, photo_size, read_mask
+from hand_jax.files.outputs import check_output_folder
 from hand_jax.fitting.released_weights import release_digest
 from hand_jax.mano.assets import hand_model_name, is_free_hand
 from hand_jax.reconstruction.camera_placement import photo_camera
 from hand_jax.reconstruction.files import (
-  check_output_folder,
   hand_files,
   output_suffixes,
   photo_files,
