@@ -38,7 +38,7 @@ WINDOW_HEIGHT = 2
 WINDOW_WIDTH = 16
 # This many faces are tested at all pixels at once. On a CPU it is the fastest of 8, 32 and 128.
 CHUNK = 32
-# Face indices are kept as float32 while rasterizing, exact up to here.
+# Face indices are kept as float32 while rasterizing, which is exact up to this number.
 MAX_FACES = 2**24
 # Coordinates and areas outside these limits are not drawn. Within them, products of coordinates and
 # inverse squares of areas stay finite in float32, so that no gradient becomes infinity times zero.
@@ -60,7 +60,7 @@ class _FaceTable(NamedTuple):
   edge_a: Float[Array, 'faces 2']
   edge_b: Float[Array, 'faces 2']
   edge_c: Float[Array, 'faces 2']
-  depth: Float[Array, 'faces 3']  # depth of a, then b's and c's relative to it
+  depth: Float[Array, 'faces 3']  # of a, and of b and c relative to a
   area: Float[Array, 'faces']
 
 
