@@ -52,7 +52,9 @@ def warp_image(
   crop = cv2.warpAffine(part, matrix, size, flags=cv2.INTER_LINEAR, borderValue=0)
   if multiple > 1:
     crop = cv2.resize(crop, (side, side), interpolation=cv2.INTER_AREA)
-  return cv2.cvtColor(crop, cv2.COLOR_RGBA2RGB) if has_colors else crop
+  crop = cv2.cvtColor(crop, cv2.COLOR_RGBA2RGB) if has_colors else crop
+  # OpenCV drops an axis of one channel.
+  return crop.reshape(side, side, *image.shape[2:])
 
 
 def _shown_part(
