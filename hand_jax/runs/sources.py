@@ -125,7 +125,7 @@ def _named_paths(config: ExperimentConfig) -> dict[str, tuple[str, ...]]:
 
 def _is_at(setting: str, source: Source, path: str, dataset: str) -> bool:
   if os.path.realpath(path) == source.place:
-    # The content may have changed, since the run already took what it needs, or just names its data.
+    # Its content may change: the run has already taken what it needs, or only names its data.
     return True
   return source.sha256 is not None and source.sha256 == _digest(setting, path, dataset, source.step)
 
