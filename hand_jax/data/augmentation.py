@@ -306,7 +306,7 @@ def _labels_3d(
   hand_rotation = None
   if example.global_orient is not None:
     orientation, _ = cv2.Rodrigues(np.asarray(example.global_orient, np.float64))
-    hand_rotation = (turn @ orientation).T  # R: row vectors of the hand frame to camera axes
+    hand_rotation = (turn @ orientation).T  # R takes row vectors of the hand frame to camera axes
     camera[:6], camera_mask[:6] = rotation_to_stored(hand_rotation), True
   if joints_camera is not None:
     joints_camera = joints_camera.astype(np.float64) @ turn.T

@@ -118,7 +118,7 @@ def select_examples(errors: Float[np.ndarray, 'examples'], most: float, place: s
     known = errors[~np.isnan(errors)]
     reason = 'none of them has two known joints'
     if len(known):
-      # The error is rounded up, so that the told value would keep an example.
+      # The error is rounded up, so that the value in the message would keep an example.
       reason = f'the smallest error there is {math.ceil(1e4 * known.min()) / 1e4:g}'
     raise ValueError(
       f'data.max_landmark_error={most:g} keeps none of the {len(errors)} examples of {place}: '

@@ -47,7 +47,7 @@ VERSIONS = ('green screen', 'harmonized', 'colorized sample', 'colorized automat
 The versions of a sample have different backgrounds and the same hand.
 """
 NUM_VERTICES = 778
-CHUNK = 32  # a worker reads so many photos at a time
+CHUNK = 32  # a worker reads this many photos at a time
 # Twice this box is the whole photo, which is already cut around the hand.
 NOMINAL_BOX = np.array([56, 56, 112, 112], np.float32)
 # `mano` holds 48 rotations, 10 betas, the root's u and v in pixels, and focal length over depth.

@@ -40,7 +40,7 @@ from hand_jax.readers.plausible import check_camera, check_distance, check_exten
 from hand_jax.types import ArrayLike, HandMesh, HandParameters, ManoModel
 
 IMAGE_SIZE = (640, 480)
-CHUNK = 32  # a worker reads so many frames at a time
+CHUNK = 32  # a worker reads this many frames at a time
 OPENGL_TO_OPENCV = np.array([1.0, -1.0, -1.0], np.float32)
 """These signs of x, y, z turn y up and z backwards into y down and z forward.
 
@@ -303,7 +303,7 @@ def release_box(
   return np.array([*(centre - side / 2), side, side], np.float32)
 
 
-# From OpenGL's axes to ours.
+# The next functions convert between OpenGL's axes and ours.
 
 
 def points_to_opencv(points: Float[np.ndarray, '*points 3']) -> Float[np.ndarray, '*points 3']:

@@ -62,7 +62,7 @@ def check_workdir(workdir: str, config: ExperimentConfig, extend: bool = False) 
   content may have moved, see `hand_jax/runs/sources.py`.
 
   Args:
-    workdir: the run's folder, there or not.
+    workdir: the run's folder, which need not exist.
     config: the config that is asked for.
     extend: lets the config have more steps than the run in the folder.
 
@@ -108,7 +108,7 @@ def claim_workdir(workdir: str, config: ExperimentConfig, extend: bool = False) 
   new number of steps.
 
   Args:
-    workdir: the run's folder, there or not.
+    workdir: the run's folder, which need not exist.
     config: the config that is asked for.
     extend: lets the config have more steps than the run in the folder.
 

@@ -76,14 +76,13 @@ def train_and_evaluate(
   """Runs an experiment to its last step on all devices, or continues the run in `workdir`.
 
   A continued run equals the uninterrupted one bit for bit (same machine, same devices).
-
   The workdir gets `config.json`, `lineage.json`, `metrics.jsonl`, `tensorboard/`, `overlays/` and
   `checkpoints/`. A warm start (`training.init_from`) adds `init_from.json`, and the elbo adds its
   own copy of the `camera_prior/`.
 
   Args:
     config: the run's config.
-    workdir: the run's folder, there or not.
+    workdir: the run's folder, which need not exist.
     model: the hand model, which has to be that of the data's labels.
     train_source: the examples to train on. None takes those of the config.
     validation_source: the examples to measure on. None takes those of the config.
@@ -114,7 +113,7 @@ def train_and_evaluate(
     count = config.training.validation_examples
     validation_source = create_source(data, data.validation_split, size, count)
   run = _Run(config, workdir, model, validation_source)
-  # The folder is made only after all checks, so that it does not refuse the corrected command.
+  # Only now is the folder made, so that a failed command does not block its corrected version.
   claim_workdir(workdir, config, extend)
   claim_hand_model(workdir, model)
   run.claim()
