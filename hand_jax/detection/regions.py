@@ -48,7 +48,7 @@ def region_from_palm(
 
 
 def region_from_landmarks(landmarks: Float[np.ndarray, '21 2']) -> HandRegion:
-  """Places the square for another look at a hand whose 21 landmarks (pixels) are known."""
+  """Places the square for another reading of a hand whose 21 landmarks (pixels) are known."""
   bases = (landmarks[_INDEX_BASE] + landmarks[_RING_BASE]) / 2
   angle = _turn_upright((bases + landmarks[_MIDDLE_BASE]) / 2 - landmarks[0])
   upright = landmarks[list(_STEADY_LANDMARKS)] @ _rotation(angle)

@@ -36,8 +36,8 @@ def bordered_photo(width: int, height: int) -> list[HandRegion]:
 def tile_levels(width: int, height: int) -> list[list[HandRegion]]:
   """Lists levels of ever smaller tiles. Small photos have none.
 
-  The side of a level is at least half that of the level before. A photo of 12 megapixels has levels of 6, 24,
-  88 and 374 tiles.
+  The side of each level's tiles is at least half that of the level before. A photo of 12 megapixels
+  has levels of 6, 24, 88 and 374 tiles.
   """
   longer = max(width, height)
   levels = int(np.ceil(np.log2(max(longer / _FINEST_TILE, 1.0))))

@@ -1,4 +1,4 @@
-"""Compiled programs, kept in the user's cache folder so that later calls start sooner."""
+"""Keeps compiled programs in the user's cache folder, so that later calls start sooner."""
 
 import hashlib
 import os

@@ -221,6 +221,7 @@ class PickleInterpreter:
     raise UnsafePickleError('it refers to something outside itself')
 
   def memo_index(self, layout: str | None) -> int:
+    """Reads an index of the memo. Without a layout it is a line of text."""
     return int(self.reader.line()) if layout is None else self.reader.number(layout)
 
   def top(self) -> Any:
@@ -252,86 +253,106 @@ class PickleInterpreter:
     return value
 
   def protocol(self) -> None:
+    """Checks the version of the format."""
     version = self.reader.number('<B')
     if version > 5:
       raise UnsafePickleError(f'pickle protocol {version}, known are 0 to 5')
 
   def frame(self) -> None:
+    """Skips the length of a frame."""
     self.reader.number('<Q')  # A frame's length only helps readers of streams.
 
   def memoize(self) -> None:
+    """Saves the top value under the next index of the memo."""
     self.memo[len(self.memo)] = self.top()
 
   def discard(self) -> None:
+    """Removes the top of the stack, which may be a mark."""
     if not self.stack:
       raise UnsafePickleError('damaged pickle (a value is missing)')
     self.stack.pop()
 
   def discard_marked(self) -> None:
+    """Removes the last mark and the values above it."""
     self.pop_to_mark()
 
   def duplicate(self) -> None:
+    """Pushes the top value once more."""
     self.stack.append(self.top())
 
   def make_tuple(self, count: int) -> None:
+    """Replaces the last values by a tuple of them."""
     values = [self.pop() for _ in range(count)]
     self.stack.append(tuple(reversed(values)))
 
   def marked_tuple(self) -> None:
+    """Replaces the marked values by a tuple of them."""
     self.stack.append(tuple(self.pop_to_mark()))
 
   def marked_list(self) -> None:
+    """Replaces the marked values by a list of them."""
     self.stack.append(self.pop_to_mark())
 
   def marked_dict(self) -> None:
+    """Replaces the marked keys and values by a dict of them."""
     values = self.pop_to_mark()
     self.stack.append({})
     self.set_items(values)
 
   def append(self) -> None:
+    """Moves the top value to the list below it."""
     value = self.pop()
     self.container(list).append(value)
 
   def append_marked(self) -> None:
+    """Moves the marked values to the list below them."""
     values = self.pop_to_mark()
     self.container(list).extend(values)
 
   def add_marked(self) -> None:
+    """Moves the marked values to the set below them."""
     values = self.pop_to_mark()
     check_keys(values)
     self.container(set).update(values)
 
   def set_item(self) -> None:
+    """Moves a key and its value to the dict below them."""
     value = self.pop()
     self.set_items([self.pop(), value])
 
   def set_items(self, values: list[Any]) -> None:
+    """Sets items of the dict on top, from keys and values in turn."""
     if len(values) % 2:
       raise UnsafePickleError('damaged pickle (a key without a value)')
     check_keys(values[::2])
     self.container(dict).update(zip(values[::2], values[1::2], strict=True))
 
   def set_marked_items(self) -> None:
+    """Moves the marked keys and values to the dict below them."""
     self.set_items(self.pop_to_mark())
 
   def named_global(self) -> None:
+    """Pushes a name that is written as two lines."""
     module = _utf8(self.reader.line())
     self.stack.append(self.find_global(module, _utf8(self.reader.line())))
 
   def stack_global(self) -> None:
+    """Replaces the texts of a module and a name by that name."""
     name = self.pop()
     self.stack.append(self.find_global(self.pop(), name))
 
   def reduce(self) -> None:
+    """Replaces a function and its arguments by what stands for the call."""
     arguments = self.pop()
     for argument in arguments if isinstance(arguments, tuple) else ():
       self.copied += len(argument) if isinstance(argument, str | bytes | list) else 0
-    # A file that does no harm converts each of its parts once.
+    # A harmless file converts each of its parts once.
     if self.copied > len(self.reader.data):
       raise UnsafePickleError('its content expands to more than its own size')
     self.stack.append(self.call_global(self.pop(), arguments))
 
   def new_object(self) -> None:
+    """Replaces a class and its empty arguments by an object without state."""
     arguments = self.pop()
     kind = self.pop()
     if not isinstance(kind, Global) or arguments != ():
@@ -339,10 +360,12 @@ class PickleInterpreter:
     self.stack.append(Node.instance_of(kind))
 
   def build(self) -> None:
+    """Gives the top value as state to the object below it."""
     state = self.pop()
     self.set_state(self.top(), state)
 
   def persistent(self) -> None:
+    """Replaces a reference by the data outside the pickle that it names."""
     self.stack.append(self.load_persistent(self.pop()))
 
 

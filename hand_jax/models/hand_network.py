@@ -52,6 +52,7 @@ class HandNetwork(nn.Module):
   """pmap's axis to average batch statistics over."""
 
   def setup(self) -> None:
+    """Makes the modules that the config asks for."""
     config = self.config
     self.backbone = create_backbone(config.backbone, axis_name=self.axis_name)
     self.feature_norm = nn.LayerNorm()

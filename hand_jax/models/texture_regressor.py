@@ -173,6 +173,15 @@ class TextureRegressor(nn.Module):
     template_vertices: Float[Array, 'vertices 3'],
     normals: Float[Array, 'batch vertices 3'],
   ) -> Float[Array, 'batch vertices 3']:
+    """Estimates the colours of all vertices.
+
+    Args:
+      features: a backbone's output, with its shallow map.
+      vertices_normalized: the vertices' projections, in [-1, 1] over the crop.
+      visible: the vertices that the image shows.
+      template_vertices: metres, hand frame.
+      normals: the estimated mesh's normals, in camera axes.
+    """
     settings = self.config
     position = texture_position(template_vertices / TEMPLATE_UNIT_M, normals, settings)
     embedding = TextureEmbedding(settings.width, name='embedding')

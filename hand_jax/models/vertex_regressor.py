@@ -87,12 +87,7 @@ class TokenEmbedding(nn.Module):
 
 
 class VertexRegressor(nn.Module):
-  """Vertex tokens attend to joint tokens, then to each other, and two heads read each vertex.
-
-  The first output is an offset in metres, which the caller adds to a mesh. The second is the
-  log-variance of each vertex coordinate in `length_unit_m` squared, bounded to [min_log_variance,
-  max_log_variance].
-  """
+  """Vertex tokens attend to joint tokens, then to each other, and two heads read each vertex."""
 
   attention: AttentionConfig
   length_unit_m: float
@@ -106,6 +101,17 @@ class VertexRegressor(nn.Module):
     template_joints: Float[Array, 'joints 3'],
     global_feature: Float[Array, 'batch channels'],
   ) -> tuple[Float[Array, 'batch vertices 3'], Float[Array, 'batch vertices 3']]:
+    """Estimates an offset and a log-variance for each vertex.
+
+    Args:
+      template_vertices: metres, hand frame.
+      template_joints: metres, hand frame.
+      global_feature: the backbone's pooled vector, normalised.
+
+    Returns:
+      First the offsets in metres, which the caller adds to a mesh, then the log-variances of the
+      coordinates in `length_unit_m` squared, bounded to [min_log_variance, max_log_variance].
+    """
     settings = self.attention
     sizes = (settings.width, settings.heads, settings.mlp_ratio)
     query_vertices = template_vertices
