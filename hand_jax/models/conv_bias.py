@@ -1,4 +1,4 @@
-"""Convolution, bias and activation: layers of networks whose normalisation is folded in."""
+"""Layers of networks whose normalisation is folded into convolutions: bias and activations."""
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -15,7 +15,7 @@ from hand_jax.models.layers import (
 
 
 class ConvBias(nn.Module):
-  """Convolves with TensorFlow's SAME padding, adds a bias (unless told not to) and activates."""
+  """Convolves with TensorFlow's SAME padding, adds a bias if `use_bias` is set, and activates."""
 
   features: int
   kernel_size: int = 1
@@ -44,7 +44,7 @@ class ConvBias(nn.Module):
 
 
 class ChannelPRelu(nn.Module):
-  """x where positive, slope * x elsewhere, with one slope per channel (He et al. 2015)."""
+  """Keeps positive x and multiplies the rest by one slope per channel (He et al. 2015)."""
 
   @nn.compact
   def __call__(
