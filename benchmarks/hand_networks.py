@@ -50,7 +50,9 @@ def jax_call(name: str) -> Callable[[], object]:
   """Returns a function that runs one pass of this project's network on the test picture."""
   module = {'palm_detection': PalmDetectionNetwork(), 'hand_landmark': HandLandmarkNetwork()}[name]
   variables = load_bundled_parameters(name)
-  outputs = 2 if name == 'palm_detection' else 4  # The features are left out.
+  outputs = (
+    2 if name == 'palm_detection' else 4
+  )  # The features of the landmark network are left out.
   run = jax.jit(lambda variables, x: module.apply(variables, normalize_crops(x))[:outputs])
   picture = jnp.asarray(draw_test_picture(NETWORKS[name].input_side))[None]
   return lambda: jax.device_get(run(variables, picture))

@@ -1,4 +1,6 @@
-"""Measures throughput and memory of prepared data: python -m benchmarks.input_pipeline
+"""Measures throughput and memory of prepared data.
+
+  python -m benchmarks.input_pipeline
 
 The benchmark draws its own photos of 640 x 480, which show a shaded hand before a noisy background.
 It prepares them once as JPEG of quality 95 and once as PNG. In one run it measures:
@@ -52,7 +54,7 @@ _ENCODINGS = {'.jpg': [cv2.IMWRITE_JPEG_QUALITY, 95], '.png': []}
 
 
 def drawn_examples(model: ManoModel, count: int) -> Iterator[HandExample]:
-  """Yields hands at arm's length in random poses, with all labels but colours. Half are left hands."""
+  """Yields hands at arm's length in random poses, half of them left, with labels except colours."""
   rng = np.random.default_rng(0)
   parameters = HandParameters(
     global_orient=rng.normal(scale=1.0, size=(count, 3)).astype(np.float32),

@@ -1,4 +1,4 @@
-"""Times competitors side by side, because on a shared machine only ratios of one run are reliable."""
+"""Times competitors in turn, because on a shared machine only ratios of one run are reliable."""
 
 import statistics
 import time

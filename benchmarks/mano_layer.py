@@ -1,4 +1,6 @@
-"""Compares the MANO layer with the smplx package, in one run: python -m benchmarks.mano_layer
+"""Compares the MANO layer with the smplx package, in one run.
+
+  python -m benchmarks.mano_layer
 
 This needs torch and smplx (pip install -e '.[benchmark]'). Both pose the free hand, so that no
 licensed file is needed. Its pose blend shapes are zero and are replaced by random ones, so that

@@ -111,7 +111,7 @@ def _as_right_hand(entry: PhotoEntry) -> np.ndarray:
 
 
 def _fit(model: ManoModel, entry: PhotoEntry) -> np.ndarray:
-  """Returns the joints of the hand that is fitted to true ones, which an assumed camera projects."""
+  """Fits the hand to true joints, which an assumed camera projects, and returns its joints."""
   joints = _as_right_hand(entry)
   pixels = 500 * joints[:, :2] / joints[:, 2:] + 250
   errors = PointErrors(_EVIDENCE_SIGMA_MM, _EVIDENCE_SIGMA_MM, np.inf)

@@ -80,7 +80,7 @@ def measure_prose(folder: pathlib.Path) -> tuple[Prose, list[Fault]]:
 
 
 def starts_with_verb(docstring: str) -> bool:
-  """Tells whether the first word looks like a verb in the third person, such as `Reads` or `Draws`."""
+  """Tells whether the first word looks like a verb in the third person, such as `Reads`."""
   word = re.match(r"[A-Za-z']+", docstring.strip())
   if word is None:
     return False
@@ -113,7 +113,7 @@ def _measure_file(path: pathlib.Path) -> tuple[Prose, list[Fault]]:
 
 
 def _public_functions(node: ast.AST) -> Iterator[ast.FunctionDef]:
-  """Yields functions and methods whose names, and those of their classes, have no underscore first."""
+  """Yields functions and methods that neither start with an underscore nor lie in private ones."""
   for child in ast.iter_child_nodes(node):
     if isinstance(child, ast.FunctionDef | ast.ClassDef) and not child.name.startswith('_'):
       if isinstance(child, ast.FunctionDef):

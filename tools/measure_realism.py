@@ -47,7 +47,7 @@ class Reading(NamedTuple):
 
 
 def read_examples(examples: list[HandExample]) -> list[Reading]:
-  """Shows right hands with 3D joints to the network, and compares its points with the true joints."""
+  """Shows right hands with 3D joints to the network, and compares its points with them."""
   regions = [region_from_landmarks(np.asarray(e.joints_image, np.float64)) for e in examples]
   crops = [crop_region(e.image, r, _SIDE) for e, r in zip(examples, regions, strict=True)]
   readings: HandReadings = read_landmarks(np.stack(crops))

@@ -113,7 +113,7 @@ def build_forearm(
 
 
 def _forearm_faces(loop: np.ndarray, num_hand_vertices: int) -> np.ndarray:
-  """Lists two triangles between neighbours of successive rings, and a fan to the centre of the cap."""
+  """Lists two triangles between neighbours of successive rings, and a fan to the cap's centre."""
   size = len(loop)
   previous, faces = loop, []
   for k in range(_FOREARM_RINGS):

@@ -49,6 +49,6 @@ TIP_GROUPS = tuple(f'joint-r-finger-{RIG_FINGERS[FINGER_NAMES.index(n)]}-4' for 
 
 
 def chain_of(finger: int) -> tuple[int, int, int, int]:
-  """Lists the indices of a finger's three joints and its tip, among 16 joints followed by 5 tips."""
+  """Lists the indices of a finger's three joints and tip, among 16 joints and then 5 tips."""
   first = 1 + 3 * finger
   return first, first + 1, first + 2, 16 + TIP_OF_CHAIN[finger]

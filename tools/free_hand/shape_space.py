@@ -77,7 +77,7 @@ def read_hand(root) -> HandSource:
 
 
 def flat_hand(source: HandSource, phenotype: phenotypes.Phenotype):
-  """Makes the flat hand of a phenotype: its vertices, and 21 joints and tips, wrist at the origin."""
+  """Makes a phenotype's flat hand: its vertices, and 21 joints and tips, wrist at the origin."""
   shaped = phenotypes.shape_vertices(source.base, source.targets, phenotype)
   nodes = np.stack([shaped[rows].mean(axis=0) for rows in source.cubes])
   points = shaped[: len(source.patch.vertex_ids)]
