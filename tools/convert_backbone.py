@@ -1,5 +1,7 @@
 r"""Converts a PyTorch state dict of a backbone to the `.npz` that ships with the package.
 
+A call looks like this:
+
   python -m tools.convert_backbone --weights=efficientnet-lite0-57934424.pth \
     --backbone=efficientnet_lite0 --output=hand_jax/assets/efficientnet_lite0.npz
 """
