@@ -314,7 +314,7 @@ def toy_weak() -> ExperimentConfig:
 
 
 def toy_texture() -> ExperimentConfig:
-  """Trains the texture branch of a trained `toy` in seconds (Algorithm 4). It needs `--init_from`."""
+  """Trains the texture branch of a `toy` run in seconds (Algorithm 4). It needs `--init_from`."""
   texture = TextureConfig(
     enabled=True,
     width=8,
