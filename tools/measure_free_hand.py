@@ -149,9 +149,9 @@ def main(argv: list[str]) -> None:
   if len(argv) > 1:
     raise app.UsageError(f'Unknown arguments: {argv[1:]}')
   model, source = load_mano_model(flags.FLAGS.hand), flags.FLAGS.source
-  print_lines(lambda: length_lines(model))
+  print_lines(length_lines(model))
   if source:
-    print_lines(lambda: fit_lines(model, source))
+    print_lines(fit_lines(model, source))
 
 
 if __name__ == '__main__':

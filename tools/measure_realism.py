@@ -99,7 +99,7 @@ def main(argv: list[str]) -> None:
   """Measures the renders and prints the figures."""
   if len(argv) > 1:
     raise app.UsageError(f'Unknown arguments: {argv[1:]}')
-  print_lines(scored_lines)
+  print_lines(scored_lines())
 
 
 if __name__ == '__main__':
