@@ -39,6 +39,7 @@ from hand_jax.fitting.levenberg_marquardt import (
   laplace_factor,
   minimize,
 )
+from hand_jax.geometry.precision import full_precision
 from hand_jax.geometry.rotations import axis_angle_to_matrix, matrix_to_axis_angle
 from hand_jax.mano.jacobian import mano_derivatives, posed_joints
 from hand_jax.mano.model import extended_joint_regressor
@@ -137,6 +138,7 @@ def _rows(field: ArrayLike, rows: np.ndarray) -> np.ndarray:
 
 
 @functools.partial(jax.jit, static_argnames=('steps',))
+@full_precision
 def _refine_batch(
   model: ManoModel,
   reduced: ManoModel,

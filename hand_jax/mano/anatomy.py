@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from hand_jax.geometry.precision import full_precision
 from hand_jax.mano.joints import FINGERS, MANO_JOINT_NAMES
 from hand_jax.types import ArrayLike
 
@@ -74,12 +75,14 @@ _LIMITS = np.asarray([JOINT_LIMITS[name] for name in _JOINTS], np.float32)
 LOWER_LIMITS, UPPER_LIMITS = _LIMITS[..., 0], _LIMITS[..., 1]  # (15, 3) degrees
 
 
+@full_precision
 def pose_to_angles(hand_pose: Float[ArrayLike, '*batch 45']) -> Float[Array, '*batch 15 3']:
   """Degrees of flexion, abduction and twist of each joint."""
   vectors = jnp.asarray(hand_pose).reshape(hand_pose.shape[:-1] + (15, 3))
   return jnp.rad2deg(jnp.einsum('jab,...jb->...ja', ANATOMICAL_AXES, vectors))
 
 
+@full_precision
 def angles_to_pose(angles: Float[ArrayLike, '*batch 15 3']) -> Float[Array, '*batch 45']:
   """The hand pose (axis-angle, radians) of anatomical angles in degrees."""
   vectors = jnp.einsum('jab,...ja->...jb', ANATOMICAL_AXES, jnp.deg2rad(angles))

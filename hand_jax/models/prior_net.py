@@ -68,7 +68,7 @@ class PriorSigma(nn.Module):
     bones = model.lbs_weights.shape[1]
     raw = Mlp(self.hidden, 3 * bones, name='mlp')(global_feature)
     per_bone = 6.0 * jnp.tanh(raw / 6.0).reshape(-1, bones, 3)
-    return jnp.einsum('vb,nbd->nvd', model.lbs_weights, per_bone)
+    return jnp.einsum('vb,nbd->nvd', model.lbs_weights, per_bone, precision='highest')
 
 
 class CameraModel(nn.Module):

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from hand_jax.geometry.precision import full_precision
 from hand_jax.geometry.rotations import axis_angle_to_matrix
 from hand_jax.mano.gestures import POSE_SAMPLERS
 from hand_jax.mano.joints import BONES
@@ -85,6 +86,7 @@ def pose_hand(
   return PosedHand(hand_pose, vertices, joints, surface, normals, openness)
 
 
+@full_precision
 def _pose_forearm(model, forearm, betas, rotation, arm):
   """The rest forearm follows the shaped hand's rim, bends at the wrist and turns with the hand."""
   shaped = model.v_template + jnp.einsum('vcs,s->vc', model.shapedirs, betas)
