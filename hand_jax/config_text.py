@@ -19,7 +19,11 @@ PATH_SETTINGS = (
   'training.camera_prior',
 )
 # What a run meant by leaving out a setting that did not exist yet, where it is not the default.
-BEFORE_THEY_EXISTED = {'data.hands': 'classic'}
+BEFORE_THEY_EXISTED = {
+  'data.hands': 'classic',
+  'model.camera_log_variance': 0.0,
+  'loss.camera_draws': 'two',
+}
 
 
 def apply_overrides(config: ExperimentConfig, overrides: Sequence[str]) -> ExperimentConfig:

@@ -34,6 +34,7 @@ from hand_jax.types import (
 # What `HandNetwork.estimate_camera` needs.
 CAMERA_MODULES = ('backbone', 'feature_norm', 'camera_model')
 TEXTURE_REGRESSOR = 'texture_regressor'
+VERTEX_REGRESSOR = 'vertex_regressor'
 # A face hides a vertex from this far before it on, in pixels, or copies along a seam would.
 HIDING_DISTANCE = 0.01
 
@@ -55,7 +56,7 @@ class HandNetwork(nn.Module):
     config = self.config
     self.backbone = create_backbone(config.backbone, axis_name=self.axis_name)
     self.feature_norm = nn.LayerNorm()
-    self.camera_model = CameraModel(config.camera_hidden)
+    self.camera_model = CameraModel(config.camera_hidden, config.camera_log_variance)
     if config.branches != 'posterior':
       self.prior_net = PriorNet(config.prior_hidden, config.pose_components)
       if config.prior_sigma == 'learned':
