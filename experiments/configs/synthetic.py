@@ -149,7 +149,7 @@ def synthetic_weak() -> ExperimentConfig:
   """Algorithm 2 at full size: EfficientNet-B0, images with 2D joints alone, for accelerators.
 
   Needs `--camera_prior=WORKDIR` of a `synthetic_prior_weak` run, which also warms it up
-  (`--init_from`).
+  (`--init_from`), and after it `--init_from` of a `synthetic_amvur_weak` run.
   """
   full = synthetic_supervised()
   return replace(
@@ -172,13 +172,20 @@ def synthetic_prior_weak() -> ExperimentConfig:
 
 
 def synthetic_amvur_supervised() -> ExperimentConfig:
-  """Algorithm 6: AMVUR and camera model alone, squared errors of vertices, camera, 2D joints."""
-  return branch_alone(synthetic_supervised(), 'posterior', L2_FULL, 'synthetic_amvur_supervised')
+  """Algorithm 6: AMVUR and camera model alone, squared errors of vertices, camera, 2D joints.
+
+  Needs `--init_from` of a `synthetic_prior_supervised` run, whose backbone stays as it is.
+  """
+  return amvur_on_prior(synthetic_supervised(), L2_FULL, 'synthetic_amvur_supervised')
 
 
 def synthetic_amvur_weak() -> ExperimentConfig:
-  """Algorithm 6, weakly: squared errors of 2D joints alone."""
-  return branch_alone(synthetic_weak(), 'posterior', L2_WEAK, 'synthetic_amvur_weak')
+  """Algorithm 6, weakly: squared errors of 2D joints alone.
+
+  Needs `--init_from` of a `synthetic_prior_weak` run, whose backbone stays as it is. Nothing but
+  the start holds the depth of its vertices.
+  """
+  return amvur_on_prior(synthetic_weak(), L2_WEAK, 'synthetic_amvur_weak')
 
 
 def synthetic_small_weak() -> ExperimentConfig:
@@ -330,6 +337,16 @@ def textured(
       length_unit_m=trained.loss.length_unit_m,
     ),
   )
+
+
+def amvur_on_prior(joint: ExperimentConfig, loss: LossConfig, name: str) -> ExperimentConfig:
+  """AMVUR alone on the backbone of a prior-net's run, which stays as it is.
+
+  Joint training can then take the prior-net from one run and AMVUR from the other: both have learnt
+  to read the same features.
+  """
+  alone = branch_alone(joint, 'posterior', loss, name)
+  return replace(alone, optimizer=replace(alone.optimizer, backbone_learning_rate_scale=0.0))
 
 
 def branch_alone(
