@@ -38,8 +38,9 @@ from hand_jax.types import (
 
 LossTerms = dict[str, Float[Array, 'batch']]
 
-# The total is in thousands of nats. One constant moves no minimum; it brings the gradient of sums
-# over some 2400 coordinates to order one, where a clipping threshold expects it.
+# The total is in thousands of nats: sums over some 2400 coordinates read well. One constant moves
+# no minimum, and AdamW's steps do not depend on it. It does not bring gradients to order one: their
+# norms are still 10 to 120, see `OptimizerConfig.gradient_clip_norm`.
 TOTAL_SCALE = 1e-3
 # Differences of colour well above this count by their size, well below by their square.
 ROBUST_COLOR = 0.02
