@@ -9,6 +9,7 @@ the classifier, and EfficientNet's dropout and stochastic depth. The landmark ne
 
 import functools
 import importlib.resources
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -166,8 +167,36 @@ class HandLandmarkBackbone(HandLandmarkNetwork):
     return ImageFeatures(output.global_feature, output.shallow_map, landmarks, output.last_map)
 
 
+ConvNormFactory = Callable[..., nn.Module]
+
+
+def _efficientnet_b0(conv_norm: ConvNormFactory) -> nn.Module:
+  return EfficientNet(nn.silu, True, conv_norm)
+
+
+def _efficientnet_lite0(conv_norm: ConvNormFactory) -> nn.Module:
+  # TensorFlow's padding and batch normalisation, in which its weights were trained.
+  lite = functools.partial(conv_norm, padding='same', momentum=0.99, epsilon=1e-3)
+  return EfficientNet(relu6, False, lite)
+
+
+def _hand_landmark(conv_norm: ConvNormFactory) -> nn.Module:
+  del conv_norm  # its normalisation is folded into the convolutions
+  return HandLandmarkBackbone()
+
+
+_BACKBONES: dict[str, Callable[[ConvNormFactory], nn.Module]] = {
+  'resnet50': ResNet50,
+  'efficientnet_b0': _efficientnet_b0,
+  'efficientnet_lite0': _efficientnet_lite0,
+  'hand_landmark': _hand_landmark,
+  'tiny': TinyBackbone,
+}
+"""Each backbone of `BackboneConfig.name`, built from its convolution with normalisation."""
+
+
 def create_backbone(config: BackboneConfig, axis_name: str | None = None) -> nn.Module:
-  """The module of `config.name`; call it as `(normalised images, train) -> ImageFeatures`.
+  """Creates the module of `config.name`; call it as `(normalised images, train) -> ImageFeatures`.
 
   `axis_name`: pmap's axis for the batch statistics (unused when `config.batch_norm` is 'frozen',
   and for hand_landmark, which has none).
@@ -175,22 +204,12 @@ def create_backbone(config: BackboneConfig, axis_name: str | None = None) -> nn.
   """
   if config.batch_norm not in ('train', 'frozen'):
     raise ValueError(f"batch_norm is '{config.batch_norm}'; expected 'train' or 'frozen'.")
+  if config.name not in _BACKBONES:
+    names = ', '.join(_BACKBONES)
+    raise ValueError(f"unknown backbone '{config.name}'; expected one of {names}.")
   frozen = config.batch_norm == 'frozen'
   conv_norm = functools.partial(ConvNorm, frozen=frozen, axis_name=axis_name)
-  if config.name == 'resnet50':
-    return ResNet50(conv_norm)
-  if config.name == 'efficientnet_b0':
-    return EfficientNet(nn.silu, True, conv_norm)
-  if config.name == 'efficientnet_lite0':
-    # TensorFlow's padding and batch normalisation, in which its weights were trained.
-    lite = functools.partial(conv_norm, padding='same', momentum=0.99, epsilon=1e-3)
-    return EfficientNet(relu6, False, lite)
-  if config.name == 'tiny':
-    return TinyBackbone(conv_norm)
-  if config.name == 'hand_landmark':
-    return HandLandmarkBackbone()
-  names = 'resnet50, efficientnet_b0, efficientnet_lite0, hand_landmark, tiny'
-  raise ValueError(f"unknown backbone '{config.name}'; expected one of {names}.")
+  return _BACKBONES[config.name](conv_norm)
 
 
 def normalize_image(
