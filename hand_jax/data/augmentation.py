@@ -1,4 +1,8 @@
-"""HandExample -> one row of a HandBatch: mirror, crop, augment; labels move with the picture."""
+"""Turns a `HandExample` into one row of a `HandBatch`.
+
+Left hands are mirrored, photos are cropped and changed at random, and the labels move with the
+picture.
+"""
 
 import dataclasses
 from typing import NamedTuple
@@ -27,38 +31,40 @@ from hand_jax.geometry.warping import warp_image
 from hand_jax.types import HandBatch, ImageFeatures
 
 _MIRROR = np.diag([-1.0, 1.0, 1.0])
-# Two joints fix s and T; more are wanted before one trusts the fit with them.
+# Scale and translation are fitted where at least this many joints are known. Two joints would
+# determine them, but unreliably.
 _MIN_FIT_JOINTS = 6
 _LEVELS = np.arange(256) / 255
-# Matrices on RGB; how bright red, green and blue look is from ITU-R BT.601.
+# These matrices act on RGB values. The brightness of red, green and blue is from ITU-R BT.601.
 _KEEP_COLORS = np.eye(3)
 _TO_GREY = np.array([[0.299, 0.587, 0.114]] * 3)
 
 
 @dataclasses.dataclass(frozen=True)
 class CropChange:
-  """One draw of an augmentation; the default changes nothing."""
+  """One draw of an augmentation, which by default changes nothing."""
 
-  rotation: float = 0.0  # radians, from x (right) to y (down)
-  scale: float = 1.0  # the hand's size in the crop is multiplied by this
-  shift: tuple[float, float] = (0.0, 0.0)  # of the crop's centre, fractions of its side
+  rotation: float = 0.0  # turns the picture in the crop: radians, from x (right) to y (down)
+  scale: float = 1.0  # multiplies the hand's size in the crop
+  shift: tuple[float, float] = (0.0, 0.0)  # moves the crop's centre, in fractions of its side
   gains: tuple[float, float, float] = (1.0, 1.0, 1.0)  # per colour channel
   gamma: float = 1.0
   saturation: float = 1.0
 
 
 class Placement(NamedTuple):
-  """Where a photo goes in its crop, mirrored or not, and what happens to its colours."""
+  """Where a photo lies in its crop, and how the crop's colours change."""
 
-  photo_to_crop: np.ndarray  # (3, 3) affine in pixels
+  photo_to_crop: np.ndarray  # (3, 3) affine in pixels, which also mirrors a left hand
   side: int
   change: CropChange
 
 
 def sample_crop_change(config: AugmentationConfig, rng: np.random.Generator) -> CropChange:
-  """Draws every change from its range, symmetric about no change."""
+  """Draws every change from its range, which is symmetric about no change."""
   rotation, shift_x, shift_y, saturation, brightness = rng.uniform(-1.0, 1.0, 5)
-  scale, gamma = np.exp(rng.uniform(-1.0, 1.0, 2))  # between 1/e and e: log-symmetric below
+  # The logarithms of scale and gamma are uniform, so that x and 1/x are equally likely.
+  scale, gamma = np.exp(rng.uniform(-1.0, 1.0, 2))
   strength = config.color_strength
   tints = 1 + 0.5 * strength * rng.uniform(-1.0, 1.0, 3)
   return CropChange(
@@ -72,7 +78,7 @@ def sample_crop_change(config: AugmentationConfig, rng: np.random.Generator) -> 
 
 
 def mirror_example(example: HandExample) -> HandExample:
-  """The photo and every label as seen in a mirror (u -> width - u, x -> -x); the other hand."""
+  """Mirrors the photo and every label (u -> width - u, x -> -x), which swaps the hand's side."""
   mask = example.hand_mask
   return _mirror_labels(example)._replace(
     image=cv2.flip(example.image, 1),
@@ -81,7 +87,7 @@ def mirror_example(example: HandExample) -> HandExample:
 
 
 def _mirror_labels(example: HandExample) -> HandExample:
-  """`mirror_example`, but for the photo and the mask, which stay as they are."""
+  """Does what `mirror_example` does, but leaves the photo and the mask as they are."""
   width = example.image.shape[1]
   x, y, box_width, box_height = example.box_xywh
 
@@ -104,7 +110,10 @@ def _mirror_labels(example: HandExample) -> HandExample:
 def change_colors(
   image: UInt8[np.ndarray, 'height width 3'], change: CropChange
 ) -> UInt8[np.ndarray, 'height width 3']:
-  """Gamma, channel gains, saturation, then limits; black (the zero padding) stays black."""
+  """Applies gamma, channel gains and saturation to an RGB image, and clips the result.
+
+  Black stays black, and with it the zero padding of a crop.
+  """
   if (change.gains, change.gamma, change.saturation) == ((1.0, 1.0, 1.0), 1.0, 1.0):
     return image
   levels = np.round(255 * _LEVELS**change.gamma).astype(np.uint8)
@@ -120,7 +129,21 @@ def make_row(
   num_vertices: int,
   change: CropChange | None = None,
 ) -> HandBatch:
-  """One row of a HandBatch, without a batch axis: `make_labels` and then `add_picture`."""
+  """Makes one row of a `HandBatch`, without a batch axis.
+
+  It calls `make_labels` and then `add_picture`.
+
+  Args:
+    example: a photo with its labels, of a left or a right hand.
+    global_index: the example's number in its source.
+    image_size: side of the crop in pixels.
+    crop_factor: side of the crop's square over the larger side of the hand's box.
+    num_vertices: number of rows of vertex labels where the example has none.
+    change: the augmentation, or None to change nothing.
+
+  Returns:
+    The row, with a left hand mirrored into a right one.
+  """
   change = change or CropChange()
   row, placement = make_labels(example, global_index, image_size, crop_factor, num_vertices, change)
   return add_picture(row, placement, example.image, example.hand_mask)
@@ -134,14 +157,25 @@ def make_labels(
   num_vertices: int,
   change: CropChange,
 ) -> tuple[HandBatch, Placement]:
-  """A row without its picture and mask, which are None; of the photo only the size is looked at.
+  """Makes a row without its picture and mask, which are None.
 
-  A left hand is mirrored into a right one first.
+  Only the photo's size is used, not its pixels. A left hand is first mirrored into a right one.
 
-  The crop is a square round the box, `crop_factor` times its larger side. An in-plane turn turns
-  the camera axes, so vertices and joints in the hand frame stay what they are. The camera label
-  holds R from the global orientation, T_z the wrist's depth, and s, T_x, T_y by least squares.
+  The crop is a square around the box. Turning the picture in the crop turns the camera axes with
+  it, so vertices and joints in the hand frame do not change. The camera label holds R from the
+  global orientation, T_z from the wrist's depth, and s, T_x and T_y from a least-squares fit.
   Unknown intrinsics are NaN.
+
+  Args:
+    example: a photo with its labels, of a left or a right hand.
+    global_index: the example's number in its source.
+    image_size: side of the crop in pixels.
+    crop_factor: side of the crop's square over the larger side of the hand's box.
+    num_vertices: number of rows of vertex labels where the example has none.
+    change: the augmentation.
+
+  Returns:
+    The row, and the placement that `add_picture` or `add_features` needs to complete it.
   """
   is_left = example.side == 'left'
   if is_left:
@@ -153,7 +187,7 @@ def make_labels(
     change.rotation,
     change.shift,
   )
-  # The photo is mirrored on its way into the crop: no copy of it is.
+  # The transform into the crop also mirrors the photo, so that it need not be copied.
   photo_to_crop = affine @ mirror_affine(example.image.shape[1]) if is_left else affine
   confidence = example.joint_confidence
   joints_image = np.where(confidence[:, None] > 0, example.joints_image, 0.0)
@@ -182,7 +216,14 @@ def add_picture(
   image: UInt8[np.ndarray, 'height width 3'],
   hand_mask: Bool[np.ndarray, 'height width'] | None,
 ) -> HandBatch:
-  """Completes a row of `make_labels` by the crop of its photo and mask (None: not known)."""
+  """Completes a row of `make_labels` with the crop of its photo and mask.
+
+  Args:
+    row: the row that `make_labels` returned.
+    placement: the placement that it returned with the row.
+    image: the whole photo in RGB, not mirrored.
+    hand_mask: the pixels of the photo that show the hand, or None where this is unknown.
+  """
   affine, side, change = placement
   return row._replace(
     image=change_colors(warp_image(image, affine, side), change),
@@ -192,7 +233,15 @@ def add_picture(
 
 
 def add_features(row: HandBatch, placement: Placement, features: ImageFeatures) -> HandBatch:
-  """Completes a row of `make_labels` by what a backbone makes of its crop: no picture, no mask."""
+  """Completes a row of `make_labels` with a backbone's features instead of a picture.
+
+  The row's picture is black, and it has no hand mask.
+
+  Args:
+    row: the row that `make_labels` returned.
+    placement: the placement that it returned with the row.
+    features: what the backbone computed from this crop.
+  """
   side = placement.side
   return row._replace(
     image=np.broadcast_to(np.uint8(0), (side, side, 3)),
@@ -225,7 +274,7 @@ def _vertex_labels(
   num_vertices: int,
   change: CropChange,
 ) -> dict[str, np.ndarray]:
-  """Colours, changed as the picture's are, and what the crop still shows of the seen vertices."""
+  """Returns vertex colours, changed like the picture, and which visible vertices the crop shows."""
   colors, visible = example.vertex_colors, example.vertex_visible
   if colors is None or visible is None or example.vertices_camera is None:
     return {
@@ -249,7 +298,7 @@ def _vertex_labels(
 def _labels_3d(
   example: HandExample, joints_normalized: np.ndarray, num_vertices: int, rotation: float
 ) -> dict[str, np.ndarray]:
-  """The hand-frame labels, root and camera, in camera axes turned by the crop's rotation."""
+  """Returns hand-frame labels, root and camera, whose camera axes turn with the crop."""
   joints_camera, vertices_camera = example.joints_camera, example.vertices_camera
   turn = rotation_in_plane(rotation)
   camera, camera_mask = np.zeros(CAMERA_SIZE), np.zeros(CAMERA_SIZE, bool)
@@ -257,7 +306,7 @@ def _labels_3d(
   hand_rotation = None
   if example.global_orient is not None:
     orientation, _ = cv2.Rodrigues(np.asarray(example.global_orient, np.float64))
-    hand_rotation = (turn @ orientation).T  # R: row vectors of the hand frame to camera axes
+    hand_rotation = (turn @ orientation).T  # R takes row vectors of the hand frame to camera axes
     camera[:6], camera_mask[:6] = rotation_to_stored(hand_rotation), True
   if joints_camera is not None:
     joints_camera = joints_camera.astype(np.float64) @ turn.T

@@ -1,7 +1,7 @@
-"""What a prepared data set may hold of the landmark network: its features for some stated crops.
+"""The landmark network's features of crops, which a prepared data set may hold.
 
-Each example has several crops. Their changes are drawn from a seed and the example's number alone,
-so that training can make the labels of just the crop whose features it reads.
+Each example has several crops. Their changes are drawn only from a seed and the example's number.
+Training can therefore compute the labels of just the crop whose features it reads.
 """
 
 import dataclasses
@@ -19,16 +19,17 @@ LAST_MAP_SIDE, MIDDLE_MAP_SIDE = FEATURE_SIDE // 32, FEATURE_SIDE // 16
 MIDDLE_MAP_CHANNELS = 112
 _PREFIX = 'feature_'
 LANDMARK_ERRORS_FIELD = _PREFIX + 'landmark_errors'
-"""The field of a record that holds `CropFeatures.landmark_errors`."""
+"""This field of a record holds `CropFeatures.landmark_errors`."""
 
 
 @dataclasses.dataclass(frozen=True)
 class CropFeatureSettings:
-  """Which crops' features a data set holds; its manifest keeps them as `crop_features`.
+  """Settings of the crops whose features a data set holds.
 
-  `crops` are there of each example, each with its own change of turn, scale, shift and colours
-  (ranges as in `AugmentationConfig`). `maps` is the number of channels that the stored maps were
-  projected to; 0: there are no maps. `projection_seed` is that of the projection.
+  Its manifest keeps them as `crop_features`. Each example has `crops` crops, each with its own
+  change of rotation, scale, shift and colours, whose ranges mean the same as in
+  `AugmentationConfig`. `maps` is the number of channels to which the stored feature maps were
+  projected, and 0 means that no maps are stored. `projection_seed` seeds that projection.
   """
 
   crops: int = 4
@@ -47,14 +48,15 @@ class CropFeatureSettings:
 
 
 class CropFeatures(NamedTuple):
-  """What the landmark network makes of an example's crops, in which every hand is a right hand.
+  """The landmark network's output for the crops of an example, which all show a right hand.
 
-  `landmarks`: x and y in [-1, 1] over the crop, and depth relative to the wrist in the same unit.
-  `world_points`: metres, origin near the hand's centre, camera axes turned with the crop.
-  `presence`, `right`: probabilities that there is a hand and that it is a right one. The maps are
-  those of the network's last and fifth stage, projected; None in a data set without them.
-  `landmark_errors`: how far the landmarks' x and y are from the labels, see
-  `hand_jax/data/landmark_errors.py`; None in a data set that an older version prepared.
+  `landmarks` holds x and y in [-1, 1] over the crop, and depth relative to the wrist in the same
+  unit. `world_points` is in metres. Its origin is near the hand's centre, and its axes are the
+  camera axes turned with the crop. `presence` and `right` are the probabilities that there is a
+  hand and that it is a right one. The maps come from the network's last and fifth stage and are
+  projected. They are None in a data set without maps. `landmark_errors` tells how far x and y of
+  the landmarks are from the labels, see `hand_jax/data/landmark_errors.py`. It is None in a data
+  set that an older version prepared.
   """
 
   vectors: Float[np.ndarray, 'crops 1152']  # float16, as are the maps
@@ -68,7 +70,13 @@ class CropFeatures(NamedTuple):
 
 
 def crop_change(settings: CropFeatureSettings, index: int, crop: int) -> CropChange:
-  """Draws the change of crop number `crop` of example number `index` of a split."""
+  """Draws the change of one crop of an example, the same at each call.
+
+  Args:
+    settings: the ranges of the changes and their seed.
+    index: the example's number in its split.
+    crop: the crop's number in the example.
+  """
   ranges = AugmentationConfig(
     settings.rotation_degrees,
     settings.scale_fraction,
@@ -79,7 +87,7 @@ def crop_change(settings: CropFeatureSettings, index: int, crop: int) -> CropCha
 
 
 def stored_arrays(settings: CropFeatureSettings) -> dict[str, tuple[tuple[int, ...], type]]:
-  """Shape and type of each array that a record holds, by the names of `CropFeatures`."""
+  """Returns the shape and type of each array in a record, by the names of `CropFeatures`."""
   crops, points = settings.crops, (settings.crops, NUM_LANDMARKS, 3)
   arrays = {
     'vectors': ((crops, VECTOR_SIZE), np.float16),
@@ -96,13 +104,16 @@ def stored_arrays(settings: CropFeatureSettings) -> dict[str, tuple[tuple[int, .
 
 
 def bytes_per_example(settings: CropFeatureSettings) -> int:
-  """What the features of one example take in a record."""
+  """Computes how many bytes the features of one example take in a record."""
   arrays = stored_arrays(settings).values()
   return sum(int(np.prod(shape)) * np.dtype(kind).itemsize for shape, kind in arrays)
 
 
 def record_features(settings: CropFeatureSettings) -> dict[str, Any]:
-  """The tfds features that a data set has beside those of `example_features`: raw bytes each."""
+  """Returns the tfds features that a record has besides those of `example_features`.
+
+  Each of them stores an array as raw bytes.
+  """
   import tensorflow_datasets as tfds  # imported here, as in `example_features`
 
   return {
@@ -114,7 +125,7 @@ def record_features(settings: CropFeatureSettings) -> dict[str, Any]:
 def encode_crop_features(
   features: CropFeatures, settings: CropFeatureSettings
 ) -> dict[str, np.ndarray]:
-  """The fields of a record that `record_features` announces."""
+  """Returns the fields of a record that `record_features` declares."""
   return {
     _PREFIX + name: np.asarray(getattr(features, name), kind)
     for name, (_, kind) in stored_arrays(settings).items()
@@ -122,7 +133,7 @@ def encode_crop_features(
 
 
 def decode_crop_features(record: dict[str, Any], settings: CropFeatureSettings) -> CropFeatures:
-  """Back from a stored record, whose fields are bytes."""
+  """Decodes the features in a stored record, whose fields are bytes."""
   arrays = stored_arrays(settings)
   if LANDMARK_ERRORS_FIELD not in record:
     del arrays['landmark_errors']
@@ -135,6 +146,6 @@ def decode_crop_features(record: dict[str, Any], settings: CropFeatureSettings) 
 
 
 def settings_of_manifest(manifest: dict[str, Any]) -> CropFeatureSettings | None:
-  """The settings that a data set's manifest states; None where it holds no features."""
+  """Reads the settings in a data set's manifest, or returns None where it holds no features."""
   stated = manifest.get('settings', {}).get('crop_features')
   return CropFeatureSettings(**stated) if stated else None

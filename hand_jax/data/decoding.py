@@ -1,8 +1,8 @@
-"""Prepared records -> encoded fields, photos and masks -> pixels: fast, exact, errors by example.
+"""Decodes the fields, photos and masks of prepared records, with errors that name the example.
 
-JPEG goes through libjpeg-turbo (simplejpeg) with its accurate transform and smooth chroma, in
-training and evaluation alike: the pixels are those of OpenCV and Pillow to the last bit. The rough
-modes would save 3 to 8 % of the decoding and move pixels by up to 30 levels.
+libjpeg-turbo (simplejpeg) decodes JPEG with its accurate transform and smooth chroma, in training
+and in evaluation. The pixels equal those of OpenCV and Pillow to the last bit. The rough modes
+would save 3 to 8 % of the decoding time and move pixels by up to 30 levels.
 """
 
 import struct
@@ -18,13 +18,16 @@ _JPEG_START = b'\xff\xd8'
 _PNG_START = b'\x89PNG\r\n\x1a\n'
 _PNG_SIZE = slice(16, 24)
 _PNG_END = b'IEND\xaeB`\x82'
-# Labels refer to pixels as they are stored, whatever an EXIF orientation says.
 _FORMATS = {'photo': 'JPEG or PNG', 'hand mask': 'PNG'}
+# Labels refer to pixels as they are stored, whatever an EXIF orientation says.
 _AS_STORED = cv2.IMREAD_IGNORE_ORIENTATION
 
 
 class UndecodableError(ValueError):
-  """A stored picture that cannot be decoded; `problem` is why, in a few words."""
+  """An error about a stored picture that cannot be decoded.
+
+  `problem` says why in a few words.
+  """
 
   def __init__(self, example_id: str, what: str, problem: str):
     self.problem = problem.rstrip('.')
@@ -35,10 +38,14 @@ class UndecodableError(ValueError):
 
 
 def record_parser(features: Any) -> Callable[[bytes], dict[str, Any]]:
-  """What turns a stored tf.train.Example into its fields by name, in a third of tfds' own time.
+  """Builds a function that parses a stored tf.train.Example into its fields by name.
 
-  `features`: the data set's FeaturesDict (`builder.info.features`) of numbers, truth values, texts
-  and images, without nesting. Texts and images stay bytes. A field a record lacks is left out.
+  It takes a third of the time of tfds' own parser. Texts and images stay bytes. Where a record
+  lacks a field, the result lacks it too.
+
+  Args:
+    features: the data set's FeaturesDict (`builder.info.features`). It may hold numbers, truth
+      values, texts and images, but no nested features.
   """
   # Imported here: training on rendered examples needs no tfds.
   from tensorflow_datasets.proto import tf_example_pb2
@@ -69,10 +76,10 @@ def record_parser(features: Any) -> Callable[[bytes], dict[str, Any]]:
 
 
 def photo_size(data: bytes, example_id: str) -> tuple[int, int]:
-  """Height and width of a JPEG or PNG file, from its header alone.
+  """Reads height and width of a JPEG or PNG file from its header alone.
 
   Raises:
-    UndecodableError: a damaged header or another format, naming the example.
+    UndecodableError: the header is damaged or of another format. The message names the example.
   """
   if data.startswith(_JPEG_START):
     try:
@@ -86,12 +93,13 @@ def photo_size(data: bytes, example_id: str) -> tuple[int, int]:
 
 
 def decode_photo(data: bytes, example_id: str) -> UInt8[np.ndarray, 'height width 3']:
-  """The stored pixels of a JPEG or PNG file as 8-bit RGB.
+  """Decodes the stored pixels of a JPEG or PNG file to 8-bit RGB.
 
-  Grey photos get three equal channels; of 16 bits the upper 8 are kept; transparency is dropped.
+  Grey photos get three equal channels. 16-bit photos keep their upper 8 bits. Transparency is
+  dropped.
 
   Raises:
-    UndecodableError: damaged bytes or another format, naming the example.
+    UndecodableError: the bytes are damaged or of another format. The message names the example.
   """
   if data.startswith(_JPEG_START):
     try:
@@ -103,10 +111,10 @@ def decode_photo(data: bytes, example_id: str) -> UInt8[np.ndarray, 'height widt
 
 
 def decode_mask(data: bytes, example_id: str) -> UInt8[np.ndarray, 'height width']:
-  """The levels of a grey PNG, exactly as they were encoded.
+  """Decodes the levels of a grey PNG, exactly as they were encoded.
 
   Raises:
-    UndecodableError: damaged bytes or another format, naming the example.
+    UndecodableError: the bytes are damaged or of another format. The message names the example.
   """
   return _decode_png(data, cv2.IMREAD_GRAYSCALE, example_id, 'hand mask')
 
@@ -114,7 +122,7 @@ def decode_mask(data: bytes, example_id: str) -> UInt8[np.ndarray, 'height width
 def _decode_png(data: bytes, mode: int, example_id: str, what: str) -> np.ndarray:
   if not data.startswith(_PNG_START):
     raise UndecodableError(example_id, what, f'not a {_FORMATS[what]}')
-  # OpenCV would fill up what a cut file lacks.
+  # Where a file is cut short, OpenCV would fill in the missing pixels without an error.
   whole = data.endswith(_PNG_END)
   image = cv2.imdecode(np.frombuffer(data, np.uint8), mode | _AS_STORED) if whole else None
   if image is None:

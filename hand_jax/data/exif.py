@@ -1,4 +1,4 @@
-"""What a photo's EXIF data say of its lens."""
+"""Reads what a photo's EXIF data say about its lens."""
 
 import os
 
@@ -10,17 +10,17 @@ _EXIF_IFD, _FOCAL_LENGTH_IN_35MM_FILM = 0x8769, 0xA405
 
 
 def read_focal_35mm(photo: str | os.PathLike | Image.Image) -> float | None:
-  """Reads the 35 mm equivalent focal length in mm, or None where none is stated or readable.
+  """Reads the 35 mm equivalent focal length in mm, or returns None where it is unknown.
 
-  EXIF 2.3 has the tag `FocalLengthIn35mmFilm`, where 0 means unknown. It holds for the whole
-  photo: cutting a part out of a photo makes it wrong.
+  The EXIF 2.3 tag `FocalLengthIn35mmFilm` holds it, and there 0 means unknown. The number describes
+  the whole photo, so it is wrong for a part that was cut out.
   """
   try:
     if not isinstance(photo, Image.Image):
       with open_photo(photo) as file:
         return read_focal_35mm(file)
     value = float(photo.getexif().get_ifd(_EXIF_IFD).get(_FOCAL_LENGTH_IN_35MM_FILM, 0))
-  # A damaged picture is told by who reads it; damaged EXIF data by nobody.
+  # Whoever reads the pixels reports a damaged picture. Nobody needs to report damaged EXIF data.
   except (OSError, ValueError, TypeError, SyntaxError, KeyError, UnidentifiedImageError):
     return None
   return value if value > 0 else None

@@ -1,7 +1,7 @@
-"""How far the landmark network is from the labels of prepared examples, and which ones to keep.
+"""Measures how far the landmark network is from the labels, and selects examples by this error.
 
 The error of a crop is the mean distance, over the known joints, between the network's x, y and the
-label, as a share of half the larger side of the box round these joints. An example's error is the
+label, as a share of half the larger side of the box around these joints. An example's error is the
 mean over its crops. It is NaN where fewer than two joints are known.
 """
 
@@ -15,13 +15,17 @@ from jaxtyping import Float, Int
 
 from hand_jax.data.crop_features import LANDMARK_ERRORS_FIELD
 
-# Most of the time goes into unpacking whole records, which threads do side by side: so many at a
-# time, some 3 MB, in so many threads.
+# Most of the time goes into unpacking whole records, which threads can do side by side. A thread
+# takes a block of this many records (about 3 MB) at a time.
 _BLOCK, _THREADS = 64, 4
 
 
 class Selection(NamedTuple):
-  """The examples of a split whose error is at most `most`, by their numbers in it, in order."""
+  """The examples of a split whose landmark error is at most `most`.
+
+  `numbers` are their numbers in the split, in ascending order. `total` counts the examples of the
+  whole split.
+  """
 
   numbers: Int[np.ndarray, 'kept']
   total: int
@@ -33,12 +37,12 @@ def landmark_errors(
   joints: Float[np.ndarray, 'crops joints 2'],
   confidence: Float[np.ndarray, 'crops joints'],
 ) -> Float[np.ndarray, 'crops']:
-  """Computes the error of each crop (float32), NaN where fewer than two joints are known.
+  """Computes the error of each crop, NaN where fewer than two joints are known.
 
   Args:
-    landmarks: what the network says, in [-1, 1] over the crop.
+    landmarks: the network's x and y in [-1, 1] over the crop.
     joints: the labels in the same unit.
-    confidence: 0 where a label is not known; it may then be anything.
+    confidence: 0 where a label is unknown. The label may then be anything.
   """
   return np.array(
     [
@@ -54,14 +58,14 @@ def _crop_error(landmarks: np.ndarray, joints: np.ndarray) -> float:
     return math.nan
   joints = joints.astype(np.float64)
   half = np.ptp(joints, axis=0).max() / 2
-  # Joints that are all in one place have no size to measure by.
+  # Joints that all lie in one place give no size to divide by.
   return float(np.linalg.norm(landmarks - joints, axis=1).mean() / half) if half else math.nan
 
 
 def read_landmark_errors(records: Any, features: Any) -> Float[np.ndarray, 'examples'] | None:
-  """Reads the error of every example of a split; None where the records hold none.
+  """Reads the error of every example of a split, or returns None where the records hold none.
 
-  Nothing else of the records is taken apart, and no photo is decoded.
+  It decodes no photo and no other label.
 
   Args:
     records: the split as tfds' data source of raw bytes.
@@ -85,7 +89,7 @@ def read_landmark_errors(records: Any, features: Any) -> Float[np.ndarray, 'exam
 
 
 def read_errors_by_split(folder: pathlib.Path) -> dict[str, Float[np.ndarray, 'examples']]:
-  """Reads the errors in each split of a prepared data set; none where its records hold none."""
+  """Reads the errors in each split of a prepared data set, without splits that hold none."""
   import tensorflow_datasets as tfds
 
   builder, found = tfds.builder_from_directory(folder), {}
@@ -102,19 +106,19 @@ def select_examples(errors: Float[np.ndarray, 'examples'], most: float, place: s
   """Selects the examples whose error is known and at most `most`.
 
   Args:
-    errors: that of each example of a split.
+    errors: the error of each example of a split, NaN where it is unknown.
     most: the largest error that is kept.
-    place: split and folder, for the message.
+    place: split and folder, for the error message.
 
   Raises:
-    ValueError: there is none; the message tells the smallest error there is.
+    ValueError: no example is kept. The message tells the smallest error there is.
   """
   numbers = np.flatnonzero(errors <= most)
   if not len(numbers):
     known = errors[~np.isnan(errors)]
     reason = 'none of them has two known joints'
     if len(known):
-      # Rounded up: this value keeps an example.
+      # The error is rounded up, so that the value in the message would keep an example.
       reason = f'the smallest error there is {math.ceil(1e4 * known.min()) / 1e4:g}'
     raise ValueError(
       f'data.max_landmark_error={most:g} keeps none of the {len(errors)} examples of {place}: '

@@ -1,4 +1,7 @@
-"""What a prepared data set is called, where it lies, and its manifest, without any reader of it."""
+"""Finds prepared data sets by name and computes digests of their manifests.
+
+It imports no reader of data sets, so that it is cheap to use.
+"""
 
 import hashlib
 import json
@@ -7,21 +10,25 @@ import pathlib
 from typing import Any
 
 MANIFEST_NAME = 'manifest.json'
-# Names in settings and commands -> tfds' own, where they differ: a builder with configs.
+# tfds has another name than our settings and commands where a builder has configs.
 _TFDS_NAMES = {'ho3d_v2': 'ho3d/v2', 'ho3d_v3': 'ho3d/v3'}
-# What decides the examples; settings and the versions of packages do not.
+# These entries identify the examples. Settings and the versions of packages do not.
 _CONTENTS = ('dataset', 'version', 'examples', 'sha256')
 
 
 def tfds_name(dataset: str) -> str:
-  """What tfds calls a prepared data set (`ho3d_v2`: `ho3d/v2`); most have one name."""
+  """Returns the name that tfds gives to a prepared data set, such as `ho3d/v2` for `ho3d_v2`.
+
+  Most data sets have only one name.
+  """
   return _TFDS_NAMES.get(dataset, dataset)
 
 
 def data_digest(dataset: str, data_dir: str | os.PathLike) -> str | None:
-  """SHA-256 of a prepared data set's examples, as its manifest has them, wherever it lies.
+  """Computes a SHA-256 that identifies the examples of a prepared data set, wherever it lies.
 
-  None where there is no such data set, or none with a manifest of this program.
+  It uses the manifest of the newest version. The result is None where there is no such data set, or
+  none with a manifest of this program.
   """
   manifests = pathlib.Path(data_dir, tfds_name(dataset)).glob(f'*/{MANIFEST_NAME}')
   newest = max(manifests, key=_version, default=None)
@@ -34,6 +41,9 @@ def data_digest(dataset: str, data_dir: str | os.PathLike) -> str | None:
 
 
 def _version(manifest: pathlib.Path) -> tuple[int, ...]:
-  """The version of a manifest's folder, to compare; below all others where it is none."""
+  """Returns the version of a manifest's folder as numbers to compare.
+
+  A folder that is not named by a version gives an empty tuple, which sorts below all others.
+  """
   parts = manifest.parent.name.split('.')
   return tuple(map(int, parts)) if all(part.isdecimal() for part in parts) else ()

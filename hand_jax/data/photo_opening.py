@@ -1,6 +1,7 @@
-"""Opens photos by what is in them, whatever their names: what Pillow reads, and HEIC with pi-heif.
+"""Opens photos by the content of the file, whatever its name.
 
-Pillow itself warns of large pictures and refuses larger ones. Here there is one stated limit.
+It opens what Pillow reads, and HEIC where pi-heif is installed. Pillow itself warns of large
+pictures and refuses larger ones. Here a single limit replaces both, `MAX_PHOTO_PIXELS`.
 """
 
 import contextlib
@@ -13,8 +14,8 @@ from collections.abc import Iterator
 from PIL import Image, UnidentifiedImageError
 
 MAX_PHOTO_PIXELS = 300_000_000
-"""Photos of more pixels are refused: all of them together would fill the memory of a computer."""
-# The kinds of HEIC file by their third to sixth word; AVIF files have the same frame.
+"""Photos with more pixels are refused, because they would fill the memory of a computer."""
+# A HEIC file names one of these brands in its bytes 8 to 11. AVIF files use the same container.
 _HEIC_KINDS = (b'heic', b'heix', b'heim', b'heis', b'hevc', b'hevx', b'mif1', b'msf1')
 _ORIENTATION = 0x0112
 _TURNS = {
@@ -27,25 +28,25 @@ _TURNS = {
   8: Image.Transpose.ROTATE_90,
 }
 SIDEWAYS = (5, 6, 7, 8)
-"""EXIF orientations of photos whose stored width is the height of the upright photo."""
-# Pillow's limit is one for the whole process.
+"""In these EXIF orientations the stored width is the height of the upright photo."""
+# Pillow has one limit for the whole process, so threads take turns in changing it.
 _pillows_limit = threading.Lock()
 
 
 @contextlib.contextmanager
 def open_photo(path: str | os.PathLike) -> Iterator[Image.Image]:
-  """Opens an image file as Pillow's image, whose pixels are read when they are asked for.
+  """Opens an image file as a Pillow image, which reads the pixels when they are first used.
 
   Raises:
-    FileNotFoundError: no such file.
-    UnidentifiedImageError: not an image that Pillow knows.
-    ValueError: a folder, a damaged file, more than `MAX_PHOTO_PIXELS`, or a HEIC photo where
-      pi-heif is not installed. Damage that shows in the block counts too.
+    FileNotFoundError: there is no such file.
+    UnidentifiedImageError: Pillow does not know the format.
+    ValueError: the path is a folder, the file is damaged or has more than `MAX_PHOTO_PIXELS`, or it
+      is a HEIC photo and pi-heif is not installed. Damage found inside the `with` block counts too.
   """
   check_photo_file(path)
   try:
     with warnings.catch_warnings():
-      # Odd metadata are no concern of the caller's.
+      # Odd metadata need not concern the caller.
       warnings.simplefilter('ignore')
       with _opened(path) as file:
         _check_pixels(path, *file.size)
@@ -61,7 +62,12 @@ def open_photo(path: str | os.PathLike) -> Iterator[Image.Image]:
 
 
 def check_photo_file(path: str | os.PathLike) -> None:
-  """Raises FileNotFoundError or ValueError where there is no file; both name it."""
+  """Checks that a path leads to a file. The errors name it.
+
+  Raises:
+    FileNotFoundError: it does not exist.
+    ValueError: it is a folder.
+  """
   if not os.path.exists(path):
     raise FileNotFoundError(f'Image {path} does not exist.')
   if os.path.isdir(path):
@@ -69,18 +75,18 @@ def check_photo_file(path: str | os.PathLike) -> None:
 
 
 def exif_orientation(image: Image.Image) -> int:
-  """How a photo is stored, from 1 (upright) to 8; 1 for any other value."""
+  """Reads the EXIF orientation of a photo, from 1 (upright) to 8. Any other value counts as 1."""
   orientation = image.getexif().get(_ORIENTATION, 1)
   return orientation if orientation in _TURNS else 1
 
 
 def turned_upright(image: Image.Image, orientation: int) -> Image.Image:
-  """Undoes how a photo is stored."""
+  """Turns a stored photo upright, given its EXIF orientation."""
   return image.transpose(_TURNS[orientation]) if orientation in _TURNS else image
 
 
 class _PhotoError(ValueError):
-  """What is wrong with a photo, in words for the user."""
+  """An error whose message already tells the user what is wrong with the photo."""
 
 
 def _damaged(path: str | os.PathLike, error: Exception) -> ValueError:

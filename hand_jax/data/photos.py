@@ -1,4 +1,4 @@
-"""Photos from files as upright 8-bit RGB; hand boxes; the demo photos."""
+"""Reads photos as upright 8-bit RGB, checks and estimates hand boxes, and lists the demo photos."""
 
 import json
 import os
@@ -22,7 +22,7 @@ from hand_jax.data.photo_opening import (
   check_photo_file as check_photo_file,
 )
 
-# What the files of photos in a folder are called.
+# Where a folder is searched for photos, these files count.
 PHOTO_SUFFIXES = (
   '.jpg',
   '.jpeg',
@@ -36,60 +36,70 @@ PHOTO_SUFFIXES = (
   '.heif',
 )
 DEMO_PHOTOS = pathlib.Path(__file__).parent.parent / 'assets' / 'photos'
-# The larger side of a hand's tight box (all its projected vertices) over that of its joints' box,
-# as a function of the number of known joints: 1.19 for all 21. Fitted to geometric means over 200
-# synthetic hands, joints dropped at random: 1.22 for 17, 1.26 for 14, 1.36 for 10, 1.57 for 6.
+# The larger side of a hand's tight box (all its projected vertices) is this many times that of its
+# joints' box: _BOX_RATIO + _BOX_RATIO_PER_MISSING / n for n known joints, 1.19 for all 21. This was
+# fitted to geometric means over 200 synthetic hands with joints dropped at random: 1.22 for 17,
+# 1.26 for 14, 1.36 for 10, 1.57 for 6.
 _BOX_RATIO = 1.035
 _BOX_RATIO_PER_MISSING = 3.2
-# Joints closer together than this are no hand in pixels, more likely fractions of the image.
+# Joints that all lie this close together are hardly in pixels. They are more likely fractions of
+# the image.
 MIN_EXTENT_PX = 2.0
-# The least of a box that must be inside the photo: pixels each way, and share of its area.
+# At least this many pixels of a box along each axis, and this share of its area, must lie inside
+# the photo.
 _MIN_INSIDE_PX, _MIN_INSIDE_SHARE = 8, 0.25
 _FULL_16_BIT = 65535
 FULL_SIZE_PIXELS = 50_000_000
-"""Photos of up to so many pixels are read at their whole size: what telephones take."""
-# EXIF orientations whose turning mirrors the stored x axis, and the stored y axis.
+"""Photos with at most this many pixels are read at full size, among them those of telephones."""
+# Turning photos of these EXIF orientations upright mirrors the stored x axis (first tuple) or the
+# stored y axis (second tuple).
 _MIRRORED = ((2, 3, 7, 8), (3, 4, 6, 7))
 _ROWS = 256
 
 
 class ScaledPhoto(NamedTuple):
-  """A photo that may have been read at reduced size, and how its pixels relate to the whole one's.
+  """A photo that may have been read at reduced size.
 
-  Boxes, joints and intrinsics of files and flags are in pixels of the whole photo: `to_reduced`
-  and `to_whole` bring points and lengths over, `reduced_intrinsics` cameras. Both are upright.
+  Boxes, joints and intrinsics in files and flags are in pixels of the whole photo. `to_reduced` and
+  `to_whole` convert points and lengths, and `reduced_intrinsics` converts cameras. Both the whole
+  photo and `image` are upright.
   """
 
   image: UInt8[np.ndarray, 'height width 3']
-  """RGB."""
+  """Its channels are RGB."""
   scale: float
-  """Pixels of `image` for a pixel of the whole photo: 1, 1/2, 1/4 ... The corners coincide."""
+  """One pixel of the whole photo is this many pixels of `image`: 1, 1/2, 1/4 and so on.
+
+  The corners of both coincide.
+  """
   whole_size: tuple[int, int]
-  """Width and height of the whole photo in pixels."""
+  """The whole photo has this width and height in pixels."""
 
   def to_reduced(self, pixels: ArrayLike) -> np.ndarray:
-    """Brings continuous pixels of the whole photo, or lengths or boxes in them, to `image`."""
+    """Converts continuous pixels of the whole photo, or lengths or boxes in them, to `image`."""
     return np.asarray(pixels, np.float64) * self.scale
 
   def to_whole(self, pixels: ArrayLike) -> np.ndarray:
-    """Brings continuous pixels of `image`, or lengths or boxes in them, to the whole photo."""
+    """Converts continuous pixels of `image`, or lengths or boxes in them, to the whole photo."""
     return np.asarray(pixels, np.float64) / self.scale
 
   def reduced_intrinsics(self, intrinsics: Float[np.ndarray, '3 3']) -> Float[np.ndarray, '3 3']:
-    """Brings the whole photo's intrinsics (continuous pixels) to `image`."""
+    """Converts the whole photo's intrinsics (continuous pixels) to those of `image`."""
     return np.diag([self.scale, self.scale, 1.0]) @ intrinsics
 
 
 def read_photo(path: str | os.PathLike) -> UInt8[np.ndarray, 'height width 3']:
-  """A photo as RGB at its whole size, turned upright by its EXIF orientation.
+  """Reads a photo as RGB at full size, turned upright by its EXIF orientation.
 
-  JPEG, PNG, TIFF, WebP, BMP and GIF are read, HEIC where pi-heif is installed, and what else Pillow
-  or OpenCV knows here. What is in a file counts, not its ending. Grey, palette, CMYK and 16-bit
-  pictures are converted; transparent pixels become white. Of an animation the first frame is read.
+  It reads JPEG, PNG, TIFF, WebP, BMP and GIF, HEIC where pi-heif is installed, and whatever else
+  Pillow or OpenCV knows. The content of a file counts, not its ending. Grey, palette, CMYK and
+  16-bit pictures are converted, and transparent pixels become white. Of an animation the first
+  frame is read.
 
   Raises:
-    FileNotFoundError: no such file. ValueError: not an image, a damaged one, or one of more than
-      `MAX_PHOTO_PIXELS`; both name the file.
+    FileNotFoundError: there is no such file.
+    ValueError: the file is not an image, is damaged, or has more than `MAX_PHOTO_PIXELS`. The
+      message names the file.
   """
   return read_photo_scaled(path, MAX_PHOTO_PIXELS).image
 
@@ -97,11 +107,12 @@ def read_photo(path: str | os.PathLike) -> UInt8[np.ndarray, 'height width 3']:
 def read_photo_scaled(path: str | os.PathLike, most_pixels: int = FULL_SIZE_PIXELS) -> ScaledPhoto:
   """Reads a photo as `read_photo` does, halving its sides until it has at most `most_pixels`.
 
-  Photos of up to 50 megapixels come at their whole size by default. Of a larger JPEG the whole
-  picture never lies in memory.
+  By default, photos of up to 50 megapixels come at full size. A larger JPEG is never decoded whole
+  into memory.
 
   Raises:
-    FileNotFoundError, ValueError: as `read_photo` does.
+    FileNotFoundError: see `read_photo`.
+    ValueError: see `read_photo`.
   """
   try:
     with open_photo(path) as file:
@@ -110,7 +121,7 @@ def read_photo_scaled(path: str | os.PathLike, most_pixels: int = FULL_SIZE_PIXE
       while whole[0] * whole[1] > most_pixels * step**2:
         step *= 2
       drafted = _draft(file, step)
-      file.load()  # which turns TIFFs upright
+      file.load()  # turns TIFFs upright
       if file.size != whole and drafted == 1:
         whole = whole[::-1]
       orientation = exif_orientation(file)
@@ -124,15 +135,16 @@ def read_photo_scaled(path: str | os.PathLike, most_pixels: int = FULL_SIZE_PIXE
 
 
 def photo_size(path: str | os.PathLike) -> tuple[int, int]:
-  """Width and height of the upright photo, from the file's header where that tells them.
+  """Reads width and height of the upright photo, from the file's header where that tells them.
 
   Raises:
-    FileNotFoundError, ValueError: as `read_photo` does.
+    FileNotFoundError: see `read_photo`.
+    ValueError: see `read_photo`.
   """
   try:
     with open_photo(path) as file:
       if file.format == 'TIFF':
-        file.load()  # which turns it upright
+        file.load()  # turns it upright
       return file.size[::-1] if exif_orientation(file) in SIDEWAYS else file.size
   except UnidentifiedImageError:
     height, width, _ = _read_with_opencv(path).shape
@@ -140,17 +152,19 @@ def photo_size(path: str | os.PathLike) -> tuple[int, int]:
 
 
 def photo_from_pillow(image: Image.Image) -> UInt8[np.ndarray, 'height width 3']:
-  """A Pillow image as `read_photo` gives it: upright RGB of 8 bits."""
+  """Converts a Pillow image to what `read_photo` gives, upright 8-bit RGB."""
   return np.array(turned_upright(_to_rgb(image, 1), exif_orientation(image)))
 
 
 def read_mask(path: str | os.PathLike) -> Bool[np.ndarray, 'height width']:
-  """Reads which pixels an image marks: its opaque ones where it has any transparency, else white.
+  """Reads which pixels an image marks.
 
-  A hand that was cut out of its photo is so a mask, like one drawn in white on black.
+  Where any pixel is transparent, the opaque ones are marked. Otherwise the white ones are. So a
+  hand that was cut out of its photo is a mask, like one drawn in white on black.
 
   Raises:
-    FileNotFoundError, ValueError: as `read_photo` does.
+    FileNotFoundError: see `read_photo`.
+    ValueError: see `read_photo`.
   """
   photo = read_photo(path)
   try:
@@ -158,22 +172,22 @@ def read_mask(path: str | os.PathLike) -> Bool[np.ndarray, 'height width']:
       file.load()
       alpha = turned_upright(file.convert('RGBA').getchannel('A'), exif_orientation(file))
       alpha = np.array(alpha)
-  except UnidentifiedImageError:  # what OpenCV alone reads
+  except UnidentifiedImageError:  # only OpenCV reads this format
     alpha = np.full(photo.shape[:2], 255, np.uint8)
   return alpha > 127 if alpha.min() <= 127 else (photo > 127).all(axis=-1)
 
 
 def _draft(file: Image.Image, step: int) -> int:
-  """Has a JPEG decoded at half, a quarter or an eighth of its size; returns how many times less."""
+  """Lets a JPEG be decoded at half, a quarter or an eighth of its size, and returns the divisor."""
   wanted = tuple(max(1, side // step) for side in file.size)
   width = file.size[0]
   drafted = file.draft('RGB', wanted) if step > 1 else None
-  # The box is that of the whole picture in pixels of the drafted one, without rounding.
+  # The returned box spans the whole picture in pixels of the reduced one, without rounding.
   return 1 if drafted is None else round(width / drafted[1][2])
 
 
 def _to_rgb(image: Image.Image, step: int) -> Image.Image:
-  """The picture in RGB, with means over squares of `step` pixels."""
+  """Converts the picture to RGB, and averages over squares of `step` pixels."""
   if image.mode.startswith('I') or image.mode == 'F':
     image = Image.fromarray(_grey_to_8_bit(np.asarray(image)))
   elif image.mode in ('1', 'P', 'PA') or 'transparency' in image.info:
@@ -189,10 +203,11 @@ def _to_rgb(image: Image.Image, step: int) -> Image.Image:
 def _from_upright_corner(
   image: Image.Image, whole: tuple[int, int], step: int, orientation: int
 ) -> Image.Image:
-  """A reduced picture whose squares are counted from the corner that will be the upright one's.
+  """Moves a reduced picture as if its squares were counted from the upright photo's corner.
 
-  Squares are counted from the stored corner. Where turning mirrors an axis whose pixels are no
-  multiple of `step`, they begin up to a square too early; the picture is moved by that part.
+  Squares are counted from the stored corner. Where turning mirrors an axis whose length is not a
+  multiple of `step`, they begin up to one square too early. The picture is moved by that part of a
+  square.
   """
   rests = [side % step if orientation in _MIRRORED[axis] else 0 for axis, side in enumerate(whole)]
   if not any(rests) or min(whole) < step:
@@ -207,10 +222,11 @@ def _from_upright_corner(
 
 
 def _grey_to_8_bit(grey: np.ndarray) -> np.ndarray:
-  """16-bit levels (which Pillow would clip at 255), or floats in [0, 1], as 8-bit ones."""
+  """Converts 16-bit levels (which Pillow would clip at 255), or floats in [0, 1], to 8 bits."""
   full = 1.0 if grey.dtype.kind == 'f' and np.nanmax(grey) <= 1 else _FULL_16_BIT
   levels = np.empty(grey.shape, np.uint8)
-  # Row by row in groups: floats of a large picture take many times its own memory.
+  # Groups of rows are converted one after the other, since a large picture in floats takes many
+  # times its own memory.
   for start in range(0, len(grey), _ROWS):
     scaled = np.nan_to_num(grey[start : start + _ROWS].astype(np.float64) / full)
     levels[start : start + _ROWS] = np.round(255 * np.clip(scaled, 0, 1))
@@ -218,7 +234,7 @@ def _grey_to_8_bit(grey: np.ndarray) -> np.ndarray:
 
 
 def _read_with_opencv(path: str | os.PathLike) -> np.ndarray:
-  """For the formats Pillow does not know, 16-bit RGB TIFF among them."""
+  """Reads formats that Pillow does not know, 16-bit RGB TIFF among them."""
   data = np.fromfile(path, np.uint8)
   image = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
   if image is None:
@@ -231,13 +247,22 @@ def _read_with_opencv(path: str | os.PathLike) -> np.ndarray:
 def check_box(
   box_xywh: Float[np.ndarray, '4'], width: int, height: int, name: str
 ) -> Float[np.ndarray, '4']:
-  """The box itself (x, y, width, height in pixels), when it can hold a hand of this image.
+  """Checks that a box can hold a hand of this image.
 
-  A hand may be cut by the border, so the box may reach beyond it, with most of its area even.
+  The image's border may cut a hand, so even most of the box may lie outside the image.
+
+  Args:
+    box_xywh: x, y, width and height in pixels.
+    width: the image's width in pixels.
+    height: the image's height in pixels.
+    name: the image's name, for error messages.
+
+  Returns:
+    The box itself.
 
   Raises:
-    ValueError: naming the image and the box: not finite, without area, or its part inside the image
-      is too small, in pixels or as a share of the box.
+    ValueError: the box is not finite or has no area, or its part inside the image is too small, in
+      pixels or as a share of the box. The message names the image and the box.
   """
   x, y, box_width, box_height = (float(value) for value in box_xywh)
   text = ','.join(f'{float(value):g}' for value in box_xywh)
@@ -269,10 +294,14 @@ def check_box(
 def box_round_joints(
   joints: Float[np.ndarray, 'known 2'],
 ) -> Float[np.ndarray, '4']:
-  """x, y, width, height in pixels: about the whole hand's tight box, from its known joints.
+  """Estimates the tight box of the whole hand from its known joints, in pixels.
+
+  Returns:
+    The box as x, y, width, height.
 
   Raises:
-    ValueError: fewer than two joints, or all in one place: they do not tell the hand's size.
+    ValueError: there are fewer than two joints, or all lie in one place, so that they do not tell
+      the hand's size.
   """
   extent = np.ptp(joints, axis=0).max() if len(joints) else 0.0
   if extent < MIN_EXTENT_PX:
@@ -283,13 +312,13 @@ def box_round_joints(
 
 
 def centred_square(width: int, height: int) -> Float[np.ndarray, '4']:
-  """The largest centred square of an image, as x, y, width, height in pixels."""
+  """Returns the largest centred square of an image, as x, y, width, height in pixels."""
   side = min(width, height)
   return np.array([(width - side) / 2, (height - side) / 2, side, side], np.float64)
 
 
 def demo_photo_boxes() -> dict[pathlib.Path, tuple[Float[np.ndarray, '4'], str]]:
-  """The photos shipped with the package: path to the hand's box (pixels) and side."""
+  """Lists the photos in the package, each path with the hand's box (pixels) and side."""
   boxes = json.loads((DEMO_PHOTOS / 'boxes.json').read_text())
   return {
     DEMO_PHOTOS / name: (np.array(entry['box_xywh'], np.float64), entry['hand'])

@@ -1,4 +1,8 @@
-"""Examples -> HandBatch iterators: seeded, resumable, sharded by host, made ahead by threads."""
+"""Iterates over examples as `HandBatch`es.
+
+The order is seeded and can be resumed. Each host gets its own rows, and threads make batches ahead
+of time.
+"""
 
 import collections
 import functools
@@ -21,24 +25,36 @@ from hand_jax.data.prepared import EncodedPictures, PreparedSource
 from hand_jax.examples import HandExample, check_example, without_3d
 from hand_jax.types import HandBatch, ImageFeatures
 
-# Rendered examples are kept for later epochs while all of them fit into this.
+# Rendered examples are kept for later epochs if all of them fit into this many bytes.
 CACHE_BYTES = 2 << 30
 
 
 @runtime_checkable
 class ExampleSource(Protocol):
-  """A split: numbered examples, the same ones whenever asked; `load` may run in several threads."""
+  """A split of numbered examples, which are the same whenever they are asked for.
+
+  Several threads may call `load` at once.
+  """
 
   def __len__(self) -> int: ...
 
-  def load(self, indices: Sequence[int]) -> list[HandExample]: ...
+  def load(self, indices: Sequence[int]) -> list[HandExample]:
+    """Returns the examples with these numbers, in this order."""
+    ...
 
 
 class SyntheticSource:
-  """Hands rendered on the fly; example i of a split depends on the seed, split and i alone.
+  """A split of hands rendered on the fly.
 
-  `vertex_labels` also gives vertices' colours and visibility, which nearly doubles the time.
-  `hands` names the sampler of the poses, see `render_examples`.
+  Example i depends only on the seed, the split and i.
+
+  Args:
+    seed: seed of the examples.
+    split: name of the split, which also seeds them.
+    count: number of examples.
+    image_size: side of a photo in pixels.
+    vertex_labels: also gives the vertices' colours and visibility, which nearly doubles the time.
+    hands: name of the sampler of poses, see `render_examples`.
   """
 
   def __init__(
@@ -60,6 +76,7 @@ class SyntheticSource:
     return self._count
 
   def load(self, indices: Sequence[int]) -> list[HandExample]:
+    """Returns the examples with these numbers, rendered or from the cache."""
     if self._cache is None:
       return self._render(indices)
     missing = [index for index in dict.fromkeys(indices) if index not in self._cache]
@@ -78,11 +95,20 @@ class SyntheticSource:
 def create_source(
   data: DataConfig, split: str, image_size: int, count: int = 0, vertex_labels: bool = False
 ) -> ExampleSource:
-  """The examples of a split: prepared ones from `data.data_dir`, or rendered ones without it.
+  """Creates the source of a split, prepared in `data.data_dir` or rendered where that is empty.
 
-  `count` is the most of them (0: all that are prepared; rendered ones need a count). Rendered ones
-  have colours and visibility of their vertices only with `vertex_labels`; prepared ones have what
-  they were prepared with.
+  Args:
+    data: settings of the data.
+    split: name of the split.
+    image_size: side of a rendered photo in pixels, where `data.render_size` is 0.
+    count: largest number of examples. 0 takes all that are prepared, and is refused for rendered
+      ones.
+    vertex_labels: gives rendered examples colours and visibility of their vertices. Prepared
+      examples have the labels that they were prepared with.
+
+  Raises:
+    FileNotFoundError: `data.data_dir` does not hold the data set.
+    ValueError: the split is rendered and `count` is 0, or see `PreparedSource`.
   """
   if data.data_dir:
     return PreparedSource(data.dataset, data.data_dir, split, count)
@@ -93,9 +119,9 @@ def create_source(
 
 
 def create_training_source(data: DataConfig, image_size: int) -> ExampleSource:
-  """The examples to train on: the first `data.train_examples` (0: all) of the training split.
+  """Creates the source of the first `data.train_examples` (0: all) of the training split.
 
-  `data.max_landmark_error` limits these alone, not what `create_source` gives to measure on.
+  `data.max_landmark_error` limits only this source, not what `create_source` gives to measure on.
   """
   if not data.data_dir:
     return create_source(data, data.train_split, image_size, data.train_examples)
@@ -104,7 +130,10 @@ def create_training_source(data: DataConfig, image_size: int) -> ExampleSource:
 
 
 class Slot(NamedTuple):
-  """What one row of a batch shows: an example, in an epoch (which seeds its noise), or padding."""
+  """What one row of a batch shows.
+
+  It is either an example in an epoch, which seeds the example's noise, or padding.
+  """
 
   index: int
   epoch: int = 0
@@ -117,7 +146,14 @@ def _epoch_order(seed: int, epoch: int, count: int) -> np.ndarray:
 
 
 def training_slots(seed: int, count: int, start: int, size: int) -> list[Slot]:
-  """Places `start` to `start + size` of the endless stream of shuffled epochs."""
+  """Returns part of the endless stream of shuffled epochs.
+
+  Args:
+    seed: seed of the order.
+    count: number of examples in an epoch.
+    start: place of the first slot in the stream.
+    size: number of slots.
+  """
   slots = []
   for place in range(start, start + size):
     epoch, offset = divmod(place, count)
@@ -126,7 +162,13 @@ def training_slots(seed: int, count: int, start: int, size: int) -> list[Slot]:
 
 
 def evaluation_slots(count: int, start: int, size: int) -> list[Slot]:
-  """Examples in order, each once; what lies beyond the last is padding."""
+  """Returns part of the examples in order, each once, followed by padding.
+
+  Args:
+    count: number of examples.
+    start: place of the first slot.
+    size: number of slots.
+  """
   return [
     Slot(place if place < count else 0, is_padding=place >= count)
     for place in range(start, start + size)
@@ -134,10 +176,16 @@ def evaluation_slots(count: int, start: int, size: int) -> list[Slot]:
 
 
 class BatchLoader(Iterator[HandBatch]):
-  """Iterates over batches from `position`, made ahead of time in threads, in order.
+  """An iterator over batches in order, which threads make ahead of time.
 
-  `position` counts the batches already taken: a loader created at that position continues with
-  exactly the batches this one would have given. Use it in a `with`, or `close` it.
+  `position` counts the batches already taken. A loader created at that position continues with
+  exactly the batches that this one would have given. Use it in a `with` block, or `close` it.
+
+  Args:
+    make_batch: makes the batch with a given number. Several threads may call it at once.
+    position: number of the first batch.
+    num_batches: number at which the batches end, or None if they never end.
+    workers: number of threads.
   """
 
   def __init__(
@@ -166,7 +214,7 @@ class BatchLoader(Iterator[HandBatch]):
     return batch
 
   def close(self) -> None:
-    """Stops the threads; batches being made are finished first."""
+    """Stops the threads, after they have finished the batches they are making."""
     self._executor.shutdown(wait=True, cancel_futures=True)
 
   def __enter__(self) -> 'BatchLoader':
@@ -184,14 +232,25 @@ def training_batches(
   host_index: int = 0,
   host_count: int = 1,
 ) -> BatchLoader:
-  """Endless shuffled, augmented batches; this host's rows of each.
+  """Iterates endlessly over shuffled and augmented batches, of which each host gets its own rows.
 
-  With `data.labels` '2d' they carry 2D joints alone, and prepared masks are left out where the
-  model has no texture (nothing else in training looks at them, and a mask takes as long to decode
-  as a photo). Evaluation batches keep every label.
+  With `data.labels` '2d' the batches carry only 2D joints. Prepared masks are left out then, and
+  also where the model has no texture branch, because nothing else in training uses them and a mask
+  takes as long to decode as a photo. Evaluation batches keep every label.
 
-  An example's order and noise depend on (training.seed, epoch, index) alone, not on batch size or
-  hosts.
+  An example's order and noise depend only on (training.seed, epoch, index), not on the batch size
+  or the hosts.
+
+  Args:
+    source: the examples to train on.
+    config: the run's config.
+    num_vertices: number of vertices of the hand model.
+    position: number of batches that the run has taken before.
+    host_index: this host's number.
+    host_count: number of hosts.
+
+  Raises:
+    ValueError: the source does not fit the config, or the batch size does not divide by the hosts.
   """
   check_cached_features(source, config)
   check_prepared_hands(source, config)
@@ -213,7 +272,20 @@ def evaluation_batches(
   host_index: int = 0,
   host_count: int = 1,
 ) -> BatchLoader:
-  """Every example once, in order, without augmentation; the last batch is padded to full size."""
+  """Iterates over every example once, in order and without augmentation.
+
+  The last batch is padded to full size.
+
+  Args:
+    source: the examples to measure on.
+    config: the run's config.
+    num_vertices: number of vertices of the hand model.
+    host_index: this host's number.
+    host_count: number of hosts.
+
+  Raises:
+    ValueError: the batch size does not divide by the hosts.
+  """
   size = config.training.batch_size
   rows = _host_rows(size, host_index, host_count)
 
@@ -226,9 +298,9 @@ def evaluation_batches(
 
 
 def stack_rows(rows: Sequence[HandBatch]) -> HandBatch:
-  """Rows (as `make_row` in data/augmentation.py gives them) as one batch of arrays.
+  """Stacks rows, such as those of `make_row` in data/augmentation.py, into one batch.
 
-  What is None in the rows is None in the batch.
+  A field that is None in the rows is None in the batch.
   """
   return jax.tree.map(lambda *column: np.stack(column), *rows)
 
@@ -250,17 +322,24 @@ def make_batch(
   num_vertices: int,
   seed: int | None,
 ) -> HandBatch:
-  """The rows that the slots name, in order; augmented with a seed (training), plain without one.
+  """Makes the rows that the slots name, in order.
 
   Training with `data.features` 'cached' takes features of stored crops instead of pictures.
 
+  Args:
+    source: the examples.
+    slots: which example, in which epoch, each row shows.
+    config: the run's config.
+    num_vertices: number of vertices of the hand model.
+    seed: seed of the augmentation, for training. None makes plain rows.
+
   Raises:
-    ValueError: an example that cannot be used, named.
+    ValueError: an example cannot be used. The message names it.
   """
   if seed is not None and config.data.features == 'cached':
     return _make_cached_batch(source, slots, config, num_vertices, seed)
-  # First every step of Python, then every step on pixels: each kind runs faster among its own, and
-  # a photo is cropped while it is in the processor's cache.
+  # All labels are made before all pictures. Python code and work on pixels each run faster when
+  # they do not alternate, and a photo is cropped while it is still in the processor's cache.
   changes = [_draw_change(slot, config, seed) for slot in slots]
   labelled, pictures = [], []
   for slot, change, (example, picture) in zip(
@@ -286,7 +365,7 @@ def _make_cached_batch(
   num_vertices: int,
   seed: int,
 ) -> HandBatch:
-  """Rows of stored features: of one crop of each example, drawn by epoch and index, its labels."""
+  """Makes rows from stored features: of one crop of each example, drawn by epoch and index."""
   settings, rows = source.feature_settings, []
   opened = source.open_features([slot.index for slot in slots])
   for slot, (example, stored) in zip(slots, opened, strict=True):
@@ -304,9 +383,12 @@ def _make_cached_batch(
 
 
 def check_cached_features(source: ExampleSource, config: ExperimentConfig) -> None:
-  """Refuses, by ValueError, to train on features that the source does not hold as `config` needs.
+  """Checks that the source holds the features that the config asks for.
 
-  Does nothing unless `data.features` is 'cached'.
+  It does nothing unless `data.features` is 'cached'.
+
+  Raises:
+    ValueError: the source holds no features, or those of other crops.
   """
   if config.data.features != 'cached':
     return
@@ -326,7 +408,11 @@ def check_cached_features(source: ExampleSource, config: ExperimentConfig) -> No
 
 
 def check_prepared_hands(source: ExampleSource, config: ExperimentConfig) -> None:
-  """Refuses, by ValueError, to train on prepared hands of other poses than `data.hands` says."""
+  """Checks that prepared hands have the poses that `data.hands` names.
+
+  Raises:
+    ValueError: another sampler posed them.
+  """
   found = source.hands if isinstance(source, PreparedSource) else None
   if found not in (None, config.data.hands):
     raise ValueError(
@@ -337,7 +423,11 @@ def check_prepared_hands(source: ExampleSource, config: ExperimentConfig) -> Non
 
 
 def check_landmark_limit(source: ExampleSource, config: ExperimentConfig) -> None:
-  """Refuses, by ValueError, a source that `data.max_landmark_error` does not limit as it says."""
+  """Checks that the source was limited as `data.max_landmark_error` says.
+
+  Raises:
+    ValueError: the source has another limit or none.
+  """
   selection = source.selection if isinstance(source, PreparedSource) else None
   found, wanted = selection.most if selection else 0.0, config.data.max_landmark_error
   if found != wanted:
@@ -357,7 +447,7 @@ def _draw_change(slot: Slot, config: ExperimentConfig, seed: int | None) -> Crop
 def _open(
   source: ExampleSource, slots: Sequence[Slot], config: ExperimentConfig, seed: int | None
 ) -> list[tuple[HandExample, EncodedPictures | HandExample]]:
-  """The slots' examples, each with what holds its photo and mask."""
+  """Opens the slots' examples, each with what holds its photo and mask."""
   indices = [slot.index for slot in slots]
   if not isinstance(source, PreparedSource):
     return [(example, example) for example in source.load(indices)]

@@ -1,4 +1,4 @@
-"""Prepared data sets: their names, manifests, and examples read at random."""
+"""Reads prepared data sets, their manifests and their examples in any order."""
 
 import json
 import pathlib
@@ -29,10 +29,10 @@ _WITHOUT_VALIDATION = (
 
 
 def prepared_builder(dataset: str, data_dir: str) -> Any:
-  """tfds' reader of a prepared data set, which needs neither TensorFlow nor builder code.
+  """Opens tfds' reader of a prepared data set, which needs neither TensorFlow nor builder code.
 
   Raises:
-    FileNotFoundError: the folder does not hold it.
+    FileNotFoundError: the folder does not hold the data set.
   """
   # Imported here: training on rendered examples needs no tfds.
   import tensorflow_datasets as tfds
@@ -47,15 +47,19 @@ def prepared_builder(dataset: str, data_dir: str) -> Any:
       f'No prepared data set {dataset!r} in {data_dir!r}. Prepare it with '
       f'python -m experiments.prepare_dataset --dataset={dataset}.'
     )
-  # As its own folder describes it: builder code, if any was imported, may know of other features.
+  # The folder describes its own features. Builder code that happens to be imported may know others.
   return tfds.builder_from_directory(builder.data_dir)
 
 
 def prepared_manifest(dataset: str, data_dir: str) -> tuple[pathlib.Path, dict[str, Any]]:
-  """The manifest that experiments.prepare_dataset wrote beside a data set, and its path.
+  """Reads the manifest that experiments.prepare_dataset wrote beside a data set.
+
+  Returns:
+    The manifest's path, and its content.
 
   Raises:
-    FileNotFoundError: no such data set. ValueError: its manifest is missing or cannot be read.
+    FileNotFoundError: there is no such data set.
+    ValueError: its manifest is missing or cannot be read.
   """
   path = pathlib.Path(prepared_builder(dataset, data_dir).data_dir) / MANIFEST_NAME
   try:
@@ -71,15 +75,21 @@ def prepared_manifest(dataset: str, data_dir: str) -> tuple[pathlib.Path, dict[s
 
 
 class PreparedSource:
-  """A prepared tfds data set, read with random access and without TensorFlow or builder code.
+  """A split of a prepared tfds data set, read in any order without TensorFlow or builder code.
 
-  With a `max_landmark_error` above 0 it has only the examples whose landmark error is known and at
-  most that. Of these it has the first `count` (0: all), and indices count them.
+  Args:
+    name: name of the data set, as in settings and commands.
+    data_dir: the folder that holds it.
+    split: name of the split.
+    count: largest number of examples, of which the first are taken. 0 takes all.
+    max_landmark_error: keeps only examples whose landmark error is known and at most this. Examples
+      are numbered after this selection. 0 keeps all.
 
   Raises:
-    FileNotFoundError: the folder does not hold the data set. ValueError: it has no such split, was
-      rendered from another free hand than this version's, or has no landmark errors or none that is
-      small enough.
+    FileNotFoundError: the folder does not hold the data set.
+    ValueError: the data set has no such split or was rendered from another free hand than this
+      version's. Or there is a limit and the data set has no landmark errors, or none that is small
+      enough.
   """
 
   def __init__(
@@ -95,7 +105,7 @@ class PreparedSource:
       advice = _WITHOUT_VALIDATION if split == 'validation' else ''
       found = ', '.join(splits)
       raise ValueError(f'Data set {name!r} has no split {split!r}; it has {found}.{advice}')
-    # tfds would decode with OpenCV, and masks that nobody asked for.
+    # tfds would decode with OpenCV, and it would also decode masks that nobody asked for.
     stored = tfds.decode.DeserializeMethod.RAW_BYTES
     self._records = builder.as_data_source(split, deserialize_method=stored)
     self._parse = record_parser(builder.info.features)
@@ -114,6 +124,11 @@ class PreparedSource:
     return self._count
 
   def load(self, indices: Sequence[int]) -> list[HandExample]:
+    """Reads the examples with these numbers, with photos and masks.
+
+    Raises:
+      ValueError: a photo or mask is damaged. The message names the example.
+    """
     return [
       example._replace(image=pictures.photo(), hand_mask=pictures.hand_mask())
       for example, pictures in self.open(indices)
@@ -122,30 +137,30 @@ class PreparedSource:
   def open(
     self, indices: Sequence[int], with_masks: bool = True
   ) -> list[tuple[HandExample, 'EncodedPictures']]:
-    """Examples with blank photos of the right size and no masks, and what decodes both.
+    """Reads examples with blank photos of the right size and no masks, and what decodes both.
 
     Raises:
-      ValueError: a photo's header is damaged, naming the example.
+      ValueError: a photo's header is damaged. The message names the example.
     """
     return [_open_record(self._record(index), with_masks) for index in indices]
 
   @property
   def feature_settings(self) -> CropFeatureSettings | None:
-    """Which crops' features the data set holds beside its photos; None: of none."""
+    """Tells which crops' features the data set holds beside its photos, None if it holds none."""
     return self._feature_settings
 
   @property
   def selection(self) -> Selection | None:
-    """Which examples of the split a largest landmark error keeps; None: there is no such limit."""
+    """Tells which examples of the split a limit on the landmark error keeps, None without one."""
     return self._selection
 
   @property
   def hands(self) -> str | None:
-    """Which sampler posed the hands of a rendered data set; None: of others, or unknown."""
+    """Tells which sampler posed the hands of a rendered data set. None means photos, or unknown."""
     return self._hands
 
   def open_features(self, indices: Sequence[int]) -> list[tuple[HandExample, CropFeatures]]:
-    """Examples with blank photos of the right size and no masks, and their crops' features.
+    """Reads examples with blank photos of the right size and no masks, and their crops' features.
 
     Raises:
       ValueError: the data set was prepared without features, or a photo's header is damaged.
@@ -160,9 +175,9 @@ class PreparedSource:
     return opened
 
   def stored_change(self, index: int, crop: int) -> CropChange:
-    """The change of that crop of an example whose features `open_features` gives.
+    """Returns the change of one crop whose features `open_features` gives.
 
-    It was drawn from the example's number in the whole split, whatever is kept of the split here.
+    It was drawn from the example's number in the whole split, whichever examples are kept here.
     """
     return crop_change(self._feature_settings, self._number(index), crop)
 
@@ -188,7 +203,7 @@ class PreparedSource:
 def _check_rendered_hand(name: str, builder: Any) -> None:
   """Raises a ValueError when rendered hands are not this version's free hand.
 
-  The first number of the data set's version is the hand's.
+  The first number of the data set's version is the version of the free hand.
   """
   version = builder.info.version
   if name == RENDERED_DATASET and version.major != FREE_HAND_VERSION:
@@ -199,12 +214,15 @@ def _check_rendered_hand(name: str, builder: Any) -> None:
 
 
 def _manifest_if_ours(path: pathlib.Path) -> dict[str, Any] | None:
-  """A data set's manifest. A set that another program wrote has none of ours."""
+  """Reads a data set's manifest, which a data set of another program does not have."""
   return json.loads(path.read_text()) if path.exists() else None
 
 
 def hands_of_manifest(manifest: dict[str, Any]) -> str:
-  """Which sampler posed the hands of a rendered data set. The first ones do not say: classic."""
+  """Tells which sampler posed the hands of a rendered data set.
+
+  The first data sets do not say so. They are 'classic'.
+  """
   return manifest['settings'].get('hands', 'classic')
 
 
@@ -216,11 +234,11 @@ class EncodedPictures(NamedTuple):
   mask_file: bytes | None
 
   def photo(self) -> np.ndarray:
-    """(height, width, 3) uint8 RGB."""
+    """Decodes the photo to (height, width, 3) uint8 RGB."""
     return decode_photo(self.photo_file, self.example_id)
 
   def hand_mask(self) -> np.ndarray | None:
-    """(height, width) bool."""
+    """Decodes the mask to (height, width) bool, or returns None where there is none."""
     return None if self.mask_file is None else decode_mask(self.mask_file, self.example_id) > 127
 
 
@@ -228,6 +246,6 @@ def _open_record(record: dict[str, Any], with_mask: bool) -> tuple[HandExample, 
   has_mask = with_mask and record['has_hand_mask']
   example_id = record['example_id'].decode()
   pictures = EncodedPictures(example_id, record['image'], record['hand_mask'] if has_mask else None)
-  # One pixel, shown everywhere: it takes no memory.
+  # One pixel stands for all, so that the blank photo takes no memory.
   blank = np.broadcast_to(np.uint8(0), (*photo_size(pictures.photo_file, example_id), 3))
   return decode_example(record | {'image': blank, 'has_hand_mask': False}), pictures

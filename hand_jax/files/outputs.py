@@ -62,7 +62,7 @@ def check_outputs(
     taken.append((path, output.flag))
     if path.is_dir():
       raise IsADirectoryError(f'{path} is a folder; expected the name of a file. {_other(output)}')
-    check_folder(path.parent)
+    check_output_folder(path.parent)
     if os.path.lexists(path) and not overwrite and not _is_empty(path) and not output.is_own(path):
       raise FileExistsError(
         f'{path} exists and is no result of this command: it stays as it is. Name another '
@@ -70,7 +70,7 @@ def check_outputs(
       )
 
 
-def check_folder(folder: str | os.PathLike) -> None:
+def check_output_folder(folder: str | os.PathLike) -> None:
   """Checks that files can go to a folder, which may be missing yet.
 
   Raises:

@@ -18,7 +18,8 @@ from hand_jax.types import ArrayLike, HandCamera, PerspectiveCamera
 CAMERA_SIZE = 10
 # `HandCamera.scale` counts crop units per decimetre, so that every stored number is of order one.
 SCALE_UNIT_M = 0.1
-# Depths below this (metres) are projected as if at it: finite, though no longer a projection.
+# Depths below this (metres) are replaced by it before a projection. Results stay finite there, but
+# no longer are a true projection.
 NEAR_M = 1e-3
 
 
@@ -26,48 +27,58 @@ def _namespace(*arrays) -> ModuleType:
   return jnp if any(isinstance(array, jax.Array) for array in arrays) else np
 
 
-# The paper's C = (R, T, s).
+# Functions of the paper's weak-perspective camera C = (R, T, s).
 
 
 def camera_from_vector(vector: Float[ArrayLike, '*batch 10']) -> HandCamera:
-  """The ten stored numbers as a named camera: 6 for R, 3 for T, 1 for s."""
+  """Names the ten stored numbers of a camera: 6 for R, 3 for T and 1 for s."""
   return HandCamera(vector[..., :6], vector[..., 6:9], vector[..., 9:])
 
 
 def camera_to_vector(camera: HandCamera) -> Float[ArrayLike, '*batch 10']:
-  """The inverse of `camera_from_vector`, in the stored scaling."""
+  """Joins a camera into its ten stored numbers. This inverts `camera_from_vector`."""
   return _namespace(*camera).concatenate(tuple(camera), axis=-1)
 
 
 def rotation_to_stored(rotation: Float[ArrayLike, '*batch 3 3']) -> Float[ArrayLike, '*batch 6']:
-  """The stored six numbers of R: its first two columns (all the projection uses), one by one."""
+  """Returns the six numbers that store R: its first column, then its second.
+
+  The projection uses these two columns only.
+  """
   columns = _namespace(rotation).swapaxes(rotation[..., :2], -1, -2)
   return columns.reshape(*columns.shape[:-2], 6)
 
 
 def camera_rotation(camera: HandCamera) -> Float[Array, '*batch 3 3']:
-  """R in `joints_root = joints_hand @ R`: the transpose of the global orientation's matrix."""
+  """Builds the R of `joints_root = joints_hand @ R` from the six stored numbers.
+
+  This R is the transpose of the global orientation's matrix.
+  """
   return rotation_6d_to_matrix(camera.rotation_6d)
 
 
 def scale_per_metre(camera: HandCamera) -> Float[ArrayLike, '*batch 1']:
-  """The s of the paper for points in metres: normalised crop units per metre."""
+  """Converts the stored scale to the paper's s, in normalised crop units per metre."""
   return camera.scale / SCALE_UNIT_M
 
 
 def hand_to_root(
   camera: HandCamera, points_hand: Float[Array, '*batch points 3']
 ) -> Float[Array, '*batch points 3']:
-  """Turns points of the hand frame into camera axes; metres, the wrist stays at the origin."""
+  """Rotates points of the hand frame into camera axes.
+
+  Points are in metres before and after, and the wrist stays at the origin.
+  """
   return jnp.matmul(points_hand, camera_rotation(camera), precision='highest')
 
 
 def project_points(
   camera: HandCamera, points_hand: Float[Array, '*batch points 3']
 ) -> Float[Array, '*batch points 2']:
-  """S(x), weak perspective: the first two coordinates of s x R + T (paper, below eq. 17).
+  """Projects points by weak perspective: the first two coordinates of s x R + T.
 
-  Points in metres in the hand frame; the result in normalised crop coordinates. T_z takes no part.
+  This is S(x) in the paper, below Eq. 17. The points are in metres in the hand frame, and the
+  result is in normalised crop coordinates. T_z is not used.
   """
   scale = jnp.expand_dims(scale_per_metre(camera), -2)
   translation = jnp.expand_dims(camera.translation[..., :2], -2)
@@ -77,9 +88,18 @@ def project_points(
 def vertices_in_crop(
   camera: HandCamera, vertices_hand: Float[Array, '*batch vertices 3'], side: int
 ) -> Float[Array, '*batch vertices 3']:
-  """What the rasterizer takes: pixels of a square crop, and the depth from the wrist in pixels too.
+  """Converts vertices to the pixels and depths of a square crop, as the rasterizer takes them.
 
-  Weak perspective has one scale along all axes, so normals computed from the result are right.
+  Depth is relative to the wrist and in pixels too. Weak perspective has one scale along all axes,
+  so normals computed from the result are right.
+
+  Args:
+    camera: weak-perspective camera of the crop.
+    vertices_hand: vertices in the hand frame, metres.
+    side: side of the crop, pixels.
+
+  Returns:
+    Pixel x, pixel y and depth in pixels, which grows away from the camera.
   """
   scale = jnp.expand_dims(scale_per_metre(camera), -2) * side / 2
   pixels = denormalize_points(project_points(camera, vertices_hand), side)
@@ -90,9 +110,10 @@ def vertices_in_crop(
 def project_points_affine(
   camera: HandCamera, points_hand: Float[Array, '*batch points 3']
 ) -> Float[Array, '*batch points 2']:
-  """`project_points` with the six stored numbers as they stand, without Gram-Schmidt.
+  """Projects points like `project_points`, but uses the six stored numbers without Gram-Schmidt.
 
-  Equal to it where they are two orthonormal columns; linear in them everywhere.
+  Both functions agree where the stored numbers are two orthonormal columns. This one is linear in
+  the stored numbers everywhere.
   """
   scale = jnp.expand_dims(scale_per_metre(camera), -2)
   translation = jnp.expand_dims(camera.translation[..., :2], -2)
@@ -101,7 +122,10 @@ def project_points_affine(
 
 
 def orthonormality_penalty(camera: HandCamera) -> Float[Array, '*batch']:
-  """The sum of squares of M^T M - 1, M the two stored columns: zero where they are orthonormal."""
+  """Sums the squares of M^T M - 1, where M holds the two stored columns of R.
+
+  The penalty is zero exactly where the columns are orthonormal.
+  """
   columns = _stored_columns(camera)
   gram = jnp.matmul(jnp.swapaxes(columns, -1, -2), columns, precision='highest')
   return jnp.sum((gram - jnp.eye(2).reshape((1,) * (gram.ndim - 2) + (2, 2))) ** 2, axis=(-1, -2))
@@ -113,11 +137,14 @@ def _stored_columns(camera: HandCamera) -> Float[Array, '*batch 3 2']:
 
 
 class WeakPerspectiveFit(NamedTuple):
-  """Scale (stored: crop units per decimetre), T_x T_y, and the weighted rms distance they leave."""
+  """A weak-perspective camera fitted to points, and the error that remains."""
 
   scale: Float[ArrayLike, '*batch 1']
+  """The scale as `HandCamera` stores it, in crop units per decimetre."""
   translation: Float[ArrayLike, '*batch 2']
+  """T_x and T_y, in normalised crop units."""
   residual: Float[ArrayLike, '*batch']
+  """The weighted root mean square distance that remains, in normalised crop units."""
 
 
 def fit_weak_perspective(
@@ -125,10 +152,18 @@ def fit_weak_perspective(
   points_normalized: Float[ArrayLike, '*batch points 2'],
   weights: Float[ArrayLike, '*batch points'],
 ) -> WeakPerspectiveFit:
-  """The s and T that minimise sum of w |s p + T - q|^2 over 3D points p and crop points q.
+  """Fits the s and T that minimise the sum of w |s p + T - q|^2 over the points.
 
-  `points_root` in metres, camera axes. Points of weight zero may hold anything, NaN included.
-  Where fewer than two distinct points have weight the scale is zero: mask such labels.
+  Where fewer than two distinct points have weight, the scale is zero. Callers must mask such
+  labels.
+
+  Args:
+    points_root: the 3D points p, metres, camera axes.
+    points_normalized: the 2D points q, normalised crop coordinates.
+    weights: the weights w. Points of weight zero may hold anything, NaN included.
+
+  Returns:
+    The fitted scale and translation, and the error that remains.
   """
   xp = _namespace(points_root, points_normalized, weights)
   known = (weights > 0)[..., None]
@@ -143,7 +178,7 @@ def fit_weak_perspective(
   centred_targets = targets - target_mean[..., None, :]
   spread = (weight * centred_points**2).sum(axis=(-2, -1))
   covariance = (weight * centred_points * centred_targets).sum(axis=(-2, -1))
-  # Below a thousandth of a millimetre the points are one point.
+  # Points whose spread is below a thousandth of a millimetre count as one point.
   distinct = spread > 1e-12 * safe_sum[..., 0]
   scale = xp.where(distinct, covariance / xp.where(distinct, spread, 1.0), 0.0)
   errors = weight * (scale[..., None, None] * centred_points - centred_targets) ** 2
@@ -157,19 +192,31 @@ def fit_weak_perspective(
 def absolute_depth(
   camera: HandCamera, focal_length: Float[ArrayLike, '*batch'] | float, crop_side: float | int
 ) -> Float[ArrayLike, '*batch']:
-  """The depth in metres at which s holds, z = 2 f / (s W), f and the crop's side W in pixels.
+  """Computes the depth at which s holds: z = 2 f / (s W).
 
-  To first order the root's; more exactly that of the middle of the points that s was fitted to.
+  To first order this is the depth of the root. More exactly, it is the depth of the middle of the
+  points that s was fitted to.
+
+  Args:
+    camera: weak-perspective camera of the crop.
+    focal_length: the focal length f, pixels.
+    crop_side: the side W of the crop, in the same pixels as f.
+
+  Returns:
+    The depth in metres.
   """
   xp = _namespace(camera.scale, focal_length)
   return xp.asarray(2 * focal_length / (scale_per_metre(camera)[..., 0] * crop_side))
 
 
-# The pinhole.
+# Functions of the pinhole camera.
 
 
 def perspective_from_intrinsics(intrinsics: Float[ArrayLike, '*batch 3 3']) -> PerspectiveCamera:
-  """Reads a 3 x 3 matrix without skew: pixels, applied to column vectors."""
+  """Reads a camera from a 3 x 3 matrix without skew.
+
+  The matrix is in pixels and is applied to column vectors.
+  """
   focal_length = _namespace(intrinsics).stack(
     (intrinsics[..., 0, 0], intrinsics[..., 1, 1]), axis=-1
   )
@@ -177,7 +224,7 @@ def perspective_from_intrinsics(intrinsics: Float[ArrayLike, '*batch 3 3']) -> P
 
 
 def perspective_to_intrinsics(camera: PerspectiveCamera) -> Float[ArrayLike, '*batch 3 3']:
-  """The 3 x 3 matrix of a pinhole, for column vectors."""
+  """Builds the 3 x 3 matrix of a pinhole camera, for column vectors."""
   xp = _namespace(*camera)
   (fx, fy), (cx, cy) = (xp.moveaxis(values, -1, 0) for values in camera)
   zero, one = xp.zeros_like(fx), xp.ones_like(fx)
@@ -188,9 +235,10 @@ def perspective_to_intrinsics(camera: PerspectiveCamera) -> Float[ArrayLike, '*b
 def project_perspective(
   camera: PerspectiveCamera, points_camera: Float[ArrayLike, '*batch points 3']
 ) -> Float[ArrayLike, '*batch points 2']:
-  """Pixels of points in camera space (metres; x right, y down, z forward).
+  """Projects points in camera space to pixels.
 
-  Depths below `NEAR_M` count as `NEAR_M`, which keeps values and gradients finite.
+  Points are in metres, with x right, y down and z forward. Depths below `NEAR_M` count as `NEAR_M`,
+  which keeps values and gradients finite.
   """
   xp = _namespace(points_camera, *camera)
   depth = xp.maximum(points_camera[..., 2:], NEAR_M)
@@ -200,20 +248,20 @@ def project_perspective(
   )
 
 
-# Pixels, crops and mirrors. An affine is a 3 x 3 matrix for column vectors (x, y, 1).
+# Functions of pixels, crops and mirrors. An affine is a 3 x 3 matrix for column vectors (x, y, 1).
 
 
 def normalize_points(
   points_image: Float[ArrayLike, '*batch points 2'], side: float | int
 ) -> Float[ArrayLike, '*batch points 2']:
-  """Pixels of a square crop to [-1, 1] across it: 2 u / side - 1."""
+  """Maps pixels of a square crop to [-1, 1] across the crop: 2 u / side - 1."""
   return 2 * points_image / side - 1
 
 
 def denormalize_points(
   points_normalized: Float[ArrayLike, '*batch points 2'], side: float | int
 ) -> Float[ArrayLike, '*batch points 2']:
-  """The inverse of `normalize_points`."""
+  """Maps [-1, 1] across a square crop to pixels. This inverts `normalize_points`."""
   return (points_normalized + 1) * side / 2
 
 
@@ -224,11 +272,20 @@ def crop_affine(
   rotation: float = 0.0,
   shift: tuple[float, float] = (0.0, 0.0),
 ) -> Float[np.ndarray, '3 3']:
-  """Image pixels to crop pixels: a square round the box, turned and shifted.
+  """Builds the affine from image pixels to crop pixels, for a square round a box.
 
-  The square's side is `factor` times the box's larger side; `shift` moves its centre by fractions
-  of that side; `rotation` (radians, from x towards y) turns the picture inside the crop. Raises
-  ValueError for a box without area.
+  Args:
+    box_xywh: left, top, width and height of the box, image pixels.
+    crop_side: side of the crop, pixels.
+    factor: side of the square, as a multiple of the box's larger side.
+    rotation: turns the picture inside the crop, radians, from x towards y.
+    shift: moves the centre of the square along x and y, as fractions of the square's side.
+
+  Returns:
+    The affine, a 3 x 3 matrix for column vectors (x, y, 1).
+
+  Raises:
+    ValueError: the box has no area, or a number is not finite.
   """
   x, y, width, height = (float(value) for value in box_xywh)
   side = max(width, height) * factor
@@ -245,7 +302,7 @@ def crop_affine(
 
 
 def mirror_affine(width: float | int) -> Float[np.ndarray, '3 3']:
-  """Left to right over an image of this width: u -> width - u."""
+  """Builds the affine that mirrors an image of this width left to right: u -> width - u."""
   return np.array([[-1.0, 0.0, width], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]])
 
 
@@ -259,27 +316,31 @@ def transform_points(
 
 
 def rotation_in_plane(angle: float) -> Float[np.ndarray, '3 3']:
-  """The matrix, for column vectors, of a turn about the viewing axis: from x (right) to y (down).
+  """Builds the matrix of a turn about the viewing axis, from x (right) towards y (down).
 
-  A picture turned by `rotation` in `crop_affine` shows camera-space points turned by this one:
-  row vectors become `points @ rotation_in_plane(angle).T`, and a camera's R becomes
-  `R @ rotation_in_plane(angle).T`.
+  The angle is in radians and the matrix acts on column vectors. A picture turned by `rotation` in
+  `crop_affine` shows camera-space points turned by this matrix. Row vectors become
+  `points @ rotation_in_plane(angle).T`, and a camera's R becomes `R @ rotation_in_plane(angle).T`.
   """
   cosine, sine = np.cos(angle), np.sin(angle)
   return np.array([[cosine, -sine, 0.0], [sine, cosine, 0.0], [0.0, 0.0, 1.0]])
 
 
 def affine_rotation(affine: Float[np.ndarray, '3 3']) -> float:
-  """The angle of an affine without mirroring, in radians: what `crop_affine` was given."""
+  """Recovers the angle that `crop_affine` was given, in radians.
+
+  The affine must not mirror.
+  """
   return float(np.arctan2(affine[1, 0], affine[0, 0]))
 
 
 def crop_intrinsics(
   affine: Float[np.ndarray, '3 3'], intrinsics: Float[np.ndarray, '3 3']
 ) -> Float[np.ndarray, '3 3']:
-  """The crop's intrinsics, for camera-space points turned by `rotation_in_plane(angle)`.
+  """Computes a crop's intrinsics, for camera-space points turned as the crop is.
 
-  Exact for any intrinsics; free of skew when the two focal lengths are equal or the angle is zero.
+  The points are turned by `rotation_in_plane(affine_rotation(affine))`. The result is exact for any
+  intrinsics. It has no skew when the two focal lengths are equal or the angle is zero.
   """
   return affine @ intrinsics @ rotation_in_plane(-affine_rotation(affine))
 
@@ -287,5 +348,5 @@ def crop_intrinsics(
 def mirror_intrinsics(
   intrinsics: Float[np.ndarray, '3 3'], width: float | int
 ) -> Float[np.ndarray, '3 3']:
-  """The intrinsics of a mirrored image, for camera-space points with x -> -x."""
+  """Computes the intrinsics of a mirrored image, for camera-space points with x -> -x."""
   return mirror_affine(width) @ intrinsics @ np.diag([-1.0, 1.0, 1.0])

@@ -1,4 +1,4 @@
-"""Rotations as axis-angle vectors, matrices and six numbers; finite gradients everywhere used.
+"""Rotations as axis-angle vectors, matrices and six numbers, with finite gradients.
 
 Matrices act on column vectors: `rotated = matrix @ point`. All functions take any leading axes.
 """
@@ -9,22 +9,23 @@ from jaxtyping import Array, Float
 
 from hand_jax.types import ArrayLike
 
-# Below this squared angle (radians) the Taylor series is exact to float32.
+# Below this squared angle (square radians) the Taylor series is exact to float32.
 _SMALL_SQUARED_ANGLE = 1e-6
 # The reflection x -> -x turns axis-angle (x, y, z) into (x, -y, -z).
 _MIRROR_SIGNS = (1.0, -1.0, -1.0)
 
 
 def axis_angle_to_matrix(axis_angle: Float[Array, '*batch 3']) -> Float[Array, '*batch 3 3']:
-  """Rodrigues' formula, R = I + a K + b K², with K the cross-product matrix of the vector.
+  """Converts axis-angle vectors (radians) to rotation matrices by Rodrigues' formula.
 
-  a = sin(t)/t and b = (1 - cos(t))/t² come from their series near zero, so that value and
-  gradient are exact there. Radians.
+  The formula is R = I + a K + b K², where K is the cross-product matrix of the vector and t its
+  length. a = sin(t)/t and b = (1 - cos(t))/t² come from their series near zero, so that value and
+  gradient are exact there.
   """
   x, y, z = axis_angle[..., 0], axis_angle[..., 1], axis_angle[..., 2]
   squared = x * x + y * y + z * z
   small = squared < _SMALL_SQUARED_ANGLE
-  # `where` on the input too: the branch not taken must not produce a NaN gradient.
+  # `where` guards the input too, because the branch not taken must not produce a NaN gradient.
   safe = jnp.where(small, 1.0, squared)
   angle = jnp.sqrt(safe)
   a = jnp.where(small, 1.0 - squared / 6.0, jnp.sin(angle) / angle)
@@ -43,11 +44,14 @@ def axis_angle_to_matrix(axis_angle: Float[Array, '*batch 3']) -> Float[Array, '
 
 
 def _matrix_to_quaternion(matrix: Float[Array, '*batch 3 3']) -> Float[Array, '*batch 4']:
-  """Unit quaternion (w, x, y, z) with w >= 0, from the best conditioned of four forms."""
+  """Computes the unit quaternion (w, x, y, z) with w >= 0.
+
+  There are four equivalent forms, and each rotation uses the best conditioned one.
+  """
   m00, m01, m02 = matrix[..., 0, 0], matrix[..., 0, 1], matrix[..., 0, 2]
   m10, m11, m12 = matrix[..., 1, 0], matrix[..., 1, 1], matrix[..., 1, 2]
   m20, m21, m22 = matrix[..., 2, 0], matrix[..., 2, 1], matrix[..., 2, 2]
-  # Row i is 4 q_i times the quaternion; the row of the largest q_i loses no digits.
+  # Row i is 4 q_i times the quaternion. The row of the largest q_i loses no digits.
   candidates = jnp.stack(
     [
       jnp.stack([1 + m00 + m11 + m22, m21 - m12, m02 - m20, m10 - m01], -1),
@@ -65,16 +69,17 @@ def _matrix_to_quaternion(matrix: Float[Array, '*batch 3 3']) -> Float[Array, '*
 
 
 def matrix_to_axis_angle(matrix: Float[Array, '*batch 3 3']) -> Float[Array, '*batch 3']:
-  """The rotation vector of a rotation matrix, its angle in [0, pi] radians.
+  """Converts rotation matrices to axis-angle vectors whose angles are in [0, pi] radians.
 
-  At exactly pi the axis' sign is arbitrary. Gradients are finite at the identity and at pi.
+  At exactly pi the sign of the axis is arbitrary. Gradients are finite at the identity and at pi.
   """
   quaternion = _matrix_to_quaternion(matrix)
   w, xyz = quaternion[..., :1], quaternion[..., 1:]
   squared = jnp.sum(xyz * xyz, axis=-1, keepdims=True)
   small = squared < _SMALL_SQUARED_ANGLE
   sine = jnp.sqrt(jnp.where(small, 1.0, squared))
-  # angle / sine with angle = 2 atan2(sine, w); near zero 2/w (1 - s²/(3 w²)).
+  # The factor is angle / sine with angle = 2 atan2(sine, w). Near zero its series is
+  # 2/w (1 - s²/(3 w²)).
   safe_w = jnp.where(small, w, 1.0)
   factor = jnp.where(
     small,
@@ -85,15 +90,19 @@ def matrix_to_axis_angle(matrix: Float[Array, '*batch 3 3']) -> Float[Array, '*b
 
 
 def matrix_to_rotation_6d(matrix: Float[Array, '*batch 3 3']) -> Float[Array, '*batch 6']:
-  """The first two columns, column after column (Zhou et al., CVPR 2019)."""
+  """Takes the first two columns of rotation matrices, one after the other.
+
+  Zhou et al., "On the Continuity of Rotation Representations in Neural Networks", CVPR 2019.
+  """
   return jnp.concatenate([matrix[..., :, 0], matrix[..., :, 1]], axis=-1)
 
 
 def rotation_6d_to_matrix(rotation_6d: Float[Array, '*batch 6']) -> Float[Array, '*batch 3 3']:
-  """Gram-Schmidt on two stored columns, the third being their cross product.
+  """Builds rotation matrices from two stored columns by Gram-Schmidt.
 
-  Columns too short or too parallel to decide (squared length below 1e-12) give a finite matrix
-  that need not be a rotation, and finite gradients.
+  The third column is the cross product of the other two. Columns that are too short or too
+  parallel (squared length below 1e-12) give a finite matrix that may not be a rotation. Its
+  gradients are finite too.
   """
   first = _normalize(rotation_6d[..., :3])
   second = rotation_6d[..., 3:]
@@ -107,7 +116,7 @@ def _normalize(vector: Float[Array, '*batch 3']) -> Float[Array, '*batch 3']:
 
 
 def mirror_axis_angle(axis_angle: Float[ArrayLike, '*batch 3']) -> Float[Array, '*batch 3']:
-  """The same rotation seen in a mirror (x -> -x): (x, -y, -z)."""
+  """Mirrors rotation vectors by x -> -x: (x, y, z) becomes (x, -y, -z)."""
   vector = jnp.asarray(axis_angle)
   signs = np.asarray(_MIRROR_SIGNS, vector.dtype)
   return vector * signs.reshape((1,) * (vector.ndim - 1) + (3,))

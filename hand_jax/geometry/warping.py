@@ -1,4 +1,4 @@
-"""Photos resampled by an affine without aliasing: crops, and crops at another size."""
+"""Photos resampled by an affine without aliasing, for crops of any size."""
 
 import cv2
 import numpy as np
@@ -14,11 +14,20 @@ def warp_image(
   affine: Float[np.ndarray, '3 3'],
   side: int,
 ) -> UInt8[np.ndarray, 'side side *channels']:
-  """Resamples an image by an image-to-crop affine without aliasing; zero outside the image.
+  """Resamples an image by an affine without aliasing.
 
-  Pixel positions are continuous (first centre at 0.5, 0.5). Where the crop is smaller than what
-  it shows, each of its pixels is about the mean over its area: less than twice smaller by smoothing
-  before bilinear sampling; smaller still by averaging down a warp at a whole multiple of the side.
+  Pixel positions are continuous, and the first pixel's centre is (0.5, 0.5). Where the crop is
+  smaller than the part of the image that it shows, each crop pixel is about the mean over its area.
+  For a shrink factor below two, the image is smoothed before bilinear sampling. For a larger
+  factor, a warp at a whole multiple of the side is averaged down.
+
+  Args:
+    image: 8-bit grey or colour image.
+    affine: maps image pixels to crop pixels, as `crop_affine` builds it.
+    side: side of the square crop, pixels.
+
+  Returns:
+    The crop. It is zero where it lies outside the image.
   """
   (xx, xy, _), (yx, yy, _), _ = affine.tolist()
   shrink = abs(xx * yy - xy * yx) ** -0.5
@@ -26,13 +35,13 @@ def warp_image(
   if left >= right or top >= bottom:
     return np.zeros((side, side, *image.shape[2:]), np.uint8)
   part, factor = image[top:bottom, left:right], 1
-  # Far smaller: halve the photo first, so that the intermediate picture stays below 4 x the side.
+  # Halve a photo that shrinks far more, so that the intermediate picture stays below 4 x the side.
   while shrink > 4:
     part, factor, shrink = _halve(part), 2 * factor, shrink / 2
   multiple = 1 if shrink < 2 - 1e-3 else int(np.ceil(shrink - 1e-3))
   if multiple == 1 and shrink > _SMOOTHED_FROM:
     part = _smooth(part, shrink)
-  # From pixels of the part to those of the warp; OpenCV counts both from pixel centres.
+  # This matrix maps pixels of the part to those of the warp. OpenCV counts both from pixel centres.
   matrix = factor * multiple * affine[:2]
   corner = affine[:2] @ (left + factor / 2, top + factor / 2, 1.0)
   matrix[:, 2] = multiple * corner - 0.5
@@ -43,13 +52,15 @@ def warp_image(
   crop = cv2.warpAffine(part, matrix, size, flags=cv2.INTER_LINEAR, borderValue=0)
   if multiple > 1:
     crop = cv2.resize(crop, (side, side), interpolation=cv2.INTER_AREA)
-  return cv2.cvtColor(crop, cv2.COLOR_RGBA2RGB) if has_colors else crop
+  crop = cv2.cvtColor(crop, cv2.COLOR_RGBA2RGB) if has_colors else crop
+  # OpenCV drops an axis of one channel.
+  return crop.reshape(side, side, *image.shape[2:])
 
 
 def _shown_part(
   affine: Float[np.ndarray, '3 3'], side: int, margin: int, shape: tuple[int, ...]
 ) -> tuple[int, int, int, int]:
-  """Left, top, right, bottom of the pixels that the crop shows, `margin` more on each side."""
+  """Returns left, top, right and bottom of the part that the crop shows, `margin` pixels wider."""
   inverse = cv2.invertAffineTransform(affine[:2])
   borders = []
   for (along_x, along_y, start), size in zip(inverse.tolist(), shape[1::-1], strict=True):
@@ -61,7 +72,7 @@ def _shown_part(
 
 
 def _halve(image: np.ndarray) -> np.ndarray:
-  """The means of 2 x 2 pixels; an odd row or column is completed with black."""
+  """Averages blocks of 2 x 2 pixels. An odd row or column is completed with black."""
   height, width = image.shape[:2]
   if height % 2 or width % 2:
     border = cv2.BORDER_CONSTANT
@@ -71,10 +82,10 @@ def _halve(image: np.ndarray) -> np.ndarray:
 
 
 def _smooth(image: np.ndarray, shrink: float) -> np.ndarray:
-  """Takes out what bilinear samples `shrink` pixels apart (1 to 2) would alias; black outside.
+  """Removes the detail that bilinear samples `shrink` pixels apart (1 to 2) would alias.
 
-  The neighbours' weight is fitted: it brings the samples closest to means over shrink x shrink
-  pixels, on photos and on noise.
+  Pixels outside the image count as black. The weight of the neighbours is fitted on photos and on
+  noise, so that the samples come closest to means over shrink x shrink pixels.
   """
   neighbour = 0.14 * shrink - 0.075
   kernel = np.array([neighbour, 1 - 2 * neighbour, neighbour])

@@ -1,9 +1,10 @@
-"""Anatomy of the fingers: joint-angle limits by joint and axis, and what exceeding them costs.
+"""Anatomy of the fingers: joint-angle limits by joint and axis, and penalties for unlikely poses.
 
-Angles are the components of each joint's rotation vector along three anatomical axes, for a right
-hand in MANO's axes (fingers along -x, palm facing -y, thumb on the +z side):
-flexion bends towards the palm; abduction moves a finger towards the thumb's side and the thumb away
-from the palm; twist turns about the bone, pointing outwards. A left hand's pose is mirrored first.
+Angles are the components of each joint's rotation vector along three anatomical axes. They are
+given for a right hand in MANO's axes (fingers along -x, palm facing -y, thumb on the +z side).
+Flexion bends towards the palm. Abduction moves a finger towards the thumb's side, and the thumb
+away from the palm. Twist turns about the bone, whose axis points outwards. Mirror a left hand's
+pose before you use these functions.
 """
 
 from typing import NamedTuple
@@ -18,15 +19,15 @@ from hand_jax.types import ArrayLike
 
 
 class JointLimits(NamedTuple):
-  """(smallest, largest) angle in degrees about each anatomical axis of one joint."""
+  """Limits of one joint: the smallest and largest angle about each axis, degrees."""
 
   flexion: tuple[float, float]
   abduction: tuple[float, float]
   twist: tuple[float, float]
 
 
-# Active ranges of motion as clinical goniometry gives them, rounded to 5 degrees, with a few
-# degrees of slack about axes that a real joint lacks and a fitted hand model nevertheless uses.
+# These are active ranges of motion from clinical goniometry, rounded to 5 degrees. A few degrees of
+# slack are added about axes that a real joint lacks but a fitted hand model uses.
 JOINT_LIMITS = {
   'index_mcp': JointLimits((-30, 95), (-20, 25), (-12, 12)),
   'index_pip': JointLimits((-10, 115), (-8, 8), (-8, 8)),
@@ -45,14 +46,14 @@ JOINT_LIMITS = {
   'thumb_ip': JointLimits((-25, 85), (-8, 8), (-8, 8)),
 }
 
-# The bones of a flat hand fan out: degrees that each finger points to the thumb's side.
+# The bones of a flat hand fan out. Each finger points this many degrees to the thumb's side.
 _FINGER_YAW = {'index': 6.0, 'middle': 0.0, 'ring': -8.0, 'pinky': -16.0}
-# The flat thumb points outwards, forwards and a little down; its nail faces up and outwards.
+# The flat thumb points outwards, forwards and a little down. Its nail faces up and outwards.
 _THUMB_BONE, _THUMB_NAIL = (-0.75, -0.2, 0.63), (0.5, 0.45, 0.75)
 
 
 def _joint_axes(joint: str) -> np.ndarray:
-  """Flexion, abduction and twist axes (rows, orthonormal) of a joint."""
+  """Returns the flexion, abduction and twist axes of a joint as orthonormal rows."""
   finger = joint.split('_')[0]
   if finger == 'thumb':
     bone, dorsal = np.asarray(_THUMB_BONE), np.asarray(_THUMB_NAIL)
@@ -68,25 +69,31 @@ def _joint_axes(joint: str) -> np.ndarray:
 _JOINTS = MANO_JOINT_NAMES[1:]
 
 ANATOMICAL_AXES = np.stack([_joint_axes(name) for name in _JOINTS]).astype(np.float32)
-"""(15, 3, 3): unit vectors of flexion, abduction and twist (rows) of each joint in MANO's order."""
+"""Unit vectors of each joint's flexion, abduction and twist axes, of shape (15, 3, 3).
+
+The joints follow MANO's order, and the three axes of a joint are rows.
+"""
 
 _LIMITS = np.asarray([JOINT_LIMITS[name] for name in _JOINTS], np.float32)
 LOWER_LIMITS, UPPER_LIMITS = _LIMITS[..., 0], _LIMITS[..., 1]  # (15, 3) degrees
 
 
 def pose_to_angles(hand_pose: Float[ArrayLike, '*batch 45']) -> Float[Array, '*batch 15 3']:
-  """Degrees of flexion, abduction and twist of each joint."""
+  """Converts a hand pose (axis-angle, radians) to anatomical angles in degrees.
+
+  The last axis holds flexion, abduction and twist.
+  """
   vectors = jnp.asarray(hand_pose).reshape(hand_pose.shape[:-1] + (15, 3))
   return jnp.rad2deg(jnp.einsum('jab,...jb->...ja', ANATOMICAL_AXES, vectors))
 
 
 def angles_to_pose(angles: Float[ArrayLike, '*batch 15 3']) -> Float[Array, '*batch 45']:
-  """The hand pose (axis-angle, radians) of anatomical angles in degrees."""
+  """Converts anatomical angles in degrees to a hand pose (axis-angle, radians)."""
   vectors = jnp.einsum('jab,...ja->...jb', ANATOMICAL_AXES, jnp.deg2rad(angles))
   return vectors.reshape(angles.shape[:-2] + (45,))
 
 
-# Where a (finger, MCP/PIP/DIP) angle belongs in MANO's order, index to pinky then thumb.
+# Places in MANO's order of the joints of index, middle, ring, pinky and then thumb.
 _PLACES = np.asarray(
   [[_JOINTS.index(f'{f}_{s}') for s in ('mcp', 'pip', 'dip')] for f in FINGERS[1:]]
   + [[_JOINTS.index(f'thumb_{s}') for s in ('cmc', 'mcp', 'ip')]]
@@ -96,20 +103,22 @@ _PLACES = np.asarray(
 def pose_within_limits(
   fingers: Float[Array, '4 3 3'], thumb: Float[Array, '1 3 3']
 ) -> Float[Array, '45']:
-  """The hand pose of angles in degrees (finger, joint, axis), clipped to the limits.
+  """Builds a hand pose from angles in degrees, clipped to the limits.
 
-  Fingers go from index to pinky, their joints are MCP, PIP, DIP; the thumb's are CMC, MCP, IP.
+  The axes of both arguments are finger, joint and anatomical axis. Fingers go from index to pinky
+  with the joints MCP, PIP and DIP. The joints of the thumb are CMC, MCP and IP.
   """
   angles = jnp.zeros((15, 3)).at[_PLACES].set(jnp.concatenate([fingers, thumb]).reshape(15, 3))
-  # Half a degree inside, so that rounding on the way to radians and back stays within the limits.
+  # Clip half a degree inside the limits, because the way to radians and back rounds.
   angles = jnp.clip(angles, LOWER_LIMITS + 0.5, UPPER_LIMITS - 0.5)
   return angles_to_pose(angles)
 
 
 def joint_limit_penalty(hand_pose: Float[Array, '*batch 45']) -> Float[Array, '*batch']:
-  """Sum over joints and axes of the squared excess over the limits, radians squared.
+  """Sums the squared excess over the limits, over all joints and axes, in square radians.
 
-  Zero, with zero gradient, inside the limits; continuously differentiable everywhere.
+  Inside the limits the penalty and its gradient are zero. The penalty is continuously
+  differentiable everywhere.
   """
   angles = pose_to_angles(hand_pose)
   leading = (None,) * (angles.ndim - 2)
@@ -121,8 +130,10 @@ def joint_limit_penalty(hand_pose: Float[Array, '*batch 45']) -> Float[Array, '*
 def relaxed_pose_penalty(
   hand_pose: Float[Array, '*batch 45'], relaxed_pose: Float[ArrayLike, '45']
 ) -> Float[Array, '*batch']:
-  """Sum over joints and axes of the squared distance from a relaxed pose, each in units of half the
-  range between its limits: a finger may bend far, but hardly sideways or about its bone.
+  """Sums the squared distances from a relaxed pose, over all joints and axes.
+
+  Each distance is measured in units of half the range between its limits, because a finger may
+  bend far, but hardly sideways or about its bone.
   """
   angles, relaxed = pose_to_angles(hand_pose), pose_to_angles(relaxed_pose)
   leading = (None,) * (angles.ndim - 2)

@@ -17,32 +17,41 @@ from hand_jax.types import ManoModel
 _ASSETS = pathlib.Path(__file__).parent.parent / 'assets'
 
 FREE_HAND_VERSION = 2
-"""Of the free hand that comes with the package. Files and runs name it: `free hand 2`."""
+"""Version of the free hand that comes with the package.
+
+Files and runs name it, for example as `free hand 2`.
+"""
 
 
 class HandAppearance(NamedTuple):
-  """What rendering needs beside the shape; the free hand has it, MANO's files have not.
+  """What rendering needs besides the shape.
 
-  `nail` and `palm` are in [0, 1] (1: nail, palmar side). The forearm joins the wrist's boundary and
-  moves rigidly with the wrist joint; its faces index [hand vertices, forearm vertices]. Metres.
+  The free hand has these arrays, and MANO's files do not.
   """
 
   uv: Float[Array, 'vertices 2']
+  """Texture coordinates."""
   nail: Float[Array, 'vertices']
+  """Share of nail at each vertex, from 0 to 1 on the nail."""
   palm: Float[Array, 'vertices']
+  """Share of palm at each vertex, from 0 to 1 on the palmar side."""
   forearm_vertices: Float[Array, 'forearm 3']
+  """Vertices in metres. They join the wrist's boundary and move rigidly with the wrist joint."""
   forearm_faces: Int[Array, 'forearm_faces 3']
+  """Indices into the hand vertices followed by the forearm vertices."""
 
 
 def load_mano_model(path: str | os.PathLike | None = None, side: str = 'right') -> ManoModel:
-  """A hand model as float32 arrays; `path` None gives the free hand.
+  """Loads a hand model as float32 arrays.
 
-  `path` may be an official MANO `.pkl`, a converted `.npz`, or a directory that holds
-  `MANO_RIGHT` / `MANO_LEFT` in either form.
+  Args:
+    path: an official MANO `.pkl`, a converted `.npz`, or a directory that holds `MANO_RIGHT` or
+      `MANO_LEFT` in either form. None gives the free hand.
+    side: 'right' or 'left'.
 
   Raises:
-    FileNotFoundError: nothing there.
-    ValueError: the file is not a hand model of that side.
+    FileNotFoundError: there is no such file, or no model in the directory.
+    ValueError: `side` is unknown, or the file is not a hand model of that side.
   """
   _check_side(side)
   arrays = _free_hand(side) if path is None else _mano_arrays(pathlib.Path(path), side)
@@ -50,14 +59,14 @@ def load_mano_model(path: str | os.PathLike | None = None, side: str = 'right') 
 
 
 def resolve_mano_dir(flag_value: str | None) -> str | None:
-  """The folder of MANO's files: the flag, else $MANO_DIR, else None (the free hand).
+  """Returns the folder of MANO's files: the flag's, else $MANO_DIR's, else None for the free hand.
 
   Raises:
-    FileNotFoundError: the folder named does not exist; the message says by what it was named.
+    FileNotFoundError: the named folder does not exist. The message says where the name came from.
   """
   origin, directory = '--mano_dir', flag_value
   if not directory:
-    # Where it is set in a file rather than by a shell, nothing has expanded its ~.
+    # A shell expands ~, but a file that sets the variable does not.
     origin, directory = '$MANO_DIR', expand_path(os.environ.get('MANO_DIR', ''))
   if not directory:
     return None
@@ -70,21 +79,34 @@ def resolve_mano_dir(flag_value: str | None) -> str | None:
 
 
 def with_fingertips(model: ManoModel, name: str) -> ManoModel:
-  """A MANO model with the fingertip vertices of a data set, see FINGERTIP_VERTICES."""
+  """Replaces the fingertip vertices of a MANO model by those of a data set.
+
+  `name` is a key of `FINGERTIP_VERTICES`.
+
+  Raises:
+    ValueError: `name` is not such a key.
+  """
   if name not in FINGERTIP_VERTICES:
     raise ValueError(f'fingertips {name!r} are not known, expected one of {[*FINGERTIP_VERTICES]}')
   return model._replace(fingertip_vertices=jnp.asarray(FINGERTIP_VERTICES[name], jnp.int32))
 
 
 def load_hand_appearance(side: str = 'right') -> HandAppearance:
-  """UVs, nail and palm masks and the forearm of the free hand."""
+  """Loads texture coordinates, nail and palm masks and the forearm of the free hand.
+
+  Raises:
+    ValueError: `side` is neither 'right' nor 'left'.
+  """
   _check_side(side)
   arrays = _free_hand(side)
   return HandAppearance(*(jnp.asarray(arrays[name]) for name in HandAppearance._fields))
 
 
 def is_free_hand(model: ManoModel) -> bool:
-  """Whether it is the right hand that comes with the package, which has texture coordinates."""
+  """Tells whether the model is the right hand that comes with the package.
+
+  That hand has texture coordinates, which MANO's files do not.
+  """
   free = load_mano_model()
   return np.array_equal(model.faces, free.faces) and np.array_equal(
     model.v_template, free.v_template
@@ -92,7 +114,11 @@ def is_free_hand(model: ManoModel) -> bool:
 
 
 def hand_model_name(model: ManoModel) -> str:
-  """What files call a hand model: `free hand 2`, or `MANO` for any other of its structure."""
+  """Returns the name of a hand model that files use.
+
+  The name is `free hand 2` for the free right hand, and `MANO` for any other model of MANO's
+  structure.
+  """
   return f'free hand {FREE_HAND_VERSION}' if is_free_hand(model) else 'MANO'
 
 

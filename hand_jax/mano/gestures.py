@@ -1,7 +1,7 @@
-"""The broad sampler of hand poses: fingers that bend each on its own, and named gestures.
+"""The broad sampler of hand poses: named gestures, and fingers that bend independently.
 
-The classic one, `pose_families.py`, moves all fingers of a hand together. A hand of this sampler
-is a named gesture, or fingers that know nothing of each other, or one of the classic families.
+The classic sampler, `pose_families.py`, moves all fingers of a hand together. A hand of this
+sampler is a named gesture, or has independent fingers, or comes from one of the classic families.
 """
 
 from typing import NamedTuple
@@ -15,18 +15,21 @@ from hand_jax.mano.anatomy import pose_within_limits
 from hand_jax.mano.pose_families import fan_fingers, sample_hand_pose, thumb_angles
 
 KIND_WEIGHTS = {'gesture': 0.58, 'independent': 0.24, 'classic': 0.18}
-"""How often a pose is a named gesture, has fingers of their own, or is of a classic family."""
+"""Probabilities of the three kinds of pose.
+
+A pose is a named gesture, has independent fingers, or comes from a classic family.
+"""
 
 
 class Bend(NamedTuple):
-  """How a finger may be bent: ranges in degrees of MCP and PIP flexion.
-
-  `weight` is how often a finger that is free to choose bends like this.
-  """
+  """A way to bend a finger."""
 
   weight: float
+  """Probability of this bend for a finger that bends independently."""
   mcp: tuple[float, float]
+  """Range of MCP flexion, degrees."""
   pip: tuple[float, float]
+  """Range of PIP flexion, degrees."""
 
 
 BENDS = {
@@ -41,15 +44,14 @@ BENDS = {
 
 
 class Thumb(NamedTuple):
-  """Where a thumb may be: mean degrees of CMC flexion, abduction and twist, MCP and IP flexion.
-
-  `beside_straight` and `beside_bent` are how often a thumb that is free to choose is there, beside
-  index and middle fingers of which one is straight, or beside bent ones.
-  """
+  """A place of the thumb, and how often a thumb that is not part of a gesture takes it."""
 
   beside_straight: float
+  """Probability of this place when the index or the middle finger is straight."""
   beside_bent: float
+  """Probability of this place when neither index nor middle finger is straight."""
   mean: tuple[float, float, float, float, float]
+  """Mean degrees of CMC flexion, abduction and twist, then of MCP and IP flexion."""
 
 
 THUMBS = {
@@ -65,15 +67,14 @@ THUMBS = {
 
 
 class Gesture(NamedTuple):
-  """A gesture: how likely it is beside the others, the bends of its fingers, its thumb's places.
-
-  Fingers are index, middle, ring and pinky, by names in `BENDS`. Each place, a name in `THUMBS`, is
-  as likely as the others.
-  """
+  """A named gesture."""
 
   weight: float
+  """How likely the gesture is, relative to the others."""
   fingers: str
+  """The bends of index, middle, ring and pinky, as names in `BENDS`."""
   thumbs: str
+  """The possible places of the thumb, all equally likely, as names in `THUMBS`."""
 
 
 GESTURES = {
@@ -103,12 +104,12 @@ GESTURES = {
   'bent_two': Gesture(1, 'hook hook curled curled', 'tucked out'),
 }
 
-# In a gesture a finger forgets its part now and then.
+# Probability that a finger of a gesture takes any bend instead of its own.
 _ODD_FINGER = 0.06
-# Of the spread within a range, this share is common to all fingers of a hand.
+# All fingers of a hand share this part of the variance within a range.
 _COMMON = 0.5
 _DIP_OVER_PIP, _DIP_OVER_PIP_SPREAD, _DIP_SPREAD = 0.6, 0.18, 7.0
-# The palm stops a fingertip: degrees of flexion of all three joints together.
+# The palm stops a fingertip, so flexion of all three joints together has this limit in degrees.
 _MOST_FLEXION = 220.0
 _FAN_MEAN, _FAN_SPREAD, _FAN_RANGE = 4.0, 5.0, (-2.0, 14.0)
 _THUMB_NOISE = 1.1
@@ -132,9 +133,9 @@ _GESTURE_THUMBS = np.asarray(
 
 
 def sample_gesture_pose(key: jax.Array) -> Float[Array, '45']:
-  """A pose of a right hand inside the limits: axis-angle relative to zero pose, radians.
+  """Draws a pose of a right hand inside the joint limits.
 
-  Draws one of the three kinds of `KIND_WEIGHTS`.
+  The pose is axis-angle relative to zero pose, in radians. Its kind is drawn by `KIND_WEIGHTS`.
   """
   keys = jax.random.split(key, 4)
   weights = jnp.asarray(list(KIND_WEIGHTS.values()))
@@ -151,7 +152,10 @@ def sample_gesture_pose(key: jax.Array) -> Float[Array, '45']:
 
 
 def _named_gesture(key: jax.Array) -> tuple[Int[Array, '4'], Int[Array, '']]:
-  """Numbers of the fingers' bends and of the thumb's place in one of `GESTURES`."""
+  """Draws one of `GESTURES`.
+
+  Returns the indices of its fingers' bends in `BENDS`, and of its thumb's place in `THUMBS`.
+  """
   keys = jax.random.split(key, 3)
   gesture = jax.random.choice(keys[0], len(GESTURES), p=_GESTURE_WEIGHTS)
   is_odd = jax.random.bernoulli(keys[1], _ODD_FINGER, (4,))
@@ -161,7 +165,10 @@ def _named_gesture(key: jax.Array) -> tuple[Int[Array, '4'], Int[Array, '']]:
 
 
 def _free_hand(key: jax.Array) -> tuple[Int[Array, '4'], Int[Array, '']]:
-  """Numbers of bends that know nothing of each other, and of a thumb's place beside them."""
+  """Draws independent bends of the fingers, and a place of the thumb that depends on them.
+
+  Returns the indices of the bends in `BENDS`, and of the place in `THUMBS`.
+  """
   keys = jax.random.split(key, 2)
   bends = jax.random.choice(keys[0], len(BENDS), (4,), p=_BEND_WEIGHTS)
   is_bent = jnp.all(bends[:2] != _BEND_NAMES.index('straight')).astype(jnp.int32)
@@ -170,10 +177,10 @@ def _free_hand(key: jax.Array) -> tuple[Int[Array, '4'], Int[Array, '']]:
 
 
 def _pose(key: jax.Array, bends: Int[Array, '4'], thumb: Int[Array, '']) -> Float[Array, '45']:
-  """Draws angles within the ranges of four bends, and round a thumb's mean."""
+  """Draws angles within the ranges of four bends, and round the mean of a thumb's place."""
   keys = jax.random.split(key, 7)
   low, high = jnp.moveaxis(jnp.asarray(_RANGES)[bends], -1, 0)  # each finger, MCP or PIP
-  # Uniform within each range, yet alike in fingers that bend alike.
+  # The angles are uniform within each range, yet correlated between the fingers.
   common = jax.random.normal(keys[0], (1, 2))
   own = jax.random.normal(keys[1], (4, 2))
   share = jax.scipy.stats.norm.cdf(_COMMON**0.5 * common + (1 - _COMMON) ** 0.5 * own)
@@ -189,4 +196,4 @@ def _pose(key: jax.Array, bends: Int[Array, '4'], thumb: Int[Array, '']) -> Floa
 
 
 POSE_SAMPLERS = {'classic': sample_hand_pose, 'broad': sample_gesture_pose}
-"""Samplers of hand poses by the names of the setting `data.hands`."""
+"""The samplers of hand poses, by the names that the setting `data.hands` takes."""

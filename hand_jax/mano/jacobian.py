@@ -1,8 +1,9 @@
 """The MANO layer's derivatives in closed form, much cheaper than one forward pass per parameter.
 
-A small rotation of a joint moves every vertex that hangs on it: by the cross product of the
-rotation with the vertex's share of the joints beyond. So one pass over the vertices gives the
-derivatives by all 16 rotations at once.
+A small rotation of a joint moves every vertex that hangs on the joint. The movement is the cross
+product of the rotation and a lever arm. The arm is the part of the vertex that the joint and its
+descendants carry, seen from the joint. So one pass over the vertices gives the derivatives by all
+16 rotations at once.
 """
 
 from typing import NamedTuple
@@ -18,16 +19,16 @@ from hand_jax.types import HandParameters, ManoModel
 
 _PARENTS = np.asarray(MANO_PARENTS, np.int32)
 _JOINTS = len(_PARENTS)
-# vector @ _CROSS is the matrix K of the cross product, K x = vector x x.
+# vector @ _CROSS is the matrix K of its cross product, K x = vector x x.
 _CROSS = np.zeros((3, 3, 3), np.float32)
 _CROSS[0, 2, 1] = _CROSS[1, 0, 2] = _CROSS[2, 1, 0] = 1
 _CROSS[0, 1, 2] = _CROSS[1, 2, 0] = _CROSS[2, 0, 1] = -1
-# Below this squared angle (radians) the Taylor series is exact to float32.
+# Below this squared angle (square radians) the Taylor series is exact to float32.
 _SMALL_SQUARED_ANGLE = 1e-4
 
 
 def _descendants() -> np.ndarray:
-  """(16, 16): 1 where the column's joint is the row's or hangs on it."""
+  """Returns a (16, 16) matrix of 1 where the column's joint is the row's joint or below it."""
   below = np.eye(_JOINTS, dtype=np.float32)
   for joint in range(_JOINTS - 1, 0, -1):
     below[_PARENTS[joint]] += below[joint]
@@ -38,18 +39,19 @@ _BELOW = _descendants()
 
 
 class MeshDerivatives(NamedTuple):
-  """The vertices of a posed hand (metres) and their derivatives by `HandParameters`' numbers.
-
-  The last axis holds the 3 numbers of `global_orient`, the 45 of `hand_pose`, then the betas.
-  `transl` is not among them: it moves every vertex by itself.
-  """
+  """The vertices of a posed hand and their derivatives by the `HandParameters`."""
 
   vertices: Float[Array, 'vertices 3']
+  """Positions in metres."""
   derivatives: Float[Array, 'vertices 3 parameters']
+  """The last axis holds the 3 numbers of `global_orient`, the 45 of `hand_pose`, then the betas.
+
+  `transl` is left out, because it moves every vertex by its own value.
+  """
 
 
 class _Chain(NamedTuple):
-  """The joints' rotations and places, each with its derivatives (last axis)."""
+  """The rotations and positions of the joints, with their derivatives on a last axis."""
 
   rotations: Float[Array, '16 3 3']  # in the camera's axes
   relative: Float[Array, '16 3 3']  # rotations relative to the parents
@@ -63,16 +65,19 @@ class _Chain(NamedTuple):
 
 
 def mano_derivatives(model: ManoModel, parameters: HandParameters) -> MeshDerivatives:
-  """Poses one hand as `mano_forward` does and differentiates it. Batch by `jax.vmap`."""
+  """Poses one hand like `mano_forward`, and differentiates its vertices.
+
+  Use `jax.vmap` for a batch.
+  """
   chain = _chain(model, parameters)
   feature = (chain.relative[1:] - jnp.eye(3, dtype=chain.relative.dtype)[None]).reshape(-1)
   shaped = model.v_template + model.shapedirs @ parameters.betas + model.posedirs @ feature
   weights = model.lbs_weights
-  # Every joint's share of a vertex, (vertices, 3, 16).
+  # A vertex is the sum of its joints' shares, (vertices, 3, 16).
   moved = jnp.einsum('jab,vb->vaj', chain.rotations, shaped) + chain.offsets.T[None]
   shares = weights[:, None] * moved
   vertices = shares.sum(axis=-1)
-  # What hangs on a joint, seen from the joint: the arm of its rotation.
+  # The lever arm of a joint is the part of a vertex that hangs on it, seen from the joint.
   arms = shares @ _BELOW.T - (weights @ _BELOW.T)[:, None] * chain.positions.T[None]
   by_rotation = jnp.cross(chain.axes[None], arms.transpose(0, 2, 1)[..., None], axis=2)
   blended = (weights @ chain.rotations.reshape(_JOINTS, 9)).reshape(-1, 3, 3)
@@ -90,10 +95,11 @@ def mano_derivatives(model: ManoModel, parameters: HandParameters) -> MeshDeriva
 
 
 def _rotations(vectors: Float[Array, '16 3']) -> tuple[Array, Array]:
-  """Rotation matrices of axis-angle vectors, and the rotation per unit of each number (columns).
+  """Converts axis-angle vectors to rotation matrices and to the derivatives of the rotations.
 
-  The latter is the left Jacobian of the rotation group, I + b K + c K^2, with K the cross-product
-  matrix; near zero the factors come from their series.
+  The columns of a derivative are the rotation vectors per unit of each axis-angle number. The
+  derivative is the left Jacobian of the rotation group, I + b K + c K^2, where K is the
+  cross-product matrix. Near zero the factors come from their series.
   """
   squared = jnp.sum(vectors**2, axis=-1)
   small = squared < _SMALL_SQUARED_ANGLE
@@ -122,7 +128,7 @@ def _chain(model: ManoModel, parameters: HandParameters) -> _Chain:
   template = model.joint_regressor @ model.v_template
   components = jnp.einsum('jv,vcs->jcs', model.joint_regressor, model.shapedirs)
   rest = template + components @ parameters.betas
-  # Joints and bones as columns: the value, then the derivatives by the betas.
+  # The columns of joints and bones hold the value, then the derivatives by the betas.
   columns = jnp.concatenate([rest[..., None], components], axis=-1)
   bones = jnp.concatenate([columns[:1], columns[1:] - columns[_PARENTS[1:]]])
   placed = jnp.einsum('aj,acs->jcs', _BELOW, parent_rotations @ bones)
@@ -140,9 +146,10 @@ def _chain(model: ManoModel, parameters: HandParameters) -> _Chain:
 
 @jax.custom_jvp
 def posed_joints(model: ManoModel, parameters: HandParameters) -> Float[Array, '21 3']:
-  """The joints B V of a posed hand, metres; forward derivatives by the closed form.
+  """Computes the 21 joints B V of a posed hand, in metres.
 
-  Differentiable by the parameters alone: the model counts as constant.
+  Forward-mode derivatives use the closed form. They exist for the parameters only, because the
+  model counts as constant.
   """
   return extended_joint_regressor(model) @ mano_derivatives(model, parameters).vertices
 

@@ -15,7 +15,7 @@ from hand_jax.files.writing import unfinished_path
 from hand_jax.mano.joints import FINGERTIP_VERTICES, MANO_PARENTS
 
 OFFICIAL_NAMES = {'right': 'MANO_RIGHT', 'left': 'MANO_LEFT'}
-# Official key -> our name and shape.
+# Each official key maps to our name and the shape.
 _OFFICIAL_KEYS = {
   'v_template': ('v_template', (778, 3)),
   'shapedirs': ('shapedirs', (778, 3, 10)),
@@ -28,17 +28,21 @@ _OFFICIAL_KEYS = {
 }
 _CONVERTED_SHAPES = {**dict(_OFFICIAL_KEYS.values()), 'fingertip_vertices': (5,)}
 _INTEGER_ARRAYS = ('faces', 'fingertip_vertices')
-# From wrist to fingertips, with much room either way.
+# Plausible lengths of a hand from wrist to fingertips, with much room either way.
 _LENGTHS_M = (0.05, 0.5)
-# A converted model has some 3 MB of numbers; a compressed file could unfold to anything.
+# A converted model holds some 3 MB of numbers, but a hostile compressed file could unfold to much
+# more.
 MAX_CONVERTED_BYTES = 64 * 1024 * 1024
 
 
 def find_mano_file(directory: str | os.PathLike, side: str) -> pathlib.Path:
-  """The model of one side in a folder: MANO_RIGHT / MANO_LEFT or in lower case, .npz before .pkl.
+  """Finds the model of one side in a folder or in its subfolder `models`.
+
+  The name is MANO_RIGHT or MANO_LEFT, or the same in lower case. An `.npz` is preferred to a
+  `.pkl`.
 
   Raises:
-    FileNotFoundError: the folder has neither.
+    FileNotFoundError: the folder has no such file.
   """
   directory = pathlib.Path(directory)
   name = OFFICIAL_NAMES[side]
@@ -55,15 +59,15 @@ def find_mano_file(directory: str | os.PathLike, side: str) -> pathlib.Path:
 
 
 def read_official_mano(path: str | os.PathLike, side: str) -> dict[str, np.ndarray]:
-  """The arrays of an official `.pkl`, by the names of `ManoModel`; float32 and int32, metres.
+  """Reads the arrays of an official `.pkl`, named as in `ManoModel`, in float32, int32 and metres.
 
-  MANO_LEFT's shape components were published with the sign of x reversed; they are mended, unless
-  MANO_RIGHT lies beside the file, in any form, and shows that they mirror the right hand's already.
-  Where it is missing a warning says what was assumed.
+  MANO_LEFT was published with the wrong sign of x in its shape components. This function mends
+  them, unless MANO_RIGHT lies beside the file, in any form, and shows that they already mirror the
+  right hand's. Where MANO_RIGHT is missing, a warning says what was assumed.
 
   Raises:
-    FileNotFoundError: nothing there.
-    ValueError: not a MANO file, damaged, hostile, or of the other side.
+    FileNotFoundError: there is no such file.
+    ValueError: the file is not a MANO file, is damaged or hostile, or is of the other side.
   """
   path = pathlib.Path(path)
   arrays = _read_checked(path, side)
@@ -73,11 +77,11 @@ def read_official_mano(path: str | os.PathLike, side: str) -> dict[str, np.ndarr
 
 
 def read_converted_mano(path: str | os.PathLike, side: str) -> dict[str, np.ndarray]:
-  """The arrays of a file that `write_converted_mano` (or experiments.convert_mano) wrote.
+  """Reads the arrays of a file that `write_converted_mano` or `experiments.convert_mano` wrote.
 
   Raises:
-    FileNotFoundError: nothing there.
-    ValueError: not such a file, damaged, or of the other side.
+    FileNotFoundError: there is no such file.
+    ValueError: the file is not a converted model, is damaged, or is of the other side.
   """
   path = pathlib.Path(path)
   if not path.is_file():
@@ -105,7 +109,16 @@ def read_converted_mano(path: str | os.PathLike, side: str) -> dict[str, np.ndar
 
 
 def write_converted_mano(path: str | os.PathLike, arrays: dict[str, np.ndarray], side: str) -> None:
-  """Writes a model as a plain `.npz`, under its final name only when complete."""
+  """Writes a model as a plain `.npz`, which gets its final name only when it is complete.
+
+  Args:
+    path: the file to write. Its name has to end in `.npz`.
+    arrays: the arrays of the model, named as in `ManoModel`.
+    side: 'right' or 'left', stored with the arrays.
+
+  Raises:
+    ValueError: the name does not end in `.npz`.
+  """
   path = pathlib.Path(path)
   if path.suffix != '.npz':
     raise ValueError(f'{path}: the name of a converted model has to end in .npz')
@@ -114,7 +127,11 @@ def write_converted_mano(path: str | os.PathLike, arrays: dict[str, np.ndarray],
 
 
 def side_of_template(template: np.ndarray, joint_regressor: np.ndarray) -> str:
-  """'right' where the fingers point along -x from the wrist, 'left' along +x."""
+  """Tells the side of a template hand in MANO's axes.
+
+  Returns 'right' where the fingers point along -x from the wrist, and 'left' where they point
+  along +x.
+  """
   joints = joint_regressor @ template
   return 'right' if joints[4, 0] < joints[0, 0] else 'left'
 
@@ -177,7 +194,7 @@ def _as_model_types(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 
 def _needs_mending(path: pathlib.Path, shapedirs: np.ndarray) -> bool:
-  """Whether a left hand's shape components have the published sign error."""
+  """Tells whether a left hand's shape components have the published sign error."""
   try:
     right_path = find_mano_file(path.parent, 'right')
   except FileNotFoundError:
@@ -189,7 +206,7 @@ def _needs_mending(path: pathlib.Path, shapedirs: np.ndarray) -> bool:
     return True
   read = read_converted_mano if right_path.suffix == '.npz' else _read_checked
   right_x = read(right_path, 'right')['shapedirs'][:, 0]
-  # A mirrored component has the opposite x; a faulty one has the same.
+  # A mirrored component has the opposite x, and a faulty one has the same x.
   faulty = np.abs(shapedirs[:, 0] - right_x).sum() < np.abs(shapedirs[:, 0] + right_x).sum()
   verdict = 'mended the sign of x in' if faulty else 'left as they are, mirroring the right hand:'
   logging.info('%s: %s its shape components', path, verdict)

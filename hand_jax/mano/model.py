@@ -1,8 +1,9 @@
-"""The MANO layer: blend shapes, kinematic chain, linear blend skinning, for one hand (use vmap).
+"""The MANO layer for one hand: blend shapes, kinematic chain and linear blend skinning.
 
-Model: Romero, Tzionas and Black, "Embodied Hands", SIGGRAPH Asia 2017. The chain is five fingers of
-three joints, so it is evaluated in three levels of five joints at once; rotation and translation
-are kept apart instead of 4 x 4 matrices.
+Use `jax.vmap` for a batch. The model is that of Romero, Tzionas and Black, "Embodied Hands",
+SIGGRAPH Asia 2017. The chain consists of five fingers of three joints, so it is evaluated in three
+levels of five joints at once. Rotations and translations are kept apart instead of in 4 x 4
+matrices.
 """
 
 import jax.numpy as jnp
@@ -13,19 +14,20 @@ from hand_jax.geometry.rotations import axis_angle_to_matrix, mirror_axis_angle
 from hand_jax.mano.joints import MANO_TO_STANDARD
 from hand_jax.types import HandMesh, HandParameters, ManoModel
 
-# The chain joints at one, two and three steps from the wrist; row k's parents are row k - 1.
+# The rows are the chain joints at one, two and three steps from the wrist. The parents of row k
+# are row k - 1.
 CHAIN_LEVELS = np.asarray([[1, 4, 7, 10, 13], [2, 5, 8, 11, 14], [3, 6, 9, 12, 15]], np.int32)
-# From [wrist, level 1, level 2, level 3] back to MANO's order.
+# These indices gather [wrist, level 1, level 2, level 3] back into MANO's order.
 _FROM_LEVELS = np.argsort(np.concatenate([[0], CHAIN_LEVELS.reshape(-1)])).astype(np.int32)
 _STANDARD = np.asarray(MANO_TO_STANDARD, np.int32)
 
 
 def mano_forward(model: ManoModel, parameters: HandParameters) -> HandMesh:
-  """Poses one hand: vertices and the 21 standard joints in metres.
+  """Poses one hand and returns its vertices and the 21 standard joints in metres.
 
-  `hand_pose` is axis-angle relative to zero pose (add `model.hands_mean` for a data set that
-  leaves it out); `global_orient` turns the hand about the wrist joint. The joints are the chain's
-  16 and the 5 fingertip vertices. Batch by `jax.vmap(mano_forward, (None, 0))`.
+  `hand_pose` is axis-angle relative to zero pose. For a data set that leaves the mean pose out, add
+  `model.hands_mean` first. `global_orient` turns the hand about the wrist joint. The joints are the
+  16 of the chain and the 5 fingertip vertices. Use `jax.vmap(mano_forward, (None, 0))` for a batch.
 
   Raises:
     ValueError: a parameter's shape is not that of one hand of this model.
@@ -58,7 +60,10 @@ def _check_shapes(model: ManoModel, parameters: HandParameters) -> None:
 def _blend_shapes(
   model: ManoModel, betas: Float[Array, 'shapes'], pose_feature: Float[Array, '135']
 ) -> Float[Array, 'vertices 3']:
-  """Template plus shape and pose displacements, as two plain matrix products over a batch."""
+  """Adds shape and pose displacements to the template.
+
+  They are computed as two matrix products, which stay plain products over a batch.
+  """
   count = model.v_template.size
   displacements = betas @ model.shapedirs.reshape(count, -1).T
   displacements = displacements + pose_feature @ model.posedirs.reshape(count, -1).T
@@ -66,10 +71,10 @@ def _blend_shapes(
 
 
 def _rest_joints(model: ManoModel, betas: Float[Array, 'shapes']) -> Float[Array, '16 3']:
-  """The 16 joints of the shaped, unposed hand.
+  """Computes the 16 joints of the shaped, unposed hand.
 
-  The regressor meets template and shape components before the betas do: that product does not
-  depend on the hand, so a batch pays for it once.
+  The regressor is applied to the template and the shape components before the betas are. That
+  product does not depend on the hand, so a batch computes it once.
   """
   template = model.joint_regressor @ model.v_template
   components = jnp.einsum('jv,vcs->jcs', model.joint_regressor, model.shapedirs)
@@ -79,7 +84,7 @@ def _rest_joints(model: ManoModel, betas: Float[Array, 'shapes']) -> Float[Array
 def _kinematic_chain(
   rotations: Float[Array, '16 3 3'], rest_joints: Float[Array, '16 3']
 ) -> tuple[Float[Array, '16 3 3'], Float[Array, '16 3']]:
-  """World rotations and positions of the joints, from rotations relative to their parents."""
+  """Computes world rotations and positions of joints from rotations relative to their parents."""
   fingers = CHAIN_LEVELS.shape[1]
   rotation = jnp.broadcast_to(rotations[:1], (fingers, 3, 3))
   position = rest = jnp.broadcast_to(rest_joints[:1], (fingers, 3))
@@ -100,9 +105,9 @@ def _skin(
   offsets: Float[Array, '16 3'],
   points: Float[Array, 'vertices 3'],
 ) -> Float[Array, 'vertices 3']:
-  """Linear blend skinning: each vertex moves by its weighted mean of the joints' transforms."""
+  """Moves each vertex by the weighted mean of the joints' transforms (linear blend skinning)."""
   transforms = jnp.concatenate([rotations, offsets[..., None]], axis=-1)
-  # Component-major (12, V): the sums below then run over contiguous vertices.
+  # The components come first, (12, V), so that the sums below run over contiguous vertices.
   blended = (transforms.transpose(1, 2, 0).reshape(12, 16) @ weights.T).reshape(3, 4, -1)
   x, y, z = points.T
   moved = blended[:, 0] * x[None] + blended[:, 1] * y[None] + blended[:, 2] * z[None]
@@ -110,7 +115,10 @@ def _skin(
 
 
 def extended_joint_regressor(model: ManoModel) -> Float[Array, '21 vertices']:
-  """The paper's B: the 16 rows of the regressor and 5 one-hot fingertips, standard order."""
+  """Builds the paper's B, which regresses the 21 standard joints from the vertices.
+
+  B holds the 16 rows of the model's regressor and 5 one-hot rows of fingertips, in standard order.
+  """
   count = model.v_template.shape[0]
   tips = model.fingertip_vertices[:, None] == jnp.arange(count)[None]
   rows = jnp.concatenate([model.joint_regressor, tips.astype(model.joint_regressor.dtype)])
@@ -120,14 +128,17 @@ def extended_joint_regressor(model: ManoModel) -> Float[Array, '21 vertices']:
 def regress_joints(
   model: ManoModel, vertices: Float[Array, '*batch vertices 3']
 ) -> Float[Array, '*batch 21 3']:
-  """B V: the 21 standard joints as linear functions of the vertices, in the vertices' frame."""
+  """Computes B V: the 21 standard joints as linear functions of the vertices.
+
+  The joints are in the frame of the vertices.
+  """
   return jnp.einsum('kv,...vc->...kc', extended_joint_regressor(model), vertices)
 
 
 def pca_to_pose(
   model: ManoModel, coefficients: Float[Array, '*batch components']
 ) -> Float[Array, '*batch 45']:
-  """Hand pose (axis-angle, relative to zero pose) of the leading principal components.
+  """Converts leading principal components to a hand pose (axis-angle relative to zero pose).
 
   Zero coefficients give the model's mean pose, `hands_mean`.
   """
@@ -137,7 +148,10 @@ def pca_to_pose(
 
 
 def mirror_parameters(parameters: HandParameters) -> HandParameters:
-  """The parameters that give, on the mirrored model, the mesh mirrored by x -> -x."""
+  """Mirrors parameters for use with the mirrored model.
+
+  The mirrored model and these parameters give the original mesh mirrored by x -> -x.
+  """
   hand_pose = parameters.hand_pose
   joints = hand_pose.reshape(hand_pose.shape[:-1] + (15, 3))
   transl = parameters.transl
@@ -150,7 +164,10 @@ def mirror_parameters(parameters: HandParameters) -> HandParameters:
 
 
 def mirror_mano_model(model: ManoModel) -> ManoModel:
-  """The same hand of the other side: x -> -x, faces turned so that normals still point outwards."""
+  """Mirrors a model into the same hand of the other side, by x -> -x.
+
+  The vertices of each face change their order, so that normals still point outwards.
+  """
   flip = jnp.asarray([-1.0, 1.0, 1.0])
   # A mirrored rotation is M R M, so entry (a, b) of R - I changes by the signs of a and b.
   feature_signs = jnp.tile((flip[:, None] * flip[None]).reshape(-1), 15)

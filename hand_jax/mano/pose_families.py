@@ -1,6 +1,6 @@
 """The classic sampler of hand poses: families round a mean, whose fingers bend together.
 
-`gestures.py` is the broad one, whose fingers bend each on its own.
+The broad sampler in `gestures.py` bends the fingers independently.
 """
 
 from typing import NamedTuple
@@ -14,25 +14,31 @@ from hand_jax.mano.anatomy import pose_within_limits
 
 
 class PoseFamily(NamedTuple):
-  """A kind of pose: how likely it is, its mean and its spread; curls in [0, 1], the rest degrees.
+  """A kind of pose: its probability, its mean and its spread.
 
-  Curls are of index, middle, ring, pinky: `knuckle_curl` bends the MCP joints, `finger_curl` the
-  two outer ones. `shared` is the deviation all four fingers have in common, `own` each finger's.
-  `thumb` is CMC flexion, abduction and twist, then MCP and IP flexion; `thumb_noise` scales how far
-  it strays from there.
+  Curls are in [0, 1] and given for index, middle, ring and pinky.
   """
 
   weight: float
+  """Probability of the family."""
   knuckle_curl: tuple[float, float, float, float]
+  """Mean bend of the MCP joints, where 1 stands for 90 degrees."""
   finger_curl: tuple[float, float, float, float]
+  """Mean bend of the two outer joints, where 1 stands for 110 degrees of PIP flexion."""
   shared: float
+  """Standard deviation of the curl that all four fingers have in common."""
   own: float
+  """Standard deviation of each finger's own curl."""
   spread: float
+  """Mean angle in degrees by which the index leans to the thumb's side."""
   thumb: tuple[float, float, float, float, float]
+  """Mean degrees of CMC flexion, abduction and twist, then of MCP and IP flexion."""
   thumb_noise: float
+  """Factor on how far the thumb strays from its mean."""
 
 
-# Pinch and fist were solved for on the free hand: thumb tip on the index tip, or over the fingers.
+# Pinch and fist were solved for on the free hand, so that the thumb tip meets the index tip or lies
+# over the fingers.
 POSE_FAMILIES = {
   'relaxed': PoseFamily(
     0.20, (0.2, 0.25, 0.3, 0.3), (0.25, 0.3, 0.3, 0.3), 0.08, 0.06, 2, (0, 10, -5, 10, 15), 1.0
@@ -66,7 +72,7 @@ POSE_FAMILIES = {
 
 _KNUCKLE_DEGREES = 90.0
 _PIP_DEGREES = 110.0
-_DIP_OVER_PIP = 0.62  # The two outer joints share a tendon: they bend together.
+_DIP_OVER_PIP = 0.62  # The two outer joints share a tendon, so they bend together.
 _SPREAD_PATTERN = np.asarray([1.0, 0.1, -0.8, -1.6], np.float32)  # index, middle, ring, pinky
 _THUMB_NOISE = np.asarray([7.0, 8, 6, 10, 14], np.float32)
 _FIELDS = {
@@ -76,10 +82,11 @@ _FIELDS = {
 
 
 def sample_hand_pose(key: jax.Array) -> Float[Array, '45']:
-  """A natural pose of a right hand inside the limits: axis-angle relative to zero pose, radians.
+  """Draws a natural pose of a right hand inside the joint limits.
 
-  A family of POSE_FAMILIES is drawn first; the four fingers then vary together and each a little on
-  its own, the two outer joints of a finger bend together, and bent fingers spread less.
+  The pose is axis-angle relative to zero pose, in radians. A family of `POSE_FAMILIES` is drawn
+  first. The four fingers then vary together, and each varies a little on its own. The two outer
+  joints of a finger bend together, and bent fingers spread less.
   """
   keys = jax.random.split(key, 5)
   family = jax.random.choice(keys[0], len(POSE_FAMILIES), p=_FIELDS['weight'])
@@ -100,7 +107,7 @@ def _finger_angles(
   outer: Float[Array, '4'],
   spread: Float[Array, ''],
 ) -> Float[Array, '4 3 3']:
-  """Degrees (finger, joint, axis) of the four fingers from their curls."""
+  """Draws the degrees (finger, joint, axis) of the four fingers, given their curls."""
   keys = jax.random.split(key, 4)
   coupling = _DIP_OVER_PIP + 0.1 * jax.random.normal(keys[0], (4,))
   pip = _PIP_DEGREES * outer
@@ -115,16 +122,19 @@ def fan_fingers(
   amount: Float[Array, ''],
   knuckle_bend: Float[Array, '4'],
 ) -> Float[Array, '4 3 3']:
-  """Adds abduction and twist to flexions: degrees (finger, joint, axis), index to pinky.
+  """Adds abduction and twist to flexions of the four fingers, index to pinky.
 
   Args:
-    keys: two, for what each finger strays sideways and about its bones.
+    keys: two keys, for the random parts of abduction and twist.
     flexion: degrees of MCP, PIP and DIP.
-    amount: degrees by which the index leans to the thumb's side; the others fan out with it.
-    knuckle_bend: 0 for a straight knuckle, 1 for one bent at a right angle.
+    amount: degrees by which the index leans to the thumb's side. The others fan out with it.
+    knuckle_bend: 0 for a straight knuckle, 1 for one that is bent at a right angle.
+
+  Returns:
+    Degrees (finger, joint, axis), with the axes flexion, abduction and twist.
   """
   abduction = amount * _SPREAD_PATTERN + 1.5 * jax.random.normal(keys[0], (4,))
-  # Collateral ligaments hold a bent knuckle: it hardly spreads.
+  # Collateral ligaments hold a bent knuckle, so it hardly spreads.
   abduction = abduction * (1.0 - 0.8 * knuckle_bend)
   sideways = jnp.zeros((4, 3)).at[:, 0].set(abduction)
   twist = jnp.asarray([2.0, 1.0, 1.0])[None] * jax.random.normal(keys[1], (4, 3))
@@ -134,12 +144,15 @@ def fan_fingers(
 def thumb_angles(
   key: jax.Array, mean: Float[Array, '5'], noise: Float[Array, '']
 ) -> Float[Array, '1 3 3']:
-  """Degrees (1, joint, axis) of a thumb that strays from a mean.
+  """Draws the angles of a thumb round a mean.
 
   Args:
-    key: of what it strays.
+    key: the key of the random deviation.
     mean: degrees of CMC flexion, abduction and twist, then of MCP and IP flexion.
-    noise: how far it strays; 1 as most families do.
+    noise: factor on the deviation. Most families use 1.
+
+  Returns:
+    Degrees (1, joint, axis), with the axes flexion, abduction and twist.
   """
   cmc_flexion, abduction, twist, mcp, ip = mean + noise * _THUMB_NOISE * jax.random.normal(
     key, (5,)

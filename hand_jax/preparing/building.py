@@ -1,4 +1,4 @@
-"""Building a prepared data set whole or not at all, with progress and a manifest."""
+"""Builds a prepared data set whole or not at all, with progress and a manifest."""
 
 import contextlib
 import fcntl
@@ -16,27 +16,34 @@ from typing import Any, NamedTuple
 
 from hand_jax.data.manifests import MANIFEST_NAME
 
-# Of each split's skipped examples the manifest names so many; it counts them all.
+# The manifest counts all skipped examples of a split, and names at most this many of them.
 NAMED_SKIPS = 1000
 PACKAGES = ('hand-jax', 'jax', 'numpy', 'opencv-python-headless', 'tensorflow-datasets')
-# What a manifest means by leaving out a setting that did not exist yet.
+# Older manifests lack settings that did not exist yet. They mean these values.
 _MEANT_BEFORE = {'hands': 'classic'}
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
-"""Ctrl-C, and what a system sends to end a process."""
-# Of many photos so many are asked for their size.
+"""Ctrl-C sends the first, and a system sends the second to end a process."""
+# The size of many photos is estimated from about this many of them.
 _SIZED_PHOTOS = 500
 
 
 class Progress:
-  """One line on the terminal that says how far a split is and how long it will take."""
+  """A line on the terminal that says how far a split is and how long it will take."""
 
   def __init__(self, interval_s: float | None = None, clock: Callable[[], float] = time.monotonic):
     self._split, self._output, self._clock = '', sys.stdout, clock
-    # A terminal's line is written over; a log file should stay short.
+    # On a terminal each line overwrites the one before, but a log file should stay short.
     self._interval_s = (1.0 if sys.stdout.isatty() else 20.0) if interval_s is None else interval_s
     self._started = self._shown = clock()
 
   def __call__(self, split: str, done: int, count: int) -> None:
+    """Prints the line, unless the last one is too recent.
+
+    Args:
+      split: name of the split.
+      done: number of examples that are done.
+      count: number of examples there will be.
+    """
     now = self._clock()
     if split != self._split and self._split:
       self._started = self._shown
@@ -66,10 +73,10 @@ class Prepared(NamedTuple):
 
 
 def read_manifest(folder: pathlib.Path, settings: dict[str, Any]) -> dict[str, Any]:
-  """The manifest of a finished data set, which must have been built with `settings`.
+  """Reads the manifest of a finished data set, which must have been built with `settings`.
 
   Raises:
-    ValueError: the folder was not finished by `prepare`, or its settings differ.
+    ValueError: `prepare` did not finish the folder, or its settings differ.
   """
   path = folder / MANIFEST_NAME
   if not path.exists():
@@ -92,7 +99,7 @@ def read_manifest(folder: pathlib.Path, settings: dict[str, Any]) -> dict[str, A
 
 
 def skips_by_reason(skips: dict[str, list[Any]]) -> dict[str, Any]:
-  """What the manifest says of each split's skipped examples: how many, and which and why."""
+  """Returns the manifest's entry about skipped examples: how many in each split, which and why."""
   return {
     split: {
       'count': len(skipped),
@@ -104,9 +111,9 @@ def skips_by_reason(skips: dict[str, list[Any]]) -> dict[str, Any]:
 
 
 def size_of_photos(photos: Sequence[pathlib.Path], most: int = 0) -> int:
-  """About the bytes of the first `most` of some photos (0: all), from the sizes of a few of them.
+  """Estimates the bytes of the first `most` photos (0: all) from the sizes of a few of them.
 
-  One that is missing has none.
+  A missing photo counts as empty.
   """
   count = min(most, len(photos)) if most else len(photos)
   few = photos[:count][:: max(1, count // _SIZED_PHOTOS)]
@@ -126,7 +133,7 @@ def _check_room(folder: pathlib.Path, needed_bytes: int) -> None:
 
 @contextlib.contextmanager
 def _only_one_build(path: pathlib.Path) -> Iterator[None]:
-  """Holds a lock file; the system frees it when the process ends, however it ends."""
+  """Holds a lock file, which the system frees when the process ends, however it ends."""
   folder = path.parent
   try:
     folder.mkdir(parents=True, exist_ok=True)
@@ -149,7 +156,7 @@ def _only_one_build(path: pathlib.Path) -> Iterator[None]:
 
 
 def _remove_undisturbed(folder: pathlib.Path) -> None:
-  """Removes a folder if it is there; stopping once more would cut that short."""
+  """Removes a folder if it is there, and ignores signals that would stop it halfway."""
   handlers = {number: signal.signal(number, signal.SIG_IGN) for number in STOP_SIGNALS}
   try:
     shutil.rmtree(folder, ignore_errors=True)
@@ -166,16 +173,26 @@ def prepare(
   needed_bytes: int = 0,
   **build_settings: Any,
 ) -> Prepared:
-  """Builds `data_dir/<name>[/<config>]/<version>`; one that is finished already is kept.
+  """Builds `data_dir/<name>[/<config>]/<version>`, or keeps it where it is finished already.
 
-  `settings` decide the contents and `build_settings` only how they are made; both go to
-  `create_builder`, a tfds builder class with a `sha256` per split, and with `skips` per split where
-  examples may be unusable. Everything is written beside the final folder, which appears at the end
-  and whole: a run that was stopped leaves nothing in its place, and the next one starts afresh.
-  `needed_bytes` is what the result will take at least. To be called in the main thread.
+  Everything is written beside the final folder, which appears whole at the end. A build that was
+  stopped leaves nothing there, and the next one starts afresh. Call this in the main thread.
+
+  Args:
+    create_builder: a tfds builder class. Its builders have a `sha256` for each split, and `skips`
+      for each split where examples may be unusable.
+    data_dir: the folder of all prepared data sets.
+    settings: settings of the builder that decide the contents. They go into the manifest.
+    config: name of the builder's config, where it has any.
+    needed_bytes: the least that the result will take on disk.
+    **build_settings: settings of the builder that decide only how the contents are made.
+
+  Returns:
+    The finished data set.
 
   Raises:
-    ValueError: the folder exists with other settings. RuntimeError: another build is running.
+    ValueError: the folder exists with other settings.
+    RuntimeError: another build is running.
     OSError: `data_dir` cannot be written to, or has no room for `needed_bytes`.
   """
   name = f'{create_builder.name}/{config}' if config else create_builder.name

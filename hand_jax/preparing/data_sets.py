@@ -1,4 +1,4 @@
-"""How each data set is prepared, from what the flags of `experiments.prepare_dataset` say."""
+"""Prepares each data set as the flags of `experiments.prepare_dataset` say."""
 
 import functools
 import os
@@ -21,14 +21,15 @@ from hand_jax.preparing.building import Prepared, Progress, prepare, size_of_pho
 from hand_jax.readers import freihand, hand_photos, ho3d_folder
 from hand_jax.readers.annotation_files import files_digest
 
-# A setting of `data.max_landmark_error` to compare with: heads learned best from such crops.
+# The report says how many examples this `data.max_landmark_error` keeps. Heads learned best from
+# such crops.
 _TOLD_LANDMARK_ERROR = 0.12
 CreateBuilder = Callable[..., Any]
-"""A tfds builder class of the folder `datasets`, see `prepare`."""
+"""It is a tfds builder class of the folder `datasets`, see `prepare`."""
 
 
 class PrepareRequest(NamedTuple):
-  """What the flags of the same names say; a data set looks at its `own_flags` alone."""
+  """The values of the flags of the same names. A data set uses only its `own_flags`."""
 
   data_dir: str
   source: str | None = None
@@ -51,7 +52,7 @@ class PrepareRequest(NamedTuple):
   feature_crop_factor: float = 1.4
 
   def feature_settings(self) -> dict[str, Any]:
-    """The setting `crop_features` of `StreamedBuilder` for the manifest; none without features."""
+    """Returns the builder's setting `crop_features`, or nothing without features."""
     if not self.with_features:
       return {}
     settings = CropFeatureSettings(
@@ -87,7 +88,7 @@ def _prepare_hand_photos(create_builder: CreateBuilder, request: PrepareRequest)
   digest = hand_photos.annotations_digest(source)
   settings = {'validation_fraction': fraction, 'annotations_sha256': digest}
   settings |= request.feature_settings()
-  # Found here, mistakes cost no lock and no folder; the builder looks at the photos too.
+  # A mistake that is found here costs no lock and no folder. The builder checks the photos too.
   hand_photos.split_entries(hand_photos.read_annotations(source), fraction)
   data_dir = pathlib.Path(request.data_dir)
   return prepare(create_builder, data_dir, settings, source=source, report=Progress())
@@ -124,7 +125,7 @@ def _prepare_ho3d(version: str, create_builder: CreateBuilder, request: PrepareR
       flush=True,
     )
   else:
-    load_mano_model(mano_dir)  # Found here, a mistake costs no lock and no folder.
+    load_mano_model(mano_dir)  # A mistake that is found here costs no lock and no folder.
     file = find_mano_file(mano_dir, 'right') if os.path.isdir(mano_dir) else pathlib.Path(mano_dir)
     mano_sha256 = files_digest(file.parent, [file.name])
   _announce(source, halves)
@@ -152,7 +153,7 @@ def _announce(source: str, halves: Sequence[str]) -> None:
 
 
 def _published_settings(request: PrepareRequest, digest: str) -> dict[str, Any]:
-  """Collects what decides the contents of a published data set, prepared."""
+  """Collects the settings that decide the contents of a published data set."""
   fraction = request.validation_fraction
   return {
     'validation_fraction': 0.01 if fraction is None else fraction,
@@ -169,7 +170,7 @@ def _prepare_published(
   photos: Sequence[Sequence[pathlib.Path]],
   **build_settings: Any,
 ) -> Prepared:
-  """Prepares a published data set, whose halves have these photos."""
+  """Prepares a published data set, given the photos of each of its halves."""
   prepared = prepare(
     create_builder,
     pathlib.Path(request.data_dir),
@@ -186,14 +187,14 @@ def _prepare_published(
 
 
 def _size_of_features(request: PrepareRequest, photos: Sequence[Sequence[pathlib.Path]]) -> int:
-  """About the bytes that the features of those photos will take."""
+  """Estimates the bytes that the features of those photos will take."""
   stated = settings_of_manifest({'settings': request.feature_settings()})
   count = sum(min(len(half), request.limit or len(half)) for half in photos)
   return count * bytes_per_example(stated) if stated else 0
 
 
 def _refuse_skips(prepared: Prepared, strict: bool) -> None:
-  """With --strict, also a finished data set must be without skips; ValueError says so."""
+  """Checks that a data set built for --strict has no skips, even if it was finished before."""
   skipped = prepared.manifest.get('skipped')
   if strict and skipped:
     counts = ', '.join(f'{part["count"]} of {split}' for split, part in skipped.items())
@@ -204,7 +205,7 @@ def _refuse_skips(prepared: Prepared, strict: bool) -> None:
 
 
 class Recipe(NamedTuple):
-  """How a data set is prepared, and the flags that it alone has."""
+  """How a data set is prepared, and which flags it uses."""
 
   prepare: Callable[[CreateBuilder, PrepareRequest], Prepared]
   own_flags: tuple[str, ...]
@@ -234,24 +235,29 @@ RECIPES = {
 def prepare_data_set(
   dataset: str, create_builder: CreateBuilder, request: PrepareRequest
 ) -> Prepared:
-  """Prepares one of `RECIPES`; one that is finished already is kept.
+  """Prepares one of `RECIPES`, or keeps it where it is finished already.
 
   Args:
-    dataset: its name.
+    dataset: name of the data set.
     create_builder: the data set's tfds builder class.
-    request: what the flags say.
+    request: the values of the flags.
+
+  Returns:
+    The finished data set.
 
   Raises:
-    OSError, RuntimeError, ValueError: the source is not as it should be; see `prepare`.
+    OSError: the source or MANO is missing, or `data_dir` cannot be written to or has no room.
+    RuntimeError: another build is running.
+    ValueError: a flag, the source or a finished data set is not as it should be.
   """
   return RECIPES[dataset].prepare(create_builder, request)
 
 
 def refuse_flags_of_others(dataset: str, given: Collection[str]) -> None:
-  """Checks that the flags that were given can have an effect on `dataset`.
+  """Checks that all given flags can have an effect on `dataset`.
 
   Raises:
-    ValueError: the first one that belongs to another data set.
+    ValueError: a flag belongs to another data set. The message names the first one.
   """
   own_flags = RECIPES[dataset].own_flags
   for other, recipe in RECIPES.items():
@@ -262,14 +268,18 @@ def refuse_flags_of_others(dataset: str, given: Collection[str]) -> None:
 
 
 def refuse_idle_feature_flags(given: Collection[str], with_features: bool) -> None:
-  """Checks that no flag speaks of features that are not asked for; ValueError names it."""
+  """Checks that no flag describes features that are not asked for.
+
+  Raises:
+    ValueError: a flag does so. The message names it.
+  """
   for name in given:
     if name.startswith('feature_') and not with_features:
       raise ValueError(f'--{name} says how features are stored: it needs --with_features.')
 
 
 def describe_prepared(prepared: Prepared, seconds: float) -> Iterator[str]:
-  """Yields what to print about a finished data set: its size, and what was left out of it."""
+  """Yields what to print about a finished data set: its size, and what was left out."""
   counts = ', '.join(f'{count} {split}' for split, count in prepared.manifest['examples'].items())
   took = f'; {seconds:.0f} s' if prepared.is_new else ''
   state = 'Complete' if prepared.is_new else 'Already complete, nothing to do'
@@ -283,7 +293,7 @@ def describe_prepared(prepared: Prepared, seconds: float) -> Iterator[str]:
 
 
 def _describe_features(prepared: Prepared, features: CropFeatureSettings) -> str:
-  """What features the data set holds, and what they and all of it take on disk."""
+  """Describes the stored features, and the room that they and the data set take on disk."""
   each = bytes_per_example(features)
   together = each * sum(prepared.manifest['examples'].values())
   files = (path for path in prepared.folder.rglob('*') if path.is_file())
@@ -297,7 +307,7 @@ def _describe_features(prepared: Prepared, features: CropFeatureSettings) -> str
 
 
 def _describe_landmark_errors(prepared: Prepared) -> Iterator[str]:
-  """What `data.max_landmark_error` would keep of each split."""
+  """Yields how many examples of each split `data.max_landmark_error` would keep."""
   by_split = read_errors_by_split(prepared.folder)
   if not by_split:
     yield (

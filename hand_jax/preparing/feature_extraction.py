@@ -1,4 +1,4 @@
-"""Adds to the records of any data set what the landmark network makes of crops of each photo."""
+"""Runs the landmark network on crops of photos, and adds its features to a data set's records."""
 
 import functools
 import itertools
@@ -31,17 +31,17 @@ from hand_jax.models.hand_landmark import (
 )
 from hand_jax.types import HandBatch
 
-# Crops go through the network in batches of this size: one compiled program.
+# All crops go through the network in batches of this size, so that one compiled program is enough.
 _BATCH = 16
 
 
 def with_crop_features(
   records: Iterable[dict[str, Any] | Skip], settings: CropFeatureSettings
 ) -> Iterator[dict[str, Any] | Skip]:
-  """Completes the encoded records of a split, in their order; skips pass as they are.
+  """Adds crop features to the encoded records of a split, in order, and passes skips on.
 
-  A record's number, which its crops are drawn from, counts the records before it, not the skips: it
-  is the record's place in the finished split. Some records are taken ahead to fill a batch.
+  A record's crops are drawn from its number, which counts the records before it but not the skips.
+  It is the record's place in the finished split. To fill a batch, some records are taken ahead.
   """
   records, number = iter(records), 0
   while block := list(itertools.islice(records, max(1, _BATCH // settings.crops))):
@@ -57,12 +57,12 @@ def with_crop_features(
 
 
 def _rows(record: dict[str, Any], number: int, settings: CropFeatureSettings) -> list[HandBatch]:
-  """The crops of a record as training will see them, from the photo as it will be stored."""
+  """Crops a record as training will, from the photo as it will be stored."""
   return rows_of_example(_example_of(record), number, settings)
 
 
 def _features_of(rows: Sequence[HandBatch], settings: CropFeatureSettings) -> CropFeatures:
-  """What the network makes of the rows' pictures, and how far that is from their labels."""
+  """Computes the network's features of the rows' pictures, and their distance from the labels."""
   features = landmark_features(np.stack([row.image for row in rows]), settings)
   errors = landmark_errors(
     features.landmarks[..., :2],
@@ -80,9 +80,15 @@ def _example_of(record: dict[str, Any]) -> HandExample:
 def rows_of_example(
   example: HandExample, number: int, settings: CropFeatureSettings
 ) -> list[HandBatch]:
-  """The stated crops of an example with their 2D joints; it is number `number` of its split."""
+  """Makes the crops of an example that the settings state, with their 2D joints.
+
+  Args:
+    example: a photo with its labels.
+    number: the example's number in its split, which seeds the crops.
+    settings: settings of the crops.
+  """
   changes = [crop_change(settings, number, crop) for crop in range(settings.crops)]
-  # The crop is a matter of the box and the side alone: no vertices.
+  # The crop depends on box and side alone, so no vertices are needed.
   return [
     make_row(without_3d(example), number, FEATURE_SIDE, settings.crop_factor, 0, change)
     for change in changes
@@ -92,9 +98,10 @@ def rows_of_example(
 def landmark_features(
   crops: UInt8[np.ndarray, 'crops 224 224 3'], settings: CropFeatureSettings
 ) -> CropFeatures:
-  """Runs the landmark network on right-hand crops; vectors and maps come rounded to half precision.
+  """Runs the landmark network on crops of right hands.
 
-  Of `settings` only those of the maps matter. The errors are None: crops alone have no labels.
+  Vectors and maps are rounded to half precision. Of `settings` only those of the maps matter.
+  `landmark_errors` is None, since crops alone have no labels.
   """
   missing = -len(crops) % _BATCH
   padded = np.concatenate([crops, np.zeros((missing, *crops.shape[1:]), np.uint8)])
@@ -107,10 +114,18 @@ def landmark_features(
 
 
 def map_projection(channels: int, width: int, seed: int) -> Float[np.ndarray, '{channels} {width}']:
-  """A fixed matrix of orthonormal columns: random directions that keep distances on average."""
+  """Draws a fixed matrix of orthonormal columns, for projecting the channels of a map.
+
+  The directions are random, so that distances keep their proportions on average.
+
+  Args:
+    channels: number of channels of the map.
+    width: number of channels after the projection.
+    seed: seed of the directions.
+  """
   drawn = np.random.default_rng((seed, channels)).normal(size=(width, channels)).T
   basis, upper = np.linalg.qr(drawn)
-  # The signs make the factorisation unique; the first columns are then the same at every width.
+  # The signs make the factorisation unique, so the first columns are the same at every width.
   return (basis * np.sign(np.diag(upper))[None]).astype(np.float32)
 
 
@@ -144,7 +159,7 @@ def _program(maps: int, projection_seed: int) -> Callable[[np.ndarray], CropFeat
 
 
 def _split(features: CropFeatures, settings: CropFeatureSettings) -> Sequence[CropFeatures]:
-  """Features of many crops as those of each example."""
+  """Splits the features of many crops into those of each example."""
   starts = range(0, len(features.vectors), settings.crops)
   return [
     jax.tree.map(lambda array, start=start: array[start : start + settings.crops], features)

@@ -1,4 +1,4 @@
-"""What tfds builders of hand examples share: numbering, skips, workers, progress and digests."""
+"""Numbers, hashes and reports the records of tfds builders, and makes them in worker processes."""
 
 import collections
 import contextlib
@@ -17,13 +17,19 @@ import numpy as np
 from hand_jax.examples import Skip
 
 Report = Callable[[str, int, int], None]
-"""Called with a split's name, the examples done and the examples there will be."""
+"""It is called with a split's name, the examples done, and the examples there will be."""
 
 Job = TypeVar('Job')
 
 
 def no_report(split: str, done: int, count: int) -> None:
-  """Where nobody watches."""
+  """Does nothing, for builds whose progress nobody watches.
+
+  Args:
+    split: name of the split.
+    done: number of examples that are done.
+    count: number of examples there will be.
+  """
 
 
 def numbered_records(
@@ -34,13 +40,18 @@ def numbered_records(
   report: Report = no_report,
   skips: list[Skip] | None = None,
 ) -> Iterator[tuple[int, dict[str, Any]]]:
-  """A split's encoded records with their numbers, reported one by one.
+  """Yields the encoded records of a split with their numbers, and reports them one by one.
 
-  Skips are collected in `skips` and take no number. After the last record `digests[split]` holds
-  the SHA-256 of them all.
+  Args:
+    split: name of the split.
+    records: its records. A skip takes no number.
+    count: number of records there will be, with the skips.
+    digests: after the last record, `digests[split]` is set to the SHA-256 of all records.
+    report: called after each record or skip.
+    skips: collects the skips. None makes the first skip an error.
 
   Raises:
-    ValueError: a skip where `skips` is None, or nothing but skips.
+    ValueError: there is a skip and `skips` is None, or there is nothing but skips.
   """
   digest, number = hashlib.sha256(), 0
   for done, record in enumerate(records, start=1):
@@ -64,17 +75,20 @@ def numbered_records(
 
 @contextlib.contextmanager
 def worker_processes(count: int) -> Iterator[ProcessPoolExecutor | None]:
-  """That many processes, or None for one: this process itself. None of them outlives this one."""
+  """Starts that many processes, or none for a count of 1, where this process does the work.
+
+  The context gives the executor, or None for a count of 1. No worker outlives this process.
+  """
   if count == 1:
     yield None
     return
   others = set(multiprocessing.active_children())
-  # JAX runs threads, which a forked process would not have.
+  # JAX runs threads, which a forked process would lack.
   executor = ProcessPoolExecutor(
     count, mp_context=multiprocessing.get_context('spawn'), initializer=_follow_parent
   )
-  # A process keeps the blocked signals of the thread that starts it: one that is still importing
-  # must not be interrupted either.
+  # A process inherits the blocked signals of the thread that starts it. So Ctrl-C does not
+  # interrupt one that is still importing.
   blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
   try:
     for _ in range(count):
@@ -84,7 +98,7 @@ def worker_processes(count: int) -> Iterator[ProcessPoolExecutor | None]:
   try:
     yield executor
   except BaseException:
-    # What they are working on is wanted no more, and may take long.
+    # Nobody wants the work in progress any more, and it may take long.
     for worker in set(multiprocessing.active_children()) - others:
       worker.terminate()
     raise
@@ -93,14 +107,14 @@ def worker_processes(count: int) -> Iterator[ProcessPoolExecutor | None]:
 
 
 def _follow_parent() -> None:
-  """In a worker: Ctrl-C is left to the parent, and the worker ends when the parent is gone."""
+  """Makes a worker leave Ctrl-C to its parent, and end when the parent is gone."""
   signal.signal(signal.SIGINT, signal.SIG_IGN)
   threading.Thread(target=_end_after, args=(multiprocessing.parent_process(),), daemon=True).start()
 
 
 def _end_after(parent: multiprocessing.process.BaseProcess) -> None:
   parent.join()
-  # The main thread may be waiting for work that nobody will give.
+  # The main thread may be waiting for work that will never come.
   os._exit(1)
 
 
@@ -110,9 +124,13 @@ def results_in_order(
   executor: ProcessPoolExecutor | None = None,
   ahead: int = 4,
 ) -> Iterator[Any]:
-  """What `make` gives for each job, in order, made by the executor's processes where there is one.
+  """Yields the results of all jobs, in order.
 
-  At most `ahead` jobs are made ahead, so that memory does not grow with their number.
+  Args:
+    make: makes the results of one job.
+    jobs: the jobs.
+    executor: runs `make` in its processes. None runs it in this process.
+    ahead: largest number of jobs made ahead, so that memory does not grow with their number.
   """
   if executor is None:
     for job in jobs:
@@ -128,7 +146,7 @@ def results_in_order(
 
 
 def update_digest(digest, record: dict[str, Any]) -> None:
-  """Adds a record to a hash: its encoded pictures and labels, in the order of their names."""
+  """Adds a record to a hash: its encoded pictures and labels, sorted by name."""
   for name in sorted(record):
     value = record[name]
     digest.update(name.encode())

@@ -1,4 +1,4 @@
-"""A tfds builder that writes its records as they come, whatever their number."""
+"""Builds tfds data sets whose records are written as they come, however many there are."""
 
 import itertools
 from collections.abc import Callable, Iterable, Iterator
@@ -17,19 +17,22 @@ from hand_jax.preparing.records import (
   worker_processes,
 )
 
-# A file of the largest records (photos of 640 x 480 as PNG) is then about 2 GB.
+# With this many of the largest records (photos of 640 x 480 as PNG) a file has about 2 GB.
 EXAMPLES_PER_FILE = 4096
-# Written at a time; tfds writes its description of the data set anew each time.
+# This many records are written at a time. tfds rewrites its description of the data set each time.
 _BLOCK = 64
 
 
 class StreamedBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
   """A builder of splits `{name: iterator of (number, record)}` in the order of their numbers.
 
-  tfds' own way is to sort each split first: in memory, and from 1 GB on with TensorFlow.
-  With `crop_features` (what `CropFeatureSettings.as_manifest` gives) every record also holds the
-  landmark network's features of its crops. `report(split, done, count)` is called after every
-  example; after building, `sha256` holds the hash of each split's contents.
+  tfds itself sorts each split first, in memory and from 1 GB on with TensorFlow. After building,
+  `sha256` holds the hash of each split's contents.
+
+  Args:
+    crop_features: settings of the crops, as `CropFeatureSettings.as_manifest` gives them. Every
+      record then also holds the landmark network's features of its crops. None leaves them out.
+    report: called with (split, done, count) after every example.
   """
 
   def __init__(
@@ -45,7 +48,7 @@ class StreamedBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     super().__init__(**kwargs)
 
   def _record_features(self) -> tfds.features.FeaturesDict:
-    """What a record holds, for `_info`."""
+    """Returns the features of a record, for `_info`."""
     features = example_features()
     if self._crop_features is None:
       return features
@@ -58,13 +61,13 @@ class StreamedBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     count: int,
     skips: list[Skip] | None = None,
   ) -> Iterator[tuple[int, dict[str, Any]]]:
-    """The encoded records of a split, completed and numbered; see `numbered_records`."""
+    """Completes and numbers the encoded records of a split, see `numbered_records`."""
     if self._crop_features is not None:
       records = with_crop_features(records, self._crop_features)
     return numbered_records(split, records, count, self.sha256, self._report, skips)
 
   def download_and_prepare(self, **kwargs) -> None:
-    """Writes all splits into the builder's folder, which is no data set before this is done."""
+    """Writes all splits into the builder's folder, which is a data set only when this is done."""
     del kwargs  # nothing is downloaded
     if self.data_path.exists():
       return
@@ -79,12 +82,17 @@ class StreamedBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
 
 class PublishedBuilder(StreamedBuilder, skip_registration=True):
-  """A builder of a published data set, read from its unpacked `source` by several processes.
+  """A builder of a published data set, which several processes read from its unpacked folder.
 
-  `validation_fraction` of what there is to train on is held out. `limit` is the most examples of a
-  split (0: all). Examples that cannot be used are left out and named in `skips`; `strict` makes the
-  first one an error. `annotations_sha256` is for the record of what was built. The number of
-  workers changes nothing in the result.
+  Examples that cannot be used are left out and named in `skips`.
+
+  Args:
+    source: the unpacked folder.
+    validation_fraction: this share of what there is to train on is held out.
+    limit: largest number of examples of a split. 0 takes all.
+    annotations_sha256: is not used here, but goes into the manifest with the other settings.
+    strict: makes the first example that cannot be used an error.
+    workers: number of processes. It changes nothing in the result.
   """
 
   DESCRIPTION: str
@@ -108,10 +116,11 @@ class PublishedBuilder(StreamedBuilder, skip_registration=True):
     super().__init__(**kwargs)
 
   def download_and_prepare(self, **kwargs) -> None:
-    """Builds all splits, with one set of worker processes.
+    """Builds all splits with one set of worker processes.
 
     Raises:
-      FileNotFoundError, ValueError: the folder is not as it should be; see `numbered_records`.
+      FileNotFoundError: the source lacks files.
+      ValueError: the source is not as it should be, see `numbered_records`.
     """
     with worker_processes(self._workers) as self._executor:
       super().download_and_prepare(**kwargs)
@@ -131,7 +140,7 @@ class PublishedBuilder(StreamedBuilder, skip_registration=True):
   def _records(
     self, split: str, load: Callable[[Any], list[Any]], jobs: Iterable[Any], count: int
   ) -> Iterator[tuple[int, dict[str, Any]]]:
-    """What `load` makes of the jobs of a split, `count` examples, numbered."""
+    """Numbers the `count` examples that `load` makes of the jobs of a split."""
     records = results_in_order(load, jobs, self._executor, ahead=2 * self._workers)
     skips = None if self._strict else self.skips.setdefault(split, [])
     return self._numbered(split, records, count, skips)

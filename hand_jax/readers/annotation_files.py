@@ -1,4 +1,4 @@
-"""What readers of published data sets share: long JSON lists, photos, numbers, folder checks."""
+"""Reads what published data sets have in common: long JSON lists, photos, masks, intrinsics."""
 
 import hashlib
 import io
@@ -18,24 +18,29 @@ HALF_PIXEL = 0.5
 
 
 class BadExampleError(ValueError):
-  """One example cannot be used; the others can."""
+  """An error about one example that cannot be used, while the others can."""
 
 
 class JsonEntries(NamedTuple):
-  """A list of arrays, one per sample; `problems` says by number which cannot be used, and why."""
+  """A list of arrays, one for each sample.
+
+  `problems` says, by the sample's number, why an entry cannot be used.
+  """
 
   values: Float[np.ndarray, 'samples *shape']  # 0 where there is a problem
   problems: dict[int, str]
 
 
 def read_json_entries(path: str | os.PathLike, shape: tuple[int, ...]) -> JsonEntries:
-  """A JSON list of nested lists as one array of float32, entry by entry: FreiHAND's vertices are
-  more than a gigabyte of text, which never lies in memory as Python's numbers.
+  """Reads a JSON list of nested lists into one array of float32, entry by entry.
 
-  An entry of another shape, or with a value that is not a finite number, is a problem of its own.
+  FreiHAND's vertices are more than a gigabyte of text. Read entry by entry, they never lie in
+  memory as numbers of Python. An entry of another shape, or with a value that is not a finite
+  number, is reported as a problem and does not stop the reading.
 
   Raises:
-    FileNotFoundError: no such file. ValueError: not one JSON list, or one that was cut short.
+    FileNotFoundError: there is no such file.
+    ValueError: the file is not one JSON list, or is cut short.
   """
   path = pathlib.Path(path)
   values, problems = [], {}
@@ -54,10 +59,10 @@ def read_json_entries(path: str | os.PathLike, shape: tuple[int, ...]) -> JsonEn
 
 
 def as_numbers(value: Any, shape: tuple[int, ...]) -> Float[np.ndarray, '*shape']:
-  """Nested lists or an array as float32 of that shape.
+  """Converts nested lists or an array to float32 of a given shape.
 
   Raises:
-    BadExampleError: another shape, or something in it is not a finite number.
+    BadExampleError: the value has another shape, or something in it is not a finite number.
   """
   try:
     numbers = np.asarray(value)
@@ -74,21 +79,21 @@ def as_numbers(value: Any, shape: tuple[int, ...]) -> Float[np.ndarray, '*shape'
 
 
 class EncodedPhoto(NamedTuple):
-  """A photo as it lies in its file, and what it shows."""
+  """A photo as the bytes of its file, and as the pixels that it shows."""
 
   data: bytes
   pixels: UInt8[np.ndarray, 'height width 3']  # RGB
 
 
 def read_encoded_photo(path: pathlib.Path, size: tuple[int, int]) -> EncodedPhoto:
-  """A JPEG or PNG of `size` (width, height), which training can read to its last byte.
+  """Reads a JPEG or PNG of `size` (width, height), and checks that training can decode it.
 
   Raises:
-    BadExampleError: missing, damaged, cut short, or of another size.
+    BadExampleError: the file is missing, damaged, cut short, or of another size.
   """
   data = _read_bytes(path)
   try:
-    # As training reads it: decoders differ in what damage they notice.
+    # Training uses the same decoder, and decoders differ in what damage they notice.
     height, width = photo_size(data, _short(path))
     if (width, height) != size:
       raise BadExampleError(
@@ -102,10 +107,15 @@ def read_encoded_photo(path: pathlib.Path, size: tuple[int, int]) -> EncodedPhot
 def read_mask_image(
   path: pathlib.Path, size: tuple[int, int], channel: int | None = None
 ) -> np.ndarray:
-  """A mask image as booleans (height, width): above the middle of its range.
+  """Reads a mask image as booleans, true above the middle of its range.
 
-  `channel` picks one of R, G, B; None reads it as grey. A mask of another size is enlarged to
-  `size` (width, height), pixel by pixel. Raises BadExampleError as `read_encoded_photo` does.
+  Args:
+    path: the image file.
+    size: width and height of the result. The nearest pixels are taken from a mask of another size.
+    channel: which of R, G, B holds the mask, or None to read the image as grey.
+
+  Raises:
+    BadExampleError: the file is missing, damaged or cut short.
   """
   pixels = _decode_mask(_read_bytes(path), path, 'L' if channel is None else 'RGB')
   grey = pixels if channel is None else pixels[..., channel]
@@ -125,7 +135,7 @@ def _read_bytes(path: pathlib.Path) -> bytes:
 
 def _decode_mask(data: bytes, path: pathlib.Path, mode: str) -> np.ndarray:
   try:
-    # OpenCV would fill up what a cut file lacks with grey; Pillow refuses it.
+    # Pillow refuses a file that is cut short, where OpenCV would fill the missing part with grey.
     with Image.open(io.BytesIO(data), formats=('JPEG', 'PNG')) as image:
       return np.asarray(image.convert(mode))
   except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
@@ -134,15 +144,15 @@ def _decode_mask(data: bytes, path: pathlib.Path, mode: str) -> np.ndarray:
 
 
 def _short(path: pathlib.Path) -> str:
-  """The part of a path that says which of a data set's files it is."""
+  """Returns the part of a path that says which of a data set's files it is."""
   return '/'.join(path.parts[-3:])
 
 
 def shift_to_continuous(intrinsics: Float[np.ndarray, '3 3']) -> Float[np.ndarray, '3 3']:
-  """Intrinsics whose whole numbers mean pixel centres, for pixels whose first centre is (0.5, 0.5).
+  """Shifts intrinsics from pixel centres at whole numbers to our first centre at (0.5, 0.5).
 
   Raises:
-    BadExampleError: not [[fx, 0, cx], [0, fy, cy], [0, 0, 1]] with fx and fy above zero.
+    BadExampleError: they are not [[fx, 0, cx], [0, fy, cy], [0, 0, 1]] with fx and fy above zero.
   """
   pattern = np.array([[1, 0, 1], [0, 1, 1], [0, 0, 1]], bool)
   usable = np.abs(intrinsics[~pattern]).max() < 1e-4 and abs(intrinsics[2, 2] - 1) < 1e-4
@@ -156,13 +166,19 @@ def shift_to_continuous(intrinsics: Float[np.ndarray, '3 3']) -> Float[np.ndarra
 
 
 def check_in_front(points_camera: Float[np.ndarray, 'points 3'], name: str) -> None:
-  """Refuses, by BadExampleError, points that no camera sees (z forward): mixed-up axes, mostly."""
+  """Checks that all points lie in front of the camera (z forward).
+
+  Points behind it mostly come from mixed-up axes.
+
+  Raises:
+    BadExampleError: a point lies behind the camera.
+  """
   if not (points_camera[:, 2] > 0).all():
     raise BadExampleError(f'{name}: a point lies behind the camera (z {points_camera[:, 2].min()})')
 
 
 def missing_paths(folder: pathlib.Path, names: Iterable[str]) -> list[str]:
-  """Those of the names (a folder's end in '/') that are not in the folder."""
+  """Lists those of the names that are not in the folder. Names of folders end in '/'."""
   return [
     name
     for name in names
@@ -171,13 +187,16 @@ def missing_paths(folder: pathlib.Path, names: Iterable[str]) -> list[str]:
 
 
 def listed(names: Sequence[str], most: int = 5) -> str:
-  """Names for a message, the first few of many."""
+  """Joins names for a message, but only the first few of many."""
   more = f' and {len(names) - most} more' if len(names) > most else ''
   return ', '.join(names[:most]) + more
 
 
 def files_digest(folder: pathlib.Path, names: Iterable[str]) -> str:
-  """One SHA-256 over the names and contents of files; absent ones count as absent."""
+  """Computes one SHA-256 over the names and contents of files.
+
+  A missing file counts with its name alone.
+  """
   digest = hashlib.sha256()
   for name in names:
     path = folder / name

@@ -1,9 +1,9 @@
-"""FreiHAND as it is downloaded: checked folder, annotations, and HandExamples in our conventions.
+"""Reads FreiHAND as it is downloaded, and converts its samples to our conventions.
 
 Zimmermann et al., "FreiHAND: A Dataset for Markerless Capture of Hand Pose and Shape from Single
-RGB Images", ICCV 2019. The layout is described in datasets/freihand/README.md. The joints are in
-the standard order already and the axes are ours; the pixels of `K` count from pixel centres, and
-the 45 pose numbers of `mano` from MANO's mean pose.
+RGB Images", ICCV 2019. The layout is described in datasets/freihand/README.md. The joints are
+already in the standard order and the axes are ours. But the pixels of `K` count from pixel centres,
+and the 45 pose numbers of `mano` count from MANO's mean pose.
 """
 
 import os
@@ -42,16 +42,19 @@ from hand_jax.types import HandParameters, ManoModel
 
 IMAGE_SIZE = (224, 224)
 VERSIONS = ('green screen', 'harmonized', 'colorized sample', 'colorized automatically')
-"""Photo idx + k n shows sample idx of n in version k: other backgrounds, the same hand."""
+"""Photo number i + k n shows sample i of n in version k.
+
+The versions of a sample have different backgrounds and the same hand.
+"""
 NUM_VERTICES = 778
-CHUNK = 32  # photos a worker reads at a time
-# Twice this box is the whole photo, which is cut round the hand already.
+CHUNK = 32  # a worker reads this many photos at a time
+# Twice this box is the whole photo, which is already cut around the hand.
 NOMINAL_BOX = np.array([56, 56, 112, 112], np.float32)
-# MANO's parameters: 48 rotations, 10 betas, the root's u and v in pixels, focal length over depth.
+# `mano` holds 48 rotations, 10 betas, the root's u and v in pixels, and focal length over depth.
 _MANO_SIZE = 61
-# The joint that the translation refers to.
+# The translation refers to this joint.
 _ROOT = JOINT_NAMES.index('middle_mcp')
-# Of the photos that the annotations speak of; with more the download is not complete.
+# If a larger share of the annotated photos is missing, the download is not complete.
 MAX_MISSING = 0.2
 
 _SHAPES = {
@@ -65,9 +68,10 @@ _VERSION_COUNT = {'training': len(VERSIONS), 'evaluation': 1}
 
 
 class FreihandSplit(NamedTuple):
-  """One checked half of the data set: the annotations of n samples, and where its photos are.
+  """One half of the data set, checked: the annotations of its samples, and where its photos are.
 
-  `verts` and `xyz` are metres in camera axes; `problems` says why a sample cannot be used.
+  `verts` and `xyz` in `labels` are metres in camera axes. `problems` says, by the sample's number,
+  why a sample cannot be used.
   """
 
   folder: pathlib.Path
@@ -79,20 +83,20 @@ class FreihandSplit(NamedTuple):
 
 
 class FreihandJob(NamedTuple):
-  """Some photos of a split, with the labels of their samples: what a worker needs."""
+  """Some photos of a split with the labels of their samples, which is all that a worker needs."""
 
   folder: pathlib.Path
   name: str
   samples: int
   image_ids: tuple[int, ...]
-  labels: tuple[dict[str, np.ndarray] | str, ...]  # a text says why the sample cannot be used
+  labels: tuple[dict[str, np.ndarray] | str, ...]  # a text says why a sample cannot be used
 
 
 def check_folder(folder: str | os.PathLike) -> list[str]:
-  """The halves that are there, of training and evaluation; no file is read.
+  """Finds out which halves a folder holds, of training and evaluation, without reading a file.
 
   Raises:
-    FileNotFoundError: there is none, or one that lacks some of its files; they are named.
+    FileNotFoundError: there is no half, or one lacks some of its files. The message names them.
   """
   folder = pathlib.Path(folder)
   if not folder.is_dir():
@@ -120,20 +124,20 @@ def check_folder(folder: str | os.PathLike) -> list[str]:
 
 
 def annotations_digest(folder: str | os.PathLike) -> str:
-  """SHA-256 over all annotation files that are read."""
+  """Computes a SHA-256 over all annotation files that are read."""
   names = [f'{name}_{label}.json' for name in _REQUIRED for label in _SHAPES]
   return files_digest(pathlib.Path(folder), names)
 
 
 def read_split(folder: str | os.PathLike, name: str) -> FreihandSplit:
-  """The annotations of `training` or `evaluation`, checked against each other and the photos.
+  """Reads the annotations of `training` or `evaluation` and checks that they belong together.
 
-  Of the evaluation half only `K` is needed; `xyz`, `verts` and `mano` are read where they are.
+  The evaluation half only needs `K`. Its `xyz`, `verts` and `mano` are read where they exist.
 
   Raises:
-    FileNotFoundError: no such file, or too few photos. ValueError: a damaged file, files of
-      different lengths, a photo that no annotation belongs to, or lengths that are not in metres.
-      All name the file.
+    FileNotFoundError: there is no such file, or too few photos.
+    ValueError: a file is damaged, files have different lengths, a photo belongs to no annotation,
+      or lengths are not in metres. All messages name the file.
   """
   folder = pathlib.Path(folder)
   entries: dict[str, JsonEntries] = {}
@@ -161,7 +165,7 @@ def read_split(folder: str | os.PathLike, name: str) -> FreihandSplit:
 
 
 def _check_units(folder: pathlib.Path, name: str, labels: dict[str, np.ndarray]) -> None:
-  """Refuses a file whose usual sample is in another unit, rather than all of its samples later."""
+  """Refuses a whole file whose typical sample is in another unit, instead of each sample later."""
 
   def where(label: str) -> str:
     return str(folder / f'{name}_{label}.json')
@@ -176,14 +180,14 @@ def _check_units(folder: pathlib.Path, name: str, labels: dict[str, np.ndarray])
 
 
 def _mano_depth(mano: np.ndarray, intrinsics: np.ndarray) -> np.ndarray:
-  """How far the root of `mano` is by its last number, the focal length over that."""
+  """Computes the root's depth from the last number of `mano`, which is focal length over depth."""
   focal = (intrinsics[..., 0, 0] + intrinsics[..., 1, 1]) / 2
   scale = np.abs(mano[..., 0, 60])
   return np.asarray(focal / np.maximum(scale, 1e-9))
 
 
 def _check_photos(folder: pathlib.Path, samples: int, versions: int) -> None:
-  """Whether the photos are those the annotations speak of; a few may be missing."""
+  """Checks that the photos are those that were annotated. A few may be missing."""
   count = samples * versions
   ids = {int(path.stem) for path in folder.glob('*.jpg') if path.stem.isdigit()}
   beyond = [f'{number:08d}.jpg' for number in sorted(ids) if number >= count]
@@ -202,9 +206,10 @@ def _check_photos(folder: pathlib.Path, samples: int, versions: int) -> None:
 
 
 def split_samples(samples: int, validation_fraction: float | int) -> dict[str, range]:
-  """The samples of `train` and `validation`: the last round(fraction x samples), at least one.
+  """Splits the samples into `train` and `validation`, which gets the last ones.
 
-  All four versions of a sample stay together. A fraction of 0 leaves `validation` out.
+  `validation` gets round(fraction x samples), but at least one, and is left out if the fraction is
+  0. All four versions of a sample stay together.
 
   Raises:
     ValueError: the fraction is not in [0, 1), or leaves nothing to train on.
@@ -219,12 +224,12 @@ def split_samples(samples: int, validation_fraction: float | int) -> dict[str, r
 
 
 def image_ids(split: FreihandSplit, part: Sequence[int]) -> list[int]:
-  """The photos of some samples, ascending: first all in version 0, then all in version 1, ..."""
+  """Lists the photos of some samples, first all in version 0, then all in version 1, and so on."""
   return [sample + split.samples * version for version in range(split.versions) for sample in part]
 
 
 def make_jobs(split: FreihandSplit, ids: Sequence[int]) -> Iterator[FreihandJob]:
-  """The photos in chunks of at most CHUNK, with their own labels alone."""
+  """Divides photos into jobs of at most CHUNK, each with the labels of its own photos."""
   for start in range(0, len(ids), CHUNK):
     part = tuple(ids[start : start + CHUNK])
     labels = []
@@ -236,7 +241,10 @@ def make_jobs(split: FreihandSplit, ids: Sequence[int]) -> Iterator[FreihandJob]
 
 
 def load_records(job: FreihandJob) -> list[dict[str, Any] | Skip]:
-  """A job's photos as records of the prepared data set; runs in worker processes."""
+  """Reads a job's photos as records of the prepared data set.
+
+  A photo that cannot be used gives a `Skip`. Worker processes run this.
+  """
   records: list[dict[str, Any] | Skip] = []
   for number, labels in zip(job.image_ids, job.labels, strict=True):
     example_id = f'{job.name}/{number:08d}'
@@ -254,10 +262,10 @@ def load_records(job: FreihandJob) -> list[dict[str, Any] | Skip]:
 
 
 def _read_mask(job: FreihandJob, number: int) -> np.ndarray | None:
-  """The mask of the photo's sample, whatever the version: they differ in their backgrounds."""
+  """Reads the mask of the photo's sample, which all versions share."""
   folder = job.folder / job.name / 'mask'
   path = folder / f'{number % job.samples:08d}.jpg'
-  # The evaluation half has none; where there are masks, a missing one is a mistake.
+  # The evaluation half has no masks. Where there is a folder of masks, a missing one is a mistake.
   return read_mask_image(path, IMAGE_SIZE) if path.is_file() or folder.is_dir() else None
 
 
@@ -267,12 +275,17 @@ def make_example(
   labels: dict[str, np.ndarray],
   hand_mask: np.ndarray | None,
 ) -> HandExample:
-  """A photo with its labels (`K` and, where known, `xyz`, `verts`, `mano`) as an example.
+  """Makes an example of a photo and its labels.
 
-  Without `xyz` no joint is known (confidence 0).
+  Args:
+    example_id: name of the example.
+    pixels: the photo in RGB.
+    labels: `K` and, where they are known, `xyz`, `verts` and `mano`, as they are in the files.
+      Without `xyz` every joint has confidence 0.
+    hand_mask: the pixels that show the hand, or None where this is unknown.
 
   Raises:
-    ValueError: labels that cannot be right, such as lengths that are not in metres.
+    ValueError: labels cannot be right, for example lengths that are not in metres.
   """
   intrinsics = shift_to_continuous(labels['K'])
   xyz, verts, mano = labels.get('xyz'), labels.get('verts'), labels.get('mano')
@@ -307,11 +320,19 @@ def make_example(
 def freihand_parameters(
   mano: Float[np.ndarray, '61'], intrinsics: Float[np.ndarray, '3 3'], model: ManoModel
 ) -> HandParameters:
-  """A sample's `mano` as parameters of `model`, which place its mesh in the camera's axes.
+  """Converts a sample's `mano` to parameters of `model`, which place its mesh in camera axes.
 
-  The mean pose is added here, once: FreiHAND leaves it out. `intrinsics` is `K` as it is in the
-  file (pixel centres), like the root's place in `mano`; the chain joint at the root of the middle
-  finger lands there. `model` should be MANO's right hand (with FreiHAND's fingertips, for joints).
+  FreiHAND leaves the mean pose out, so it is added here, once. The chain joint at the root of the
+  middle finger projects to the root's place in `mano`.
+
+  Args:
+    mano: the sample's numbers as they are in the file.
+    intrinsics: `K` as it is in the file. Like the root's place in `mano`, it counts from pixel
+      centres.
+    model: MANO's right hand, with FreiHAND's fingertips where joints matter.
+
+  Raises:
+    BadExampleError: a number is not finite.
   """
   mano = as_numbers(mano, (_MANO_SIZE,)).astype(np.float64)
   intrinsics = intrinsics.astype(np.float64)

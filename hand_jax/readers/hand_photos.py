@@ -1,4 +1,4 @@
-"""A folder of photos with 2D joints, as people annotate them: checked entries and HandExamples."""
+"""Reads a folder of photos with 2D joints that people annotated themselves, and checks it."""
 
 import contextlib
 import difflib
@@ -35,9 +35,10 @@ Entry = TypeVar('Entry')
 
 
 class PhotoEntry(NamedTuple):
-  """One hand in one photo, checked but for the photo itself; continuous pixels, upright photo.
+  """One hand in one photo, with checked labels in continuous pixels of the upright photo.
 
-  `where` names file and entry for messages, `image` is the photo as the annotations name it.
+  The photo itself is not checked yet. `where` names file and entry for messages, and `image` is the
+  photo's path as the annotations give it.
   """
 
   where: str
@@ -48,21 +49,21 @@ class PhotoEntry(NamedTuple):
   joints_image: Float[np.ndarray, '21 2']  # 0 where the confidence is 0
   joint_confidence: Float[np.ndarray, '21']
   box_xywh: Float[np.ndarray, '4']
-  has_bbox: bool  # given, not estimated from the joints
+  has_bbox: bool  # false: the box was estimated from the joints
   intrinsics: Float[np.ndarray, '3 3'] | None
   joints_camera: Float[np.ndarray, '21 3']  # metres, camera axes, NaN where unknown
 
 
 def read_annotations(folder: str | os.PathLike, needs_keypoints: bool = True) -> list[PhotoEntry]:
-  """The entries of `folder`/annotations.json, in order; no photo is opened.
+  """Reads the entries of `folder`/annotations.json, in order, and opens no photo.
 
-  The format is described in datasets/hand_photos/README.md. Coordinates there mean pixel centres
-  (the first pixel is 0, 0) and are shifted by half a pixel here; boxes are continuous already.
-  Without `needs_keypoints`, as for measuring, an entry may leave its keypoints out and give a bbox.
+  The format is described in datasets/hand_photos/README.md. Its coordinates mean pixel centres (the
+  first pixel is 0, 0) and are shifted by half a pixel here. Its boxes are continuous already.
+  Without `needs_keypoints`, as for measuring, an entry may give a bbox instead of keypoints.
 
   Raises:
-    FileNotFoundError: no folder, annotations or photo. ValueError: naming file, entry and field,
-      for anything that is not in the format.
+    FileNotFoundError: there is no folder, no annotations file or no photo.
+    ValueError: something does not have the format. The message names file, entry and field.
   """
   path = annotations_path(folder)
   content = read_json(path)
@@ -77,10 +78,10 @@ def read_annotations(folder: str | os.PathLike, needs_keypoints: bool = True) ->
 
 
 def annotations_path(folder: str | os.PathLike) -> pathlib.Path:
-  """The annotations of a folder.
+  """Returns the path of a folder's annotations.
 
   Raises:
-    FileNotFoundError: no such folder, or no annotations in it.
+    FileNotFoundError: there is no such folder, or it has no annotations.
   """
   folder = pathlib.Path(folder)
   if not folder.is_dir():
@@ -94,16 +95,21 @@ def annotations_path(folder: str | os.PathLike) -> pathlib.Path:
 
 
 def annotations_digest(folder: str | os.PathLike) -> str:
-  """SHA-256 of the annotations file. Raises FileNotFoundError as `annotations_path` does."""
+  """Computes the SHA-256 of the annotations file.
+
+  Raises:
+    FileNotFoundError: see `annotations_path`.
+  """
   return hashlib.sha256(annotations_path(folder).read_bytes()).hexdigest()
 
 
 def split_entries(
   entries: Sequence[Entry], validation_fraction: float
 ) -> dict[str, Sequence[Entry]]:
-  """`train` and `validation`: the last round(fraction x entries) of the list, at least one.
+  """Splits entries into `train` and `validation`, which gets the last of the list.
 
-  A fraction of 0 leaves the validation split out.
+  `validation` gets round(fraction x entries), but at least one, and is left out if the fraction is
+  0.
 
   Raises:
     ValueError: the fraction is not in [0, 1), or leaves nothing to train on.
@@ -122,11 +128,11 @@ def split_entries(
 
 
 def check_entry(entry: PhotoEntry, size: tuple[int, int]) -> None:
-  """Checks that an entry's labels can be of its photo, which has `size` (width, height) upright.
+  """Checks that an entry's labels can belong to its photo of upright `size` (width, height).
 
   Raises:
-    ValueError: naming file, entry and field: a box outside or too small, joints that do not lie in
-      their box, a camera that is not in pixels.
+    ValueError: the box is too small or outside, joints lie outside their box, or the camera is not
+      in pixels. The message names file, entry and field.
   """
   width, height = size
   try:
@@ -145,21 +151,23 @@ def check_entry(entry: PhotoEntry, size: tuple[int, int]) -> None:
 
 
 def read_size(entry: PhotoEntry) -> tuple[int, int]:
-  """Width and height of an entry's upright photo, most of which are not decoded for it.
+  """Reads width and height of an entry's upright photo, in most cases without decoding it.
 
   Raises:
-    FileNotFoundError, ValueError: naming file, entry and field: the photo is missing or no photo.
+    FileNotFoundError: the photo is missing.
+    ValueError: it is not a photo. Both messages name file, entry and field.
   """
   with _naming_photo(entry):
     return photo_size(entry.path)
 
 
 def load_example(entry: PhotoEntry) -> HandExample:
-  """The entry with its photo, upright by its EXIF orientation.
+  """Reads the photo of an entry, upright by its EXIF orientation, and makes an example of both.
 
   Raises:
-    FileNotFoundError, ValueError: naming file, entry and field: the photo is missing or cannot be
-      read, or the labels cannot be its own (`check_entry`).
+    FileNotFoundError: the photo is missing.
+    ValueError: the photo cannot be read, or the labels cannot be its own (see `check_entry`). Both
+      messages name file, entry and field.
   """
   with _naming_photo(entry):
     image = read_photo(entry.path)
@@ -188,7 +196,7 @@ def _naming_photo(entry: PhotoEntry) -> Iterator[None]:
 
 
 class _EntryReader:
-  """Reads one entry; its errors name file, entry and field."""
+  """Reads one entry. Its errors name file, entry and field."""
 
   def __init__(self, path: pathlib.Path, number: int, count: int, needs_keypoints: bool):
     self._folder, self._number = path.parent, number
@@ -206,7 +214,7 @@ class _EntryReader:
     if side is not None and side not in SIDES:
       self._refuse('side', f'should be "right" or "left", got {_short(side)}')
     box, known = entry.get('bbox'), joints[confidence > 0]
-    # Two joints may hide one another, three hardly do.
+    # Two joints may hide one another, but three hardly do.
     if len(known) > 2 and np.ptp(known, axis=0).max() < MIN_EXTENT_PX:
       self._refuse('keypoints', 'lie within 2 pixels: expected pixels, not fractions of the image')
     try:
@@ -215,7 +223,7 @@ class _EntryReader:
       self._refuse('keypoints', str(error))
     return PhotoEntry(
       where=self._where,
-      # Two hands of one photo are two entries.
+      # Two hands of one photo are two entries, so the number makes the id unique.
       example_id=f'{entry["image"]}#{self._number}',
       image=entry['image'],
       path=path,
@@ -244,7 +252,7 @@ class _EntryReader:
   def _image_path(self, image: Any) -> pathlib.Path:
     if not isinstance(image, str) or not image or '\0' in image:
       self._refuse('image', f'expected the path of a photo, got {_short(image)}')
-    # By name: a link inside the folder to where the photos are is the user's own choice.
+    # Only the name is checked. A link inside the folder to photos elsewhere is the user's choice.
     if os.path.isabs(image) or '..' in pathlib.PurePath(image).parts:
       self._refuse('image', f'{_short(image)} leaves the folder; expected a path inside it')
     for path in (self._folder / image, self._folder / IMAGES / image):
@@ -276,7 +284,7 @@ class _EntryReader:
     return joints, confidence
 
   def _coordinate(self, joint: str, value: Any) -> float:
-    """A coordinate; NaN where it is unknown."""
+    """Reads a coordinate, as NaN where it is unknown."""
     if value is None:
       return math.nan
     number = _number(value)
@@ -357,7 +365,7 @@ class _EntryReader:
 
 
 def _number(value: Any) -> float | None:
-  """A JSON number as a float (infinite where it is too large for one); None for anything else."""
+  """Converts a JSON number to a float, infinite where it is too large. None for anything else."""
   if isinstance(value, bool) or not isinstance(value, int | float):
     return None
   try:
@@ -367,7 +375,7 @@ def _number(value: Any) -> float | None:
 
 
 def _numbers(value: Any, count: int) -> np.ndarray | None:
-  """A list of that many numbers; None for anything else."""
+  """Converts a list of that many numbers to an array. None for anything else."""
   if not isinstance(value, list) or len(value) != count:
     return None
   numbers = [_number(item) for item in value]
@@ -375,7 +383,7 @@ def _numbers(value: Any, count: int) -> np.ndarray | None:
 
 
 def _short(value: Any) -> str:
-  """A JSON value as it was written, cut where it is long."""
+  """Returns a JSON value as it was written, cut where it is long."""
   text = json.dumps(value, ensure_ascii=False)
   return text if len(text) <= 80 else f'{text[:77]}...'
 

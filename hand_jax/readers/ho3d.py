@@ -1,8 +1,8 @@
-"""HO3D v2 and v3 as they are downloaded: checked folder, frames, HandExamples in our conventions.
+"""Reads frames of HO3D v2 and v3 as they are downloaded, and converts them to our conventions.
 
 Hampali et al., "HOnnotate: A method for 3D Annotation of Hand and Object Poses", CVPR 2020. The
 layout is described in datasets/ho3d/README.md. In its files the camera looks along -z with y up
-(OpenGL), joints are in MANO's order with the fingertips behind, `camMat` counts from pixel centres,
+(OpenGL), joints are in MANO's order followed by the fingertips, `camMat` counts from pixel centres,
 and `handPose` counts from the flat hand, as ours does. All of it is converted here.
 """
 
@@ -40,22 +40,26 @@ from hand_jax.readers.plausible import check_camera, check_distance, check_exten
 from hand_jax.types import ArrayLike, HandMesh, HandParameters, ManoModel
 
 IMAGE_SIZE = (640, 480)
-CHUNK = 32  # frames a worker reads at a time
+CHUNK = 32  # a worker reads this many frames at a time
 OPENGL_TO_OPENCV = np.array([1.0, -1.0, -1.0], np.float32)
-"""Signs of x, y, z: from y up and z backwards to y down and z forward; a half turn about x."""
+"""These signs of x, y, z turn y up and z backwards into y down and z forward.
+
+Together they are a half turn about x.
+"""
 
 _TO_STANDARD = list(DATASET_TO_STANDARD['ho3d'])
-# In the `seg` pictures the hand is blue; green is the object.
+# In the `seg` pictures the hand is blue and the object is green.
 _HAND_CHANNEL = 2
-# The release pads the joints' box so, and bounds the crop of twice its size.
+# The paper's release pads the joints' box by this margin. It crops twice the padded box, and keeps
+# the side of the crop within these bounds.
 _BOX_MARGIN_PX = 10.0
 _CROP_SIDE_PX = (50.0, 640.0)
 _CROP_FACTOR = 2.0
-# MANO's own mesh meets the joints to rounding; another hand model does not.
+# MANO's own mesh meets the annotated joints up to rounding, and another hand model does not.
 MAX_MESH_DISTANCE_M = 0.01
 # MANO's wrist lies about 0.1 m from its origin, which `handTrans` moves.
 _MAX_ROOT_DISTANCE_M = 0.3
-# The chain joints at which mesh and annotation are compared; fingertips are a convention.
+# Mesh and annotation are compared at the chain joints alone, since fingertips are a convention.
 _CHAIN = [index for index, name in enumerate(JOINT_NAMES) if not name.endswith('tip')]
 _HAND_SHAPES = {'handPose': (48,), 'handTrans': (3,), 'handBeta': (10,)}
 
@@ -63,7 +67,7 @@ _HAND_SHAPES = {'handPose': (48,), 'handTrans': (3,), 'handBeta': (10,)}
 class Ho3dAnnotation(NamedTuple):
   """A frame's hand in our conventions: metres, camera axes (y down, z forward), standard order.
 
-  `joint_known` is all there is in the evaluation split: the wrist, unless its labels were found.
+  In the evaluation split only the wrist is known, unless the published labels were found.
   """
 
   intrinsics: Float[np.ndarray, '3 3']  # of continuous pixels
@@ -74,7 +78,7 @@ class Ho3dAnnotation(NamedTuple):
 
 
 class Ho3dJob(NamedTuple):
-  """Some frames of a split: what a worker needs."""
+  """Some frames of a split, with all that a worker needs to read them."""
 
   folder: pathlib.Path
   version: str
@@ -92,7 +96,16 @@ def make_jobs(
   mano_dir: str | None,
   truths: Sequence[Truth] | None = None,
 ) -> Iterator[Ho3dJob]:
-  """The frames in chunks of at most CHUNK."""
+  """Divides frames into jobs of at most CHUNK.
+
+  Args:
+    folder: the unpacked data set.
+    version: `v2` or `v3`.
+    split: `train` or `evaluation`.
+    frames: the frames as SEQUENCE/FRAME.
+    mano_dir: the folder or file of MANO's right hand, which gives vertices, or None for none.
+    truths: published labels of the frames, see `read_evaluation_truths`. None if there are none.
+  """
   truths = [None] * len(frames) if truths is None else truths[: len(frames)]
   for start in range(0, len(frames), CHUNK):
     part = slice(start, start + CHUNK)
@@ -102,7 +115,10 @@ def make_jobs(
 
 
 def load_records(job: Ho3dJob) -> list[dict[str, Any] | Skip]:
-  """A job's frames as records of the prepared data set; runs in worker processes."""
+  """Reads a job's frames as records of the prepared data set.
+
+  A frame that cannot be used gives a `Skip`. Worker processes run this.
+  """
   results: list[Any] = []
   for frame, truth in zip(job.frames, job.truths, strict=True):
     try:
@@ -127,7 +143,7 @@ _Frame = tuple[HandExample, EncodedPhoto, HandParameters | None]
 
 
 def _read_frame(job: Ho3dJob, frame: str, truth: Truth) -> _Frame:
-  """One frame: its example (without vertices), photo and the parameters of its mesh."""
+  """Reads a frame: its example (without a mesh), its photo and the parameters of its mesh."""
   sequence, number = frame.split('/')
   folder = job.folder / job.split / sequence
   meta = folder / 'meta' / f'{number}.pkl'
@@ -153,11 +169,11 @@ def _read_frame(job: Ho3dJob, frame: str, truth: Truth) -> _Frame:
 
 
 def read_annotation(meta: Any, is_training: bool) -> Ho3dAnnotation:
-  """The content of a frame's pickle, checked and converted.
+  """Checks and converts the content of a frame's pickle.
 
   Raises:
-    ValueError: not annotated (None), incomplete, of wrong shapes, not finite, behind the camera, or
-      lengths that are not in metres.
+    ValueError: the frame is not annotated (None), or its annotation is incomplete, has wrong
+      shapes, is not finite, lies behind the camera, or is not in metres.
   """
   if not isinstance(meta, Mapping):
     raise BadExampleError(f'its annotation is a {type(meta).__name__}, expected a dictionary')
@@ -165,7 +181,7 @@ def read_annotation(meta: Any, is_training: bool) -> Ho3dAnnotation:
   lacking = [key for key in needed if key not in meta]
   if lacking:
     raise BadExampleError(f'its annotation lacks {listed(lacking)}')
-  # The official scripts take an object without a pose for a frame that was not annotated.
+  # To the official scripts, an object without a pose means that a frame was not annotated.
   unset = [key for key in needed if meta[key] is None]
   if unset or (is_training and meta.get('objRot', ()) is None):
     raise BadExampleError('not annotated (None)')
@@ -196,7 +212,7 @@ def _numbers(meta: Mapping[str, Any], key: str, shape: tuple[int, ...]) -> np.nd
 
 
 def _read_joints(meta: Mapping[str, Any], is_training: bool) -> tuple[np.ndarray, np.ndarray]:
-  """Joints in camera axes and standard order, and which of them the file has."""
+  """Returns joints in camera axes and standard order, and which of them the file has."""
   count = len(JOINT_NAMES)
   if is_training or np.shape(meta['handJoints3D']) == (count, 3):
     joints = points_to_opencv(_numbers(meta, 'handJoints3D', (count, 3)))[_TO_STANDARD]
@@ -211,7 +227,7 @@ def _read_joints(meta: Mapping[str, Any], is_training: bool) -> tuple[np.ndarray
 def _with_truth(
   annotation: Ho3dAnnotation, truth: tuple[np.ndarray, np.ndarray]
 ) -> tuple[Ho3dAnnotation, np.ndarray]:
-  """The annotation with the joints of the evaluation's own files, and their vertices."""
+  """Returns the annotation with the joints of the published labels, and their vertices."""
   joints, vertices = (points_to_opencv(points) for points in truth)
   joints = joints[_TO_STANDARD]
   distance = np.linalg.norm(joints[0] - annotation.joints_camera[0])
@@ -231,12 +247,18 @@ def make_example(
   annotation: Ho3dAnnotation,
   hand_mask: np.ndarray | None,
 ) -> HandExample:
-  """A frame as an example, still without vertices.
+  """Makes an example of a frame, still without vertices.
 
   Unknown joints have confidence 0 and lie where the wrist does, in 2D and 3D.
 
+  Args:
+    example_id: name of the example.
+    pixels: the photo in RGB.
+    annotation: the frame's hand.
+    hand_mask: the pixels that show the hand, or None where this is unknown.
+
   Raises:
-    BadExampleError: no joint of a frame with joints lies inside the photo.
+    BadExampleError: the frame has joints instead of a box, and none lies inside the photo.
   """
   camera = perspective_from_intrinsics(annotation.intrinsics)
   joints_image = project_perspective(camera, annotation.joints_camera.astype(np.float64))
@@ -264,10 +286,14 @@ def make_example(
 def release_box(
   points: Float[np.ndarray, 'points 2'], size: tuple[int, int]
 ) -> Float[np.ndarray, '4']:
-  """The square (x, y, width, height) that the paper's release doubles to its crop.
+  """Returns the square (x, y, width, height) that the paper's release doubles to its crop.
 
-  Round the middle of the points' box (joints, or a box's corners), as far as that box reaches
-  inside the image of `size` (width, height) plus 10 pixels; the crop is between 50 and 640 pixels.
+  It has the centre of the points' box and covers the part of that box inside the image, padded by
+  10 pixels. The side of the crop is kept between 50 and 640 pixels.
+
+  Args:
+    points: joints, or the corners of a box, in pixels.
+    size: the image's width and height.
   """
   low, high = points.min(axis=0), points.max(axis=0)
   centre = (low + high) / 2
@@ -277,36 +303,39 @@ def release_box(
   return np.array([*(centre - side / 2), side, side], np.float32)
 
 
-# From OpenGL's axes to ours.
+# The next functions convert between OpenGL's axes and ours.
 
 
 def points_to_opencv(points: Float[np.ndarray, '*points 3']) -> Float[np.ndarray, '*points 3']:
-  """y and z with the other sign; its own inverse."""
+  """Converts points from OpenGL's axes to ours, or back, by flipping the signs of y and z."""
   return points * OPENGL_TO_OPENCV.reshape((1,) * (points.ndim - 1) + (3,))
 
 
 def points_to_ho3d(
   joints_camera: Float[np.ndarray, '*batch 21 3'],
 ) -> Float[np.ndarray, '*batch 21 3']:
-  """Joints in our order and axes as HO3D's files have them: what its evaluation takes."""
+  """Converts joints in our order and axes to those of HO3D's files, as its evaluation expects."""
   return points_to_opencv(joints_camera)[..., list(STANDARD_TO_MANO), :]
 
 
 def orientation_to_opencv(global_orient: Float[ArrayLike, '3']) -> Float[Array, '3']:
-  """The axis-angle of a hand's global rotation, turned from the left by the half turn about x."""
+  """Converts a hand's global rotation (axis-angle) from OpenGL's axes to ours.
+
+  The half turn about x multiplies it from the left.
+  """
   turn = jnp.diag(jnp.asarray(OPENGL_TO_OPENCV))
   return matrix_to_axis_angle(turn @ axis_angle_to_matrix(jnp.asarray(global_orient)))
 
 
-# Once per frame: without compilation its small steps would take longer than the photo.
+# This runs once per frame. Without compilation its small steps would take longer than the photo.
 _orientation = jax.jit(orientation_to_opencv)
 
 
 def parameters_to_opencv(model: ManoModel, parameters: HandParameters) -> HandParameters:
-  """A frame's parameters in our axes: `mano_forward` of them is its mesh before the camera.
+  """Converts a frame's parameters to our axes, so that `mano_forward` gives its mesh there.
 
-  A hand turns about its own wrist j, not about the camera, so the translation is not just turned:
-  C (j + t) = j + t' for the half turn C.
+  A hand turns about its own wrist j and not about the camera, so the half turn C does not simply
+  turn the translation t. The new translation t' has to fulfil C (j + t) = j + t'.
   """
   rest = jnp.zeros(3), jnp.zeros(45), jnp.asarray(parameters.betas), jnp.zeros(3)
   wrist = mano_forward(model, HandParameters(*rest)).joints[0]
@@ -319,7 +348,7 @@ def parameters_to_opencv(model: ManoModel, parameters: HandParameters) -> HandPa
   )
 
 
-# The mesh, which the files only have as parameters.
+# The files give the mesh only as parameters.
 
 
 @functools.cache
@@ -334,11 +363,11 @@ def _forward(model: ManoModel, parameters: HandParameters) -> HandMesh:
 
 
 def _job_meshes(job: Ho3dJob, frames: Sequence[_Frame]) -> Iterator[HandMesh | None]:
-  """The mesh of each frame, None where there are no parameters or no model."""
+  """Yields the mesh of each frame, or None where there are no parameters or no model."""
   parameters = [parameters for *_, parameters in frames]
   if job.mano_dir is None or not any(parameters):
     return iter([None] * len(frames))
-  # Always a whole chunk, or each size would be compiled anew.
+  # The chunk is always filled up, because each new size would be compiled anew.
   padding = [parameters[-1]] * (CHUNK - len(parameters))
   stacked = HandParameters(*map(np.stack, zip(*parameters, *padding, strict=True)))
   mesh = _forward(_load_model(job.mano_dir), stacked)
@@ -347,10 +376,10 @@ def _job_meshes(job: Ho3dJob, frames: Sequence[_Frame]) -> Iterator[HandMesh | N
 
 
 def _with_mesh(example: HandExample, mesh: HandMesh | None) -> HandExample:
-  """The example with its vertices, which must belong to its joints.
+  """Returns the example with its vertices, which must belong to its joints.
 
   Raises:
-    BadExampleError: they do not: the hand model is not the one the annotations were made with.
+    BadExampleError: they do not, so the annotations were made with another hand model.
   """
   if mesh is None:
     return example

@@ -1,4 +1,4 @@
-"""The folder of HO3D v2 or v3 as it is downloaded: what is there or missing, and its splits."""
+"""Checks the folder of HO3D v2 or v3 as it is downloaded, and reads its lists and splits."""
 
 import os
 import pathlib
@@ -19,15 +19,19 @@ SPLITS = ('train', 'evaluation')
 NUM_VERTICES = 778
 
 Truth = tuple[np.ndarray, np.ndarray] | str | None
-"""Joints and vertices of an evaluation frame, in the files' order and axes; a text: unusable."""
+"""A frame's published joints and vertices, in the files' order and axes.
+
+It is None where they were not published, and a text where they cannot be used.
+"""
 
 
 def check_folder(folder: str | os.PathLike, version: str) -> list[str]:
-  """The halves that are there, of train and evaluation; every sequence is looked at.
+  """Finds out which halves a folder holds, of train and evaluation, and checks every sequence.
 
   Raises:
-    FileNotFoundError: there is none, or one that lacks its list, a sequence or a sequence's photos
-      or annotations; they are named. ValueError: the photos are those of the other version.
+    FileNotFoundError: there is no half, or one lacks its list, a sequence, or a sequence's photos
+      or annotations. The message names them.
+    ValueError: the photos are those of the other version.
   """
   folder = pathlib.Path(folder)
   if not folder.is_dir():
@@ -70,10 +74,12 @@ def _check_version(folder: pathlib.Path, sequences: Sequence[str], version: str)
 
 
 def read_frame_list(folder: str | os.PathLike, split: str) -> list[str]:
-  """The frames `SEQUENCE/FRAME` of a split, in the order of its file.
+  """Reads the frames `SEQUENCE/FRAME` of a split, in the order of its file.
 
   Raises:
-    FileNotFoundError: no such file. ValueError: naming file and line, for anything else in it.
+    FileNotFoundError: there is no such file.
+    ValueError: a line holds something else (the message names it), a frame is named twice, or there
+      is none. The message names the file.
   """
   path = pathlib.Path(folder) / f'{split}.txt'
   frames = []
@@ -95,7 +101,7 @@ def read_frame_list(folder: str | os.PathLike, split: str) -> list[str]:
 
 
 def annotations_digest(folder: str | os.PathLike) -> str:
-  """SHA-256 over the lists of frames and the labels of the evaluation split."""
+  """Computes a SHA-256 over the lists of frames and the labels of the evaluation split."""
   return files_digest(
     pathlib.Path(folder),
     ['train.txt', 'evaluation.txt', 'evaluation_xyz.json', 'evaluation_verts.json'],
@@ -103,10 +109,11 @@ def annotations_digest(folder: str | os.PathLike) -> str:
 
 
 def split_frames(frames: Sequence[str], validation_fraction: float | int) -> dict[str, list[str]]:
-  """The frames of `train` and `validation`, in the order given.
+  """Splits the frames into `train` and `validation`, each in the order given.
 
-  Whole sequences are held out, the last ones by name, until they are the fraction: a sequence's
-  frames are too much alike to be on both sides. A fraction of 0 leaves `validation` out.
+  Whole sequences are held out, because the frames of a sequence are too much alike to be on both
+  sides. The last sequences by name are taken until they make up the fraction. A fraction of 0
+  leaves `validation` out.
 
   Raises:
     ValueError: the fraction is not in [0, 1), or leaves nothing to train on.
@@ -134,13 +141,14 @@ def split_frames(frames: Sequence[str], validation_fraction: float | int) -> dic
 
 
 def read_evaluation_truths(folder: str | os.PathLike, count: int) -> list[Truth]:
-  """(joints, vertices) of each evaluation frame, in the files' order and axes; None without files.
+  """Reads joints and vertices of each evaluation frame, in the files' order and axes.
 
-  `evaluation_xyz.json` and `evaluation_verts.json` were published after the challenges. A text
-  instead says why an entry cannot be used.
+  `evaluation_xyz.json` and `evaluation_verts.json` were published after the challenges. Without
+  these files every entry is None. An entry that cannot be used is a text that says why.
 
   Raises:
-    FileNotFoundError: one of the two is missing. ValueError: a damaged file, or not `count` long.
+    FileNotFoundError: one of the two files is missing.
+    ValueError: a file is damaged, or does not have `count` entries.
   """
   folder = pathlib.Path(folder)
   names = ('evaluation_xyz.json', 'evaluation_verts.json')

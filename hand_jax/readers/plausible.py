@@ -1,34 +1,40 @@
-"""Whether labels can be those of a hand: metres, a camera in pixels, joints in their box.
+"""Checks whether labels can belong to a hand: metres, a camera in pixels, joints in their box.
 
-Labels in another unit, or of another copy of the photo, are numbers like any others. They are told
-by their size. Each check raises a ValueError that says what was found and what was expected.
+Labels in another unit, or for another copy of the photo, look like any other numbers. Their size
+gives them away. Each check raises a ValueError that says what was found and what was expected.
 """
 
 import numpy as np
 from jaxtyping import Float
 
 HAND_EXTENT_M = (0.02, 0.5)
-"""A hand's largest extent along an axis: no fist is smaller, no hand with a forearm is larger."""
+"""A hand's largest extent along an axis lies in this range.
+
+No fist is smaller, and no hand with a forearm is larger.
+"""
 DISTANCE_M = (0.02, 20.0)
-"""How far a hand is from the camera."""
+"""A hand's distance from the camera lies in this range."""
 FOCAL_PER_SIDE = (0.2, 50.0)
-"""Focal lengths over the photo's larger side: fields of view from 136 degrees to one degree."""
-# Of the whole hand's joints so many tell its extent: fewer may lie together.
+"""The focal length over the photo's larger side lies in this range.
+
+These are fields of view from 136 degrees to one degree.
+"""
+# At least this many joints tell the extent of the whole hand. Fewer may lie close together.
 _ENOUGH_JOINTS = 15
-# Beyond its box a hand's joints reach at most by this share of the box's larger side.
+# Joints reach beyond the hand's box by at most this share of the box's larger side.
 _BOX_MARGIN = 0.25
 _LARGEST_OF_BOX = 1.5
-# Two joints may hide each other. More in one pixel are a mark for unknown ones.
+# A few joints may hide each other. More than this in one place are a tool's mark for unknown ones.
 _MOST_IN_ONE_PLACE = 3
 
 
 def check_extent(points: Float[np.ndarray, 'points 3'], name: str) -> None:
-  """Checks that a hand's points (finite, metres) extend as far as those of a hand.
+  """Checks that points of a hand (finite, metres) extend as far as a hand does.
 
-  Points that are fewer than a hand's joints may lie close together.
+  Fewer than 15 points may lie close together, so only the upper limit holds for them.
 
   Raises:
-    ValueError: begins with `name`.
+    ValueError: the extent is not that of a hand. The message begins with `name`.
   """
   if len(points) < 2:
     return
@@ -36,7 +42,11 @@ def check_extent(points: Float[np.ndarray, 'points 3'], name: str) -> None:
 
 
 def check_extents(points: Float[np.ndarray, 'samples points 3'], name: str) -> None:
-  """Checks the median extent of many hands as `check_extent` does: a file in another unit."""
+  """Checks that the median extent of many hands is that of a hand, to find files in another unit.
+
+  Raises:
+    ValueError: the extent is not that of a hand. The message begins with `name`.
+  """
   if len(points):
     extents = np.ptp(points, axis=1).max(axis=1)
     _refuse_extent(float(np.median(extents)), True, f'{name} (median of {len(points)} hands)')
@@ -57,12 +67,16 @@ def _refuse_extent(extent: float, is_whole: bool, name: str) -> None:
 
 
 def _unit(extent: float) -> str:
-  """The unit in which a hand has this extent."""
+  """Names the unit in which a hand has this extent."""
   return 'millimetres' if extent > 50 else 'centimetres' if extent > 2 else 'another unit'
 
 
 def check_distance(distance: float, name: str) -> None:
-  """Checks how far a hand is from the camera (metres); ValueErrors begin with `name`."""
+  """Checks that a hand's distance from the camera (metres) is plausible.
+
+  Raises:
+    ValueError: the hand is too near or too far. The message begins with `name`.
+  """
   least, most = DISTANCE_M
   if not least <= distance <= most:
     raise ValueError(
@@ -74,12 +88,18 @@ def check_distance(distance: float, name: str) -> None:
 def check_camera(
   intrinsics: Float[np.ndarray, '3 3'], size: tuple[int, int], name: str = 'intrinsics'
 ) -> None:
-  """Checks that intrinsics are those of a photo of `size` (width, height), in its pixels.
+  """Checks that intrinsics can be those of a photo, in its pixels.
 
   The principal point of a photo that was cut out of a larger one may lie outside it.
 
+  Args:
+    intrinsics: focal lengths and principal point.
+    size: the photo's width and height in pixels.
+    name: the label's name, for error messages.
+
   Raises:
-    ValueError: begins with `name`.
+    ValueError: the focal length or the principal point is implausible. The message begins with
+      `name`.
   """
   focal, side = np.sqrt(intrinsics[0, 0] * intrinsics[1, 1]), max(size)
   least, most = (side * share for share in FOCAL_PER_SIDE)
@@ -97,9 +117,10 @@ def check_camera(
 
 
 def check_apart(points: Float[np.ndarray, 'known 2']) -> None:
-  """Checks that known joints, as they are written, are not marks for unknown ones.
+  """Checks that known joints are not marks for unknown ones.
 
-  Tools write joints that they do not know as [0, 0] or [-1, -1].
+  Tools write joints that they do not know as [0, 0] or [-1, -1]. The joints are given as the file
+  has them.
 
   Raises:
     ValueError: several joints lie in one place.
@@ -118,17 +139,18 @@ def check_joints_in_box(
   box_xywh: Float[np.ndarray, '4'],
   size: tuple[int, int],
 ) -> None:
-  """Checks that the known joints of a hand lie where its box is, all in pixels of one photo.
+  """Checks that the known joints of a hand lie where its box is.
 
-  Joints beyond the photo count where they leave it, since a box may end there.
+  A box may end where the photo ends, so a joint beyond the photo counts at the nearest point of the
+  photo's border.
 
   Args:
     joints: continuous pixels.
-    box_xywh: of the whole hand.
+    box_xywh: x, y, width and height of the whole hand's box, in the same pixels.
     size: the photo's width and height.
 
   Raises:
-    ValueError: the box holds too few of them, or they extend much further than it.
+    ValueError: the box holds too few of the joints, or they extend much further than it.
   """
   if not len(joints):
     return

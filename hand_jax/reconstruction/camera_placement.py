@@ -27,7 +27,7 @@ _SOURCES = {
 
 
 class PhotoCamera(NamedTuple):
-  """The pinhole of a photo: pixels of the upright photo, square ones."""
+  """Is the pinhole of a photo, in square pixels of the upright photo."""
 
   focal_length_px: float
   principal_point: tuple[float, float]
@@ -41,20 +41,20 @@ class PhotoCamera(NamedTuple):
 
   @property
   def intrinsics(self) -> Float[np.ndarray, '3 3'] | None:
-    """The camera's matrix, or None where the focal length is only assumed."""
+    """Returns the camera's matrix, or None where the focal length is only assumed."""
     if self.source == ASSUMED:
       return None
     focal, (x, y) = self.focal_length_px, self.principal_point
     return np.array([[focal, 0, x], [0, focal, y], [0, 0, 1]], np.float64)
 
   def scaled(self, factor: float) -> 'PhotoCamera':
-    """The camera of the same photo with so many times the pixels along each side."""
+    """Returns the camera of the same photo with so many times the pixels along each side."""
     x, y = self.principal_point
     return PhotoCamera(factor * self.focal_length_px, (factor * x, factor * y), self.source)
 
   @property
   def relative_depth_sigma(self) -> float:
-    """One sigma of a hand's distance, as a share of it."""
+    """Tells one sigma of a hand's distance as a share of that distance."""
     return float(np.hypot(SIZE_SIGMA, DEFAULT_FOCAL_SIGMA * (self.source == ASSUMED)))
 
 
@@ -66,9 +66,9 @@ def photo_camera(
   """Chooses the camera of a photo: a given focal length, else the EXIF data's, else 70 degrees.
 
   Args:
-    photo_size: the upright photo's width and height in pixels; its centre is the principal point.
+    photo_size: the upright photo's width and height in pixels. Its centre is the principal point.
     focal_length_px: the focal length in pixels, where it is known.
-    focal_35mm: EXIF's `FocalLengthIn35mmFilm`; values that no lens has are passed over.
+    focal_35mm: EXIF's `FocalLengthIn35mmFilm`. Values that no lens has are passed over.
 
   Raises:
     ValueError: the given focal length is not a finite number above zero.
@@ -89,7 +89,7 @@ def photo_camera(
 
 
 def camera_from_intrinsics(intrinsics: Float[np.ndarray, '3 3']) -> PhotoCamera:
-  """The camera of a matrix in pixels. The focal length is the geometric mean of both axes'."""
+  """Makes a camera of a matrix in pixels, with the geometric mean of both focal lengths."""
   focal = float(np.sqrt(intrinsics[0, 0] * intrinsics[1, 1]))
   return PhotoCamera(focal, (float(intrinsics[0, 2]), float(intrinsics[1, 2])), GIVEN)
 
@@ -100,7 +100,7 @@ def place_in_camera(
   camera: PhotoCamera,
   pixels_per_metre: float,
 ) -> Float[np.ndarray, '3']:
-  """Where the wrist is in camera space (metres), so that the joints are seen at their pixels.
+  """Finds the place of the wrist in camera space at which the joints are seen at their pixels.
 
   A joint (x, y, z) about the wrist at t is seen at u where f (x + t_x) = (u - c) (z + t_z), and
   likewise for y. That is linear in t, and solved by least squares.

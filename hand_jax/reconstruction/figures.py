@@ -1,13 +1,13 @@
 """Figures of a trained run, one row a hand.
 
-`clear.png` and `occluded.png` show the first synthetic hands of the split whose visible share, the
-part of the true hand's silhouette that the photo shows, is above 0.97 and between 0.3 and 0.6: an
-object hides the rest, as a forearm before the hand seldom hides so much. `photos.png` shows the
+`clear.png` and `occluded.png` show the first synthetic hands of the split of which the
+photo shows more than 0.97, and between 0.3 and 0.6, of the silhouette. An object hides the rest,
+because a forearm seldom hides so much. `photos.png` shows the
 bundled photos. No hand is chosen by how well it went.
 
-Columns: what the network saw; the mesh of each branch it has over it; of a textured run the hand in
-its own colours over the photo and from two other sides; the better branch's uncertainty. For a
-texture of data with hand masks the network is told the mask.
+The columns show the network's crop, the mesh of each branch over it, for a textured run the hand in
+its own colours over the photo and from two other sides, and the better branch's uncertainty. Where
+the data have hand masks, a network with texture is told the mask.
 """
 
 import dataclasses
@@ -67,7 +67,7 @@ def _silhouette(
 
 
 def visible_share(example: HandExample, model: ManoModel) -> float:
-  """The part of the true hand's silhouette, inside the photo, that its mask shows.
+  """Measures which share of the true hand's silhouette inside the photo its mask shows.
 
   Raises:
     ValueError: the example lacks its mask, vertices of this hand model or intrinsics.
@@ -88,7 +88,12 @@ def visible_share(example: HandExample, model: ManoModel) -> float:
 
 
 def choose_rows(source: ExampleSource, model: ManoModel, rows: int) -> dict[str, list[HandPhoto]]:
-  """The first hands of each of `KINDS`, at most `rows` each, among the first `CANDIDATES`.
+  """Chooses the first hands of each of `KINDS` among the first `CANDIDATES` examples.
+
+  Args:
+    source: the split.
+    model: the run's hand model.
+    rows: at most so many hands of each kind.
 
   Raises:
     ValueError: see `visible_share`.
@@ -106,7 +111,7 @@ def choose_rows(source: ExampleSource, model: ManoModel, rows: int) -> dict[str,
 
 
 def numbered_rows(source: ExampleSource, indices: Sequence[int]) -> list[HandPhoto]:
-  """The examples of these numbers.
+  """Takes the examples of these numbers.
 
   Raises:
     ValueError: the split has no such example.
@@ -123,7 +128,7 @@ def _row(example: HandExample, words: str) -> HandPhoto:
 
 
 def photo_rows() -> list[HandPhoto]:
-  """The photos shipped with the project, with their boxes."""
+  """Takes the photos that come with the package, with their boxes."""
   return [
     HandPhoto(read_photo(path), box, side, path.stem)
     for path, (box, side) in demo_photo_boxes().items()
@@ -133,7 +138,7 @@ def photo_rows() -> list[HandPhoto]:
 def draw_figure(
   network: TrainedNetwork, rows: Sequence[HandPhoto]
 ) -> UInt8[np.ndarray, 'height width 3']:
-  """Rows of tiles under a header that names the columns; one scale of sigma for all rows."""
+  """Draws rows of tiles under a header that names the columns, all with one scale of sigma."""
   hands = [reconstruct_branches(network, row) for row in rows]
   best = [next(iter(branches.values())) for branches in hands]
   range_mm = sigma_range_mm(np.concatenate([hand.vertex_sigma_mm for hand in best]))
@@ -198,7 +203,19 @@ def make_figures(
   mano_dir: str | None = None,
   overwrite: bool = False,
 ) -> Iterator[str]:
-  """Does what the flags of the same names say; yields a line about each finished figure.
+  """Does what the flags of the same names say, and yields a line about each finished figure.
+
+  Args:
+    workdir: the run's folder.
+    output: the folder of the figures, made where it is missing.
+    dataset: whose hands are drawn.
+    split: of the data set.
+    data_dir: where prepared data are, or None.
+    examples: numbers of the hands, or none to choose by how much is seen.
+    rows: hands in a figure.
+    demo_photos: draws the bundled photos too.
+    mano_dir: folder or file of MANO's files, or None.
+    overwrite: replaces figures that are there.
 
   Raises:
     ValueError, OSError: one line that names what is wrong: no run, data set, split or example.

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from hand_jax.files.outputs import check_output_folder
 from hand_jax.reconstruction.hand_data import Axes, HandData
 from hand_jax.reconstruction.meshes import (
   MeshPart,
@@ -38,7 +39,7 @@ OUTPUT_SUFFIXES = (
   '.npz',
   '.json',
 )
-# Of a hand with vertex colours; and of one with texture coordinates.
+# Of a hand with vertex colours, and of one that has texture coordinates too.
 TEXTURE_SUFFIXES = ('_texture_views.png', '_textured.obj', '_textured.ply', '_textured.glb')
 UV_SUFFIXES = ('_textured.mtl', '_texture.png')
 # Of a photo with hands, whatever their number.
@@ -46,31 +47,10 @@ PHOTO_SUFFIXES = ('_hands.jpg', '_scene.glb')
 
 
 def output_suffixes(has_colors: bool, is_free_hand: bool) -> tuple[str, ...]:
-  """What follows the hand's name in the files of a hand with vertex colours or without."""
+  """Lists what follows a hand's name in its files, with vertex colours or without."""
   if not has_colors:
     return OUTPUT_SUFFIXES
   return OUTPUT_SUFFIXES + TEXTURE_SUFFIXES + (UV_SUFFIXES if is_free_hand else ())
-
-
-def check_output_folder(folder: str | os.PathLike) -> None:
-  """Checks that results can go to a folder, which may be missing yet.
-
-  Raises:
-    NotADirectoryError: a file is in the way.
-    PermissionError: this user may not write there.
-  """
-  folder = pathlib.Path(folder)
-  for path in (folder, *folder.parents):
-    if path.is_dir():
-      if not os.access(path, os.W_OK | os.X_OK):
-        raise PermissionError(
-          f'Results cannot go to {folder}: {path} may not be written to. Name another folder.'
-        )
-      return
-    if os.path.lexists(path):
-      raise NotADirectoryError(
-        f'Results cannot go to {folder}: {path} is a file. Name a folder; it is made when missing.'
-      )
 
 
 def check_free(paths: Iterable[pathlib.Path]) -> None:
@@ -118,7 +98,7 @@ def write_together(folder: str | os.PathLike, contents: Mapping[str, bytes]) -> 
 
   Raises:
     NotADirectoryError: a file is where the folder should be.
-    OSError: a file cannot be written; then none appears.
+    OSError: a file cannot be written. Then none appears.
   """
   check_output_folder(folder)
   folder = pathlib.Path(folder)
@@ -139,7 +119,7 @@ def write_together(folder: str | os.PathLike, contents: Mapping[str, bytes]) -> 
 def hand_files(
   reconstruction: HandData, name: str, axes: Axes, record: dict[str, Any]
 ) -> dict[str, bytes]:
-  """The contents of one hand's files by their names, in the order of `output_suffixes`.
+  """Makes the contents of one hand's files by their names, in the order of `output_suffixes`.
 
   Args:
     reconstruction: the hand.
@@ -168,7 +148,7 @@ def hand_files(
 
 
 def photo_files(hands: Sequence[HandData], stem: str) -> dict[str, bytes]:
-  """The contents of the files that show all hands of one photo: a picture, and a scene in metres.
+  """Makes the files that show all hands of one photo: a picture, and a scene in metres.
 
   Args:
     hands: of one photo, at least one.

@@ -39,7 +39,7 @@ def fitted_reconstruction(
   is_left = detected.side == 'left'
   box = np.asarray(detected.box_xywh, np.float64)
   shown = crop_affine(_mirrored_box(box, size[0]) if is_left else box, _SHOWN_SIDE, _SHOWN_FACTOR)
-  # The fit's own focal length explains the pixels best; the files' places rest on the photo's.
+  # The fit's own focal length explains the pixels best. Places in the camera rest on the photo's.
   seen = np.asarray(mesh.vertices + mesh.wrist_camera[None], np.float64)
   pixels = mesh.principal_point[None] + mesh.focal_length * seen[:, :2] / seen[:, 2:]
   faces = np.asarray(model.faces)

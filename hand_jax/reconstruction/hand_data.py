@@ -15,12 +15,12 @@ Axes = Literal['y_up', 'camera']
 
 @dataclasses.dataclass(frozen=True)
 class HandData:
-  """A hand of a photo. Metres, wrist at the origin, camera axes (x right, y down, z away).
+  """Holds what is known of a hand: metres, the wrist at the origin, x right, y down, z away.
 
-  `branch` tells whose Gaussians these are: the posterior's, those of a prior-net trained alone
-  ('prior'), or Laplace's approximation of a fit, calibrated ('fit').
-  A left hand was estimated on the mirrored photo and mirrored back, except `parameters`,
-  `camera_mean` and `camera_log_variance`: those are of the mirrored right hand.
+  `branch` tells whose Gaussians these are: those of the posterior ('posterior'), those of a
+  prior-net that was trained alone ('prior'), or Laplace's approximation of a fit ('fit'), which
+  is calibrated. A left hand was estimated on the mirrored photo and mirrored back. Only its
+  `parameters`, `camera_mean` and `camera_log_variance` still belong to the mirrored right hand.
   """
 
   vertices: Float[np.ndarray, 'vertices 3']
@@ -28,18 +28,18 @@ class HandData:
   faces: Int[np.ndarray, 'faces 3']
   vertex_sigma_mm: Float[np.ndarray, ' vertices']
   vertex_visible: Bool[np.ndarray, ' vertices']
-  """Inside the photo and not behind the hand itself; objects before the hand are not known."""
+  """Lies inside the photo and not behind the hand itself. Objects before the hand are not known."""
   vertex_colors: Float[np.ndarray, 'vertices 3'] | None
-  """Display RGB in [0, 1], the photo's light included; None from a network without texture."""
+  """Display RGB in [0, 1] with the photo's light, or None from a network without texture."""
   vertices_image: Float[np.ndarray, 'vertices 2']
   """Where the photo shows the vertices: pixels, as `joints_image`."""
   joint_sigma_mm: Float[np.ndarray, ' joints']
   joint_sigma_xyz_mm: Float[np.ndarray, 'joints 3']
-  """Along each of the camera's axes; `joint_sigma_mm` is the root of the mean of their squares."""
+  """Sigma along each axis. `joint_sigma_mm` is the root of the mean of their squares."""
   joints_image: Float[np.ndarray, 'joints 2']
   """Pixels of the upright photo, the first pixel's centre at (0.5, 0.5)."""
   pixels_per_metre: float
-  """Weak perspective: a point's pixel is this times its x, y, plus the wrist's pixel."""
+  """Maps x, y to pixels in weak perspective: times this, plus the wrist's pixel."""
   wrist_camera: Float[np.ndarray, '3']
   """The wrist in camera space, metres: where `camera` sees the joints at `joints_image`."""
   camera: PhotoCamera
@@ -57,7 +57,7 @@ class HandData:
   hand_model: str
   """Whose mesh it is, see `hand_model_name`: the free hand's has texture coordinates."""
   camera_mean: Float[np.ndarray, '10'] | None
-  """The camera that a network estimates; a fit has none."""
+  """The camera that a network estimates. A fit has none."""
   camera_log_variance: Float[np.ndarray, '10'] | None
   photo: UInt8[np.ndarray, 'height width 3'] = dataclasses.field(repr=False)
   """The upright photo, at reduced size where it is very large."""
@@ -65,36 +65,36 @@ class HandData:
   photo_scale: float = 1.0
   """Pixels of `photo` for a pixel of the whole photo, whose pixels all other fields are in."""
   whole_size: tuple[int, int] | None = None
-  """Width and height of the whole photo in pixels; None where `photo` is that."""
+  """Width and height of the whole photo in pixels, or None where `photo` is the whole one."""
   detection: DetectedHand | None = dataclasses.field(default=None, repr=False)
   """What the detection networks say of the hand, where they were asked."""
 
   @property
   def photo_size(self) -> tuple[int, int]:
-    """Width and height of the whole upright photo in pixels."""
+    """Tells width and height of the whole upright photo in pixels."""
     return self.whole_size or (self.photo.shape[1], self.photo.shape[0])
 
   @property
   def side(self) -> Literal['left', 'right']:
-    """Which hand it is."""
+    """Tells which hand it is."""
     return 'left' if self.is_left else 'right'
 
   @property
   def vertices_camera(self) -> Float[np.ndarray, 'vertices 3']:
-    """The vertices in camera space, metres."""
+    """Places the vertices in camera space, in metres."""
     return (self.vertices + self.wrist_camera[None]).astype(np.float32)
 
   @property
   def joints_camera(self) -> Float[np.ndarray, 'joints 3']:
-    """The joints in camera space, metres."""
+    """Places the joints in camera space, in metres."""
     return (self.joints + self.wrist_camera[None]).astype(np.float32)
 
   @property
   def depth_sigma_m(self) -> float:
-    """One sigma of the wrist's distance along the view, metres, see `camera_placement`."""
+    """Tells one sigma of the wrist's distance along the view in metres, see `camera_placement`."""
     return float(self.wrist_camera[2]) * self.camera.relative_depth_sigma
 
   @property
   def is_free_hand(self) -> bool:
-    """Whether the mesh has the free hand's texture coordinates; MANO's has none."""
+    """Tells whether the mesh has the free hand's texture coordinates. MANO's has none."""
     return self.hand_model.startswith('free hand')

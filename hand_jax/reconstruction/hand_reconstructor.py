@@ -49,7 +49,7 @@ Photo = str | os.PathLike | np.ndarray | Image.Image
 
 
 class PhotoRequest(NamedTuple):
-  """An upright RGB photo and what is known of its hands; None asks the detector.
+  """An upright RGB photo and what is known of its hands. The detector finds the rest.
 
   Boxes and camera are in pixels of the whole photo, and so are results.
   """
@@ -59,9 +59,9 @@ class PhotoRequest(NamedTuple):
   name: str = 'the image'
   """What error messages call the photo."""
   boxes_xywh: Sequence[Float[np.ndarray, '4']] = ()
-  """The boxes of its hands, in pixels; without any, hands are looked for."""
+  """The boxes of its hands, in pixels. Without any, hands are looked for."""
   sides: Sequence[str] = ()
-  """'left' or 'right' of each box in turn, or one for all hands; without any, found out."""
+  """'left' or 'right' of each box in turn, or one for all hands. Without any, it is found out."""
   hand_mask: Bool[np.ndarray, 'height width'] | None = None
   """What it shows of the hand, for a textured run."""
   camera: PhotoCamera | None = None
@@ -69,7 +69,7 @@ class PhotoRequest(NamedTuple):
   scale: float = 1.0
   """Pixels of `image` for a pixel of the whole photo."""
   whole_size: tuple[int, int] | None = None
-  """Width and height of the whole photo in pixels; None where `image` is that."""
+  """Width and height of the whole photo in pixels, or None where `image` is the whole one."""
 
 
 class HandReconstructor:
@@ -112,10 +112,10 @@ class HandReconstructor:
     """Reconstructs every hand of a photo, the surest first, or of each photo of a list.
 
     Args:
-      image: a file, an upright RGB array of 8 bits, or a Pillow image; or a list of such photos,
-        whose hands are then fitted together. Files and Pillow images are turned upright.
+      image: a file, an upright RGB array of 8 bits, or a Pillow image. The hands of a
+        list of such photos are fitted together. Files and Pillow images are turned upright.
       boxes: of one photo's hands, each x, y, width, height in pixels of the upright photo. Each is
-        looked at as it is; where there is no hand in it, there is no result. None: the detector
+        looked at as it is. Where there is no hand in it, there is no result. None: the detector
         looks for hands.
       sides: 'left' or 'right' for each box, or one for all hands. None: found out.
       focal_length_px: of the photo. None: EXIF's where the file has it, else a stated assumption.
@@ -173,7 +173,7 @@ class HandReconstructor:
   ) -> list[list[Reconstruction]]:
     """Fits the hands of all photos in one batch."""
     assert self.release is not None
-    # A box always gives a reading; without a hand in it there is nothing to fit.
+    # A box always gives a reading, but without a hand in it there is nothing to fit.
     seen = [
       (number, SeenHand(hand, _size(requests[number].image), _camera(requests[number]).intrinsics))
       for number, hands in enumerate(found)
@@ -195,7 +195,7 @@ def read_request(photo: Photo, focal_length_px: float | int | None = None) -> Ph
 
   Args:
     photo: a file, an upright RGB array, or a Pillow image.
-    focal_length_px: where it is known; else EXIF's where the file or the Pillow image has it.
+    focal_length_px: where it is known. None takes EXIF's where the photo has it.
 
   Raises:
     FileNotFoundError, ValueError: the photo cannot be read.

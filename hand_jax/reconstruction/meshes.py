@@ -23,12 +23,12 @@ _HALF_TURN = np.array([1.0, -1.0, -1.0])
 def in_axes(
   vertices: Float[np.ndarray, 'vertices 3'], axes: str
 ) -> Float[np.ndarray, 'vertices 3']:
-  """Vertices in camera axes, or turned so that y points up and z towards the viewer ('y_up')."""
+  """Leaves vertices in camera axes, or turns y up and z towards the viewer ('y_up')."""
   return vertices if axes == 'camera' else vertices * _HALF_TURN.astype(vertices.dtype)
 
 
 def sigma_range_mm(sigma_mm: Float[np.ndarray, ' vertices']) -> tuple[float, float]:
-  """Round millimetres just below the smallest and above the largest sigma: the colours' ends."""
+  """Finds round millimetres below the smallest and above the largest sigma, for the colours."""
   low, high = float(sigma_mm.min()), float(sigma_mm.max())
   step = _tick_step(max(high - low, high / 100))
   start = math.floor(low / step + 1e-6) * step
@@ -44,7 +44,7 @@ def _tick_step(spread: float) -> float:
 
 
 def color_of_fraction(fraction: Float[np.ndarray, '*shape']) -> Float[np.ndarray, '*shape 3']:
-  """The viridis colour map (perceptually uniform, readable in grey): sRGB in [0, 1] of [0, 1]."""
+  """Maps [0, 1] to sRGB by the colour map viridis, which is uniform to the eye and in grey."""
   table = cv2.applyColorMap(np.arange(256, dtype=np.uint8)[:, None], cv2.COLORMAP_VIRIDIS)
   table = table[:, 0, ::-1].astype(np.float64) / 255
   position = 255 * np.clip(fraction, 0, 1)
@@ -56,18 +56,18 @@ def color_of_fraction(fraction: Float[np.ndarray, '*shape']) -> Float[np.ndarray
 def sigma_colors(
   sigma_mm: Float[np.ndarray, ' vertices'], range_mm: tuple[float, float]
 ) -> Float[np.ndarray, 'vertices 3']:
-  """Each vertex' colour, sRGB in [0, 1]: dark blue at the low end, yellow at the high end."""
+  """Gives each vertex a colour, sRGB in [0, 1], from dark blue (low) to yellow (high)."""
   low, high = range_mm
   return color_of_fraction((sigma_mm.astype(np.float64) - low) / (high - low))
 
 
 def srgb_to_linear(color: Float[np.ndarray, '*shape']) -> Float[np.ndarray, '*shape']:
-  """The sRGB standard's decoding (IEC 61966-2-1); glTF's vertex colours are linear."""
+  """Decodes sRGB (IEC 61966-2-1), because the vertex colours of glTF are linear."""
   return np.where(color <= 0.04045, color / 12.92, ((color + 0.055) / 1.055) ** 2.4)
 
 
 def legend_image(range_mm: tuple[float, float], height: int) -> UInt8[np.ndarray, 'height width 3']:
-  """A vertical bar of the colours with their sigma in mm."""
+  """Draws a vertical bar of the colours with their sigma in mm."""
   low, high = range_mm
   unit = height / 512
   image = np.full((height, round(150 * unit), 3), 245, np.uint8)
@@ -85,7 +85,7 @@ def legend_image(range_mm: tuple[float, float], height: int) -> UInt8[np.ndarray
 
 
 def legend_ticks(range_mm: tuple[float, float]) -> list[tuple[float, str]]:
-  """The round values inside the range, and how to print them without loss."""
+  """Lists the round values inside the range, each with its text."""
   low, high = range_mm
   step = _tick_step(high - low)
   decimals = 2 if step < 0.1 else 1 if step < 1 else 0
@@ -105,12 +105,12 @@ def obj_text(
   colors: Float[np.ndarray, 'vertices 3'] | None = None,
   axes: str = 'camera',
 ) -> str:
-  """Wavefront OBJ, metres, to a hundredth of a micrometre.
+  """Writes a Wavefront OBJ in metres, to a hundredth of a micrometre.
 
   Args:
     vertices: in camera axes.
     faces: indices of their corners.
-    colors: sRGB in [0, 1]; they follow a vertex' position, which most programs understand.
+    colors: sRGB in [0, 1], written after a vertex' position, which most programs understand.
     axes: of the file, see `in_axes`.
   """
   lines = vertex_lines(vertices, colors, axes)
@@ -123,7 +123,13 @@ def vertex_lines(
   colors: Float[np.ndarray, 'vertices 3'] | None,
   axes: str,
 ) -> list[str]:
-  """An OBJ's beginning: what it is, and its vertices, which are given in camera axes."""
+  """Writes the first lines of an OBJ: a comment and the vertices.
+
+  Args:
+    vertices: metres, camera axes.
+    colors: sRGB in [0, 1], or None.
+    axes: of the file, see `in_axes`.
+  """
   lines = [f'# hand_jax: metres; {_AXES[axes]}; wrist at the origin']
   places = [f'v {x:.8f} {y:.8f} {z:.8f}' for x, y, z in in_axes(vertices, axes)]
   if colors is None:
@@ -139,7 +145,7 @@ def ply_bytes(
   sigma_mm: Float[np.ndarray, ' vertices'],
   axes: str = 'camera',
 ) -> bytes:
-  """Binary PLY with a colour (sRGB) and the property `sigma_mm` at each vertex; metres.
+  """Writes a binary PLY in metres, with a colour and the property `sigma_mm` at each vertex.
 
   Args:
     vertices: in camera axes.
@@ -159,7 +165,7 @@ def ply_bytes(
 
 
 class MeshPart(NamedTuple):
-  """One hand of a GLB file. Metres, camera axes; colours are sRGB in [0, 1]."""
+  """Holds one hand of a GLB file, in metres and camera axes, with sRGB colours in [0, 1]."""
 
   name: str
   vertices: Float[np.ndarray, 'vertices 3']
@@ -169,9 +175,9 @@ class MeshPart(NamedTuple):
 
 
 def glb_bytes(parts: Sequence[MeshPart], unlit: bool = False) -> bytes:
-  """Binary glTF with a node for each hand, coloured at the vertices, with `_SIGMA_MM`; metres.
+  """Writes a binary glTF in metres, with a node for each hand, vertex colours and `_SIGMA_MM`.
 
-  The vertices stay in camera axes; the nodes turn them by half a turn about x, so that viewers,
+  The vertices stay in camera axes. The nodes turn them by half a turn about x, so that viewers,
   whose y points up and whose z points at the viewer, show the hand as the photo does. With `unlit`
   the colours are those of the photo, light included: viewers are asked to add none. They are stored
   as glTF wants them, linear, and as floats: 8 bits would leave a dark skin a few levels.
@@ -211,7 +217,7 @@ def _opaque(colors: np.ndarray) -> UInt8[np.ndarray, 'vertices 4']:
 
 
 def png_bytes(image: UInt8[np.ndarray, 'height width 3']) -> bytes:
-  """An RGB picture as a PNG file.
+  """Encodes an RGB picture as PNG.
 
   Raises:
     ValueError: OpenCV cannot encode it.

@@ -24,9 +24,10 @@ _OF_MIRRORED = ('camera_mean', 'camera_log_variance')
 
 
 def json_content(reconstruction: HandData, record: dict[str, Any]) -> dict[str, Any]:
-  """What the JSON file holds: plain numbers with units, small arrays; large ones are in the NPZ.
+  """Gathers what the JSON file holds: plain numbers with units, and small arrays.
 
-  Without texture branch there is no `texture`, without MANO parameters no `mano`.
+  The large arrays are in the NPZ file. Without a texture branch there is no `texture`, without MANO
+  parameters no `mano`.
 
   Args:
     reconstruction: the hand.
@@ -58,7 +59,7 @@ def json_content(reconstruction: HandData, record: dict[str, Any]) -> dict[str, 
 
 
 def npz_content(reconstruction: HandData) -> dict[str, np.ndarray]:
-  """What the NPZ file holds: all arrays, and their meaning as JSON under `units`.
+  """Gathers what the NPZ file holds: all arrays, and their meaning as JSON under `units`.
 
   Arrays of a left hand that belong to the mirrored right hand have `MIRRORED` before their names.
   """
@@ -87,7 +88,7 @@ def npz_content(reconstruction: HandData) -> dict[str, np.ndarray]:
 
 
 def side_score(reconstruction: HandData) -> float | None:
-  """The probability that the side is right; None where it was given."""
+  """Tells the probability that the side is right, or None where the side was given."""
   found = reconstruction.detection
   return None if found is None or found.side_score == 1 else found.side_score
 
@@ -151,7 +152,7 @@ def _camera(reconstruction: HandData) -> dict[str, Any]:
 
 
 def _estimated_camera(reconstruction: HandData) -> dict[str, Any]:
-  """The camera of a network, as it estimates it; a fit has none."""
+  """Describes the camera that a network estimates. A fit has none."""
   if reconstruction.camera_mean is None:
     return {}
   log_variance = np.asarray(reconstruction.camera_log_variance, np.float64)

@@ -15,14 +15,20 @@ _SIDES = ('left', 'right')
 
 
 def hand_names(stem: str, sides: Sequence[str]) -> list[str]:
-  """The photo's own name for a single hand; several are numbered and tell their side."""
+  """Names the files of a photo's hands: a single one as the photo, several by number and side."""
   if len(sides) == 1:
     return [stem]
   return [f'{stem}_{number}_{side}' for number, side in enumerate(sides, start=1)]
 
 
 def possible_names(stem: str, suffixes: Sequence[str], max_hands: int) -> Iterator[str]:
-  """Every name that a file of a photo may get, whatever hands are found in it."""
+  """Lists every name that a file of a photo may get, whatever hands are found in it.
+
+  Args:
+    stem: the photo's name without its suffix.
+    suffixes: of a hand's files, see `output_suffixes`.
+    max_hands: how many hands may be found.
+  """
   for suffix in (*suffixes, *PHOTO_SUFFIXES):
     yield f'{stem}{suffix}'
   for number in range(1, max_hands + 1):
@@ -87,7 +93,7 @@ def _check_photos_are_no_results(photos: Sequence[pathlib.Path], record: OutputR
 
 
 def result_paths(record: OutputRecord) -> frozenset[str]:
-  """The real paths of the files that a folder's record lists."""
+  """Lists the real paths of the files that a folder's record lists."""
   return frozenset(os.path.realpath(record.folder / name) for name in record.files())
 
 

@@ -55,13 +55,13 @@ class PhotoMeasuring(NamedTuple):
   use_intrinsics: bool = False
   """Gives the program the entries' intrinsics, where they have them."""
   workdir: str | None = None
-  """Folder of a trained run that makes the meshes; None: the weights in the box."""
+  """Folder of a trained run that makes the meshes, or None for the weights in the box."""
 
 
 def measure_photos(
   request: PhotoMeasuring, report: Callable[[int, int], None] = lambda done, count: None
 ) -> dict[str, Any]:
-  """Runs the program on every annotated photo; what scores.json holds, see `photo_scores`.
+  """Runs the program on every annotated photo and returns what scores.json holds.
 
   Photos are opened one at a time. Each is searched once, however many entries it has.
 
@@ -88,7 +88,7 @@ def measure_photos(
 
 
 def scores_text(scores: dict[str, Any]) -> str:
-  """Puts the figures of a scores.json into lines; undefined ones are left out."""
+  """Puts the figures of a scores.json into lines and leaves out undefined ones."""
   lines = [f'{scores["found"]} of {scores["photos"]} annotated hands found.']
   lines += [text.format(scores[key]) for key, text in _LINES.items() if scores[key] is not None]
   lines += uncertainty_table(scores['uncertainty'], NAMES)

@@ -19,7 +19,7 @@ Entry = dict[str, Any]
 
 
 class OutputRecord:
-  """The entries of an output folder by their photo's stem, which its files' names begin with."""
+  """Holds the entries of an output folder by the stem of their photo."""
 
   def __init__(self, folder: str | os.PathLike):
     """Reads the folder's summary, where there is one.
@@ -45,12 +45,18 @@ class OutputRecord:
       ) from None
 
   def files(self, stem: str | None = None) -> set[str]:
-    """The names of the files that were written for a photo, or for all."""
+    """Lists the names of the files that were written for a photo, or for all."""
     entries = self.entries.values() if stem is None else [self.entries.get(stem, {'files': []})]
     return {name for entry in entries for name in entry['files']}
 
   def is_done(self, stem: str, sha256: str, settings: dict[str, Any]) -> bool:
-    """Whether the same photo was done by the same settings, and its files are all there."""
+    """Tells whether the same photo was done by the same settings and all its files are there.
+
+    Args:
+      stem: the photo's name without its suffix.
+      sha256: of the photo's file.
+      settings: everything else that decides about the results.
+    """
     entry = self.entries.get(stem)
     return (
       entry is not None
@@ -60,7 +66,13 @@ class OutputRecord:
     )
 
   def has_other_results(self, stem: str, sha256: str, settings: dict[str, Any]) -> bool:
-    """Whether there are files for this name from another photo or by other settings."""
+    """Tells whether files of this name come from another photo or other settings.
+
+    Args:
+      stem: the photo's name without its suffix.
+      sha256: of the photo's file.
+      settings: everything else that decides about the results.
+    """
     entry = self.entries.get(stem)
     if entry is None or not entry['files']:
       return False
@@ -77,6 +89,6 @@ class OutputRecord:
 
 
 def file_sha256(path: str | os.PathLike) -> str:
-  """The SHA-256 digest of a file's content."""
+  """Computes the SHA-256 digest of a file's content."""
   with open(path, 'rb') as file:
     return hashlib.file_digest(file, 'sha256').hexdigest()

@@ -14,11 +14,11 @@ import numpy as np
 from jaxtyping import Bool
 
 from hand_jax.data.photos import check_box, photo_size, read_mask
+from hand_jax.files.outputs import check_output_folder
 from hand_jax.fitting.released_weights import release_digest
 from hand_jax.mano.assets import hand_model_name, is_free_hand
 from hand_jax.reconstruction.camera_placement import photo_camera
 from hand_jax.reconstruction.files import (
-  check_output_folder,
   hand_files,
   output_suffixes,
   photo_files,
@@ -246,7 +246,7 @@ def _write_photo(
 
 
 def _remember_failure(task: PhotoTask, run: PhotoRun, line: str) -> str:
-  """Records why a photo could not be done; results that it has from before stay."""
+  """Records why a photo could not be done. Results from before stay."""
   if run.record.files(task.path.stem):
     return line
   try:

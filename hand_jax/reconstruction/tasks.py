@@ -13,7 +13,7 @@ from hand_jax.data.photos import PHOTO_SUFFIXES, check_photo_file, demo_photo_bo
 
 
 class PhotoOptions(NamedTuple):
-  """Holds what the flags of the same names say; paths have their `~` expanded already."""
+  """Holds what the flags of the same names say. In paths `~` is expanded already."""
 
   photos: Sequence[str]
   """Photos, folders of photos, and patterns such as `'*.jpg'`."""
@@ -46,7 +46,7 @@ def plan_tasks(options: PhotoOptions, results: frozenset[str] = frozenset()) -> 
 
   Args:
     options: what the flags say.
-    results: paths of files that this program wrote; they are no photos of a folder.
+    results: paths of files that this program wrote, which are no photos of a folder.
 
   Raises:
     FileNotFoundError: a folder or pattern holds no photo.
@@ -105,7 +105,7 @@ def missing_photos(tasks: Sequence[PhotoTask]) -> list[str]:
 def _photos_of(name: str, results: frozenset[str]) -> list[pathlib.Path]:
   """The photos that one argument names, those of a folder or pattern in the order of their names.
 
-  A folder's photos are the files in itself with a photo's suffix; hidden files are none.
+  A folder's photos are the files in itself with a photo's suffix that are not hidden.
   """
   path = pathlib.Path(name)
   if path.is_dir():

@@ -29,10 +29,11 @@ _LARGEST_STRETCH = 2.0
 
 
 class TextureLayout(NamedTuple):
-  """Where the picture has each face: places of the first V are the vertices', then the patches'.
+  """Says where the picture has each face. The first V places belong to the vertices.
 
-  `places`: pixels of the square picture, the first one's centre at (0.5, 0.5), y down. `corners`:
-  per face and corner an index into them; `vertices`: the vertex at each place.
+  `places` are pixels of the square picture, the first one's centre at (0.5, 0.5), y down, those of
+  the patches last. `corners` holds an index into them for each corner of each face, `vertices` the
+  vertex at each place.
   """
 
   places: Float[np.ndarray, 'places 2']
@@ -41,8 +42,10 @@ class TextureLayout(NamedTuple):
 
 
 class _Texels(NamedTuple):
-  """At each pixel the corners' vertices and their shares, of the nearest pixel that shows a face;
-  `bare` where even that one is far."""
+  """Holds the corners' vertices and their shares for each pixel, from the nearest pixel of a face.
+
+  `bare` marks pixels from which even that one is far.
+  """
 
   vertices: Int[np.ndarray, 'side side 3']
   shares: Float[np.ndarray, 'side side 3']
@@ -51,7 +54,7 @@ class _Texels(NamedTuple):
 
 @functools.cache
 def free_hand_layout() -> TextureLayout:
-  """The layout of the (right) free hand; the left one's faces are the same ones reversed."""
+  """Lays out the free right hand. The left one's faces are the same ones, reversed."""
   model = load_mano_model()
   return texture_layout(
     np.asarray(load_hand_appearance().uv, np.float64),
@@ -69,6 +72,11 @@ def texture_layout(
 
   A face crosses one where it is turned over, or stretched far more than faces are. A face that
   covers another one's vertex gets a patch too.
+
+  Args:
+    uv: texture coordinates of the vertices.
+    template: the resting vertices, metres, which tell how long edges are.
+    faces: indices of their corners.
   """
   crossing = _crosses_a_seam(uv, template, faces)
   cut = np.flatnonzero(crossing | _covers_others(uv, faces, ~crossing))
@@ -150,7 +158,7 @@ def _free_hand_texels() -> _Texels:
 def free_hand_texture(
   vertex_colors: Float[np.ndarray, 'vertices 3'],
 ) -> UInt8[np.ndarray, 'side side 3']:
-  """The picture of `free_hand_layout` for colours in [0, 1]; far from the hand, their mean."""
+  """Draws the picture of `free_hand_layout` in these colours, and their mean far from the hand."""
   vertices, shares, bare = _free_hand_texels()
   colors = (vertex_colors[vertices] * shares[..., None]).sum(axis=-2)
   mean = vertex_colors.mean(axis=0, keepdims=True)[None]
@@ -165,9 +173,17 @@ def textured_obj_text(
   is_left: bool,
   axes: str,
 ) -> str:
-  """Wavefront OBJ of a free hand with colours at the vertices and places in its texture picture.
+  """Writes an OBJ of a free hand with vertex colours and places in its texture picture.
 
-  Vertices as in `obj_text`; the first texture coordinates (v up) are the vertices' own, in order.
+  The first texture coordinates (v up) are those of the vertices, in order.
+
+  Args:
+    vertices: metres, camera axes.
+    faces: indices of their corners.
+    colors: sRGB in [0, 1].
+    material_file: the name of the material's file.
+    is_left: the hand is a left one.
+    axes: of the file, see `in_axes`.
   """
   layout = free_hand_layout()
   corners = layout.corners[:, ::-1] if is_left else layout.corners
@@ -181,6 +197,6 @@ def textured_obj_text(
 
 
 def material_text(texture_file: str) -> str:
-  """The OBJ's material: the picture's colours as they are, no light on them."""
+  """Writes the OBJ's material, which shows the picture's colours without any light."""
   lines = ['newmtl hand', 'Ka 1 1 1', 'Kd 1 1 1', 'Ks 0 0 0', 'illum 0']
   return '\n'.join([*lines, f'map_Kd {texture_file}']) + '\n'

@@ -51,7 +51,7 @@ class TrainedNetwork(NamedTuple):
   run: str
   """What errors call the network: its run's folder, or the name of its config."""
   digest: str = ''
-  """Tells its parameters from others, whatever the run's folder is called; of a run on disk."""
+  """Tells its parameters from others, whatever the run's folder is called."""
 
 
 class HandPhoto(NamedTuple):
@@ -59,7 +59,7 @@ class HandPhoto(NamedTuple):
 
   image: UInt8[np.ndarray, 'height width 3']
   box_xywh: Float[np.ndarray, '4'] | None = None
-  """The hand's box in pixels; None means the largest centred square."""
+  """The hand's box in pixels, or None for the largest centred square."""
   side: str = 'right'
   name: str = 'the image'
   """What error messages and captions call the photo."""
@@ -70,7 +70,7 @@ class HandPhoto(NamedTuple):
 
 
 def load_trained_network(workdir: str | os.PathLike, mano_dir: str | None = None) -> TrainedNetwork:
-  """The newest checkpoint of a run and the hand model it was trained with (see `load_run_model`).
+  """Loads the newest checkpoint of a run and the hand model that it was trained with.
 
   Raises:
     FileNotFoundError, ValueError: no run, no checkpoint or hand model there, or a damaged one.
@@ -89,7 +89,13 @@ def load_trained_network(workdir: str | os.PathLike, mano_dir: str | None = None
 def create_trained_network(
   config: ExperimentConfig, variables: dict[str, Any], model: ManoModel
 ) -> TrainedNetwork:
-  """Wraps a network and its variables; the first photo compiles it."""
+  """Makes a network ready for photos. The first photo compiles it.
+
+  Args:
+    config: of the network.
+    variables: its parameters and statistics.
+    model: the hand model that it was trained with.
+  """
   network = create_network(config)
 
   @jax.jit
@@ -112,7 +118,13 @@ def crop_of_photo(
   box_xywh: Float[np.ndarray, '4'] | None,
   config: ExperimentConfig,
 ) -> Float[np.ndarray, '3 3']:
-  """Photo to crop: the square round the box as in training, or the largest centred square."""
+  """Maps a photo to its crop: the square round the box as in training, or the largest centred one.
+
+  Args:
+    image: the photo.
+    box_xywh: the hand's box in pixels, or None for the largest centred square.
+    config: of the network.
+  """
   size = config.model.image_size
   if box_xywh is None:
     height, width = image.shape[:2]
@@ -121,23 +133,23 @@ def crop_of_photo(
 
 
 def reconstruct_in_box(network: TrainedNetwork, photo: HandPhoto) -> Reconstruction:
-  """Estimates the hand in an upright RGB photo. Box in pixels; None: the largest centred square.
+  """Estimates the hand in the box of an upright RGB photo, or in its largest centred square.
 
-  The hand is the posterior's mean; of a network that is a prior-net alone, the prior's. Of one
-  that is AMVUR alone there are no MANO parameters. `hand_mask`, where it is known, tells a texture
-  branch what the photo shows of the hand: pixels outside it colour no vertex.
+  The hand is the posterior's mean, or the prior's where the network is a prior-net alone.
+  Where `hand_mask` is known, it tells a texture branch what the photo shows of the hand, and pixels
+  outside it colour no vertex.
 
   Raises:
     ValueError: a box without area or outside the image, a mask of another size, a side that is
-      neither, or an estimate that is not finite; `name` is the photo's in the message.
+      neither, or an estimate that is not finite. The message has the photo's name.
   """
   return next(iter(reconstruct_branches(network, photo).values()))
 
 
 def reconstruct_branches(network: TrainedNetwork, photo: HandPhoto) -> dict[str, Reconstruction]:
-  """`reconstruct_in_box` of each branch the network has, the better one first; same errors.
+  """Reconstructs a hand by each branch that the network has, the better one first.
 
-  Both branches' hands have the same colours.
+  Both hands have the same colours. The errors are those of `reconstruct_in_box`.
   """
   image, box_xywh, side, name, hand_mask, camera = photo
   height, width = image.shape[:2]
@@ -178,7 +190,15 @@ def reconstruct_branches(network: TrainedNetwork, photo: HandPhoto) -> dict[str,
 def check_mask(
   hand_mask: np.ndarray, width: int, height: int, name: str, mask_name: str = 'hand_mask'
 ) -> None:
-  """Raises a ValueError, naming both, when a mask is not of the size of its photo."""
+  """Raises a ValueError that names both when a mask is not as large as its photo.
+
+  Args:
+    hand_mask: the mask.
+    width: of the photo, in pixels.
+    height: of the photo, in pixels.
+    name: of the photo, for the message.
+    mask_name: of the mask, for the message.
+  """
   if hand_mask.shape != (height, width):
     size = ' x '.join(str(length) for length in hand_mask.shape[::-1])
     raise ValueError(
@@ -283,7 +303,7 @@ def visible_in_photo(
   """Tells which vertices the photo can show: inside it and not behind the hand itself.
 
   Args:
-    vertices: metres, camera axes; of a left hand the mirrored ones do as well.
+    vertices: metres, camera axes. Of a left hand the mirrored ones do as well.
     pixels: where the photo has them.
     faces: in either winding.
     photo_size: the photo's width and height in pixels.
@@ -296,7 +316,7 @@ def visible_in_photo(
 def _unhidden(
   vertices: Float[Array, 'vertices 3'], faces: Int[Array, 'faces 3']
 ) -> Bool[Array, ' vertices']:
-  """Whether no part of the hand lies before a vertex (by 0.01 mm); metres in camera axes."""
+  """Tells whether no part of the hand lies before a vertex by 0.01 mm. Metres in camera axes."""
   low = jnp.min(vertices[:, :2], axis=0, keepdims=True)
   extent = jnp.max(jnp.max(vertices[:, :2], axis=0) - low[0])
   # Any picture that holds the whole hand will do: one of 2 x 2 pixels, whatever the photo's size.

@@ -22,7 +22,7 @@ _JPEG_QUALITY = 88
 
 
 def display_vertices(reconstruction: HandData, crop_side: int) -> Float[np.ndarray, 'vertices 3']:
-  """Vertices in pixels of an upright, unmirrored crop of the photo at `crop_side`; depth too."""
+  """Places vertices in pixels of an upright, unmirrored crop of `crop_side` pixels, depth too."""
   to_crop, pixels = display_affine(reconstruction, crop_side)
   scale = reconstruction.pixels_per_metre
   depth = scale * pixels * reconstruction.vertices[:, 2:]
@@ -32,7 +32,7 @@ def display_vertices(reconstruction: HandData, crop_side: int) -> Float[np.ndarr
 
 
 def display_affine(reconstruction: HandData, side: int) -> tuple[Float[np.ndarray, '3 3'], float]:
-  """Photo to the network's crop at another size, never mirrored; its scale."""
+  """Maps the photo to the network's crop at another size, never mirrored, and tells the scale."""
   crop_to_photo = np.linalg.inv(reconstruction.crop_affine)
   network_side = reconstruction.crop_side
   corners = transform_points(
@@ -44,7 +44,7 @@ def display_affine(reconstruction: HandData, side: int) -> tuple[Float[np.ndarra
 
 
 def display_crop(reconstruction: HandData, side: int) -> Float[np.ndarray, 'side side 3']:
-  """What the network saw of the photo, at another size: colours in [0, 1], paper outside it."""
+  """Cuts out the part of the photo that the network saw, in colours in [0, 1] on paper."""
   image = reconstruction.photo
   whole_to_crop, _ = display_affine(reconstruction, side)
   shrink = 1 / reconstruction.photo_scale
@@ -56,7 +56,7 @@ def display_crop(reconstruction: HandData, side: int) -> Float[np.ndarray, 'side
 def overlay_image(
   reconstruction: HandData,
 ) -> UInt8[np.ndarray, 'panel_height width2 3']:
-  """Photo crop, mesh over it, and the mesh coloured by sigma with its legend, side by side."""
+  """Draws photo crop, mesh over it, and the mesh coloured by sigma with its legend."""
   range_mm = sigma_range_mm(reconstruction.vertex_sigma_mm)
   return overlay_panels(
     display_crop(reconstruction, PANEL_SIDE),
@@ -70,9 +70,9 @@ def overlay_image(
 def texture_image(
   reconstruction: HandData,
 ) -> UInt8[np.ndarray, 'panel_height width2 3']:
-  """Photo crop, the hand in its own colours over it, and the same hand from two other views.
+  """Draws the photo crop, the hand in its own colours over it, and the hand from two other sides.
 
-  Of a reconstruction that has `vertex_colors`.
+  The reconstruction must have `vertex_colors`.
   """
   return texture_panels(
     display_crop(reconstruction, PANEL_SIDE),
@@ -83,7 +83,7 @@ def texture_image(
 
 
 def hands_image(hands: Sequence[HandData]) -> bytes:
-  """A JPEG of the photo with the bones of all its hands, numbered, at most 1280 pixels long.
+  """Draws the bones of all hands, numbered, over the photo, as a JPEG of at most 1280 pixels.
 
   Args:
     hands: of one photo, at least one.
@@ -108,7 +108,7 @@ def _draw_hand(
   scale: float,
   unit: float,
 ) -> None:
-  """Draws bones and a label; `unit` is how much larger than on a small picture lines are."""
+  """Draws bones and a label, with lines `unit` times as wide as on a small picture."""
   # OpenCV's pixel centres are whole numbers, and far coordinates would overflow its integers.
   limit = 4 * max(picture.shape)
   points = np.clip(scale * hand.joints_image.astype(np.float64) - 0.5, -limit, limit)

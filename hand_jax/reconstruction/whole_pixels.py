@@ -11,7 +11,7 @@ from hand_jax.reconstruction.reconstruction import Reconstruction
 def in_whole_pixels(
   hand: Reconstruction, scale: float, whole_size: tuple[int, int] | None
 ) -> Reconstruction:
-  """The same hand with all its pixels those of the whole photo.
+  """Expresses a hand in pixels of the whole photo.
 
   Args:
     hand: in pixels of its `photo`.

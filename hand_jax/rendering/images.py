@@ -15,20 +15,20 @@ def render_vertex_colors(
   height: int,
   width: int,
 ) -> RenderedHand:
-  """Draws a coloured hand into its crop: the last row of the paper's Table 1.
+  """Draws a coloured hand into its crop, as in the last row of the paper's Table 1.
 
-  The colours of the vertices are blended by barycentrics at each pixel's nearest face. No light is
-  added: the colours are what the photo shows. This is what the photometric loss sees.
+  At each pixel the colours of the nearest face's vertices are blended by barycentrics. No light is
+  added, because the colours are those of the photo. The photometric loss sees this picture.
 
   Args:
     vertices_image: pixels of the crop and depth, as for `rasterize`.
     faces: vertex ids.
-    vertex_colors: RGB, as the photo's.
-    height: of the crop, in pixels.
-    width: of the crop, in pixels.
+    vertex_colors: RGB colours as in the photo.
+    height: height of the crop, pixels.
+    width: width of the crop, pixels.
 
   Returns:
-    The colours, 0 where nothing is hit, and which pixels show the hand.
+    The colours, which are 0 where nothing is hit, and the pixels that show the hand.
   """
   fragments = rasterize(vertices_image, faces, height, width)
   rgb = interpolate(fragments, faces, vertex_colors)
@@ -38,13 +38,13 @@ def render_vertex_colors(
 def depth_image(
   fragments: Fragments, background: float = 0.0
 ) -> Float[Array, 'batch height width']:
-  """Depth at each pixel's centre, in the unit of the rasterized vertices' third coordinate.
+  """Returns the depth at each pixel's centre, in the unit of the rasterized depths.
 
-  Where nothing is hit it is `background`, a finite number, by the convention of depth cameras 0 =
-  no measurement (`fragments.depth` itself holds +inf there). Differentiable in the vertices that
-  were rasterized. Within a face depth is linear in the image: exact for weak perspective; under a
-  perspective camera off by up to (change of depth across the face)^2 / (4 depth), which is 0.01 mm
-  for a face that spans 5 mm of depth at 0.6 m.
+  Pixels that hit nothing get `background`, a finite number. Depth cameras use 0 for no measurement,
+  whereas `fragments.depth` holds +inf there. The result is differentiable in the rasterized
+  vertices. Within a face, depth is linear in the image. That is exact for weak perspective. Under a
+  perspective camera it is off by up to (change of depth across the face)^2 / (4 depth), which is
+  0.01 mm for a face that spans 5 mm of depth at 0.6 m.
   """
   return jnp.where(fragments.face_index >= 0, fragments.depth, background)
 
@@ -54,11 +54,19 @@ def normal_image(
   faces: Int[Array, 'faces 3'],
   vertices: Float[Array, 'batch vertices 3'],
 ) -> Float[Array, 'batch height width 3']:
-  """Unit normals of the smooth surface at each pixel, in the frame of `vertices`; 0 on background.
+  """Returns unit normals of the smooth surface at each pixel.
 
-  Vertex normals interpolated over the seen face. `vertices` are those of any frame with one unit
-  along all axes (camera space in metres, or the pixels of weak perspective), not pixels with metres
-  of depth. A face seen from behind keeps its outward normal, which then points away from the
-  camera. Differentiable in `vertices` and in those rasterized.
+  Vertex normals are interpolated over the face that the pixel sees. A face seen from behind keeps
+  its outward normal, which then points away from the camera. The result is differentiable in
+  `vertices` and in the rasterized vertices.
+
+  Args:
+    fragments: the faces that pixels see, from `rasterize`.
+    faces: vertex ids.
+    vertices: vertices in any frame that has one unit along all axes, such as camera space in metres
+      or the pixels of weak perspective. Pixels with metres of depth are wrong here.
+
+  Returns:
+    Normals in the frame of `vertices`, and 0 on the background.
   """
   return normalize(interpolate(fragments, faces, vertex_normals(vertices, faces)))

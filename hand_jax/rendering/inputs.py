@@ -1,7 +1,7 @@
-"""What the rendering functions take: one check of meshes, with errors that say what was expected.
+"""Checks the meshes and settings of rendering functions, with errors that say what was expected.
 
-NumPy arrays, integers and half precision are welcome; all is drawn in float32, or in float64 where
-the caller has enabled that and asks for it.
+NumPy arrays, integers and half precision are accepted. Everything is drawn in float32, or in
+float64 where the caller has enabled it and passes float64.
 """
 
 import jax
@@ -12,7 +12,7 @@ from jaxtyping import Array, Float, Int
 from hand_jax.types import ArrayLike
 
 Scalar = float | int | np.generic | Float[Array, '']
-# Of sigma and gamma; the square of its reciprocal is far inside float32.
+# Smallest value of sigma and gamma. The square of its reciprocal is far inside float32's range.
 _SMALLEST_SETTING = 1e-12
 
 
@@ -22,11 +22,22 @@ def checked_mesh(
   channels: tuple[int, ...] | None = (3,),
   name: str = 'vertices_image',
 ) -> tuple[Array, Int[Array, 'faces 3']]:
-  """Values per vertex as float32 (float64 stays), (batch, V, channels), and faces as int32, (F, 3).
+  """Checks a mesh and converts it to floating-point values per vertex and int32 faces.
 
-  `channels` are the sizes that the last axis may have, None for any; `name` is for messages. Raises
-  ValueError for another shape, values that are not real numbers, faces that are not integers, and
-  vertex ids out of range. The ids of traced faces are unknown and not checked.
+  The ids of traced faces are unknown and not checked.
+
+  Args:
+    vertices: values per vertex. They become float32, or stay float64.
+    faces: vertex ids.
+    channels: the sizes that the last axis of `vertices` may have. None allows any size.
+    name: name of `vertices` in error messages.
+
+  Returns:
+    The values, (batch, vertices, channels), and the faces.
+
+  Raises:
+    ValueError: a shape is wrong, values are not real numbers, faces are not integers, or a vertex
+      id is out of range.
   """
   vertices, faces = _array(vertices), _array(faces)
   last = 'channels' if channels is None else ' or '.join(map(str, channels))
@@ -63,6 +74,10 @@ def _check_ids(faces: ArrayLike, count: int) -> None:
 
 
 def check_setting(name: str, value: Scalar) -> None:
-  """Raises ValueError for a setting below 1e-12 or not finite; a traced one is not checked."""
+  """Checks that a setting is finite and at least 1e-12. A traced setting is not checked.
+
+  Raises:
+    ValueError: the setting is smaller or not finite.
+  """
   if not isinstance(value, jax.core.Tracer) and not _SMALLEST_SETTING <= float(value) < np.inf:
     raise ValueError(f'{name} must be a number of at least {_SMALLEST_SETTING}, got {value}')

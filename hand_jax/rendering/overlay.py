@@ -1,4 +1,4 @@
-"""Pictures of a hand: its mesh over the photo, in meaningful colours or its own, and turned."""
+"""Pictures of a hand: its mesh over the photo, in other views, and in various colours."""
 
 import functools
 
@@ -21,12 +21,12 @@ from hand_jax.types import ArrayLike
 _SUPERSAMPLING = 2
 MESH_COLOR = (0.78, 0.84, 0.93)
 OPACITY = 0.92
-# Outside the photo, and behind a mesh alone.
+# Grey level of the picture outside the photo and behind a mesh without a photo.
 PAPER = np.float32(0.96)
-# Colours that mean something are shaded lightly, so that they can be told; a hand's own hold the
-# photo's light already.
+# Colours that stand for a quantity are shaded lightly, so that they can be told apart. A hand's own
+# colours hold the photo's light already.
 PLAIN_AMBIENT, COLOR_AMBIENT, UNLIT = 0.35, 0.65, 1.0
-# How far the two novel views are turned: far enough to see what the photo hides.
+# The two novel views are turned far enough to show parts that the photo hides.
 NOVEL_VIEW_DEGREES = 60.0
 
 
@@ -38,11 +38,18 @@ def render_mesh(
   side: int,
   ambient: float | Float[Array, ''] = PLAIN_AMBIENT,
 ) -> tuple[Float[Array, 'side side 3'], Float[Array, 'side side 1']]:
-  """A smoothly shaded mesh and its coverage in [0, 1], anti-aliased.
+  """Draws a smoothly shaded, anti-aliased mesh.
 
-  `vertices_image` in pixels of the square picture, with a depth in pixels too (weak perspective:
-  the same scale along all axes), so that normals are right. Colours in [0, 1]; with an `ambient`
-  of 1 they are drawn as they are, unlit.
+  Args:
+    vertices_image: pixels of the square picture. The depth is in pixels too (weak perspective has
+      the same scale along all axes), so that normals are right.
+    faces: vertex ids.
+    colors: RGB of the vertices, in [0, 1].
+    side: side of the picture, pixels.
+    ambient: share of the light that comes from all around. With 1 the colours are drawn unlit.
+
+  Returns:
+    The colours in [0, 1], and the coverage of each pixel in [0, 1].
   """
   large = side * _SUPERSAMPLING
   scaled = vertices_image[None] * _SUPERSAMPLING
@@ -64,7 +71,19 @@ def mesh_over(
   opacity: float = 1.0,
   ambient: float = PLAIN_AMBIENT,
 ) -> Float[np.ndarray, 'side side 3']:
-  """The mesh drawn over a square picture; all colours in [0, 1]."""
+  """Draws a mesh over a square picture.
+
+  Args:
+    background: RGB of the picture, in [0, 1].
+    vertices_image: pixels of the picture, with the depth in pixels too.
+    faces: vertex ids.
+    colors: RGB of the vertices, in [0, 1].
+    opacity: opacity of the mesh, in [0, 1].
+    ambient: share of the light that comes from all around. With 1 the colours are drawn unlit.
+
+  Returns:
+    RGB in [0, 1].
+  """
   rgb, coverage = render_mesh(
     jnp.asarray(vertices_image, jnp.float32),
     jnp.asarray(faces, jnp.int32),
@@ -82,10 +101,17 @@ def turned_view(
   degrees: float,
   enlarge: bool = False,
 ) -> Float[np.ndarray, 'vertices 3']:
-  """The mesh turned about the vertical and centred: seen from the photo's left, or right below 0.
+  """Turns a mesh about the vertical axis and centres it in the picture.
 
-  90 shows its left flank, 180 its back. It is made smaller where it would not fit the picture, and
-  with `enlarge` larger until it does.
+  Args:
+    vertices_image: pixels of a square picture, with the depth in pixels too.
+    side: side of the picture, pixels.
+    degrees: turn of the viewpoint. Positive angles show the mesh from the photo's left, negative
+      ones from the right, and 180 shows the back.
+    enlarge: whether a small mesh is enlarged until it fills the picture.
+
+  Returns:
+    The turned vertices. A mesh that would not fit the picture is made smaller.
   """
   x, y, depth = vertices_image.T
   cosine, sine = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
@@ -102,9 +128,16 @@ def textured_tiles(
   faces: Int[np.ndarray, 'faces 3'],
   vertex_colors: Float[np.ndarray, 'vertices 3'],
 ) -> list[Float[np.ndarray, 'side side 3']]:
-  """The hand in its own colours, without any light: over the crop, from the left, from the right.
+  """Draws a hand in its own colours without light: over the crop, from the left and from the right.
 
-  Colours in [0, 1]; `vertices_image` in pixels of the crop, depth in pixels too.
+  Args:
+    crop: RGB of the crop, in [0, 1].
+    vertices_image: pixels of the crop, with the depth in pixels too.
+    faces: vertex ids.
+    vertex_colors: RGB of the vertices, in [0, 1].
+
+  Returns:
+    The three pictures, RGB in [0, 1].
   """
   side = crop.shape[0]
   paper = np.full_like(crop, PAPER)
@@ -121,7 +154,17 @@ def texture_panels(
   faces: Int[np.ndarray, 'faces 3'],
   vertex_colors: Float[np.ndarray, 'vertices 3'],
 ) -> UInt8[np.ndarray, 'side width 3']:
-  """Crop and `textured_tiles` side by side, with captions."""
+  """Puts the crop and its `textured_tiles` side by side, with captions.
+
+  Args:
+    crop: RGB of the crop, in [0, 1].
+    vertices_image: pixels of the crop, with the depth in pixels too.
+    faces: vertex ids.
+    vertex_colors: RGB of the vertices, in [0, 1].
+
+  Returns:
+    One picture with 8 bits per channel.
+  """
   panels = [crop, *textured_tiles(crop, vertices_image, faces, vertex_colors)]
   names = ('photo', 'texture', 'texture, from the left', 'texture, from the right')
   pictures = [
@@ -137,9 +180,17 @@ def overlay_panels(
   sigma_colors: Float[np.ndarray, 'vertices 3'],
   legend: UInt8[np.ndarray, 'side legend_width 3'],
 ) -> UInt8[np.ndarray, 'side width 3']:
-  """Crop, mesh over the crop, mesh coloured by uncertainty, the same from the side, and a legend.
+  """Puts crop, mesh, uncertainty from the front and from the side, and a legend side by side.
 
-  Colours in [0, 1]; `vertices_image` in pixels of the crop, depth in pixels too.
+  Args:
+    crop: RGB of the crop, in [0, 1].
+    vertices_image: pixels of the crop, with the depth in pixels too.
+    faces: vertex ids.
+    sigma_colors: RGB of the vertices that shows their uncertainty, in [0, 1].
+    legend: picture that explains the colours, as high as the crop.
+
+  Returns:
+    One picture with 8 bits per channel.
   """
   side = crop.shape[0]
   plain = np.broadcast_to(np.array(MESH_COLOR, np.float32), vertices_image.shape)
@@ -159,18 +210,18 @@ def overlay_panels(
 
 
 def to_bytes(colors: Float[np.ndarray, '*shape 3']) -> UInt8[np.ndarray, '*shape 3']:
-  """Colours in [0, 1] with 8 bits a channel."""
+  """Converts colours in [0, 1] to 8 bits per channel."""
   return np.round(255 * np.clip(colors, 0, 1)).astype(np.uint8)
 
 
 def with_caption(
   image: UInt8[np.ndarray, 'height width 3'], text: str
 ) -> UInt8[np.ndarray, 'height width 3']:
-  """The picture with dark words, outlined in white, along its lower edge."""
+  """Writes dark words with a white outline along the lower edge of a picture."""
   image = np.array(image)
   left, bottom = 10, image.shape[0] - 12
   scale = max(image.shape[0] / 800, 0.4)
-  # The outline is the same words moved: thicker letters are spaced wider.
+  # The outline is the same words, moved. Thicker letters would be spaced wider.
   for x, y in np.ndindex(3, 3):
     _write(image, text, (left + x - 1, bottom + y - 1), scale, (255, 255, 255))
   _write(image, text, (left, bottom), scale, (30, 30, 30))

@@ -1,23 +1,23 @@
-"""Batched z-buffer: which face each pixel sees, and which vertices are visible.
+"""Batched z-buffer: finds the face that each pixel sees, and the visible vertices.
 
-The hit test uses edge functions, not normalised barycentrics, so it is exact wherever float32 holds
-the products exactly (coordinates on a grid of 1/4 pixel in images up to 1000 pixels); edge pixels
-are inclusive there. Each edge is evaluated from its lower-numbered vertex, whichever face asks: two
-faces that share an edge compute the same number with opposite signs, and no pixel falls between
-them. Elsewhere a pixel centre within about 1e-5 pixels of an edge may go either way (within 2e-7
-times its ends' largest coordinate, where that is more).
+The hit test uses edge functions, not normalised barycentrics. So it is exact wherever float32 holds
+the products exactly (coordinates on a grid of 1/4 pixel in images up to 1000 pixels), and edge
+pixels are inclusive there. Each edge is evaluated from its lower-numbered vertex, for both faces
+that share it. The two faces then compute the same number with opposite signs, and no pixel falls
+between them. Elsewhere a pixel centre within about 1e-5 pixels of an edge may go either way (or
+within 2e-7 times the largest coordinate of the edge's ends, where that is more).
 
 Depths are compared in the type of the vertices, not packed. In float32 a face's depth at a pixel is
-known to about 3e-7 times its greatest depth: faces farther apart are ordered correctly, and closer
-ones may go either way. That holds for a pixel on an edge that two sloped faces share, where both
-depths are the edge's but for rounding. Where the computed depths are equal, as those of parallel
-faces of constant depth and of repeated faces are, the lower face index wins.
+known to about 3e-7 times its greatest depth. Faces farther apart than this are ordered correctly,
+and closer ones may go either way. An example is a pixel on an edge that two sloped faces share,
+where both depths are the edge's except for rounding. Where the computed depths are equal, the lower
+face index wins. Repeated faces and parallel faces of constant depth have equal depths.
 
-Which face a pixel sees is found in one of two forms, which agree: on a CPU face by face in windows,
-elsewhere by testing chunks of faces at all pixels at once. A loop of thousands of small steps is
-what a CPU does best and what an accelerator does worst. The second form is plain XLA, not a
-hand-written kernel: it fuses into one pass over the pixels per chunk, keeps nothing of a chunk in
-memory, and compiles for TPUs (benchmarks/tpu_rendering.py).
+The face that a pixel sees is found in one of two forms, which agree. On a CPU each face tests the
+pixels in small windows. On other devices chunks of faces are tested at all pixels at once. A loop
+of thousands of small steps suits a CPU best and an accelerator worst. The second form is plain XLA,
+not a hand-written kernel. It fuses into one pass over the pixels per chunk, keeps nothing of a
+chunk in memory, and compiles for TPUs (benchmarks/tpu_rendering.py).
 """
 
 import functools
@@ -36,22 +36,23 @@ from hand_jax.types import ArrayLike, Fragments
 # CPU, XLA compiles the loop into one function only while a step touches less than about 1 kB.
 WINDOW_HEIGHT = 2
 WINDOW_WIDTH = 16
-# Faces tested at once where pixels are tested all at once; on a CPU the fastest of 8, 32 and 128.
+# This many faces are tested at all pixels at once. On a CPU it is the fastest of 8, 32 and 128.
 CHUNK = 32
-# Face indices are kept as float32 while rasterizing, exact up to here.
+# Face indices are kept as float32 while rasterizing, which is exact up to this number.
 MAX_FACES = 2**24
-# Coordinates and areas outside these limits are not drawn: products of the former and inverse
-# squares of the latter stay finite in float32, so that no gradient becomes infinity times zero.
-# Both are far beyond float32's resolution in an image.
+# Coordinates and areas outside these limits are not drawn. Within them, products of coordinates and
+# inverse squares of areas stay finite in float32, so that no gradient becomes infinity times zero.
+# Both limits are far beyond float32's resolution in an image.
 LARGEST_COORDINATE = 1e8
 SMALLEST_AREA = 1e-10
 
 
 class _FaceTable(NamedTuple):
-  """Per face, vertices in ascending order (a, b, c), edge coefficients signed by the face's area.
+  """Edge functions and depths of each face, whose vertices a, b, c have ascending ids.
 
-  The edge function of the edge opposite vertex v is `x_coefficient[v] * (x - anchor_x) +
-  y_coefficient[v] * (y - anchor_y)`; edges ab and ac are anchored at a, edge bc at b.
+  The edge function of the edge opposite vertex v is `edge_v[0] * (x - anchor_x) + edge_v[1] *
+  (y - anchor_y)`. The coefficients are signed by the face's area, so that the function is positive
+  inside. Edges ab and ac are anchored at a, and edge bc at b.
   """
 
   anchor_a: Float[Array, 'faces 2']
@@ -59,7 +60,7 @@ class _FaceTable(NamedTuple):
   edge_a: Float[Array, 'faces 2']
   edge_b: Float[Array, 'faces 2']
   edge_c: Float[Array, 'faces 2']
-  depth: Float[Array, 'faces 3']  # depth of a, then b's and c's relative to it
+  depth: Float[Array, 'faces 3']  # of a, and of b and c relative to a
   area: Float[Array, 'faces']
 
 
@@ -69,24 +70,32 @@ def rasterize(
   height: int,
   width: int,
 ) -> Fragments:
-  """The nearest face at each pixel's centre, with screen-space barycentrics and depth.
+  """Finds the nearest face at each pixel's centre, with screen-space barycentrics and depth.
 
-  `vertices_image` holds pixel x, pixel y and depth (smaller is nearer; any finite number, negative
-  ones too, because weak-perspective depths are relative: clipping at a camera is the caller's).
-  Pixel centres lie at +0.5. Both sides of a face are seen; a pixel on an edge belongs to the face;
-  of equal computed depths the lower face index wins (the module states the precision of depths).
-  Faces without area in the image (twice the area below `SMALLEST_AREA` square pixels), or with a
-  vertex that is not finite or has a coordinate beyond `LARGEST_COORDINATE`, are never hit: NaN
-  marks what is not to be drawn. Background: face -1, barycentrics 0, depth +inf. Faces may have
-  any size.
+  Both sides of a face are seen, and faces may have any size. A pixel on an edge belongs to the
+  face. Of equal computed depths the lower face index wins (the module states the precision of
+  depths). A face is never hit if its area in the image is nearly zero (twice the area is below
+  `SMALLEST_AREA` square pixels), or if it has a vertex that is not finite or beyond
+  `LARGEST_COORDINATE`. So NaN marks vertices that must not be drawn.
 
-  Barycentrics (in the order of the face's vertices) and depth are differentiable in
-  `vertices_image`; which face is seen is not. Gradients are finite, and zero for vertices of faces
-  that no pixel sees. Barycentrics and depth are float32 whatever the vertices' type, float64 for
-  float64 vertices.
+  Barycentrics and depth are differentiable in `vertices_image`, but the choice of the face is not.
+  Gradients are finite, and zero for vertices of faces that no pixel sees.
 
-  Raises ValueError for an empty image, `MAX_FACES` faces or more, and whatever `checked_mesh`
-  refuses: other shapes, ids of vertices that do not exist (ids that are traced are not checked).
+  Args:
+    vertices_image: pixel x, pixel y and depth. Pixel centres lie at +0.5. Smaller depths are
+      nearer. They may be negative, because weak-perspective depths are relative. The caller has
+      to clip at a camera.
+    faces: vertex ids.
+    height: height of the image, pixels.
+    width: width of the image, pixels.
+
+  Returns:
+    Face index, barycentrics in the order of the face's vertices, and depth. Background pixels hold
+    -1, 0 and +inf. Barycentrics and depth are float64 for float64 vertices, float32 otherwise.
+
+  Raises:
+    ValueError: the image is empty, there are `MAX_FACES` faces or more, or `checked_mesh` refuses
+      the mesh. Traced vertex ids are not checked.
   """
   vertices_image, faces = checked_mesh(vertices_image, faces)
   if height < 1 or width < 1:
@@ -115,16 +124,29 @@ def visible_vertices(
   depth_tolerance: float = 1e-5,
   hand_mask: Bool[Array, 'batch height width'] | None = None,
 ) -> Bool[Array, 'batch vertices']:
-  """True where a vertex projects inside the image and no face that lacks it lies nearer there.
+  """Tells which vertices project inside the image and are hidden by no face.
 
-  Independent of the pixel grid: every vertex is tested at its own position against every face. A
-  face must be nearer by more than `depth_tolerance` (in depth's unit: 0.01 mm for metres) to hide a
-  vertex, so that copies of a vertex along a seam do not hide each other.
+  The answer does not depend on the pixel grid, because every vertex is tested at its own position
+  against every face that does not contain it. It has no gradient.
 
-  `hand_mask` is True where the photo shows the hand with nothing before it. With one, an object
-  hides every vertex whose pixel lies outside the mask and has no neighbour (of eight) inside:
-  vertices of the silhouette lie on the mask's edge. A mask of another size raises a ValueError.
-  The answer has no gradient. Raises ValueError for meshes as `rasterize` does.
+  With a mask, an object hides every vertex whose pixel lies outside the mask and has none of its
+  eight neighbours inside. The neighbours count because silhouette vertices lie on the mask's edge.
+
+  Args:
+    vertices_image: pixel x, pixel y and depth, as for `rasterize`.
+    faces: vertex ids.
+    height: height of the image, pixels.
+    width: width of the image, pixels.
+    depth_tolerance: a face must be nearer than a vertex by more than this to hide it, in the unit
+      of depth (0.01 mm by default, for metres). Otherwise copies of a vertex along a seam would
+      hide each other.
+    hand_mask: True where the photo shows the hand with nothing before it.
+
+  Returns:
+    True for visible vertices.
+
+  Raises:
+    ValueError: the mask is not of the image's size, or `checked_mesh` refuses the mesh.
   """
   vertices_image, faces = checked_mesh(vertices_image, faces)
   expected = (vertices_image.shape[0], height, width)
@@ -135,8 +157,8 @@ def visible_vertices(
   visible = (x >= 0) & (x < width) & (y >= 0) & (y < height) & jnp.isfinite(depth)
   vertex_ids = jnp.arange(fixed.shape[1])
 
-  # Face by face against the vertices of the whole batch, which fill a CPU's vector registers:
-  # several times faster there than a reduction over all pairs.
+  # Each step tests one face against the vertices of the whole batch, which fill a CPU's vector
+  # registers. That is several times faster there than a reduction over all pairs.
   def step(visible, face):
     table, corners = face
     hit, face_depth = _test_points(table, x, y)
@@ -153,9 +175,9 @@ def visible_vertices(
 def _near_mask(
   vertices_image: Float[Array, 'batch vertices 3'], mask: Bool[Array, 'batch height width']
 ) -> Bool[Array, 'batch vertices']:
-  """Whether the pixel a vertex falls into, or one of its eight neighbours, is in the mask."""
+  """Tells whether the pixel of a vertex, or one of its eight neighbours, is in the mask."""
   height, width = mask.shape[1:]
-  # Vertices outside the image take its border's pixel: the caller does not count them.
+  # Vertices outside the image take a pixel of its border, but the caller does not count them.
   column = jnp.clip(jnp.floor(vertices_image[..., 0]), 0, width - 1).astype(jnp.int32)
   row = jnp.clip(jnp.floor(vertices_image[..., 1]), 0, height - 1).astype(jnp.int32)
   padded = jnp.pad(mask, ((0, 0), (1, 1), (1, 1)))
@@ -167,7 +189,7 @@ def _near_mask(
 def drawable_corners(
   vertices: Float[Array, '*batch vertices 3'], faces: Int[Array, 'faces 3']
 ) -> Float[Array, '*batch faces 3 3']:
-  """Positions of each face's vertices, all zero for a face that cannot be drawn.
+  """Gathers the positions of each face's vertices, all zero for a face that cannot be drawn.
 
   Such a face has a vertex that is not finite or beyond `LARGEST_COORDINATE`. It passes no gradient
   on, so that one broken vertex breaks neither its neighbours nor their gradients.
@@ -185,7 +207,7 @@ def _background(vertices_image: Array, height: int, width: int) -> Fragments:
 
 
 def _face_table(vertices: Float[Array, 'vertices 3'], faces: Int[Array, 'faces 3']) -> _FaceTable:
-  """Edge functions and depths of all faces; faces that can never be hit get area 0."""
+  """Computes edge functions and depths of all faces. Faces that are never hit get area 0."""
   corners = drawable_corners(vertices, jnp.sort(faces, axis=1))
   a, b, c = corners[:, 0, :2], corners[:, 1, :2], corners[:, 2, :2]
   ab, ac, bc = b - a, c - a, c - b
@@ -202,20 +224,33 @@ def _face_table(vertices: Float[Array, 'vertices 3'], faces: Int[Array, 'faces 3
 
 
 def _test_points(table: _FaceTable, x, y):
-  """Whether each face holds the point, and the face's depth there; leading axes broadcast."""
+  """Tells whether each face contains the point, and computes the depth of the face there.
+
+  Leading axes broadcast.
+  """
   ax, ay = x - table.anchor_a[..., 0], y - table.anchor_a[..., 1]
   bx, by = x - table.anchor_b[..., 0], y - table.anchor_b[..., 1]
   weight_a = table.edge_a[..., 0] * bx + table.edge_a[..., 1] * by
   weight_b = table.edge_b[..., 0] * ax + table.edge_b[..., 1] * ay
   weight_c = table.edge_c[..., 0] * ax + table.edge_c[..., 1] * ay
   hit = (weight_a >= 0) & (weight_b >= 0) & (weight_c >= 0) & (table.area > 0)
-  # Relative to vertex a: a face of constant depth gets exactly that depth, so ties are ties.
+  # Depths are relative to vertex a, so that a face of constant depth gets exactly that depth and
+  # ties stay ties.
   slope = weight_b * table.depth[..., 1] + weight_c * table.depth[..., 2]
   return hit, table.depth[..., 0] + slope / table.area
 
 
 def pixel_span(low, high, size: int):
-  """First pixel and number of pixels whose centres lie in [low, high], clipped to the image."""
+  """Finds the pixels whose centres lie in [low, high] along one axis, clipped to the image.
+
+  Args:
+    low: lower ends of the intervals, pixels.
+    high: upper ends of the intervals, pixels.
+    size: number of pixels of the image along the axis.
+
+  Returns:
+    The first pixel of each interval, and the number of its pixels.
+  """
   first = jnp.clip(jnp.ceil(low - 0.5), 0, size).astype(jnp.int32)
   last = jnp.clip(jnp.floor(high - 0.5), -1, size - 1).astype(jnp.int32)
   return first, jnp.maximum(last - first + 1, 0)
@@ -230,7 +265,7 @@ def _nearest_faces_of_chunks(
   """Tests every pixel against every face, a chunk of faces at a time."""
   x = (jnp.arange(width) + 0.5)[None, None, None, :]
   y = (jnp.arange(height) + 0.5)[None, None, :, None]
-  # Padding repeats vertex 0: faces without area.
+  # Padding adds faces that repeat vertex 0, which have no area.
   padding = -faces.shape[0] % CHUNK
   chunks = jnp.pad(faces, ((0, padding), (0, 0))).reshape(-1, CHUNK, 3)
 
@@ -242,8 +277,8 @@ def _nearest_faces_of_chunks(
     hit, chunk_depth = _test_points(table, x, y)
     chunk_depth = jnp.where(hit, chunk_depth, jnp.inf)
     found = jnp.min(chunk_depth, axis=1)
-    # The first of equal depths, within a chunk and between them. Not argmin: XLA's reduction of
-    # pairs is twenty times slower on a CPU.
+    # The first of equal depths wins, within a chunk and between chunks. `argmin` would need XLA's
+    # reduction of pairs, which is twenty times slower on a CPU.
     ids = first + jnp.arange(CHUNK, dtype=jnp.int32)[None, :, None, None]
     found_index = jnp.min(jnp.where(chunk_depth == found[:, None], ids, MAX_FACES), axis=1)
     nearer = found < depth
@@ -267,10 +302,10 @@ def _nearest_faces_in_windows(
 def _windows_of_faces(
   vertices: Float[Array, 'vertices 3'], faces: Int[Array, 'faces 3'], height: int, width: int
 ) -> Int[Array, 'height width']:
-  """Runs through the windows that cover each face's bounding box, face by face.
+  """Visits the windows that cover each face's bounding box, one face after the other.
 
-  Faces come in ascending order and replace a pixel only when strictly nearer: that is the rule for
-  ties. A face of any size is exact, it only takes more windows.
+  Faces come in ascending order and replace a pixel only when they are strictly nearer, which
+  implements the rule for ties. A face of any size is exact, but a large one takes more windows.
   """
   table = _face_table(vertices, faces)
   corners = vertices[faces]
@@ -282,7 +317,7 @@ def _windows_of_faces(
   # Faces between pixel centres or outside the image take no step at all.
   (queue,) = jnp.nonzero(windows, size=faces.shape[0], fill_value=0)
   count = jnp.count_nonzero(windows)
-  # A window never leaves the buffer: near its border the window is moved back inside.
+  # A window that would leave the buffer is moved back inside.
   buffer_height, buffer_width = max(height, WINDOW_HEIGHT), max(width, WINDOW_WIDTH)
   offset_x = jnp.arange(WINDOW_WIDTH)[None, :] + 0.5
   offset_y = jnp.arange(WINDOW_HEIGHT)[:, None] + 0.5
@@ -304,7 +339,7 @@ def _windows_of_faces(
     last = window + 1 >= windows[face]
     return position + last, jnp.where(last, 0, window + 1), buffer
 
-  # Depth and face index share one buffer, as the two parts of a complex number: with two buffers,
+  # Depth and face index share one buffer, as the two parts of a complex number. With two buffers,
   # or one with a leading axis of two, XLA's CPU code for a step is 8 to 100 times slower.
   dtype = jnp.result_type(vertices.dtype, jnp.complex64)
   buffer = jnp.full((buffer_height, buffer_width), complex(float('inf'), -1), dtype)
@@ -314,11 +349,11 @@ def _windows_of_faces(
 
 
 def _pixel_functions(vertices, faces):
-  """Per face 16 numbers that give a pixel's (unnormalised) barycentrics and depth.
+  """Computes 16 numbers per face that give a pixel's (unnormalised) barycentrics and depth.
 
-  Columns: x and y coefficients of four affine functions of the pixel relative to vertex a, their
-  constants, the position of a, 1 / area, depth of a. The functions are the three barycentrics, in
-  the face's own order, and depth - depth of a.
+  Four affine functions of the pixel relative to vertex a give the three barycentrics, in the face's
+  own order, and the depth minus the depth of a. The columns hold their x and y coefficients, their
+  constants, the position of a, 1 / area and the depth of a.
   """
   table = _face_table(vertices, faces)
   valid = table.area > 0
@@ -342,7 +377,10 @@ def _pixel_functions(vertices, faces):
 
 
 def _barycentrics_and_depth(vertices, faces, face_index):
-  """Recomputed at the seen face with one row gather per pixel: cheap to differentiate."""
+  """Recomputes barycentrics and depth at the seen face, from one row of a table per pixel.
+
+  One gather per pixel is cheap to differentiate.
+  """
   height, width = face_index.shape
   hit = (face_index >= 0)[..., None]
   rows = _pixel_functions(vertices, faces)[jnp.maximum(face_index, 0)]

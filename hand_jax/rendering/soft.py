@@ -2,18 +2,15 @@
 
 After Liu et al., "Soft Rasterizer: A Differentiable Renderer for Image-based 3D Reasoning", 2019
 (https://arxiv.org/abs/1904.01786). Every face covers a pixel to the degree D = sigmoid(s d^2 /
-sigma), d the distance in pixels from the pixel's centre to the triangle's boundary, s = +1 inside
-and -1 outside (Eq. 1). The boundary is three segments, so a face without area is the segments it
-is: outside everywhere, of the value and gradient that a very thin triangle's outside has.
+sigma), where d is the distance in pixels from the pixel's centre to the triangle's boundary, and s
+is +1 inside and -1 outside (Eq. 1). The boundary consists of three segments. A face without area
+has an outside only, with the value and gradient of a very thin triangle's outside.
 
 Pixels are visited in windows round each face (`soft_windows.py`). Derivatives (reverse mode, first
-order) visit the same windows again and keep nothing but the picture.
-
-One window after another is a form for CPUs. The functions compile for accelerators, which run the
-same loop: 128,040 steps for the silhouettes of 8 hands at 224 x 224 pixels with a sigma of 1, and
-four times as many for their derivatives. An accelerator is slow at that. Unlike the hard rasterizer
-these functions have no second form that takes many windows at once, and no speed was measured
-there.
+order) visit the same windows again and keep nothing but the picture. Such loops suit CPUs.
+Accelerators run them too, but slowly: 128,040 steps for the silhouettes of 8 hands at 224 x 224
+pixels with a sigma of 1, and four times as many for the derivatives. Unlike the hard rasterizer,
+there is no second form that takes many windows at once, and no speed was measured there.
 """
 
 import functools
@@ -41,7 +38,7 @@ from hand_jax.types import ArrayLike, RenderedHand
 # Each loop step visits one window of pixels. The shapes are measured: as in the hard rasterizer, a
 # step has to touch less than about 1 kB to be quick on a CPU. For the same reason a step sums two
 # numbers, the parts of a complex one, rather than all it could. The derivative of blended colours
-# sums too many for that; there, large windows make up for slow steps.
+# sums too many for that, and makes up for slow steps by large windows.
 _WINDOW = (2, 16)
 _BLEND_WINDOW = (1, 8)
 _BLEND_SLOPE_WINDOW = (8, 16)
@@ -59,20 +56,26 @@ def soft_silhouette(
   sigma: Scalar,
   blur_radius: Scalar | None = None,
 ) -> Float[Array, 'batch height width']:
-  """Coverage in [0, 1]: 1 - prod over faces of (1 - sigmoid(s d^2 / sigma)) (Eq. 4 of SoftRas).
+  """Computes coverage in [0, 1]: 1 - prod over faces of (1 - sigmoid(s d^2 / sigma)), Eq. 4.
 
-  `vertices_image` holds pixel x and pixel y, pixel centres lie at +0.5; a third coordinate, the
-  depth, is not used. `sigma` is in square pixels; the smaller, the sharper. A pixel outside a face
-  and `blur_radius` pixels or more away from it takes nothing from it; see `default_blur_radius`.
   Where faces are smaller than sqrt(sigma), several of them cover a pixel outside the mesh, and the
-  silhouette grows beyond the outline: against a hard mask keep sigma small, or end with it small.
-  Faces that have a vertex which is not finite, or a coordinate beyond `LARGEST_COORDINATE` (1e8
-  pixels, as for `rasterize`), are ignored: no value, no gradient. All others may reach as far out
-  as they like: in float32 and 224 x 224 pixels an edge is off by less than 5e-4 pixels whatever its
-  ends. Differentiable once, in reverse mode, in `vertices_image` and `sigma`.
+  silhouette grows beyond the outline. Against a hard mask keep sigma small, or end with it small.
+  Faces are ignored if a vertex is not finite or beyond `LARGEST_COORDINATE`. Others may reach far
+  out of the image: in float32 and 224 x 224 pixels an edge is off by less than 5e-4 pixels. The
+  result is differentiable once, in reverse mode, in `vertices_image` and `sigma`.
 
-  Raises ValueError for an empty image, a `sigma` below 1e-12, a negative `blur_radius`, and what
-  `checked_mesh` refuses. Values known only inside a traced function are not checked.
+  Args:
+    vertices_image: pixel x and pixel y, with centres at +0.5. A third coordinate is not used.
+    faces: vertex ids.
+    height: height of the image, pixels.
+    width: width of the image, pixels.
+    sigma: softness in square pixels. Smaller values give a sharper picture.
+    blur_radius: reach of a face in pixels, beyond which it adds nothing. None takes
+      `default_blur_radius`.
+
+  Raises:
+    ValueError: the image is empty, `sigma` is below 1e-12, `blur_radius` is negative, or
+      `checked_mesh` refuses the mesh. Values known only inside a traced function are not checked.
   """
   vertices_image, faces = checked_mesh(vertices_image, faces, (2, 3))
   _check(height, width, sigma, blur_radius)
@@ -88,10 +91,10 @@ def soft_silhouette(
 
 
 def default_blur_radius(sigma: Scalar, faces: int) -> Float[Array, '']:
-  """Pixels: sqrt(sigma ln(1e4 faces)), so that all that is ignored changes coverage by < 1e-4.
+  """Computes sqrt(sigma ln(1e4 faces)) pixels. Faces beyond it change coverage by less than 1e-4.
 
-  Beyond that distance a face's D is below exp(-d^2 / sigma) <= 1e-4 / faces, and a silhouette
-  changes by less than the sum of the D that are left out.
+  Farther away a face's D is below exp(-d^2 / sigma) <= 1e-4 / faces, and a silhouette changes by
+  less than the sum of the D that are left out.
   """
   return jnp.sqrt(sigma * np.log(faces / _IGNORED_COVERAGE))
 
@@ -106,14 +109,14 @@ def _check(height, width, sigma, blur_radius) -> None:
 
 
 def _drop_broken(corners: Array) -> tuple[Array, Array]:
-  """Corners with those of unusable faces set to 0, and which faces are usable."""
+  """Sets the corners of unusable faces to 0, and tells which faces are usable."""
   good = jnp.all(jnp.abs(corners) <= LARGEST_COORDINATE, axis=(-2, -1), keepdims=True)
   return jnp.where(good, corners, 0), good[..., 0, 0]
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
 def _uncovered(height: int, width: int, corners, valid, sigma, radius):
-  """The product over faces of 1 - D at each pixel of one image."""
+  """Multiplies 1 - D over all faces at each pixel of one image."""
   table = edge_table(corners)
   flat = corners.reshape(-1, 6)
 
@@ -136,7 +139,7 @@ def _uncovered_forward(height, width, corners, valid, sigma, radius):
 
 
 def _uncovered_backward(height, width, residuals, cotangent):
-  """d image / d logit of a face = -image D. Corner by corner, then sigma."""
+  """Uses d image / d logit of a face = -image D, corner by corner, and then sigma."""
   corners, valid, sigma, radius, image = residuals
   table = edge_table(corners)
   flat = corners.reshape(-1, 6)
@@ -144,7 +147,7 @@ def _uncovered_backward(height, width, residuals, cotangent):
   spans = window_spans(corners, valid, radius, height, width, _WINDOW)
 
   def totals(first):
-    """Sums per face of the derivatives by parameter `first` and the next, as a complex number."""
+    """Sums derivatives per face by parameter `first` and the next one, as a complex number."""
 
     def body(face, origin, sums):
       x, y = pixel_centers(origin, _WINDOW, corners.dtype)
@@ -155,7 +158,7 @@ def _uncovered_backward(height, width, residuals, cotangent):
         squared, inside = squared_distance(numbers[:6], edges_of(face, table), x, y)
         return coverage_logit(squared, inside, numbers[6]), inside | (squared < radius**2)
 
-      # One copy of a parameter per pixel: that gives the derivatives pixel by pixel.
+      # One copy of a parameter per pixel gives the derivatives pixel by pixel.
       some = [jnp.broadcast_to(value, _WINDOW) for value in parameters[first : first + 2]]
       value, pull_back, reached = jax.vjp(logit, *some, has_aux=True)
       slope = lax.dynamic_slice(weight, origin, _WINDOW) / (1 + jnp.exp(-value))
@@ -187,22 +190,32 @@ def soft_blend(
   far: Scalar | None = None,
   epsilon: float = 1e-3,
 ) -> RenderedHand:
-  """Colours blended by nearness and coverage (Eq. 2 and 3 of SoftRas), and the soft silhouette.
+  """Blends colours by nearness and coverage (Eq. 2 and 3 of SoftRas), and adds the soft silhouette.
 
-  A face weighs D exp(z / gamma), the background exp(epsilon / gamma); a pixel's colour is the
-  weighted mean. z = (far - depth) / (far - near), so that 1 is nearest; faces weigh nothing where
-  their z leaves [0, 1]. Colour and depth are those at the pixel's screen-space barycentrics,
-  clipped to [0, 1] and divided by their sum: outside a face those of a point on its boundary.
+  A face weighs D exp(z / gamma), the background exp(epsilon / gamma), and a pixel's colour is the
+  weighted mean. z = (far - depth) / (far - near), so that 1 is nearest. Faces weigh nothing where
+  their z leaves [0, 1], or beyond the blur radius. Colour and depth are those at the pixel's
+  screen-space barycentrics, clipped to [0, 1] and divided by their sum. Outside a face they belong
+  to a point on its boundary. Faces without area have a silhouette but no colour. The result is
+  stable for small gamma.
 
-  `near` and `far` are in the unit of depth (smaller is nearer). By default they lie a tenth of each
-  mesh's depth beyond its ends, and are constants in derivatives. `background` is a picture, a
-  colour or a grey. `sigma`, `blur_radius` and broken faces as in `soft_silhouette`; here a face's
-  depth must be finite too. Faces without area have a silhouette but no colour. What lies beyond the
-  blur radius has no weight at all, however near. Stable for small gamma: each pixel's greatest
-  exponent is taken off first.
+  Args:
+    vertices_image: pixels and depth. Smaller depths are nearer. Broken faces are ignored.
+    faces: vertex ids.
+    colors: colours of the vertices, with any number of channels.
+    background: a picture, a colour or a grey.
+    height: height of the image, pixels.
+    width: width of the image, pixels.
+    sigma: softness of the coverage in square pixels, as in `soft_silhouette`.
+    gamma: softness in nearness. Smaller values give more weight to the nearest face.
+    blur_radius: reach of a face in pixels, as in `soft_silhouette`.
+    near: depth where z is 1. None puts it a tenth of each mesh's depth range before the mesh.
+    far: depth where z is 0. None puts it as far behind the mesh. Both defaults count as constants.
+    epsilon: nearness of the background.
 
-  Raises ValueError as `soft_silhouette`, and for a gamma below 1e-12, an empty range from `near` to
-  `far` or colours of another mesh.
+  Raises:
+    ValueError: as in `soft_silhouette`, or `gamma` or `far - near` is below 1e-12, or `colors`
+      belong to another mesh.
   """
   vertices_image, faces = checked_mesh(vertices_image, faces)
   colors, _ = checked_mesh(colors, faces, None, 'colors')
@@ -225,7 +238,7 @@ def soft_blend(
   radius = default_blur_radius(sigma, faces.shape[0]) if blur_radius is None else blur_radius
   sigma, gamma = jnp.asarray(sigma, dtype), jnp.asarray(gamma, dtype)
   radius = lax.stop_gradient(jnp.asarray(radius, dtype))
-  # Barycentrics are measured from a face's first corner: it has to be the one nearest to the image.
+  # Barycentrics are measured from a face's first corner, which has to be the nearest to the image.
   corners = vertices_image[:, faces]
   order = jnp.argsort(jnp.max(jnp.abs(corners[..., :2]), axis=-1), axis=-1)[..., None]
   corners, valid = _drop_broken(jnp.take_along_axis(corners, order, axis=2))
@@ -246,7 +259,7 @@ def soft_blend(
 
 
 def _nearness(depth, valid, near, far):
-  """Corners' depths (batch, faces, 3) mapped to 1 at `near` and 0 at `far`."""
+  """Maps the corners' depths (batch, faces, 3) to 1 at `near` and 0 at `far`."""
   usable = valid[..., None]
   low = jnp.min(jnp.where(usable, depth, jnp.inf), axis=(1, 2), keepdims=True)
   high = jnp.max(jnp.where(usable, depth, -jnp.inf), axis=(1, 2), keepdims=True)
@@ -257,15 +270,14 @@ def _nearness(depth, valid, near, far):
   return (far - depth) / (far - near)
 
 
-# A logarithm of a weight of nothing; finite, so that differences of two are numbers.
+# Logarithm of a zero weight. It is finite, so that the difference of two is a number.
 _NOTHING = -1e30
 
 
 def _fragment(parameters, edges, x, y, radius):
-  """What one face brings to pixels: log of its weight, its colour; and whether it brings anything.
+  """Computes the log of one face's weight at pixels, its colour, and whether it has any weight.
 
-  `parameters` is a list: six corner coordinates, three nearnesses, the corners' colours, sigma,
-  gamma.
+  `parameters` lists six corner coordinates, three nearnesses, the corners' colours, sigma, gamma.
   """
   *numbers, sigma, gamma = parameters
   ax, ay, bx, by, cx, cy = corners = numbers[:6]
@@ -291,16 +303,16 @@ def _fragment(parameters, edges, x, y, radius):
 
 
 def _log_sigmoid(x):
-  """Exact to one rounding of 1; `log1p` would make a loop step six times as slow on a CPU."""
+  """Is exact to one rounding of 1. `log1p` would make a loop step six times as slow on a CPU."""
   return jnp.minimum(x, 0) - jnp.log(1 + jnp.exp(-jnp.abs(x)))
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
 def _blend_faces(height: int, width: int, numbers, valid, sigma, gamma, radius):
-  """Log of the faces' summed weights, and their mean colour, at each pixel of one image.
+  """Computes the log of the faces' summed weights and their mean colour at each pixel of an image.
 
-  `numbers` holds a face's parameters as in `_fragment`, sigma and gamma apart. Each loop keeps one
-  image: the greatest exponent first, then the sums of weights and colours two at a time.
+  `numbers` holds a face's parameters as in `_fragment`, without sigma and gamma. Each loop keeps
+  one image: first the greatest exponent, then the sums of weights and colours two at a time.
   """
   visit = _blend_visitor(height, width, numbers, valid, sigma, gamma, radius)
   dtype = numbers.dtype
@@ -331,7 +343,7 @@ def _blend_faces(height: int, width: int, numbers, valid, sigma, gamma, radius):
 
 
 def _blend_visitor(height, width, numbers, valid, sigma, gamma, radius):
-  """A function that folds `update(parts, reached, old window, origin)` into an image."""
+  """Returns a function that folds `update(parts, reached, old, origin)` into an image."""
   window, dtype = _BLEND_WINDOW, numbers.dtype
   corners = numbers[:, :6].reshape(-1, 3, 2)
   table = edge_table(corners)
@@ -370,7 +382,7 @@ def _blend_faces_backward(height, width, residuals, cotangents):
 
   def body(face, origin, sums):
     x, y = pixel_centers(origin, window, dtype)
-    # One copy of each parameter per pixel: that gives the derivatives pixel by pixel.
+    # One copy of each parameter per pixel gives the derivatives pixel by pixel.
     parameters = [jnp.broadcast_to(value, window) for value in (*numbers[face], sigma, gamma)]
     parts, pull_back, reached = jax.vjp(
       lambda *parameters: _fragment(parameters, edges_of(face, table), x, y, radius),

@@ -1,11 +1,11 @@
-"""What soft pictures are made of: windows of pixels round each face, and distances to its edges.
+"""The parts of soft rendering: windows of pixels round each face, and distances to its edges.
 
 Pixels are visited in small windows round each face's bounding box, as many as the face and its blur
-need: memory depends neither on the size of a face nor on the blur, and nothing is cut off short of
-the blur radius.
+need. So memory depends neither on the size of a face nor on the blur, and nothing is cut off short
+of the blur radius.
 
-Distances are those to lines given by a point near the image and a direction: an edge that reaches
-far out is as exact in the image as a short one (`edge_table`).
+Distances are measured to lines that are given by a point near the image and a direction. So an edge
+that reaches far out is as exact in the image as a short one (`edge_table`).
 """
 
 import functools
@@ -20,26 +20,43 @@ from jaxtyping import Array, Float, Int
 
 from hand_jax.rendering.rasterize import pixel_span
 
-# Edges of a smaller squared length count as points.
+# Edges of a smaller squared length (square pixels) count as points.
 _SHORTEST_SQUARED = 1e-20
-# Pixels: along longer edges a point near the image is looked for.
+# Edges longer than this (pixels) are measured from their point nearest to the image, to keep
+# float32 precision.
 _LONG = 100.0
 
 Body = Callable[[Int[Array, ''], tuple[Array, Array], Array], Array]
 
 
 class Spans(NamedTuple):
-  """Which windows each face needs, and the faces that need any, in front of `queue`."""
+  """The windows that each face needs, for `for_each_window`."""
 
   first_x: Int[Array, 'faces']
+  """Column of the first window's first pixel, for each face."""
   first_y: Int[Array, 'faces']
+  """Row of the first window's first pixel, for each face."""
   columns: Int[Array, 'faces']
+  """Number of windows side by side, for each face."""
   windows: Int[Array, 'faces']
+  """Number of all windows, for each face."""
   queue: Int[Array, 'faces']
+  """The faces that need any window come first, in ascending order."""
   count: Int[Array, '']
+  """Number of faces that need any window."""
 
 
 def window_spans(corners, valid, radius, height: int, width: int, window: tuple[int, int]) -> Spans:
+  """Finds the windows that cover each face and its blur.
+
+  Args:
+    corners: corners of the faces, pixels.
+    valid: whether a face is drawn at all.
+    radius: blur radius, pixels.
+    height: height of the image, pixels.
+    width: width of the image, pixels.
+    window: height and width of a window, pixels.
+  """
   low, high = corners.min(axis=1) - radius, corners.max(axis=1) + radius
   first_x, span_x = pixel_span(low[:, 0], high[:, 0], width)
   first_y, span_y = pixel_span(low[:, 1], high[:, 1], height)
@@ -50,10 +67,20 @@ def window_spans(corners, valid, radius, height: int, width: int, window: tuple[
 
 
 def for_each_window(spans: Spans, window: tuple[int, int], body: Body, start: Array) -> Array:
-  """Folds `body(face, (row, column) of the window's first pixel, value)` over all windows.
+  """Folds a function over all windows of all faces.
 
-  No pixel is met twice by a face. Windows may reach over the right and lower border of the image
-  by less than their size (see `padded`).
+  A face meets no pixel twice. Windows may reach over the right and lower border of the image by
+  less than their size (see `padded`).
+
+  Args:
+    spans: the windows, from `window_spans`.
+    window: height and width of a window, pixels.
+    body: called as `body(face, (row, column) of the window's first pixel, value)`. It returns the
+      next value.
+    start: the first value.
+
+  Returns:
+    The last value.
   """
 
   def step(state):
@@ -71,17 +98,28 @@ def for_each_window(spans: Spans, window: tuple[int, int], body: Body, start: Ar
 
 
 def padded(image: Array, window: tuple[int, int]) -> Array:
+  """Pads an image with zeros on the right and below, so that windows may reach over its border."""
   return jnp.pad(image, ((0, window[0]), (0, window[1])))
 
 
 def pixel_centers(origin, window: tuple[int, int], dtype) -> tuple[Array, Array]:
+  """Returns the x and y of all pixel centres of a window.
+
+  Args:
+    origin: row and column of the window's first pixel.
+    window: height and width of the window, pixels.
+    dtype: type of the result.
+  """
   x = lax.broadcasted_iota(jnp.int32, window, 1) + origin[1]
   y = lax.broadcasted_iota(jnp.int32, window, 0) + origin[0]
   return x.astype(dtype) + 0.5, y.astype(dtype) + 0.5
 
 
 class EdgeTable(NamedTuple):
-  """Per face, its edges from corner i to i + 1, as distances need them; all of it is constant."""
+  """Edges of faces, from corner i to i + 1, in the form that distances need.
+
+  All numbers count as constants in derivatives.
+  """
 
   x: Float[Array, '*faces 3']  # a point on the edge
   y: Float[Array, '*faces 3']
@@ -94,11 +132,12 @@ class EdgeTable(NamedTuple):
 
 
 def edge_table(corners: Float[Array, 'faces 3 2']) -> EdgeTable:
-  """Edges given by their first corners, and long ones by their points nearest to the first pixel.
+  """Describes short edges by their first corners, and long ones by a point near the image.
 
-  Differences of pixels and far corners would lose what float32 holds of the pixels: 0.06 of them at
-  a coordinate of 1e6. The line's distance from the origin is known far better, as the cross product
-  of its ends over its length.
+  That point is the one of the edge that is nearest to the first pixel. Differences of pixels and
+  far corners would lose most of what float32 holds of the pixels: 0.06 pixels at a coordinate of
+  1e6. The line's distance from the origin is known far better, as the cross product of the edge's
+  ends divided by its length.
   """
   ends = jnp.roll(corners, -1, axis=1)
   edges = ends - corners
@@ -109,7 +148,7 @@ def edge_table(corners: Float[Array, 'faces 3 2']) -> EdgeTable:
   direction = jnp.where(proper[..., None], edges * inverse[..., None], jnp.eye(2)[:1, None])
   far = length > _LONG
   crossed = _cross(corners, ends)
-  # Not start + length: whichever end is near, its own product places it best.
+  # The end is not start + length, because the end that is near is placed best by its own product.
   start = jnp.where(far, jnp.sum(corners * direction, axis=-1), 0)
   end = jnp.where(far, jnp.sum(ends * direction, axis=-1), length)
   place = jnp.clip(0, start, end)
@@ -122,11 +161,12 @@ def edge_table(corners: Float[Array, 'faces 3 2']) -> EdgeTable:
 
 
 def edges_of(face: Int[Array, ''], table: EdgeTable) -> EdgeTable:
+  """Selects the edges of one face."""
   return EdgeTable(*(field[face] for field in table))
 
 
 def _cross(a: Float[Array, '*shape 2'], b: Float[Array, '*shape 2']) -> Float[Array, '*shape']:
-  """ax by - ay bx, in float32 about 4000 times as exact as that where the products nearly cancel.
+  """Computes ax by - ay bx, in float32 about 4000 times as exactly if the products nearly cancel.
 
   Numbers are split into halves, whose products are exact.
   """
@@ -146,7 +186,11 @@ def _cross(a: Float[Array, '*shape 2'], b: Float[Array, '*shape 2']) -> Float[Ar
 
 
 def _each_edge(edges: EdgeTable, x, y):
-  """Per edge of a face: squared distance, which side, way from its nearest point, ends' shares."""
+  """Yields four things for each edge of a face.
+
+  They are the squared distance, whether the point is on the inner side, the vector from the nearest
+  point of the edge, and the weights of the edge's two ends at that nearest point.
+  """
   for i in range(3):
     edge = EdgeTable(*(field[i] for field in edges[:-1]), edges.winding)
     to_x, to_y = x - edge.x, y - edge.y
@@ -156,7 +200,8 @@ def _each_edge(edges: EdgeTable, x, y):
     beyond = place - met
     way_x = beyond * edge.direction_x - aside * edge.direction_y
     way_y = beyond * edge.direction_y + aside * edge.direction_x
-    # Not 1 - the other: a far corner's share is small, and exact as its neighbour's distance.
+    # This is not 1 - the other share. A far corner's share is small, and as exact as the distance
+    # from the near corner.
     first = jnp.where(edge.inverse_length > 0, (edge.end - met) * edge.inverse_length, 1)
     second = (met - edge.start) * edge.inverse_length
     yield aside**2 + beyond**2, aside * edges.winding > 0, (way_x, way_y), (first, second)
@@ -164,10 +209,14 @@ def _each_edge(edges: EdgeTable, x, y):
 
 @jax.custom_jvp
 def squared_distance(corners: list[Array], edges: EdgeTable, x, y) -> tuple[Array, Array]:
-  """Squared distance of points to a triangle's boundary, and whether they are inside.
+  """Computes squared distances of points to a triangle's boundary, and tells which are inside.
 
-  `edges` is the face's part of an `edge_table`; the value comes from it alone. `corners` is a list
-  ax, ay, bx, by, cx, cy, by which the distance is differentiated.
+  Args:
+    corners: ax, ay, bx, by, cx and cy. The distance is differentiated by them, but its value does
+      not use them.
+    edges: the face's part of an `edge_table`, which determines the value.
+    x: x of the points, pixels.
+    y: y of the points, pixels.
   """
   squares, sides, *_ = zip(*_each_edge(edges, x, y), strict=True)
   return functools.reduce(jnp.minimum, squares), functools.reduce(jnp.logical_and, sides)
@@ -175,9 +224,9 @@ def squared_distance(corners: list[Array], edges: EdgeTable, x, y) -> tuple[Arra
 
 @squared_distance.defjvp
 def _squared_distance_slope(primals, tangents):
-  """The nearest point moves with the ends of its edge; its place along the edge counts as constant.
+  """Moves the nearest point with the ends of its edge, at a constant place along the edge.
 
-  It is either a minimum along the edge or an end of it, so that is exact.
+  This is exact, because that place is either a minimum along the edge or an end of the edge.
   """
   squared, inside = squared_distance(*primals)
   moves = tangents[0]
@@ -193,5 +242,13 @@ def _squared_distance_slope(primals, tangents):
 
 
 def coverage_logit(squared, inside, sigma):
-  """The argument of D's sigmoid; infinite where all slopes are 0 times finite numbers."""
+  """Computes the argument of D's sigmoid.
+
+  It may become infinite, but only where the slope is 0 and multiplies finite numbers.
+
+  Args:
+    squared: squared distance to the boundary, square pixels.
+    inside: whether the point is inside the triangle.
+    sigma: softness, square pixels.
+  """
   return jnp.where(inside, squared, -squared) / sigma

@@ -1,4 +1,4 @@
-"""Surfaces: attributes at pixels, normals and light, which turn fragments into a picture."""
+"""Turns fragments into pictures: interpolates attributes, and computes normals and light."""
 
 import math
 
@@ -11,11 +11,11 @@ from hand_jax.rendering.inputs import checked_mesh
 from hand_jax.rendering.rasterize import drawable_corners
 from hand_jax.types import ArrayLike, Fragments
 
-# Factors of the real spherical harmonics of a unit vector (x, y, z): of 1; of x, y and z; of xy, yz
-# and xz; of 3z^2 - 1; of x^2 - y^2.
+# Factors of the real spherical harmonics of a unit vector (x, y, z). The five factors belong to 1,
+# to x, y and z, to xy, yz and xz, to 3z^2 - 1, and to x^2 - y^2.
 _HARMONICS = [math.sqrt(square / math.pi) for square in (1 / 4, 3 / 4, 15 / 4, 5 / 16, 15 / 16)]
-# How much of each harmonic's light a diffuse surface sends out again: a clamped cosine's response,
-# divided by pi.
+# The share of each harmonic's light that a diffuse surface sends out again. It is the response of a
+# clamped cosine, divided by pi.
 DIFFUSE_SHARES = (1.0, *[2 / 3] * 3, *[1 / 4] * 5)
 
 
@@ -24,12 +24,23 @@ def interpolate(
   faces: Int[ArrayLike, 'faces 3'],
   attributes: Real[ArrayLike, 'batch vertices channels'],
 ) -> Float[Array, 'batch height width channels']:
-  """Vertex attributes at each pixel, linear in the image; 0 where nothing is hit.
+  """Interpolates vertex attributes at each pixel, linearly in the image.
 
-  Differentiable in the attributes and, through the barycentrics, in the vertices. One row of a
-  table by face is read per pixel rather than three rows by vertex: on a CPU several times faster.
-  Raises ValueError for attributes of another batch or another number of axes, and for faces that
-  name vertices without attributes.
+  The result is differentiable in the attributes and, through the barycentrics, in the vertices. One
+  row of a table by face is read per pixel rather than three rows by vertex, which is several times
+  faster on a CPU.
+
+  Args:
+    fragments: the faces that pixels see, from `rasterize`.
+    faces: vertex ids.
+    attributes: values of the vertices.
+
+  Returns:
+    The values at the pixels, and 0 where nothing is hit.
+
+  Raises:
+    ValueError: the attributes are of another batch or have another number of axes, or faces name
+      vertices without attributes.
   """
   attributes, faces = checked_mesh(attributes, faces, None, 'attributes')
   images = fragments.face_index.shape[0]
@@ -40,7 +51,7 @@ def interpolate(
   def one(image):
     face_index, barycentric, values = image
     table = values[faces].reshape(faces.shape[0], 3 * channels)
-    # Background pixels have zero weights, but an attribute may be NaN: leave their product out.
+    # Background pixels have zero weights, but an attribute may be NaN, so leave their product out.
     rows = table[jnp.maximum(face_index, 0)]
     rows = jnp.where((face_index >= 0)[..., None], rows, 0)
     first, second, third = jnp.split(rows, 3, axis=-1)
@@ -55,10 +66,11 @@ def interpolate(
 def vertex_normals(
   vertices: Float[Array, '*batch vertices 3'], faces: Int[Array, 'faces 3']
 ) -> Float[Array, '*batch vertices 3']:
-  """Unit normals, the area-weighted mean of the faces around each vertex; 0 for a lone vertex.
+  """Computes unit normals as the area-weighted mean of the faces around each vertex.
 
-  They follow the right-hand rule of the winding: outwards for counter-clockwise faces. Faces that
-  the rasterizer does not draw (a vertex is NaN, say) do not count, and pass no gradient on.
+  A vertex without faces gets 0. Normals follow the right-hand rule of the winding, so they point
+  outwards for counter-clockwise faces. Faces that the rasterizer does not draw (one has a vertex
+  with NaN, for example) do not count and pass no gradient on.
   """
   return normalize(area_normals(vertices, faces))
 
@@ -76,9 +88,12 @@ def area_normals(
 
 
 def normalize(vectors: Float[Array, '*batch 3']) -> Float[Array, '*batch 3']:
-  """Unit vectors; one shorter than 1e-15 counts as zero and stays so, with a zero gradient."""
+  """Scales vectors to length 1.
+
+  A vector shorter than 1e-15 counts as zero and becomes zero, with a zero gradient.
+  """
   squared = jnp.sum(vectors**2, axis=-1, keepdims=True)
-  # Far above float32's smallest number: the gradient's inverse powers stay finite.
+  # The limit is far above float32's smallest number, so the gradient's inverse powers stay finite.
   nonzero = squared > 1e-30
   return jnp.where(nonzero, vectors / jnp.sqrt(jnp.where(nonzero, squared, 1)), 0)
 
@@ -86,7 +101,7 @@ def normalize(vectors: Float[Array, '*batch 3']) -> Float[Array, '*batch 3']:
 def spherical_harmonics(directions: Float[ArrayLike, '*batch 3']) -> Float[ArrayLike, '*batch 9']:
   """Evaluates the nine real, orthonormal spherical harmonics of order 0 to 2 at unit directions.
 
-  A NumPy array gives a NumPy array of its precision, anything else a JAX array.
+  A NumPy array gives a NumPy array of the same precision, and anything else gives a JAX array.
   """
   library = np if isinstance(directions, np.ndarray) else jnp
   x, y, z = directions[..., 0], directions[..., 1], directions[..., 2]
@@ -105,12 +120,13 @@ def spherical_harmonics(directions: Float[ArrayLike, '*batch 3']) -> Float[Array
 def irradiance(
   coefficients: Float[Array, '*#batch 9 3'], normals: Float[Array, '*batch 3']
 ) -> Float[Array, '*batch 3']:
-  """Light that falls on a surface from all around, per colour channel (pi for a radiance of 1).
+  """Computes the light that falls on a surface from all around, per colour channel.
 
-  `coefficients` are the light's projections on `spherical_harmonics`, radiance in the frame of
-  `normals` (unit vectors). A diffuse surface of albedo a sends out a / pi times the result. Exact
-  for light of order 2 and within a few percent for any distant light (Ramamoorthi and Hanrahan,
-  "An efficient representation for irradiance environment maps", 2001); negative lobes are cut.
+  A radiance of 1 from everywhere gives pi. `coefficients` are the projections of the light's
+  radiance on `spherical_harmonics`, in the frame of `normals` (unit vectors). A diffuse surface of
+  albedo a sends out a / pi times the result. The result is exact for light of order 2, and correct
+  within a few percent for any distant light (Ramamoorthi and Hanrahan, "An efficient representation
+  for irradiance environment maps", 2001). Negative values are set to zero.
   """
   shares = np.pi * jnp.asarray(DIFFUSE_SHARES, coefficients.dtype)
   shares = shares.reshape((1,) * (coefficients.ndim - 2) + (9, 1))
@@ -121,9 +137,9 @@ def irradiance(
 def headlight(
   normals_camera: Float[Array, '*batch 3'], ambient: float = 0.35
 ) -> Float[Array, '*batch']:
-  """Brightness in [ambient, 1] for a lamp beside the camera (x right, y down, z forward).
+  """Computes brightness in [ambient, 1] for a lamp beside the camera (x right, y down, z forward).
 
-  The lamp sits a little up and to the left, so that relief shows; both sides of a face are lit.
+  The lamp sits a little up and to the left, which shows relief. Both sides of a face are lit.
   """
   towards = np.array([-0.35, -0.5, -0.8])
   towards = jnp.asarray(towards / np.linalg.norm(towards), normals_camera.dtype)
@@ -136,10 +152,15 @@ def directional_light(
   direction: Float[Array, '*#batch 3'],
   ambient: float = 0.35,
 ) -> Float[Array, '*batch']:
-  """Brightness in [ambient, 1] under a distant lamp: ambient + (1 - ambient) max(0, n . l).
+  """Computes brightness under a distant lamp: ambient + (1 - ambient) max(0, n . l).
 
-  `direction` points from the surface towards the lamp, in the frame of `normals`; its length is of
-  no matter. Surfaces that face away get the ambient part alone, and so do zero normals.
+  Surfaces that face away get only the ambient part, and so do zero normals.
+
+  Args:
+    normals: unit normals.
+    direction: points from the surface towards the lamp, in the frame of `normals`. Its length does
+      not matter.
+    ambient: brightness without the lamp.
   """
   towards = normalize(direction)
   towards = towards.reshape((1,) * (normals.ndim - towards.ndim) + towards.shape)
@@ -153,7 +174,14 @@ def composite(
   mask: Bool[Array, 'batch height width'],
   opacity: float = 1.0,
 ) -> Float[Array, 'batch height width 3']:
-  """The foreground over the background where the mask is set."""
+  """Draws the foreground over the background where the mask is set.
+
+  Args:
+    background: colours of the background.
+    foreground: colours of the foreground.
+    mask: True where the foreground is drawn.
+    opacity: opacity of the foreground, in [0, 1].
+  """
   weight = opacity * mask[..., None].astype(background.dtype)
   return background * (1 - weight) + foreground * weight
 
@@ -161,9 +189,10 @@ def composite(
 def downsample(
   image: Float[Array, 'batch height width channels'], factor: int
 ) -> Float[Array, 'batch small_height small_width channels']:
-  """Means of factor x factor blocks: anti-aliasing for pictures rendered larger.
+  """Averages blocks of factor x factor pixels, which smooths the edges of pictures rendered larger.
 
-  Raises ValueError when the size is no multiple of the factor.
+  Raises:
+    ValueError: the size of the image is no multiple of the factor.
   """
   batch, height, width, channels = image.shape
   if height % factor or width % factor:

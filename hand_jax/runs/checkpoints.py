@@ -1,4 +1,4 @@
-"""A run's folder: its config, and Orbax checkpoints of its TrainState."""
+"""Keeps a run's folder: its config, and Orbax checkpoints of its TrainState."""
 
 import contextlib
 import dataclasses
@@ -33,9 +33,10 @@ from hand_jax.runs.sources import (
 from hand_jax.runs.train_state import TrainState, state_variables
 
 CONFIG_NAME = 'config.json'
-# What inference needs, what training needs besides, and where the data stood.
+# A checkpoint has these items: what inference needs, what training also needs, and how many batches
+# were consumed.
 _VARIABLES, _TRAINING, _DATA = 'variables', 'training', 'data'
-# What a run writes at the top of its folder beside its config.
+# A run writes these at the top of its folder, beside its config.
 _RUN_FILES = ('checkpoints', 'metrics.jsonl', 'lineage.json', 'hand_model.json', 'init_from.json')
 
 
@@ -55,15 +56,23 @@ class Restored(NamedTuple):
 
 
 def check_workdir(workdir: str, config: ExperimentConfig, extend: bool = False) -> bool:
-  """Whether the folder holds a run already, which must then be of the same config.
+  """Checks whether a new or a continued run may use a folder.
 
-  Paths may be spelled otherwise and their content may have moved, see `hand_jax/runs/sources.py`.
-  With `extend` the config may have more steps than the run.
+  A run in the folder must have the same config. Its paths may be spelled otherwise and their
+  content may have moved, see `hand_jax/runs/sources.py`.
+
+  Args:
+    workdir: the run's folder, which need not exist.
+    config: the config that is asked for.
+    extend: lets the config have more steps than the run in the folder.
+
+  Returns:
+    True if the folder holds a run already.
 
   Raises:
-    ValueError: the folder holds a run of another config; the message names what differs. Or
-      `extend` is asked for where there is nothing to extend.
-    FileExistsError: the folder holds files that a run would replace, and no run.
+    ValueError: the folder holds a run of another config (the message names what differs), or
+      `extend` is asked for and there is nothing to extend.
+    FileExistsError: the folder holds no run, but files that a run would replace.
   """
   path = pathlib.Path(workdir) / CONFIG_NAME
   if not path.exists():
@@ -95,11 +104,17 @@ def check_workdir(workdir: str, config: ExperimentConfig, extend: bool = False) 
 def claim_workdir(workdir: str, config: ExperimentConfig, extend: bool = False) -> None:
   """Writes the config and its sources into a run's folder, new or not.
 
-  In that of a run that is continued they take the new spellings of its paths, and with `extend` its
+  In the folder of a continued run, they get the new spellings of its paths and, with `extend`, its
   new number of steps.
 
+  Args:
+    workdir: the run's folder, which need not exist.
+    config: the config that is asked for.
+    extend: lets the config have more steps than the run in the folder.
+
   Raises:
-    OSError, ValueError: see `check_workdir`.
+    OSError: the folder holds files of something else, or cannot be written to.
+    ValueError: see `check_workdir`.
   """
   is_old = check_workdir(workdir, config, extend)
   if jax.process_index() != 0:
@@ -113,20 +128,21 @@ def claim_workdir(workdir: str, config: ExperimentConfig, extend: bool = False) 
   else:
     path.parent.mkdir(parents=True, exist_ok=True)
     sources = find_sources(config)
-  # First the record, which also knows the places that the config still names after a kill here.
+  # The record is written first. If the process is killed before it writes the config, the next run
+  # still finds its sources by the record.
   if sources:
     write_sources(workdir, sources)
   write_whole(path, config_to_json(config))
 
 
 def _differences(workdir: str, config: ExperimentConfig, theirs: ExperimentConfig) -> list[str]:
-  """What differs from a run's config, paths by what they lead to; a text for each setting."""
+  """Lists the settings that differ from a run's config, comparing paths by what lies there."""
   recorded = read_sources(workdir, theirs)
   same = moved_sources(recorded, config)
   texts = [text for text in config_differences(config, theirs) if _setting_of(text) not in same]
   told = [_setting_of(text) for text in texts]
   settings = flatten_config(config)
-  # A relative path leads elsewhere from another folder.
+  # From another working folder a relative path leads elsewhere.
   elsewhere = [name for name in recorded if name not in same and name not in told]
   for name in elsewhere:
     places = ', '.join(source.place for source in recorded[name])
@@ -135,7 +151,7 @@ def _differences(workdir: str, config: ExperimentConfig, theirs: ExperimentConfi
 
 
 def _setting_of(difference: str) -> str:
-  """Which setting a text of `config_differences` is about."""
+  """Returns the setting that a text of `config_differences` is about."""
   return difference.partition(':')[0]
 
 
@@ -153,10 +169,11 @@ def _check_no_other_files(workdir: str) -> None:
 
 
 def read_config(workdir: str) -> ExperimentConfig:
-  """The config of the run in a folder.
+  """Reads the config of the run in a folder.
 
   Raises:
-    FileNotFoundError: the folder holds no run. ValueError: its config cannot be read.
+    FileNotFoundError: the folder holds no run.
+    ValueError: its config cannot be read.
   """
   path = pathlib.Path(workdir) / CONFIG_NAME
   if not path.exists():
@@ -169,9 +186,10 @@ def read_config(workdir: str) -> ExperimentConfig:
 
 
 class Checkpoints:
-  """Saves and restores TrainStates (numpy, one copy, whatever the number of devices).
+  """The checkpoints of a run, which save and restore TrainStates.
 
-  A kill at any time leaves the checkpoint before intact. Use it in a `with`.
+  A checkpoint holds one copy of the state in numpy, whatever the number of devices. A kill at any
+  time leaves the checkpoint before intact. Use this in a `with` block.
   """
 
   def __init__(self, workdir: str, keep: int = 2):
@@ -179,14 +197,14 @@ class Checkpoints:
     self._manager = _open_manager(self._folder, keep)
 
   def latest_step(self) -> int | None:
-    """The newest finished checkpoint's step, or None."""
+    """Returns the step of the newest finished checkpoint, or None."""
     return self._manager.latest_step()
 
   def save(self, state: TrainState, position: int) -> None:
     """Saves the state (see `parallel.unreplicate`) under its step, with the data's position.
 
     Raises:
-      OSError: there is no room for it, or it cannot be written; earlier checkpoints are whole.
+      OSError: there is no room for it, or it cannot be written. Earlier checkpoints stay whole.
     """
     state = jax.tree.map(np.asarray, state)
     self._check_room(state)
@@ -209,7 +227,7 @@ class Checkpoints:
       write_whole(checkpoint / FILES_NAME, json.dumps(list_files(checkpoint)))
 
   def _check_room(self, state: TrainState) -> None:
-    """Looks for room first: Orbax prints pages when a disk is full."""
+    """Checks for room first, because Orbax prints pages when a disk is full."""
     needed = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
     free = shutil.disk_usage(self._folder).free
     if free < needed:
@@ -223,10 +241,10 @@ class Checkpoints:
     )
 
   def restore_latest(self, like: TrainState) -> Restored | None:
-    """The newest checkpoint with the structure of `like`, or None when there is none.
+    """Restores the newest checkpoint with the structure of `like`, or returns None without one.
 
     Raises:
-      ValueError: the checkpoint cannot be read, naming it.
+      ValueError: the checkpoint cannot be read. The message names it.
     """
     step = self.latest_step()
     if step is None:
@@ -255,10 +273,11 @@ class Checkpoints:
 
 
 def load_network(workdir: str) -> SavedNetwork:
-  """A run's config and the variables of its newest checkpoint, with that one's step.
+  """Loads a run's config and the variables and step of its newest checkpoint.
 
   Raises:
-    FileNotFoundError: no run, or no checkpoint yet. ValueError: one that cannot be read, by name.
+    FileNotFoundError: there is no run, or no checkpoint yet.
+    ValueError: one of them cannot be read. The message names it.
   """
   config = read_config(workdir)
   folder = pathlib.Path(workdir).resolve() / CHECKPOINTS_NAME
@@ -274,10 +293,13 @@ def load_network(workdir: str) -> SavedNetwork:
 
 
 def load_for_inference(workdir: str) -> tuple[ExperimentConfig, dict[str, Any]]:
-  """A run's config and its newest variables (`params`, `batch_stats`; numpy), for `network.apply`.
+  """Loads a run's config, and its newest variables (numpy) for `network.apply`.
+
+  The variables are `params` and `batch_stats`.
 
   Raises:
-    FileNotFoundError: no run, or no checkpoint yet. ValueError: one that cannot be read, by name.
+    FileNotFoundError: there is no run, or no checkpoint yet.
+    ValueError: one of them cannot be read. The message names it.
   """
   saved = load_network(workdir)
   return saved.config, saved.variables
@@ -292,10 +314,10 @@ def _training_item(state: TrainState) -> dict[str, Any]:
 
 
 def _open_manager(folder: pathlib.Path, keep: int | None) -> ocp.CheckpointManager:
-  """`keep` None: for reading only, so nothing is created or cleaned."""
+  """Opens the checkpoints. With `keep` None it only reads, and creates or cleans nothing."""
   writing = keep is not None
   if writing and jax.process_index() == 0:
-    # A killed save leaves its temporary folder behind; Orbax does not clean it.
+    # A killed save leaves its temporary folder behind, which Orbax does not remove.
     for leftover in folder.glob('*.orbax-checkpoint-tmp*'):
       shutil.rmtree(leftover, ignore_errors=True)
   options = ocp.CheckpointManagerOptions(
@@ -325,8 +347,11 @@ def _unreadable(checkpoint: pathlib.Path, reason: str) -> ValueError:
 
 
 def _find_damage(checkpoint: pathlib.Path) -> str:
-  """What is wrong with a checkpoint's files, or nothing. One without a list (its run was killed
-  before writing that) is left to Orbax, which finds damage too but prints pages about it."""
+  """Says what is wrong with a checkpoint's files, or returns an empty text.
+
+  A run that is killed before it writes the list of files leaves a checkpoint without one. Damage
+  there is left to Orbax, which finds it too but prints pages about it.
+  """
   listed = checkpoint / FILES_NAME
   if not listed.exists():
     return ''

@@ -1,4 +1,4 @@
-"""Which hand model a run uses: chosen for its data, recorded in its folder, found again later."""
+"""Chooses the hand model for a run's data, records it in the run's folder, and finds it again."""
 
 import hashlib
 import json
@@ -21,31 +21,37 @@ from hand_jax.runs.checkpoints import read_config
 from hand_jax.types import ManoModel
 
 HAND_MODEL_NAME = 'hand_model.json'
-# Hands that came with the package before, by their digest: runs of theirs are refused by name.
+# These hands came with earlier versions of the package, by digest. Their runs are refused by name.
 FORMER_FREE_HANDS = {
   '30ca8533dd8ce0e66ec34a1e9201f50b0b0ec5502fe7edf0ee82c0ea86afa52c': 'free hand 1',
 }
-# Rendered from the free hand, whose vertices are in another order than MANO's.
+# These are rendered from the free hand, whose vertices are in another order than MANO's.
 FREE_HAND_DATASETS = ('synthetic_hands',)
-# Labelled with joints alone, which any hand model has.
+# These are labelled with joints alone, which any hand model has.
 ANY_HAND_DATASETS = ('hand_photos',)
-# Labelled with MANO's vertices, and with fingertips at some of them (see FINGERTIP_VERTICES).
+# These are labelled with MANO's vertices. The values name the vertices that are their fingertips
+# (see FINGERTIP_VERTICES).
 MANO_FINGERTIPS = {'freihand': 'freihand', 'ho3d_v2': 'ho3d', 'ho3d_v3': 'ho3d'}
 
 
 def load_training_model(
   dataset: str, mano_dir: str | None, workdirs: Sequence[str] = ()
 ) -> ManoModel:
-  """The hand model to train with: the one `dataset` is labelled with.
+  """Loads the hand model to train with, which is the one that `dataset` is labelled with.
 
-  `mano_dir` is the flag's value. Data rendered from the free hand are trained with it, also where
-  $MANO_DIR is set. Photos with 2D joints alone take, without the flag, the hand model of the first
-  of `workdirs` that holds a run: the run to be continued, or those that it starts from. Data
-  labelled with MANO need it, and give it their own fingertips.
+  Data rendered from the free hand are trained with it, even where $MANO_DIR is set. Data labelled
+  with MANO need MANO, and give it their own fingertips. Photos with 2D joints alone can use any
+  hand model. Without the flag they take that of the first of `workdirs` that holds a run.
+
+  Args:
+    dataset: name of the data set.
+    mano_dir: value of the flag --mano_dir.
+    workdirs: folder of the run to be continued, or of the runs that it starts from.
 
   Raises:
-    ValueError: the flag asks for MANO on data of the free hand, or MANO is missing for its own.
-    FileNotFoundError: no such folder.
+    ValueError: the flag asks for MANO on data of the free hand, or data labelled with MANO have
+      none.
+    FileNotFoundError: there is no such folder.
   """
   if dataset in ANY_HAND_DATASETS and not mano_dir:
     for workdir in workdirs:
@@ -70,7 +76,7 @@ def load_training_model(
 
 
 def hand_model_digest(model: ManoModel) -> str:
-  """SHA-256 of a hand model's arrays."""
+  """Computes the SHA-256 of a hand model's arrays."""
   digest = hashlib.sha256()
   for name, array in model._asdict().items():
     array = np.asarray(array)
@@ -79,7 +85,7 @@ def hand_model_digest(model: ManoModel) -> str:
 
 
 def claim_hand_model(workdir: str | os.PathLike, model: ManoModel) -> None:
-  """Records the hand model of a new run, or checks that a run is continued with its own.
+  """Records the hand model of a new run, or checks that a continued run uses its own.
 
   Raises:
     ValueError: the run in the folder uses another hand model.
@@ -88,7 +94,7 @@ def claim_hand_model(workdir: str | os.PathLike, model: ManoModel) -> None:
   digest = hand_model_digest(model)
   if not path.exists():
     if jax.process_index() > 0:
-      return  # the first host writes
+      return  # only the first host writes
     record = {'name': hand_model_name(model), 'sha256': digest}
     write_whole(path, json.dumps(record) + '\n')
   elif (recorded := _recorded_digest(path)) != digest:
@@ -100,16 +106,17 @@ def claim_hand_model(workdir: str | os.PathLike, model: ManoModel) -> None:
 
 
 def load_run_model(workdir: str | os.PathLike, mano_dir: str | None = None) -> ManoModel:
-  """The hand model a run was trained with: `mano_dir`'s where given, else $MANO_DIR's or the free
-  hand, whichever it was.
+  """Loads the hand model that a run was trained with.
+
+  It is looked for in `mano_dir` if that is given, and otherwise in $MANO_DIR and the package.
 
   Raises:
-    FileNotFoundError: no run in the folder, or no such hand model folder. ValueError: none of
-      these is the run's hand model.
+    FileNotFoundError: there is no run in the folder, or no such hand model folder.
+    ValueError: none of these is the run's hand model.
   """
   path = pathlib.Path(workdir) / HAND_MODEL_NAME
   if not path.exists():
-    read_config(str(workdir))  # says so when there is no run at all
+    read_config(str(workdir))  # raises where there is no run at all
     raise FileNotFoundError(
       f'{path} is missing: it tells which hand model the run in {workdir} was trained with. Copy '
       'it from where the run was trained, or continue the run: that writes it anew.'
@@ -131,7 +138,7 @@ def load_run_model(workdir: str | os.PathLike, mano_dir: str | None = None) -> M
 
 
 def _with_every_fingertips(model: ManoModel, is_mano: bool) -> Iterator[ManoModel]:
-  """The model as it is, and MANO with the fingertips of each data set labelled with it."""
+  """Yields the model, and MANO also with the fingertips of each data set labelled with it."""
   yield model
   for name in sorted(set(MANO_FINGERTIPS.values())) if is_mano else ():
     yield with_fingertips(model, name)

@@ -1,8 +1,8 @@
-"""A run's lineage: which runs its parameters and its camera prior come from, back to the first.
+"""Records from which runs a run took its parameters and its camera prior, back to the first.
 
 `lineage.json` holds `config`, `supervision` ('full' or 'weak'), `init_from` (a list of origins) and
-`camera_prior` (an origin or null); an origin is `workdir`, `step` and the `lineage` of that run.
-The record is whole: the runs it names may be gone.
+`camera_prior` (an origin or null). An origin has `workdir`, `step` and the `lineage` of that run.
+The record is complete, so the runs that it names need not exist any more.
 """
 
 import json
@@ -31,7 +31,13 @@ class Origin(NamedTuple):
 def make_lineage(
   config: ExperimentConfig, init_from: Sequence[Origin] = (), camera_prior: Origin | None = None
 ) -> dict[str, Any]:
-  """The record of a run that starts from these checkpoints."""
+  """Makes the record of a run that starts from these checkpoints.
+
+  Args:
+    config: the run's config.
+    init_from: the checkpoints that its parameters come from.
+    camera_prior: the checkpoint that its camera prior comes from, or None.
+  """
   return {
     'config': config.name,
     'supervision': 'weak' if config.data.labels == '2d' else 'full',
@@ -41,16 +47,19 @@ def make_lineage(
 
 
 def claim_lineage(workdir: str, lineage: dict[str, Any]) -> None:
-  """Writes the record of a run that starts. (A continued run keeps the one it has.)"""
+  """Writes the record of a run that starts. A continued run keeps the record it has."""
   if jax.process_index() == 0:
     write_whole(pathlib.Path(workdir) / LINEAGE_NAME, json.dumps(lineage, indent=2) + '\n')
 
 
 def read_lineage(workdir: str) -> dict[str, Any]:
-  """The record of the run in a folder; of one from before there were records, what its config says.
+  """Reads the record of the run in a folder.
+
+  A run from before there were records gets one made of its config.
 
   Raises:
-    FileNotFoundError: the folder holds no run. ValueError: the record is missing or unreadable.
+    FileNotFoundError: the folder holds no run.
+    ValueError: the record is unreadable, or missing though the run started from others.
   """
   path = pathlib.Path(workdir) / LINEAGE_NAME
   if path.exists():
@@ -65,22 +74,26 @@ def read_lineage(workdir: str) -> dict[str, Any]:
 
 
 def lineage_supervision(lineage: dict[str, Any]) -> Supervision:
-  """'weak' when the run and all it comes from, camera priors included, saw 2D joints alone."""
+  """Tells whether a run and all that it comes from saw 2D joints alone ('weak') or more ('full').
+
+  Camera priors count too.
+  """
   runs = [lineage, *(origin['lineage'] for origin in _origins(lineage))]
   weak = runs[0]['supervision'] == 'weak'
   return 'weak' if weak and all(lineage_supervision(run) == 'weak' for run in runs[1:]) else 'full'
 
 
 def write_origin(path: pathlib.Path, origin: Origin) -> None:
-  """An origin as a file of its own."""
+  """Writes an origin into a file of its own."""
   write_whole(path, json.dumps(origin._asdict(), indent=2) + '\n')
 
 
 def read_origin(path: pathlib.Path) -> Origin:
-  """Back from `write_origin`.
+  """Reads what `write_origin` wrote.
 
   Raises:
-    FileNotFoundError: no such file. ValueError: naming it, when it holds no origin.
+    FileNotFoundError: there is no such file.
+    ValueError: the file holds no origin. The message names it.
   """
   return Origin(**_parse(path, _check_origin))
 
@@ -101,7 +114,7 @@ def _origins(lineage: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _check(lineage: Any) -> None:
-  """Looks up every part, so that a missing one or one of another type raises."""
+  """Looks up every part of a lineage, so that a missing part or a wrong type raises."""
   if not isinstance(lineage['config'], str):
     raise TypeError(f'config should be a name, got {lineage["config"]!r}')
   if lineage['supervision'] not in ('full', 'weak'):

@@ -1,9 +1,9 @@
-"""Where a run takes its data, weights and other runs from, and what lay there when it began.
+"""Records where a run takes its data, weights and other runs from, and what lay there at first.
 
-A run is continued with the same sources. What counts is what is there, not how its path is
-spelled: data that moved are the same data. `sources.json` in the run's folder holds, by setting,
-the place of each source (absolute), the SHA-256 of what was there (null where that cannot be told),
-and of another run the step of its checkpoint.
+A run is continued with the same sources. Their content counts and not how their paths are spelled,
+so data that moved are the same data. `sources.json` in the run's folder holds, for each setting,
+the absolute place of each source and the SHA-256 of its content, or null where that cannot be told.
+For another run it also holds the step of its checkpoint.
 """
 
 import hashlib
@@ -21,7 +21,7 @@ from hand_jax.files.writing import write_json
 SOURCES_NAME = 'sources.json'
 CHECKPOINTS_NAME = 'checkpoints'
 FILES_NAME = 'files.json'
-"""In a checkpoint: size and CRC-32 of each of its files."""
+"""In a checkpoint, this file lists the size and CRC-32 of each other file."""
 _OTHER_RUNS = ('training.init_from', 'training.camera_prior')
 
 
@@ -34,7 +34,7 @@ class Source(NamedTuple):
 
 
 def find_sources(config: ExperimentConfig) -> dict[str, list[Source]]:
-  """The sources that a config's settings name, as they are now; by setting."""
+  """Finds the sources that a config's settings name, as they are now, by setting."""
   sources = {}
   for setting, paths in _named_paths(config).items():
     steps = [latest_step(path) if setting in _OTHER_RUNS else None for path in paths]
@@ -52,9 +52,9 @@ def write_sources(workdir: str, sources: dict[str, list[Source]]) -> None:
 
 
 def read_sources(workdir: str, config: ExperimentConfig) -> dict[str, list[Source]]:
-  """The sources of the run in a folder, which has this config.
+  """Reads the sources of the run in a folder, which has this config.
 
-  Of a run from before there were records: what lies now where its config says.
+  For a run from before there were records, it takes what lies now where the config says.
 
   Raises:
     ValueError: the record cannot be read.
@@ -75,9 +75,9 @@ def read_sources(workdir: str, config: ExperimentConfig) -> dict[str, list[Sourc
 def moved_sources(
   recorded: dict[str, list[Source]], config: ExperimentConfig
 ) -> dict[str, list[Source]]:
-  """The recorded sources at the places that `config` names for them.
+  """Returns the recorded sources at the places that `config` names for them.
 
-  Settings whose paths lead elsewhere are left out, unless what was recorded lies there now.
+  It leaves out settings whose paths lead elsewhere, unless what was recorded lies there now.
   """
   found = {}
   for setting, paths in _named_paths(config).items():
@@ -94,20 +94,20 @@ def moved_sources(
 
 
 def same_place(first: str, second: str) -> bool:
-  """Whether two paths lead to one place, which may be gone."""
+  """Tells whether two paths lead to one place, which may be gone."""
   return os.path.realpath(first) == os.path.realpath(second)
 
 
 def latest_step(workdir: str) -> int | None:
-  """The step of the newest finished checkpoint in a run's folder, or None."""
-  # Not by Orbax, whose managers wait for each other across hosts: one of them may be ahead.
+  """Returns the step of the newest finished checkpoint in a run's folder, or None."""
+  # Orbax is not asked, because its managers wait for each other across hosts, and one may be ahead.
   folder = pathlib.Path(workdir).resolve() / CHECKPOINTS_NAME
   steps = [int(path.name) for path in folder.glob('*') if path.name.isdigit()]
   return max(steps, default=None)
 
 
 def list_files(checkpoint: pathlib.Path) -> dict[str, list[int]]:
-  """Size and CRC-32 of every file of a finished checkpoint, by its path inside."""
+  """Lists size and CRC-32 of every file of a finished checkpoint, by its path inside."""
   files = {}
   for path in sorted(checkpoint.rglob('*')):
     if path.is_file() and path.name != FILES_NAME:
@@ -117,7 +117,7 @@ def list_files(checkpoint: pathlib.Path) -> dict[str, list[int]]:
 
 
 def _named_paths(config: ExperimentConfig) -> dict[str, tuple[str, ...]]:
-  """The paths of each setting that names any."""
+  """Returns the paths of each setting that names any."""
   settings = flatten_config(config)
   values = {name: settings[name] for name in PATH_SETTINGS if settings[name]}
   return {name: value if isinstance(value, tuple) else (value,) for name, value in values.items()}
@@ -125,12 +125,13 @@ def _named_paths(config: ExperimentConfig) -> dict[str, tuple[str, ...]]:
 
 def _is_at(setting: str, source: Source, path: str, dataset: str) -> bool:
   if os.path.realpath(path) == source.place:
-    return True  # whatever has become of it: the run has taken what it needs, or names its data
+    # Its content may change: the run has already taken what it needs, or only names its data.
+    return True
   return source.sha256 is not None and source.sha256 == _digest(setting, path, dataset, source.step)
 
 
 def _digest(setting: str, path: str, dataset: str, step: int | None) -> str | None:
-  """SHA-256 of what makes a source what it is; None where that is not there or cannot be told."""
+  """Computes a SHA-256 of a source's content, or returns None where that is gone or unknown."""
   try:
     if setting in _OTHER_RUNS:
       checkpoint = pathlib.Path(path) / CHECKPOINTS_NAME / str(step)

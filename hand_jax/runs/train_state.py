@@ -1,4 +1,4 @@
-"""TrainState, the only state of a run."""
+"""The state of a run, which is all in `TrainState`."""
 
 from typing import Any
 
@@ -8,10 +8,10 @@ from jaxtyping import Array
 
 @flax.struct.dataclass
 class TrainState:
-  """Everything a step reads and writes; all of it is in a checkpoint.
+  """Everything a step reads and writes. All of it is in a checkpoint.
 
-  `step` counts finished steps. `key` (raw uint32) is the run's PRNG key and stays what it is:
-  a step that draws folds `step` and each example's global index into it.
+  `step` counts finished steps. `key` (raw uint32) is the run's PRNG key and never changes. A step
+  that draws random numbers folds `step` and each example's global index into it.
   """
 
   step: Any
@@ -22,5 +22,5 @@ class TrainState:
 
 
 def state_variables(state: TrainState) -> dict[str, Array | Any]:
-  """What `network.apply` takes."""
+  """Returns the variables that `network.apply` takes."""
   return {'params': state.params, 'batch_stats': state.batch_stats}

@@ -11,9 +11,10 @@ from jaxtyping import Float, UInt8
 
 from hand_jax.synthetic.light import load_environments
 
-_GRID = 24  # cells of the coarse grid on which a view's map coordinates are exact
+# A view's map coordinates are exact on a coarse grid of this many cells per side.
+_GRID = 24
 
-# Cloth, wood, walls, plants, plastics: display colours that rooms and streets are made of.
+# Display colours of things in rooms and streets, such as cloth, wood, walls, plants and plastics.
 PALETTE = np.array(
   [
     [235, 232, 226], [214, 206, 192], [186, 178, 168], [150, 148, 146], [110, 112, 116],
@@ -33,7 +34,7 @@ SKIN_PALETTE = np.array(
 
 @functools.cache
 def _tiled_views() -> tuple[np.ndarray, ...]:
-  """The maps beside themselves, so that a view never meets the seam."""
+  """Puts each map beside itself, so that a view never meets the seam."""
   return tuple(np.concatenate([view, view], axis=1) for view in load_environments().views)
 
 
@@ -43,16 +44,23 @@ def view_of_environment(
   tangent: float,
   size: int,
 ) -> UInt8[np.ndarray, 'size size 3']:
-  """A perspective view into a map, bilinear.
+  """Draws a perspective view into an environment map, sampled bilinearly.
 
-  `rotation` takes camera axes (x right, y down, z forward) to environment axes; `tangent` is the
-  tangent of half the field of view.
+  Args:
+    environment: index of the map in `load_environments`.
+    rotation: matrix from camera axes (x right, y down, z forward) to environment axes, for column
+      vectors.
+    tangent: tangent of half the field of view.
+    size: side of the picture, pixels.
+
+  Returns:
+    Display RGB with 8 bits per channel.
   """
   image = _tiled_views()[environment]
   height, width = image.shape[0], image.shape[1] // 2
   forward = rotation[:, 2]
   yaw = np.arctan2(forward[0], forward[2])
-  # Longitudes are taken relative to the view's own, where they do not wrap.
+  # Longitudes do not wrap when they are taken relative to the view's own.
   cosine, sine = np.cos(yaw), np.sin(yaw)
   unturned = np.array([[cosine, 0, -sine], [0, 1, 0], [sine, 0, cosine]]) @ rotation
   ticks = np.linspace(-tangent, tangent, _GRID + 1)
@@ -73,14 +81,26 @@ def view_of_environment(
 def smooth_noise(
   rng: np.random.Generator, size: int, cells: int, channels: int = 1
 ) -> Float[np.ndarray, 'size size channels']:
-  """Random values in [-1, 1] on a grid of cells, interpolated smoothly."""
+  """Draws random values on a grid of cells and interpolates them smoothly.
+
+  The values of the grid are in [-1, 1]. The interpolation may leave this range a little.
+
+  Args:
+    rng: the source of randomness.
+    size: side of the picture, pixels.
+    cells: number of cells along each side of the grid.
+    channels: number of independent channels.
+  """
   grid = rng.uniform(-1, 1, (cells, cells, channels)).astype(np.float32)
   noise = cv2.resize(grid, (size, size), interpolation=cv2.INTER_CUBIC)
   return noise.reshape(size, size, channels)
 
 
 def draw_gradient(rng: np.random.Generator, size: int) -> Float[np.ndarray, 'size size 3']:
-  """A wall, a table, a sky: a colour that changes slowly, at times a second one past an edge."""
+  """Draws a colour that changes slowly, like a wall, a table or a sky.
+
+  Sometimes a second colour follows beyond a straight edge.
+  """
   color = _pick_color(rng, neutral=0.7)
   corners = color + rng.normal(0, 0.10, (2, 2, 1)) + rng.normal(0, 0.02, (2, 2, 3))
   image = cv2.resize(corners.astype(np.float32), (size, size), interpolation=cv2.INTER_LINEAR)
@@ -97,7 +117,7 @@ def draw_gradient(rng: np.random.Generator, size: int) -> Float[np.ndarray, 'siz
 
 
 def draw_texture(rng: np.random.Generator, size: int) -> Float[np.ndarray, 'size size 3']:
-  """Noise of several scales between two or three colours: foliage, carpet, stone, cloth."""
+  """Draws noise of several scales between three colours, like foliage, carpet, stone or cloth."""
   colors = [_pick_color(rng, 0.3) for _ in range(3)]
   roughness = rng.uniform(0.45, 0.85)
   field = np.zeros((size, size, 1), np.float32)
@@ -115,7 +135,18 @@ def draw_texture(rng: np.random.Generator, size: int) -> Float[np.ndarray, 'size
 def draw_clutter(
   rng: np.random.Generator, image: Float[np.ndarray, 'size size 3'], count: int
 ) -> Float[np.ndarray, 'size size 3']:
-  """Rectangles, ellipses, bars and repeated items over an image, far ones softer than near ones."""
+  """Draws rectangles, ellipses, bars and repeated items over an image.
+
+  The first half of the items is often blurred, as if it were farther away.
+
+  Args:
+    rng: the source of randomness.
+    image: display RGB in [0, 1].
+    count: number of items.
+
+  Returns:
+    The new picture.
+  """
   size = image.shape[0]
   canvas = np.ascontiguousarray(np.clip(image, 0, 1) * 255).astype(np.uint8)
   for step in range(count):
@@ -145,7 +176,7 @@ def draw_clutter(
 def draw_person(
   rng: np.random.Generator, image: Float[np.ndarray, 'size size 3']
 ) -> Float[np.ndarray, 'size size 3']:
-  """The hand's owner behind it, out of focus: clothes, a face or a bare arm, hair."""
+  """Draws the hand's owner over a background: clothes, and a head with hair or a bare arm."""
   size = image.shape[0]
   canvas = np.ascontiguousarray(np.clip(image, 0, 1) * 255).astype(np.uint8)
   cloth = _to_bytes(_pick_color(rng, 0.5))
@@ -180,9 +211,19 @@ def sample_background(
   camera_to_environment: Float[np.ndarray, '3 3'],
   size: int,
 ) -> Float[np.ndarray, 'size size 3']:
-  """A background in display colours: the lit environment's own view half of the time."""
+  """Draws a background, which is a view into the lighting environment about half of the time.
+
+  Args:
+    rng: the source of randomness.
+    environment: index of the map that lights the hand.
+    camera_to_environment: matrix from camera axes to environment axes, for column vectors.
+    size: side of the picture, pixels.
+
+  Returns:
+    RGB in display colours, which may exceed 1.
+  """
   radius = int((0.6 + rng.gamma(1.2, 2.2)) * size / 160 + 0.5) if rng.uniform() < 0.7 else 0
-  # What will be blurred is drawn at half the resolution.
+  # A picture that will be blurred is drawn at half the resolution.
   coarse = 2 if radius >= 2 else 1
   drawn = -(-size // coarse)
   image = np.float32(_draw_scene(rng, environment, camera_to_environment, drawn))
@@ -216,7 +257,7 @@ def _draw_scene(rng, environment: int, camera_to_environment, size: int) -> np.n
 
 
 def _draw_row(rng, canvas, center, extent, color) -> None:
-  """The same box repeated: shelves, railings, windows, books."""
+  """Repeats one box along a line, like shelves, railings, windows or books."""
   step = np.array([extent[0] * 0.45 + 3, 0.0])
   if rng.uniform() < 0.4:
     step = step[::-1]
@@ -237,13 +278,16 @@ def _whole(point) -> tuple[int, int]:
 
 
 def _pick_color(rng: np.random.Generator, neutral: float) -> np.ndarray:
-  """A colour of the palette, with probability `neutral` one of its greys, and some variation."""
+  """Picks a colour of the palette and varies it a little.
+
+  With probability `neutral` it is one of the palette's greys.
+  """
   last = 8 if rng.uniform() < neutral else len(PALETTE)
   return PALETTE[rng.integers(last)] * rng.uniform(0.8, 1.2) + rng.normal(0, 0.03, 3)
 
 
 def _shift_colors(rng: np.random.Generator, image: np.ndarray) -> np.ndarray:
-  """Mixes the channels a little and scales saturation: 18 maps look like more."""
+  """Mixes the channels a little and scales saturation, so that 18 maps look like more."""
   mix = np.eye(3) * 0.75 + rng.dirichlet([1.0, 1.0, 1.0], 3) * 0.25
   image = image @ mix.T.astype(np.float32)
   grey = image.mean(-1, keepdims=True)

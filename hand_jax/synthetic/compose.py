@@ -1,4 +1,4 @@
-"""Compositing of a synthetic photo: surface, objects, background, exposure, camera."""
+"""Composes synthetic photos from surface, objects and background, with exposure and camera."""
 
 from typing import NamedTuple
 
@@ -18,24 +18,35 @@ from hand_jax.synthetic.scene import HandScene, View
 from hand_jax.synthetic.sensor import apply_balance, photograph
 from hand_jax.synthetic.shading import SurfaceLook, SurfacePixels, merge_samples
 
-# A hand of which less than this share is left by an object loses the object instead.
+# An object is left out if it would leave less than this share of the hand visible.
 MINIMUM_VISIBLE = 0.55
 
 
 class Photo(NamedTuple):
-  """The finished image, where the hand is seen in it, and how light became colour."""
+  """A finished photo, what it shows, and how light became colour in it."""
 
   image: UInt8[np.ndarray, 'size size 3']
   hand_mask: Bool[np.ndarray, 'size size']
+  """True where the photo shows the hand."""
   objects: tuple[SolidObject, ...]
-  exposure: float  # factor on linear radiance
-  balance: Float[np.ndarray, '3 4']  # of display colours, see `apply_balance`
+  """The objects that were drawn."""
+  exposure: float
+  """Factor on linear radiance."""
+  balance: Float[np.ndarray, '3 4']
+  """Affine map of display colours, see `apply_balance`."""
 
 
 def sample_objects(
   rng: np.random.Generator, scene: HandScene, view: View, joints_camera: np.ndarray
 ) -> list[SolidObject]:
-  """Held in about a fifth of the images, in front in about a sixth."""
+  """Draws the objects of a photo: one held in about a fifth of them, one in front in about a sixth.
+
+  Args:
+    rng: the source of randomness.
+    scene: the numbers of the hand.
+    view: the camera.
+    joints_camera: the 21 joints, metres, camera axes.
+  """
   objects = []
   if rng.uniform() < 0.2:
     objects.append(sample_held_object(rng, joints_camera, scene.rotation))
@@ -55,7 +66,24 @@ def compose_photo(
   objects: list[SolidObject],
   size: int,
 ) -> Photo:
-  """Puts surface and objects over a background, exposes, and takes the photo."""
+  """Puts surface and objects over a background, and takes the photo.
+
+  An object that would hide too much of the hand is left out (see `MINIMUM_VISIBLE`).
+
+  Args:
+    rng: the source of randomness.
+    seen: the face that each sample of the supersampled picture sees, -1 for none.
+    pixels: the shaded samples.
+    radiance: linear radiance of the shaded samples.
+    look: the surface's constant properties.
+    view: the camera.
+    light: the light.
+    objects: solids that may hide the hand or be hidden by it.
+    size: side of the photo, pixels.
+
+  Returns:
+    The photo, its hand mask, the objects that were drawn, exposure and colour balance.
+  """
   exposure = rng.uniform(0.55, 1.1) / max(float(pixels.channels[:, :3].mean()), 1e-3)
   values = np.concatenate(
     [_tone(radiance * exposure), np.ones_like(radiance[:, :1]), pixels.channels[:, 8:9]], axis=1
@@ -63,7 +91,7 @@ def compose_photo(
   samples = merge_samples(pixels, values, size)
   shaded = np.maximum(samples[..., 3:4], 0.5)
   color, depth = samples[..., :3] / shaded, samples[..., 4] / shaded[..., 0]
-  # Two samples give the colour, all four the coverage.
+  # Two samples of a pixel give its colour, and all four give its coverage.
   coverage = _coverage(seen, len(look.faces)) * (samples[..., 3] > 0) * np.float32(0.25)
   color *= _crevices(depth, view, rng.uniform(10, 45))
   hand = _coverage(seen, look.hand_faces) >= 2
@@ -80,19 +108,21 @@ def compose_photo(
 def display_colors(
   radiance: Float[np.ndarray, 'points 3'], photo: Photo
 ) -> Float[np.ndarray, 'points 3']:
-  """Display RGB in [0, 1] of light in this photo: exposed, tone-mapped and balanced as it was.
+  """Converts light to the display RGB in [0, 1] that it would have in a photo.
 
-  Without what belongs to pixels: crevices from the depth image, blur, noise and compression.
+  The light is exposed, tone-mapped and balanced as in the photo. Effects of single pixels are left
+  out: crevices from the depth image, blur, noise and compression.
   """
   toned = _tone(radiance * photo.exposure)
   return np.clip(apply_balance(toned[:, None], photo.balance)[:, 0], 0, 1)
 
 
 def _crevices(depth, view: View, strength: float):
-  """Darkens what lies behind its neighbours on the hand, as between fingers; reddish.
+  """Darkens points that lie behind their neighbours on the hand, as between fingers.
 
-  Luft, Colditz and Deussen, "Image Enhancement by Unsharp Masking the Depth Buffer", 2006. Between
-  the two occlusions by vertices and by the lamp this one has the pixels' own detail.
+  The dark parts become a little red. The method is that of Luft, Colditz and Deussen, "Image
+  Enhancement by Unsharp Masking the Depth Buffer", 2006. The hand has two more occlusions, by
+  vertices and by the lamp, but only this one resolves single pixels.
   """
   seen = (depth > 0).astype(np.float32)
   nearest = depth[depth > 0].min() if seen.any() else 1.0
@@ -104,7 +134,7 @@ def _crevices(depth, view: View, strength: float):
 
 
 def _coverage(seen, faces: int) -> np.ndarray:
-  """How many of a pixel's four fine samples see one of the first `faces` faces."""
+  """Counts how many of a pixel's four fine samples see one of the first `faces` faces."""
   hit = ((seen >= 0) & (seen < faces)).astype(np.uint8)
   return hit[::2, ::2] + hit[1::2, ::2] + hit[::2, 1::2] + hit[1::2, 1::2]
 
@@ -130,7 +160,7 @@ def _add_objects(image, hand, depth, objects, view, light, exposure, size):
 
 
 def _cast_on_wall(rng, background, coverage):
-  """A soft shadow of the hand on a wall or table not far behind it."""
+  """Draws a soft shadow of the hand on a wall or table not far behind it."""
   shift = rng.normal(0, 0.06, 2) * coverage.shape[0]
   matrix = np.array([[1, 0, shift[0]], [0, 1, shift[1]]], np.float32)
   moved = cv2.warpAffine(coverage, matrix, coverage.shape[::-1])
@@ -139,7 +169,7 @@ def _cast_on_wall(rng, background, coverage):
 
 
 def _tone(radiance):
-  """Linear light to display values: gamma with a soft shoulder."""
+  """Converts linear light to display values by a gamma with a soft shoulder."""
   display = np.maximum(radiance, 0) ** np.float32(1 / 2.2)
   over = np.maximum(display - 0.8, 0)
   return np.minimum(display, 0.8) + over / (1 + 2.2 * over)

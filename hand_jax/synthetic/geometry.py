@@ -1,6 +1,7 @@
-"""Posing the free hand for rendering: forearm, normals, ambient occlusion, the lamp's shadow.
+"""Poses the free hand for rendering: forearm, normals, ambient occlusion and the lamp's shadow.
 
-All on the device (JAX), one example at a time: an image then cannot depend on its neighbours.
+All of it runs on the device (JAX), one example at a time, so that an image cannot depend on its
+neighbours.
 """
 
 import functools
@@ -28,31 +29,47 @@ _SLEEVE_EDGE_M = 0.008
 
 
 class PosedHand(NamedTuple):
-  """A hand about its own wrist in camera axes (root frame), metres; forearm vertices last."""
+  """A posed hand and its forearm, in metres.
+
+  The wrist is at the origin and the axes are those of the camera (root frame).
+  """
 
   hand_pose: Float[Array, '45']
+  """Axis-angle relative to zero pose, radians."""
   vertices: Float[Array, 'vertices 3']
-  joints: Float[Array, '21 3']  # B V
-  surface: Float[Array, 'surface 3']  # hand and forearm
+  """Vertices of the hand."""
+  joints: Float[Array, '21 3']
+  """The 21 joints B V."""
+  surface: Float[Array, 'surface 3']
+  """Vertices of the hand, followed by those of the forearm."""
   normals: Float[Array, 'surface 3']
-  openness: Float[Array, 'surface']  # ambient occlusion: 1 = sees its whole hemisphere
+  """Unit normals of the surface."""
+  openness: Float[Array, 'surface']
+  """Ambient occlusion. A vertex with 1 sees its whole hemisphere."""
 
 
 class ArmPose(NamedTuple):
-  """How a forearm looks in one image."""
+  """The pose and the sleeve of a forearm in one image."""
 
-  bend: Float[Array, '3']  # axis-angle against the hand, radians
-  length: Float[Array, '']  # factor
-  sleeve_start: Float[Array, '']  # rest x in metres where cloth begins
-  sleeve_girth: Float[Array, '']  # factor on the arm's thickness there
+  bend: Float[Array, '3']
+  """Axis-angle of the forearm relative to the hand, radians."""
+  length: Float[Array, '']
+  """Factor on the forearm's length."""
+  sleeve_start: Float[Array, '']
+  """The x of the rest pose where cloth begins, metres."""
+  sleeve_girth: Float[Array, '']
+  """Factor on the arm's thickness in the sleeve."""
 
 
 class ForearmShape(NamedTuple):
   """The forearm at rest, and the rim of the hand that it continues."""
 
   vertices: Float[Array, 'forearm 3']
+  """Vertices of the forearm, metres."""
   rim: Int[Array, 'rim']
-  faces: Int[Array, 'faces 3']  # of hand and forearm together
+  """Ids of the hand vertices on the rim."""
+  faces: Int[Array, 'faces 3']
+  """Faces of hand and forearm together."""
 
 
 @functools.partial(jax.jit, static_argnames='hands')
@@ -65,9 +82,19 @@ def pose_hand(
   arm: ArmPose,
   hands: str = 'classic',
 ) -> PosedHand:
-  """Samples a hand pose from its seed and poses hand and forearm, wrist joint B V at the origin.
+  """Samples a hand pose from its seed and poses hand and forearm, with the wrist joint B V at 0.
 
-  `hands` names the sampler in `POSE_SAMPLERS`.
+  Args:
+    model: the hand model.
+    forearm: the forearm at rest.
+    pose_seed: seed of the pose.
+    betas: shape coefficients.
+    global_orient: axis-angle from hand frame to camera axes, radians.
+    arm: pose and sleeve of the forearm.
+    hands: name of the sampler in `POSE_SAMPLERS`.
+
+  Returns:
+    The posed hand in the root frame.
   """
   hand_pose = POSE_SAMPLERS[hands](jax.random.key(pose_seed))
   parameters = HandParameters(global_orient, hand_pose, betas, jnp.zeros(3))
@@ -79,14 +106,17 @@ def pose_hand(
   arm_vertices = _pose_forearm(model, forearm, betas, rotation, arm) - root
   surface = jnp.concatenate([vertices, arm_vertices])
   normals = area_normals(surface, forearm.faces)
-  # Not `vertex_normals`: its rounding would change some pixels of the data set by a grey level.
+  # The rounding of `vertex_normals` would change some pixels of the data set by a grey level.
   normals = normals / (jnp.linalg.norm(normals, axis=1, keepdims=True) + 1e-12)
   openness = _openness(surface, normals, joints)
   return PosedHand(hand_pose, vertices, joints, surface, normals, openness)
 
 
 def _pose_forearm(model, forearm, betas, rotation, arm):
-  """The rest forearm follows the shaped hand's rim, bends at the wrist and turns with the hand."""
+  """Poses the forearm, which continues the shaped hand.
+
+  It follows the hand's rim, bends at the wrist and turns with the hand.
+  """
   shaped = model.v_template + jnp.einsum('vcs,s->vc', model.shapedirs, betas)
   wrist = model.joint_regressor[:1] @ shaped
   old_rim, new_rim = model.v_template[forearm.rim], shaped[forearm.rim]
@@ -104,7 +134,10 @@ def _pose_forearm(model, forearm, betas, rotation, arm):
 
 
 def _occluders() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-  """Spheres that stand for the hand: (parent joint, child joint, share of the way, radius)."""
+  """Lists spheres that stand for the hand in ambient occlusion.
+
+  Returns their parent joints, child joints, shares of the way from parent to child, and radii.
+  """
   spheres = []
   for parent, child in BONES:
     if parent == 0:
@@ -115,14 +148,14 @@ def _occluders() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
 
 
 def _openness(surface, normals, joints):
-  """One minus the share of the hemisphere that the spheres hide, cosine-weighted.
+  """Computes one minus the cosine-weighted share of the hemisphere that the spheres hide.
 
   A sphere of radius r at distance d and angle a from the normal hides max(0, cos a) (r / d)^2.
   """
   parent, child, share, radius = _occluders()
   weight = jnp.asarray(share, surface.dtype)[:, None]
   centers = joints[parent] * (1 - weight) + joints[child] * weight
-  # Coordinate by coordinate: arrays with a last axis of three are slow on a CPU.
+  # Coordinates are separate, because arrays with a last axis of three are slow on a CPU.
   offsets = [centers[None, :, k] - surface[:, None, k] for k in range(3)]
   inverse = jax.lax.rsqrt(sum(offset**2 for offset in offsets) + 1e-8)
   cosine = sum(offset * normals[:, None, k] for k, offset in enumerate(offsets)) * inverse
@@ -135,7 +168,16 @@ def _openness(surface, normals, joints):
 def seen_faces(
   surface_image: Float[Array, 'surface 3'], faces: Int[Array, 'faces 3'], size: int
 ) -> Int[Array, 'fine fine']:
-  """The face each fine pixel sees; `surface_image` holds pixels of the image and depth."""
+  """Finds the face that each sample of the supersampled picture sees.
+
+  Args:
+    surface_image: pixels of the image, and depth.
+    faces: faces of hand and forearm.
+    size: side of the image, pixels.
+
+  Returns:
+    Face indices, -1 for none, on a grid `SUPERSAMPLING` times as fine as the image.
+  """
   fine = SUPERSAMPLING * size
   scale = jnp.asarray([SUPERSAMPLING, SUPERSAMPLING, 1.0], surface_image.dtype)[None]
   return rasterize((surface_image * scale)[None], faces, fine, fine).face_index[0]
@@ -145,16 +187,16 @@ def seen_faces(
 def lamp_visibility(
   surface_lamp: Float[Array, 'surface 3'], faces: Int[Array, 'faces 3']
 ) -> Float[Array, 'surface']:
-  """How much of the lamp each vertex sees, by a depth buffer.
+  """Computes the share of the lamp that each vertex sees, by a depth buffer.
 
-  `surface_lamp` is the lamp's orthographic view: pixels of its buffer, depth in metres.
+  `surface_lamp` is the orthographic view of the lamp: pixels of its buffer, and depth in metres.
   """
   depth = rasterize(surface_lamp[None], faces, SHADOW_SIZE, SHADOW_SIZE).depth[0]
   return _lamp_visibility(surface_lamp, depth)
 
 
 def _lamp_visibility(surface_lamp, depth):
-  """Share of 3 x 3 neighbouring texels of the lamp's depth buffer behind or at the vertex."""
+  """Computes for each vertex the share of 3 x 3 texels of the depth buffer that do not hide it."""
   column, row = jnp.floor(surface_lamp[:, 0]), jnp.floor(surface_lamp[:, 1])
   shifts = np.stack(np.meshgrid([-1, 0, 1], [-1, 0, 1]), -1).reshape(-1, 2)
   limit = SHADOW_SIZE - 1

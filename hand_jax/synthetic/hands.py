@@ -1,7 +1,8 @@
 """Synthetic photos of the free hand with exact ground truth, rendered on the fly.
 
-An example depends on (seed, split, index, image_size, hands) alone: not on the batch it is asked
-for with, nor on the order. All of it is drawn from one generator seeded by the first three.
+An example depends on (seed, split, index, image_size, hands) alone. It depends neither on the batch
+it is asked for with nor on the order. All of it is drawn from one generator, which the first three
+seed.
 """
 
 import functools
@@ -43,14 +44,20 @@ class _RenderAssets(NamedTuple):
 
 
 class SyntheticHand(NamedTuple):
-  """A photo's labels, and what its example leaves out or holds on request only."""
+  """A synthetic example, and numbers that the example itself does not hold."""
 
   example: HandExample
+  """The photo and its labels."""
   hand_pose: np.ndarray  # (45,)
+  """Axis-angle relative to zero pose, radians."""
   betas: np.ndarray  # (10,)
-  displacement: np.ndarray | None  # (V, 3) of the template, metres, in splits that have one
+  """Shape coefficients."""
+  displacement: np.ndarray | None  # (V, 3)
+  """Displacement of the template's vertices in metres, or None in splits without one."""
   forearm_camera: np.ndarray  # (W, 3)
-  vertex_colors: np.ndarray  # (V, 3) display RGB in [0, 1]
+  """Vertices of the forearm, metres, camera axes."""
+  vertex_colors: np.ndarray  # (V, 3)
+  """Display RGB in [0, 1] of the hand vertices."""
 
 
 @functools.cache
@@ -94,25 +101,28 @@ def render_examples(
   with_vertex_labels: bool = False,
   hands: str = 'classic',
 ) -> list[HandExample]:
-  """Photos of right hands, image_size pixels square, with all labels; see docs/synthetic_hands.md.
+  """Renders photos of right hands with all labels. See docs/synthetic_hands.md.
 
-  Example ids are `synthetic-<seed>-<split>-<index>`, where the poses are not the split's usual ones
-  `synthetic-<hands>-<seed>-<split>-<index>`.
+  Example ids are `synthetic-<seed>-<split>-<index>`. They are
+  `synthetic-<hands>-<seed>-<split>-<index>` where the sampler is not the split's usual one.
 
   Args:
-    seed: of the data set.
+    seed: seed of the data set.
     split: one of `SPLITS`.
     indices: numbers of the examples within the split.
     image_size: side of a photo, pixels.
     with_vertex_labels: also fills `vertex_visible`, which costs a rasterization, and
-      `vertex_colors`: the display colour each vertex would have in this photo if nothing hid it.
-    hands: the sampler of the poses, one of `POSE_SAMPLERS`, where the split has none of its own.
+      `vertex_colors`, the display colour that each vertex would have in this photo if nothing hid
+      it.
+    hands: the sampler of the poses, one of `POSE_SAMPLERS`. A split with its own sampler ignores
+      it.
 
   Returns:
     The examples, in the order of the indices.
 
   Raises:
-    ValueError: an unknown split or sampler, a negative seed or index, or an image below 32 pixels.
+    ValueError: the split or sampler is unknown, a seed or index is negative, or the image is
+      smaller than 32 pixels.
   """
   rendered = [render_hand(seed, split, int(index), image_size, hands) for index in indices]
   if not with_vertex_labels:
@@ -126,7 +136,18 @@ def render_examples(
 def render_hand(
   seed: int, split: str, index: int, image_size: int = 160, hands: str = 'classic'
 ) -> SyntheticHand:
-  """One example of `render_examples` with its parameters."""
+  """Renders one example of `render_examples`, and returns its parameters too.
+
+  Args:
+    seed: seed of the data set.
+    split: one of `SPLITS`.
+    index: number of the example within the split.
+    image_size: side of the photo, pixels.
+    hands: the sampler of the poses, as in `render_examples`.
+
+  Raises:
+    ValueError: as in `render_examples`.
+  """
   _check_request(seed, split, index, image_size, hands)
   sampler = pose_sampler_of(split, hands)
   assets = _load_assets()
@@ -179,9 +200,9 @@ def _example_id(seed: int, split: str, index: int, sampler: str) -> str:
 def _take_photo(
   rng, look, scene, skin, light, view, posed, surface, joints, size
 ) -> tuple[Photo, Float[np.ndarray, 'vertices 3']]:
-  """From posed geometry to pixels, and to the display colours of the hand's vertices."""
+  """Takes the photo of a posed hand, and computes the display colours of its vertices."""
   surface_image = np.concatenate([project(view, surface), surface[:, 2:]], 1).astype(np.float32)
-  # What comes close to the camera, or lies behind it, is not drawn.
+  # Faces that come close to the camera, or lie behind it, are not drawn.
   surface_image[surface[:, 2] < NEAREST_M] = np.nan
   seen = geometry.seen_faces(surface_image, look.faces, size)
   if light.lamp_color.any():
@@ -199,20 +220,21 @@ def _take_photo(
   objects = sample_objects(rng, scene, view, joints)
   photo = compose_photo(rng, seen, pixels, radiance, look, view, light, objects, size)
   count = len(posed.vertices)
-  # Pores are noise of mean zero and finer than the mesh: no colour of a vertex.
+  # Pores are noise of mean zero and finer than the mesh, so they have no part in vertex colours.
   poreless = skin._replace(pores=0.0)
   radiance = shading.shade_points(channels[:count], np.zeros(count, bool), look, poreless, cloth)
   return photo, display_colors(radiance, photo)
 
 
-# Traced once: as single operations it takes a hundred times longer.
+# Compiled as a whole, because it takes a hundred times longer as single operations.
 _visible_vertices = jax.jit(visible_vertices, static_argnums=(2, 3))
 
 
 def vertex_visibility(hand: SyntheticHand) -> Bool[np.ndarray, 'vertices']:
-  """Vertices that the photo shows: in the image, not behind the hand, the forearm or an object.
+  """Tells which vertices the photo shows: they are in the image and nothing hides them.
 
-  Exact against hand and forearm; against objects it asks the hand mask at the vertex's pixel.
+  The answer is exact for hand and forearm. For objects it uses the hand mask at the vertex's pixel
+  and the pixels around it.
   """
   example = hand.example
   surface = np.concatenate([example.vertices_camera, hand.forearm_camera]).astype(np.float64)
@@ -224,7 +246,7 @@ def vertex_visibility(hand: SyntheticHand) -> Bool[np.ndarray, 'vertices']:
   size = example.image.shape[0]
   free = np.asarray(_visible_vertices(image[None], faces, size, size)[0])
   count = len(example.vertices_camera)
-  # Silhouette vertices lie on the mask's edge: a neighbouring pixel is enough.
+  # Silhouette vertices lie on the mask's edge, so a neighbouring pixel is enough.
   mask = cv2.dilate(example.hand_mask.astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
   column, row = np.clip(np.floor(pixels[:count]).astype(int), 0, size - 1).T
   return free[:count] & mask[row, column]

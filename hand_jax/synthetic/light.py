@@ -1,7 +1,7 @@
 """Light and backgrounds of synthetic hands: bundled environment maps, harmonics, rotations.
 
-Environment axes (left-handed): z through the map's centre, x to the right of it, y up; a map is
-equirectangular, row 0 = straight up, and looks as in a photo, unmirrored.
+Environment axes are left-handed: z points through the map's centre, x to the right of it, and y up.
+A map is equirectangular and unmirrored, as in a photo, and its row 0 lies straight up.
 """
 
 import functools
@@ -16,17 +16,21 @@ from hand_jax.rendering.surfaces import DIFFUSE_SHARES, spherical_harmonics
 
 
 class Environments(NamedTuple):
-  """The bundled maps: tone-mapped views for backgrounds, small HDR maps and harmonics for light."""
+  """The bundled environment maps, in the forms that backgrounds and light need."""
 
   names: tuple[str, ...]
-  views: tuple[np.ndarray, ...]  # (256, 512, 3) uint8 RGB each
-  light: np.ndarray  # (maps, 16, 32, 3) linear radiance, mean luminance 0.5
-  harmonics: np.ndarray  # (maps, 9, 3) radiance coefficients of the full map
+  """Names of the maps."""
+  views: tuple[np.ndarray, ...]  # each (256, 512, 3) uint8 RGB
+  """Tone-mapped views for backgrounds."""
+  light: np.ndarray  # (maps, 16, 32, 3)
+  """Small maps of linear radiance, with a mean luminance of 0.5."""
+  harmonics: np.ndarray  # (maps, 9, 3)
+  """Coefficients of the full maps' radiance in `spherical_harmonics`."""
 
 
 @functools.cache
 def load_environments() -> Environments:
-  """Read `hand_jax/assets/environments.npz` (CC0, see its NOTICE); cached for the process."""
+  """Reads `hand_jax/assets/environments.npz` (CC0, see its NOTICE), once per process."""
   path = resources.files('hand_jax') / 'assets' / 'environments.npz'
   with path.open('rb') as file, np.load(file) as data:
     ends = np.cumsum(data['view_sizes'])
@@ -41,7 +45,7 @@ def load_environments() -> Environments:
 
 
 def equirectangular_directions(height: int, width: int) -> Float[np.ndarray, 'height width 3']:
-  """Unit direction of every pixel centre of an equirectangular map."""
+  """Returns the unit direction of every pixel centre of a map, in environment axes."""
   polar = (np.arange(height) + 0.5) / height * np.pi
   azimuth = ((np.arange(width) + 0.5) / width - 0.5) * 2 * np.pi
   ring = np.sin(polar)[:, None]
@@ -56,7 +60,7 @@ def equirectangular_directions(height: int, width: int) -> Float[np.ndarray, 'he
 
 
 def solid_angles(height: int, width: int) -> Float[np.ndarray, 'height width']:
-  """Steradians of every pixel of an equirectangular map; they sum to 4 pi."""
+  """Returns the steradians of every pixel of an equirectangular map. They sum to 4 pi."""
   edges = np.cos(np.arange(height + 1) / height * np.pi)
   rows = (edges[:-1] - edges[1:]) * (2 * np.pi / width)
   return np.repeat(rows[:, None], width, axis=1)
@@ -67,35 +71,55 @@ def project_to_harmonics(
   radiance: Float[np.ndarray, 'points 3'],
   weights: Float[np.ndarray, 'points'],
 ) -> Float[np.ndarray, '9 3']:
-  """Harmonic coefficients of a radiance map: integral of L Y over the sphere."""
+  """Integrates radiance times each spherical harmonic over the sphere.
+
+  Args:
+    directions: unit directions of the samples.
+    radiance: linear RGB radiance of the samples.
+    weights: solid angles of the samples, steradians.
+
+  Returns:
+    The coefficients of `spherical_harmonics`, per colour channel.
+  """
   return spherical_harmonics(directions).T @ (radiance * weights[:, None])
 
 
 def ambient_radiosity(
   normals: Float[np.ndarray, 'points 3'], harmonics: Float[np.ndarray, '9 3']
 ) -> Float[np.ndarray, 'points 3']:
-  """Gives `irradiance` / pi at unit normals in environment axes, in NumPy; never negative."""
+  """Computes `irradiance` / pi at unit normals in environment axes, in NumPy.
+
+  The result is never negative.
+  """
   coefficients = (harmonics * np.array(DIFFUSE_SHARES)[:, None]).astype(normals.dtype)
   return np.maximum(spherical_harmonics(normals) @ coefficients, 0)
 
 
 class Light(NamedTuple):
-  """What lights one hand: an environment turned against the camera, and one lamp (or the sun)."""
+  """The light on one hand: an environment turned relative to the camera, and one lamp or sun."""
 
   environment: int
+  """Index of the map in `load_environments`."""
   camera_to_environment: np.ndarray  # (3, 3)
-  harmonics: np.ndarray  # (9, 3) radiance, environment axes
-  lamp_direction: np.ndarray  # (3,) from the hand to the lamp, camera axes
-  lamp_color: np.ndarray  # (3,) radiosity at normal incidence
+  """Matrix from camera axes to environment axes, for column vectors."""
+  harmonics: np.ndarray  # (9, 3)
+  """Coefficients of the environment's radiance, in environment axes."""
+  lamp_direction: np.ndarray  # (3,)
+  """Unit vector from the hand to the lamp, in camera axes."""
+  lamp_color: np.ndarray  # (3,)
+  """Radiosity of a white surface that faces the lamp. It is 0 without a lamp."""
 
 
 def sample_light(rng: np.random.Generator) -> Light:
-  """A random environment, camera pitch and yaw; a lamp in it, weak to dominant, sometimes none."""
+  """Draws an environment, a rotation of the camera in it, and a lamp.
+
+  The lamp is weak to dominant, and missing in a quarter of the cases.
+  """
   environments = load_environments()
   environment = int(rng.integers(len(environments.names)))
   camera_to_environment = _sample_camera_rotation(rng)
   harmonics = environments.harmonics[environment].astype(np.float64)
-  # Cameras balance colours: most of a map's cast goes.
+  # Cameras balance colours, so most of a map's colour cast is removed.
   cast = harmonics[0] / harmonics[0].mean()
   harmonics = harmonics * cast ** -rng.uniform(0.7, 1.05)
   harmonics[1:] *= rng.uniform(0.6, 1.25)
@@ -107,7 +131,10 @@ def sample_light(rng: np.random.Generator) -> Light:
 
 
 def _sample_camera_rotation(rng: np.random.Generator) -> np.ndarray:
-  """Camera axes to environment axes: any yaw, pitch about level, little roll."""
+  """Draws a rotation from camera axes to environment axes.
+
+  The yaw is arbitrary, the pitch is about level, and the roll is small.
+  """
   yaw, pitch, roll = rng.uniform(0, 2 * np.pi), rng.normal(-0.1, 0.4), rng.normal(0, 0.15)
   cosine, sine = np.cos(yaw), np.sin(yaw)
   turn = np.array([[cosine, 0, sine], [0, 1, 0], [-sine, 0, cosine]])
@@ -120,7 +147,7 @@ def _sample_camera_rotation(rng: np.random.Generator) -> np.ndarray:
 
 
 def _sample_lamp_direction(rng, light_map: np.ndarray, camera_to_environment: np.ndarray):
-  """Either where the map is bright, or from above and the camera's side."""
+  """Draws the lamp's direction: where the map is bright, or from above and the camera's side."""
   if rng.uniform() < 0.4:
     luminance = light_map.mean(-1) ** 2 * solid_angles(*light_map.shape[:2])
     flat = luminance.ravel() / luminance.sum()

@@ -1,8 +1,9 @@
-"""Hands that no shape number explains: smooth displacements of the rest surface.
+"""Hands outside the shape space: smooth displacements of the rest surface.
 
 People's muscles, joints and skin differ in more ways than the ten shape components say. A
-displacement stands for that: a sum of random fields on the surface, each smoothed by the surface's
-own heat flow, from which everything is taken out that shape components or a rigid motion explain.
+displacement stands for these differences. It is a sum of random fields on the surface, each
+smoothed by the surface's own heat flow. The part that shape components or a rigid motion explain
+is taken out.
 """
 
 import functools
@@ -15,30 +16,32 @@ from hand_jax.mano.assets import load_mano_model
 from hand_jax.types import ManoModel
 
 MAGNITUDE_MM = (1.0, 1.8)
-"""Range of the root mean square over the vertices of a displacement's length."""
+"""Range of the root mean square, over the vertices, of a displacement's length."""
 WIDTH_MM = (16.0, 32.0)
-"""Range of a field's width: twice the deviation of the heat kernel that smooths it."""
+"""Range of a field's width, which is twice the deviation of the heat kernel that smooths it."""
 FIELDS = 3
-# A field is mostly a bulge along the surface's normals; the skin also slides a little.
+# A field is mostly a bulge along the surface's normals, but the skin also slides a little.
 _SLIDE = 0.3
 
 
 class RestSurface(NamedTuple):
-  """What displacements of a hand model's template are made of.
-
-  `modes` are the eigenvectors (columns) of the surface's Laplacian, scaled by the roots of the
-  vertices' areas to be orthonormal, and `stiffness` its eigenvalues, 1 / m^2. `explained` is an
-  orthonormal basis (columns) of the displacements of shape components and rigid motions.
-  """
+  """Data of a hand model's template from which displacements are built."""
 
   modes: Float[np.ndarray, 'vertices vertices']
+  """Eigenvectors (columns) of the surface's Laplacian.
+
+  They are scaled by the roots of the vertices' areas, which makes them orthonormal.
+  """
   stiffness: Float[np.ndarray, 'vertices']
+  """Eigenvalues of the Laplacian, 1 / m^2."""
   normals: Float[np.ndarray, 'vertices 3']
+  """Unit normals of the vertices."""
   explained: Float[np.ndarray, 'coordinates explained']
+  """Orthonormal basis (columns) of the displacements by shape components and rigid motions."""
 
 
 def rest_surface(model: ManoModel) -> RestSurface:
-  """Prepares a model's template for `sample_displacement`; takes some tenths of a second."""
+  """Prepares a model's template for `sample_displacement`, which takes some tenths of a second."""
   vertices, faces = np.asarray(model.v_template, np.float64), np.asarray(model.faces)
   laplacian, areas = cotangent_laplacian(vertices, faces)
   area_roots = np.sqrt(areas)
@@ -57,16 +60,17 @@ def rest_surface(model: ManoModel) -> RestSurface:
 
 @functools.cache
 def free_hand_surface() -> RestSurface:
-  """The `rest_surface` of the right free hand."""
+  """Returns the `rest_surface` of the right free hand, computed once per process."""
   return rest_surface(load_mano_model(side='right'))
 
 
 def cotangent_laplacian(
   vertices: Float[np.ndarray, 'vertices 3'], faces: Int[np.ndarray, 'faces 3']
 ) -> tuple[Float[np.ndarray, 'vertices vertices'], Float[np.ndarray, 'vertices']]:
-  """The stiffness matrix of linear elements on a mesh, and each vertex's third of its faces' areas.
+  """Computes the stiffness matrix of linear elements on a mesh, and the area of each vertex.
 
-  The first times a function's values is minus the integral of its Laplacian near each vertex.
+  The matrix times a function's values is minus the integral of its Laplacian near each vertex. The
+  area of a vertex is a third of its faces' areas.
   """
   laplacian = np.zeros((len(vertices), len(vertices)))
   areas = np.zeros(len(vertices))
@@ -83,7 +87,7 @@ def cotangent_laplacian(
 
 
 def rigid_motions(vertices: Float[np.ndarray, 'vertices 3']) -> Float[np.ndarray, 'coordinates 6']:
-  """The displacements (columns) of three shifts and three small turns about the middle."""
+  """Returns the displacements (columns) of three shifts and three small turns about the middle."""
   centred = vertices - vertices.mean(0)
   shifts = [np.broadcast_to(axis, vertices.shape) for axis in np.eye(3)]
   turns = [np.cross(axis, centred) for axis in np.eye(3)]
@@ -93,9 +97,18 @@ def rigid_motions(vertices: Float[np.ndarray, 'vertices 3']) -> Float[np.ndarray
 def smooth_fields(
   surface: RestSurface, noise: Float[np.ndarray, 'vertices fields'], width_m: float
 ) -> Float[np.ndarray, 'vertices fields']:
-  """White noise on the vertices after heat has flowed; each field with a root mean square of 1.
+  """Smooths white noise on the vertices by heat flow.
 
-  Every vertex has the same variance: on a finger heat meets less noise to average than on a palm.
+  Every vertex has the same variance. Without this correction fingers would vary more than the palm,
+  because heat meets less noise to average there.
+
+  Args:
+    surface: the prepared template.
+    noise: independent standard normal values.
+    width_m: width of the fields, metres, which is twice the deviation of the heat kernel.
+
+  Returns:
+    The fields, each with a root mean square of 1.
   """
   flowed = np.exp(-surface.stiffness * (width_m / 2) ** 2 / 2)
   fields = surface.modes @ (flowed[:, None] * (surface.modes.T @ noise))
@@ -106,7 +119,10 @@ def smooth_fields(
 def sample_displacement(
   rng: np.random.Generator, surface: RestSurface
 ) -> Float[np.ndarray, 'vertices 3']:
-  """Draws a displacement of the template, metres, outside what shape and rigid motion explain."""
+  """Draws a displacement of the template that neither shape components nor rigid motions explain.
+
+  The displacement is in metres.
+  """
   magnitude = rng.uniform(*MAGNITUDE_MM) / 1000
   total = np.zeros_like(surface.normals)
   for _ in range(FIELDS):

@@ -1,4 +1,7 @@
-"""Things a synthetic hand holds or hides behind: ellipsoids, boxes and cylinders, cast by rays."""
+"""Objects that a synthetic hand holds or hides behind: ellipsoids, boxes and cylinders.
+
+Pictures of them are made by casting rays.
+"""
 
 from typing import NamedTuple
 
@@ -12,28 +15,39 @@ from hand_jax.synthetic.skin import to_linear
 
 
 class SolidObject(NamedTuple):
-  """A convex solid in camera axes; its own axes are scaled so that it fills [-1, 1]^3."""
+  """A convex solid in camera axes. Scaled by its half sizes, it fills [-1, 1]^3 in its own axes."""
 
-  kind: str  # 'ellipsoid', 'box' or 'cylinder' (along its third axis)
-  center: np.ndarray  # (3,) metres
-  axes: np.ndarray  # (3, 3) rows: own axes
-  half_sizes: np.ndarray  # (3,) metres
-  color: np.ndarray  # (3,) linear reflectance
+  kind: str
+  """'ellipsoid', 'box' or 'cylinder' (along its third axis)."""
+  center: np.ndarray  # (3,)
+  """Centre, metres."""
+  axes: np.ndarray  # (3, 3)
+  """The solid's own axes, as rows."""
+  half_sizes: np.ndarray  # (3,)
+  """Half of the extent along each own axis, metres."""
+  color: np.ndarray  # (3,)
+  """Linear reflectance."""
   stripe_color: np.ndarray  # (3,)
-  stripes: float  # bands along the third axis, 0: plain
+  """Linear reflectance of the stripes."""
+  stripes: float
+  """Number of bands along half of the third axis. A plain object has 0."""
 
 
 class ObjectImage(NamedTuple):
-  """What a solid looks like in a window of the image."""
+  """How a solid looks in a window of the image."""
 
   window: tuple[slice, slice]
+  """Rows and columns of the image."""
   hit: Bool[np.ndarray, 'rows columns']
+  """Where the solid is seen."""
   depth: Float[np.ndarray, 'rows columns']
+  """Depth in metres."""
   radiance: Float[np.ndarray, 'rows columns 3']
+  """Linear radiance."""
 
 
 def random_rotation(rng: np.random.Generator) -> Float[np.ndarray, '3 3']:
-  """Uniform over rotations (a normalised Gaussian quaternion)."""
+  """Draws a rotation matrix uniformly, by a normalised Gaussian quaternion."""
   w, x, y, z = (q := rng.normal(size=4)) / np.linalg.norm(q)
   return np.array(
     [
@@ -55,7 +69,13 @@ def _sample_look(rng: np.random.Generator) -> dict:
 def sample_held_object(
   rng: np.random.Generator, joints_camera: Float[np.ndarray, '21 3'], rotation: np.ndarray
 ) -> SolidObject:
-  """Something in the palm: a ball, a can, a box, a tool across the fingers."""
+  """Draws an object in the palm, such as a ball, a can, a box or a tool across the fingers.
+
+  Args:
+    rng: the source of randomness.
+    joints_camera: the 21 joints, metres, camera axes.
+    rotation: matrix from hand frame to camera axes, for column vectors.
+  """
   kind = ('ellipsoid', 'box', 'cylinder', 'cylinder')[rng.integers(4)]
   slim = rng.uniform() < 0.4
   radius = rng.uniform(0.004, 0.011) if slim else rng.uniform(0.014, 0.036)
@@ -64,7 +84,7 @@ def sample_held_object(
   )
   if kind == 'ellipsoid':
     length = radius * rng.uniform(0.9, 1.5)
-  # Across the palm (MANO's z), tilted; the palm faces -y.
+  # The object lies across the palm (along MANO's z), a little tilted. The palm faces -y.
   across, normal = rotation[:, 2], -rotation[:, 1]
   direction = across + rng.normal(0, 0.35, 3)
   direction /= np.linalg.norm(direction)
@@ -78,7 +98,13 @@ def sample_held_object(
 
 
 def sample_occluder(rng: np.random.Generator, view: View, depth: float) -> SolidObject:
-  """Something between camera and hand, over a side or a corner of the hand's box."""
+  """Draws an object between camera and hand, over a side or a corner of the hand's box.
+
+  Args:
+    rng: the source of randomness.
+    view: the camera.
+    depth: depth of the nearest joint, metres.
+  """
   kind = ('ellipsoid', 'box', 'cylinder')[rng.integers(3)]
   depth = depth * rng.uniform(0.55, 0.85)
   angle = rng.uniform(0, 2 * np.pi)
@@ -96,7 +122,17 @@ def sample_occluder(rng: np.random.Generator, view: View, depth: float) -> Solid
 
 
 def cast_object(solid: SolidObject, view: View, light: Light, size: int) -> ObjectImage | None:
-  """Casts a ray through each pixel near the solid; None where it lies outside the image."""
+  """Casts a ray through each pixel near a solid.
+
+  Args:
+    solid: the object.
+    view: the camera.
+    light: the light on the object.
+    size: side of the image, pixels.
+
+  Returns:
+    The picture of the object, or None where it lies outside the image or too close to the camera.
+  """
   window = _window(solid, view, size)
   if window is None:
     return None
@@ -130,7 +166,7 @@ def _window(solid: SolidObject, view: View, size: int) -> tuple[slice, slice] | 
 
 
 def _intersect(kind: str, origin: np.ndarray, directions: np.ndarray):
-  """Nearest ray parameter, own-axes normal and hit mask of a unit solid."""
+  """Finds the nearest ray parameter, the normal in own axes, and the hit mask of a unit solid."""
   shape = directions.shape[:-1]
   near, far = np.full(shape, -np.inf, np.float32), np.full(shape, np.inf, np.float32)
   normals = np.zeros((*shape, 3), np.float32)
@@ -168,7 +204,7 @@ def _shade(solid: SolidObject, points, normals, light: Light):
   if solid.stripes:
     band = np.floor(points[..., 2:] * solid.stripes).astype(np.int32) % 2 == 0
     albedo = np.where(band, solid.stripe_color.astype(np.float32), albedo)
-  # Ambient light at a few normals spans what it is at all of them: it is smooth.
+  # Ambient light is smooth, so its values at six normals give those at all others.
   x, y, z = np.eye(3)
   probes = np.stack([x, -x, y, -y, z, -z]) @ light.camera_to_environment.T
   ambient = ambient_radiosity(probes, light.harmonics).astype(np.float32)

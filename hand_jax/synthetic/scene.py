@@ -1,4 +1,4 @@
-"""What is random about one synthetic hand: person, pose, viewpoint, framing, forearm."""
+"""The random numbers of one synthetic hand: person, pose, viewpoint, framing and forearm."""
 
 import zlib
 from typing import NamedTuple
@@ -12,10 +12,12 @@ BETA_LIMIT = 2.5
 
 
 class SplitKind(NamedTuple):
-  """What is special about a split: a pose sampler of its own, meshes outside the shape space."""
+  """What distinguishes a split from the others."""
 
-  hands: str | None = None  # of POSE_SAMPLERS; None: as asked for
+  hands: str | None = None
+  """Name of its own sampler in `POSE_SAMPLERS`. None uses the sampler that is asked for."""
   is_displaced: bool = False
+  """Whether its meshes lie outside the shape space."""
 
 
 SPLITS = {
@@ -28,51 +30,67 @@ SPLITS = {
 
 
 def pose_sampler_of(split: str, hands: str) -> str:
-  """The name of the sampler that poses a split's hands, where `hands` is asked for."""
+  """Returns the name of the sampler that poses a split's hands when `hands` is asked for."""
   return SPLITS[split].hands or hands
 
 
 class ViewHabit(NamedTuple):
-  """How hands are shown: the share of viewpoints round the palm's or the back's normal.
-
-  `spread` is that of the normal's coordinates, a deviation before its length is made 1.
-  """
+  """How people show their hands to the camera."""
 
   frontal_share: float
+  """Share of viewpoints round the palm's or the back's normal."""
   spread: float
+  """Standard deviation of the noise on the normal's coordinates."""
 
 
-# People show a gesture by turning palm or back to the camera; the classic hands are seen from
-# everywhere, as hands at work are.
+# People show a gesture by turning palm or back to the camera. The classic hands are seen from
+# everywhere, like hands at work.
 VIEW_HABITS = {'classic': ViewHabit(0.38, 0.38), 'broad': ViewHabit(0.75, 0.25)}
 
-# From the hand towards the elbow in MANO's axes; a camera there would look along the forearm.
+# The direction from the hand to the elbow in MANO's axes. A camera there would look along the
+# forearm.
 _ELBOW = np.array([1.0, 0.0, 0.0])
 _ELBOW_COSINE = 0.8
 
 
 class HandScene(NamedTuple):
-  """The sampled numbers of one hand and its view; metres, radians, camera axes."""
+  """The sampled numbers of one hand and its view, in metres, radians and camera axes."""
 
   pose_seed: int
+  """Seed of the hand pose."""
   betas: np.ndarray  # (10,)
-  rotation: np.ndarray  # (3, 3) hand frame to camera axes
+  """Shape coefficients."""
+  rotation: np.ndarray  # (3, 3)
+  """Matrix from hand frame to camera axes, for column vectors."""
   arm: ArmPose
+  """Pose and sleeve of the forearm."""
   distance: float
-  view_tangent: np.ndarray  # (2,) where the hand is seen, off the optical axis
-  box_fraction: float  # the hand box's larger side over the image's side
-  box_center: np.ndarray  # (2,) in fractions of the image's side
+  """Depth of the middle of the hand's bounding box."""
+  view_tangent: np.ndarray  # (2,)
+  """Where the hand is seen off the optical axis, as tangents in x and y."""
+  box_fraction: float
+  """The hand box's larger side as a fraction of the image's side."""
+  box_center: np.ndarray  # (2,)
+  """Centre of the hand box, in fractions of the image's side."""
 
 
 def example_generator(seed: int, split: str, index: int) -> np.random.Generator:
-  """The generator of one example; examples of other seeds, splits or indices share nothing."""
+  """Returns the random generator of one example.
+
+  Examples of other seeds, splits or indices share no random numbers with it.
+
+  Args:
+    seed: seed of the data set.
+    split: name of the split.
+    index: number of the example within the split.
+  """
   return np.random.default_rng([seed, zlib.crc32(split.encode()), index])
 
 
 def sample_scene(rng: np.random.Generator, hands: str = 'classic') -> HandScene:
-  """Draws a scene; see docs/synthetic_hands.md for the distributions.
+  """Draws a scene. See docs/synthetic_hands.md for the distributions.
 
-  `hands` is the name of the poses' sampler, whose hands are shown as `VIEW_HABITS` says.
+  `hands` is the name of the pose sampler, which determines the viewpoints by `VIEW_HABITS`.
   """
   return HandScene(
     pose_seed=int(rng.integers(2**31)),
@@ -87,9 +105,10 @@ def sample_scene(rng: np.random.Generator, hands: str = 'classic') -> HandScene:
 
 
 def sample_view_rotation(rng: np.random.Generator, habit: ViewHabit) -> Float[np.ndarray, '3 3']:
-  """Hand frame to camera axes: a viewpoint anywhere but along the forearm, then the in-plane turn.
+  """Draws the matrix from hand frame to camera axes, for column vectors.
 
-  Fingers point up in the image most often, and in every direction sometimes.
+  The viewpoint is anywhere but along the forearm, and an in-plane turn follows. Fingers point up in
+  the image most often, and sometimes in any other direction.
   """
   while True:
     to_camera = rng.normal(0, 1, 3)
@@ -109,7 +128,10 @@ def sample_view_rotation(rng: np.random.Generator, habit: ViewHabit) -> Float[np
 
 
 def _sample_arm(rng: np.random.Generator) -> ArmPose:
-  """Flexion up to about 55 degrees either way, deviation up to 20; half of the arms in sleeves."""
+  """Draws a forearm.
+
+  Flexion goes up to about 55 degrees either way, deviation up to 20. Half of the arms wear sleeves.
+  """
   flexion = np.clip(rng.normal(0, 0.38), -0.95, 0.95)
   deviation = np.clip(rng.normal(0, 0.16), -0.35, 0.35)
   sleeved = rng.uniform() < 0.5
@@ -120,15 +142,20 @@ def _sample_arm(rng: np.random.Generator) -> ArmPose:
 
 
 class View(NamedTuple):
-  """A framed hand: where its wrist-relative points go, and the camera that sees them."""
+  """A framed hand: its place before the camera, and the camera."""
 
-  translation: np.ndarray  # (3,) added to points in root axes to get camera coordinates
-  focal_length: float  # pixels
-  principal_point: np.ndarray  # (2,) pixels
-  box_xywh: np.ndarray  # (4,) tight box of the projected hand vertices
+  translation: np.ndarray  # (3,)
+  """Added to points in root axes to get camera coordinates, metres."""
+  focal_length: float
+  """Focal length, pixels."""
+  principal_point: np.ndarray  # (2,)
+  """Principal point, pixels."""
+  box_xywh: np.ndarray  # (4,)
+  """Tight box (left, top, width, height) of the projected hand vertices, pixels."""
 
   @property
   def intrinsics(self) -> np.ndarray:
+    """Builds the 3 x 3 intrinsics of the camera, for column vectors."""
     return np.array(
       [
         [self.focal_length, 0, self.principal_point[0]],
@@ -139,7 +166,13 @@ class View(NamedTuple):
 
 
 def frame_hand(scene: HandScene, vertices_root: Float[np.ndarray, 'vertices 3'], size: int) -> View:
-  """Places the hand before a camera so that its box has the sampled size and place in the image."""
+  """Places a hand before a camera so that its box has the sampled size and place in the image.
+
+  Args:
+    scene: the sampled numbers of the hand.
+    vertices_root: vertices in the root frame, metres.
+    size: side of the image, pixels.
+  """
   low, high = vertices_root.min(0), vertices_root.max(0)
   place = scene.distance * np.array([*scene.view_tangent, 1.0])
   translation = place - (low + high) / 2
@@ -154,5 +187,5 @@ def frame_hand(scene: HandScene, vertices_root: Float[np.ndarray, 'vertices 3'],
 
 
 def project(view: View, points_camera: Float[np.ndarray, 'points 3']) -> np.ndarray:
-  """Pixels of points in camera axes (points, 2)."""
+  """Projects points in camera axes to pixels."""
   return points_camera[:, :2] / points_camera[:, 2:] * view.focal_length + view.principal_point

@@ -1,4 +1,4 @@
-"""What a camera does to a scene: blur, limited resolution, colour balance, noise, JPEG."""
+"""Camera effects: blur, limited resolution, colour balance, noise and JPEG compression."""
 
 import functools
 
@@ -11,7 +11,10 @@ _NOISE_SIZE = 512
 
 @functools.cache
 def _noise_bank() -> np.ndarray:
-  """Fixed unit Gaussian noise; a photo uses a window of it, which is cheaper than new noise."""
+  """Draws fixed unit Gaussian noise, once.
+
+  A photo uses a window of it, which is cheaper than new noise.
+  """
   rng = np.random.default_rng(71)
   return rng.standard_normal((_NOISE_SIZE, _NOISE_SIZE, 3), np.float32)
 
@@ -19,9 +22,9 @@ def _noise_bank() -> np.ndarray:
 def photograph(
   rng: np.random.Generator, image: Float[np.ndarray, 'size size 3']
 ) -> tuple[UInt8[np.ndarray, 'size size 3'], Float[np.ndarray, '3 4']]:
-  """A display image (0..1) as a phone or webcam would have delivered it, and its colour balance.
+  """Turns a display image (0..1) into one that a phone or webcam would deliver.
 
-  The balance is what `apply_balance` takes.
+  Returns the photo, and the colour balance that `apply_balance` takes.
   """
   image = _blur(rng, image.astype(np.float32))
   balance = _sample_balance(rng)
@@ -56,22 +59,29 @@ def _blur(rng: np.random.Generator, image: np.ndarray) -> np.ndarray:
 def apply_balance(
   colors: Float[np.ndarray, 'rows columns 3'], balance: Float[np.ndarray, '3 4']
 ) -> Float[np.ndarray, 'rows columns 3']:
-  """Display colours after an affine map, an offset in its last column; may leave 0..1."""
+  """Maps display colours by an affine map, whose last column is an offset.
+
+  The result may leave 0..1.
+  """
   return cv2.transform(colors, balance)
 
 
 def _sample_balance(rng: np.random.Generator) -> np.ndarray:
-  """White balance, contrast, saturation; bounded so that skin stays skin."""
+  """Draws white balance, contrast and saturation, within bounds that keep skin plausible."""
   gains = np.exp(rng.normal(0, [0.045, 0.02, 0.06]))
   contrast, saturation = rng.uniform(0.85, 1.15), rng.uniform(0.75, 1.25)
-  # One affine map: saturation pulls every channel towards the mean.
+  # Saturation moves every channel to or from the mean, so one affine map holds all three.
   mix = (saturation * np.eye(3) + (1 - saturation) / 3) @ np.diag(gains * contrast)
   offset = np.full((3, 1), 0.5 * (1 - contrast))
   return np.hstack([mix, offset]).astype(np.float32)
 
 
 def _add_noise(rng: np.random.Generator, image: np.ndarray) -> np.ndarray:
-  """Read noise and shot noise, a little correlated between pixels as after demosaicing."""
+  """Adds noise to an image.
+
+  Half of the time the noise is correlated between neighbouring pixels, as after demosaicing, and
+  half of the time it is the same in all channels.
+  """
   size = image.shape[0]
   row, column = rng.integers(0, max(1, _NOISE_SIZE - size), 2)
   bank = _noise_bank()

@@ -1,4 +1,4 @@
-"""Light on the skin: diffuse light per vertex; creases, pores, nails and cloth at any point."""
+"""Light on the skin: diffuse light per vertex, and creases, pores, nails and cloth at any point."""
 
 from typing import NamedTuple
 
@@ -10,45 +10,69 @@ from hand_jax.synthetic.geometry import SHADOW_SIZE, SUPERSAMPLING
 from hand_jax.synthetic.light import Light, ambient_radiosity
 from hand_jax.synthetic.skin import TEXEL_M, Skin, SkinAtlas, redness_noise, to_linear
 
-# Light scatters under the skin, red light farthest: it wraps round the terminator.
+# Light scatters under the skin, red light farthest, so it wraps round the terminator.
 _WRAP = np.array([0.32, 0.14, 0.10], np.float32)
 
 
 class SurfaceLook(NamedTuple):
-  """What never changes about the rendered surface (hand, then forearm), per vertex or face."""
+  """The constant properties of the rendered surface, which is the hand, then the forearm."""
 
-  rest: np.ndarray  # (surface, 3) metres
+  rest: np.ndarray  # (surface, 3)
+  """Vertices at rest, metres."""
   palm: np.ndarray  # (surface,)
-  redness: np.ndarray  # (surface,) of regions, without a person's noise
+  """Share of palm at each vertex, from 0 to 1 on the palmar side."""
+  redness: np.ndarray  # (surface,)
+  """Redness of each vertex's region, without the noise of a person."""
   faces: np.ndarray  # (faces, 3)
-  parts: np.ndarray  # (faces,) small numbers: the bone a face moves with, the forearm its own
-  hand_faces: int  # the faces before this one belong to the hand
+  parts: np.ndarray  # (faces,)
+  """The bone that a face moves with, as a number. The forearm has its own number."""
+  hand_faces: int
+  """Number of faces of the hand, which come first."""
   atlas: SkinAtlas
+  """Creases, pores and nails of the hand."""
 
 
 class Cloth(NamedTuple):
-  """Sleeve and wristband: rest x in metres (1: none) and linear reflectances."""
+  """A sleeve and a wristband.
+
+  Places are x at rest in metres, and 1 means that the thing is missing. Colours are linear
+  reflectances.
+  """
 
   sleeve_start: float
+  """Where the sleeve begins."""
   sleeve: np.ndarray
+  """Colour of the sleeve."""
   stripe: np.ndarray
+  """Colour of its stripes."""
   stripe_width: float
+  """Width of a stripe, metres. A sleeve without stripes has 0."""
   band_start: float
+  """Where the wristband begins."""
   band_width: float
+  """Width of the wristband, metres."""
   band: np.ndarray
+  """Colour of the wristband."""
 
 
 class SurfacePixels(NamedTuple):
-  """The shaded samples that see the surface: flat index of (sample, row, column), and values."""
+  """The shaded samples that see the surface."""
 
   index: Int[np.ndarray, 'pixels']
+  """Flat index of (sample, row, column)."""
   face: Int[np.ndarray, 'pixels']
-  same: Bool[np.ndarray, 'size size']  # both samples of the pixel see what the first one sees
+  """The face that the sample sees."""
+  same: Bool[np.ndarray, 'size size']
+  """True where both samples of a pixel see the part that the first one sees."""
   channels: Float[np.ndarray, 'pixels channels']
+  """Values at the samples."""
 
 
 def sample_cloth(rng: np.random.Generator, sleeve_start: float) -> Cloth:
-  """Random cloth; a wristband in a sixth of the images, on bare wrists only."""
+  """Draws the cloth on a forearm.
+
+  A sixth of the images get a wristband, which is visible where no sleeve covers it.
+  """
   colors = PALETTE[rng.integers(len(PALETTE), size=3)]
   sleeve, stripe, band = to_linear(np.clip(colors, 0.02, 0.9))
   banded = rng.uniform() < 0.17
@@ -66,7 +90,16 @@ def sample_cloth(rng: np.random.Generator, sleeve_start: float) -> Cloth:
 def lamp_view(
   surface: Float[np.ndarray, 'surface 3'], hand_vertices: int, light: Light
 ) -> Float[np.ndarray, 'surface 3']:
-  """The surface as the lamp sees it: pixels of its buffer, which frames the hand, and metres."""
+  """Projects a surface orthographically as the lamp sees it.
+
+  Args:
+    surface: vertices of hand and forearm, metres.
+    hand_vertices: number of vertices of the hand, which come first and fill the lamp's buffer.
+    light: the light.
+
+  Returns:
+    Pixels of the lamp's buffer, and depth in metres.
+  """
   direction = light.lamp_direction
   side = np.cross(direction, [0.0, 1.0, 0.0] if abs(direction[1]) < 0.9 else [1.0, 0.0, 0.0])
   side /= np.linalg.norm(side)
@@ -84,11 +117,23 @@ def vertex_light(
   light: Light,
   skin: Skin,
 ) -> tuple[np.ndarray, np.ndarray]:
-  """Diffuse radiosity (surface, 3) and the lamp's highlight (surface,) at every vertex."""
+  """Computes the light on every vertex.
+
+  Args:
+    normals: unit normals in camera axes.
+    openness: ambient occlusion, 1 for a vertex that sees its whole hemisphere.
+    lamp_visibility: share of the lamp that each vertex sees.
+    light: the light.
+    skin: the skin, whose shine scales the highlight.
+
+  Returns:
+    Diffuse radiosity (surface, 3), and the highlight (surface,) of the lamp and of
+    ambient light at grazing angles.
+  """
   normals, openness = np.float32(normals), np.float32(openness)
   turn, harmonics = np.float32(light.camera_to_environment), np.float32(light.harmonics)
   ambient = ambient_radiosity(normals @ turn.T, harmonics)
-  # What skin hides from skin is lit by skin: occlusion is weaker and redder than black.
+  # Skin that hides other skin also lights it, so occlusion is weaker and redder than black.
   ambient *= openness[:, None] ** np.array([0.85, 1.05, 1.1], np.float32)
   direction = np.float32(light.lamp_direction)
   cosine = (normals @ direction)[:, None]
@@ -103,7 +148,7 @@ def vertex_light(
 
 
 def _person_redness(look: SurfaceLook, skin: Skin) -> Float[np.ndarray, 'surface']:
-  """Redness of the regions and of one person's skin."""
+  """Adds one person's redness noise to the redness of the regions."""
   return look.redness + 0.25 * redness_noise(skin, look.rest)
 
 
@@ -114,10 +159,20 @@ def shaded_samples(
   parts: Int[np.ndarray, 'faces'],
   channels: Float[np.ndarray, 'surface channels'],
 ) -> SurfacePixels:
-  """Values at the shaded samples, linear over each face in the image plane.
+  """Interpolates values at the shaded samples, linearly over each face in the image plane.
 
-  Of a pixel's four fine samples the two on its diagonal are shaded, the second one only where it
-  sees another part of the hand than the first.
+  Of a pixel's four fine samples the two on its diagonal are shaded. The second one is shaded only
+  where it sees another part of the hand than the first.
+
+  Args:
+    seen: the face that each fine sample sees, -1 for none.
+    surface_image: pixels of the image, and depth.
+    faces: faces of hand and forearm.
+    parts: number of the part that each face belongs to.
+    channels: values of the vertices.
+
+  Returns:
+    The samples that see the surface, and their values.
   """
   diagonal = np.stack([seen[k::SUPERSAMPLING, k::SUPERSAMPLING] for k in range(SUPERSAMPLING)])
   of_face = np.append(parts, -1)  # face -1, the background, finds the last entry
@@ -131,7 +186,7 @@ def shaded_samples(
   values = channels[faces[used]]
   edge, other = corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]
   area = edge[:, 0] * other[:, 1] - edge[:, 1] * other[:, 0]
-  # A sliver's slope is noise: it takes its mean.
+  # The slope of a sliver is noise, so a sliver takes its mean value.
   usable = np.abs(area) > 1e-2
   inverse = (usable / np.where(usable, area, 1)).astype(np.float32)[:, None]
   rise, climb = values[:, 1] - values[:, 0], values[:, 2] - values[:, 0]
@@ -151,7 +206,13 @@ def shaded_samples(
 def merge_samples(
   pixels: SurfacePixels, values: Float[np.ndarray, 'pixels channels'], size: int
 ) -> Float[np.ndarray, 'size size channels']:
-  """The mean of both samples of every pixel, where a sample that sees nothing counts as zero."""
+  """Averages the two shaded samples of every pixel. A sample that sees nothing counts as zero.
+
+  Args:
+    pixels: the shaded samples.
+    values: values of these samples.
+    size: side of the image, pixels.
+  """
   count = size * size
   place = pixels.index % count
   weighted = values * np.where(pixels.same.ravel()[place], 1, 0.5).astype(np.float32)[:, None]
@@ -169,9 +230,17 @@ def surface_channels(
   skin: Skin,
   depth: Float[np.ndarray, 'surface'],
 ) -> Float[np.ndarray, 'surface 9']:
-  """What shading wants to know at a point, per vertex; linear over a face.
+  """Collects the values per vertex that `shade_points` needs, all of them linear over a face.
 
-  Radiosity (3), highlight, palm, redness, rest x and z in metres; the depth comes last.
+  They are radiosity (3), highlight, palm, redness, and x and z at rest in metres. The depth comes
+  last.
+
+  Args:
+    radiosity: diffuse light of the vertices.
+    highlight: highlight of the vertices.
+    look: the surface's constant properties.
+    skin: the person's skin.
+    depth: depth in metres.
   """
   details = [highlight, look.palm, _person_redness(look, skin), look.rest[:, 0], look.rest[:, 2]]
   return np.concatenate([radiosity, np.stack([*details, depth], 1)], axis=1).astype(np.float32)
@@ -184,9 +253,19 @@ def shade_points(
   skin: Skin,
   cloth: Cloth,
 ) -> Float[np.ndarray, 'points 3']:
-  """Linear radiance at points of the surface, given their `surface_channels`.
+  """Computes linear radiance at points of the surface.
 
-  Skin with creases, pores and nails; sleeve and wristband on the forearm.
+  Skin has creases, pores and nails. The forearm may have a sleeve or a wristband.
+
+  Args:
+    channels: the `surface_channels` at the points.
+    on_forearm: whether a point lies on the forearm.
+    look: the surface's constant properties.
+    skin: the person's skin.
+    cloth: sleeve and wristband.
+
+  Returns:
+    Linear RGB radiance.
   """
   radiosity, highlight = channels[:, :3], channels[:, 3:4]
   palm, red = np.clip(channels[:, 4:5], 0, 1), channels[:, 5:6]

@@ -1,7 +1,7 @@
 """Procedural skin of the free hand: colour per vertex, and a fine atlas of creases and pores.
 
-The atlas is the flat hand seen from above: a pixel looks up its rest position's (x, z), so there
-are no seams; palm and back have separate crease layers. Colours here are linear reflectances.
+The atlas shows the flat hand from above. A pixel looks up its (x, z) at rest, so there are no
+seams. Palm and back have separate crease layers. Colours here are linear reflectances.
 """
 
 from typing import NamedTuple
@@ -17,31 +17,38 @@ _MARGIN_M = 0.012
 
 
 class SkinAtlas(NamedTuple):
-  """Layers over the rest hand's (x, z): palm creases, back creases, pores, nails."""
+  """Layers over the rest hand's (x, z)."""
 
-  layers: np.ndarray  # (rows, columns, 4) float32 in [0, 1], but pores: unit variance
-  origin: np.ndarray  # (2,) rest x, z in metres of the first texel's corner
+  layers: np.ndarray  # (rows, columns, 4) float32
+  """Palm creases, back creases, pores and nails in [0, 1], except that pores have unit variance."""
+  origin: np.ndarray  # (2,)
+  """The x and z at rest of the first texel's corner, metres."""
 
 
 class SkinRegions(NamedTuple):
-  """Where skin differs, per vertex, in [0, 1]."""
+  """Regions of different skin, as values per vertex in [0, 1]."""
 
   palm: np.ndarray
   knuckle: np.ndarray
   tip: np.ndarray
-  heel: np.ndarray  # thenar and hypothenar, which are redder than the palm's hollow
+  heel: np.ndarray
+  """Thenar and hypothenar, which are redder than the palm's hollow."""
 
 
 class Skin(NamedTuple):
-  """One person's skin under one state of blood and dirt."""
+  """One person's skin under one state of blood and dirt. Colours are linear reflectances."""
 
-  back: np.ndarray  # (3,) linear reflectance
-  palm: np.ndarray
-  blush: np.ndarray  # (3,) factors where skin is redder
-  nail: np.ndarray
-  crease: float  # depth of creases, 0..1
+  back: np.ndarray  # (3,)
+  palm: np.ndarray  # (3,)
+  blush: np.ndarray  # (3,)
+  """Factors on the colour where skin is redder."""
+  nail: np.ndarray  # (3,)
+  crease: float
+  """Depth of creases, 0..1."""
   pores: float
+  """Strength of the pores' noise."""
   shine: float
+  """Strength of highlights."""
   noise_frequencies: np.ndarray  # (waves, 3)
   noise_phases: np.ndarray  # (waves,)
 
@@ -57,12 +64,15 @@ _PALM_LIMIT = np.array([222, 170, 146]) / 255.0
 
 
 def to_linear(display: Float[np.ndarray, '*shape']) -> Float[np.ndarray, '*shape']:
-  """Display values to linear light (gamma 2.2)."""
+  """Converts display values to linear light (gamma 2.2)."""
   return np.maximum(display, 0) ** 2.2
 
 
 def sample_skin(rng: np.random.Generator) -> Skin:
-  """A random person: tone from very light to very dark, palms lighter and redder than backs."""
+  """Draws a random person's skin.
+
+  Its tone goes from very light to very dark. Palms are lighter and redder than backs.
+  """
   position = (len(_TONES) - 1) * rng.uniform() ** 1.35
   low = min(int(position), len(_TONES) - 2)
   share = position - low
@@ -91,14 +101,20 @@ def sample_skin(rng: np.random.Generator) -> Skin:
 
 
 def skin_redness(regions: SkinRegions) -> Float[np.ndarray, 'vertices']:
-  """How far each vertex goes from the base colour to the blushed one; about 1 at the tips."""
+  """Computes how far each vertex goes from the base colour to the blushed one.
+
+  The value is about 1 at the fingertips.
+  """
   return np.clip(regions.knuckle * 0.8 + regions.tip + regions.heel * 0.6, 0, 1.3)
 
 
 def redness_noise(
   skin: Skin, rest_vertices: Float[np.ndarray, 'vertices 3']
 ) -> Float[np.ndarray, 'vertices']:
-  """A person's own slow variation of redness: waves over the rest position, unit variance."""
+  """Computes a person's own slow variation of redness, by waves over the rest position.
+
+  It has unit variance.
+  """
   waves = rest_vertices @ skin.noise_frequencies.T + skin.noise_phases
   return np.cos(waves).sum(1) * np.sqrt(2 / waves.shape[1])
 
@@ -108,7 +124,13 @@ def build_regions(
   rest_joints: Float[np.ndarray, '21 3'],
   palm: Float[np.ndarray, 'vertices'],
 ) -> SkinRegions:
-  """Region masks from the flat hand's geometry (MANO's axes: fingers -x, palm -y, thumb +z)."""
+  """Computes region masks from the geometry of the flat hand.
+
+  Args:
+    rest_vertices: vertices at rest in MANO's axes (fingers -x, palm -y, thumb +z), metres.
+    rest_joints: the 21 joints at rest, metres.
+    palm: share of palm at each vertex, from 0 to 1 on the palmar side.
+  """
 
   def bump(joint, width):
     return np.exp(-((rest_vertices - rest_joints[joint]) ** 2).sum(1) / (2 * width**2))
@@ -130,7 +152,7 @@ def build_regions(
 
 
 def _between(rest_joints, joint: str, share: float) -> np.ndarray:
-  """A point between the wrist and a joint."""
+  """Returns a point between the wrist and a joint."""
   return rest_joints[0] * (1 - share) + rest_joints[JOINT_NAMES.index(joint)] * share
 
 
@@ -139,7 +161,13 @@ def build_atlas(
   rest_joints: Float[np.ndarray, '21 3'],
   nail: Float[np.ndarray, 'vertices'],
 ) -> SkinAtlas:
-  """Draws creases at the joints, nails at the nail vertices, and pores from a fixed seed."""
+  """Draws creases at the joints, nails at the nail vertices, and pores, all from a fixed seed.
+
+  Args:
+    rest_vertices: vertices at rest in MANO's axes, metres.
+    rest_joints: the 21 joints at rest, metres.
+    nail: share of nail at each vertex, from 0 to 1 on the nail.
+  """
   low = rest_vertices[:, [0, 2]].min(0) - _MARGIN_M
   high = rest_vertices[:, [0, 2]].max(0) + _MARGIN_M
   columns, rows = (int(n) for n in np.ceil((high - low) / TEXEL_M))
@@ -162,18 +190,21 @@ def build_atlas(
 
 
 def _unit_noise(rng: np.random.Generator, rows: int, columns: int, width: float) -> np.ndarray:
-  """White noise blurred by a Gaussian (in texels), unit variance."""
+  """Blurs white noise by a Gaussian (in texels), and scales it to unit variance."""
   noise = cv2.GaussianBlur(rng.normal(0, 1, (rows, columns)).astype(np.float32), (0, 0), width)
   return noise / noise.std()
 
 
 def _draw_joint_creases(rng, canvases, to_texel, joints, parent: int, child: int) -> None:
-  """Lines across a finger at its joint `parent`: two on the palm side, several on the back."""
+  """Draws lines across a finger at its joint `parent`.
+
+  There are two on the palm side and several on the back.
+  """
   start, end = joints[parent], joints[child]
   along = (end - start)[[0, 2]] / np.linalg.norm((end - start)[[0, 2]])
   across = np.array([-along[1], along[0]])
   is_knuckle = JOINT_NAMES[parent].endswith('mcp') and 'thumb' not in JOINT_NAMES[parent]
-  # Fingers leave the palm about 2 cm beyond the knuckle: there lies the palm side's crease.
+  # Fingers leave the palm about 2 cm beyond the knuckle, where the palm side's crease lies.
   palm_shift = 0.021 if is_knuckle else 0.0
   for layer, offsets in enumerate(
     (
@@ -194,7 +225,7 @@ def _draw_joint_creases(rng, canvases, to_texel, joints, parent: int, child: int
 
 
 def _draw_palm_lines(canvas, to_texel, joints) -> None:
-  """Heart, head and life line as quadratic curves between places named by joints."""
+  """Draws heart, head and life line as quadratic curves between places named by joints."""
 
   def at(name, share):
     return _between(joints, name, share)
@@ -213,7 +244,7 @@ def _draw_palm_lines(canvas, to_texel, joints) -> None:
 
 
 def _draw_nails(shape, to_texel, rest_vertices, rest_joints, nail) -> np.ndarray:
-  """An ellipse per finger round the vertices that the hand's nail mask marks."""
+  """Draws an ellipse per finger round the vertices that the hand's nail mask marks."""
   canvas = np.zeros(shape, np.uint8)
   for finger in FINGERS:
     last = 'ip' if finger == 'thumb' else 'dip'

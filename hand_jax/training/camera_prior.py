@@ -1,4 +1,7 @@
-"""The frozen camera model behind the elbo's mu_C: trained beforehand, copied into the run."""
+"""Loads the frozen camera model behind the elbo's mu_C, and copies it into the run.
+
+It was trained in a run of its own beforehand.
+"""
 
 import pathlib
 import zipfile
@@ -28,8 +31,11 @@ VARIABLES_NAME = 'variables.npz'
 
 
 class CameraPrior(NamedTuple):
-  """A camera model, frozen: its run's config, the variables of its parts (`params`, `batch_stats`;
-  numpy), and the checkpoint they come from."""
+  """A frozen camera model.
+
+  `config` is that of its own run, and `origin` is the checkpoint that it comes from. `variables`
+  holds only its parts of the network (`params` and `batch_stats`, numpy).
+  """
 
   config: ExperimentConfig
   variables: dict[str, Any]
@@ -37,15 +43,15 @@ class CameraPrior(NamedTuple):
 
 
 def load_camera_prior(workdir: str, config: ExperimentConfig) -> CameraPrior | None:
-  """The camera prior of a run of the elbo: its own copy, or before there is one, the newest
-  checkpoint of the run that `training.camera_prior` names. None for other losses.
+  """Loads the camera prior of a run of the elbo, or returns None for other losses.
 
-  Writes nothing; see `claim_camera_prior`.
+  The run's own copy is read where there is one. Before that, the newest checkpoint of the run that
+  `training.camera_prior` names is read. Nothing is written, see `claim_camera_prior`.
 
   Raises:
-    ValueError: the setting is missing, or given for another loss; a network without such a camera
-      model, or for other crops; a copy that is damaged, gone, or of another run.
-    FileNotFoundError: the run it names does not exist or has no checkpoint.
+    ValueError: the setting is missing, or given for another loss. Or the network has no such camera
+      model, or was trained for other crops. Or a copy is damaged, gone, or of another run.
+    FileNotFoundError: the run that the setting names does not exist or has no checkpoint.
   """
   source = config.training.camera_prior
   objective = create_objective(config)
@@ -98,9 +104,9 @@ def load_camera_prior(workdir: str, config: ExperimentConfig) -> CameraPrior | N
 
 
 def _is_own_copy(workdir: str, origin: Origin, source: str) -> bool:
-  """Whether a copy is the one that the run began with, wherever its source lies now.
+  """Tells whether a copy is the one that the run began with, wherever its source lies now.
 
-  Whether `source` is that source is for `check_workdir` to say.
+  `check_workdir` has to say whether `source` is still that source.
   """
   if same_place(origin.workdir, source):
     return True
@@ -110,14 +116,14 @@ def _is_own_copy(workdir: str, origin: Origin, source: str) -> bool:
 
 
 def claim_camera_prior(workdir: str, prior: CameraPrior | None) -> None:
-  """Copies the prior into a new run's folder, unless its copy is there. All hosts call it.
+  """Copies the prior into a new run's folder, unless it has a copy. All hosts call this.
 
-  A continued run reads the copy: the run it came from may change or go.
+  A continued run reads the copy, because the run that it came from may change or go.
   """
   if prior is None:
     return
   if jax.process_count() > 1:
-    # No host may still be choosing between the source and a copy that appears meanwhile.
+    # All hosts must have chosen between the source and the copy before the copy appears.
     multihost_utils.sync_global_devices(CAMERA_PRIOR_NAME)
   folder = pathlib.Path(workdir) / CAMERA_PRIOR_NAME
   if folder.is_dir() or jax.process_index() != 0:

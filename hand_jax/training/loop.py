@@ -1,4 +1,4 @@
-"""train_and_evaluate: the outer loop of a run, all that is not a pure function."""
+"""The outer loop of a run, `train_and_evaluate`, with everything that is not a pure function."""
 
 import dataclasses
 import math
@@ -73,19 +73,31 @@ def train_and_evaluate(
   validation_source: ExampleSource | None = None,
   extend: bool = False,
 ) -> TrainState:
-  """Runs an experiment to its last step, on all devices; continues a run found in `workdir`.
+  """Runs an experiment to its last step on all devices, or continues the run in `workdir`.
 
-  A continued run is the uninterrupted one bit for bit (same machine, same devices). The workdir
-  gets `config.json`, `lineage.json`, `metrics.jsonl`, `tensorboard/`, `overlays/` and
-  `checkpoints/`, after a warm start (`training.init_from`) `init_from.json`, and for the elbo its
-  own copy of the `camera_prior/`. Sources default to those of the config. With `extend` a run found
-  there may have fewer steps than the config: it goes on with the learning rate's schedule for all
-  of the config's steps. Returns the last state, as numpy arrays.
+  A continued run equals the uninterrupted one bit for bit (same machine, same devices).
+  The workdir gets `config.json`, `lineage.json`, `metrics.jsonl`, `tensorboard/`, `overlays/` and
+  `checkpoints/`. A warm start (`training.init_from`) adds `init_from.json`, and the elbo adds its
+  own copy of the `camera_prior/`.
+
+  Args:
+    config: the run's config.
+    workdir: the run's folder, which need not exist.
+    model: the hand model, which has to be that of the data's labels.
+    train_source: the examples to train on. None takes those of the config.
+    validation_source: the examples to measure on. None takes those of the config.
+    extend: lets the run in `workdir` have fewer steps than the config. It goes on with the learning
+      rate's schedule for all of the config's steps.
+
+  Returns:
+    The last state, as numpy arrays.
 
   Raises:
-    ValueError: a config that cannot work, a workdir of another config, an unreadable checkpoint, a
-      warm start or camera prior that does not fit. FileNotFoundError: no run to take them from.
-    FloatingPointError: a loss term is not finite; names step and term.
+    ValueError: the config cannot work, `workdir` holds another config, a checkpoint is unreadable,
+      or a warm start or camera prior does not fit.
+    FileNotFoundError: there is no run to take a warm start or camera prior from.
+    FileExistsError: `workdir` holds files of something else, see `check_workdir`.
+    FloatingPointError: a loss term is not finite. The message names step and term.
   """
   validate_config(config)
   check_batch_size(config.training.batch_size)
@@ -101,7 +113,7 @@ def train_and_evaluate(
     count = config.training.validation_examples
     validation_source = create_source(data, data.validation_split, size, count)
   run = _Run(config, workdir, model, validation_source)
-  # Only now: a mistake found above leaves no folder that would refuse the corrected command.
+  # Only now is the folder made, so that a failed command does not block its corrected version.
   claim_workdir(workdir, config, extend)
   claim_hand_model(workdir, model)
   run.claim()
@@ -109,12 +121,12 @@ def train_and_evaluate(
 
 
 def describe_extension(config: ExperimentConfig, former_steps: int, step: int) -> str:
-  """What an extended run says about its learning rate.
+  """Describes what happens to the learning rate of an extended run.
 
   Args:
-    config: of the run as it goes on.
+    config: the config of the run as it goes on.
     former_steps: its number of steps before.
-    step: where it goes on.
+    step: the step at which it goes on.
   """
   steps = config.training.num_steps
   before, now = (learning_rate_schedule(config.optimizer, count) for count in (former_steps, steps))
@@ -127,7 +139,11 @@ def describe_extension(config: ExperimentConfig, former_steps: int, step: int) -
 
 
 def check_batch_size(batch_size: int) -> None:
-  """Refuses, by ValueError, a batch that does not divide over all devices of all hosts."""
+  """Checks that a batch divides over all devices of all hosts.
+
+  Raises:
+    ValueError: it does not.
+  """
   if batch_size % jax.device_count():
     raise ValueError(
       f'training.batch_size should be a multiple of the number of devices '
@@ -136,7 +152,7 @@ def check_batch_size(batch_size: int) -> None:
 
 
 class _Run:
-  """One process' part of a run: the compiled steps, the state on devices, and what it reports."""
+  """One process' part of a run: the compiled steps, the state on devices, and the reports."""
 
   def __init__(
     self,
@@ -180,7 +196,7 @@ class _Run:
       claim_warm_start(self._workdir, self._start)
 
   def train(self, source: ExampleSource, former_steps: int) -> TrainState:
-    """Trains to the last step; `former_steps` is the run's length before it was extended."""
+    """Trains to the last step. `former_steps` is the run's length before it was extended."""
     config, num_steps = self._config, self._config.training.num_steps
     with Checkpoints(self._workdir, config.training.keep_checkpoints) as checkpoints:
       state, position = self._initial_state, 0
@@ -207,7 +223,7 @@ class _Run:
           reporter.add(step, metrics)
           if not _is_due(config, step):
             continue
-          # Before anything is saved or measured, so that no checkpoint holds a NaN's traces.
+          # Metrics are checked before anything is saved, so that no checkpoint holds a NaN.
           reporter.flush()
           host_state = parallel.unreplicate(state)
           if _every(config.training.checkpoint_every, step, num_steps):
@@ -251,11 +267,11 @@ class _Run:
 
 
 class _Evaluator:
-  """Validation figures and overlays of a state, on this process' devices alone."""
+  """Computes validation figures and overlays of a state, on this process' devices alone."""
 
   def __init__(self, config: ExperimentConfig, constants: tuple[ManoModel, Any], step: EvalStep):
     model = constants[0]
-    # Hosts take no turns here, so the batch is what one host's devices can divide.
+    # One host evaluates alone, so a batch has the size of one host's share in training.
     batch_size = config.training.batch_size // jax.process_count()
     training = dataclasses.replace(config.training, batch_size=batch_size)
     self._config = dataclasses.replace(config, training=training)
@@ -268,7 +284,7 @@ class _Evaluator:
   def evaluate(
     self, state: TrainState, source: ExampleSource
   ) -> tuple[dict[str, float], np.ndarray]:
-    """Metrics with the prefix `validation_`, and a sheet of overlays of the first batch."""
+    """Computes metrics with the prefix `validation_`, and draws overlays of the first batch."""
     # The optimizer's moments stay on the host.
     state = parallel.replicate(state.replace(opt_state=()))
     totals, sheets = [], []
@@ -289,9 +305,9 @@ class _Evaluator:
 
 
 class _Reporter:
-  """Collects the metrics of the steps, refuses what is not finite, and writes their means.
+  """Collects the metrics of the steps, refuses those that are not finite, and writes their means.
 
-  A step's metrics are fetched while the next one runs, so that devices do not wait for the host.
+  A step's metrics are fetched while the next step runs, so that devices do not wait for the host.
   """
 
   def __init__(self, workdir: str, config: ExperimentConfig, start_step: int, is_main: bool):
@@ -302,15 +318,15 @@ class _Reporter:
     self._collected: list[dict[str, float]] = []
 
   def add(self, step: int, metrics: dict[str, jax.Array]) -> None:
-    """Takes the (replicated, perhaps not yet computed) metrics of a step."""
+    """Takes the metrics of a step, which are replicated and perhaps not computed yet."""
     self.flush()
     self._pending = (step, metrics)
 
   def flush(self) -> None:
-    """Waits for the metrics taken last.
+    """Waits for the metrics that were taken last.
 
     Raises:
-      FloatingPointError: one is not finite.
+      FloatingPointError: a metric is not finite.
     """
     if self._pending is None:
       return
@@ -341,7 +357,12 @@ class _Reporter:
 
 
 def check_finite(step: int, metrics: dict[str, float]) -> None:
-  """Raises FloatingPointError, naming step and terms, when a metric is NaN or infinite."""
+  """Checks that all metrics of a step are finite.
+
+  Raises:
+    FloatingPointError: a metric is NaN or infinite. The message names the step and all such
+      metrics.
+  """
   bad = [f'{name} = {value}' for name, value in metrics.items() if not math.isfinite(value)]
   if bad:
     raise FloatingPointError(
@@ -355,7 +376,7 @@ def _every(interval: int, step: int, num_steps: int) -> bool:
 
 
 def _is_due(config: ExperimentConfig, step: int) -> bool:
-  """Whether a step is reported: those that are logged, evaluated or saved, and the last."""
+  """Tells whether a step is reported, because it is logged, evaluated or saved, or is the last."""
   training = config.training
   intervals = (training.log_every, training.evaluate_every, training.checkpoint_every)
   return any(_every(interval, step, training.num_steps) for interval in intervals)
@@ -365,7 +386,7 @@ _render_estimate = jax.jit(render_estimate, static_argnums=2)
 
 
 def _overlays(batch: HandBatch, estimate: HandEstimate, model: ManoModel) -> np.ndarray:
-  """What a run learns, over photos: skeletons, or the coloured hand of a texture branch."""
+  """Draws what a run learns over photos: skeletons, or the coloured hand of a texture branch."""
   shown = np.flatnonzero(~batch.is_padding)[:OVERLAY_IMAGES]
   if estimate.vertex_colors is not None:
     estimate = jax.tree.map(lambda leaf: jnp.asarray(leaf[shown]), estimate)

@@ -1,8 +1,8 @@
-"""The objective: all that a kind of loss is, built in this one place from the config.
+"""Builds the objective of a run, with all that belongs to a kind of loss, from the config.
 
-The train step, the fresh state, the warm start and the camera prior ask the objective, and know no
-kind of loss by name. A new kind is a name in `LossConfig.kind`, its terms in `hand_jax.losses`, and
-one row of `_KINDS` below.
+The train step, the fresh state, the warm start and the camera prior use the objective, and know no
+kind of loss by name. A new kind needs a name in `LossConfig.kind`, its terms in `hand_jax.losses`,
+and one row of `_KINDS` below.
 """
 
 from collections.abc import Callable
@@ -31,9 +31,9 @@ NetworkInputs = dict[str, Any]
 class Objective(NamedTuple):
   """What a run minimises, and what it needs for that.
 
-  `compute_terms` takes one key per example, the estimate, the batch, the hand model and the frozen
-  camera prior's mean (None without one), and returns the unweighted terms per example.
-  `make_inputs` takes the batch and, while training, one key per example, and returns what the
+  `compute_terms` takes one key per example, the estimate, the batch, the hand model, and the mean
+  of the frozen camera prior (None without one). It returns the unweighted terms per example.
+  `make_inputs` takes the batch and, only while training, one key per example. It returns what the
   network is given besides images and hand model.
   """
 
@@ -42,15 +42,17 @@ class Objective(NamedTuple):
   weights: dict[str, float]
   make_inputs: Callable[[HandBatch, Array | None], NetworkInputs]
   learned_parts: tuple[str, ...] | None = None
-  """The parts of the network that learn, or None for all of it.
+  """Only these parts of the network learn, or all of them if this is None.
 
-  The other parts come from a trained run and work as they do in use."""
+  The other parts come from a trained run and work as they do in use.
+  """
   continues: str = ''
-  """The experiment whose run holds those other parts."""
+  """The run of this experiment holds those other parts."""
   needs_camera_prior: bool = False
 
   @property
   def learns_everything(self) -> bool:
+    """Tells whether all parts of the network learn."""
     return self.learned_parts is None
 
   def learned_parameters(self, params: dict[str, Any]) -> dict[str, Any]:
@@ -73,12 +75,15 @@ def create_objective(config: ExperimentConfig) -> Objective:
 
 
 def term_weights(loss: LossConfig) -> dict[str, float]:
-  """Gives the weight of every term of `loss.kind`. `loss.kl` multiplies a quantity's own weight."""
+  """Returns the weight of every term of `loss.kind`.
+
+  `loss.kl` multiplies a divergence's own weight.
+  """
   return create_objective(ExperimentConfig(loss=loss)).weights
 
 
 def _gaussian(config: ExperimentConfig) -> Objective:
-  """Algorithms 1 and 3: likelihoods and divergences of vertices, joints and projections."""
+  """Builds Algorithms 1 and 3: likelihoods and divergences of vertices, joints and projections."""
   loss = config.loss
   weights = {**_regularizer_weights(loss), 'camera': loss.camera}
   for name in ('vertices', 'joints', 'joints_2d'):
@@ -92,7 +97,7 @@ def _gaussian(config: ExperimentConfig) -> Objective:
 
 
 def _squared_errors(config: ExperimentConfig) -> Objective:
-  """Algorithms 5 and 6: squared errors of the branches that the network has."""
+  """Builds Algorithms 5 and 6: squared errors of the branches that the network has."""
   loss = config.loss
   weights = {**_regularizer_weights(loss), 'camera': loss.camera}
   for name in ('vertices', 'joints_2d'):
@@ -106,7 +111,7 @@ def _squared_errors(config: ExperimentConfig) -> Objective:
 
 
 def _elbo(config: ExperimentConfig) -> Objective:
-  """Algorithm 2: the sampled bound from 2D joints alone, with a frozen camera prior."""
+  """Builds Algorithm 2: the sampled bound from 2D joints alone, with a frozen camera prior."""
   loss = config.loss
   weights = _regularizer_weights(loss)
   weights['joints_2d_nll'] = loss.joints_2d
@@ -130,7 +135,7 @@ def _elbo(config: ExperimentConfig) -> Objective:
 
 
 def _photometric(config: ExperimentConfig) -> Objective:
-  """Algorithm 4: colours of the drawn hand, for the texture branch alone."""
+  """Builds Algorithm 4: colours of the drawn hand, for the texture branch alone."""
   loss, side = config.loss, config.model.image_size
   hidden_fraction = config.model.texture.hidden_fraction
 
@@ -138,13 +143,16 @@ def _photometric(config: ExperimentConfig) -> Objective:
     return compute_photometric_terms(render_estimate(estimate, model, side), batch, loss)
 
   def make_inputs(batch: HandBatch, keys: Array | None) -> NetworkInputs:
-    """What the branch may see of the photo. While training, less of it: see TextureConfig."""
+    """Limits what the branch sees of the photo to the hand, and further while training.
+
+    See `TextureConfig`.
+    """
     inputs = {'hand_mask': batch.hand_mask | ~batch.has_mask[:, None, None]}
     if keys is not None and hidden_fraction > 0:
       inputs['hidden'] = jax.vmap(sample_hidden_region, in_axes=(0, None))(keys, hidden_fraction)
     return inputs
 
-  # The term stands alone and is of order one as it is.
+  # The term stands alone and has order one already, so the scale of totals is undone.
   weights = {'photometric': 1 / TOTAL_SCALE}
   trained = config.name.removesuffix('_texture')
   return Objective(loss.kind, compute_terms, weights, make_inputs, (TEXTURE_REGRESSOR,), trained)

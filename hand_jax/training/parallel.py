@@ -1,4 +1,4 @@
-"""Data parallelism: replicate the state, split the batch, map the step over devices. All of it."""
+"""Holds all code about devices: replicating the state, splitting the batch, mapping the step."""
 
 from typing import Any
 
@@ -12,21 +12,21 @@ AXIS_NAME = 'batch'
 
 
 def map_train_step(step: TrainStep) -> TrainStep:
-  """The step over all devices of all hosts. Every argument has a leading device axis.
+  """Maps the step over all devices of all hosts. Every argument has a leading device axis.
 
-  The state is donated: what was passed in is gone afterwards. (A broadcast state with donation
-  works in one process and fails in two, hence the replicated one.)
+  The state is donated, so the state that was passed in is gone afterwards. It is replicated because
+  a broadcast state with donation works in one process and fails in two.
   """
   return jax.pmap(step, axis_name=AXIS_NAME, donate_argnums=0)
 
 
 def map_eval_step(step: EvalStep) -> EvalStep:
-  """The evaluation step over this host's devices; keeps the state, waits for no other host."""
+  """Maps the evaluation step over this host's devices. It keeps the state and waits for no host."""
   return jax.pmap(step, axis_name=AXIS_NAME, devices=jax.local_devices())
 
 
 def replicate(tree: Any) -> Any:
-  """A copy per local device, along a new leading axis."""
+  """Copies every array to each local device, along a new leading axis."""
   devices = np.array(jax.local_devices())
   sharding = jax.NamedSharding(jax.sharding.Mesh(devices, (AXIS_NAME,)), jax.P(AXIS_NAME))
   return jax.tree.map(
@@ -35,12 +35,12 @@ def replicate(tree: Any) -> Any:
 
 
 def unreplicate(tree: Any) -> Any:
-  """The first local device's copy, as numpy arrays on the host (copies, safe from donation)."""
+  """Copies the first local device's arrays to the host, as numpy. Donation does not affect them."""
   return jax.tree.map(lambda leaf: np.array(leaf.addressable_shards[0].data)[0], tree)
 
 
 def shard_batch(batch: HandBatch) -> HandBatch:
-  """A host's batch split over its devices along a new leading axis; ids stay behind.
+  """Splits a host's batch over its devices along a new leading axis, without the example ids.
 
   Raises:
     ValueError: the batch does not divide.
@@ -57,7 +57,7 @@ def shard_batch(batch: HandBatch) -> HandBatch:
 
 
 def gather(tree: Any) -> Any:
-  """Outputs of a mapped step on this host as numpy, device axis merged into the batch axis."""
+  """Copies this host's outputs of a mapped step to numpy, with one batch axis for all devices."""
 
   def merge(leaf: jax.Array) -> np.ndarray:
     shards = sorted(leaf.addressable_shards, key=lambda shard: shard.index[0].start or 0)

@@ -1,4 +1,4 @@
-"""What a run tells: metrics as JSON lines and TensorBoard, a progress line, overlay pictures."""
+"""Reports on a run by metrics in JSON lines and TensorBoard, a progress line, and overlays."""
 
 import json
 import pathlib
@@ -18,15 +18,15 @@ from hand_jax.types import RenderedHand
 METRICS_NAME = 'metrics.jsonl'
 TILE_SIDE = 256
 _TRUTH_COLOR, _ESTIMATE_COLOR = (60, 220, 60), (255, 70, 70)
-# Metrics that are no loss terms, left out of the progress line's list of terms.
+# These metrics are no loss terms, so the progress line does not list them among the terms.
 _NOT_TERMS = ('step', 'total', 'learning_rate', 'gradient_norm', 'examples_per_second')
 
 
 class RunLog:
-  """Appends to a workdir's `metrics.jsonl` and TensorBoard files, and prints progress.
+  """A log that writes a workdir's `metrics.jsonl` and TensorBoard files, and prints progress.
 
-  Opened at `start_step`, it first drops lines of later steps, which a killed run may have written
-  after its last checkpoint: a resumed run writes them again.
+  A killed run may have written metrics after its last checkpoint. Opening the log at `start_step`
+  first drops the lines of later steps, since a resumed run writes them again.
   """
 
   def __init__(self, workdir: str, start_step: int, num_steps: int):
@@ -38,7 +38,7 @@ class RunLog:
     )
 
   def write(self, metrics: dict[str, float | int]) -> None:
-    """One line for one step; `metrics` holds `step` and every value by name."""
+    """Writes one line for one step. `metrics` holds `step` and every value by name."""
     with self._path.open('a') as file:
       file.write(json.dumps(metrics) + '\n')
     for name, value in metrics.items():
@@ -48,13 +48,20 @@ class RunLog:
     print(progress_line(metrics, self._num_steps), flush=True)
 
   def write_image(self, name: str, image: UInt8[np.ndarray, 'height width 3'], step: int) -> None:
-    """Saves a picture as `overlays/NAME_STEP.png` and into TensorBoard."""
+    """Saves a picture as `overlays/NAME_STEP.png` and into TensorBoard.
+
+    Args:
+      name: name of the picture.
+      image: the picture in RGB.
+      step: number of the step that it shows.
+    """
     folder = self._path.parent / 'overlays'
     folder.mkdir(exist_ok=True)
     cv2.imwrite(str(folder / f'{name}_{step:07d}.png'), image[..., ::-1])
     self._board.add_image(name, image, step, dataformats='HWC')
 
   def close(self) -> None:
+    """Closes the TensorBoard files."""
     self._board.close()
 
   def __enter__(self) -> 'RunLog':
@@ -65,9 +72,9 @@ class RunLog:
 
 
 def progress_line(metrics: dict[str, float | int], num_steps: int) -> str:
-  """Step, total and every loss term, validation figures, examples per second and time left.
+  """Formats step, total, loss terms, validation figures, examples per second and time left.
 
-  Of the validation figures the total and PA-MPJPE; the 2D error where there is no error in 3D.
+  The validation figures are the total and PA-MPJPE, or the 2D error where there is none in 3D.
   """
   parts = [f'step {metrics["step"]}/{num_steps}', f'total {metrics["total"]:.4g}']
   terms = [
@@ -90,10 +97,11 @@ def progress_line(metrics: dict[str, float | int], num_steps: int) -> str:
 
 
 def validation_metrics(results: dict[str, Any]) -> dict[str, float]:
-  """What `evaluate_batches` found, flat: `validation_` and the name of each error.
+  """Flattens the results of `evaluate_batches` to names that begin with `validation_`.
 
-  Of the posterior or the only branch; those of a prior beside a posterior are `validation_prior_`.
-  The 2D error is `..._joints_2d_px`. What the data have no labels for is left out.
+  The posterior, or the only branch, has this prefix. A prior beside a posterior has
+  `validation_prior_`. The 2D error is `..._joints_2d_px`. Errors that the data have no labels for
+  are left out.
   """
   pixels = results.get('joints_2d', {})
   has_posterior = 'posterior' in results or 'posterior_px' in pixels
@@ -107,16 +115,16 @@ def validation_metrics(results: dict[str, Any]) -> dict[str, float]:
 
 
 def format_duration(seconds: float) -> str:
-  """Hours, minutes and seconds: 1:02:03, or 2:03 below an hour."""
+  """Formats hours, minutes and seconds as 1:02:03, or as 2:03 below an hour."""
   minutes, rest = divmod(round(seconds), 60)
   hours, minutes = divmod(minutes, 60)
   return f'{hours}:{minutes:02d}:{rest:02d}' if hours else f'{minutes}:{rest:02d}'
 
 
 class Stopwatch:
-  """Examples per second and time left, from the steps since the last reading.
+  """Measures examples per second and time left, from the steps since the last reading.
 
-  The first step, which includes the compilation, is left out where there are others.
+  The first step includes the compilation. It counts only where there are no others.
   """
 
   def __init__(self, batch_size: int, num_steps: int):
@@ -127,11 +135,11 @@ class Stopwatch:
     self._last = time.monotonic()
 
   def restart(self) -> None:
-    """Forgets the time since the last step: it went into validation or a checkpoint."""
+    """Forgets the time since the last step, which went into validation or a checkpoint."""
     self._last = time.monotonic()
 
   def step(self) -> None:
-    """A step has just finished."""
+    """Counts a step that has just finished."""
     now = time.monotonic()
     if self._first_seconds is None:
       self._first_seconds = now - self._last
@@ -141,7 +149,7 @@ class Stopwatch:
     self._last = now
 
   def read(self, step: int) -> dict[str, float]:
-    """`examples_per_second` and `seconds_left` at a step; starts the next interval."""
+    """Returns `examples_per_second` and `seconds_left` at a step, and starts the next interval."""
     steps, seconds = (self._steps, self._seconds) if self._steps else (1, self._first_seconds)
     rate = steps / max(seconds, 1e-9)
     self._steps, self._seconds = 0, 0.0
@@ -156,12 +164,15 @@ def draw_skeleton(
   joints_image: Float[np.ndarray, 'joints 2'],
   color: tuple[int, int, int],
 ) -> None:
-  """Draws the hand's bones into the image, in place. Pixels; anti-aliased.
+  """Draws the hand's bones into the image, in place and anti-aliased.
 
-  A joint that is not finite is unknown: its bones are left out.
+  Args:
+    image: the picture that is drawn into, RGB.
+    joints_image: joints in pixels. One that is not finite is unknown, and its bones are left out.
+    color: colour of the bones, RGB.
   """
   known = np.isfinite(joints_image).all(axis=-1)
-  # OpenCV counts from pixel centres; four binary digits of sub-pixel position.
+  # OpenCV counts from pixel centres. It takes four binary digits of sub-pixel position here.
   points = np.round((joints_image - 0.5) * 16)
   points = np.clip(np.where(known[:, None], points, 0), -(2**20), 2**20).astype(int)
   for parent, child in BONES:
@@ -177,9 +188,13 @@ def overlay_sheet(
   truth_normalized: Float[np.ndarray, 'batch joints 2'],
   columns: int = 4,
 ) -> UInt8[np.ndarray, 'height width 3']:
-  """Crops in a grid with the labelled skeleton in green and the estimated one in red.
+  """Draws labelled skeletons in green and estimated ones in red over crops in a grid.
 
-  Labels that are not known are NaN.
+  Args:
+    images: crops in RGB.
+    joints_normalized: estimated joints in [-1, 1] over the crop.
+    truth_normalized: labelled joints in the same unit, NaN where they are unknown.
+    columns: number of crops in a row.
   """
   tiles = []
   for image, joints, truth in zip(images, joints_normalized, truth_normalized, strict=True):
@@ -193,7 +208,13 @@ def overlay_sheet(
 def texture_sheet(
   images: UInt8[np.ndarray, 'batch side side 3'], rendered: RenderedHand, columns: int = 4
 ) -> UInt8[np.ndarray, 'height width 3']:
-  """Crops in a grid, each above the same crop with the coloured hand drawn over it."""
+  """Draws crops in a grid, each above the same crop with the coloured hand drawn over it.
+
+  Args:
+    images: crops in RGB.
+    rendered: the hands of these crops, drawn into them.
+    columns: number of crops in a row.
+  """
   rgb = np.round(255 * np.clip(np.asarray(rendered.rgb), 0, 1)).astype(np.uint8)
   drawn = np.where(np.asarray(rendered.silhouette)[..., None], rgb, images)
   pairs = [
@@ -204,7 +225,7 @@ def texture_sheet(
 
 
 def _grid(tiles: list[np.ndarray], columns: int) -> np.ndarray:
-  """Tiles of one size in rows; the last row is filled up with black."""
+  """Arranges tiles of one size in rows, and fills the last row up with black."""
   tiles = tiles + [np.zeros_like(tiles[0])] * (-len(tiles) % columns)
   rows = [np.concatenate(tiles[i : i + columns], axis=1) for i in range(0, len(tiles), columns)]
   return np.concatenate(rows)
@@ -219,5 +240,5 @@ def _drop_later_lines(path: pathlib.Path, step: int) -> None:
       if json.loads(line)['step'] <= step:
         kept.append(line + '\n')
     except json.JSONDecodeError:
-      break  # the half-written last line of a killed run
+      break  # a killed run left its last line half-written
   write_whole(path, ''.join(kept))

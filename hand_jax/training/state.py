@@ -1,4 +1,4 @@
-"""The optimizer and the fresh state of a run, from its config."""
+"""Creates the optimizer and the fresh state of a run from its config."""
 
 from typing import Any
 
@@ -17,14 +17,17 @@ BACKBONE = 'backbone'
 
 
 def learning_rate_schedule(config: OptimizerConfig, num_steps: int) -> optax.Schedule:
-  """Linear warm-up from zero, then half a cosine down to `final_fraction` at the last step."""
+  """Builds a linear warm-up, and then half a cosine to the last step.
+
+  The cosine goes down to `final_fraction` of the full rate.
+  """
   warmup = min(config.warmup_steps, num_steps)
   cosine = optax.cosine_decay_schedule(
     config.learning_rate, max(1, num_steps - warmup), alpha=config.final_fraction
   )
   if warmup == 0:
     return cosine
-  # Counted from one: the first step already learns.
+  # The warm-up counts from one, so that the first step already learns.
   ramp = optax.linear_schedule(
     config.learning_rate / warmup, config.learning_rate, max(1, warmup - 1)
   )
@@ -32,7 +35,7 @@ def learning_rate_schedule(config: OptimizerConfig, num_steps: int) -> optax.Sch
 
 
 def decay_mask(params: Any) -> Any:
-  """True for the weights that decay: matrices and kernels, not biases and normalisation scales."""
+  """Marks the weights that decay: matrices and kernels, not biases and normalisation scales."""
   flat = flax.traverse_util.flatten_dict(params)
   decays = {
     path: value.ndim > 1 and path[-1] not in ('bias', 'scale') for path, value in flat.items()
@@ -41,7 +44,7 @@ def decay_mask(params: Any) -> Any:
 
 
 def backbone_mask(params: Any) -> Any:
-  """True for the image encoder's parameters."""
+  """Marks the image encoder's parameters."""
   return {
     name: jax.tree.map(lambda _, inside=name == BACKBONE: inside, tree)
     for name, tree in params.items()
@@ -49,7 +52,11 @@ def backbone_mask(params: Any) -> Any:
 
 
 def create_optimizer(config: OptimizerConfig, num_steps: int) -> optax.GradientTransformation:
-  """AdamW (Loshchilov and Hutter 2019): the global norm clipped first, the backbone scaled last."""
+  """Creates AdamW (Loshchilov and Hutter 2019) with clipping and a scale for the backbone.
+
+  The global norm of the gradients is clipped first, and the backbone's updates are scaled before
+  the learning rate.
+  """
   steps = []
   if config.gradient_clip_norm > 0:
     steps.append(optax.clip_by_global_norm(config.gradient_clip_norm))
@@ -66,10 +73,16 @@ def create_train_state(
   optimizer: optax.GradientTransformation,
   model: ManoModel,
 ) -> TrainState:
-  """A fresh state, on one device, from `training.seed`; pretrained backbones are loaded.
+  """Creates a fresh state on one device, with pretrained backbones loaded.
+
+  Args:
+    config: the run's config, whose `training.seed` seeds the parameters and the run's key.
+    network: the network to initialise.
+    optimizer: the optimizer to initialise.
+    model: the hand model.
 
   Raises:
-    ValueError: the configured pretrained weights cannot be read or do not fit.
+    ValueError: the pretrained weights cannot be read or do not fit.
   """
   key, init_key = jax.random.split(jax.random.key(config.training.seed))
   variables = initialize_network(network, init_key, model)
@@ -84,5 +97,5 @@ def create_train_state(
 
 
 def count_parameters(params: Any) -> dict[str, int]:
-  """Number of scalars in each part of the network."""
+  """Counts the scalars in each part of the network."""
   return {name: sum(leaf.size for leaf in jax.tree.leaves(tree)) for name, tree in params.items()}

@@ -1,4 +1,7 @@
-"""One step of training or evaluation: pure functions of state and batch, for one device of many."""
+"""Makes the steps of training and evaluation, which are pure functions of state and batch.
+
+A step computes one device's part of them.
+"""
 
 from collections.abc import Callable
 from typing import Any
@@ -29,15 +32,25 @@ def make_train_step(
   optimizer: optax.GradientTransformation,
   camera_prior_config: ExperimentConfig | None = None,
 ) -> TrainStep:
-  """state, batch, hand model, camera prior -> next state, and metrics: every loss term by name,
-  `total`, and more.
+  """Makes the function that trains for one step.
 
-  The camera prior is the variables of the frozen camera model that `camera_prior_config` describes,
-  where the objective needs one, else None. A batch that carries features needs no backbone, and a
-  backbone that does not learn gets no gradient. Where the objective changes a part of the network
-  alone, the rest runs as it will in use (Algorithm 4). With `network.axis_name` set, the function
-  runs under that mapped axis: gradients, batch statistics and metrics are averaged over it, and all
-  replicas stay equal.
+  It maps state, batch, hand model and camera prior to the next state and the metrics. These are
+  every loss term by name, `total`, and more. The camera prior is the variables of the frozen camera
+  model, or None where the objective needs none.
+
+  A batch that carries features needs no backbone, and a backbone that does not learn gets no
+  gradient. Where the objective changes only a part of the network, the rest runs as it will in use
+  (Algorithm 4). With `network.axis_name` set, the function runs under that mapped axis. Gradients,
+  batch statistics and metrics are then averaged over it, and all replicas stay equal.
+
+  Args:
+    config: the run's config.
+    network: the network that learns.
+    optimizer: its optimizer.
+    camera_prior_config: config of the camera prior's own run, where the objective needs one.
+
+  Raises:
+    ValueError: the objective needs a camera prior and has no config of it.
   """
   axis_name = network.axis_name
   schedule = learning_rate_schedule(config.optimizer, config.training.num_steps)
@@ -75,7 +88,7 @@ def make_train_step(
     gradient_of = jax.value_and_grad(loss_of, has_aux=True)
     (_, (metrics, batch_stats)), gradients = gradient_of(learned)
     if axis_name is not None:
-      # The network averages what BatchNorm sees already; the statistics are equal but for rounding.
+      # The network already averages what BatchNorm sees, so statistics differ only by rounding.
       gradients, metrics, batch_stats = jax.lax.pmean((gradients, metrics, batch_stats), axis_name)
     updates, opt_state = optimizer.update(gradients, state.opt_state, learned)
     metrics['learning_rate'] = jnp.asarray(schedule(state.step))
@@ -96,8 +109,19 @@ def make_eval_step(
   network: HandNetwork,
   camera_prior_config: ExperimentConfig | None = None,
 ) -> EvalStep:
-  """state, batch, hand model, camera prior (see `make_train_step`) -> the estimate and every
-  unweighted loss term per example. What is sampled depends on the run's key and the example."""
+  """Makes the function that evaluates one batch.
+
+  It maps state, batch, hand model and camera prior (see `make_train_step`) to the estimate and
+  every unweighted loss term per example. What is sampled depends on the run's key and the example.
+
+  Args:
+    config: the run's config.
+    network: the run's network.
+    camera_prior_config: config of the camera prior's own run, where the objective needs one.
+
+  Raises:
+    ValueError: the objective needs a camera prior and has no config of it.
+  """
   objective = create_objective(config)
   camera_prior_mean = _make_camera_prior_mean(objective, camera_prior_config)
 
@@ -118,7 +142,10 @@ def make_eval_step(
 def _make_camera_prior_mean(
   objective: Objective, config: ExperimentConfig | None
 ) -> Callable[[Variables | None, HandBatch], Float[Array, 'batch 10'] | None]:
-  """camera prior, batch -> the mean that its frozen camera model estimates, None without one."""
+  """Makes the function that maps camera prior and batch to the mean of the prior's camera.
+
+  The mean is None where the objective needs no camera prior.
+  """
   if not objective.needs_camera_prior:
     return lambda camera_prior, batch: None
   if config is None:
@@ -140,10 +167,13 @@ def _run_key(state: TrainState) -> Array:
 
 
 def _example_keys(key: Array, batch: HandBatch) -> Array:
-  """One key per example, from its place in the split: devices and batch order change nothing."""
+  """Makes one key per example from its place in the split, whatever the devices and batch order."""
   return jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, batch.global_index)
 
 
 def _global_norm(tree: Any) -> Float[Array, '']:
-  """Euclidean norm over all leaves (written out: optax has moved its own twice)."""
+  """Computes the Euclidean norm over all leaves.
+
+  It is written out because optax has moved its own function twice.
+  """
   return jnp.sqrt(sum(jnp.sum(leaf**2) for leaf in jax.tree.leaves(tree)))

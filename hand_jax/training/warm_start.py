@@ -1,4 +1,4 @@
-"""Warm starts by name: a new run's network takes the parameters of runs trained before."""
+"""Starts a new run's network with the parameters of runs trained before, matched by name."""
 
 import json
 import pathlib
@@ -20,7 +20,7 @@ from hand_jax.training.objective import Objective
 from hand_jax.types import ManoModel
 
 INIT_FROM_NAME = 'init_from.json'
-# Settings that change what a part's numbers mean, and not their shapes.
+# These settings change what the numbers of a part mean, but not their shapes.
 _MEANINGS = {
   'model.vertex_offset_from': 'vertex_regressor',
   'loss.length_unit_m': 'vertex_regressor',
@@ -31,20 +31,20 @@ _MEANINGS = {
 class TakenFrom(NamedTuple):
   """What one checkpoint gave. The three lists of names are all it holds.
 
-  Names are paths from the collection down: `params/camera_model/dense/kernel`.
+  Names are paths from the collection down, such as `params/camera_model/dense/kernel`.
   """
 
   origin: Origin
   config: str
   taken: tuple[str, ...]
-  given_before: tuple[str, ...]  # has a place, filled by an earlier source
-  no_place: tuple[str, ...]  # the new network has no such name
+  given_before: tuple[str, ...]  # an earlier source has filled their places
+  no_place: tuple[str, ...]  # the new network has no such names
   other_hand_model: bool
   other_meanings: tuple[str, ...] = ()  # settings (see `_MEANINGS`) in which it differs, and how
 
 
 class WarmStart(NamedTuple):
-  """Where each array of the new network comes from: a source, or fresh."""
+  """Where each array of the new network comes from, which is a source or a fresh draw."""
 
   sources: tuple[TakenFrom, ...]
   fresh: tuple[str, ...]
@@ -56,15 +56,24 @@ def warm_start(
   model: ManoModel,
   config: ExperimentConfig | None = None,
 ) -> tuple[TrainState, WarmStart]:
-  """A fresh state with the parameters and batch statistics of the folders' newest checkpoints.
+  """Puts the parameters and batch statistics of other runs into a fresh state.
 
-  Arrays are matched by name. The first folder goes before the others, which fill what it lacks.
-  Optimizer state, step and key stay as they are. `model` and
-  the new run's `config` are only compared with the sources' own.
+  They come from the newest checkpoint of each folder, and are matched by name. The first folder
+  goes before the others, which fill what it lacks. Optimizer state, step and key do not change.
+
+  Args:
+    state: the fresh state of the new run.
+    workdirs: folders of the runs to take from.
+    model: the new run's hand model. It is only compared with those of the sources.
+    config: the new run's config. It is only compared with those of the sources.
+
+  Returns:
+    The state, and where each of its arrays comes from.
 
   Raises:
-    FileNotFoundError: a folder without a run or a checkpoint. ValueError: arrays of the same name
-      and another shape, in one source; a source of which nothing has a place; an unreadable one.
+    FileNotFoundError: a folder has no run or no checkpoint.
+    ValueError: arrays of the same name have another shape in a source, nothing in a source has a
+      place here, or a source is unreadable.
   """
   ours = _by_name(state_variables(state))
   given: dict[str, Any] = {}
@@ -106,7 +115,11 @@ def warm_start(
 
 
 def check_start(objective: Objective, start: WarmStart) -> None:
-  """Refuses, by ValueError, to train a part of a network whose other parts nothing has trained."""
+  """Checks that a run that trains a part of a network takes the other parts from trained runs.
+
+  Raises:
+    ValueError: one of the other parts would stay random.
+  """
   if objective.learns_everything:
     return
   learned = tuple(f'params/{part}/' for part in objective.learned_parts)
@@ -119,7 +132,11 @@ def check_start(objective: Objective, start: WarmStart) -> None:
 
 
 def check_cached_backbone(config: ExperimentConfig, state: TrainState) -> None:
-  """Refuses, by ValueError, a backbone other than that of the cached features the run reads."""
+  """Checks that the backbone is the one that computed the cached features which the run reads.
+
+  Raises:
+    ValueError: it is another one.
+  """
   if config.data.features != 'cached':
     return
   bundled = load_bundled_parameters('hand_landmark')['params']
@@ -156,7 +173,7 @@ def claim_warm_start(workdir: str, start: WarmStart) -> None:
 
 
 def describe_warm_start(start: WarmStart) -> list[str]:
-  """A few lines for people: whole parts of the network by their name and number of arrays."""
+  """Describes a warm start in a few lines, whole parts by their name and number of arrays."""
   ours = {*start.fresh, *(name for source in start.sources for name in source.taken)}
   lines = []
   for source in start.sources:
@@ -196,7 +213,7 @@ def _parts(names: Iterable[str]) -> str:
 def _misfits(
   misfits: list[str], workdir: str, theirs: ExperimentConfig, ours: ExperimentConfig | None
 ) -> str:
-  """The error for arrays of another shape: the first of them, and the settings that differ."""
+  """Words the error about arrays of another shape, with the settings that differ."""
   differences = config_differences(ours, theirs) if ours else []
   settings = [text for text in differences if text.startswith('model.')]
   cause = f' This network has {_first(settings, 6)}.' if settings else ''
@@ -212,7 +229,7 @@ def _first(texts: list[str], count: int) -> str:
 
 
 def _is_other_hand_model(workdir: str, model: ManoModel) -> bool:
-  """Whether a run's record (see `claim_hand_model`) tells of another model than this one."""
+  """Tells whether a run recorded another hand model than this one (see `claim_hand_model`)."""
   path = pathlib.Path(workdir) / HAND_MODEL_NAME
   return path.exists() and hand_model_digest(model) not in path.read_text()
 
@@ -230,8 +247,11 @@ def _other_meanings(
 
 
 def _summarize(names: Iterable[str], among: Iterable[str]) -> str:
-  """The names as parts of a network that has the names `among`: whole parts with their number of
-  arrays, single arrays by their path. Parameters and statistics count together."""
+  """Names parts of a network that has the names `among`.
+
+  Whole parts come with their number of arrays, and single arrays by their path. Parameters and
+  statistics count together.
+  """
   texts = _whole_parts(_without_collection(names), _without_collection(among), ())
   return ', '.join(texts) or 'nothing'
 
@@ -243,7 +263,7 @@ def _without_collection(names: Iterable[str]) -> list[tuple[str, ...]]:
 def _whole_parts(
   names: list[tuple[str, ...]], among: list[tuple[str, ...]], prefix: tuple[str, ...]
 ) -> list[str]:
-  """Texts for the parts right below `prefix`, which all paths given begin with."""
+  """Names the parts right below `prefix`, with which all given paths begin."""
   depth = len(prefix)
   texts = []
   for part in dict.fromkeys(path[depth] for path in names):

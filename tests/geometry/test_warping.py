@@ -64,3 +64,12 @@ def test_crops_are_means_over_their_pixels(shrink, rotation):
     # a shift by half a pixel of the photo 4 or more, averaging before the turn 2 to 6.
     assert np.sqrt((error**2).mean()) < (0.7 if shrink < 4 else 1.0)
     assert abs(error.mean()) < 0.2  # halving rounds up
+
+
+def test_an_axis_of_one_channel_stays():
+  grey = np.random.default_rng(0).integers(0, 255, (12, 10, 1), np.uint8)
+  for shift in (0.0, 500.0):
+    affine = np.array([[0.5, 0, shift], [0, 0.5, 0], [0, 0, 1]])
+    crop = warp_image(grey, affine, 4)
+    np.testing.assert_array_equal(crop[..., 0], warp_image(grey[..., 0], affine, 4))
+    assert crop.shape == (4, 4, 1)

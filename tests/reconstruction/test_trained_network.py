@@ -16,6 +16,7 @@ import trimesh
 from experiments.configs.names import get_config
 from hand_jax.data.augmentation import make_row
 from hand_jax.examples import HandExample
+from hand_jax.files.outputs import check_output_folder
 from hand_jax.mano.assets import load_mano_model
 from hand_jax.mano.model import mano_forward, regress_joints
 from hand_jax.models.hand_network import create_network, initialize_network
@@ -24,7 +25,6 @@ from hand_jax.reconstruction import trained_network as module
 from hand_jax.reconstruction import views as reconstruct_views
 from hand_jax.reconstruction.files import (
   OUTPUT_SUFFIXES,
-  check_output_folder,
   write_reconstruction,
 )
 from hand_jax.reconstruction.trained_network import (

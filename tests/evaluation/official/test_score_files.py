@@ -11,7 +11,7 @@ import pytest
 import tensorflow_datasets as tfds
 
 from experiments.configs.names import get_config
-from hand_jax.data import prepared
+from hand_jax.data import manifests, prepared
 from hand_jax.evaluation import evaluate_run
 from hand_jax.evaluation.official import submission_checks
 from hand_jax.evaluation.official.rules import BENCHMARKS
@@ -148,7 +148,7 @@ def workdir(tmp_path_factory):
 def drawn_benchmarks(monkeypatch):
   """The benchmarks' readers are other files' matter: drawn hands are read in their place."""
   for name in ('freihand', 'ho3d_v2'):
-    monkeypatch.setitem(prepared._TFDS_NAMES, name, 'synthetic_hands')
+    monkeypatch.setitem(manifests._TFDS_NAMES, name, 'synthetic_hands')
 
 
 @pytest.mark.slow
