@@ -1,4 +1,4 @@
-"""The state of the code that a launch runs from."""
+"""Tells which state of the code a command runs from."""
 
 import pathlib
 import subprocess
@@ -7,9 +7,9 @@ ROOT = pathlib.Path(__file__).parents[1]
 
 
 def current_commit(root: pathlib.Path = ROOT) -> str:
-  """The commit of the code, with '-dirty' when tracked files differ; 'unknown' outside git.
+  """Returns the commit of the code, with `-dirty` where tracked files differ, or `unknown`.
 
-  Documents do not count: launches write some themselves.
+  It is unknown outside git. Files in docs/ do not count, because commands write some themselves.
   """
 
   def git(*arguments: str) -> str:

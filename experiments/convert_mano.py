@@ -1,4 +1,4 @@
-"""Turns an official MANO file into a plain .npz, reading it without running anything in it.
+"""Converts an official MANO file to a plain .npz, without running anything in the file.
 
 python -m experiments.convert_mano --input=MANO_RIGHT.pkl --output=mano_right.npz
 """
@@ -15,11 +15,12 @@ _INPUT = define_path('input', None, 'MANO_RIGHT.pkl or MANO_LEFT.pkl.', required
 _OUTPUT = define_path('output', None, 'The .npz file to write.', required=True)
 define_overwrite()
 _SIDE = flags.DEFINE_enum(
-  'side', None, ['right', 'left'], "The hand's side; by default from the name of the input."
+  'side', None, ['right', 'left'], 'Side of the hand. Default: the name of the input tells it.'
 )
 
 
 def main(argv: list[str]) -> None:
+  """Reads the flags and converts the file."""
   start(argv)
   logging.set_verbosity(logging.INFO)
   side = _SIDE.value or ('left' if 'left' in _INPUT.value.rsplit('/', 1)[-1].lower() else 'right')

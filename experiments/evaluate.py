@@ -21,19 +21,22 @@ FLAGS = flags.FLAGS
 
 
 def define_flags() -> None:
-  """Defines the command's flags; only when run, so that tests may import several commands."""
+  """Defines the flags when the command runs, so that tests can import several commands at once."""
   benchmarks = ', '.join(BENCHMARKS)
   define_compilation_cache()
   define_path('workdir', None, 'Folder of a trained run.')
-  flags.DEFINE_string('dataset', None, f'Data set to measure on; of predictions: {benchmarks}.')
+  flags.DEFINE_string('dataset', None, f'Data set to measure on. Predictions need {benchmarks}.')
   flags.DEFINE_string('split', EVALUATION_SPLIT, 'Split to measure a run on.')
   define_path(
     'data_dir',
     None,
-    "Folder of prepared data sets. Default: the run's; without one, rendered hands.",
+    "Folder of prepared data sets. Default: the run's. Hands are rendered where it has none.",
   )
   flags.DEFINE_integer(
-    'limit', 0, f'Examples, from the first; 0: all ({RENDERED_EXAMPLES} rendered ones).', 0
+    'limit',
+    0,
+    f'Number of examples, from the first. 0 takes all, or {RENDERED_EXAMPLES} rendered ones.',
+    0,
   )
   flags.DEFINE_integer('mean_hand_examples', 2000, 'Training examples that make the mean hand.', 1)
   define_path(
@@ -43,17 +46,20 @@ def define_flags() -> None:
     'submission', None, "File to write a run's predictions to, for the server: .json or .zip."
   )
   flags.DEFINE_integer(
-    'turns', 1, 'Averages each estimate of a run over so many turns of its crop; tables say so.', 1
+    'turns',
+    1,
+    'Averages each estimate of a run over this many rotations of its crop. Tables then say so.',
+    1,
   )
   define_path('predictions', None, 'pred.json or pred.zip to measure, without a run.')
   define_path('ground_truth', None, 'Folder with evaluation_xyz.json and evaluation_verts.json.')
   flags.DEFINE_string(
     'test_time_augmentation',
     NO_AUGMENTATION,
-    'What the predictions were averaged over, to name it.',
+    'Name of the test-time augmentation over which the predictions were averaged.',
   )
   flags.DEFINE_bool(
-    'allow_implausible', False, 'Measures predictions that look to be in another unit or axes.'
+    'allow_implausible', False, 'Measures predictions that seem to be in another unit or axes.'
   )
   define_path('output', None, 'File to write the official scores to, for experiments.scoreboard.')
   define_path('pck', None, 'Folder to write the PCK curves to: pck.csv and pck.png.')
@@ -61,10 +67,10 @@ def define_flags() -> None:
 
 
 def measure() -> Iterator[str]:
-  """Measures what the flags name; the lines to print.
+  """Measures what the flags name, and returns the lines to print.
 
   Raises:
-    OSError, ValueError: flags that do not go together, or what they name cannot be measured.
+    OSError, ValueError: the flags do not go together, or what they name cannot be measured.
   """
   check_forms({name for name in FLAGS if FLAGS[name].present})
   if FLAGS.predictions:
@@ -78,12 +84,12 @@ def measure() -> Iterator[str]:
       FLAGS.pck,
       FLAGS.overwrite,
     )
-  request = RunRequest(*(FLAGS[name].value for name in RunRequest._fields))
+  request = RunRequest(**read_flags(RunRequest._fields))
   return report_run(request, FLAGS.output, FLAGS.pck, FLAGS.overwrite)
 
 
 def main(argv: list[str]) -> None:
-  """Reads the flags, then one call."""
+  """Reads the flags and measures."""
   start(argv)
   print_lines(measure())
 

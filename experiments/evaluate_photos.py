@@ -1,4 +1,4 @@
-"""Measures the whole program on a folder of annotated photos, such as one's own.
+"""Measures the whole program on a folder of annotated photos, such as the user's own.
 
 python -m experiments.evaluate_photos --source=my_photos --output=scores.json
 """
@@ -22,22 +22,22 @@ FLAGS = flags.FLAGS
 
 
 def define_flags() -> None:
-  """Defines the command's flags; only when run, so that tests may import several commands."""
+  """Defines the flags when the command runs, so that tests can import several commands at once."""
   define_path('source', None, 'Folder in the hand_photos format.', required=True)
   define_path(
-    'output', None, 'File to write the scores to, JSON; two plots go beside it.', required=True
+    'output', None, 'JSON file to write the scores to, with two plots beside it.', required=True
   )
   flags.DEFINE_bool('use_boxes', False, "Looks for each hand in its entry's box.")
   flags.DEFINE_bool('use_intrinsics', False, "Gives the program the entries' intrinsics.")
-  define_path('workdir', None, 'Folder of a trained run. Default: the weights in the box.')
+  define_path('workdir', None, 'Folder of a trained run. Default: the weights in the package.')
   define_overwrite()
   define_compilation_cache()
 
 
 def measured_lines() -> Iterator[str]:
-  """Does what the flags say and yields what to print."""
+  """Measures the photos as the flags say, and yields the lines to print."""
   check_scores_path(FLAGS.output, FLAGS.source, FLAGS.overwrite)
-  request = PhotoMeasuring(*(FLAGS[name].value for name in PhotoMeasuring._fields))
+  request = PhotoMeasuring(**read_flags(PhotoMeasuring._fields))
   scores = measure_photos(request, _print_progress)
   written = write_scores(FLAGS.output, scores)
   yield scores_text(scores)
@@ -45,12 +45,13 @@ def measured_lines() -> Iterator[str]:
 
 
 def _print_progress(done: int, count: int) -> None:
-  """Writes a line on the terminal that the next one replaces; nothing elsewhere."""
+  """Prints the progress to a terminal, on a line that the next one replaces, and nothing elsewhere."""
   if sys.stdout.isatty():
     print(f'Measured {done} of {count} photos', end='\r', flush=True)
 
 
 def main(argv: list[str]) -> None:
+  """Reads the flags and measures the photos."""
   start(argv)
   print_lines(measured_lines())
 

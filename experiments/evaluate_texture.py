@@ -1,7 +1,8 @@
-"""Measures a texture branch: python -m experiments.evaluate_texture --workdir=DIR.
+"""Measures a texture branch beside two baselines that learn nothing.
 
-The network's vertex colours beside two baselines without learning, see
-`hand_jax/evaluation/texture_scores.py`.
+  python -m experiments.evaluate_texture --workdir=DIR
+
+The figures are explained in `hand_jax/evaluation/texture_scores.py`.
 """
 
 from absl import flags
@@ -16,7 +17,7 @@ FLAGS = flags.FLAGS
 
 
 def define_flags(values: flags.FlagValues = FLAGS) -> None:
-  """Defines the command's flags; only when run, so that tests may import several commands."""
+  """Defines the flags when the command runs, so that tests can import several commands at once."""
   define_compilation_cache(values)
   define_path('workdir', None, 'Folder of a run with a texture.', required=True, values=values)
   flags.DEFINE_string('dataset', RENDERED_DATASET, 'Data set to measure on.', flag_values=values)
@@ -24,18 +25,18 @@ def define_flags(values: flags.FlagValues = FLAGS) -> None:
   define_path(
     'data_dir',
     None,
-    "Folder of prepared data sets. Default: the run's; without one, rendered hands.",
+    "Folder of prepared data sets. Default: the run's. Hands are rendered where it has none.",
     values=values,
   )
   flags.DEFINE_integer(
     'limit',
     0,
-    f'Examples, from the first; 0: all ({RENDERED_EXAMPLES} rendered ones).',
+    f'Number of examples, from the first. 0 takes all, or {RENDERED_EXAMPLES} rendered ones.',
     0,
     flag_values=values,
   )
   flags.DEFINE_bool(
-    'use_masks', True, 'Whether the colours may be made with the hand masks.', flag_values=values
+    'use_masks', True, 'Allows the colours to depend on the hand masks.', flag_values=values
   )
   define_path(
     'mano_dir',
@@ -48,9 +49,9 @@ def define_flags(values: flags.FlagValues = FLAGS) -> None:
 
 
 def main(argv: list[str]) -> None:
-  """Reads the flags, then one call."""
+  """Reads the flags and measures the texture branch."""
   start(argv)
-  request = TexturedRunRequest(*(FLAGS[name].value for name in TexturedRunRequest._fields))
+  request = TexturedRunRequest(**read_flags(TexturedRunRequest._fields))
   print_lines(report_textured_run(request, current_commit()))
 
 

@@ -1,6 +1,9 @@
-"""Figures of a trained run, one row a hand: python -m experiments.figures --workdir --output.
+"""Draws figures of a trained run, with one row for each hand.
 
-`clear.png`, `occluded.png` and `photos.png`, see `hand_jax/reconstruction/figures.py`.
+  python -m experiments.figures --workdir=DIR --output=DIR
+
+The figures are `clear.png`, `occluded.png` and `photos.png`, see
+`hand_jax/reconstruction/figures.py`.
 """
 
 from collections.abc import Sequence
@@ -16,22 +19,22 @@ FLAGS = flags.FLAGS
 
 
 def define_flags() -> None:
-  """Defines the command's flags; only when run, so that tests may import several commands."""
+  """Defines the flags when the command runs, so that tests can import several commands at once."""
   define_compilation_cache()
   define_path('workdir', None, 'Folder of a trained run.', required=True)
-  define_path('output', None, 'Folder for the figures; made when missing.', required=True)
+  define_path('output', None, 'Folder for the figures. It is made if missing.', required=True)
   flags.DEFINE_string('dataset', RENDERED_DATASET, 'Data set to take hands from.')
-  flags.DEFINE_string('split', 'test', 'Its split.')
+  flags.DEFINE_string('split', 'test', 'Split of the data set to take hands from.')
   define_path(
     'data_dir',
     None,
-    "Folder of prepared data sets. Default: the run's; without one, rendered hands.",
+    "Folder of prepared data sets. Default: the run's. Hands are rendered where it has none.",
   )
   flags.DEFINE_list(
-    'examples', [], 'Numbers of examples for a figure of their own, instead of clear and occluded.'
+    'examples', [], 'Examples, by number, for a figure that replaces clear.png and occluded.png.'
   )
-  flags.DEFINE_integer('rows', 4, 'The most hands of a figure.', lower_bound=1)
-  flags.DEFINE_bool('demo_photos', True, 'Also a figure of the photos shipped with the project.')
+  flags.DEFINE_integer('rows', 4, 'Largest number of hands in a figure.', lower_bound=1)
+  flags.DEFINE_bool('demo_photos', True, 'Draws the photos shipped with the project as well.')
   define_path(
     'mano_dir', None, 'Folder or file of the MANO model. Default: $MANO_DIR, else the free hand.'
   )
@@ -51,7 +54,7 @@ def parse_examples(values: Sequence[str]) -> list[int]:
 
 
 def main(argv: list[str]) -> None:
-  """Reads the flags, then one call."""
+  """Reads the flags and draws the figures."""
   start(argv)
   print_lines(
     make_figures(

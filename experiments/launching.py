@@ -1,15 +1,17 @@
-"""What launches share: mistakes in one line, exit codes, quiet libraries, compiled programs."""
+"""Runs commands: reports mistakes in one line, sets exit codes and keeps libraries quiet."""
 
 import re
 import sys
 from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 from absl import app, flags, logging
 
 from hand_jax.commands.arguments import ExitCode, ending_quietly, print_error, reader_is_gone
 from hand_jax.files.compiled_programs import keep_compiled_programs
 
-# Paths that were named wrongly; any other OSError, such as a full disk, is no wrong use.
+# These errors mean that a path was named wrongly. Any other OSError, such as a full disk, is no
+# wrong use.
 _WRONG_PATHS = (
   FileNotFoundError,
   FileExistsError,
@@ -24,14 +26,14 @@ def launch(
 ) -> None:
   """Runs a command and ends the process with its exit code, see `ExitCode`.
 
-  Wrong use is told in one line on stderr, without a traceback: flags that cannot be read, and a
-  ValueError or a wrong path that `main` raises. Other errors of `OSError` are failures. Ctrl-C ends
-  in one line too, and nothing is said where the reader of the output has gone.
+  Wrong use is reported in one line on stderr, without a traceback. It comprises flags that cannot
+  be read, and a ValueError or a wrong path that `main` raises. Any other OSError is a failure.
+  Ctrl-C ends in one line too. Nothing is printed where the reader of the output has gone.
 
   Args:
-    main: the command; gets the program's name and what is no flag, and returns an exit code or
-      None for 0.
-    failures: further errors that are told in one line, as failures.
+    main: the command. It gets the program's name and the arguments that are no flags, and returns
+      an exit code, or None for 0.
+    failures: further errors that are reported in one line, as failures.
   """
 
   def call(argv: list[str]) -> int | None:
@@ -50,28 +52,41 @@ def launch(
     app.run(call, flags_parser=_parse_flags)
 
 
+def read_flags(names: Iterable[str]) -> dict[str, Any]:
+  """Returns the values of flags by name. absl knows their types only at run time."""
+  return {name: FLAGS[name].value for name in names}
+
+
 def start(argv: Sequence[str], expected: str = 'settings are given as --name=value') -> None:
   """Refuses arguments that are no flags, keeps libraries quiet and keeps compiled programs.
 
   Raises:
-    ValueError: see `refuse_arguments`.
+    ValueError: an argument is no flag, see `refuse_arguments`.
   """
   refuse_arguments(argv, expected)
   if not flags.FLAGS['verbosity'].present:
-    # Orbax tells at length, and warns that a run is opened for reading only.
+    # Orbax would log dozens of lines, and would warn that a run is opened for reading only.
     logging.set_verbosity(logging.ERROR)
   if 'compilation_cache_dir' in flags.FLAGS:
     keep_compiled_programs(flags.FLAGS.compilation_cache_dir)
 
 
 def refuse_arguments(argv: Sequence[str], expected: str) -> None:
-  """Raises a ValueError where an argument is no flag; the message says what was `expected`."""
+  """Checks that all arguments are flags.
+
+  Args:
+    argv: the program's name and the arguments that are no flags.
+    expected: what the message says was expected instead.
+
+  Raises:
+    ValueError: an argument is no flag.
+  """
   if len(argv) > 1:
     raise ValueError(f'Unexpected argument {argv[1]!r}: {expected}.')
 
 
 def print_lines(lines: Iterable[str]) -> None:
-  """Prints each line when it comes."""
+  """Prints each line as soon as it comes."""
   for line in lines:
     print(line, flush=True)
 
@@ -84,7 +99,7 @@ def _parse_flags(argv: list[str]) -> list[str]:
 
 
 def _plain(message: str) -> str:
-  """Says in this project's words what absl says of a flag."""
+  """Rewrites absl's message about a flag in this project's words."""
   missing = re.search(r'Flag (--\w+) must have a value other than None', message)
   message = f'{missing[1]} is missing' if missing else message.removeprefix('flag ')
   message = re.sub(r'Did you mean: (\w+) \?', r'Did you mean --\1?', message)

@@ -1,11 +1,14 @@
-"""Flags that hold paths: a leading `~` means the user's home folder, wherever it stands."""
+"""Defines flags that hold paths, and expands a leading `~` to the user's home folder.
+
+Shells expand it themselves only at the start of a word, not after `=`.
+"""
 
 from absl import flags
 
 from hand_jax.files.outputs import OVERWRITE_HELP
 from hand_jax.files.paths import expand_path
 
-# Flags belong to the command that asks for them: its --help shows them.
+# The flags count as those of the command that asks for them, so that its --help shows them.
 flags.disclaim_key_flags()
 
 
@@ -24,7 +27,18 @@ def define_path(
   required: bool = False,
   values: flags.FlagValues = flags.FLAGS,
 ) -> flags.FlagHolder:
-  """Defines a flag that names one file or folder."""
+  """Defines a flag that names one file or folder.
+
+  Args:
+    name: the name of the flag.
+    default: the value where the flag is not given.
+    help_text: the explanation that --help prints.
+    required: whether the command ends with an error where the flag is missing.
+    values: the flags to which this one is added.
+
+  Returns:
+    The holder of the flag's value.
+  """
   return flags.DEFINE(
     _PathParser(),
     name,
@@ -37,24 +51,33 @@ def define_path(
 
 
 def define_compilation_cache(values: flags.FlagValues = flags.FLAGS) -> None:
-  """Defines the flag of the folder that keeps compiled programs; `start` of a launch reads it."""
+  """Defines the flag of the folder that keeps compiled programs. `start` of a launch reads it."""
   define_path(
     'compilation_cache_dir',
     None,
-    'Folder that keeps compiled programs for later calls. Default: hand-jax in $XDG_CACHE_HOME or '
-    '~/.cache; an empty name keeps nothing.',
+    'Folder that keeps compiled programs for later calls. An empty name keeps nothing. Default: '
+    'hand-jax in $XDG_CACHE_HOME or ~/.cache.',
     values=values,
   )
 
 
 def define_overwrite(values: flags.FlagValues = flags.FLAGS) -> None:
-  """Defines the flag of commands whose outputs may replace any file; see `check_outputs`."""
+  """Defines the flag that lets a command's outputs replace any file, see `check_outputs`."""
   flags.DEFINE_bool('overwrite', False, OVERWRITE_HELP, flag_values=values)
 
 
 def define_paths(
   name: str, help_text: str, values: flags.FlagValues = flags.FLAGS
 ) -> flags.FlagHolder:
-  """Defines a flag that may be repeated, each time with one file or folder."""
+  """Defines a flag that may be repeated, each time with one file or folder.
+
+  Args:
+    name: the name of the flag.
+    help_text: the explanation that --help prints.
+    values: the flags to which this one is added.
+
+  Returns:
+    The holder of the list of paths.
+  """
   serializer = flags.ArgumentSerializer()
   return flags.DEFINE_multi(_PathParser(), serializer, name, [], help_text, flag_values=values)

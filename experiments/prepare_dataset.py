@@ -32,12 +32,12 @@ BUILDERS = {
   'ho3d_v2': ('ho3d', 'Ho3d'),
   'ho3d_v3': ('ho3d', 'Ho3d'),
 }
-"""Folder under `datasets` and builder class of each data set."""
+"""Gives each data set the folder under `datasets` and the class of its builder."""
 
 
 def load_builder(dataset: str) -> type:
-  """Imports a data set's tfds builder class."""
-  # The builders are not a package: their folder shares its name with a well-known one.
+  """Imports the tfds builder class of a data set."""
+  # The builders are no package, because their folder shares its name with a well-known one.
   sys.path.insert(0, str(DATASETS_FOLDER))
   import tensorflow_datasets as tfds
 
@@ -47,13 +47,13 @@ def load_builder(dataset: str) -> type:
 
 
 def define_flags() -> None:
-  """Defines the command's flags; only when run, so that tests may import several commands."""
+  """Defines the flags when the command runs, so that tests can import several commands at once."""
   flags.DEFINE_enum('dataset', None, list(RECIPES), 'Data set to build.', required=True)
   define_path('data_dir', None, 'Folder that holds prepared data sets.', required=True)
   define_rendering()
   number = flags.DEFINE_integer
-  number('workers', 1, 'Processes that render, or read and check.', lower_bound=1)
-  number('limit', 0, 'freihand, ho3d: at most so many examples of each split; 0: all.', 0)
+  number('workers', 1, 'Number of processes that render, or read and check.', lower_bound=1)
+  number('limit', 0, 'freihand, ho3d: largest number of examples of a split. 0 takes all.', 0)
   define_path(
     'source',
     None,
@@ -62,25 +62,27 @@ def define_flags() -> None:
   flags.DEFINE_float(
     'validation_fraction',
     None,
-    'The part of what there is to train on that is kept for validation, at least one (0: none, '
-    'but training needs it). hand_photos: hands from the end of the list, 0.1 by default; '
-    'freihand: samples from the end, 0.01; ho3d: whole sequences, 0.01.',
+    'Share of the training data that is kept for validation, at least one of them. 0 keeps none, '
+    'but training needs a validation split. hand_photos takes hands from the end of the list (0.1 '
+    'by default), freihand samples from the end (0.01) and ho3d whole sequences (0.01).',
   )
   flags.DEFINE_boolean(
-    'strict', False, 'freihand, ho3d: an example that cannot be used is an error, not left out.'
+    'strict', False, 'freihand, ho3d: stops at an example that cannot be used, instead of going on.'
   )
   define_path(
-    'mano_dir', None, 'ho3d: folder with MANO_RIGHT.pkl or .npz, for vertices; default: $MANO_DIR.'
+    'mano_dir', None, 'ho3d: folder with MANO_RIGHT.pkl or .npz, for vertices. Default: $MANO_DIR.'
   )
   _define_feature_flags()
 
 
 def _define_feature_flags() -> None:
-  flags.DEFINE_boolean('with_features', False, 'Store features of the landmark network as well.')
+  flags.DEFINE_boolean('with_features', False, 'Stores features of the landmark network as well.')
   number = flags.DEFINE_integer
-  number('feature_crops', 4, 'Crops of each example whose features are stored.', lower_bound=1)
-  number('feature_maps', 0, 'Channels of stored feature maps; 0: no maps.', 0, 112)
-  flags.DEFINE_float('feature_crop_factor', 1.4, "Those crops' side over the box's larger side.", 1)
+  number('feature_crops', 4, 'Number of crops of each example with stored features.', lower_bound=1)
+  number('feature_maps', 0, 'Channels of the stored feature maps. 0 stores no maps.', 0, 112)
+  flags.DEFINE_float(
+    'feature_crop_factor', 1.4, "Side of those crops, relative to the box's longer side.", 1
+  )
 
 
 def _stop(number: int, frame: Any) -> None:
@@ -88,19 +90,19 @@ def _stop(number: int, frame: Any) -> None:
 
 
 def main(argv: list[str]) -> None:
-  """Reads the flags, then one call."""
+  """Reads the flags and prepares the data set."""
   start(argv)
   for number in STOP_SIGNALS:
     signal.signal(number, _stop)
   started = time.monotonic()
   if FLAGS.dataset.startswith(('freihand', 'ho3d')):
-    # Little arithmetic, in several processes: none of them should take hold of an accelerator.
+    # The work is little arithmetic in several processes, none of which should hold an accelerator.
     os.environ.setdefault('JAX_PLATFORMS', 'cpu')
   try:
     given = [name for name in FLAGS if FLAGS[name].present]
     refuse_flags_of_others(FLAGS.dataset, given)
     refuse_idle_feature_flags(given, FLAGS.with_features)
-    request = PrepareRequest(*(FLAGS[name].value for name in PrepareRequest._fields))
+    request = PrepareRequest(**read_flags(PrepareRequest._fields))
     prepared = prepare_data_set(FLAGS.dataset, load_builder(FLAGS.dataset), request)
   except KeyboardInterrupt as stop:
     print('Stopped; nothing was left behind.', file=sys.stderr)

@@ -1,8 +1,8 @@
-"""Flags that say which hands are rendered for a prepared data set."""
+"""Defines the flags that say which hands are rendered for a prepared data set."""
 
 from absl import flags
 
-# Flags belong to the command that asks for them: its --help shows them.
+# The flags count as those of the command that asks for them, so that its --help shows them.
 flags.disclaim_key_flags()
 
 
@@ -10,7 +10,7 @@ def define_rendering(values: flags.FlagValues = flags.FLAGS) -> None:
   """Defines the flags that `synthetic_hands` alone has."""
   for split, default, purpose in (
     ('train', 10000, 'examples to train on'),
-    ('validation', 500, 'examples to watch'),
+    ('validation', 500, 'examples to validate on during training'),
     ('test', 1000, 'examples to test on'),
     ('test_broad', 0, 'examples of broad poses to test on'),
     ('test_mismatch', 0, 'examples of broad poses, outside the shape space, to test on'),
@@ -25,7 +25,7 @@ def define_rendering(values: flags.FlagValues = flags.FLAGS) -> None:
   flags.DEFINE_integer(
     'image_size',
     224,
-    'synthetic_hands: side of a rendered photo, pixels.',
+    'synthetic_hands: side of a rendered photo in pixels.',
     lower_bound=32,
     flag_values=values,
   )
@@ -36,6 +36,6 @@ def define_rendering(values: flags.FlagValues = flags.FLAGS) -> None:
     'hands',
     'classic',
     ['classic', 'broad'],
-    'synthetic_hands: how hands are posed to train, watch and test on, as the setting data.hands.',
+    'synthetic_hands: sampler of the poses of train, validation and test, as in data.hands.',
     flag_values=values,
   )

@@ -1,4 +1,7 @@
-"""Runs side by side: python -m experiments.scoreboard --scores=a.json --scores=b.json"""
+"""Compares runs in one table.
+
+python -m experiments.scoreboard --scores=a.json --scores=b.json
+"""
 
 import pathlib
 
@@ -28,11 +31,18 @@ def make_board(
   pck: str | None = None,
   overwrite: bool = False,
 ) -> str:
-  """The board's text; written to `output` and its curves to `pck`, where given.
+  """Makes the table of several runs, and returns its Markdown.
+
+  Args:
+    scores: files of scores that `experiments.evaluate` wrote.
+    names: the runs' names in the table. Where there are none, the files' names are taken.
+    output: the .md or .csv file to write the table to, or None.
+    pck: the .png file to draw the PCK curves into, or None.
+    overwrite: whether files that this program did not write may be replaced.
 
   Raises:
-    OSError, ValueError: scores that cannot be compared, a name with another ending, or a file that
-      would be lost (unless `overwrite`), see `check_outputs`.
+    OSError, ValueError: the scores cannot be compared, a name has another ending, or a file would
+      be lost (unless `overwrite`), see `check_outputs`.
   """
   for flag, path, endings in (('output', output, ('.md', '.csv')), ('pck', pck, ('.png',))):
     if path and pathlib.Path(path).suffix not in endings:
@@ -51,15 +61,16 @@ def make_board(
 
 
 def define_flags() -> None:
-  """The command's flags; only when run, so that tests may import several commands at once."""
-  define_paths('scores', 'A scores.json of experiments.evaluate; once per run.')
-  flags.DEFINE_list('names', [], "The runs' names, with commas. Default: the files' names.")
+  """Defines the flags when the command runs, so that tests can import several commands at once."""
+  define_paths('scores', 'A scores.json of experiments.evaluate. Give it once for each run.')
+  flags.DEFINE_list('names', [], "Names of the runs, with commas. Default: the files' names.")
   define_path('output', None, 'File to write the table to: .md or .csv.')
   define_path('pck', None, 'File to draw the PCK curves into: .png.')
   define_overwrite()
 
 
 def main(argv: list[str]) -> None:
+  """Reads the flags and prints the table."""
   start(argv)
   print(make_board(FLAGS.scores, FLAGS.names, FLAGS.output, FLAGS.pck, FLAGS.overwrite))
   for path in filter(None, (FLAGS.output, FLAGS.pck)):

@@ -1,4 +1,7 @@
-"""Trains an experiment: python -m experiments.train --config=toy --workdir=runs/toy."""
+"""Trains an experiment.
+
+python -m experiments.train --config=toy --workdir=runs/toy
+"""
 
 import dataclasses
 from collections.abc import Sequence
@@ -15,19 +18,20 @@ from hand_jax.runs.hand_models import load_training_model
 from hand_jax.training.loop import train_and_evaluate
 
 FLAGS = flags.FLAGS
-flags.DEFINE_string('config', None, 'Named experiment; `python -m experiments.configs` lists them.')
-define_path('workdir', None, 'Folder of the run; a run found there is continued.')
-flags.DEFINE_multi_string('set', [], 'A setting, as a.b=value; may be repeated.')
+flags.DEFINE_string('config', None, 'An experiment. `python -m experiments.configs` lists them.')
+define_path('workdir', None, 'Folder of the run. A run that is already there is continued.')
+flags.DEFINE_multi_string('set', [], 'A setting, as a.b=value. May be repeated.')
 flags.DEFINE_bool(
   'extend',
   False,
-  'Trains a run found there for more steps than it was made for: training.num_steps of all. The '
-  "learning rate's schedule is restated for them, so that it rises and falls once more.",
+  'Trains a run in --workdir for more steps than it was made for. training.num_steps counts its '
+  'former steps too. The schedule of the learning rate is made anew for them, so that the rate '
+  'rises and falls once more.',
 )
 define_paths(
   'init_from',
-  'Folder of a run whose newest parameters a new run takes by name; may be repeated, the first '
-  'goes before the others.',
+  'Folder of a run whose newest parameters a new run copies where their names match. May be '
+  'repeated, and earlier runs take precedence.',
 )
 define_path(
   'camera_prior',
@@ -38,20 +42,27 @@ define_path(
   'mano_dir', None, 'Folder or file of the MANO model. Default: $MANO_DIR, else the free hand.'
 )
 define_compilation_cache()
-flags.DEFINE_bool('distributed', False, 'Join the other hosts of a multi-host run first.')
-flags.DEFINE_string('coordinator', None, 'host:port of process 0, where no cluster tells it.')
-flags.DEFINE_integer('num_processes', None, 'Number of hosts, where no cluster tells it.')
-flags.DEFINE_integer('process_id', None, "This host's number, where no cluster tells it.")
+flags.DEFINE_bool('distributed', False, 'Joins the other hosts of a multi-host run first.')
+flags.DEFINE_string('coordinator', None, 'host:port of process 0, unless a cluster tells it.')
+flags.DEFINE_integer('num_processes', None, 'Number of hosts, unless a cluster tells it.')
+flags.DEFINE_integer('process_id', None, 'Number of this host, unless a cluster tells it.')
 flags.mark_flags_as_required(['config', 'workdir'])
 
 
 def choose_config(
   name: str, settings: Sequence[str], init_from: Sequence[str], camera_prior: str | None
 ) -> ExperimentConfig:
-  """The named experiment with its settings, and the runs it starts from where flags name them.
+  """Returns the named experiment with its settings, and with the runs it starts from.
+
+  Args:
+    name: the name of the experiment.
+    settings: overrides as `a.b=value`.
+    init_from: folders of runs that give a new run its parameters, or nothing to keep the config's.
+    camera_prior: folder of the run with the frozen camera model, or None to keep the config's.
 
   Raises:
-    ValueError: see `apply_overrides`; or what a flag gives is also given as a setting.
+    ValueError: a setting does not fit (see `apply_overrides`), or a flag and a setting give the
+      same.
   """
   config = apply_overrides(get_config(name), settings)
   given = {}
@@ -67,7 +78,7 @@ def choose_config(
 
 
 def main(argv: list[str]) -> None:
-  """Reads the flags, then one call."""
+  """Reads the flags and trains the experiment."""
   start(argv, 'settings are given as --set a.b=value')
   if FLAGS.distributed:
     jax.distributed.initialize(FLAGS.coordinator, FLAGS.num_processes, FLAGS.process_id)

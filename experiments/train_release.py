@@ -1,6 +1,8 @@
-"""Makes the weights in the box from rendered hands; a stopped pass goes on where it was.
+"""Makes the weights that ship with the package from rendered hands.
 
-python -m experiments.train_release --workdir=runs/release
+  python -m experiments.train_release --workdir=runs/release
+
+A second call continues where the first one stopped.
 """
 
 from collections.abc import Iterator
@@ -16,17 +18,17 @@ FLAGS = flags.FLAGS
 
 
 def define_flags() -> None:
-  """Defines the command's flags; only when run, so that tests may import several commands."""
+  """Defines the flags when the command runs, so that tests can import several commands at once."""
   define_path('workdir', None, 'Folder for readings, weights and scores.', required=True)
   flags.DEFINE_float(
-    'scale', 1.0, 'Rendered hands, relative to those of the shipped weights.', 1e-3, 1e3
+    'scale', 1.0, 'Number of rendered hands, relative to the shipped weights.', 1e-3, 1e3
   )
-  flags.DEFINE_integer('test_hands', 1000, 'Hands to measure on, of each test split.', 1)
+  flags.DEFINE_integer('test_hands', 1000, 'Number of hands of each test split to measure on.', 1)
   define_compilation_cache()
 
 
 def release_lines() -> Iterator[str]:
-  """Does what the flags say and yields what to print."""
+  """Makes the weights as the flags say, and yields the lines to print."""
   plan = release_plan(FLAGS.scale, FLAGS.test_hands)
   release = make_release(
     plan, FLAGS.workdir, current_commit(), lambda line: print(line, flush=True)
@@ -37,6 +39,7 @@ def release_lines() -> Iterator[str]:
 
 
 def main(argv: list[str]) -> None:
+  """Reads the flags and makes the weights."""
   start(argv)
   print_lines(release_lines())
 

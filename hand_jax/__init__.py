@@ -1,10 +1,10 @@
-"""One RGB photo in, a hand mesh of MANO's topology with a sigma for every vertex out.
+"""Reconstructs hands from one RGB photo: meshes of MANO's topology, with a sigma per vertex.
 
     hands = hand_jax.HandReconstructor()('photo.jpg')
     hands[0].vertices, hands[0].vertex_sigma_mm
 
-The names of `__all__` are loaded when they are first used: `import hand_jax` alone imports no JAX.
-Everything else is imported from its own module.
+The names of `__all__` are loaded when they are first used, so `import hand_jax` alone imports no
+JAX. Everything else is imported from its own module.
 """
 
 import importlib
@@ -40,7 +40,7 @@ __all__ = [
   'soft_silhouette',
 ]
 
-# The module of each name, under `hand_jax`.
+# Maps each public name to its module under `hand_jax`.
 _HOMES = {
   'DetectedHand': 'detection.reading',
   'DiagonalGaussian': 'types',

@@ -1,4 +1,4 @@
-"""The installed command without its script: python -m hand_jax."""
+"""Runs the installed command without its script: `python -m hand_jax`."""
 
 import sys
 

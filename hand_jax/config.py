@@ -1,24 +1,26 @@
-"""Frozen dataclasses for one experiment, and what their values have to fulfil.
+"""Frozen dataclasses that describe one experiment, and the checks of their values.
 
-Named experiments live in `experiments/configs/names.py`; overrides and JSON in `config_text.py`.
+The named experiments live in `experiments/configs/names.py`. Overrides and JSON are handled in
+`config_text.py`.
 """
 
 import dataclasses
 import math
 from typing import Any, Literal
 
-# Weights that come with the package, and the backbone that each is for.
+# Maps each set of weights that comes with the package to the backbone that it fits.
 PRETRAINED = {'imagenet': 'efficientnet_lite0', 'hands': 'hand_landmark'}
 FEATURE_SIDE = 224
-"""Side in pixels of the crops whose features a prepared data set may hold."""
+"""Side in pixels of the crops whose backbone features a prepared data set may store."""
 
 
 @dataclasses.dataclass(frozen=True)
 class BackboneConfig:
-  """Image encoder. `pretrained` is for the backbone in `PRETRAINED`; others take `weights`.
+  """The image encoder and its starting weights.
 
-  `optimizer.backbone_learning_rate_scale` 0 freezes its parameters. 'hand_landmark' has no batch
-  statistics, so that `batch_norm` says nothing about it.
+  Each value of `pretrained` fits one backbone, see `PRETRAINED`. Other backbones take a file in
+  `weights`. To freeze the parameters, set `optimizer.backbone_learning_rate_scale` to 0.
+  'hand_landmark' has no batch statistics, so `batch_norm` does not affect it.
   """
 
   name: Literal['resnet50', 'efficientnet_b0', 'efficientnet_lite0', 'hand_landmark', 'tiny'] = (
@@ -26,15 +28,17 @@ class BackboneConfig:
   )
   pretrained: Literal['none', 'imagenet', 'hands'] = 'none'
   weights: str = ''  # a torchvision .pth or .safetensors file, or empty
-  batch_norm: Literal['train', 'frozen'] = 'train'  # frozen: running statistics, never updated
+  # 'frozen' normalises with the running statistics and never updates them.
+  batch_norm: Literal['train', 'frozen'] = 'train'
 
 
 @dataclasses.dataclass(frozen=True)
 class AttentionConfig:
   """AMVUR's blocks: cross-attention (vertices over joints), then self-attention over vertices.
 
-  `coarse_vertices` 0 attends over every vertex (Table 1); otherwise over that many, spread evenly,
-  whose outputs are blended into the others (the authors' release regresses 195 and upsamples).
+  With `coarse_vertices` 0 the blocks attend over every vertex (Table 1). A positive number attends
+  over that many evenly spread vertices, whose outputs are then blended into the others. The
+  authors' release does so too: it regresses 195 vertices and upsamples them.
   """
 
   width: int = 512
@@ -47,9 +51,9 @@ class AttentionConfig:
 
 @dataclasses.dataclass(frozen=True)
 class TextureConfig:
-  """The texture branch (Table 1): colours of all vertices from features at the visible ones.
+  """The texture branch (Table 1), which colours all vertices from features at the visible ones.
 
-  Trained alone on a finished network (`loss.kind` 'photometric', Algorithm 4).
+  It is trained alone on a finished network (`loss.kind` 'photometric', Algorithm 4).
   """
 
   enabled: bool = False
@@ -57,28 +61,31 @@ class TextureConfig:
   heads: int = 4
   self_layers: int = 2
   mlp_ratio: int = 4
-  # The estimated mesh's normals beside Table 1's template positions: light depends on them.
+  # Adds the estimated mesh's normals to Table 1's template positions, because light depends on
+  # them.
   normals: bool = False
   # Training hides up to this share of a hand's vertices from the branch, whole regions at a time,
-  # so that it learns to colour what a photo does not show. 0: Algorithm 4 to the letter.
+  # so that it learns to colour what a photo does not show. 0 is Algorithm 4 as printed.
   hidden_fraction: float = 0.0
 
 
 @dataclasses.dataclass(frozen=True)
 class ModelConfig:
-  """The network. Log-variances are of metres squared after `length_unit_m`, see the bounds."""
+  """The network. Lengths behind log-variances are in units of `loss.length_unit_m`."""
 
   image_size: int = 224
   backbone: BackboneConfig = BackboneConfig()
   prior_hidden: tuple[int, ...] = (1024, 512)
   camera_hidden: tuple[int, ...] = (512,)
-  pose_components: int = 45  # below 45: PCA coefficients of the model's pose space
+  pose_components: int = 45  # fewer than 45 regress PCA coefficients of the model's pose space
   attention: AttentionConfig = AttentionConfig()
   texture: TextureConfig = TextureConfig()
-  # Prior-net, AMVUR ('posterior') or both, with the camera model (Algorithms 5, 6 and 1).
+  # Which branches join the camera model: the prior-net (Algorithm 5), AMVUR ('posterior',
+  # Algorithm 6) or both (Algorithm 1).
   branches: Literal['both', 'prior', 'posterior'] = 'both'
-  vertex_offset_from: Literal['template', 'prior'] = 'template'  # what the mean head adds to
-  # The prior's deviation: one length unit everywhere (Figure 2), or read from the image.
+  # The mesh that AMVUR's mean head adds its offsets to.
+  vertex_offset_from: Literal['template', 'prior'] = 'template'
+  # The prior's deviation is one length unit everywhere (Figure 2), or is read from the image.
   prior_sigma: Literal['unit', 'learned'] = 'unit'
   # Bounds of the vertex log-variance, in units of length_unit_m squared.
   min_log_variance: float = -8.0
@@ -87,10 +94,11 @@ class ModelConfig:
 
 @dataclasses.dataclass(frozen=True)
 class LossConfig:
-  """Weights of the loss terms by name, and the two conventions of the derivations.
+  """The objective, the weights of its terms by name, and the convention of the derivations.
 
-  `gaussian` is the supervised objective of the Gaussians, `elbo` the weakly supervised one (2D
-  joints alone, sampled), `l2` squared errors; `photometric` trains the texture branch alone.
+  `kind` 'gaussian' is the supervised objective, and 'elbo' the weakly supervised one, which samples
+  and needs 2D joints alone. 'l2' takes squared errors. 'photometric' trains the texture branch
+  alone.
   """
 
   kind: Literal['gaussian', 'l2', 'elbo', 'photometric'] = 'gaussian'
@@ -104,17 +112,17 @@ class LossConfig:
   joint_limits: float = 0.0
   shape_prior: float = 0.0
   pose_prior: float = 0.0
-  # How 2D losses project: by the rotation, or by its six stored numbers as they stand, which
-  # `orthonormality` pulls towards a rotation's (see `project_points_affine`).
+  # 2D losses project by the rotation, or by its six stored numbers without orthonormalising them
+  # (see `project_points_affine`). The term `orthonormality` pulls those towards a rotation.
   projection: Literal['orthonormal', 'affine'] = 'orthonormal'
   orthonormality: float = 0.0
-  # Of the elbo alone:
-  joints_2d_prior: float = 1.0  # the likelihood of the prior-net's own samples (Algorithm 2)
-  likelihood_sigma: float = 0.05  # `exact`: deviation of a 2D label, in crop units ([-1, 1])
+  # Only 'elbo' uses the next five.
+  joints_2d_prior: float = 1.0  # weighs the likelihood of the prior-net's samples (Algorithm 2)
+  likelihood_sigma: float = 0.05  # deviation of a 2D label in `exact`, in crop units ([-1, 1])
   samples: int = 1  # per example and branch
-  sampling_scale: float = 1.0  # of the vertices' deviation while sampling
-  camera_sampling_scale: float = 1.0  # of the camera's
-  # Of the photometric kind alone: how a pixel's difference of colours counts, see losses.py.
+  sampling_scale: float = 1.0  # multiplies the vertices' deviation when sampling
+  camera_sampling_scale: float = 1.0  # multiplies the camera's deviation when sampling
+  # Only 'photometric' uses this: how a pixel's difference of colours counts, see losses.py.
   photometric: Literal['squared', 'robust'] = 'squared'
 
 
@@ -123,18 +131,18 @@ class OptimizerConfig:
   """AdamW with linear warm-up and cosine decay to `final_fraction` of the learning rate."""
 
   learning_rate: float = 1e-4
-  # Of the backbone. 0 freezes it: it gets no gradient, so that none of its own is clipped with the
-  # others', and its backward pass is not computed.
+  # Multiplies the backbone's learning rate. 0 freezes the backbone: its backward pass is not
+  # computed, and its gradient does not count in the clipped norm.
   backbone_learning_rate_scale: float = 1.0
   warmup_steps: int = 500
   final_fraction: float = 0.01
   weight_decay: float = 1e-4
-  gradient_clip_norm: float = 1.0  # 0: off
+  gradient_clip_norm: float = 1.0  # 0 does not clip
 
 
 @dataclasses.dataclass(frozen=True)
 class AugmentationConfig:
-  """Random changes of a training crop; zero switches one off."""
+  """Random changes of a training crop. Zero switches a change off."""
 
   rotation_degrees: float = 30.0
   scale_fraction: float = 0.15
@@ -146,15 +154,20 @@ class AugmentationConfig:
 class DataConfig:
   """Where examples come from. An empty `data_dir` renders synthetic hands on the fly.
 
-  `labels` '2d': training batches carry 2D joints alone, whatever else the data set holds.
-  `features` 'cached': training reads what the frozen landmark network makes of crops, which
-  `prepare_dataset --with_features` stored, and decodes no photo. The crops' changes are then those
-  that were stored, not `augmentation`'s. Evaluation takes the photos in any case.
-  `max_landmark_error` above 0: training keeps the examples whose 2D joints the landmark network
-  finds with at most that error, a share of half the hand's size (hand_jax/data/landmark_errors.py);
-  `prepare_dataset --with_features` stored the errors. Validation and evaluation keep all.
-  `hands` is the sampler of rendered hands' poses (docs/synthetic_hands.md). Prepared hands to train
-  on have to be of the same one; of data sets of photos it says nothing.
+  `labels` '2d' gives training batches 2D joints alone, whatever else the data set holds.
+
+  `features` 'cached' trains on the features that the frozen landmark network computed from crops
+  and that `prepare_dataset --with_features` stored, so training decodes no photo. The crops were
+  augmented when they were stored, and `augmentation` is not applied. Evaluation reads photos in
+  any case.
+
+  `max_landmark_error` above 0 trains only on examples whose 2D joints the landmark network finds
+  with at most that error, as a share of half the hand's size (hand_jax/data/landmark_errors.py).
+  `prepare_dataset --with_features` stored the errors. Validation and evaluation keep all examples.
+
+  `hands` names the sampler that draws the poses of rendered hands (docs/synthetic_hands.md).
+  Prepared synthetic hands to train on have to come from the same sampler. Data sets of photos
+  ignore it.
   """
 
   dataset: str = 'synthetic_hands'
@@ -164,21 +177,24 @@ class DataConfig:
   data_dir: str = ''
   train_split: str = 'train'
   validation_split: str = 'validation'
-  train_examples: int = 0  # at most; 0: all (a count is needed when rendering on the fly)
-  max_landmark_error: float = 0.0  # of examples to train on; 0: no limit
+  # Largest number of training examples. 0 takes all, but rendering on the fly needs a number.
+  train_examples: int = 0
+  max_landmark_error: float = 0.0  # 0 sets no limit
   crop_factor: float = 2.0  # crop side over the larger side of the hand's box
-  render_size: int = 0  # side of the pictures rendered on the fly, in pixels; 0: model.image_size
+  # Side in pixels of the pictures rendered on the fly. 0 takes model.image_size.
+  render_size: int = 0
   render_workers: int = 1  # threads that make batches beside the training step
-  seed: int = 0  # of the examples rendered on the fly (training.seed is the run's own)
+  seed: int = 0  # decides the examples rendered on the fly (training.seed decides the run)
   augmentation: AugmentationConfig = AugmentationConfig()
 
 
 @dataclasses.dataclass(frozen=True)
 class TrainingConfig:
-  """The run's length, rhythm, seed and start; `batch_size` is over all devices and hosts.
+  """The run's length, intervals in steps, seed and starting parameters.
 
-  `init_from`: workdirs whose newest parameters a new run takes by name, the first before the
-  others. `camera_prior`: workdir of the frozen camera model behind the elbo's mu_C.
+  `batch_size` counts examples over all devices and hosts. `init_from` lists the workdirs whose
+  newest parameters a new run copies where their names match, and earlier workdirs take precedence.
+  `camera_prior` is the workdir of the frozen camera model that gives the elbo's mu_C.
   """
 
   num_steps: int = 10000
@@ -195,7 +211,7 @@ class TrainingConfig:
 
 @dataclasses.dataclass(frozen=True)
 class ExperimentConfig:
-  """One experiment, whole; written to the workdir and read back from it."""
+  """The whole configuration of one experiment. It is written to the workdir and read from there."""
 
   name: str = 'synthetic_supervised'
   model: ModelConfig = ModelConfig()
@@ -206,10 +222,10 @@ class ExperimentConfig:
 
 
 def validate_config(config: ExperimentConfig) -> ExperimentConfig:
-  """The config itself, when its values can work together.
+  """Checks that the settings can be used together, and returns the same config.
 
   Raises:
-    ValueError: the first setting that cannot be used, by its full name, with what is expected.
+    ValueError: a setting cannot be used. The text gives its full name and the expected value.
   """
   for path, value in flatten_config(config).items():
     if isinstance(value, float) and not math.isfinite(value):
@@ -292,7 +308,7 @@ def _check_texture(texture: TextureConfig) -> None:
 
 
 def _check_objective(config: ExperimentConfig) -> None:
-  """Refuses losses and branches of the network that cannot work together."""
+  """Refuses a loss that the chosen branches of the network cannot serve."""
   model, loss = config.model, config.loss
   if model.texture.enabled != (loss.kind == 'photometric'):
     raise ValueError(
@@ -317,7 +333,7 @@ def _check_objective(config: ExperimentConfig) -> None:
 
 
 def _check_cached_features(config: ExperimentConfig) -> None:
-  """Refuses cached features where they cannot stand for the photo."""
+  """Refuses cached features where the training needs the photo itself."""
   if config.data.features != 'cached':
     return
   wanted = {
@@ -343,7 +359,7 @@ def _check_cached_features(config: ExperimentConfig) -> None:
 
 
 def _check_landmark_limit(data: DataConfig) -> None:
-  """Refuses a limit of landmark errors where there are none."""
+  """Refuses a limit of landmark errors where no errors are stored."""
   if data.max_landmark_error < 0:
     raise ValueError(
       f'data.max_landmark_error should not be negative, got {data.max_landmark_error}.'
@@ -356,7 +372,12 @@ def _check_landmark_limit(data: DataConfig) -> None:
 
 
 def flatten_config(node: Any, prefix: str = '') -> dict[str, Any]:
-  """Every setting by its full name, `a.b`."""
+  """Lists every setting by its full name, such as `model.image_size`.
+
+  Args:
+    node: a config, or one of its groups.
+    prefix: what each name begins with.
+  """
   flat = {}
   for field in dataclasses.fields(node):
     value = getattr(node, field.name)

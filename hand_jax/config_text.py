@@ -1,4 +1,4 @@
-"""Configs from and to text: typed `a.b=value` overrides, and JSON."""
+"""Conversion of configs from and to text: typed `a.b=value` overrides, and JSON."""
 
 import ast
 import dataclasses
@@ -11,26 +11,28 @@ from typing import Any, Literal
 from hand_jax.config import ExperimentConfig, flatten_config, validate_config
 from hand_jax.files.paths import expand_path
 
-# Settings that hold files or folders.
+# These settings hold files or folders, so a leading `~` is expanded in them.
 PATH_SETTINGS = (
   'data.data_dir',
   'model.backbone.weights',
   'training.init_from',
   'training.camera_prior',
 )
-# What a run meant by leaving out a setting that did not exist yet, where it is not the default.
+# A config saved before a setting existed does not name it. These are the values that such runs in
+# fact used, where they differ from today's defaults.
 BEFORE_THEY_EXISTED = {'data.hands': 'classic'}
 
 
 def apply_overrides(config: ExperimentConfig, overrides: Sequence[str]) -> ExperimentConfig:
-  """The config with each `a.b=value` applied in order, typed by the field it replaces.
+  """Applies each text `a.b=value` in order, and checks the resulting config.
 
-  Tuples are written `1024,512` (or `(1024, 512)`; `a,b` for texts), booleans `true` and `false`.
-  A leading `~` of a file or folder becomes the user's home folder.
+  The setting's type decides how its value is read. Tuples of numbers are written `1024,512` or
+  `(1024, 512)`, tuples of texts `a,b`, and booleans `true` and `false`. A leading `~` of a file or
+  folder becomes the user's home folder.
 
   Raises:
-    ValueError: a text without '=', an unknown setting (with the nearest and all valid names), a
-      value of another type, or a config that `validate_config` refuses.
+    ValueError: a text has no '=', a setting is unknown (the error lists the nearest and all valid
+      names), a value has another type, or `validate_config` refuses the config.
   """
   for text in overrides:
     path, equals, value = text.partition('=')
@@ -41,17 +43,22 @@ def apply_overrides(config: ExperimentConfig, overrides: Sequence[str]) -> Exper
 
 
 def config_to_json(config: ExperimentConfig) -> str:
-  """The whole config as indented JSON, in the dataclasses' order."""
+  """Writes the whole config as indented JSON, in the order of the dataclasses."""
   return json.dumps(dataclasses.asdict(config), indent=2) + '\n'
 
 
 def config_from_json(text: str, source: str = 'the config') -> ExperimentConfig:
-  """Back from `config_to_json`. A setting the text lacks takes its default.
+  """Reads a config from the text of `config_to_json`.
 
-  One that older runs could not name takes what they did instead (`BEFORE_THEY_EXISTED`).
+  A setting that the text lacks takes its default, or its value in `BEFORE_THEY_EXISTED`.
+
+  Args:
+    text: the JSON.
+    source: the name of the text in errors.
 
   Raises:
-    ValueError: naming `source`: not JSON, an unknown setting or a value of another type.
+    ValueError: the text is not JSON, a setting is unknown, a value has another type, or
+      `validate_config` refuses the config.
   """
   try:
     tree = json.loads(text)
@@ -64,7 +71,7 @@ def config_from_json(text: str, source: str = 'the config') -> ExperimentConfig:
 
 
 def config_differences(ours: ExperimentConfig, theirs: ExperimentConfig) -> list[str]:
-  """One text per differing setting: `name: ours, not theirs`."""
+  """Lists the settings that differ, one text each: `name: ours, not theirs`."""
   left, right = flatten_config(ours), flatten_config(theirs)
   return [
     f'{path}: {left[path]!r}, not {right[path]!r}' for path in left if left[path] != right[path]
@@ -72,7 +79,7 @@ def config_differences(ours: ExperimentConfig, theirs: ExperimentConfig) -> list
 
 
 def _unknown(path: str, kind: Any) -> ValueError:
-  """The error for the name at the end of `path` inside the dataclass `kind`."""
+  """Makes the error for a `path` whose last name is no field of the dataclass `kind`."""
   names = [field.name for field in dataclasses.fields(kind)]
   prefix, _, key = path.rpartition('.')
   by_name = {setting.rpartition('.')[2]: setting for setting in flatten_config(ExperimentConfig())}
@@ -86,7 +93,7 @@ def _unknown(path: str, kind: Any) -> ValueError:
 
 
 def _replace(node: Any, prefix: str, keys: list[str], text: str) -> Any:
-  """`node`, which is at `prefix`, with the setting at `keys` parsed from `text`."""
+  """Replaces one setting of `node`, whose own full name is `prefix`, by the value of `text`."""
   key, rest = keys[0], keys[1:]
   path = f'{prefix}{key}'
   if key not in {field.name for field in dataclasses.fields(node)}:
@@ -107,7 +114,7 @@ def _replace(node: Any, prefix: str, keys: list[str], text: str) -> Any:
 
 
 def _parse(text: str, wanted: Any) -> Any:
-  """Text as the plainest value it can mean for a setting of this type; `_convert` then checks."""
+  """Reads a text as a value for a setting of this type. `_convert` checks the type afterwards."""
   if wanted is str or typing.get_origin(wanted) is Literal:
     return text
   if typing.get_args(wanted)[:1] == (str,):
@@ -124,7 +131,7 @@ def _parse(text: str, wanted: Any) -> Any:
 
 
 def _convert(value: Any, wanted: Any, path: str) -> Any:
-  """`value` as the type the setting wants, or a ValueError that says what it wants."""
+  """Converts a value to the setting's type, or raises a ValueError that names that type."""
   origin = typing.get_origin(wanted)
   if origin is Literal:
     choices = typing.get_args(wanted)
@@ -142,7 +149,7 @@ def _convert(value: Any, wanted: Any, path: str) -> Any:
 
 
 def _with_old_meanings(tree: Any) -> Any:
-  """Adds what `BEFORE_THEY_EXISTED` says of settings that are missing."""
+  """Adds the values of `BEFORE_THEY_EXISTED` for settings that are missing."""
   for path, value in BEFORE_THEY_EXISTED.items():
     group, _, name = path.partition('.')
     if isinstance(tree, dict) and isinstance(tree.get(group), dict):

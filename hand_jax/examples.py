@@ -1,4 +1,4 @@
-"""One annotated photo in our joint order, units and frames, before any crop; and its tfds form."""
+"""One annotated photo in our joint order, units and frames before any crop, and its tfds form."""
 
 import io
 from typing import Any, NamedTuple
@@ -10,41 +10,44 @@ JPEG_QUALITY = 95
 
 
 class HandExample(NamedTuple):
-  """A photo and its labels on the host; None where a data set does not have a label.
+  """A photo and its labels on the host. A label that the data set does not have is None.
 
-  Pixels are continuous (the first pixel's centre is (0.5, 0.5)); lengths are metres in camera axes
-  (x right, y down, z forward). `side` is the hand the photo shows; nothing here is mirrored yet.
+  Pixels are continuous (the first pixel's centre is (0.5, 0.5)), and lengths are metres in camera
+  axes (x right, y down, z forward). `side` names the hand that the photo shows. Left hands are not
+  mirrored yet.
   """
 
   example_id: str
   image: np.ndarray  # (height, width, 3) uint8 RGB
   side: str  # 'right' or 'left'
-  box_xywh: np.ndarray  # (4,) hand box in pixels
+  box_xywh: np.ndarray  # (4,) the hand's box in pixels
   joints_image: np.ndarray  # (21, 2)
-  joint_confidence: np.ndarray  # (21,), 0: unknown
+  joint_confidence: np.ndarray  # (21,), 0 where a joint is unknown
   intrinsics: np.ndarray | None = None  # (3, 3)
   vertices_camera: np.ndarray | None = None  # (V, 3)
   joints_camera: np.ndarray | None = None  # (21, 3)
   global_orient: np.ndarray | None = None  # (3,) axis-angle
   hand_mask: np.ndarray | None = None  # (height, width) bool
-  vertex_visible: np.ndarray | None = None  # (V,) bool: what the photo shows, not occluded
-  vertex_colors: np.ndarray | None = None  # (V, 3) display RGB in [0, 1], of hidden ones too
+  vertex_visible: np.ndarray | None = None  # (V,) bool, False where something hides the vertex
+  vertex_colors: np.ndarray | None = None  # (V, 3) display RGB in [0, 1], also of hidden vertices
 
 
 class Skip(NamedTuple):
-  """An example that cannot be used, in its place among the records."""
+  """Stands among the records in the place of an example that cannot be used."""
 
   example_id: str
   reason: str
 
 
 def check_example(example: HandExample) -> HandExample:
-  """The example itself, when every label that is present can be used.
+  """Checks that every label that is present can be used, and returns the same example.
+
+  Joints of confidence 0 may hold anything.
 
   Raises:
-    ValueError: naming the example and the field, for a label that is NaN or infinite, an empty
-      box, a wrong side, colours outside [0, 1] or an image that is not (height, width, 3) uint8.
-      Joints of confidence 0 may hold anything.
+    ValueError: a label is NaN or infinite, the box is empty, the side is unknown, colours lie
+      outside [0, 1], or the image is not (height, width, 3) uint8. The text names the example and
+      the field.
   """
 
   def refuse(field: str, problem: str):
@@ -71,7 +74,7 @@ def check_example(example: HandExample) -> HandExample:
 
 
 def without_3d(example: HandExample) -> HandExample:
-  """The photo, its box and its 2D joints alone: what weak supervision may see."""
+  """Keeps the photo, its box and its 2D joints alone, as weak supervision may see them."""
   return HandExample(
     example_id=example.example_id,
     image=example.image,
@@ -83,16 +86,19 @@ def without_3d(example: HandExample) -> HandExample:
 
 
 def example_features() -> Any:
-  """The tfds features of a prepared data set of hand examples, for a builder's `_info`.
+  """Describes a record of a prepared data set as tfds features, for a builder's `_info`.
 
-  One record per photo. An absent label is an array of no rows (an empty mask: `has_hand_mask`
-  False and a 1 x 1 picture). Float labels are float32; pixels and frames as in `HandExample`.
+  There is one record per photo. An absent label is an array without rows, and an absent mask is a
+  1 x 1 picture with `has_hand_mask` False. Float labels are float32. Pixels and frames are those of
+  `HandExample`.
 
     example_id, side    text
     image               JPEG, quality 95, (height, width, 3)
     hand_mask           PNG, 0 or 255, (height, width, 1)
+    has_hand_mask       bool
     box_xywh            (4,) pixels
-    joints_image        (21, 2) pixels;   joint_confidence  (21,)
+    joints_image        (21, 2) pixels
+    joint_confidence    (21,)
     intrinsics          (3, 3) or (0, 3)
     vertices_camera     (V, 3) or (0, 3) metres
     joints_camera       (21, 3) or (0, 3) metres
@@ -100,7 +106,7 @@ def example_features() -> Any:
     vertex_visible      (V,) or (0,) bool
     vertex_colors       (V, 3) or (0, 3) display RGB in [0, 1]
   """
-  # Imported here: training on rendered examples needs no tfds.
+  # Import here, because training on rendered examples needs no tfds.
   import tensorflow_datasets as tfds
 
   features = tfds.features
@@ -129,10 +135,12 @@ def example_features() -> Any:
 
 
 def encode_example(example: HandExample) -> dict[str, Any]:
-  """The example as `example_features` wants it. Images go in encoded: tfds needs no TensorFlow so.
+  """Makes the record of an example for `example_features`.
+
+  Its pictures are encoded already, because tfds would need TensorFlow to encode them.
 
   Raises:
-    ValueError: see `check_example`.
+    ValueError: `check_example` refuses the example, or OpenCV cannot encode a picture.
   """
   check_example(example)
   mask, visible = example.hand_mask, example.vertex_visible
@@ -161,10 +169,12 @@ def encode_example(example: HandExample) -> dict[str, Any]:
 
 
 def encode_with_photo(example: HandExample, encoded_photo: bytes) -> dict[str, Any]:
-  """`encode_example` with the photo's own file, byte for byte, for its image: no loss, no time.
+  """Makes the record of an example from the photo's own file, without encoding the image again.
+
+  This saves time and keeps the image as it is.
 
   Raises:
-    ValueError: see `check_example`.
+    ValueError: `check_example` refuses the example, or OpenCV cannot encode its mask.
   """
   check_example(example)
   record = encode_example(example._replace(image=np.zeros((1, 1, 3), np.uint8)))
@@ -172,7 +182,7 @@ def encode_with_photo(example: HandExample, encoded_photo: bytes) -> dict[str, A
 
 
 def decode_example(record: dict[str, Any]) -> HandExample:
-  """Back from one element of a tfds data source (images already decoded there)."""
+  """Reads one element of a tfds data source, whose images are decoded, back into an example."""
 
   def text(value: bytes | str) -> str:
     return value.decode() if isinstance(value, bytes) else str(value)
@@ -194,7 +204,7 @@ def decode_example(record: dict[str, Any]) -> HandExample:
     global_orient=optional(record['global_orient']),
     hand_mask=np.asarray(record['hand_mask'])[..., 0] > 127 if record['has_hand_mask'] else None,
     vertex_visible=np.asarray(visible, bool) if len(visible) else None,
-    # Sets prepared before there were colours do not have the field.
+    # Data sets that were prepared by early versions do not have this field.
     vertex_colors=optional(record.get('vertex_colors')),
   )
 

@@ -1,9 +1,9 @@
 """Independent normal variables: likelihood, divergence, sampling, and how maps move them.
 
-`exact` below means that sigma is one thing everywhere (`log_variance` is the logarithm of a
-variance), as the mathematics needs; `paper` means the letter of the paper's supplementary, where
-one sigma is a standard deviation in the likelihood and stands in a variance's place in the KL.
-See docs/derivations.md.
+There are two conventions. In `exact`, sigma is a standard deviation everywhere, as the mathematics
+needs. `paper` follows the paper's supplementary as it is printed: there the same sigma is a
+standard deviation in the likelihood and takes the place of a variance in the KL. In both,
+`log_variance` is the natural logarithm of a variance. See docs/derivations.md.
 """
 
 from collections.abc import Callable
@@ -24,27 +24,29 @@ LOG_TWO_PI = float(np.log(2 * np.pi))
 def gaussian_nll(
   gaussian: DiagonalGaussian, value: Float[Array, '*shape']
 ) -> Float[Array, '*shape']:
-  """-ln N(value; mean, variance), element by element, in nats.
+  """Computes -ln N(value | mean, variance) of each element, in nats.
 
-  Equal to eq. 4 of the paper with its sigma read as exp(log_variance / 2): both conventions agree.
+  This equals eq. 4 of the paper with its sigma read as exp(log_variance / 2), so both conventions
+  agree.
   """
   residual = value - gaussian.mean
   return 0.5 * (LOG_TWO_PI + gaussian.log_variance + residual**2 * jnp.exp(-gaussian.log_variance))
 
 
 def gaussian_kl(q: DiagonalGaussian, p: DiagonalGaussian) -> Float[Array, '*shape']:
-  """KL(q || p), element by element, in nats: zero if and only if the two are equal."""
+  """Computes KL(q || p) of each element, in nats. It is zero only where q and p are equal."""
   log_ratio = q.log_variance - p.log_variance
   difference = q.mean - p.mean
-  # expm1 keeps the digits of a small divergence, which the sum of exp and -1 loses.
+  # expm1 keeps the digits of a small divergence, which exp(x) - 1 would lose.
   return 0.5 * (jnp.expm1(log_ratio) - log_ratio + difference**2 * jnp.exp(-p.log_variance))
 
 
 def paper_gaussian_kl(q: DiagonalGaussian, p: DiagonalGaussian) -> Float[Array, '*shape']:
-  """Eq. 5 to the letter, with sigma = exp(log_variance / 2): 1/2 [ln sp/sq - 1 + (sq + d^2)/sp].
+  """Computes eq. 5 as printed, with sigma = exp(log_variance / 2).
 
-  It is the KL between Gaussians whose *variances* are those sigmas, so it depends on the unit of
-  length (erratum 1).
+  With d the difference of the means, this is 1/2 [ln(sigma_p / sigma_q) - 1 + (sigma_q + d^2) /
+  sigma_p]. It is the KL between Gaussians whose *variances* are those sigmas, so it depends on the
+  unit of length (erratum 1).
   """
   halves = [DiagonalGaussian(g.mean, 0.5 * g.log_variance) for g in (q, p)]
   return gaussian_kl(*halves)
@@ -53,15 +55,26 @@ def paper_gaussian_kl(q: DiagonalGaussian, p: DiagonalGaussian) -> Float[Array, 
 def sample_gaussian(
   key: Key[Array, ''], gaussian: DiagonalGaussian, scale: float = 1.0
 ) -> Float[Array, '*shape']:
-  """One reparameterised sample: mean + scale * sigma * noise. Differentiable in both moments."""
+  """Draws one reparameterised sample, mean + scale * sigma * noise.
+
+  The sample is differentiable with respect to the mean and the log-variance.
+
+  Args:
+    key: decides the noise.
+    gaussian: the variables to draw.
+    scale: multiplies their standard deviations.
+  """
   noise = jax.random.normal(key, gaussian.mean.shape, gaussian.mean.dtype)
   return gaussian.mean + scale * jnp.exp(0.5 * gaussian.log_variance) * noise
 
 
 def scale_gaussian(gaussian: DiagonalGaussian, factor: float) -> DiagonalGaussian:
-  """The Gaussian of factor * x: a change of unit (factor 100: metres to centimetres).
+  """Returns the Gaussian of factor * x, which is x in another unit.
 
-  Raises ValueError for a factor that is not positive.
+  A factor of 100 takes metres to centimetres.
+
+  Raises:
+    ValueError: the factor is not positive.
   """
   if not factor > 0:
     raise ValueError(f'scale_gaussian: expected a factor above zero, got {factor!r}.')
@@ -71,13 +84,13 @@ def scale_gaussian(gaussian: DiagonalGaussian, factor: float) -> DiagonalGaussia
 def linear_map_gaussian(
   matrix: Float[Array, 'outputs inputs'], gaussian: DiagonalGaussian
 ) -> DiagonalGaussian:
-  """Marginals of A x for x with independent coordinates: mean A m, variance (A∘A) v.
+  """Computes the marginals of A x for independent coordinates x: mean A m, variance (A∘A) v.
 
-  `gaussian` has shape (..., inputs, columns); the matrix acts on the axis before the last, as
-  B V does (erratum 2). Exact for the marginals; correlations between outputs are dropped.
+  The matrix acts on the last axis but one of `gaussian`, as in B V (erratum 2). The marginals are
+  exact. Correlations between outputs are dropped.
   """
   matmul = lambda a, b: jnp.matmul(a, b, precision='highest')  # noqa: E731
-  # The largest variance is factored out, so that neither tiny nor huge units leave float32's range.
+  # Factor out the largest variance, so that values stay in float32's range in any unit of length.
   largest = jax.lax.stop_gradient(gaussian.log_variance.max())
   variance = matmul(matrix**2, jnp.exp(gaussian.log_variance - largest))
   return DiagonalGaussian(matmul(matrix, gaussian.mean), jnp.log(variance) + largest)
@@ -87,10 +100,11 @@ def linearize_gaussian(
   function: Callable[[Float[Array, '*inputs']], Float[Array, '*outputs']],
   gaussian: DiagonalGaussian,
 ) -> DiagonalGaussian:
-  """Marginals of f(x) to first order: mean f(m), variance the row sums of (J∘J) v.
+  """Computes the marginals of f(x) to first order: mean f(m), variance (J∘J) v.
 
-  Exact for affine f; otherwise its error falls by four when sigma halves. Needs one
-  forward-mode product per input number, so it is for small inputs (a camera, a joint).
+  J is the Jacobian of f at the mean m. The result is exact for affine f. For other f its error
+  falls to a quarter when sigma halves. It takes one forward-mode product for each number of the
+  input, so it suits small inputs such as a camera or a joint.
   """
   mean, push = jax.linearize(function, gaussian.mean)
   size = gaussian.mean.size

@@ -1,8 +1,9 @@
 """Each loss term by name and per example, and the weighted total.
 
-Gaussian terms follow the paper's eqs. 6, 11, 15 and 19: sums over coordinates, split into the
-likelihood (`_nll`, needs labels) and the divergence from the prior-net (`_kl`, needs none). No
-gradient is stopped: the divergence also teaches the prior-net. See docs/derivations.md.
+Gaussian terms follow the paper's eqs. 6, 11, 15 and 19. They are sums over coordinates, split into
+the likelihood (`_nll`), which needs labels, and the divergence from the prior-net (`_kl`), which
+needs none. No gradient is stopped, so the divergence also teaches the prior-net. See
+docs/derivations.md.
 """
 
 import math
@@ -37,10 +38,10 @@ from hand_jax.types import (
 
 LossTerms = dict[str, Float[Array, 'batch']]
 
-# The total is in thousands of nats. One constant moves no minimum; it brings the gradient of sums
-# over some 2400 coordinates to order one, where a clipping threshold expects it.
+# The total is in thousands of nats. A constant factor moves no minimum, but it brings the gradient
+# of sums over some 2400 coordinates to order one, where a clipping threshold expects it.
 TOTAL_SCALE = 1e-3
-# Differences of colour well above this count by their size, well below by their square.
+# The robust colour loss is linear in differences far above this and quadratic far below it.
 ROBUST_COLOR = 0.02
 
 
@@ -50,14 +51,21 @@ def compute_gaussian_terms(
   config: LossConfig,
   hands_mean: Float[Array, '45'] | None = None,
 ) -> LossTerms:
-  """Computes the supervised objective's unweighted terms, (batch,): Algorithms 1 and 3.
+  """Computes the unweighted terms of the supervised objective (Algorithms 1 and 3).
 
-  They are vertices, joints and joints_2d, each with `_nll` and `_kl`, camera, and the terms of
-  `regularizers`. Lengths are in `config.length_unit_m`, the unit of sigma_v = 1. 2D is in
-  normalised crop coordinates, projected as `config.projection` says.
+  A term whose label is masked is zero for that example, whatever the label holds: joints weigh by
+  their confidence, and camera numbers by their mask. Padding examples are zero in every term.
 
-  A term whose label is masked is zero for that example (a joint weighs by its confidence, a camera
-  number by its mask), whatever the label holds. Padding examples are zero in every term.
+  Args:
+    estimate: the network's output, with both branches.
+    batch: the labels and their masks.
+    config: its `length_unit_m` is the unit of lengths, in which the prior's sigma_v is 1. Its
+      `projection` gives the 2D joints, in normalised crop coordinates.
+    hands_mean: the hand model's relaxed pose, for the term `pose_prior`.
+
+  Returns:
+    Each term per example: `vertices`, `joints` and `joints_2d` with the endings `_nll` and `_kl`,
+    `camera`, and the terms of `regularizers`.
   """
   posterior, prior = (
     _for_losses(branch, estimate.camera.mean, config)
@@ -81,11 +89,19 @@ def compute_squared_error_terms(
   config: LossConfig,
   hands_mean: Float[Array, '45'] | None = None,
 ) -> LossTerms:
-  """Computes the unweighted squared errors, (batch,), of Algorithms 5 and 6.
+  """Computes the unweighted squared errors of Algorithms 5 and 6.
 
-  They are vertices and joints_2d, each with `_l2_posterior` and `_l2_prior` (only of the branches
-  that the estimate has), camera, and the terms of `regularizers`. Units and masks are those of
-  `compute_gaussian_terms`.
+  Units and masks are those of `compute_gaussian_terms`.
+
+  Args:
+    estimate: the network's output. It may lack a branch.
+    batch: the labels and their masks.
+    config: gives the unit of length and the projection.
+    hands_mean: the hand model's relaxed pose, for the term `pose_prior`.
+
+  Returns:
+    Each term per example: `vertices` and `joints_2d` with the endings `_l2_posterior` and
+    `_l2_prior` for the branches that the estimate has, `camera`, and the terms of `regularizers`.
   """
   labels = _labels(batch, config.length_unit_m)
   terms = {}
@@ -104,12 +120,20 @@ def compute_squared_error_terms(
 def compute_photometric_terms(
   rendered: RenderedHand, batch: HandBatch, config: LossConfig
 ) -> LossTerms:
-  """Algorithm 4's term `photometric`, (batch,): the difference of drawing and photo over a mask.
+  """Computes the mean colour difference between drawing I and photo J over a mask (Algorithm 4).
 
-  The mask M is what the drawing covers and, where a photo's hand mask is known, that shows the
-  hand. `squared`: sum over M of |I - J|^2 / |M|, colours in [0, 1]; `robust`: of the sum over
-  channels of sqrt((I - J)^2 + c^2) - c, c = `ROBUST_COLOR` (Charbonnier et al. 1994), on which the
-  few pixels at wrong edges weigh less. An empty mask and padding give zero.
+  The mask M holds the pixels that the drawing covers and, where the photo's hand mask is known,
+  that also show the hand. An empty mask and padding give zero.
+
+  Args:
+    rendered: the hand drawn hard into its crop, colours in [0, 1].
+    batch: the photo, and its hand mask where there is one.
+    config: its `photometric` chooses what is averaged over M. 'squared' takes |I - J|^2. 'robust'
+      takes the sum over channels of sqrt((I - J)^2 + c^2) - c with c = `ROBUST_COLOR` (Charbonnier
+      et al. 1994), in which the few pixels along misplaced edges weigh less.
+
+  Returns:
+    The term `photometric` per example.
   """
   mask = rendered.silhouette & (batch.hand_mask | ~batch.has_mask[:, None, None])
   photo = jnp.asarray(batch.image, rendered.rgb.dtype) / 255
@@ -131,14 +155,26 @@ def compute_elbo_terms(
   config: LossConfig,
   hands_mean: Float[Array, '45'] | None = None,
 ) -> LossTerms:
-  """Unweighted terms of the weakly supervised objective (eqs. 24, 25: the negative ELBO), (batch,).
+  """Computes the unweighted terms of the weakly supervised objective, the negative ELBO.
 
-  Labels are 2D joints alone; `keys` (one per example) decide the samples. `joints_2d_nll`: samples
-  of vertices and camera, projected; in `exact` under N(S(B V), likelihood_sigma^2) in crop units,
-  in `paper` under eq. 19's first line; the mean over `config.samples`. `joints_2d_nll_prior`: the
-  same for samples of the prior-net (Algorithm 2). `vertices_kl`, `camera_kl` (against
-  N(camera_prior_mean, 1)), and in `paper` the marginal `joints_kl`, which makes the bound looser
-  (erratum 8). And the terms of `regularizers`. Masks as in `compute_gaussian_terms`.
+  See eqs. 24 and 25. The only labels are 2D joints, masked as in `compute_gaussian_terms`.
+
+  Args:
+    keys: decide the samples, one key for each example.
+    estimate: the network's output, with both branches.
+    batch: the labels and their masks.
+    camera_prior_mean: mu_C, the ten stored camera numbers of the frozen camera model.
+    extended_joint_regressor: the matrix B, which takes vertices to joints.
+    config: its `convention` gives the likelihood of the labels at a sample. In `exact` that is
+      N(S(B V), likelihood_sigma^2) in crop units, in `paper` the first line of eq. 19.
+    hands_mean: the hand model's relaxed pose, for the term `pose_prior`.
+
+  Returns:
+    Each term per example. `joints_2d_nll` is the mean over `config.samples` samples of vertices and
+    camera. `joints_2d_nll_prior` is the same for vertices sampled from the prior-net (Algorithm 2).
+    `vertices_kl` compares the branches, and `camera_kl` the camera with N(camera_prior_mean, 1).
+    `paper` adds the marginal `joints_kl`, which makes the bound looser (erratum 8). The terms of
+    `regularizers` follow.
   """
   posterior, prior = (
     _for_losses(branch, estimate.camera.mean, config)
@@ -175,7 +211,7 @@ def _sample_projection(
   extended_joint_regressor: Array,
   config: LossConfig,
 ) -> DiagonalGaussian:
-  """The likelihood of 2D joints (crop units) at one sample of a hand's vertices and camera."""
+  """Draws a hand's vertices and camera once, and gives the likelihood of 2D joints (crop units)."""
   key_vertices, key_camera = jax.random.split(key)
   camera_sample = sample_gaussian(key_camera, camera, config.camera_sampling_scale)
   hand = hand_gaussians(
@@ -193,12 +229,19 @@ def _sample_projection(
 
 
 def regularizers(estimate: HandEstimate, hands_mean: Float[Array, '45'] | None = None) -> LossTerms:
-  """Terms without labels: of the camera, and of the prior-net's parameters where there are any.
+  """Computes the penalties that need no labels.
 
-  `orthonormality`: see `orthonormality_penalty`; `joint_limits`: see `hand_jax.mano.anatomy`,
-  radians squared; `shape_prior`: the sum of squared betas; with the hand model's relaxed pose
-  `hands_mean`, `pose_prior`: the squared distance from it by the range of each axis
-  (`relaxed_pose_penalty`).
+  An estimate without MANO parameters has only the camera's penalty.
+
+  Args:
+    estimate: the network's output.
+    hands_mean: the hand model's relaxed pose, or None to leave `pose_prior` out.
+
+  Returns:
+    Each term per example. `orthonormality` is `orthonormality_penalty` of the camera.
+    `joint_limits`, in radians squared, is `joint_limit_penalty`. `shape_prior` is the sum of
+    squared betas. `pose_prior` is the squared distance from the relaxed pose, in which each axis
+    counts by its range (`relaxed_pose_penalty`).
   """
   terms = {'orthonormality': orthonormality_penalty(camera_from_vector(estimate.camera.mean))}
   if estimate.parameters is None:
@@ -214,12 +257,12 @@ def regularizers(estimate: HandEstimate, hands_mean: Float[Array, '45'] | None =
 def total_loss(terms: LossTerms, weights: dict[str, float]) -> Float[Array, 'batch']:
   """Sums the terms by their weights, times `TOTAL_SCALE`. A weight of zero leaves its term out.
 
-  Terms of a branch that the network does not have are not among `terms`, and count nowhere.
+  A weight may name a term that is not in `terms`, as when the network lacks that term's branch.
 
   Raises:
     ValueError: no term has a weight.
   """
-  # A term left out must not pass on its infinities, hence no product with zero.
+  # Do not multiply by zero: a term that is left out could pass on an infinity.
   used = [weights[name] * term for name, term in terms.items() if weights[name] != 0]
   if not used:
     raise ValueError('Every loss weight is zero: set one of ' + ', '.join(sorted(terms)) + '.')
@@ -231,7 +274,13 @@ def camera_loss(
   camera: Float[Array, 'batch 10'],
   camera_mask: Bool[Array, 'batch 10'],
 ) -> Float[Array, 'batch']:
-  """Eq. 11: the sum of squared differences over the camera's stored numbers, where known."""
+  """Sums the squared differences over the camera's stored numbers (eq. 11).
+
+  Args:
+    predicted: the estimated numbers, in `HandCamera`'s stored scaling.
+    camera: the labels, in the same scaling.
+    camera_mask: which of the labels are known.
+  """
   return _sum_per_example((_masked(camera, predicted, camera_mask) - predicted) ** 2)
 
 
@@ -240,7 +289,13 @@ def masked_nll(
   value: Float[Array, 'batch points dims'],
   weight: Float[Array, 'batch points'],
 ) -> Float[Array, 'batch']:
-  """The negative log-likelihood summed over coordinates, each point by its weight (0: unknown)."""
+  """Sums the negative log-likelihood over coordinates, each point times its weight.
+
+  Args:
+    gaussian: the estimated points.
+    value: the labels, in the same unit. They may hold anything where the weight is zero.
+    weight: 0 where a point is unknown.
+  """
   known = jnp.expand_dims(weight > 0, -1)
   weight = jnp.where(known, jnp.expand_dims(weight, -1), 0.0)
   nll = gaussian_nll(gaussian, _masked(value, gaussian.mean, known))
@@ -252,7 +307,13 @@ def masked_squared_error(
   value: Float[Array, 'batch points dims'],
   weight: Float[Array, 'batch points'],
 ) -> Float[Array, 'batch']:
-  """The squared error summed over coordinates, each point by its weight (0: unknown)."""
+  """Sums the squared error over coordinates, each point times its weight.
+
+  Args:
+    predicted: the estimated points.
+    value: the labels, in the same unit. They may hold anything where the weight is zero.
+    weight: 0 where a point is unknown.
+  """
   known = jnp.expand_dims(weight > 0, -1)
   weight = jnp.where(known, jnp.expand_dims(weight, -1), 0.0)
   return _sum_per_example(weight * (_masked(value, predicted, known) - predicted) ** 2)
@@ -261,7 +322,13 @@ def masked_squared_error(
 def kl_per_example(
   posterior: DiagonalGaussian, prior: DiagonalGaussian, convention: Convention
 ) -> Float[Array, 'batch']:
-  """The divergence summed over coordinates: KL(posterior || prior), or eq. 5's letter of it."""
+  """Sums the divergence of the posterior from the prior over coordinates.
+
+  Args:
+    posterior: the distribution that KL(posterior || prior) names first.
+    prior: the other one, in the same unit.
+    convention: 'exact' takes the KL, 'paper' takes eq. 5 as printed.
+  """
   divergence = gaussian_kl if convention == 'exact' else paper_gaussian_kl
   return _sum_per_example(divergence(posterior, prior))
 
@@ -269,7 +336,7 @@ def kl_per_example(
 def _with_common_terms(
   terms: LossTerms, estimate: HandEstimate, batch: HandBatch, hands_mean: Array | None
 ) -> LossTerms:
-  """Adds the camera's term and those without labels, and empties the padding."""
+  """Adds the camera's term and those without labels, and sets padding examples to zero."""
   terms['camera'] = camera_loss(
     estimate.camera.mean, jnp.asarray(batch.camera), jnp.asarray(batch.camera_mask)
   )
@@ -277,7 +344,7 @@ def _with_common_terms(
 
 
 def _labels(batch: HandBatch, length_unit_m: float) -> dict[str, tuple[Array, Array]]:
-  """Values (lengths in the unit) and weights per point."""
+  """Gives the label and the weight of each point. Lengths are in the length unit."""
   vertices, joints = jnp.asarray(batch.vertices_hand), jnp.asarray(batch.joints_hand)
 
   def has_3d(values):
@@ -285,7 +352,7 @@ def _labels(batch: HandBatch, length_unit_m: float) -> dict[str, tuple[Array, Ar
     return jnp.broadcast_to(known[:, None], values.shape[:2])
 
   joints_2d, confidence = jnp.asarray(batch.joints_normalized), jnp.asarray(batch.joint_confidence)
-  # A joint without finite coordinates is unknown, whatever its confidence says.
+  # A joint without finite coordinates is unknown, whatever its confidence is.
   confidence = jnp.where(jnp.isfinite(joints_2d).all(axis=-1), confidence, 0.0)
   return {
     'vertices': (vertices / length_unit_m, has_3d(vertices)),
@@ -297,7 +364,7 @@ def _labels(batch: HandBatch, length_unit_m: float) -> dict[str, tuple[Array, Ar
 def _for_losses(
   gaussians: HandGaussians, camera: Float[Array, 'batch 10'], config: LossConfig
 ) -> HandGaussians:
-  """Lengths in the length unit, 2D joints projected as the losses want them."""
+  """Converts lengths to the length unit, and projects 2D joints by `config.projection`."""
   return HandGaussians(
     vertices=scale_gaussian(gaussians.vertices, 1 / config.length_unit_m),
     joints=scale_gaussian(gaussians.joints, 1 / config.length_unit_m),
@@ -308,7 +375,7 @@ def _for_losses(
 def _projected(
   gaussians: HandGaussians, camera: Float[Array, '*batch 10'], config: LossConfig
 ) -> DiagonalGaussian:
-  """The 2D joints of one hand or a batch, their mean by `config.projection`."""
+  """Gives the 2D joints of one hand or a batch, with their mean by `config.projection`."""
   if config.projection == 'orthonormal':
     return gaussians.joints_normalized
   mean = project_points_affine(camera_from_vector(camera), gaussians.joints.mean)
@@ -316,7 +383,10 @@ def _projected(
 
 
 def _masked(value: Array, instead: Array, known: Array) -> Array:
-  """Unknown labels replaced by the estimate: `where` on the input keeps NaN out of gradients."""
+  """Replaces unknown labels by the estimate.
+
+  This happens before they are used, because a NaN that is masked later still reaches gradients.
+  """
   return jnp.where(known, value, instead)
 
 

@@ -1,4 +1,4 @@
-"""From a Gaussian over vertices to Gaussians over 3D joints and their projections."""
+"""Propagates a Gaussian over vertices to Gaussians over 3D joints and their projections."""
 
 import jax
 import jax.numpy as jnp
@@ -14,8 +14,8 @@ from hand_jax.geometry.cameras import (
 )
 from hand_jax.types import DiagonalGaussian, HandCamera, HandGaussians
 
-# A camera's scale is the square root of a factor inside a logarithm. Below this many crop units per
-# metre (a hand of one twentieth of the crop) variances stay as if it were this one.
+# log(scale^2) is part of the log-variance of projected joints. Smaller scales than this count as
+# this one there, in crop units per metre: such a hand covers a twentieth of the crop.
 MIN_SCALE_PER_M = 0.5
 
 
@@ -27,14 +27,26 @@ def hand_gaussians(
   convention: Convention,
   length_unit_m: float,
 ) -> HandGaussians:
-  """Vertices, joints and projected joints of one hand as Gaussians (batch by vmap).
+  """Propagates the Gaussian over one hand's vertices to its joints and their projections.
 
-  `vertices` (V, 3) in metres in the hand frame, whose origin is the wrist, so joints are B V;
-  `camera` the ten stored numbers; the projection in normalised crop coordinates.
+  In `exact`, joints have the variances (B∘B) v and their projections s^2 (Var J)(R∘R). In `paper`,
+  joints have the sigma B sigma, as eq. 13 is printed. The printed sigma of the projection (eq. 17)
+  is undefined (errata 2 and 3). It is replaced by sqrt(s^2 (B sigma)(R∘R)), where B sigma, in the
+  length unit, takes the place of a variance.
 
-  `exact`: variances (B∘B) v and s^2 (Var J)(R∘R). `paper`: eq. 13 to the letter, where the joints'
-  sigma is B sigma; the letter of the projected sigma (eq. 17) is undefined (errata 2 and 3), and
-  sqrt(s^2 (B sigma)(R∘R)) stands for it, with B sigma in `length_unit_m` taking a variance's place.
+  Args:
+    vertices: metres, hand frame. Its origin is the wrist, so the joints are B V.
+    camera: the ten stored numbers of a `HandCamera`.
+    extended_joint_regressor: the matrix B, with rows for the fingertips.
+    convention: 'exact' or 'paper', see docs/derivations.md.
+    length_unit_m: the length unit in metres, which only `paper` uses.
+
+  Returns:
+    The vertices as given, the joints in metres in the hand frame, and the projected joints in
+    normalised crop coordinates.
+
+  Raises:
+    ValueError: the convention is unknown.
   """
   hand_camera = camera_from_vector(camera)
   if convention == 'exact':
@@ -42,7 +54,7 @@ def hand_gaussians(
     spread, unit = joints.log_variance, 1.0
   elif convention == 'paper':
     joints = paper_joint_gaussian(extended_joint_regressor, vertices)
-    # ln sigma in the length unit: the paper puts a sigma where a variance belongs.
+    # This is ln sigma in the length unit, because the paper puts a sigma where a variance belongs.
     spread, unit = scale_gaussian(joints, 1 / length_unit_m).log_variance / 2, length_unit_m
   else:
     raise ValueError(f"convention: expected 'paper' or 'exact', got {convention!r}.")
@@ -56,12 +68,12 @@ def hand_gaussians(
 def paper_joint_gaussian(
   matrix: Float[Array, 'joints vertices'], vertices: DiagonalGaussian
 ) -> DiagonalGaussian:
-  """Eq. 13 to the letter: mean B mu, standard deviation B sigma.
+  """Computes the joints as eq. 13 is printed: mean B mu, standard deviation B sigma.
 
-  Needs rows of B that are non-negative; a sum of standard deviations is the spread of fully
-  correlated vertices, an upper bound on the independent ones' (erratum 2).
+  The rows of B must be non-negative. A weighted sum of standard deviations is the deviation that
+  fully correlated vertices would give, an upper bound on that of independent ones (erratum 2).
   """
-  # Largest sigma factored out, as in linear_map_gaussian.
+  # Factor out the largest sigma, as linear_map_gaussian does.
   largest = jax.lax.stop_gradient(vertices.log_variance.max())
   sigma = jnp.matmul(matrix, jnp.exp(0.5 * (vertices.log_variance - largest)), precision='highest')
   mean = jnp.matmul(matrix, vertices.mean, precision='highest')
@@ -71,9 +83,14 @@ def paper_joint_gaussian(
 def projected_log_variance(
   camera: HandCamera, log_variance: Float[Array, 'joints 3'], length_unit_m: float
 ) -> Float[Array, 'joints 2']:
-  """ln of s^2 Var (R∘R), first two coordinates, for variances in `length_unit_m` squared.
+  """Computes ln of s^2 Var (R∘R), the log-variance of the first two coordinates of s x R + T.
 
-  The moments of s x R + T for independent coordinates of x: T drops out (erratum 3).
+  The coordinates of x count as independent. T does not change a variance (erratum 3).
+
+  Args:
+    camera: one weak-perspective camera.
+    log_variance: of x in the hand frame, in `length_unit_m` squared.
+    length_unit_m: the unit of x in metres.
   """
   rotation_squared = camera_rotation(camera)[:, :2] ** 2
   largest = jax.lax.stop_gradient(log_variance.max())

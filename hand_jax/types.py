@@ -1,9 +1,15 @@
-"""The vocabulary: every named tuple that crosses a module border.
+"""The named tuples that cross module borders.
 
-Frames: `hand` = metres, wrist at the origin, global orientation removed; `root` = metres, wrist at
-the origin, camera axes; `camera` = metres, x right, y down, z forward; `image` = pixels with the
-first pixel's centre at (0.5, 0.5); `normalized` = [-1, 1] over the crop. Sizes: V vertices (778),
-F faces (1538), K = 21 joints in the standard order (see `hand_jax.mano.joints`).
+A name carries its frame:
+
+- `hand` is in metres with the wrist at the origin and the global orientation removed.
+- `root` is in metres with the wrist at the origin, in camera axes.
+- `camera` is in metres with x right, y down and z forward from the camera.
+- `image` is in pixels, and the first pixel's centre is (0.5, 0.5).
+- `normalized` is [-1, 1] over the crop.
+
+A hand has V = 778 vertices, F = 1538 faces and K = 21 joints in the standard order (see
+`hand_jax.mano.joints`).
 """
 
 from typing import Any, NamedTuple
@@ -16,7 +22,10 @@ ArrayLike = jax.Array | np.ndarray
 
 
 class HandParameters(NamedTuple):
-  """MANO's inputs: axis-angle radians relative to zero pose (a flat hand), metres."""
+  """MANO's inputs. Rotations are axis-angle in radians, and `transl` is in metres.
+
+  `hand_pose` is relative to the zero pose, which is a flat hand.
+  """
 
   global_orient: Float[Array, '*batch 3']
   hand_pose: Float[Array, '*batch 45']
@@ -25,7 +34,7 @@ class HandParameters(NamedTuple):
 
 
 class HandMesh(NamedTuple):
-  """A posed hand: vertices and the 21 standard joints in metres, triangle vertex ids."""
+  """A posed hand: vertices and the 21 standard joints in metres, and the vertex ids of faces."""
 
   vertices: Float[Array, '*batch vertices 3']
   joints: Float[Array, '*batch joints 3']
@@ -33,11 +42,12 @@ class HandMesh(NamedTuple):
 
 
 class ManoModel(NamedTuple):
-  """The constants of one hand model, MANO's structure; metres. Arrays only, so it can be traced.
+  """The constants of one hand model with MANO's structure, in metres.
 
-  `joint_regressor` gives the 16 chain joints in MANO's own order; `fingertip_vertices` are vertex
-  ids from thumb to little finger. `hands_mean` is the relaxed pose (relative to zero pose) and the
-  rows of `hands_components` are its principal components, largest variance first.
+  All fields are arrays, so that JAX can trace the model. `joint_regressor` gives the 16 chain
+  joints in MANO's own order. `fingertip_vertices` are vertex ids from thumb to little finger.
+  `hands_mean` is the relaxed pose relative to the zero pose. The rows of `hands_components` are
+  the principal components of poses, largest variance first.
   """
 
   v_template: Float[Array, 'vertices 3']
@@ -52,60 +62,66 @@ class ManoModel(NamedTuple):
 
 
 class DiagonalGaussian(NamedTuple):
-  """Independent normal variables; `log_variance` is the natural logarithm of the variance."""
+  """Independent normal variables. `log_variance` is the natural logarithm of the variance."""
 
   mean: Float[Array, '*shape']
   log_variance: Float[Array, '*shape']
 
 
 class HandCamera(NamedTuple):
-  """The paper's C = (R, T, s), weak perspective, in its stored scaling (DERIVATIONS: order one).
+  """The paper's weak-perspective camera C = (R, T, s), stored so that its numbers are of order one.
 
-  `rotation_6d`: first two columns of R in `x @ R` (hand frame to camera axes), column after column.
-  `translation`: T_x, T_y in normalised crop coordinates, T_z (the root's depth) in metres.
-  `scale`: normalised crop units per decimetre.
+  See docs/derivations.md.
   """
 
   rotation_6d: Float[Array, '*batch 6']
+  """The first two columns of R, one after the other. x @ R takes the hand frame to camera axes."""
   translation: Float[Array, '*batch 3']
+  """T_x and T_y in normalised crop coordinates, and T_z, the root's depth, in metres."""
   scale: Float[Array, '*batch 1']
+  """Normalised crop units per decimetre."""
 
 
 class PerspectiveCamera(NamedTuple):
-  """A pinhole: focal lengths and principal point in pixels."""
+  """A pinhole camera, with focal lengths and principal point in pixels."""
 
   focal_length: Float[Array, '*batch 2']
   principal_point: Float[Array, '*batch 2']
 
 
 class ImageFeatures(NamedTuple):
-  """What a backbone gives: the pooled vector and the shallow (half-resolution) map.
+  """The output of a backbone. Features that were read from a prepared data set have no maps.
 
-  Of the landmark network alone: `landmarks`, whose x and y are in [-1, 1] over the crop and whose
-  depth relative to the wrist is in the same unit, smaller towards the camera; and `last_map`, the
-  map that the pooled vector is the mean of. Features read from a prepared data set have no maps.
+  Only the landmark network gives `landmarks` and `last_map`.
   """
 
   global_feature: Float[Array, 'batch channels']
+  """The pooled vector."""
   shallow_map: Float[Array, 'batch height width channels'] | None
+  """The map of half the crop's resolution."""
   landmarks: Float[Array, 'batch 21 3'] | None = None
+  """x and y in [-1, 1] over the crop, and the depth beyond the wrist in the same unit."""
   last_map: Float[Array, 'batch _h _w channels'] | None = None
+  """The map whose mean is the pooled vector."""
 
 
 class HandGaussians(NamedTuple):
-  """All uncertain outputs of a branch, prior or posterior: hand frame in metres, and the crop."""
+  """All uncertain outputs of one branch, the prior or the posterior."""
 
   vertices: DiagonalGaussian
+  """Metres, hand frame."""
   joints: DiagonalGaussian
+  """Metres, hand frame."""
   joints_normalized: DiagonalGaussian
+  """Projections of the joints, in [-1, 1] over the crop."""
 
 
 class HandEstimate(NamedTuple):
-  """What the network returns for a batch. `camera` is a Gaussian over the ten stored numbers.
+  """The network's output for a batch. `camera` is a Gaussian over the ten stored numbers.
 
-  A network of one branch alone (`model.branches`) leaves the other None; without the prior-net
-  there are no MANO parameters either. `vertex_colors` (display RGB in [0, 1], with the light that
-  falls on them) come from the texture branch, None without one.
+  A network with a single branch (`model.branches`) leaves the other branch None, and a network
+  without the prior-net also leaves `parameters` None. `vertex_colors` come from the texture branch
+  and are None without it. They are display RGB in [0, 1] and include the light on the hand.
   """
 
   parameters: HandParameters | None
@@ -116,7 +132,10 @@ class HandEstimate(NamedTuple):
 
 
 class Fragments(NamedTuple):
-  """What a pixel sees: face (-1: nothing), barycentrics (0 there), depth (+inf there)."""
+  """The face that each pixel shows, the place on it and its depth.
+
+  Pixels that show no face have the face -1, barycentrics 0 and depth +inf.
+  """
 
   face_index: Int[Array, 'batch height width']
   barycentric: Float[Array, 'batch height width 3']
@@ -124,10 +143,10 @@ class Fragments(NamedTuple):
 
 
 class RenderedHand(NamedTuple):
-  """A hand drawn into its crop: display RGB in [0, 1], and what it covers.
+  """A hand drawn into its crop: display RGB in [0, 1], and the pixels that the hand covers.
 
-  Drawn hard, the silhouette is true or false and the colour 0 outside it; drawn softly, it is a
-  share in [0, 1] and the colour blended with the background's.
+  In a hard drawing the silhouette is true or false, and the colour outside it is 0. In a soft
+  drawing the silhouette is a share in [0, 1], and the colour is blended with the background's.
   """
 
   rgb: Float[Array, 'batch height width 3']
@@ -135,32 +154,32 @@ class RenderedHand(NamedTuple):
 
 
 class HandBatch(NamedTuple):
-  """A batch of crops and labels; always the same fields, absent labels masked, never missing.
+  """A batch of crops and labels. It always has the same fields, and absent labels are masked.
 
-  Left hands arrive mirrored into right ones, labels with them (`is_left` tells). A masked field may
-  hold anything, NaN included. `example_id` (strings) stays on the host: None on a device.
-  `features`, where they were read from a prepared data set, stand for the image, which is then
-  black, and for its hand mask.
+  Left hands are mirrored into right ones together with their labels, and `is_left` marks them. A
+  masked field may hold anything, NaN included. `example_id` holds strings, which stay on the host:
+  on a device it is None. `features` that were read from a prepared data set replace the image,
+  which is then black, and its hand mask.
   """
 
   image: Any  # (batch, side, side, 3) uint8 RGB
   example_id: Any  # (batch,) str
-  global_index: Any  # (batch,) int32: position in the source, which also seeds its noise
-  is_left: Any  # (batch,) bool: the photo showed a left hand
+  global_index: Any  # (batch,) int32, position in the source, which also seeds the example's noise
+  is_left: Any  # (batch,) bool, True where the photo showed a left hand
   vertices_hand: Any  # (batch, V, 3) float32
   joints_hand: Any  # (batch, K, 3) float32
   has_3d: Any  # (batch,) bool, for both of the above
   joints_normalized: Any  # (batch, K, 2) float32
-  joint_confidence: Any  # (batch, K) float32, 0: unknown
+  joint_confidence: Any  # (batch, K) float32, 0 where a joint is unknown
   camera: Any  # (batch, 10) float32, HandCamera's order and scaling
   camera_mask: Any  # (batch, 10) bool
   intrinsics: Any  # (batch, 3, 3) float32, of the crop
-  root_camera: Any  # (batch, 3) float32: the wrist in camera space
+  root_camera: Any  # (batch, 3) float32, the wrist in camera space
   has_root: Any  # (batch,) bool
-  hand_mask: Any  # (batch, side, side) bool: where the photo shows the hand, nothing before it
+  hand_mask: Any  # (batch, side, side) bool, True where the photo shows the hand unoccluded
   has_mask: Any  # (batch,) bool
-  vertex_colors: Any  # (batch, V, 3) float32: display RGB in [0, 1], of hidden vertices too
-  vertex_visible: Any  # (batch, V) bool: what the crop shows
+  vertex_colors: Any  # (batch, V, 3) float32, display RGB in [0, 1], also of hidden vertices
+  vertex_visible: Any  # (batch, V) bool, True where the crop shows the vertex
   has_vertex_colors: Any  # (batch,) bool, for both of the above
-  is_padding: Any  # (batch,) bool: fills up a last batch, counts nowhere
-  features: ImageFeatures | None = None  # what a frozen backbone makes of the crop, float32
+  is_padding: Any  # (batch,) bool, True for examples that fill up a last batch and count nowhere
+  features: ImageFeatures | None = None  # float32, a frozen backbone's output for the crop

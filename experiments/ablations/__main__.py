@@ -1,4 +1,7 @@
-"""The paper's ablations: python -m experiments.ablations --table=all --data_dir=runs/prepared."""
+"""Runs the paper's ablations: trains their networks, measures them and writes their tables.
+
+python -m experiments.ablations --table=all --data_dir=runs/prepared
+"""
 
 import pathlib
 import signal
@@ -26,27 +29,29 @@ FLAGS = flags.FLAGS
 
 
 def define_flags() -> None:
-  """The command's flags; only when run, so that tests may import several commands at once."""
+  """Defines the flags when the command runs, so that tests can import several commands at once."""
   flags.DEFINE_string('table', None, f'{", ".join(TABLES)}, or all.', required=True)
   flags.DEFINE_enum(
-    'supervision', '', ['', 'full', 'weak'], "Only the rows of one supervision. Default: both's."
+    'supervision', '', ['', 'full', 'weak'], 'Runs the rows of one supervision. Default: both.'
   )
   define_compilation_cache()
-  define_path('workdir', 'runs/ablations', 'Folder of the runs, one folder each.')
+  define_path('workdir', 'runs/ablations', 'Folder in which each run has a folder of its own.')
   define_path('data_dir', 'runs/prepared', 'Folder of the prepared synthetic_hands.')
-  define_path('output', 'docs/results/ablations.json', 'File of the rows.')
+  define_path('output', 'docs/results/ablations.json', 'File to which the rows are written.')
   flags.DEFINE_list('seeds', ['0', '1', '2'], 'Seeds of the supervised runs of Tables 3 and 5.')
-  flags.DEFINE_integer('steps', None, 'Steps of every run, instead of its own.', lower_bound=1)
-  flags.DEFINE_multi_string('set', [], 'A setting of every run, as a.b=value; may be repeated.')
+  flags.DEFINE_integer('steps', None, 'Steps of every run, in place of its own.', lower_bound=1)
+  flags.DEFINE_multi_string('set', [], 'A setting of every run, as a.b=value. May be repeated.')
 
 
 def main(argv: list[str]) -> None:
+  """Reads the flags, trains and measures what is missing, and writes the tables."""
   start(argv, 'settings are given as --set a.b=value')
   overrides = tuple(FLAGS.set)
   if FLAGS.steps is not None:
     overrides = (f'training.num_steps={FLAGS.steps}', *overrides)
   workdir = pathlib.Path(FLAGS.workdir)
-  # A plain `kill` ends it like Ctrl-C, with the seconds of the run that was under way.
+  # A plain `kill` then ends the command as Ctrl-C does, and the note of the run under way still
+  # gets its seconds.
   signal.signal(signal.SIGTERM, signal.default_int_handler)
   try:
     tables, seeds = parse_tables(FLAGS.table), parse_seeds(FLAGS.seeds)

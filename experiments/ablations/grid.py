@@ -1,8 +1,9 @@
-"""What the ablations train and show: every run, and the rows of every table, in one place.
+"""Lists every training run of the ablations, and the rows of every table that they fill.
 
-A run is a named config with overrides. Tables share runs: the supervised Bayesian run is a row of
-Tables 3, 4 and 5, the paper's convention and the 1 cm unit. Edit settings here; the command
-(`experiments/ablations/running.py`) refuses to mix their rows with those of other settings.
+A run is a named config with overrides. Tables share runs: the supervised Bayesian run, for
+instance, is a row of Tables 3, 4 and 5, of the table of conventions and of the table of units.
+Settings are edited here. The command (`experiments/ablations/running.py`) refuses to mix rows of
+the new settings with those of the old ones.
 """
 
 import dataclasses
@@ -13,21 +14,22 @@ from experiments.configs.names import get_config
 from experiments.configs.synthetic import L2_FULL, WEAK_L2
 from hand_jax.config import LossConfig
 
-# What all runs but the longer weak one share: five minutes on two CPU cores at most. They all
-# start from that one's first stage, the warm-up of Algorithm 5, with `make train-demo`'s weights.
+# All runs but the longer weak one share these. Each takes five minutes on two CPU cores at most.
+# They all start from the first stage of the longer run, which is the warm-up of Algorithm 5. The
+# loss weights of the supervised ones are those of `make train-demo`.
 BASE_OVERRIDES = (
   'model.image_size=80',
   'training.batch_size=16',
   'training.num_steps=200',
   'training.log_every=25',
   'training.checkpoint_every=200',
-  'training.evaluate_every=1000000',  # at the last step alone
+  'training.evaluate_every=1000000',  # The run is then evaluated at its last step alone.
   'training.validation_examples=64',
   'optimizer.warmup_steps=40',
 )
 SHORT_WEIGHTS = ('loss.camera=700', 'loss.joints_2d=5', 'loss.shape_prior=3')
 START = 'weak-long-prior'
-# The longer weak run: its two stages together take 90 minutes on two cores at most.
+# The two stages of the longer weak run take 90 minutes together on two cores at most.
 LONG_STEPS = {START: 6000, 'weak-long': 2500}
 LONG_OVERRIDES = (
   'model.image_size=80',
@@ -37,19 +39,22 @@ LONG_OVERRIDES = (
   'training.evaluate_every=1000',
   'training.validation_examples=256',
 )
-# Weights of the exact form; the paper's own when empty.
+# Loss weights of the run with the exact convention. It has those of the paper's when this is empty.
 EXACT_WEIGHTS: tuple[str, ...] = ()
 
 TABLES = ('3', '4', '5', 'convention', 'unit', 'weak')
-# The supervised runs of these, the headline comparison, are repeated over seeds; all others have
-# seed 0 alone.
+# The supervised runs of these tables, which hold the main comparison, are repeated over seeds. All
+# other runs have seed 0 alone.
 TABLES_OVER_SEEDS = ('3', '5')
-# Runs that others start from are trained once and shared by all seeds of those.
+# A run that others start from is trained once with this seed, and all seeds of the others share it.
 START_SEED = 0
 
 
 class AblationRun(NamedTuple):
-  """One training. `init_from` and `camera_prior` name runs (of `START_SEED`) trained before it."""
+  """One training run. `init_from` and `camera_prior` name runs that are trained before it.
+
+  Those runs have the seed `START_SEED`.
+  """
 
   name: str
   config: str
@@ -59,12 +64,12 @@ class AblationRun(NamedTuple):
 
   @property
   def needs(self) -> tuple[str, ...]:
-    """The runs it starts from, each once."""
+    """Lists the runs that this one starts from, each once."""
     return tuple(dict.fromkeys((*self.init_from, *filter(None, [self.camera_prior]))))
 
 
 class Entry(NamedTuple):
-  """One row of a table, but for the seed: what is printed, and the run and branch it shows."""
+  """One row of a table for every seed: the words it prints, and the run and branch it shows."""
 
   table: str
   setting: str
@@ -74,7 +79,7 @@ class Entry(NamedTuple):
 
 
 class Job(NamedTuple):
-  """One run with one seed, and the rows that its evaluation gives."""
+  """One run with one seed, and the rows that its evaluation fills."""
 
   run: AblationRun
   seed: int
@@ -82,16 +87,17 @@ class Job(NamedTuple):
 
   @property
   def name(self) -> str:
+    """Names the folder of the run."""
     return job_name(self.run.name, self.seed)
 
 
 def job_name(run: str, seed: int) -> str:
-  """The folder of a run under the workdir."""
+  """Names the folder of a run in the workdir."""
   return f'{run}-seed{seed}'
 
 
 def _loss(wanted: LossConfig, config: str) -> tuple[str, ...]:
-  """The overrides that give a named config another loss."""
+  """Lists the overrides that give a named config another loss."""
   present = dataclasses.asdict(get_config(config).loss)
   settings = dataclasses.asdict(wanted).items()
   return tuple(f'loss.{name}={value}' for name, value in settings if value != present[name])
@@ -114,9 +120,9 @@ RUNS = {
   run.name: run
   for run in (
     _bayesian('bayesian'),
-    # Squared errors have their own weights, those of Algorithm 6 (AMVUR alone).
+    # Squared errors have weights of their own, which are those of Algorithm 6 (AMVUR alone).
     _small('l2', *_loss(L2_FULL, 'synthetic_small')),
-    # Both weak runs take equal steps and share all but the loss.
+    # Both weak runs take the same number of steps and share all but the loss.
     _small('weak-bayesian', config='synthetic_small_weak', camera_prior=START),
     _small('weak-l2', *_loss(WEAK_L2, 'synthetic_small_weak'), config='synthetic_small_weak'),
     _bayesian('j2d', 'loss.vertices=0', 'loss.joints=0', 'loss.camera=0'),
@@ -162,10 +168,16 @@ def plan_jobs(
   runs: dict[str, AblationRun] = RUNS,
   supervision: str = '',
 ) -> list[Job]:
-  """The jobs behind the rows of some tables, each once, in the order of the tables and seeds.
+  """Lists the jobs behind the rows of some tables, each once, in the order of tables and seeds.
 
-  `seeds` are those of the supervised runs of `TABLES_OVER_SEEDS`. A job that several tables show
-  gives all their rows. With `supervision` only rows of that one.
+  A job that several tables show fills the rows of all of them.
+
+  Args:
+    tables: names of tables, see `TABLES`.
+    seeds: seeds of the supervised runs of `TABLES_OVER_SEEDS`. All other runs have `START_SEED`.
+    entries: the rows of all tables.
+    runs: all runs by their names.
+    supervision: 'full' or 'weak' for the rows of one supervision, or empty for all.
   """
   entries = [entry for entry in entries if supervision in ('', entry.supervision)]
   shown: dict[tuple[str, int], list[Entry]] = {}
@@ -179,7 +191,7 @@ def plan_jobs(
 
 
 def lineage(job: Job, runs: dict[str, AblationRun] = RUNS) -> list[Job]:
-  """The jobs that one starts from, directly or not, in the order they are trained in."""
+  """Lists the jobs that a job starts from, directly or not, in the order of their training."""
   found: dict[str, Job] = {}
   for name in job.run.needs:
     start = Job(runs[name], START_SEED, ())

@@ -1,4 +1,4 @@
-"""The rows of the ablations: read, checked, written, and shown as Markdown tables."""
+"""Reads and checks the rows of the ablations, writes them, and shows them as Markdown tables."""
 
 import pathlib
 from collections.abc import Callable, Iterable, Sequence
@@ -14,14 +14,14 @@ from hand_jax.files.writing import write_json, write_whole
 
 Row = dict[str, Any]
 KEY = ('table', 'setting', 'supervision', 'seed', 'branch')
-# What a row must have for the tables; `result_row` in experiments/ablations/running.py fills it.
+# The tables need these of a row. `result_row` in experiments/ablations/running.py fills them.
 REQUIRED = (*KEY, *METRIC_NAMES, 'mean_hand_pa_mpjpe_mm', 'steps', 'commit', 'command')
 REQUIRED += ('batch_size', 'train_examples', 'test_examples', 'seconds')
 SECTION = ('<!-- ablations -->', '<!-- /ablations -->')
 
 
 class Column(NamedTuple):
-  """A figure of a table: its heading, how a row gives it, and its digits."""
+  """A figure of a table: its heading, the function that takes it from a row, and its digits."""
 
   title: str
   value: Callable[[Row], float]
@@ -33,7 +33,7 @@ def _metric(title: str, name: str) -> Column:
 
 
 def below_mean_hand(row: Row) -> float:
-  """By how many percent the PA-MPJPE is below that of the mean hand."""
+  """Returns by how many percent the PA-MPJPE is below that of the mean hand."""
   return 100 * (1 - row['pa_mpjpe_mm'] / row['mean_hand_pa_mpjpe_mm'])
 
 
@@ -58,7 +58,7 @@ _BOTH = (
   _metric('PA-MPVPE', 'pa_mpvpe_mm'),
 )
 _GAIN = Column('PA-MPJPE below the mean hand, %', below_mean_hand, 1)
-# Heading and figures of each table; those of the paper's where it prints one.
+# Each table has a heading and columns. Where the paper prints the table, the columns are the same.
 LAYOUTS: dict[str, tuple[str, tuple[Column, ...]]] = {
   '3': ('Table 3: Bayesian against L2, after Procrustes', _ALIGNED),
   '4': ('Table 4: one loss after the other, before Procrustes', _UNALIGNED),
@@ -72,9 +72,10 @@ _NAMES = ('setting', 'supervision', 'branch')
 
 
 def format_markdown(rows: Sequence[Row]) -> str:
-  """Markdown of all rows: a section per table that has any, then the commands behind them.
+  """Writes the rows as Markdown, with a section for each table and the commands behind them.
 
-  A setting with several seeds shows mean ± sample standard deviation, its seeds one by one below.
+  A table without rows is left out. A setting with several seeds shows mean ± sample standard
+  deviation, and its seeds one by one below.
   """
   parts = [_table_section(table, chosen) for table in TABLES if (chosen := _of(rows, table))]
   if not parts:
@@ -83,7 +84,7 @@ def format_markdown(rows: Sequence[Row]) -> str:
 
 
 def _of(rows: Sequence[Row], table: str) -> list[Row]:
-  """The table's rows in the grid's order and by seed, not in the order they were measured in."""
+  """Lists the table's rows in the grid's order and by seed, not in the order of their measurement."""
   order = {
     (entry.setting, entry.supervision, entry.branch): number
     for number, entry in enumerate(ENTRIES)
@@ -113,7 +114,7 @@ def _table_section(table: str, rows: list[Row]) -> str:
 
 
 def _cells(group: list[Row], columns: Sequence[Column]) -> list[str]:
-  """One line of a table: the rows of one setting, which differ by their seed."""
+  """Writes one line of a table from the rows of one setting, which differ by their seeds."""
   cells = [*_names(group[0]), ', '.join(str(row['seed']) for row in group)]
   for column in columns:
     values = np.array([column.value(row) for row in group], np.float64)
@@ -148,14 +149,14 @@ def _remarks(rows: list[Row]) -> str:
 
 
 def _format_commands(rows: Sequence[Row]) -> str:
-  """Every step of every row's command once, in an order in which they can be run."""
+  """Lists every step of the rows' commands once, in an order in which they can be run."""
   steps = dict.fromkeys(step for row in rows for step in row['command'].split(' && '))
   lines = ['<details><summary>The commands of these runs</summary>', '']
   return '\n'.join([*lines, *(f'    {step}' for step in steps), '', '</details>', ''])
 
 
 def _distinct(values: Iterable[Any]) -> str:
-  """The values that occur, once each: one, unless runs of different sizes are shown together."""
+  """Joins the values that occur, each once. There are several where runs of different sizes meet."""
   return ' / '.join(dict.fromkeys(map(str, values)))
 
 
@@ -164,10 +165,10 @@ def _table_lines(header: Sequence[str], lines: Iterable[Sequence[str]]) -> list[
 
 
 def load_rows(path: pathlib.Path) -> list[Row]:
-  """The rows of an output file; none when there is no file.
+  """Reads the rows of an output file. There are none when there is no file.
 
   Raises:
-    ValueError: the file is not a list of rows, or a row comes twice.
+    ValueError: the file is not a list of rows, or it has a row twice.
   """
   if not path.exists():
     return []
@@ -190,11 +191,12 @@ def load_rows(path: pathlib.Path) -> list[Row]:
 
 
 def row_key(row: Row) -> tuple:
+  """Returns the values of `KEY`, which distinguish a row from all others."""
   return tuple(row[name] for name in KEY)
 
 
 def update_section(path: pathlib.Path, text: str) -> None:
-  """Puts `text` between the two marker lines of a document; all else in it stays.
+  """Replaces what stands between the two marker lines of a document by a text.
 
   Raises:
     ValueError: the markers are not there once each, in their order.
@@ -221,12 +223,12 @@ def check_output(output: pathlib.Path) -> None:
   """
   beginnings = (_NO_RUN, *(f'### {title}\n' for title, _ in LAYOUTS.values()))
   tables = Output('--output', output.with_suffix('.md'), is_text_beginning(*beginnings))
-  # `load_rows` looks at the file of the rows more closely.
+  # `load_rows` checks the content of the file of rows, so any file passes here.
   check_outputs([Output('--output', output, lambda path: True), tables], overwrite=None)
 
 
 def publish(output: pathlib.Path, rows: list[Row]) -> None:
-  """Writes the rows, their Markdown beside them, and their section of `../results.md` if there."""
+  """Writes the rows, their Markdown beside them, and their section of `../results.md` if it exists."""
   text = format_markdown(rows)
   output.parent.mkdir(parents=True, exist_ok=True)
   document = output.parent.parent / 'results.md'

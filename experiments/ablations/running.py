@@ -1,8 +1,8 @@
-"""The paper's ablations: python -m experiments.ablations --table=all --data_dir=runs/prepared.
+"""Trains and measures the runs behind the tables of the ablations.
 
-Trains the runs of a table (see `experiments/ablations/grid.py`), measures each on the test split
-and appends its rows to a JSON file at once; Markdown tables are written beside it. Called again,
-it goes on where it stopped.
+The runs are those of `experiments/ablations/grid.py`. Each is measured on the test split, and its
+rows are added to a JSON file at once, with Markdown tables beside it. A second call continues where
+the first one stopped.
 """
 
 import contextlib
@@ -40,29 +40,30 @@ from hand_jax.training.loop import train_and_evaluate
 
 DATASET = 'synthetic_hands'
 SPLIT = 'test'
-TEST_EXAMPLES = 500  # at most, the first of the split
-NOTE = 'ablation.json'  # in a run's folder: the seconds it has trained, and by which commits
+TEST_EXAMPLES = 500  # Runs are measured on the first so many of the split, or on all if fewer.
+NOTE = 'ablation.json'  # This file of a run's folder holds its seconds of training and commits.
 
 Train = Callable[[ExperimentConfig, str], Any]
 Measure = Callable[[str, str], dict[str, Any]]
 
 
 class Settings(NamedTuple):
-  """What the flags say, for all runs."""
+  """The flags that all runs share."""
 
   workdir: pathlib.Path
   data_dir: str
   output: pathlib.Path
   overrides: tuple[str, ...] = ()
   commit: str = 'unknown'
-  train_examples: int = 0  # that the prepared data hold
+  train_examples: int = 0  # how many the prepared data hold
 
   def folder(self, job: Job) -> str:
+    """Returns the folder of a job's run."""
     return str(self.workdir / job.name)
 
 
 def job_overrides(job: Job, settings: Settings) -> list[str]:
-  """Every override of a job, each setting once: the last one counts."""
+  """Lists every override of a job. Of several overrides of one setting only the last is left."""
   links = []
   if job.run.init_from:
     folders = [str(settings.workdir / job_name(name, START_SEED)) for name in job.run.init_from]
@@ -76,16 +77,16 @@ def job_overrides(job: Job, settings: Settings) -> list[str]:
 
 
 def job_config(job: Job, settings: Settings) -> ExperimentConfig:
-  """The whole config of a job.
+  """Returns the whole config of a job.
 
   Raises:
-    ValueError: an override that does not fit, see `apply_overrides`.
+    ValueError: an override does not fit, see `apply_overrides`.
   """
   return apply_overrides(get_config(job.run.config), job_overrides(job, settings))
 
 
 def reproduce(job: Job, settings: Settings) -> str:
-  """One shell line that trains what the job starts from, the job itself, and measures it."""
+  """Writes the shell line that trains all runs a job starts from and the job, and measures it."""
   steps = []
   for each in (*lineage(job), job):
     step = ['python', '-m', 'experiments.train', f'--config={each.run.config}']
@@ -106,14 +107,19 @@ def reproduce(job: Job, settings: Settings) -> str:
 
 
 def job_keys(job: Job) -> list[tuple]:
-  """The keys of the rows a job gives, in the order of its entries."""
+  """Lists the keys of the rows that a job fills, in the order of its entries."""
   return [
     (entry.table, entry.setting, entry.supervision, job.seed, entry.branch) for entry in job.entries
   ]
 
 
 def open_jobs(jobs: Sequence[Job], rows: Sequence[Row], settings: Settings) -> list[Job]:
-  """The jobs that still have rows to give, after a look at what is there from earlier calls.
+  """Lists the jobs whose rows are not all there yet, and checks what earlier calls left.
+
+  Args:
+    jobs: the jobs whose rows are wanted.
+    rows: the rows that the output holds.
+    settings: what all runs share.
 
   Raises:
     ValueError: a row or a run's folder was made with other settings than are asked for now.
@@ -139,12 +145,20 @@ def open_jobs(jobs: Sequence[Job], rows: Sequence[Row], settings: Settings) -> l
 
 
 def _without_folders(command: str) -> str:
-  """A command with paths cut to their last part: where things lie changes no result."""
+  """Cuts the paths of a command to their last part, because folders do not change results."""
   return re.sub(r'([=,])[^\s,=]*/', r'\1', command)
 
 
 def result_row(job: Job, number: int, settings: Settings, results: dict, note: dict) -> Row:
-  """The row of a job's entry, with what its training left in the note."""
+  """Makes the row of one of a job's entries.
+
+  Args:
+    job: the job, whose run is trained and measured.
+    number: the place of the entry among the job's entries.
+    settings: what all runs share.
+    results: the figures by branch, as `evaluate_run` returns them.
+    note: the seconds and the commits of the training, see `read_note`.
+  """
   entry, config = job.entries[number], job_config(job, settings)
   before = [job_config(each, settings).training.num_steps for each in lineage(job)]
   available = settings.train_examples
@@ -169,14 +183,21 @@ def run_jobs(
   train: Train,
   measure: Measure,
 ) -> dict[str, str]:
-  """Trains and measures what is missing; appends to the output after every run.
+  """Trains and measures what is missing, and adds to the output after every run.
 
-  `train(config, workdir)` trains a run to its end or goes on with it; `measure(workdir, data_dir)`
-  returns its results on the test split. Returns the runs whose loss left the numbers, with why;
-  the others are finished all the same.
+  A run whose loss is no longer finite is a failure. The others are finished all the same.
+
+  Args:
+    jobs: the jobs whose rows are wanted.
+    settings: what all runs share.
+    train: called with a config and a workdir, trains that run to its end or continues it.
+    measure: called with a workdir and a data_dir, returns the run's results on the test split.
+
+  Returns:
+    The reasons of the failures, by the name of the run.
 
   Raises:
-    OSError, ValueError: see `check_output`, `load_rows`, `open_jobs` and `update_section`; nothing
+    OSError, ValueError: see `check_output`, `load_rows`, `open_jobs` and `update_section`. Nothing
       was trained then.
   """
   check_output(settings.output)
@@ -199,13 +220,19 @@ def run_jobs(
         break
     if job.name not in failures:
       measure_job(job, settings, measure)
-    # A process that trains many networks would otherwise keep every compiled program.
+    # Without this, a process that trains many networks would keep every compiled program.
     jax.clear_caches()
   return failures
 
 
 def train_job(job: Job, settings: Settings, train: Train) -> None:
-  """Trains a job unless it is finished; counts its seconds, over several calls too."""
+  """Trains a job unless it is finished, and adds up its seconds over several calls.
+
+  Args:
+    job: the job to train.
+    settings: what all runs share.
+    train: trains a run, see `run_jobs`.
+  """
   config, folder = job_config(job, settings), settings.folder(job)
   if (pathlib.Path(folder) / CHECKPOINTS_NAME / str(config.training.num_steps)).is_dir():
     return
@@ -215,7 +242,7 @@ def train_job(job: Job, settings: Settings, train: Train) -> None:
   is_new = not check_workdir(folder, config)
   before = 0.0 if is_new else note['seconds']
   path.parent.mkdir(parents=True, exist_ok=True)
-  # Until the training ends or is stopped its seconds are unknown; a killed one's remain so.
+  # Until the training ends or is stopped, its seconds are unknown. They stay so if it is killed.
   write_json(path, {'seconds': None, 'commits': commits})
   started = time.monotonic()
   try:
@@ -226,13 +253,22 @@ def train_job(job: Job, settings: Settings, train: Train) -> None:
 
 
 def read_note(folder: str) -> dict[str, Any]:
-  """A run's seconds of training (None: unknown) and commits; for one trained by other means too."""
+  """Reads a run's seconds of training and its commits.
+
+  The seconds are None where they are unknown, for instance because another command trained the run.
+  """
   path = pathlib.Path(folder) / NOTE
   return json.loads(path.read_text()) if path.exists() else {'seconds': None, 'commits': []}
 
 
 def measure_job(job: Job, settings: Settings, measure: Measure) -> None:
-  """Measures a trained job and appends the rows that the output lacks."""
+  """Measures a trained job and adds the rows that the output lacks.
+
+  Args:
+    job: the job, whose run is trained.
+    settings: what all runs share.
+    measure: measures a run, see `run_jobs`.
+  """
   started = time.monotonic()
   results = measure(settings.folder(job), settings.data_dir)
   note = read_note(settings.folder(job))
@@ -248,10 +284,11 @@ def measure_job(job: Job, settings: Settings, measure: Measure) -> None:
 
 
 def count_training_examples(data_dir: str) -> int:
-  """How many examples the prepared training split has.
+  """Counts the examples of the prepared training split.
 
   Raises:
-    FileNotFoundError: no prepared data there. ValueError: no test split to measure on.
+    FileNotFoundError: there are no prepared data.
+    ValueError: there is no test split to measure on.
   """
   data = DataConfig(dataset=DATASET, data_dir=data_dir)
   try:
@@ -267,10 +304,10 @@ def count_training_examples(data_dir: str) -> int:
 
 @contextlib.contextmanager
 def only_one(workdir: pathlib.Path) -> Iterator[None]:
-  """Holds a lock on the workdir; the system frees it when the process ends, however it ends.
+  """Holds a lock on the workdir, which the system frees when the process ends, however it ends.
 
   Raises:
-    RuntimeError: another process holds it.
+    RuntimeError: another process holds the lock.
   """
   workdir.mkdir(parents=True, exist_ok=True)
   with (workdir / '.lock').open('w') as file:
@@ -282,7 +319,7 @@ def only_one(workdir: pathlib.Path) -> Iterator[None]:
 
 
 def parse_tables(text: str) -> tuple[str, ...]:
-  """The tables of the flag: one name, several with commas, or `all`.
+  """Reads the tables of the flag: one name, several with commas, or `all`.
 
   Raises:
     ValueError: there is no such table.
@@ -294,10 +331,10 @@ def parse_tables(text: str) -> tuple[str, ...]:
 
 
 def parse_seeds(texts: Sequence[str]) -> list[int]:
-  """The seeds of the flag, each once.
+  """Reads the seeds of the flag, each once.
 
   Raises:
-    ValueError: one is not a whole number from 0 on, or there is none.
+    ValueError: a seed is no whole number from 0 on, or there is none.
   """
   if not texts or not all(text.strip().isdecimal() for text in texts):
     raise ValueError(f'--seeds should be whole numbers such as 0,1,2, got {",".join(texts)!r}.')
@@ -305,9 +342,11 @@ def parse_seeds(texts: Sequence[str]) -> list[int]:
 
 
 def train_run(config: ExperimentConfig, workdir: str) -> None:
+  """Trains a run, or continues it. This is the `train` of `run_jobs`."""
   train_and_evaluate(config, workdir, load_training_model(config.data.dataset, None))
 
 
 def measure_run(workdir: str, data_dir: str) -> dict[str, Any]:
+  """Measures a run on the test split. This is the `measure` of `run_jobs`."""
   request = RunRequest(workdir, DATASET, SPLIT, data_dir, limit=TEST_EXAMPLES)
   return evaluate_run(request)[0]

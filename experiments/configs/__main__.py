@@ -1,4 +1,7 @@
-"""Names the experiments, or tells of one: python -m experiments.configs [NAME]."""
+"""Lists the experiments, or describes those that are named.
+
+python -m experiments.configs [NAME]
+"""
 
 from experiments.configs.benchmarks import ROWS
 from experiments.configs.names import EXPERIMENTS, get_config
@@ -6,7 +9,7 @@ from experiments.launching import launch
 
 
 def describe(name: str) -> str:
-  """Tells what an experiment is for and how it is launched.
+  """Describes the purpose of an experiment and the command that launches it.
 
   Raises:
     ValueError: there is no experiment of that name.
@@ -25,6 +28,7 @@ def describe(name: str) -> str:
 
 
 def main(argv: list[str]) -> None:
+  """Prints the names of all experiments, or a description of each that is named."""
   print('\n'.join(EXPERIMENTS) if len(argv) == 1 else '\n\n'.join(map(describe, argv[1:])))
 
 

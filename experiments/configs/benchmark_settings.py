@@ -1,35 +1,36 @@
-"""What the experiments on FreiHAND and HO3D share: objective, crops, augmentation, schedule."""
+"""Settings that the experiments on FreiHAND and HO3D share: loss, crops, augmentation, schedule."""
 
 from dataclasses import replace
 
 from experiments.configs.synthetic import WEAK_ELBO, synthetic_supervised, synthetic_weak
 from hand_jax.config import AugmentationConfig, DataConfig, ExperimentConfig, LossConfig
 
-# Brings camera, joints and vertices to one order, as in `synthetic_small`.
+# These weights give the terms of camera, joints and vertices one order of magnitude, as in
+# `synthetic_small`.
 BENCHMARK_LOSS = LossConfig(
   convention='paper', joints=5.0, joints_2d=5.0, camera=700.0, shape_prior=3.0
 )
-# 40 epochs, as the paper's release trains, in batches of 64.
+# These are 40 epochs in batches of 64. The paper's release trains for as many epochs.
 _STEPS = {'freihand': 81_000, 'ho3d_v2': 41_000, 'ho3d_v3': 49_000}
-# The release trains on the crops as they are.
+# The paper's release trains on the crops without augmentation.
 _AUGMENTATION = AugmentationConfig(
   rotation_degrees=30.0, scale_fraction=0.1, shift_fraction=0.05, color_strength=0.2
 )
 
 
 def supervised(dataset: str, name: str) -> ExperimentConfig:
-  """Algorithm 1 with ResNet-50 on a data set's training split."""
+  """Builds Algorithm 1 with ResNet-50 on the training split of a data set."""
   full = replace(synthetic_supervised(), loss=BENCHMARK_LOSS)
   return _on(dataset, full, name, '3d')
 
 
 def weakly_supervised(dataset: str, name: str) -> ExperimentConfig:
-  """Algorithm 2 with EfficientNet-B0 on the 2D joints of a data set's training split."""
+  """Builds Algorithm 2 with EfficientNet-B0 on the 2D joints of a data set's training split."""
   weak = replace(synthetic_weak(), loss=WEAK_ELBO)
   return _on(dataset, weak, name, '2d')
 
 
-def _on(dataset: str, config: ExperimentConfig, name: str, labels: str) -> ExperimentConfig:
+def _on(dataset: str, config: ExperimentConfig, name: str, labels: Literal['3d', '2d']) -> ExperimentConfig:
   data = DataConfig(
     dataset=dataset,
     hands='classic',

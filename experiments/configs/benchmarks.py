@@ -1,14 +1,15 @@
-"""The paper's experiments on FreiHAND and HO3D (Tables 2 to 5), for data the user prepared.
+"""The paper's experiments on FreiHAND and HO3D (Tables 2 to 5), for data that the user prepared.
 
-Each experiment is a row of `ROWS`. The paper's errors in a row's words are in mm, before Procrustes
-where they say so (docs/results.md has whole tables, with a column for ours). None of these was run
-here, since the data sets are not free to pass on. `python -m experiments.configs NAME` prints a
-row with the command that launches it, and docs/real_data.md has the whole recipe.
+Each experiment is a row of `ROWS`. The words of a row quote the paper's errors in mm, before
+Procrustes where they say so. Whole tables with a column for our figures are in docs/results.md.
+None of these experiments was run here, because the data sets may not be passed on freely. `python
+-m experiments.configs NAME` prints a row with the command that launches it, and docs/real_data.md
+has the whole recipe.
 
-The memory of a row is what 8 photos take, counted by the compiler for a CPU, parameters and
-optimizer with it; accelerators differ. We expect 8 devices of 8 GB, or a single one of 40 GB (of
-16 GB below 2 GB), to be comfortable. With fewer devices each holds more photos, or
-`--set training.batch_size=32` halves the batch.
+The memory of a row is what 8 photos take with parameters and optimizer. The compiler counted it for
+a CPU, and accelerators differ. We expect that 8 devices of 8 GB suffice, or a single one of 40 GB
+(16 GB for rows below 2 GB). With fewer devices each holds more photos, or `--set
+training.batch_size=32` halves the batch.
 """
 
 import functools
@@ -22,11 +23,12 @@ from hand_jax.config import ExperimentConfig, LossConfig
 
 
 class BenchmarkRow(NamedTuple):
-  """An experiment on a benchmark: what for, what it takes, and the runs it starts from.
+  """An experiment on a benchmark, with its purpose, its memory and the runs it starts from.
 
-  `starts` names the experiments whose runs it takes parameters from, first to last, and
-  `camera_prior` the one whose camera model it keeps frozen. The first of a chain has none: it may
-  start from ImageNet, from a file of torchvision's for its backbone.
+  `starts` names the experiments whose runs give it their parameters, from first to last, and
+  `camera_prior` names the one whose camera model stays frozen as its prior. An experiment without
+  `starts` is the first of a chain. Its backbone may start from ImageNet, with the weights of a
+  torchvision file.
   """
 
   name: str
@@ -37,7 +39,10 @@ class BenchmarkRow(NamedTuple):
   camera_prior: str = ''
 
   def command(self) -> str:
-    """Gives the command that launches it. `MANO` stands for the folder of MANO_RIGHT.pkl."""
+    """Writes the command that launches the experiment.
+
+    `MANO` stands for the folder of MANO_RIGHT.pkl.
+    """
     words = [
       f'python -m experiments.train --config={self.name} --workdir=runs/{self.name}',
       '--mano_dir=MANO --set data.data_dir=prepared',
@@ -48,7 +53,7 @@ class BenchmarkRow(NamedTuple):
     return ' '.join(words)
 
   def pretrained_backbone(self) -> str:
-    """Names the backbone whose ImageNet weights the first run of a chain may load, else ''."""
+    """Names the backbone whose ImageNet weights the first run of a chain may load, or returns ''."""
     return '' if self.starts else self.make().model.backbone.name
 
 
@@ -57,7 +62,10 @@ def _branch(base: Callable, branch: str, loss: LossConfig) -> Callable[[str], Ex
 
 
 def _dataset_rows(dataset: str, title: str, full: str, weak: str, texture: str) -> list[tuple]:
-  """The six experiments that every data set has; `full`, `weak` and `texture` tell of the paper."""
+  """Lists the six experiments that every data set has.
+
+  `full`, `weak` and `texture` quote the paper's figures for three of them.
+  """
   supervise = functools.partial(supervised, dataset)
   supervise_weakly = functools.partial(weakly_supervised, dataset)
   name = f'{dataset}_{{}}'.format
@@ -95,12 +103,12 @@ def _dataset_rows(dataset: str, title: str, full: str, weak: str, texture: str) 
 
 
 def _table_3(loss: LossConfig, base: Callable) -> Callable[[str], ExperimentConfig]:
-  """A row of Table 3 with squared errors."""
+  """Builds a row of Table 3 with squared errors."""
   return lambda name: replace(base('ho3d_v2', name), loss=loss)
 
 
 def _table_4(labels: str = '3d', **weights: float) -> Callable[[str], ExperimentConfig]:
-  """A row of Table 4: `ho3d_v2_supervised` with some losses left out."""
+  """Builds a row of Table 4, which is `ho3d_v2_supervised` without some losses."""
 
   def make(name: str) -> ExperimentConfig:
     config = supervised('ho3d_v2', name)

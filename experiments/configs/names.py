@@ -1,4 +1,4 @@
-"""Named experiments: `python -m experiments.train --config=NAME`."""
+"""The named experiments of `python -m experiments.train --config=NAME`."""
 
 import difflib
 
@@ -10,10 +10,10 @@ EXPERIMENTS = {**SYNTHETIC, **BENCHMARKS}
 
 
 def get_config(name: str) -> ExperimentConfig:
-  """The experiment of that name.
+  """Returns the config of the experiment of that name.
 
   Raises:
-    ValueError: there is none; the message names those that are near.
+    ValueError: there is no such experiment. The message lists similar names.
   """
   if name not in EXPERIMENTS:
     near = difflib.get_close_matches(name, EXPERIMENTS)

@@ -1,4 +1,8 @@
-"""Experiments on rendered hands and on own photos; each changes of another what differs."""
+"""Experiments on rendered hands and on the user's photos.
+
+Most of them change a few settings of another. `python -m experiments.configs NAME` prints the
+docstring of an experiment.
+"""
 
 from dataclasses import replace
 
@@ -15,9 +19,9 @@ from hand_jax.config import (
   TrainingConfig,
 )
 
-# Algorithms 5 and 6: squared errors in crop units and centimetres. From 2D joints alone, anatomy
-# and hand size come from the last terms; the affine projection keeps a hand apart from its
-# reflection in depth (docs/results.md).
+# Algorithms 5 and 6 have squared errors in crop units and centimetres. Where there are 2D joints
+# alone, the last terms supply anatomy and hand size, and the affine projection distinguishes a hand
+# from its reflection in depth (docs/results.md).
 L2_FULL = LossConfig(kind='l2', joints_2d=1000.0, camera=2000.0)
 L2_WEAK = LossConfig(
   kind='l2',
@@ -30,8 +34,9 @@ L2_WEAK = LossConfig(
   shape_prior=3.0,
   pose_prior=5.0,
 )
-# Algorithm 2. A camera sampled with its whole deviation, 1 at the start, would drown the vertices.
-# Two likelihoods, of posterior and prior, pull at one pose: hence the small weight.
+# Algorithm 2. The noise of a camera that is sampled with its whole deviation, which is 1 at the
+# start, would hide the signal of the vertices. The weight `joints_2d` is small because two
+# likelihoods, of posterior and prior, act on one pose.
 WEAK_ELBO = LossConfig(
   kind='elbo',
   convention='paper',
@@ -44,7 +49,7 @@ WEAK_ELBO = LossConfig(
   shape_prior=5.0,
   pose_prior=3.0,
 )
-# Weak squared errors with the penalties of the weak Gaussians they are compared with.
+# The weak squared errors have the penalties of the weak Gaussians with which they are compared.
 WEAK_L2 = replace(
   L2_WEAK,
   **{
@@ -52,12 +57,12 @@ WEAK_L2 = replace(
     for name in ('projection', 'orthonormality', 'joint_limits', 'shape_prior', 'pose_prior')
   },
 )
-# Width and heads are AMVUR's.
+# The texture branch has the width and the number of heads of AMVUR.
 TABLE_1_TEXTURE = TextureConfig(enabled=True, width=512, heads=4, self_layers=2, mlp_ratio=4)
 
 
 def synthetic_supervised() -> ExperimentConfig:
-  """The paper's supervised model (Algorithm 3) at Table 1's full size, for accelerators."""
+  """Trains the paper's supervised model (Algorithm 3) at Table 1's full size, for accelerators."""
   return ExperimentConfig(
     name='synthetic_supervised',
     model=ModelConfig(
@@ -65,7 +70,7 @@ def synthetic_supervised() -> ExperimentConfig:
       backbone=BackboneConfig(name='resnet50'),
       prior_hidden=(1024, 512),
       camera_hidden=(512,),
-      pose_components=38,  # with 10 shape numbers, Table 1's 48 outputs
+      pose_components=38,  # 38 and 10 shape numbers make the 48 outputs of Table 1.
       attention=AttentionConfig(width=512, heads=4, cross_layers=1, self_layers=4),
     ),
     optimizer=OptimizerConfig(learning_rate=1e-4, warmup_steps=1000),
@@ -75,10 +80,11 @@ def synthetic_supervised() -> ExperimentConfig:
 
 
 def synthetic_small() -> ExperimentConfig:
-  """A model two CPU cores can train: ImageNet-pretrained Lite0, narrow attention, coarse vertices.
+  """Trains a model that suits two CPU cores, on rendered hands with 3D labels.
 
-  The weights bring camera, joints and vertices to one order: a sum over 2334 vertex coordinates
-  would drown the camera's ten numbers.
+  It has an ImageNet-pretrained Lite0 backbone, narrow attention and coarse vertices. The loss
+  weights give the terms of camera, joints and vertices one order of magnitude, because a sum over
+  2334 vertex coordinates would outweigh the ten numbers of the camera.
   """
   return ExperimentConfig(
     name='synthetic_small',
@@ -115,7 +121,7 @@ def synthetic_small() -> ExperimentConfig:
 
 
 def toy() -> ExperimentConfig:
-  """Everything once, in seconds: for tests, and for a first look at what a run writes."""
+  """Runs every part once in seconds, for tests and for a first look at the files of a run."""
   return ExperimentConfig(
     name='toy',
     model=ModelConfig(
@@ -146,10 +152,10 @@ def toy() -> ExperimentConfig:
 
 
 def synthetic_weak() -> ExperimentConfig:
-  """Algorithm 2 at full size: EfficientNet-B0, images with 2D joints alone, for accelerators.
+  """Trains Algorithm 2 at full size from 2D joints alone, with EfficientNet-B0, for accelerators.
 
-  Needs `--camera_prior=WORKDIR` of a `synthetic_prior_weak` run, which also warms it up
-  (`--init_from`).
+  It needs `--camera_prior=WORKDIR` of a `synthetic_prior_weak` run. The same run given as
+  `--init_from` warms it up.
   """
   full = synthetic_supervised()
   return replace(
@@ -162,29 +168,36 @@ def synthetic_weak() -> ExperimentConfig:
 
 
 def synthetic_prior_supervised() -> ExperimentConfig:
-  """Algorithm 5: prior-net and camera alone, squared errors of vertices, camera, 2D joints."""
+  """Trains prior-net and camera alone (Algorithm 5) by squared errors from 3D labels.
+
+  The errors are those of vertices, camera and 2D joints.
+  """
   return branch_alone(synthetic_supervised(), 'prior', L2_FULL, 'synthetic_prior_supervised')
 
 
 def synthetic_prior_weak() -> ExperimentConfig:
-  """Algorithm 5, weakly: squared errors of 2D joints alone."""
+  """Trains prior-net and camera alone (Algorithm 5) by squared errors of 2D joints."""
   return branch_alone(synthetic_weak(), 'prior', L2_WEAK, 'synthetic_prior_weak')
 
 
 def synthetic_amvur_supervised() -> ExperimentConfig:
-  """Algorithm 6: AMVUR and camera model alone, squared errors of vertices, camera, 2D joints."""
+  """Trains AMVUR and the camera model alone (Algorithm 6) by squared errors from 3D labels.
+
+  The errors are those of vertices, camera and 2D joints.
+  """
   return branch_alone(synthetic_supervised(), 'posterior', L2_FULL, 'synthetic_amvur_supervised')
 
 
 def synthetic_amvur_weak() -> ExperimentConfig:
-  """Algorithm 6, weakly: squared errors of 2D joints alone."""
+  """Trains AMVUR and the camera model alone (Algorithm 6) by squared errors of 2D joints."""
   return branch_alone(synthetic_weak(), 'posterior', L2_WEAK, 'synthetic_amvur_weak')
 
 
 def synthetic_small_weak() -> ExperimentConfig:
-  """`synthetic_small` from 2D joints alone (Algorithm 2); needs `--camera_prior`.
+  """Trains `synthetic_small` from 2D joints alone (Algorithm 2).
 
-  Warm it up with `--init_from` of a `synthetic_small_prior_weak` run.
+  It needs `--camera_prior` of a `synthetic_small_prior_weak` run. The same run given as
+  `--init_from` warms it up.
   """
   small = synthetic_small()
   return replace(
@@ -193,7 +206,7 @@ def synthetic_small_weak() -> ExperimentConfig:
 
 
 def synthetic_small_weak_learned_sigma() -> ExperimentConfig:
-  """`synthetic_small_weak` with the prior's sigma_v read from the image instead of 1."""
+  """Trains `synthetic_small_weak` with the prior's sigma_v read from the image instead of 1."""
   weak = synthetic_small_weak()
   return replace(
     weak,
@@ -203,43 +216,46 @@ def synthetic_small_weak_learned_sigma() -> ExperimentConfig:
 
 
 def synthetic_small_prior_supervised() -> ExperimentConfig:
-  """Algorithm 5 on two CPU cores."""
+  """Trains Algorithm 5 on two CPU cores, from 3D labels."""
   return branch_alone(synthetic_small(), 'prior', L2_FULL, 'synthetic_small_prior_supervised')
 
 
 def synthetic_small_prior_weak() -> ExperimentConfig:
-  """Algorithm 5 from 2D joints alone, on two CPU cores: also the camera prior of Algorithm 2."""
+  """Trains Algorithm 5 on two CPU cores from 2D joints alone.
+
+  Its run is also the camera prior of Algorithm 2.
+  """
   return branch_alone(synthetic_small_weak(), 'prior', L2_WEAK, 'synthetic_small_prior_weak')
 
 
 def synthetic_small_amvur_supervised() -> ExperimentConfig:
-  """Algorithm 6 on two CPU cores.
+  """Trains Algorithm 6 on two CPU cores, from 3D labels.
 
-  Its offsets are from the template: joint training that starts from them takes
+  AMVUR predicts offsets from the template here, so joint training that starts from this run needs
   `--set model.vertex_offset_from=template`.
   """
   return branch_alone(synthetic_small(), 'posterior', L2_FULL, 'synthetic_small_amvur_supervised')
 
 
 def synthetic_small_amvur_weak() -> ExperimentConfig:
-  """Algorithm 6 from 2D joints alone, on two CPU cores.
+  """Trains Algorithm 6 on two CPU cores from 2D joints alone.
 
-  AMVUR has no anatomy: nothing but its start holds the depth of its vertices. Joint training from
-  it as from `synthetic_small_amvur_supervised`.
+  AMVUR has no anatomy, so only its initial values determine the depth of its vertices. Joint
+  training starts from this run as it does from `synthetic_small_amvur_supervised`.
   """
   return branch_alone(synthetic_small_weak(), 'posterior', L2_WEAK, 'synthetic_small_amvur_weak')
 
 
 def hand_photos() -> ExperimentConfig:
-  """Fine-tuning `synthetic_small` on photos with 2D joints (see docs/hand_photos.md).
+  """Trains `synthetic_small` further, on photos with 2D joints (see docs/hand_photos.md).
 
-  Needs `--init_from` and `--camera_prior` of a trained run, and `--set data.data_dir=DIR`.
+  It needs `--init_from` and `--camera_prior` of a trained run, and `--set data.data_dir=DIR`.
   """
   weak = synthetic_small_weak()
   return replace(
     weak,
     name='hand_photos',
-    # A trained camera has settled its tilt: the proper projection.
+    # The tilt of a trained camera is settled, so that the orthonormal projection can be used.
     loss=replace(WEAK_ELBO, projection='orthonormal', orthonormality=0.0),
     model=replace(weak.model, backbone=replace(weak.model.backbone, batch_norm='frozen')),
     optimizer=replace(weak.optimizer, learning_rate=2e-4, warmup_steps=20),
@@ -256,17 +272,17 @@ def hand_photos() -> ExperimentConfig:
 
 
 def synthetic_supervised_texture() -> ExperimentConfig:
-  """Algorithm 4 at full size: the texture branch of a trained `synthetic_supervised`.
+  """Trains the texture branch of a trained `synthetic_supervised` at full size (Algorithm 4).
 
-  Needs `--init_from` of that run, all of which stays as it is.
+  It needs `--init_from` of that run, whose other parameters all stay as they are.
   """
   return textured(synthetic_supervised(), 'synthetic_supervised_texture')
 
 
 def synthetic_small_texture() -> ExperimentConfig:
-  """Algorithm 4 on two CPU cores: the texture branch of a trained `synthetic_small`.
+  """Trains the texture branch of a trained `synthetic_small` on two CPU cores (Algorithm 4).
 
-  Needs `--init_from` of that run, all of which stays as it is.
+  It needs `--init_from` of that run, whose other parameters all stay as they are.
   """
   texture = TextureConfig(
     enabled=True,
@@ -287,7 +303,7 @@ def synthetic_small_texture() -> ExperimentConfig:
 
 
 def toy_weak() -> ExperimentConfig:
-  """`toy` from 2D joints alone (Algorithm 2); needs `--camera_prior`."""
+  """Trains `toy` from 2D joints alone (Algorithm 2). It needs `--camera_prior`."""
   small = toy()
   return replace(
     small,
@@ -298,7 +314,7 @@ def toy_weak() -> ExperimentConfig:
 
 
 def toy_texture() -> ExperimentConfig:
-  """Algorithm 4 in seconds, on a trained `toy` (`--init_from`)."""
+  """Trains the texture branch of a trained `toy` in seconds (Algorithm 4). It needs `--init_from`."""
   texture = TextureConfig(
     enabled=True,
     width=8,
@@ -312,14 +328,20 @@ def toy_texture() -> ExperimentConfig:
 
 
 def toy_prior_weak() -> ExperimentConfig:
-  """Algorithm 5 in seconds: the camera prior of `toy_weak`."""
+  """Trains Algorithm 5 in seconds, as the camera prior of `toy_weak`."""
   return branch_alone(toy_weak(), 'prior', L2_WEAK, 'toy_prior_weak')
 
 
 def textured(
   trained: ExperimentConfig, name: str, texture: TextureConfig = TABLE_1_TEXTURE
 ) -> ExperimentConfig:
-  """The texture branch on the network of a finished experiment, which its run gives."""
+  """Adds a texture branch to a finished experiment, and trains nothing else.
+
+  Args:
+    trained: the experiment whose run gives all other parameters.
+    name: the name of the new experiment.
+    texture: the settings of the branch.
+  """
   return replace(
     trained,
     name=name,
@@ -335,7 +357,14 @@ def textured(
 def branch_alone(
   joint: ExperimentConfig, branch: str, loss: LossConfig, name: str
 ) -> ExperimentConfig:
-  """One branch of a joint experiment with its camera model, under squared errors."""
+  """Reduces a joint experiment to one branch and the camera model.
+
+  Args:
+    joint: the experiment with both branches.
+    branch: 'prior' for the prior-net, 'posterior' for AMVUR.
+    loss: the loss of the branch alone.
+    name: the name of the new experiment.
+  """
   model = replace(joint.model, branches=branch, vertex_offset_from='template')
   return replace(joint, name=name, model=model, loss=loss)
 

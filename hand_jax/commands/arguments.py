@@ -1,4 +1,4 @@
-"""What the commands share: exit codes, and a parser that reports a mistake in one line."""
+"""Exit codes and a parser of arguments, which the commands share."""
 
 import argparse
 import contextlib
@@ -15,17 +15,19 @@ class ExitCode(enum.IntEnum):
 
   DONE = 0
   SOME_FAILED = 1
-  """The rest is done, such as the other photos; each failure took one line on stderr."""
+  """Some of the work failed, such as a photo, and the rest is done. Each failure took one line on
+  stderr.
+  """
   WRONG_USE = 2
   """Nothing was done."""
   STOPPED = 130
-  """Ctrl-C ended the command; shells use this number too."""
+  """Ctrl-C ended the command. Shells use this number too."""
   NO_READER = 141
-  """Nobody reads the output any more, as after `| head -1`; shells use this number too."""
+  """Nobody reads the output any more, as after `| head -1`. Shells use this number too."""
 
 
 class ArgumentParser(argparse.ArgumentParser):
-  """Takes flags by their whole names only; a mistake ends the command with one line on stderr."""
+  """Takes flags by their whole names only, and reports a mistake in one line on stderr."""
 
   def __init__(self, prog: str, **settings):
     super().__init__(
@@ -36,6 +38,7 @@ class ArgumentParser(argparse.ArgumentParser):
     )
 
   def error(self, message: str) -> NoReturn:
+    """Reports a mistake in one line on stderr and ends the process with `ExitCode.WRONG_USE`."""
     if message.endswith('expected one argument'):
       message += '. A value that begins with - is written after =, as in --bbox=-5,0,80,90'
     print_error(f'{message}. {self.prog} --help says what can be given.')
@@ -49,9 +52,10 @@ def print_error(message: object) -> None:
 
 @contextlib.contextmanager
 def ending_quietly() -> Iterator[None]:
-  """Ends the process without a word once the reader of its output has gone (`ExitCode.NO_READER`).
+  """Ends the process without a message when the reader of its output has gone.
 
-  Other broken pipes, such as one to a process of ours that died, raise as they always do.
+  The exit code is then `ExitCode.NO_READER`. Other broken pipes raise as usual, such as a pipe to a
+  worker process that died.
   """
   try:
     try:
@@ -61,16 +65,16 @@ def ending_quietly() -> Iterator[None]:
   except BrokenPipeError:
     if not reader_is_gone():
       raise
-    # The interpreter flushes once more at its end, and would complain.
+    # The interpreter flushes stdout once more at its end, and would complain about the closed pipe.
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     sys.exit(ExitCode.NO_READER)
 
 
 def reader_is_gone() -> bool:
-  """Whether whatever read the output of this process has ended."""
+  """Tells whether the program that read the output of this process has ended."""
   try:
     output = select.poll()
     output.register(sys.stdout.fileno(), 0)
     return any(events & select.POLLERR for _, events in output.poll(0))
-  except (AttributeError, OSError, ValueError):  # no poll on this system, or no file behind stdout
+  except (AttributeError, OSError, ValueError):  # The system has no poll, or stdout is no file.
     return False

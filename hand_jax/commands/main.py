@@ -1,4 +1,4 @@
-"""The command `hand-jax`: reconstructs photos, or runs a subcommand."""
+"""Runs the command `hand-jax`, which reconstructs photos or runs a subcommand."""
 
 import sys
 from collections.abc import Sequence
@@ -9,7 +9,10 @@ from hand_jax.commands.subcommands import SUBCOMMANDS, run_subcommand
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-  """Runs the command and returns its exit code; `arguments` are those of the process by default.
+  """Runs the command and returns its exit code.
+
+  Args:
+    arguments: what follows the command's name. None takes the arguments of the process.
 
   Raises:
     SystemExit: after --help or --version, and with code 2 after arguments that cannot be read.

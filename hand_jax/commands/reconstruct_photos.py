@@ -36,7 +36,7 @@ def create_parser() -> ArgumentParser:
     type=expand_path,
     metavar='RUN',
     help='folder of a trained run that makes the meshes (default: the hand model is fitted to '
-    'what the networks in the package say)',
+    'the output of the networks in the package)',
   )
   add(
     '--output',
@@ -50,42 +50,44 @@ def create_parser() -> ArgumentParser:
     action='append',
     default=[],
     metavar='X,Y,W,H',
-    help='the box of a hand of one photo, in pixels of the upright photo; may be repeated '
-    '(default: hands are looked for)',
+    help='a box around a hand of one photo, in pixels of the upright photo. Repeat the flag for '
+    'further hands. (default: the program looks for hands)',
   )
   add(
     '--hand',
     action='append',
     default=[],
     choices=['right', 'left'],
-    help='which hands the photos show, or, repeated, which hand is in each --bbox (default: found '
-    'out)',
+    help='the side of all hands in the photos. Repeat the flag to give the side for each --bbox. '
+    '(default: the program decides)',
   )
   add(
     '--focal',
     type=float,
     metavar='PIXELS',
-    help='the focal length of the photos, which places hands at their distance (default: from the '
-    'EXIF data, else a diagonal field of view of 70 degrees is assumed)',
+    help='the focal length of the photos, from which the distance of the hands is computed '
+    '(default: the EXIF data give it, or else a diagonal field of view of 70 degrees is assumed)',
   )
   add(
     '--axes',
     choices=['y_up', 'camera'],
     default='y_up',
-    help='axes of OBJ and PLY: y up as in GLB, or those of the camera, y down and z away '
-    '(default: y_up)',
+    help='axes of OBJ and PLY files: y_up points y up as GLB does, and camera points y down and z '
+    'away from the camera (default: y_up)',
   )
   add(
     '--overwrite',
     action='store_true',
-    help='do photos again, and replace files in the output folder that have the names of results',
+    help='reconstruct photos again that are done already, and replace files in the output folder '
+    'that have the names of results',
   )
   add(
     '--hand_mask',
     type=expand_path,
     metavar='FILE',
-    help="for a textured run, of one photo: an image of the photo's size, white where the photo "
-    'shows the hand and black elsewhere, so that what is before the hand does not colour it',
+    help="an image of the photo's size that is white where the photo shows the hand and black "
+    'elsewhere, so that an object before the hand does not colour it. It needs a textured run and '
+    'a single photo.',
   )
   add(
     '--mano_dir',
@@ -93,13 +95,17 @@ def create_parser() -> ArgumentParser:
     metavar='DIR',
     help='folder or file of the MANO model (default: $MANO_DIR, else the free hand)',
   )
-  add('--demo_photos', action='store_true', help='the three photos shipped with the package')
+  add(
+    '--demo_photos',
+    action='store_true',
+    help='reconstruct the three photos shipped with the package',
+  )
   add(
     '--compilation_cache_dir',
     type=expand_path,
     metavar='DIR',
-    help='folder that keeps compiled programs for later calls (default: hand-jax in '
-    '$XDG_CACHE_HOME or ~/.cache; an empty name keeps nothing)',
+    help='folder that keeps compiled programs for later calls. An empty name keeps nothing. '
+    '(default: hand-jax in $XDG_CACHE_HOME or ~/.cache)',
   )
   add('--version', action='version', version=f'hand-jax {hand_jax.__version__}')
   return parser
@@ -111,13 +117,13 @@ def run(arguments: Sequence[str]) -> int:
   if not arguments:
     print(f'{parser.format_usage()}{_DESCRIPTION}\nhand-jax --help says more.', file=sys.stderr)
     return ExitCode.WRONG_USE
-  # What follows `--` are photos, whatever they look like.
+  # Everything after `--` is a photo, even where it looks like a flag.
   end = arguments.index('--') if '--' in arguments else len(arguments)
   flags = vars(parser.parse_intermixed_args(arguments[:end]))
   for name in flags['photos']:
     if name in SUBCOMMANDS:
       parser.error(f'{name} is a subcommand and goes first; a photo of that name is ./{name}')
-  # Imported here: NumPy and Pillow take a while, and --help should not.
+  # NumPy and Pillow take a while to import, and --help should not wait for them.
   from hand_jax.reconstruction.tasks import PhotoOptions
 
   cache_folder = flags.pop('compilation_cache_dir')
@@ -126,10 +132,12 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def reconstruct_and_tell(options: 'PhotoOptions', cache_folder: str | None = None) -> int:
-  """Reconstructs photos, prints a line about each (failures to stderr), returns the exit code.
+  """Reconstructs photos, prints what came of each, and returns the exit code.
+
+  Failures are printed to stderr.
 
   Args:
-    options: what the flags say.
+    options: the settings of the flags.
     cache_folder: where compiled programs are kept, see `keep_compiled_programs`.
   """
   from hand_jax.reconstruction.tasks import missing_photos, plan_tasks
@@ -137,7 +145,7 @@ def reconstruct_and_tell(options: 'PhotoOptions', cache_folder: str | None = Non
   try:
     tasks = plan_tasks(options)
     missing = missing_photos(tasks)
-    # A folder that is no run is wrong use, and goes before photos that failed.
+    # A --workdir that is no folder is wrong use. `_prepare` then says so instead of the photos.
     if len(missing) == len(tasks) and os.path.isdir(options.workdir or '.'):
       for line in missing:
         print_error(line)
@@ -151,14 +159,14 @@ def reconstruct_and_tell(options: 'PhotoOptions', cache_folder: str | None = Non
 
 def _prepare(options: 'PhotoOptions', cache_folder: str | None) -> 'PhotoRun':
   """Loads what makes the meshes. Raises as `prepare_run` does."""
-  # Imported here: JAX takes seconds, and a mistake that is found without it should not.
+  # JAX takes seconds to import, and mistakes that are found without it should not wait for it.
   from absl import logging
 
   from hand_jax.files.compiled_programs import keep_compiled_programs
   from hand_jax.reconstruction.running import prepare_run
   from hand_jax.report.from_files import check_report_name
 
-  # Orbax logs dozens of lines, and warns that a run is opened for reading only.
+  # Orbax would log dozens of lines, and would warn that a run is opened for reading only.
   logging.set_verbosity(logging.ERROR)
   keep_compiled_programs(cache_folder)
   run = prepare_run(options)
@@ -167,10 +175,10 @@ def _prepare(options: 'PhotoOptions', cache_folder: str | None) -> 'PhotoRun':
 
 
 def _tell(run: 'PhotoRun') -> int:
-  """Does the photos, prints a line about each hand, writes the report, and returns how often
-  something failed.
+  """Reconstructs the photos, writes the report, and returns how often something failed.
 
-  A terminal sees how far it is. Failures are told at the end, where they are not overlooked.
+  Each hand gets a line on stdout, and a terminal shows the progress. Failures are printed at the
+  end, where nobody overlooks them.
   """
   from tqdm import tqdm
 
@@ -212,7 +220,7 @@ def _explanations() -> str:
       'subcommands:',
       *rows,
       '',
-      'A photo with the name of a subcommand is written ./NAME; -- ends the flags.',
+      'Write ./NAME for a photo with the name of a subcommand. All that follows -- is a photo.',
       'Exit codes: 0 all photos done (also without a hand), 1 some photos failed, 2 wrong use.',
     ]
   )

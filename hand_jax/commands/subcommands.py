@@ -1,4 +1,7 @@
-"""The subcommands of `hand-jax`. To add one, write a module here with a `run` and add its row."""
+"""The subcommands of `hand-jax`.
+
+To add one, write a module with a function `run` in this folder, and add its row to `SUBCOMMANDS`.
+"""
 
 import importlib
 from collections.abc import Sequence
@@ -6,7 +9,7 @@ from typing import NamedTuple
 
 
 class Subcommand(NamedTuple):
-  """Names a module of this folder, whose `run(arguments)` returns an exit code, and sums it up."""
+  """Names a module of this folder, whose `run(arguments)` returns an exit code, and describes it."""
 
   module: str
   summary: str

@@ -67,11 +67,12 @@ def sample_crop_change(config: AugmentationConfig, rng: np.random.Generator) -> 
   scale, gamma = np.exp(rng.uniform(-1.0, 1.0, 2))
   strength = config.color_strength
   tints = 1 + 0.5 * strength * rng.uniform(-1.0, 1.0, 3)
+  gains = ((1 + strength * brightness) * tints).tolist()
   return CropChange(
     rotation=float(np.deg2rad(config.rotation_degrees) * rotation),
     scale=float((1 + config.scale_fraction) ** np.log(scale)),
     shift=(config.shift_fraction * float(shift_x), config.shift_fraction * float(shift_y)),
-    gains=tuple(float(gain) for gain in (1 + strength * brightness) * tints),
+    gains=(gains[0], gains[1], gains[2]),
     gamma=float((1 + strength) ** np.log(gamma)),
     saturation=float(1 + strength * saturation),
   )

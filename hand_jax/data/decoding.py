@@ -83,7 +83,8 @@ def photo_size(data: bytes, example_id: str) -> tuple[int, int]:
   """
   if data.startswith(_JPEG_START):
     try:
-      return simplejpeg.decode_jpeg_header(data)[:2]
+      height, width, *_ = simplejpeg.decode_jpeg_header(data)
+      return int(height), int(width)
     except ValueError as error:
       raise UndecodableError(example_id, 'photo', str(error)) from None
   if not data.startswith(_PNG_START) or len(data) < _PNG_SIZE.stop:

@@ -366,7 +366,8 @@ def _make_cached_batch(
   seed: int,
 ) -> HandBatch:
   """Makes rows from stored features: of one crop of each example, drawn by epoch and index."""
-  settings, rows = source.feature_settings, []
+  source, settings = featured_source(source, config)
+  rows = []
   opened = source.open_features([slot.index for slot in slots])
   for slot, (example, stored) in zip(slots, opened, strict=True):
     if config.data.labels == '2d':

@@ -1,4 +1,4 @@
-"""What the palm detector's outputs mean: anchors on two grids, and the palms decoded from them."""
+"""Decodes the palm detector's outputs, which are relative to anchors on two grids, into palms."""
 
 from typing import NamedTuple
 
@@ -7,17 +7,17 @@ from jaxtyping import Float
 
 from hand_jax.models.palm_detection import BOX_VALUES, INPUT_SIDE, NUM_POINTS
 
-# Cells along a side of the grid, and anchors in each cell; finest grid first.
+# The cells along a side of each grid, and the anchors in each cell. The finest grid comes first.
 _GRIDS = ((24, 2), (12, 6))
-# Index of two of a palm's seven points; together they give its direction.
+# The indices of two of a palm's seven points, which together give the palm's direction.
 WRIST, MIDDLE_BASE = 0, 2
 
 
 class Palms(NamedTuple):
-  """Palms in pixels of a picture: probability, box, and seven points (wrist first).
+  """Palms in pixels of a picture, with probability, box and seven points.
 
-  The points are the wrist, the bases of index, middle, ring and little finger, and two of the
-  thumb. A palm's box is square and upright however the hand is turned.
+  The points are the wrist, the bases of index, middle, ring and little finger, and two points of
+  the thumb. A palm's box is square and upright, however the hand is turned.
   """
 
   score: Float[np.ndarray, 'palms']
@@ -26,21 +26,24 @@ class Palms(NamedTuple):
   points: Float[np.ndarray, 'palms 7 2']
 
   def select(self, which: np.ndarray) -> 'Palms':
-    """Keeps the palms at the given indices, in that order (or where a mask is true)."""
+    """Keeps the palms at the given indices in that order, or those where a mask is True."""
     return Palms(*(field[which] for field in self))
 
   def corners(self) -> Float[np.ndarray, 'palms 4']:
-    """Left, top, right and bottom of each box."""
+    """Computes left, top, right and bottom of each box."""
     return np.concatenate([self.centre - self.size / 2, self.centre + self.size / 2], 1)
 
 
 def join_palms(parts: list[Palms]) -> Palms:
-  """Concatenates palms of several pictures whose coordinates agree."""
+  """Concatenates palms that are given in pixels of the same picture."""
   return Palms(*(np.concatenate(fields) for fields in zip(*parts, strict=True)))
 
 
 def anchor_centres() -> Float[np.ndarray, 'anchors 2']:
-  """Centres of the cells in pixels of the detector's input, in the order of its outputs."""
+  """Computes the anchors' centres in pixels of the detector's input, in the order of its outputs.
+
+  They are the centres of the grids' cells.
+  """
   centres = []
   for cells, anchors in _GRIDS:
     along = (np.arange(cells) + 0.5) * (INPUT_SIDE / cells)
@@ -58,8 +61,8 @@ def decode_palms(
   """Turns the outputs for one picture into palms.
 
   Args:
-    boxes: centre, size and points; centre and points relative to their anchor.
-    logits: of the probability of a palm.
+    boxes: the centre, size and points of each palm. Centre and points are relative to the anchor.
+    logits: the logits of the probability of a palm.
     min_score: palms of lower probability are left out.
 
   Returns:

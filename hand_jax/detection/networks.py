@@ -1,4 +1,4 @@
-"""The two hand networks with their bundled weights, as compiled functions on pictures."""
+"""Runs the two hand networks with their bundled weights, as compiled functions on pictures."""
 
 import functools
 from collections.abc import Callable
@@ -19,7 +19,7 @@ _PALM_BATCH, _LANDMARK_BATCH = 1, 2
 
 
 class HandReadings(NamedTuple):
-  """The landmark network's outputs and pooled features; see `HandLandmarkOutput`."""
+  """The landmark network's outputs and pooled features, see `HandLandmarkOutput`."""
 
   landmarks: Float[np.ndarray, 'crops 21 3']
   world_landmarks: Float[np.ndarray, 'crops 21 3']
@@ -29,12 +29,12 @@ class HandReadings(NamedTuple):
 
 
 def detect_palms(images: UInt8[np.ndarray, 'images 192 192 3']) -> PalmDetectionOutput:
-  """Runs the palm detector on RGB pictures; gives NumPy arrays."""
+  """Runs the palm detector on RGB pictures, and returns NumPy arrays."""
   return _run_in_batches(_palm_program(), images, _PALM_BATCH)
 
 
 def read_landmarks(crops: UInt8[np.ndarray, 'crops 224 224 3']) -> HandReadings:
-  """Runs the landmark network on RGB crops; gives NumPy arrays."""
+  """Runs the landmark network on RGB crops, and returns NumPy arrays."""
   return _run_in_batches(_landmark_program(), crops, _LANDMARK_BATCH)
 
 
@@ -60,14 +60,14 @@ def _landmark_program() -> Callable[[np.ndarray], HandReadings]:
 
 
 def _compile_well(name: str, function: Callable, result: type) -> Callable:
-  """Compiles for speed on a CPU, also where XLA_FLAGS ask for less: these programs run often."""
+  """Compiles for speed on CPUs, even where XLA_FLAGS ask for less, as these programs run often."""
   on_cpu = jax.default_backend() == 'cpu'
   options = {'xla_backend_optimization_level': 3} if on_cpu else None
   return keep_traced(name, function, [result], options)
 
 
 def _run_in_batches(program, pictures, size):
-  """Cuts the pictures into batches, the last one completed with black, and joins the results."""
+  """Runs a program on batches, the last one padded with black pictures, and joins the results."""
   missing = -len(pictures) % size
   pictures = np.concatenate([pictures, np.zeros((missing, *pictures.shape[1:]), np.uint8)])
   starts = range(0, len(pictures), size)

@@ -1,9 +1,9 @@
-"""What the landmark network says of regions of a photo: points, presence and side of each hand.
+"""Reads regions of a photo with the landmark network, for the points and the side of each hand.
 
-Every region is shown to the network twice, as it is and mirrored. The network's probability of a
-right hand is unreliable on one picture alone, but its difference between the two views is not: the
-view that looks more like a right hand is taken for one. Landmarks come from that view, which is
-also the one in which the network errs less.
+The network reads every region twice, as it is and mirrored. Its probability of a right hand is
+unreliable for a single picture, but the difference between the two views is reliable. The view that
+looks more like a right hand counts as one. Landmarks come from that view, in which the network's
+errors are also smaller.
 """
 
 from typing import Literal, NamedTuple
@@ -22,25 +22,26 @@ from hand_jax.models.hand_landmark import INPUT_SIDE
 
 
 class DetectedHand(NamedTuple):
-  """One hand of a photo. Pixels are the upright photo's, the first pixel's centre at (0.5, 0.5).
-
-  `box_xywh`: the smallest box round the landmarks, pixels. `side_score`: probability that `side` is
-  right, in [0.5, 1]. `presence`: probability that there is a hand. `landmarks_world`: metres, x
-  right, y down, z away from the camera, in the axes of the photo (a left hand's are those of a left
-  hand); the origin is near the middle of the hand. `roi`: the turned square that was read.
-  `landmarks_depth`: distance beyond the wrist along the view (orthographic), pixels of the photo.
-  `vector`: the network's pooled features of the view in which this is a right hand.
-  """
+  """One hand of a photo. Pixels are the upright photo's. The first one's centre is (0.5, 0.5)."""
 
   box_xywh: Float[np.ndarray, '4']
+  """The smallest box around the landmarks: left, top, width and height in pixels."""
   side: Literal['left', 'right']
   side_score: float
+  """Probability that `side` is correct, in [0.5, 1]."""
   presence: float
+  """Probability that there is a hand."""
   landmarks_image: Float[np.ndarray, '21 2']
+  """Pixels of the photo."""
   landmarks_world: Float[np.ndarray, '21 3']
+  """Metres, in the axes of the photo: x right, y down, z away from the camera. The origin is near
+  the middle of the hand. A left hand's points are not mirrored."""
   roi: HandRegion
+  """The turned square that was read."""
   landmarks_depth: Float[np.ndarray, '21']
+  """Orthographic depth beyond the wrist, in pixels of the photo."""
   vector: Float[np.ndarray, '1152']
+  """The network's pooled features of the view in which this is a right hand."""
 
 
 def read_regions(
@@ -48,12 +49,12 @@ def read_regions(
   regions: list[HandRegion],
   side: str | None = None,
 ) -> list[DetectedHand]:
-  """Reads each region as one hand, whether there is one (`presence` tells) or not.
+  """Reads each region as one hand. The `presence` of a region without a hand is low.
 
   Args:
     image: RGB, upright.
     regions: squares of the photo, see `hand_jax.detection.regions`.
-    side: 'left' or 'right' where it is known; then its score is 1.
+    side: 'left' or 'right' where it is known. Its score is then 1.
   """
   if not regions:
     return []
@@ -67,10 +68,10 @@ def read_regions(
 
 
 def _choose_view(views: HandReadings, region: HandRegion, side: str | None) -> DetectedHand:
-  """The hand of a region from its two views, plain and mirrored."""
+  """Makes the hand of a region from its two views, plain and mirrored."""
   right = np.clip(views.right.astype(np.float64), 1e-7, 1 - 1e-7)
   plain, mirrored = np.log(right / (1 - right))
-  evidence = (plain - mirrored) / 2  # The mean of the two views' log-odds of a right hand.
+  evidence = (plain - mirrored) / 2  # This is the mean of both views' log-odds of a right hand.
   score = float(1 / (1 + np.exp(-abs(evidence))))
   view = int(evidence < 0)
   if side is not None:

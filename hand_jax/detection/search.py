@@ -1,9 +1,10 @@
-"""Where palms are looked for: the whole photo, the photo with a border, and tiles of it.
+"""Searches for palms in the whole photo, in the photo with a border, and in tiles.
 
-The detector finds a hand when its larger side is at least about 0.15 of the picture that it is
-given (on 54 photos of hands shrunk into it: all at 0.15, 42 at 0.12, 13 at 0.08). A level of tiles
-therefore finds hands between 0.15 of its tile and 0.15 of the tile of the level before; the latter
-is how much neighbouring tiles overlap, so that such a hand lies wholly in one of them.
+The detector finds a hand when the hand's larger side is at least about 0.15 of the picture's side.
+(54 photos of hands were shrunk to a share of the picture. At 0.15 all were found, at 0.12 there
+were 42, and at 0.08 there were 13.) A level of tiles therefore has to find hands between 0.15 of
+its own tile and 0.15 of the tile of the level before. Neighbouring tiles overlap by that larger
+size, so that each such hand lies wholly in one of them.
 """
 
 import numpy as np
@@ -15,27 +16,28 @@ from hand_jax.detection.regions import HandRegion, crop_region, points_in_photo
 from hand_jax.detection.suppression import suppress_palms
 from hand_jax.models.palm_detection import INPUT_SIDE, NUM_POINTS
 
-# Side in pixels of the finest tiles: hands of 40 pixels are found in them.
+# The side of the finest tiles in pixels, in which hands of 40 pixels are found.
 _FINEST_TILE = 256
 _SMALLEST_HAND = 0.15
-# Squares whose colours all vary less than this (standard deviation of 0..255) show nothing.
+# Squares are skipped if the standard deviation of each colour (0..255) is at most this.
 _PLAIN = 2.0
 
 
 def whole_photo(width: int, height: int) -> list[HandRegion]:
-  """The smallest square that holds the photo."""
+  """Gives the smallest square that holds the photo."""
   return [HandRegion((width / 2, height / 2), float(max(width, height)), 0.0)]
 
 
 def bordered_photo(width: int, height: int) -> list[HandRegion]:
-  """The photo with a border of half its size on each side, for hands that fill it."""
+  """Gives a square with a border of half the photo's size, for hands that fill the photo."""
   return [HandRegion((width / 2, height / 2), 2.0 * max(width, height), 0.0)]
 
 
 def tile_levels(width: int, height: int) -> list[list[HandRegion]]:
-  """Levels of ever smaller tiles, each at most twice smaller than the last; none for small photos.
+  """Lists levels of ever smaller tiles. Small photos have none.
 
-  A photo of 12 megapixels has levels of 6, 24, 88 and 374 tiles.
+  The side of each level's tiles is at least half that of the level before. A photo of 12 megapixels
+  has levels of 6, 24, 88 and 374 tiles.
   """
   longer = max(width, height)
   levels = int(np.ceil(np.log2(max(longer / _FINEST_TILE, 1.0))))
@@ -52,11 +54,11 @@ def find_palms(
 
   Args:
     image: RGB.
-    squares: upright parts of the photo; those that show next to nothing are skipped.
+    squares: upright parts of the photo. Squares of almost uniform colour are skipped.
     min_score: palms of lower probability are left out.
 
   Returns:
-    One palm per hand, best first, in pixels of the photo.
+    One palm per hand in pixels of the photo, with the most probable first.
   """
   pictures = [crop_region(image, square, INPUT_SIDE) for square in squares]
   shown = [i for i, picture in enumerate(pictures) if picture.std((0, 1)).max() > _PLAIN]
@@ -69,7 +71,7 @@ def find_palms(
 
 
 def _tiles(width: int, height: int, side: float, ratio: float) -> list[HandRegion]:
-  """Squares that cover the photo, evenly spaced, and overlap enough."""
+  """Covers the photo with evenly spaced squares that overlap enough."""
   step = side * (1 - _SMALLEST_HAND * ratio)
   starts: list[np.ndarray] = []
   for extent in (width, height):
@@ -85,7 +87,7 @@ def _tiles(width: int, height: int, side: float, ratio: float) -> list[HandRegio
 
 
 def _place_palms(palms: Palms, square: HandRegion) -> Palms:
-  """From pixels of the detector's input to pixels of the photo."""
+  """Converts palms from pixels of the detector's input to pixels of the photo."""
   return Palms(
     palms.score,
     points_in_photo(palms.centre, square, INPUT_SIDE),

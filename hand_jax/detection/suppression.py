@@ -1,21 +1,22 @@
-"""One palm per hand out of many overlapping ones, and one hand out of readings of the same hand."""
+"""Measures how much boxes overlap, and joins palms that overlap into one."""
 
 import numpy as np
 from jaxtyping import Float
 
 from hand_jax.detection.anchors import Palms
 
-# Palms that overlap more than this (intersection over union) are taken for the same one.
+# Palms that overlap more than this (intersection over union) count as the same palm.
 _SAME_PALM = 0.3
 
 
 def overlaps(
   corners: Float[np.ndarray, '4'], others: Float[np.ndarray, 'boxes 4']
 ) -> tuple[Float[np.ndarray, 'boxes'], Float[np.ndarray, 'boxes']]:
-  """Compares a box with others; boxes are left, top, right, bottom.
+  """Computes how much a box overlaps with others. Boxes are left, top, right and bottom.
 
   Returns:
-    Intersection over union, and intersection over the smaller box's area; 0 for empty boxes.
+    Intersection over union, and intersection over the smaller box's area. Both are 0 for empty
+    boxes.
   """
   low, high = np.maximum(corners[:2], others[:, :2]), np.minimum(corners[2:], others[:, 2:])
   shared = np.maximum(high - low, 0.0).prod(-1)
@@ -29,10 +30,11 @@ def overlaps(
 
 
 def suppress_palms(palms: Palms) -> Palms:
-  """Joins palms that overlap, best first: each becomes its group's mean, weighted by the scores.
+  """Joins palms that overlap, by weighted non-maximum suppression.
 
-  The best palm not yet in a group starts one and takes every free palm that overlaps it. The
-  group's score is that of its best palm (weighted non-maximum suppression).
+  The most probable palm that is in no group yet starts a group, and takes every free palm that
+  overlaps it. A group becomes the mean of its palms, weighted by their scores, with the score of
+  the most probable one. Groups are ordered by that score.
   """
   corners = palms.corners()
   free = np.ones(len(palms.score), bool)
@@ -41,7 +43,7 @@ def suppress_palms(palms: Palms) -> Palms:
     if not free[best]:
       continue
     group = free & (overlaps(corners[best], corners)[0] > _SAME_PALM)
-    group[best] = True  # Even where its box is empty.
+    group[best] = True  # An empty box does not overlap itself.
     free &= ~group
     weights = palms.score[group] / palms.score[group].sum()
     means = [np.tensordot(weights, field[group], 1) for field in palms[1:]]

@@ -1,9 +1,10 @@
-"""Whether sigma has the right size: proper scores, coverage, binned errors, factors that mend it.
+"""Checks whether sigma has the right size, and fits factors that correct it.
 
-Every function takes the errors of a mean and the standard deviations that were stated for them,
-axis by axis and in one unit. A coordinate counts where both are known (not NaN). The densities are
-normal and the axes are taken one by one, except where a function says otherwise. `docs/results.md`
-explains the figures in words, `docs/derivations.md` gives their formulas.
+Every function takes the errors of a mean and the standard deviations (sigma) that were stated for
+them, axis by axis and in one unit. A coordinate counts where its error and its sigma are both known
+(not NaN). Densities are normal and each axis is taken by itself, except where a function says
+otherwise. `docs/results.md` explains the figures in words, and `docs/derivations.md` gives their
+formulas.
 """
 
 from typing import NamedTuple
@@ -19,31 +20,39 @@ _NORMAL = scipy.stats.norm
 
 
 class Coverage(NamedTuple):
-  """Shares that lie inside the central intervals of one level."""
+  """The shares that lie inside the central intervals of one level."""
 
   level: float
-  """What the shares should be."""
+  """The share that these intervals should hold, between 0 and 1."""
   coordinates: float
-  """Of all coordinates."""
+  """The share of all known coordinates that lie inside."""
   axes: Float[np.ndarray, '3']
-  """Of the coordinates of each axis; NaN where none is known."""
+  """The same share for each axis, or NaN where no coordinate of the axis is known."""
   points: float
-  """Of points, inside the ellipsoid of this level (axes uncorrelated); NaN without any point."""
+  """The share of points that lie inside the ellipsoid of this level.
+
+  Axes are taken as uncorrelated. It is NaN where no point has all three axes known.
+  """
 
 
 class Reliability(NamedTuple):
   """The share of coordinates inside their central interval, for each level."""
 
   levels: Float[np.ndarray, ' levels']
+  """The shares that the intervals should hold."""
   shares: Float[np.ndarray, ' levels']
+  """The shares of coordinates that lie inside."""
 
 
 class BinnedErrors(NamedTuple):
-  """Coordinates in bins of like sigma, the surest first."""
+  """Coordinates that are sorted into bins of similar sigma, the smallest sigma first."""
 
   rms_sigma: Float[np.ndarray, ' bins']
+  """The root mean square of the sigmas that each bin holds."""
   rms_error: Float[np.ndarray, ' bins']
+  """The root mean square of the errors that each bin holds."""
   counts: Int[np.ndarray, ' bins']
+  """How many coordinates each bin holds."""
 
 
 def known_coordinates(
@@ -52,7 +61,8 @@ def known_coordinates(
   """Tells which coordinates have both an error and a sigma.
 
   Raises:
-    ValueError: a sigma is not above zero and finite, or an error infinite, where both are known.
+    ValueError: a known coordinate has a sigma that is not finite and above zero, or an infinite
+      error.
   """
   known = ~(np.isnan(error) | np.isnan(sigma))
   if not ((sigma > 0) & np.isfinite(sigma))[known].all():
@@ -63,10 +73,10 @@ def known_coordinates(
 
 
 def _known(error: np.ndarray, sigma: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-  """The known coordinates in float64, flat.
+  """Selects the known coordinates as flat float64 arrays: errors and sigmas.
 
   Raises:
-    ValueError: there is none, or see `known_coordinates`.
+    ValueError: no coordinate is known, or one is not valid (see `known_coordinates`).
   """
   known = known_coordinates(error, sigma)
   if not known.any():
@@ -75,10 +85,14 @@ def _known(error: np.ndarray, sigma: np.ndarray) -> tuple[np.ndarray, np.ndarray
 
 
 def mean_nll(error: Float[np.ndarray, '*shape'], sigma: Float[np.ndarray, '*shape']) -> float:
-  """Averages -ln N(error; 0, sigma^2) over coordinates, in nats.
+  """Averages the negative log-likelihood of the errors over coordinates, in nats.
 
-  Its value depends on the unit: in mm it is ln 1000 = 6.9 above that in metres. Sigma of the right
-  size gives 1/2 ln(2 pi e sigma^2), every other a larger value (Gneiting and Raftery 2007).
+  The density is normal with mean 0 and deviation sigma. The value depends on the unit: in mm it is
+  ln 1000 = 6.9 higher than in metres. A sigma of the right size gives 1/2 ln(2 pi e sigma^2) on
+  average, and any other sigma gives more (Gneiting and Raftery 2007).
+
+  Raises:
+    ValueError: no coordinate is known, or one is not valid (see `known_coordinates`).
   """
   error, sigma = _known(error, sigma)
   return float(np.mean(0.5 * np.log(2 * np.pi) + np.log(sigma) + 0.5 * (error / sigma) ** 2))
@@ -87,8 +101,12 @@ def mean_nll(error: Float[np.ndarray, '*shape'], sigma: Float[np.ndarray, '*shap
 def mean_crps(error: Float[np.ndarray, '*shape'], sigma: Float[np.ndarray, '*shape']) -> float:
   """Averages the continuous ranked probability score over coordinates, in the unit of the errors.
 
-  Closed form for a normal density (Gneiting et al. 2005). It tends to |error| as sigma vanishes,
-  and is sigma / sqrt(pi) on average where sigma has the right size.
+  The closed form for a normal density is used (Gneiting et al. 2005). The score tends to the
+  absolute error as sigma goes to zero. Its average is sigma / sqrt(pi) where sigma has the right
+  size.
+
+  Raises:
+    ValueError: no coordinate is known, or one is not valid (see `known_coordinates`).
   """
   error, sigma = _known(error, sigma)
   z = error / sigma
@@ -97,7 +115,11 @@ def mean_crps(error: Float[np.ndarray, '*shape'], sigma: Float[np.ndarray, '*sha
 
 
 def mean_squared_z(error: Float[np.ndarray, '*shape'], sigma: Float[np.ndarray, '*shape']) -> float:
-  """Averages (error / sigma)^2 over coordinates: 1 where sigma has the right size."""
+  """Averages (error / sigma)^2 over coordinates, which gives 1 where sigma has the right size.
+
+  Raises:
+    ValueError: no coordinate is known, or one is not valid (see `known_coordinates`).
+  """
   error, sigma = _known(error, sigma)
   return float(np.mean((error / sigma) ** 2))
 
@@ -105,18 +127,24 @@ def mean_squared_z(error: Float[np.ndarray, '*shape'], sigma: Float[np.ndarray, 
 def coverage(
   error: Float[np.ndarray, '*batch 3'], sigma: Float[np.ndarray, '*batch 3'], level: float
 ) -> Coverage:
-  """Counts what lies inside the central intervals of a level.
+  """Counts the coordinates and points that lie inside the central intervals of a level.
 
-  An interval is symmetric, from -q sigma to q sigma with q the normal quantile of (1 + level) / 2.
-  A point's ellipsoid holds squared distances, in sigmas, up to the chi-square quantile of three
-  degrees of freedom; only points whose three axes are known count there.
+  Each interval runs from -q sigma to q sigma, where q is the normal quantile of (1 + level) / 2. A
+  point lies inside its ellipsoid if its squared distance, in sigmas, is at most the chi-square
+  quantile of three degrees of freedom. Only points whose three axes are all known count there.
 
   Args:
-    error: of the mean, per axis.
-    sigma: the stated deviation, per axis.
-    level: what the shares should be, between 0 and 1.
+    error: errors of the mean, per axis.
+    sigma: the stated deviations, per axis.
+    level: the share that the intervals should hold, between 0 and 1.
+
+  Returns:
+    The shares that were found inside.
+
+  Raises:
+    ValueError: no coordinate is known, or one is not valid (see `known_coordinates`).
   """
-  _known(error, sigma)  # there is something to count
+  _known(error, sigma)  # raises an error where there is nothing to count
   squared_z = (error.astype(np.float64) / sigma).reshape(-1, 3) ** 2
   known = ~np.isnan(squared_z)
   inside = squared_z <= _NORMAL.ppf((1 + level) / 2) ** 2
@@ -137,7 +165,16 @@ def reliability(
   sigma: Float[np.ndarray, '*shape'],
   levels: Float[np.ndarray, ' levels'] = RELIABILITY_LEVELS,
 ) -> Reliability:
-  """Finds for each level the share of coordinates in that interval (Kuleshov et al. 2018)."""
+  """Finds the share of coordinates inside the interval of each level (Kuleshov et al. 2018).
+
+  Args:
+    error: errors of the mean, per axis.
+    sigma: the stated deviations, per axis.
+    levels: the shares that the intervals should hold, between 0 and 1.
+
+  Raises:
+    ValueError: no coordinate is known, or one is not valid (see `known_coordinates`).
+  """
   error, sigma = _known(error, sigma)
   ordered = np.sort(np.abs(error) / sigma)
   inside = np.searchsorted(ordered, _NORMAL.ppf((1 + levels) / 2), side='right')
@@ -147,10 +184,21 @@ def reliability(
 def binned_errors(
   error: Float[np.ndarray, '*shape'], sigma: Float[np.ndarray, '*shape'], bins: int = ENCE_BINS
 ) -> BinnedErrors:
-  """Sorts coordinates by sigma into bins of equal counts, with the root mean squares of each.
+  """Sorts coordinates by sigma into bins of equal counts, and averages each bin.
 
-  Equal sigmas share a bin, so that the order of the input says nothing: a constant sigma makes one
+  Equal sigmas share a bin, so the order of the input has no effect and a constant sigma makes one
   bin. Bins that stay empty are left out.
+
+  Args:
+    error: errors of the mean, per axis.
+    sigma: the stated deviations, per axis.
+    bins: the largest number of bins.
+
+  Returns:
+    The root mean squares of sigma and error in each bin.
+
+  Raises:
+    ValueError: no coordinate is known, or one is not valid (see `known_coordinates`).
   """
   error, sigma = _known(error, sigma)
   place = (scipy.stats.rankdata(sigma) - 0.5) / sigma.size
@@ -165,10 +213,11 @@ def binned_errors(
 
 
 def expected_normalized_error(binned: BinnedErrors) -> float:
-  """ENCE (Levi et al. 2022): how far the error of a bin is from its sigma, as a share of sigma.
+  """Computes the expected normalised calibration error, ENCE (Levi et al. 2022).
 
-  The mean over bins of |rms_sigma - rms_error| / rms_sigma. Chance alone keeps it above zero, the
-  more the fewer values a bin holds.
+  It is the mean over bins of `|rms_sigma - rms_error| / rms_sigma`, and so tells how far errors are
+  from their sigma as a share of sigma. Chance alone keeps it above zero, and the more so the fewer
+  values a bin holds.
   """
   return float(np.mean(np.abs(binned.rms_sigma - binned.rms_error) / binned.rms_sigma))
 
@@ -178,18 +227,19 @@ def likelihood_scales(
   sigma: Float[np.ndarray, '*batch points 3'],
   groups: Int[np.ndarray, ' points'],
 ) -> Float[np.ndarray, ' groups']:
-  """Fits the factor of sigma that makes the errors of each group likeliest.
+  """Fits for each group the factor of sigma that makes its errors likeliest.
 
-  That is sqrt(mean(error^2 / sigma^2)), where the derivative of `mean_nll` by the factor is zero
-  (Laves et al. 2020). Heavy tails make it larger than coverage needs.
+  The factor is sqrt(mean(error^2 / sigma^2)), at which the derivative of `mean_nll` by the factor
+  is zero (Laves et al. 2020). Heavy tails make it larger than coverage needs.
 
   Args:
-    error: of the mean, per axis, NaN where unknown.
-    sigma: the stated deviation, per axis.
+    error: errors of the mean, per axis, NaN where unknown.
+    sigma: the stated deviations, per axis.
     groups: the group of each point, numbered from 0.
 
   Raises:
-    ValueError: a group has no known coordinate.
+    ValueError: a group has no known coordinate, or a coordinate is not valid (see
+      `known_coordinates`).
   """
   scales = [
     np.sqrt(mean_squared_z(*of_group)) for of_group in _coordinates_of_groups(error, sigma, groups)
@@ -203,19 +253,21 @@ def coverage_scales(
   groups: Int[np.ndarray, ' points'],
   level: float,
 ) -> Float[np.ndarray, ' groups']:
-  """Fits the smallest factor of sigma with which intervals of a level hold that share of a group.
+  """Fits for each group the smallest factor of sigma whose intervals hold a given share.
 
-  It is the quantile of |error| / sigma over the normal quantile, as split conformal prediction
-  chooses it (Papadopoulos et al. 2002), without the allowance for small samples.
+  The factor is a quantile of `|error| / sigma` divided by the normal quantile. Split conformal
+  prediction chooses it in the same way (Papadopoulos et al. 2002), but adds an allowance for small
+  samples, which is left out here.
 
   Args:
-    error: of the mean, per axis, NaN where unknown.
-    sigma: the stated deviation, per axis.
+    error: errors of the mean, per axis, NaN where unknown.
+    sigma: the stated deviations, per axis.
     groups: the group of each point, numbered from 0.
     level: the share to reach, between 0 and 1.
 
   Raises:
-    ValueError: a group has no known coordinate.
+    ValueError: a group has no known coordinate, or a coordinate is not valid (see
+      `known_coordinates`).
   """
   normal_quantile = _NORMAL.ppf((1 + level) / 2)
   scales = [
@@ -230,14 +282,20 @@ def scale_sigma(
   scales: Float[np.ndarray, ' groups'],
   groups: Int[np.ndarray, ' points'],
 ) -> Float[np.ndarray, '*batch points 3']:
-  """Multiplies the sigma of every point by its group's factor."""
+  """Multiplies the sigma of every point by its group's factor.
+
+  Args:
+    sigma: the stated deviations, per axis.
+    scales: the factor of each group.
+    groups: the group of each point, numbered from 0.
+  """
   return sigma * scales[groups][:, None]
 
 
 def _coordinates_of_groups(
   error: np.ndarray, sigma: np.ndarray, groups: np.ndarray
 ) -> list[tuple[np.ndarray, np.ndarray]]:
-  """The known coordinates of each group, flat."""
+  """Selects the known coordinates of each group as flat arrays."""
   known = known_coordinates(error, sigma)
   found = []
   for group in range(int(groups.max()) + 1):

@@ -1,4 +1,4 @@
-"""Metrics over a split: every example once, for each branch of the network and the mean hand."""
+"""Measures a network over a split: every example once, each branch, and the mean hand."""
 
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple, TypeVar
@@ -33,16 +33,25 @@ METRIC_NAMES = (
 )
 
 NAMES = Names('examples', 'vertices')
-"""What the figures of uncertainty call what they are over."""
+"""The words for examples and points in the keys of the uncertainty figures."""
 
 EstimateFn = Callable[[HandBatch], HandEstimate]
-"""A network's estimate for all rows of a batch."""
+"""Maps a batch to a network's estimate for all its rows."""
 
 
 def make_estimate_fn(
   config: ExperimentConfig, variables: dict[str, Any], model: ManoModel
 ) -> EstimateFn:
-  """A trained network on this process' first device, for `evaluate_batches`."""
+  """Makes the function with which `evaluate_batches` runs a trained network.
+
+  Args:
+    config: the run's configuration, which says how the network is built and images are normalised.
+    variables: the network's parameters and batch statistics.
+    model: the hand model.
+
+  Returns:
+    A compiled function from a batch to its estimate. It runs on this process' first device.
+  """
   network = create_network(config)
 
   @jax.jit
@@ -55,22 +64,21 @@ def make_estimate_fn(
 
 
 class RootHands(NamedTuple):
-  """Hands about their wrist in camera axes, metres, float64."""
+  """Hands with their wrist at the origin, in camera axes, metres and float64."""
 
   vertices: Float[np.ndarray, 'batch vertices 3']
   joints: Float[np.ndarray, 'batch joints 3']
 
 
 class Uncertainty(NamedTuple):
-  """What calibration compares, per example and vertex in mm: sigma, and the error of the mean.
-
-  `error_hand_mm` is in the hand frame, where sigma is defined; `error_root_mm` in camera axes, with
-  the error of the global orientation.
-  """
+  """Sigmas and errors of examples' vertices in mm, which `calibration` compares."""
 
   sigma_mm: Float[np.ndarray, 'examples vertices']
+  """The stated deviation of a vertex, which is the root of the mean of its three variances."""
   error_hand_mm: Float[np.ndarray, 'examples vertices']
+  """The distance from mean to label in the hand frame, where sigma is defined."""
   error_root_mm: Float[np.ndarray, 'examples vertices']
+  """The distance in camera axes, which includes the error of the global orientation."""
 
 
 _Arrays = TypeVar('_Arrays', Uncertainty, PointErrors)
@@ -82,10 +90,23 @@ def hand_metrics(
   full: bool = True,
   aligned_from: RootHands | None = None,
 ) -> dict[str, Float[np.ndarray, ' batch']]:
-  """Each metric of `METRIC_NAMES` per example (only `ERROR_NAMES` unless `full`).
+  """Computes the metrics of each example.
 
-  Joints and vertices are each aligned by their own Procrustes (rotation and scale, no reflection).
-  `aligned_from` is what to align instead of `predicted`, where a baseline has two hands.
+  Joints and vertices are aligned separately by Procrustes (rotation, scale and shift, without
+  reflection).
+
+  Args:
+    predicted: the hands to measure.
+    target: the true hands.
+    full: whether to compute all of `METRIC_NAMES` or only `ERROR_NAMES`.
+    aligned_from: hands to align in place of `predicted`, for a baseline that has a second hand for
+      the aligned errors.
+
+  Returns:
+    The values of all examples by the metric's name.
+
+  Raises:
+    ValueError: a coordinate is not finite.
   """
   aligned_from = aligned_from or predicted
   aligned = RootHands(
@@ -112,39 +133,45 @@ def _camera_rotations(cameras: Float[Array, 'batch 10']) -> Float[Array, 'batch 
 
 
 def camera_rotations(cameras: Float[ArrayLike, 'batch 10']) -> Float[np.ndarray, 'batch 3 3']:
-  """R of each camera, in float64: `points_root = points_hand @ R`."""
+  """Computes the rotation R of each camera in float64, with `points_root = points_hand @ R`."""
   return np.asarray(_camera_rotations(jnp.asarray(cameras, jnp.float32)), np.float64)
 
 
 def predicted_hands(
   gaussians: HandGaussians, rotations: Float[np.ndarray, 'batch 3 3'], regressor: np.ndarray
 ) -> RootHands:
-  """A branch's mean mesh in the camera axes of its predicted camera, with its joints B V."""
+  """Turns a branch's mean mesh into the axes of its predicted camera, with its joints B V.
+
+  Args:
+    gaussians: a branch's Gaussians in the hand frame, metres.
+    rotations: R of the predicted cameras, from the hand frame to camera axes.
+    regressor: the joint regressor B.
+  """
   vertices = np.asarray(gaussians.vertices.mean, np.float64) @ rotations
   return RootHands(vertices, regressor @ vertices)
 
 
 def target_hands(batch: HandBatch, rotations: Float[np.ndarray, 'batch 3 3']) -> RootHands:
-  """The labels of a batch in camera axes; all its examples must have them."""
+  """Turns the labels of a batch, whose examples must all have them, into camera axes."""
   vertices = np.asarray(batch.vertices_hand, np.float64) @ rotations
   return RootHands(vertices, np.asarray(batch.joints_hand, np.float64) @ rotations)
 
 
 def has_labels(batch: HandBatch) -> Bool[np.ndarray, ' batch']:
-  """Which examples count in 3D: real ones with a mesh, joints and the orientation of both."""
+  """Tells which examples count in 3D: real ones with a mesh, joints and the orientation of both."""
   oriented = np.asarray(batch.camera_mask)[:, :6].all(axis=1)
   return ~np.asarray(batch.is_padding) & np.asarray(batch.has_3d) & oriented
 
 
 def known_joints(batch: HandBatch) -> Bool[np.ndarray, 'batch joints']:
-  """Which 2D labels count: finite ones of positive confidence, of real examples."""
+  """Tells which 2D labels count: finite ones of positive confidence, in real examples."""
   finite = np.isfinite(np.asarray(batch.joints_normalized)).all(axis=-1)
   known = finite & (np.asarray(batch.joint_confidence) > 0)
   return known & ~np.asarray(batch.is_padding)[:, None]
 
 
 def _select(tree: Any, keep: np.ndarray) -> Any:
-  """The named tuple's arrays at the kept rows; fields that are None stay so."""
+  """Takes the kept rows of every array in a named tuple. Fields that are None stay None."""
   if tree is None:
     return None
   if isinstance(tree, tuple):
@@ -169,18 +196,21 @@ def vertex_errors(
   rotations: Float[np.ndarray, 'batch 3 3'],
   target: RootHands,
 ) -> dict[str, PointErrors]:
-  """Errors and sigmas of every vertex, axis by axis in mm, in the three frames of `FRAMES`.
+  """Computes the error and sigma of every vertex, by the name of its frame (`FRAMES`).
 
-  Root-relative variances are those of the hand frame along the camera's axes, without any for the
-  orientation, about which the Gaussians of the vertices say nothing. Aligned ones have the scale of
-  the alignment and a vertex's mean variance along every axis, because the alignment turns the axes.
-  Single precision.
+  Values are in mm, axis by axis and in single precision. Root-relative variances are those of the
+  hand frame, turned into the camera's axes. They hold nothing for the orientation, because the
+  Gaussians of the vertices say nothing about it. Aligned sigmas have the alignment's scale and use
+  a vertex's mean variance along every axis, because the alignment turns the axes.
 
   Args:
     vertices: a branch's Gaussians in the hand frame, metres.
-    labels: the true vertices in the hand frame.
-    rotations: of the predicted cameras, from the hand frame to the camera's axes.
+    labels: the true vertices in the hand frame, metres.
+    rotations: R of the predicted cameras, from the hand frame to camera axes.
     target: the true hands in camera axes.
+
+  Raises:
+    ValueError: a coordinate is not finite.
   """
   mean = np.asarray(vertices.mean, np.float64)
   variance = np.exp(np.asarray(vertices.log_variance, np.float64))
@@ -189,7 +219,7 @@ def vertex_errors(
   scale = metrics.alignment_scale(root, aligned)[:, None]
   stated = np.sqrt(variance.mean(axis=-1))
   along_camera = np.sqrt(variance @ rotations**2)
-  # Points all in one place are brought to the target's centre: no size, no sigma.
+  # The alignment shrinks points that coincide to nothing (scale 0), which leaves them no sigma.
   same_along_all = np.repeat(np.where(scale > 0, scale * stated, np.nan)[..., None], 3, axis=-1)
   frames = {
     'hand_frame': (mean - np.asarray(labels, np.float64), np.sqrt(variance), stated),
@@ -203,14 +233,19 @@ def vertex_errors(
 
 
 def calibration(uncertainty: Uncertainty) -> dict[str, float]:
-  """How well sigma tells the error: Spearman correlations, and sizes in mm.
+  """Measures how well sigma tells the error, by rank correlations and by sizes in mm.
 
-  `across_examples`: of the mean sigma of an example with its mean error. `within_vertices`: of one
-  vertex's sigma with its error over the examples, averaged over vertices, so that a sigma which is
-  constant per vertex scores exactly 0 (a prior's of fixed size scores 0 in both). Both in the hand
-  frame, where sigma is defined, and again (`..._camera_axes`) with the orientation's error.
-  `squared_error_over_variance` averages |error|^2 / (3 sigma^2): 1 when sigma has the right size,
-  above it when overconfident.
+  It gives these figures:
+
+  - `across_examples` is the Spearman correlation of an example's mean sigma with its mean error.
+  - `within_vertices` is that of one vertex's sigma with its error over the examples, averaged over
+    vertices. A sigma that is constant per vertex scores exactly 0 here, and a prior of fixed size
+    scores 0 in both.
+  - Both take errors in the hand frame, where sigma is defined. With `_camera_axes` in the name they
+    take errors that include the orientation's.
+  - `mean_sigma_mm` and `mean_error_mm` are averages over all vertices.
+  - `squared_error_over_variance` averages `|error|^2 / (3 sigma^2)`. It is 1 when sigma has the
+    right size, and above 1 when sigma is too small.
   """
   sigma = uncertainty.sigma_mm
   values = {}
@@ -236,22 +271,34 @@ def evaluate_batches(
   mean_hand: MeanHand | None = None,
   full: bool = True,
 ) -> dict[str, Any]:
-  """Means over all labelled examples of the batches, each counted once and padding never.
+  """Averages the metrics over all labelled examples of the batches.
 
-  `estimate_fn` maps a batch to the network's estimate for all its rows. `joint_regressor` is the
-  model's extended one (B), which gives the joints of every prediction. Without `full` only the
-  four mean errors are computed: cheap enough to follow a training.
+  Args:
+    estimate_fn: maps a batch to the network's estimate for all its rows.
+    batches: the split's examples. Each counts once, and padding never counts.
+    joint_regressor: the hand model's extended regressor B, which gives all predicted joints.
+    mean_hand: the baseline to measure as well, if any.
+    full: whether to compute all metrics. Otherwise only the four of `ERROR_NAMES` and `calibration`
+      are computed, which is cheap enough to follow a training.
 
-  Returns `examples`, the number of those with 3D labels, and where there are any: `posterior` and
-  `prior`, as far as the network has them, and `mean_hand`, where given: dictionaries of
-  `METRIC_NAMES`; `uncertainty`, see `calibration`, of the `branch` it names (the posterior, or a
-  prior alone), and with `full` the figures of `uncertainty_figures` in each of `FRAMES`. Where any
-  example has 2D labels, `joints_2d`: `posterior_px` and `prior_px`, the distance of the projected
-  joints to the known labels (`known_joints`) in pixels of the network's crop, a mean over the
-  joints of an example and then over `examples`; `crop_size_px`, its side.
+  Returns:
+    A dictionary with `examples`, the number of examples with 3D labels. Where there are any, also
+
+    - `posterior` and `prior`, as far as the network has them, and `mean_hand`, where it was given:
+      the mean of each metric.
+    - `uncertainty`: what `calibration` finds for the `branch` it names (the posterior, or the prior
+      of a network without one). With `full` it also holds the figures of `uncertainty_figures` in
+      each of `FRAMES`.
+
+    Where any example has 2D labels, also `joints_2d` with
+
+    - `posterior_px` and `prior_px`: how far projected joints are from the known labels
+      (`known_joints`), in pixels of the network's crop, averaged over the joints of an example and
+      then over examples.
+    - `examples`, the number of examples with 2D labels, and `crop_size_px`, the side of the crop.
 
   Raises:
-    ValueError: no example has labels, 3D or 2D, or a prediction is not finite.
+    ValueError: no example has 3D or 2D labels, or a prediction is not finite.
   """
   regressor = np.asarray(joint_regressor, np.float64)
   joints_2d = _Joints2D()
@@ -267,7 +314,7 @@ def evaluate_batches(
     joints_2d.add(estimate, batch, known)
     if not keep.any():
       continue
-    # Of whole batches, whose shape does not change, so that this is compiled once.
+    # Whole batches all have one shape, so this is compiled only once.
     rotations = camera_rotations(estimate.camera.mean)[keep]
     true_rotations = camera_rotations(batch.camera)[keep]
     branches = branches_of(_select(estimate, keep))
@@ -307,7 +354,7 @@ def evaluate_batches(
 
 
 def _pooled(parts: list[_Arrays]) -> _Arrays:
-  """The examples of all parts, in named tuples of arrays, in one."""
+  """Joins the examples of all parts, which are named tuples of arrays."""
   return type(parts[0])(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
 
 
@@ -329,7 +376,7 @@ class _Joints2D:
     for name, gaussians in branches_of(estimate).items():
       predicted = np.asarray(gaussians.joints_normalized.mean)[keep]
       errors = metrics.known_point_errors(predicted, target, known[keep])
-      # Normalised coordinates span 2 over the crop's side.
+      # The crop's side is 2 long in normalised coordinates.
       pixels = float(errors.sum()) * self._crop_side / 2
       self._sums[f'{name}_px'] = self._sums.get(f'{name}_px', 0.0) + pixels
 

@@ -40,36 +40,57 @@ from hand_jax.types import HandBatch
 
 
 class RunRequest(NamedTuple):
-  """What to measure a run on; each field is the flag of the same name of `experiments.evaluate`."""
+  """What to measure a run on.
+
+  Each field is the flag of the same name of `experiments.evaluate`.
+  """
 
   workdir: str
+  """Folder of the run."""
   dataset: str
   split: str = EVALUATION_SPLIT
   data_dir: str | None = None
-  """Folder of prepared data sets. None: the run's own; empty: hands are rendered on the fly."""
+  """Folder that holds prepared data sets.
+
+  With None it is the folder that the run was trained from, if `dataset` is the same. An empty text
+  means that hands are rendered on the fly.
+  """
   limit: int = 0
-  """How many examples to measure, from the first; 0 means all."""
+  """How many examples to measure, counted from the first.
+
+  With 0 all prepared examples are measured, or `RENDERED_EXAMPLES` rendered ones.
+  """
   mean_hand_examples: int = 2000
+  """How many training examples the mean hand is made of, at most."""
   mano_dir: str | None = None
+  """Folder or file of the MANO model, if the run was trained with it.
+
+  With None it is found through $MANO_DIR.
+  """
   submission: str | None = None
   """File to write all predictions to, for a benchmark's server."""
   turns: int = 1
-  """Over how many turns of its crop each estimate is averaged."""
+  """How many turns of its crop each estimate is averaged over. With 1 nothing is averaged."""
 
 
 def evaluate_run(request: RunRequest) -> tuple[dict[str, Any], pathlib.Path]:
-  """Measures a run on a split; writes and returns the results, with their path.
+  """Measures a run on a split and writes the results.
 
-  They are those of `evaluate_batches` with `dataset`, `split`, `test_time_augmentation` and
-  `mean_hand_examples`: 0 where the training split has no 3D labels, and so no baseline. On a
-  benchmark (`BENCHMARKS`) they also hold the `official` scores, where its split is labelled, as
-  `evaluate_predictions` gives them, and all predictions are written to `submission`, where given.
-  With `turns` above 1 every estimate is the mean over that many (`averaged_over_turns`), and the
-  results have a file of their own.
+  On a benchmark (`BENCHMARKS`) all predictions are also written to `request.submission`, if it is
+  given. With `request.turns` above 1 every estimate is averaged over that many turns of its crop
+  (`averaged_over_turns`), and the results get a file of their own.
+
+  Returns:
+    The results and the path of their file. They hold those of `evaluate_batches`, and `dataset`,
+    `split`, `test_time_augmentation` and `mean_hand_examples`. The last is 0 where the training
+    split has no 3D labels, and so no baseline. Where a benchmark's split is labelled, they also
+    hold the `official` scores as `scores_record` gives them.
 
   Raises:
-    FileNotFoundError, ValueError: no run, checkpoint, data set, split or hand model to be read, or
-      a submission that would not be taken, or no turn at all.
+    FileNotFoundError: the run, its checkpoint, the data set, the hand model or the folder of the
+      submission is missing.
+    ValueError: one of them cannot be used, the split does not exist, a server would not take the
+      submission, or `turns` is below 1.
   """
   workdir, submission = request.workdir, request.submission
   dataset, split = request.dataset, request.split
@@ -128,9 +149,9 @@ def _measure(
   joint_regressor: Any,
   mean_hand: MeanHand | None,
 ) -> dict[str, Any]:
-  """`evaluate_batches`, with the benchmark's predictions taken in on the way.
+  """Runs `evaluate_batches` and collects the benchmark's predictions on the way.
 
-  A benchmark's split may have no labels at all, in which case there are `examples` of 0 alone.
+  A benchmark's split may have no labels at all. The results are then only `examples`, which is 0.
   """
   if run is None:
     return evaluate_batches(estimate_fn, batches, joint_regressor, mean_hand=mean_hand)
@@ -151,16 +172,19 @@ def report_run(
 ) -> Iterator[str]:
   """Measures a run and yields what to print about it: tables, and which files were written.
 
-  Beside the results go two plots of how well sigma tells the error, where there are 3D labels.
+  Where there are 3D labels, two plots beside the results show how well sigma tells the error.
 
   Args:
     request: the run, and what to measure it on.
     output: file to write the official scores to, if any.
     pck: folder to write the PCK curves of those scores to, if any.
-    overwrite: whether those and a submission may replace files that this program did not write.
+    overwrite: whether those files and a submission may replace files that this program did not
+      write.
 
   Raises:
-    OSError, ValueError: see `evaluate_run`, `check_score_files` and `publish_scores`.
+    OSError: a file cannot be read or written (see `evaluate_run` and `check_score_files`).
+    ValueError: the request cannot be met (see `evaluate_run`, `check_score_files` and
+      `publish_scores`).
   """
   submission = [Output('--submission', request.submission)] if request.submission else []
   run = {pathlib.Path(request.workdir) / CONFIG_NAME: 'the config of the run'}

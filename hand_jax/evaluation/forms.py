@@ -1,19 +1,22 @@
-"""An evaluation is either of a run or of a file of predictions, and each has flags of its own."""
+"""Checks which flags of an evaluation go together.
+
+An evaluation is either of a run or of a file of predictions, and each form has flags of its own.
+"""
 
 from collections.abc import Collection
 
 from hand_jax.evaluation.evaluate_run import RunRequest
 
-# Flags of one form alone; both have `dataset`, `output` and `pck`.
+# These flags belong to one form alone. Both forms have `dataset`, `output` and `pck`.
 _RUN_FLAGS = tuple(name for name in RunRequest._fields if name != 'dataset')
 _FILE_FLAGS = ('predictions', 'ground_truth', 'test_time_augmentation', 'allow_implausible')
 
 
 def check_forms(given: Collection[str]) -> None:
-  """Checks that the flags that were given belong to one form, and are enough for it.
+  """Checks that the given flags belong to one form and are enough for it.
 
   Raises:
-    ValueError: naming those that do not go together, or what is missing.
+    ValueError: flags of both forms are given, or a flag that is needed is missing.
   """
   run = [f'--{name}' for name in _RUN_FLAGS if name in given]
   file = [f'--{name}' for name in _FILE_FLAGS if name in given]

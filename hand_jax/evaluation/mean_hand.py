@@ -20,16 +20,20 @@ from hand_jax.types import ArrayLike, HandParameters, ManoModel
 
 
 class MeanHand(NamedTuple):
-  """Metres, camera axes, wrist at the origin; as a right hand, like everything the network sees.
-
-  `vertices_root` is the mean of the training hands as they stand, for errors before Procrustes;
-  `vertices_aligned` their generalised Procrustes mean, for errors after it. `examples` says how
-  many hands went in.
-  """
+  """The baseline, as a right hand in camera axes and metres, like every hand the network sees."""
 
   vertices_root: Float[np.ndarray, 'vertices 3']
+  """The mean of the training hands as they stand, which serves errors before Procrustes.
+
+  Its wrist is at the origin.
+  """
   vertices_aligned: Float[np.ndarray, 'vertices 3']
+  """Their generalised Procrustes mean, which serves errors after Procrustes.
+
+  It is centred on its vertices.
+  """
   examples: int
+  """How many hands the means are made of."""
 
 
 def root_vertices(
@@ -37,7 +41,16 @@ def root_vertices(
   joints_camera: Float[np.ndarray, 'joints 3'],
   side: str,
 ) -> Float[np.ndarray, 'vertices 3']:
-  """A labelled mesh about its wrist in camera axes, metres; a left hand mirrored to a right one."""
+  """Moves a labelled mesh to its wrist, and mirrors a left hand to a right one.
+
+  Args:
+    vertices_camera: the mesh in camera space, metres.
+    joints_camera: the joints in camera space, metres, the wrist first.
+    side: `left` or `right`.
+
+  Returns:
+    The mesh in camera axes, metres, with the wrist at the origin.
+  """
   vertices = np.asarray(vertices_camera - joints_camera[:1], np.float64)
   return vertices * [-1, 1, 1] if side == 'left' else vertices
 
@@ -45,13 +58,18 @@ def root_vertices(
 def generalised_procrustes_mean(
   shapes: Float[ArrayLike, 'examples points 3'], tolerance: float = 1e-6, max_rounds: int = 200
 ) -> Float[np.ndarray, 'points 3']:
-  """The mean of shapes once rotation, scale and position no longer matter (Gower 1975).
+  """Computes the mean of shapes without their rotation, scale and position (Gower 1975).
 
-  Turns and scales every shape onto the mean and takes the mean again, until it moves by less than
-  `tolerance` of its size. Centred; its size is the root mean square of the shapes' sizes.
+  Every shape is turned and scaled onto the mean, and the mean is taken again, until it settles. The
+  result is centred. Its size is the root mean square of the shapes' sizes.
+
+  Args:
+    shapes: sets of corresponding points.
+    tolerance: the mean has settled when it moves by less than this share of its size.
+    max_rounds: how often to repeat this at most.
 
   Raises:
-    ValueError: not settled after `max_rounds`, or a coordinate is not finite.
+    ValueError: the mean has not settled after `max_rounds`, or a coordinate is not finite.
   """
   shapes = np.asarray(shapes, np.float64)
   shapes = shapes - shapes.mean(axis=1, keepdims=True)
@@ -79,10 +97,19 @@ def _turn_onto(unit_shapes: np.ndarray, mean: np.ndarray) -> np.ndarray:
 def rendered_root_vertices(
   seed: int, split: str, count: int, hands: str = 'classic'
 ) -> Float[np.ndarray, 'examples vertices 3']:
-  """The meshes (`root_vertices`) of the first synthetic examples of a split, without pictures.
+  """Makes the meshes of the first synthetic examples of a split, without rendering pictures.
+
+  Args:
+    seed: seed of the synthetic data.
+    split: name of the split.
+    count: how many examples to take.
+    hands: name of the sampler that poses them, where the split does not choose one itself.
+
+  Returns:
+    The meshes, as `root_vertices` gives them.
 
   Raises:
-    ValueError: a split whose meshes are displaced, on which nothing trains.
+    ValueError: the meshes of the split are displaced, so that nothing trains on them.
   """
   # Imported here: prepared data needs no renderer.
   from hand_jax.synthetic.scene import SPLITS, example_generator, pose_sampler_of, sample_scene
@@ -112,9 +139,18 @@ def _pose(
 def prepared_root_vertices(
   name: str, data_dir: str, split: str, count: int
 ) -> Iterable[Float[np.ndarray, 'vertices 3']]:
-  """The meshes (`root_vertices`) of the first `count` examples of a prepared data set with 3D.
+  """Yields the meshes of the first examples of a prepared data set that has 3D labels.
 
-  Pictures are not decoded. Examples without 3D labels are passed over.
+  Pictures are not decoded. Examples without 3D labels are left out.
+
+  Args:
+    name: name of the data set.
+    data_dir: folder of prepared data sets.
+    split: name of the split.
+    count: how many examples to look at, with and without labels.
+
+  Yields:
+    Each mesh, as `root_vertices` gives it.
   """
   import tensorflow_datasets as tfds
 
@@ -129,10 +165,10 @@ def prepared_root_vertices(
 
 
 def compute_mean_hand(vertices_root: Iterable[Float[np.ndarray, 'vertices 3']]) -> MeanHand:
-  """The mean hand of meshes in camera axes about the wrist (`root_vertices`).
+  """Computes the mean hand of meshes that `root_vertices` made.
 
   Raises:
-    ValueError: there is no mesh at all.
+    ValueError: there is no mesh, or their Procrustes mean does not settle.
   """
   shapes = np.array(list(vertices_root), np.float64)
   if not len(shapes):
@@ -143,9 +179,14 @@ def compute_mean_hand(vertices_root: Iterable[Float[np.ndarray, 'vertices 3']]) 
 def cached_mean_hand(
   path: pathlib.Path, description: str, training_vertices: Callable[[], Iterable[np.ndarray]]
 ) -> MeanHand:
-  """The mean hand in the file `path`, computed and written when missing or of other data.
+  """Reads the mean hand from its file, or computes and writes it.
 
-  `description` names the data and how much of it went in, and must match the file's.
+  It is computed where the file is missing or has another description.
+
+  Args:
+    path: the file.
+    description: says which data the mean is made of, and how much of them.
+    training_vertices: gives the meshes that the mean is made of.
   """
   if path.exists():
     with np.load(path) as stored:

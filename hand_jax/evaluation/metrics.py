@@ -1,4 +1,7 @@
-"""Accuracy of hands in numpy and float64: Procrustes, MPJPE, AUC, F-scores, rank correlation."""
+"""Measures the accuracy of hands in numpy and float64.
+
+There are Procrustes alignments, MPJPE, PCK curves and AUC, F-scores and rank correlations.
+"""
 
 import numpy as np
 import scipy.stats
@@ -23,10 +26,11 @@ def _float64(name: str, points: ArrayLike) -> np.ndarray:
 def procrustes_align(
   predicted: Float[ArrayLike, '*batch points 3'], target: Float[ArrayLike, '*batch points 3']
 ) -> Float[np.ndarray, '*batch points 3']:
-  """The prediction after the similarity (rotation, scale, shift) that brings it nearest the target.
+  """Moves the prediction onto the target by the best similarity (rotation, scale, shift).
 
-  Least squares over the points of each example; the rotation is proper, never a reflection
-  (Umeyama 1991, the usual meaning of PA-MPJPE). Points all in one place go to the target's centre.
+  The best one is found by least squares over the points of each example. Its rotation is proper,
+  never a reflection (Umeyama 1991), which is the usual meaning of PA-MPJPE. Points that all
+  coincide are moved to the target's centre.
 
   Raises:
     ValueError: a coordinate is not finite.
@@ -36,7 +40,7 @@ def procrustes_align(
   predicted = predicted - predicted.mean(axis=-2, keepdims=True)
   covariance = np.swapaxes(target - centre, -1, -2) @ predicted
   left, singular, right = np.linalg.svd(covariance)
-  # The smallest singular direction is turned round where the best orthogonal map would mirror.
+  # Where the best orthogonal map would mirror, the smallest singular direction is turned round.
   signs = np.ones_like(singular)
   signs[..., 2] = np.sign(np.linalg.det(left) * np.linalg.det(right))
   rotation = (left * signs[..., None, :]) @ right
@@ -51,7 +55,10 @@ def procrustes_align(
 def alignment_scale(
   predicted: Float[ArrayLike, '*batch points 3'], aligned: Float[ArrayLike, '*batch points 3']
 ) -> Float[np.ndarray, '*batch']:
-  """The factor by which `procrustes_align` made each example larger; 0 for points in one place."""
+  """Computes the factor by which `procrustes_align` made each example larger.
+
+  It is 0 for points that all coincide.
+  """
 
   def size(points: ArrayLike) -> np.ndarray:
     points = np.asarray(points, np.float64)
@@ -67,9 +74,10 @@ def alignment_scale(
 def procrustes_align_official(
   predicted: Float[ArrayLike, '*batch points 3'], target: Float[ArrayLike, '*batch points 3']
 ) -> Float[np.ndarray, '*batch points 3']:
-  """`procrustes_align` as the FreiHAND and HO3D evaluations define it: reflections are allowed.
+  """Aligns as the FreiHAND and HO3D evaluations do, which allow reflections.
 
-  Both sets are divided by their norms plus 1e-8 before the orthogonal Procrustes problem is solved.
+  Both point sets are divided by their norms plus 1e-8 before the orthogonal Procrustes problem is
+  solved. The one without reflections is `procrustes_align`.
 
   Raises:
     ValueError: a coordinate is not finite.
@@ -88,7 +96,7 @@ def procrustes_align_official(
 def point_errors_mm(
   predicted: Float[ArrayLike, '*batch points 3'], target: Float[ArrayLike, '*batch points 3']
 ) -> Float[np.ndarray, '*batch points']:
-  """Euclidean distance of every point to its own target in mm, for inputs in metres."""
+  """Computes the distance of every point to its own target in mm, for inputs in metres."""
   difference = np.asarray(predicted, dtype=np.float64) - np.asarray(target, dtype=np.float64)
   return MM_PER_M * np.linalg.norm(difference, axis=-1)
 
@@ -98,15 +106,22 @@ def known_point_errors(
   target: Float[ArrayLike, 'batch points axes'],
   known: Bool[np.ndarray, 'batch points'],
 ) -> Float[np.ndarray, ' batch']:
-  """Mean distance of each example's known points to their targets, in the unit of the inputs.
+  """Averages the distances of each example's known points to their targets.
 
-  Points that are not known may hold anything, NaN included; every example must know one.
+  Args:
+    predicted: the points, in any unit.
+    target: their targets, in the same unit.
+    known: which points count. The others may hold anything, NaN included. Every example needs at
+      least one known point.
+
+  Returns:
+    The mean distance of each example, in the unit of the inputs.
 
   Raises:
     ValueError: a known coordinate is not finite.
   """
   shown = known[..., None]
-  # On the inputs, so that nothing of an unknown point is ever computed with.
+  # Inputs are masked before any arithmetic, so that NaN of unknown points cannot spread.
   predicted = _float64('predicted', np.where(shown, predicted, 0.0))
   target = _float64('target', np.where(shown, target, 0.0))
   distances = np.linalg.norm(predicted - target, axis=-1)
@@ -117,9 +132,9 @@ def mpjpe_mm(
   predicted_joints: Float[ArrayLike, '*batch joints 3'],
   target_joints: Float[ArrayLike, '*batch joints 3'],
 ) -> Float[np.ndarray, '*batch']:
-  """Mean per-joint position error of each example in mm; joints in metres, in one frame.
+  """Computes the mean per-joint position error of each example in mm.
 
-  PA-MPJPE is this after `procrustes_align`.
+  Joints are in metres and in one frame. PA-MPJPE is this error after `procrustes_align`.
   """
   return point_errors_mm(predicted_joints, target_joints).mean(axis=-1)
 
@@ -128,27 +143,31 @@ def mpvpe_mm(
   predicted_vertices: Float[ArrayLike, '*batch vertices 3'],
   target_vertices: Float[ArrayLike, '*batch vertices 3'],
 ) -> Float[np.ndarray, '*batch']:
-  """Mean per-vertex position error of each example in mm; vertices in metres, in one frame."""
+  """Computes the mean per-vertex position error of each example in mm.
+
+  Vertices are in metres and in one frame.
+  """
   return point_errors_mm(predicted_vertices, target_vertices).mean(axis=-1)
 
 
 def pck_curve(
   errors_mm: Float[np.ndarray, '*batch'], thresholds_mm: Float[np.ndarray, ' thresholds']
 ) -> Float[np.ndarray, ' thresholds']:
-  """Share of all the errors that are at most each threshold."""
+  """Computes the share of all errors that are at most each threshold."""
   ordered = np.sort(errors_mm, axis=None)
   return np.searchsorted(ordered, thresholds_mm, side='right') / ordered.size
 
 
 def auc_0_to_50mm(errors_mm: Float[np.ndarray, '*batch points']) -> Float[np.ndarray, '*batch']:
-  """Area under the PCK curve from 0 to 50 mm for each example, in [0, 1].
+  """Computes the area under the PCK curve from 0 to 50 mm for each example, in [0, 1].
 
-  100 evenly spaced thresholds, both ends included, trapezoid rule (FreiHAND and HO3D). The area is
-  linear in the curve, so the mean of this over examples is the official figure: curves over the
-  examples of each keypoint, then a mean over keypoints.
+  The curve has 100 evenly spaced thresholds, both ends included, and its area is taken by the
+  trapezoid rule, as FreiHAND and HO3D do. They draw a curve over the examples for each keypoint and
+  average the areas over keypoints. The mean of this function over examples is the same figure,
+  because the area is linear in the curve.
   """
   thresholds = np.linspace(0.0, AUC_LIMIT_MM, AUC_THRESHOLDS)
-  # One error's curve is a step: 0 before `first`, 1 from there on; its trapezoid area is exact.
+  # The curve of one error steps from 0 to 1 at `first`, so its trapezoid area has a closed form.
   first = np.searchsorted(thresholds, errors_mm, side='left')
   intervals = AUC_THRESHOLDS - 1
   areas = np.where(first == 0, intervals, np.maximum(intervals - first + 0.5, 0.0)) / intervals
@@ -158,10 +177,16 @@ def auc_0_to_50mm(errors_mm: Float[np.ndarray, '*batch points']) -> Float[np.nda
 def nearest_distances_mm(
   predicted: Float[ArrayLike, 'predicted 3'], target: Float[ArrayLike, 'target 3']
 ) -> tuple[Float[np.ndarray, ' predicted'], Float[np.ndarray, ' target']]:
-  """Distance in mm of each predicted point to the nearest target, and of each target back."""
+  """Finds the distance in mm from each predicted point to the nearest target, and back.
+
+  Inputs are in metres.
+
+  Returns:
+    The distances of the predicted points, and those of the targets.
+  """
   predicted = np.asarray(predicted, dtype=np.float64)
   target = np.asarray(target, dtype=np.float64)
-  # Near the origin the expanded square loses no digits that matter: 1e-8 mm for hands.
+  # The expanded square below is accurate near the origin: it errs by 1e-8 mm for hands.
   origin = target.mean(axis=0)
   predicted, target = predicted - origin, target - origin
   ones = np.ones_like
@@ -182,10 +207,19 @@ def f_scores(
   target_vertices: Float[ArrayLike, 'batch target 3'],
   thresholds_mm: tuple[float, ...] = F_SCORE_THRESHOLDS_MM,
 ) -> Float[np.ndarray, 'batch thresholds']:
-  """F-score of each example at each threshold: harmonic mean of precision and recall of vertices.
+  """Computes each example's F-score: the harmonic mean of precision and recall of vertices.
 
-  A vertex counts when its nearest vertex of the other mesh is nearer than (strictly) the threshold;
-  vertices only, not surfaces (Knapitsch et al. 2017, as in FreiHAND and HO3D). 0 if none counts.
+  A vertex counts when the nearest vertex of the other mesh is strictly nearer than the threshold.
+  Distances go to vertices and not to surfaces (Knapitsch et al. 2017, as in FreiHAND and HO3D). The
+  score is 0 if no vertex counts.
+
+  Args:
+    predicted_vertices: the predicted meshes, metres.
+    target_vertices: the true meshes in the same frame, metres.
+    thresholds_mm: the distances below which a vertex counts.
+
+  Returns:
+    The score of each example at each threshold.
   """
   scores = np.zeros((len(predicted_vertices), len(thresholds_mm)))
   for row, predicted, target in zip(scores, predicted_vertices, target_vertices, strict=True):
@@ -198,16 +232,17 @@ def f_scores(
 
 
 def average_ranks(values: Float[np.ndarray, 'n *rest']) -> Float[np.ndarray, 'n *rest']:
-  """Ranks along the first axis, from 1; equal values share the mean of their ranks."""
+  """Gives values their ranks along the first axis, from 1. Equal values share their mean rank."""
   return scipy.stats.rankdata(values, axis=0)
 
 
 def spearman_correlation(
   first: Float[ArrayLike, 'n *rest'], second: Float[ArrayLike, 'n *rest']
 ) -> Float[np.ndarray, '*rest']:
-  """Spearman's rank correlation along the first axis, ties averaged.
+  """Computes Spearman's rank correlation along the first axis.
 
-  Exactly 0 where either side is constant: what does not vary tells nothing.
+  Equal values share the mean of their ranks. The correlation is exactly 0 where either side is
+  constant, because a constant tells nothing.
 
   Raises:
     ValueError: a value is not finite.

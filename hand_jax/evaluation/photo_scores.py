@@ -1,6 +1,6 @@
-"""How well hands were found and reconstructed in annotated photos: scores of hands, and of all.
+"""Scores how well hands were found and reconstructed in annotated photos.
 
-A figure that an entry does not allow is None, which JSON writes as null: nothing here is NaN.
+A figure that an entry does not allow is None, which JSON writes as null. No figure is NaN.
 """
 
 import math
@@ -20,20 +20,20 @@ from hand_jax.evaluation.metrics import (
 from hand_jax.evaluation.uncertainty import Names, PointErrors, stacked, uncertainty_figures
 
 NAMES = Names('photos', 'joints')
-"""What the figures of uncertainty call what they are over."""
+"""The words for examples and points in the keys of the uncertainty figures."""
 
 MIN_OVERLAP = 0.1
-"""A found hand is an entry's only if the intersection over union of their boxes is above this."""
-# Fewer points than this are always brought onto their targets exactly, or nearly so.
+"""A found hand belongs to an entry only if their boxes' intersection over union is above this."""
+# An alignment moves fewer points than this onto their targets (almost) exactly and tells nothing.
 _MIN_ALIGNED_POINTS = 3
-# Boxes smaller than this (pixels) and hands smaller than this (metres) have no size to divide by.
+# Boxes below this size (pixels) and hands below this size (metres) are not divided by their size.
 _SMALLEST_BOX_PX, _SMALLEST_HAND_M = 1e-6, 1e-6
 _WRIST = 0
 _COVERAGES = (0.68, 0.95)
 
 
 class TrueHand(NamedTuple):
-  """One annotated hand. Unknown joints are NaN; pixels of the upright photo."""
+  """One annotated hand, whose unknown joints are NaN. Pixels are those of the upright photo."""
 
   image: str
   side: str
@@ -43,17 +43,23 @@ class TrueHand(NamedTuple):
 
 
 class FoundHand(NamedTuple):
-  """One reconstructed hand of a photo; pixels of the upright photo."""
+  """One reconstructed hand of a photo. Pixels are those of the upright photo."""
 
   side: str
-  box_xywh: Float[np.ndarray, '4']  # the smallest box round the landmarks
-  joints: Float[np.ndarray, '21 3']  # B V, metres, camera axes
+  box_xywh: Float[np.ndarray, '4']
+  """The smallest box that holds the landmarks."""
+  joints: Float[np.ndarray, '21 3']
+  """The joints B V, given in metres and camera axes."""
   joints_image: Float[np.ndarray, '21 2']
-  joint_sigma: Float[np.ndarray, '21 3']  # metres, per axis, relative to the wrist
+  joint_sigma: Float[np.ndarray, '21 3']
+  """The deviation per axis, given in metres and relative to the wrist."""
 
 
 class HandScore(NamedTuple):
-  """The figures of one entry; None where its labels do not allow one, or no hand was found."""
+  """The figures of one entry.
+
+  A figure is None where the labels do not allow it, or where no hand was found.
+  """
 
   image: str
   found: bool
@@ -62,16 +68,26 @@ class HandScore(NamedTuple):
   pa_mpjpe_mm: float | None = None
   mpjpe_mm: float | None = None
   error_2d_of_box: float | None = None
+  """The mean distance of projected joints from their labels.
+
+  It is divided by the larger side of the box round the labels.
+  """
   coverage_68: float | None = None
+  """The share of root-relative coordinates inside their 68 % interval, at the hand's true size."""
   coverage_95: float | None = None
   sigma_mm: float | None = None
+  """The stated deviation, averaged over joints."""
   root_relative: PointErrors | None = None
-  """Of single joints, as all figures of uncertainty need them; the wrist has no sigma."""
+  """Errors of single joints relative to the wrist, which has no sigma."""
   aligned: PointErrors | None = None
+  """Errors of single joints after Procrustes alignment."""
 
 
 def score_hand(true: TrueHand, found: list[FoundHand]) -> HandScore:
-  """Scores the found hand whose box overlaps the entry's most, if it overlaps it at all."""
+  """Compares an entry with the found hand whose box overlaps the entry's box most.
+
+  The entry counts as not found where that overlap is `MIN_OVERLAP` or less.
+  """
   overlaps = [box_overlap(true.box_xywh, hand.box_xywh) for hand in found]
   if not overlaps or max(overlaps) <= MIN_OVERLAP:
     return HandScore(true.image, found=False)
@@ -94,15 +110,22 @@ def score_hand(true: TrueHand, found: list[FoundHand]) -> HandScore:
 
 
 def photo_scores(scores: list[HandScore]) -> dict[str, Any]:
-  """What a scores.json of photos holds, from the scores of its entries.
+  """Averages the scores of all entries, as a scores.json of photos holds them.
 
-  `photos` and `found` are numbers of entries. The other figures are means over the found hands
-  that have them, None without any: `side_right` is the share of sides that are right,
-  `error_2d_of_box` the mean distance of projected joints over the larger side of the true
-  keypoints' box, `coverage_*` the share of root-relative coordinates inside their Gaussian
-  interval. `spearman_photos` is the rank correlation of sigma and aligned error over hands.
-  `uncertainty` holds the figures of `uncertainty_figures` for errors relative to the wrist (no
-  scaling) and after alignment, over the found hands that allow them.
+  Returns:
+    A dictionary of figures, which are None where no found hand has them.
+
+    - `photos` and `found` are numbers of entries. Most other figures are means over the found
+      hands.
+    - `side_right` is the share of sides that are right.
+    - `error_2d_of_box` is the mean distance of projected joints from their labels, over the larger
+      side of the labels' box.
+    - `coverage_68` and `coverage_95` are shares of root-relative coordinates inside their interval,
+      after the hand was scaled to its true size.
+    - `spearman_photos` is the rank correlation of sigma and aligned error over hands.
+    - `uncertainty` holds what `uncertainty_figures` finds for errors relative to the wrist (without
+      scaling) and for errors after alignment, over the found hands that allow them.
+    - `per_photo` lists every entry.
   """
   hands = [score for score in scores if score.found]
 
@@ -142,7 +165,10 @@ def photo_scores(scores: list[HandScore]) -> dict[str, Any]:
 
 
 def box_overlap(first: Float[np.ndarray, '4'], second: Float[np.ndarray, '4']) -> float:
-  """Intersection over union of two boxes (x, y, width, height); 0 where both are without area."""
+  """Computes the intersection over union of two boxes (x, y, width, height).
+
+  It is 0 where neither box has an area.
+  """
   first, second = np.asarray(first, np.float64), np.asarray(second, np.float64)
   low = np.maximum(first[:2], second[:2])
   high = np.minimum(first[:2] + first[2:], second[:2] + second[2:])
@@ -152,7 +178,7 @@ def box_overlap(first: Float[np.ndarray, '4'], second: Float[np.ndarray, '4']) -
 
 
 def _aligned_error(true: TrueHand, hand: FoundHand) -> float | None:
-  """PA-MPJPE over the known joints: after rotation, scale and shift."""
+  """Computes the PA-MPJPE over the known joints: their error after rotation, scale and shift."""
   known = _known(true.joints_camera)
   if known.sum() < _MIN_ALIGNED_POINTS:
     return None
@@ -161,7 +187,7 @@ def _aligned_error(true: TrueHand, hand: FoundHand) -> float | None:
 
 
 def _root_relative_error(true: TrueHand, hand: FoundHand) -> float | None:
-  """MPJPE over the known joints, both hands' wrists at the origin; no scaling."""
+  """Computes the MPJPE over the known joints with both wrists at the origin, without scaling."""
   known = _known(true.joints_camera)
   if not known[_WRIST] or known.sum() < 2:
     return None
@@ -171,7 +197,7 @@ def _root_relative_error(true: TrueHand, hand: FoundHand) -> float | None:
 
 
 def _root_relative_joints(true: TrueHand, hand: FoundHand) -> PointErrors | None:
-  """What `_root_relative_error` averages, axis by axis, with the sigmas as they are stated."""
+  """Gives the errors that `_root_relative_error` averages, axis by axis, with the stated sigmas."""
   known = _known(true.joints_camera)
   if not known[_WRIST] or known.sum() < 2 or not _has_sigma(hand, known):
     return None
@@ -181,10 +207,10 @@ def _root_relative_joints(true: TrueHand, hand: FoundHand) -> PointErrors | None
 
 
 def _aligned_joints(true: TrueHand, hand: FoundHand) -> PointErrors | None:
-  """What `_aligned_error` averages, axis by axis.
+  """Gives the errors that `_aligned_error` averages, axis by axis.
 
-  Sigma has the alignment's scale. It is the same along all axes, the root of a joint's mean
-  variance: the alignment turns the axes, and covariances between them are not known here.
+  Sigma is scaled as the alignment scales the hand. It is the root of a joint's mean variance along
+  every axis, because the alignment turns the axes and covariances between them are not known here.
   """
   known = _known(true.joints_camera)
   if known.sum() < _MIN_ALIGNED_POINTS or not _has_sigma(hand, known):
@@ -201,13 +227,13 @@ def _aligned_joints(true: TrueHand, hand: FoundHand) -> PointErrors | None:
 
 
 def _has_sigma(hand: FoundHand, known: np.ndarray) -> bool:
-  """Whether a deviation is stated for every known joint but the wrist."""
+  """Tells whether a deviation is stated for every known joint but the wrist."""
   stated = hand.joint_sigma[known & (np.arange(len(known)) != _WRIST)]
   return bool(np.isfinite(hand.joint_sigma).all() and (stated > 0).all())
 
 
 def _point_errors(error: np.ndarray, sigma: np.ndarray, hand: FoundHand) -> PointErrors:
-  """In mm. The wrist is where sigma counts from, so it has none of its own."""
+  """Converts errors and sigmas to mm. The wrist gets no sigma, because sigma is relative to it."""
   not_wrist = (np.arange(len(error)) != _WRIST)[:, None]
   return PointErrors(
     MM_PER_M * error,
@@ -217,12 +243,12 @@ def _point_errors(error: np.ndarray, sigma: np.ndarray, hand: FoundHand) -> Poin
 
 
 def _axis_mean(sigma: np.ndarray) -> np.ndarray:
-  """One deviation per joint: the root of its mean variance."""
+  """Gives one deviation per joint, the root of its mean variance."""
   return np.sqrt(np.mean(np.asarray(sigma, np.float64) ** 2, axis=-1))
 
 
 def _image_error(true: TrueHand, hand: FoundHand) -> float | None:
-  """Mean distance of the known joints' projections, over the larger side of their true box."""
+  """Computes the mean 2D distance of the known joints over the larger side of their true box."""
   known = _known(true.joints_image)
   if not known.any():
     return None
@@ -234,10 +260,11 @@ def _image_error(true: TrueHand, hand: FoundHand) -> float | None:
 
 
 def _coverages(true: TrueHand, hand: FoundHand) -> tuple[float | None, ...]:
-  """Shares of root-relative coordinates in their intervals, the hand scaled to the entry's size.
+  """Computes the shares of root-relative coordinates in their intervals, at the true size.
 
-  The sizes are root mean square distances of the known joints from the wrist. The wrist itself is
-  at the origin in both, so it does not count.
+  The found hand is scaled to the size of the true one. A hand's size is the root mean square
+  distance of its known joints from the wrist. The wrist itself does not count, because it is at the
+  origin in both hands.
   """
   known = _known(true.joints_camera)
   others = known.copy()
@@ -259,7 +286,10 @@ def _coverages(true: TrueHand, hand: FoundHand) -> tuple[float | None, ...]:
 
 
 def _rank_correlation(hands: list[HandScore]) -> float | None:
-  """Undefined for fewer than two hands, and where either side does not vary."""
+  """Correlates the ranks of sigma and aligned error over hands.
+
+  It gives None for fewer than two hands, and where either side does not vary.
+  """
   pairs = [
     (hand.sigma_mm, hand.pa_mpjpe_mm)
     for hand in hands
@@ -272,10 +302,10 @@ def _rank_correlation(hands: list[HandScore]) -> float | None:
 
 
 def _known(points: np.ndarray) -> np.ndarray:
-  return np.isfinite(points).all(axis=-1)
+  return np.all(np.isfinite(points), axis=-1)
 
 
 def _finite(value: Any) -> float | None:
-  """The figure as a Python float; None where it is not finite."""
+  """Turns a figure into a Python float, or None where it is not finite."""
   number = float(value)
   return number if math.isfinite(number) else None

@@ -1,4 +1,4 @@
-"""What the plots share: colours, plain axes, and PNG files that say who made them."""
+"""Draws what all plots share: colours, plain axes, and PNG files that say who made them."""
 
 import io
 import os
@@ -12,7 +12,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from hand_jax.files.writing import write_whole
 
-# Okabe and Ito's colours, which the colour-blind can tell apart, without the light yellow.
+# Colour-blind readers can tell these colours of Okabe and Ito apart. The light yellow is left out.
 COLORS = ('#0072b2', '#d55e00', '#009e73', '#cc79a7', '#56b4e9', '#e69f00', '#282828')
 DOTS_PER_INCH = 100
 _MAKER = {'Software': 'hand_jax'}
@@ -33,7 +33,7 @@ def write_png(path: str | os.PathLike, figure: Any) -> None:
 
 
 def write_picture(path: str | os.PathLike, image: UInt8[np.ndarray, 'height width 3']) -> None:
-  """Writes an RGB picture as `write_png` writes a figure."""
+  """Writes an RGB picture as a PNG file, which gets its name when it is complete."""
   picture = io.BytesIO()
   notes = PngInfo()
   for name, value in _MAKER.items():
@@ -43,7 +43,7 @@ def write_picture(path: str | os.PathLike, image: UInt8[np.ndarray, 'height widt
 
 
 def is_own_picture(path: pathlib.Path) -> bool:
-  """Whether a file is a picture that this library wrote (for `Output.is_own`)."""
+  """Tells whether this library wrote the picture in a file (for `Output.is_own`)."""
   try:
     with Image.open(path) as image:
       return image.format == 'PNG' and image.info.get('Software') == _MAKER['Software']

@@ -1,4 +1,4 @@
-"""A line on the terminal that counts what has been measured."""
+"""Counts on the terminal how much has been measured."""
 
 import sys
 from collections.abc import Iterable, Iterator
@@ -7,7 +7,7 @@ from hand_jax.types import HandBatch
 
 
 def with_progress(batches: Iterable[HandBatch], total: int) -> Iterator[HandBatch]:
-  """The batches, with a line on the terminal that counts their examples."""
+  """Passes the batches on and counts their examples in a line on the terminal."""
   done = 0
   for batch in batches:
     yield batch
@@ -16,6 +16,6 @@ def with_progress(batches: Iterable[HandBatch], total: int) -> Iterator[HandBatc
 
 
 def print_progress(done: int, rest: str) -> None:
-  """A line on the terminal that the next one replaces; nothing elsewhere."""
+  """Prints a line that the next one replaces. It prints nothing where the output is no terminal."""
   if sys.stdout.isatty():
     print(f'Measured {done} {rest}', end='\r', flush=True)

@@ -1,4 +1,4 @@
-"""Whether sigma ranks errors: what is left when the least sure are refused; rank correlations."""
+"""Measures whether sigma ranks errors, by risk-coverage curves and by rank correlations."""
 
 from typing import NamedTuple
 
@@ -14,21 +14,24 @@ _VALUES_AT_ONCE = 2_000_000
 
 
 class RiskCoverage(NamedTuple):
-  """The mean error of what is kept, in the unit of the errors, when the least sure are refused."""
+  """The mean error of the values that are kept when those of largest sigma are refused.
+
+  It is in the unit of the errors.
+  """
 
   shares: Float[np.ndarray, ' kept']
-  """The shares that are kept: 1/n, 2/n, ... 1."""
+  """The shares that are kept: 1/n, 2/n, and so on up to 1."""
   risk: Float[np.ndarray, ' kept']
-  """Kept by sigma, the surest first."""
+  """The mean error when values are kept by sigma, the smallest first."""
   oracle: Float[np.ndarray, ' kept']
-  """Kept by the error itself, the smallest first: no sigma does better."""
+  """The mean error when values are kept by the error itself. No sigma does better."""
 
 
 def risk_coverage(sigma: Float[np.ndarray, ' n'], error: Float[np.ndarray, ' n']) -> RiskCoverage:
   """Computes the risk-coverage curve (El-Yaniv and Wiener 2010).
 
-  Read from right to left it is a sparsification plot. Among equal sigmas chance decides which is
-  kept: the curve is the mean over their orders, so that a constant sigma makes it flat.
+  Read from right to left, it is a sparsification plot. Chance decides which of several equal sigmas
+  is kept first. The curve is the mean over their orders, so that a constant sigma makes it flat.
 
   Raises:
     ValueError: there is no value, or one is not finite.
@@ -47,22 +50,22 @@ def risk_coverage(sigma: Float[np.ndarray, ' n'], error: Float[np.ndarray, ' n']
 
 
 def sparsification_error(curve: RiskCoverage) -> float:
-  """AUSE (Ilg et al. 2018): the area between the curve by sigma and the oracle's, 0 at best.
+  """Computes AUSE, the area between the curve by sigma and the oracle's (Ilg et al. 2018).
 
-  The mean over all shares of their difference, divided by the mean error of everything, so that it
-  has no unit. 0 where there is no error at all.
+  It is the mean over all shares of their difference, divided by the mean error of everything, and
+  so has no unit. At best it is 0. It is also 0 where there is no error at all.
   """
   area = float(np.mean(curve.risk - curve.oracle))
   return area / float(curve.risk[-1]) if curve.risk[-1] > 0 else 0.0
 
 
 def uninformative_sparsification_error(curve: RiskCoverage) -> float:
-  """The AUSE that a constant sigma has on the same errors: what to compare with."""
+  """Computes the AUSE that a constant sigma has on the same errors, for comparison."""
   return sparsification_error(curve._replace(risk=np.full_like(curve.risk, curve.risk[-1])))
 
 
 def varies(values: Float[np.ndarray, ' n']) -> bool:
-  """Tells whether there are two different values: without them no rank correlation is defined."""
+  """Tells whether there are two different values, without which no rank correlation is defined."""
   return values.size > 1 and bool((values != values[0]).any())
 
 
@@ -73,20 +76,20 @@ def spearman_interval(
   resamples: int = BOOTSTRAP_RESAMPLES,
   seed: int = 0,
 ) -> tuple[float, float] | None:
-  """Finds the interval of Spearman's correlation by the percentile bootstrap (Efron 1979).
+  """Finds an interval for Spearman's correlation by the percentile bootstrap (Efron 1979).
 
-  Examples are drawn with replacement; draws in which either side is constant are left out. The
+  Examples are drawn with replacement. Draws in which either side is constant are left out. The
   order of the examples does not matter.
 
   Args:
     sigma: one number per example.
     error: one number per example.
-    level: share of the draws inside the interval.
-    resamples: number of draws.
-    seed: of the draws.
+    level: the share of draws that the interval holds.
+    resamples: the number of draws.
+    seed: seed of the draws.
 
   Returns:
-    Both ends; None where either side does not vary or fewer than three examples are left.
+    Both ends, or None where there are fewer than three examples or either side does not vary.
   """
   if sigma.size < 3 or not (varies(sigma) and varies(error)):
     return None
@@ -109,10 +112,10 @@ def spearman_interval(
 def spearman_within_points(
   sigma: Float[np.ndarray, 'examples points'], error: Float[np.ndarray, 'examples points']
 ) -> float | None:
-  """Averages over points the rank correlation of a point's sigma with its error across examples.
+  """Correlates a point's sigma with its error across examples, and averages over points.
 
-  A point whose sigma is the same in all examples counts as 0. NaN in either array leaves the pair
-  out; None where no point has two pairs.
+  Both are ranked. A point whose sigma is the same in all examples counts as 0. A pair with NaN in
+  either array is left out. The result is None where no point has two pairs.
   """
   known = np.isfinite(sigma) & np.isfinite(error)
   points = known.sum(axis=0) > 1

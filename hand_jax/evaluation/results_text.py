@@ -1,4 +1,4 @@
-"""The results of a measured split as text: a table, and what it means."""
+"""Writes the results of a measured split as text: a table, and what it means."""
 
 from typing import Any
 
@@ -9,11 +9,11 @@ from hand_jax.models.branches import BRANCHES
 
 
 def results_table(results: dict[str, Any]) -> str:
-  """The results of `evaluate_batches` as lines of text, as far as there are any.
+  """Puts the results of `evaluate_batches` into lines of text.
 
-  One row per metric with the gain over the mean hand beside it (of the first branch: percent for
-  errors in mm, the plain difference for shares), the errors in 2D, and what sigma tells in each
-  frame.
+  The table has one row per metric. Where there is a baseline, the row ends with the first branch's
+  gain over the mean hand, in percent for errors in mm and as a plain difference for shares. Below
+  it stand the 2D errors and what sigma tells in each frame. Whatever was not measured is left out.
   """
   lines = []
   if results['examples']:
@@ -60,7 +60,7 @@ def _metric_rows(results: dict[str, Any]) -> list[str]:
 
 
 def results_summary(results: dict[str, Any]) -> str:
-  """The two lines that say what the table means: the baseline, and the gain over it."""
+  """Says in one or two lines what the table means: the baseline, and the gain over it."""
   if not results['examples'] and 'joints_2d' not in results:
     return 'No example of the split has labels: there is nothing to measure here.'
   if not results['examples']:

@@ -1,4 +1,4 @@
-"""What a run is measured on: a data set's split, and the baseline of its training split."""
+"""Chooses what a run is measured on: a data set's split, and its training split's baseline."""
 
 import dataclasses
 import pathlib
@@ -20,11 +20,17 @@ RENDERED_EXAMPLES = 500
 
 
 def data_to_measure(config: ExperimentConfig, dataset: str, data_dir: str | None) -> DataConfig:
-  """The run's data settings, pointed at `dataset`.
+  """Points the run's data settings at the data set to measure on.
+
+  Args:
+    config: the run's configuration.
+    dataset: name of the data set.
+    data_dir: folder of prepared data sets, empty for hands that are rendered on the fly. With None
+      it is the folder that the run was trained from, if that was on this data set, else empty.
 
   Raises:
-    ValueError: a data set that cannot be rendered, and no folder to read it from.
-    FileNotFoundError: the data set that the run was trained on is not where it was then.
+    ValueError: the data set cannot be rendered, and there is no folder to read it from.
+    FileNotFoundError: the data set that the run was trained on is no longer where it was.
   """
   if data_dir is None:
     data_dir = config.data.data_dir if dataset == config.data.dataset else ''
@@ -49,34 +55,40 @@ def _check_still_there(dataset: str, data_dir: str) -> None:
 
 
 def has_meshes(data: DataConfig, count: int) -> bool:
-  """Whether one of the first `count` training examples has the vertices a mean hand is made of.
+  """Tells whether one of the first `count` training examples has a mesh to make a mean hand of.
 
-  Data sets that hold nothing to train on, or 2D joints alone, have no such baseline.
+  Data sets that have no training split, or only 2D joints, have no such baseline.
   """
   if not data.data_dir:
     return True
   try:
     create_source(data, data.train_split, image_size=0)
-  except ValueError:  # no such split
+  except ValueError:  # the data set has no such split
     return False
   meshes = prepared_root_vertices(data.dataset, data.data_dir, data.train_split, count)
   return any(True for _ in meshes)
 
 
 def mean_hand_of(workdir: str, data: DataConfig, count: int) -> MeanHand | None:
-  """The baseline of the training split: of its first `count` examples, kept in the workdir.
+  """Reads or computes the baseline of the training split, and keeps it in the run's folder.
 
-  None where they have no 3D labels.
+  Args:
+    workdir: folder of the run.
+    data: the data set that is measured on.
+    count: how many training examples to take, from the first.
+
+  Returns:
+    The mean hand, or None where these examples have no 3D labels.
   """
   if not has_meshes(data, count):
     return None
   split = data.train_split
   if data.data_dir:
-    # The data themselves, wherever they lie and whatever lay there before.
+    # The digest identifies the data by content, wherever they lie and whatever lay there before.
     place = data_digest(data.dataset, data.data_dir) or str(pathlib.Path(data.data_dir).resolve())
   else:
     place = f'rendered with seed {data.seed}'
-    # Files of runs that know classic hands alone stay valid.
+    # Older files do not name the hands, which were classic. They stay valid.
     place += '' if data.hands == 'classic' else f', {data.hands} hands'
     count = min(count, data.train_examples) if data.train_examples else count
 

@@ -1,20 +1,23 @@
-"""Vertex colours without learning: the hand's mean colour, and the nearest visible vertex's.
+"""Colours vertices without learning: by the hand's mean colour, or by the nearest visible vertex.
 
-For one photo at a time, on the host; colours are display RGB in [0, 1].
+All functions work on one photo at a time, on the host. Colours are display RGB in [0, 1].
 """
 
 import numpy as np
 import scipy.sparse.csgraph
 from jaxtyping import Bool, Float, Int
 
-# Of a photo that shows nothing of the hand.
+# A hand gets this colour if the photo shows nothing of it.
 GREY = 0.5
 
 
 def hop_distances(
   faces: Int[np.ndarray, 'faces 3'], num_vertices: int
 ) -> Int[np.ndarray, 'vertices vertices']:
-  """Counts the edges of the mesh between each two vertices; `num_vertices` where none connect."""
+  """Counts the edges on the shortest path along the mesh between each two vertices.
+
+  Pairs that no path connects get `num_vertices`.
+  """
   edges = np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]])
   size = (num_vertices, num_vertices)
   graph = scipy.sparse.csr_array((np.ones(len(edges)), (edges[:, 0], edges[:, 1])), size)
@@ -25,9 +28,10 @@ def hop_distances(
 def mean_color(
   photo: Float[np.ndarray, 'height width 3'], mask: Bool[np.ndarray, 'height width']
 ) -> Float[np.ndarray, '3']:
-  """The mean of the mask's pixels; grey where it has none.
+  """Averages the pixels inside the mask, or gives grey where it has none.
 
-  Of all single colours the one of least squared error inside the mask, and so of highest PSNR.
+  Of all single colours the mean has the least squared error inside the mask, and so the highest
+  PSNR.
   """
   if not mask.any():
     return np.full(3, GREY)
@@ -40,11 +44,16 @@ def fill_from_visible(
   hops: Int[np.ndarray, 'vertices vertices'],
   fallback: Float[np.ndarray, '3'],
 ) -> Float[np.ndarray, 'vertices 3']:
-  """Every vertex takes the colour of the nearest visible one along the mesh, as `hops` counts.
+  """Gives every vertex the colour of the nearest visible vertex along the mesh.
 
-  Several at the same distance are averaged; a visible vertex keeps its own colour. `fallback` goes
-  to those that no visible vertex is connected with. Colours of vertices that are not visible have
-  no effect, NaN included.
+  A visible vertex keeps its own colour. Several vertices at the same distance are averaged.
+
+  Args:
+    colors: the colour at each vertex. Those of vertices that are not visible have no effect, NaN
+      included.
+    visible: which vertices the photo shows.
+    hops: the edges between each two vertices, as `hop_distances` counts them.
+    fallback: the colour of vertices that are connected with no visible one.
   """
   unreachable = len(hops)
   to_visible = np.where(visible[None], hops, unreachable)

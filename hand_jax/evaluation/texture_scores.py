@@ -1,4 +1,4 @@
-"""How well a hand is coloured: a network's vertex colours and two baselines over a split.
+"""Measures how well a network and two baselines colour the hands of a split.
 
 All sources colour the same mesh (the best branch's mean vertices under the estimated camera), so
 that only their colours differ.
@@ -28,7 +28,7 @@ from hand_jax.types import HandBatch, HandEstimate, ManoModel, RenderedHand
 SOURCES = ('learned', 'mean_color', 'projection')
 PIXEL_METRICS = ('psnr_visible_db', 'ssim_visible', 'l1_visible')
 VERTEX_METRICS = ('l1_occluded_vertices', 'l1_visible_vertices')
-# Pictures that agree to 0.00001 per channel count as equal: the logarithm of zero is no number.
+# Equal pictures would have an infinite PSNR. This one belongs to a difference of 0.00001.
 MAX_PSNR_DB = 100.0
 
 HandMasks = Bool[np.ndarray, 'batch side side']
@@ -36,18 +36,18 @@ TexturedEstimateFn = Callable[[HandBatch, HandMasks | None], HandEstimate]
 
 
 class ProjectedHands(NamedTuple):
-  """The estimated meshes in their crops: pixels and depth, and which vertices the photos show.
-
-  `photo_colors`: the photo at each vertex' position, display RGB in [0, 1], hidden or not.
-  """
+  """The estimated meshes in their crops."""
 
   vertices_image: Float[Array, 'batch vertices 3']
+  """Pixels of the crop, and a depth that is also in pixels and counts from the wrist."""
   visible: Bool[Array, 'batch vertices']
+  """Which vertices the photos show, by the estimate."""
   photo_colors: Float[Array, 'batch vertices 3']
+  """The photo's display RGB in [0, 1] where a vertex projects to, even if the vertex is hidden."""
 
 
 class VertexErrors(NamedTuple):
-  """Sums of |colour - true colour| over vertices, channels averaged, and how many vertices."""
+  """Sums over vertices of the absolute colour error (averaged over channels), and their number."""
 
   occluded: float
   occluded_count: int
@@ -60,7 +60,13 @@ def psnr_db(
   drawn: Float[np.ndarray, 'height width 3'],
   mask: Bool[np.ndarray, 'height width'],
 ) -> float:
-  """-10 log10 of the mean squared difference inside the mask (peak 1), at most `MAX_PSNR_DB`."""
+  """Computes the PSNR for a peak of 1 inside the mask, in dB and at most `MAX_PSNR_DB`.
+
+  Args:
+    photo: the photo, display RGB in [0, 1].
+    drawn: the rendered picture, likewise.
+    mask: the pixels that count, at least one.
+  """
   squared = np.mean((photo[mask].astype(np.float64) - drawn[mask]) ** 2)
   return float(-10 * np.log10(max(squared, 10 ** (-MAX_PSNR_DB / 10))))
 
@@ -70,7 +76,13 @@ def l1(
   drawn: Float[np.ndarray, 'height width 3'],
   mask: Bool[np.ndarray, 'height width'],
 ) -> float:
-  """The mean absolute difference inside the mask, over pixels and channels."""
+  """Averages the absolute difference over the mask's pixels and the channels.
+
+  Args:
+    photo: the photo, display RGB in [0, 1].
+    drawn: the rendered picture, likewise.
+    mask: the pixels that count, at least one.
+  """
   return float(np.mean(np.abs(photo[mask].astype(np.float64) - drawn[mask])))
 
 
@@ -79,10 +91,15 @@ def ssim(
   drawn: Float[np.ndarray, 'height width 3'],
   mask: Bool[np.ndarray, 'height width'],
 ) -> float:
-  """Structural similarity averaged over the mask's pixels and the channels.
+  """Averages the structural similarity over the mask's pixels and the channels.
 
-  With the window of Wang et al. 2004 (a Gaussian of 1.5 pixels, 11 wide), which reaches beyond the
-  mask: there both pictures hold the photo, so that what surrounds a hand costs nothing.
+  The window is that of Wang et al. 2004 (a Gaussian of 1.5 pixels, 11 wide). It reaches beyond the
+  mask, where both pictures hold the photo, so that the surroundings of a hand cost nothing.
+
+  Args:
+    photo: the photo, display RGB in [0, 1].
+    drawn: the rendered picture, likewise.
+    mask: the pixels that count, at least one.
   """
   reference = photo.astype(np.float64)
   filled = np.where(mask[..., None], drawn, reference)
@@ -104,7 +121,13 @@ def pixel_metrics(
   drawn: Float[np.ndarray, 'height width 3'],
   mask: Bool[np.ndarray, 'height width'],
 ) -> dict[str, float]:
-  """`PIXEL_METRICS` of one example, whose mask has a pixel; display RGB in [0, 1]."""
+  """Computes `PIXEL_METRICS` of one example.
+
+  Args:
+    photo: the photo, display RGB in [0, 1].
+    drawn: the rendered picture, likewise.
+    mask: the pixels that count, at least one.
+  """
   return dict(
     zip(
       PIXEL_METRICS, (measure(photo, drawn, mask) for measure in (psnr_db, ssim, l1)), strict=True
@@ -117,7 +140,13 @@ def vertex_errors(
   true_colors: Float[np.ndarray, 'vertices 3'],
   visible: Bool[np.ndarray, ' vertices'],
 ) -> VertexErrors:
-  """One example's errors; `visible` as its labels say, not as it was estimated."""
+  """Sums the colour errors of one example over its occluded and its visible vertices.
+
+  Args:
+    colors: the colours to measure.
+    true_colors: the labels, also display RGB in [0, 1].
+    visible: which vertices the photo shows, by the labels and not by the estimate.
+  """
   errors = np.abs(colors.astype(np.float64) - true_colors).mean(axis=1)
   return VertexErrors(
     occluded=float(errors[~visible].sum()),
@@ -128,14 +157,22 @@ def vertex_errors(
 
 
 def known_hand_masks(batch: HandBatch) -> HandMasks:
-  """Each example's hand mask; all True where it has none."""
+  """Gives each example's hand mask, which is all True where the example has none."""
   return np.asarray(batch.hand_mask) | ~np.asarray(batch.has_mask)[:, None, None]
 
 
 def make_textured_estimate_fn(
   config: ExperimentConfig, variables: dict[str, Any], model: ManoModel
 ) -> TexturedEstimateFn:
-  """A trained network on this process' first device, for `evaluate_texture`."""
+  """Makes the function with which `evaluate_texture` runs a trained network.
+
+  It is compiled and runs on this process' first device.
+
+  Args:
+    config: the run's configuration, which says how the network is built and images are normalised.
+    variables: the network's parameters and batch statistics.
+    model: the hand model.
+  """
   network = create_network(config)
 
   @jax.jit
@@ -154,7 +191,15 @@ def project_hands(
   images: UInt8[Array, 'batch side side 3'],
   hand_mask: Bool[Array, 'batch side side'] | None,
 ) -> ProjectedHands:
-  """The best branch's mean vertices under the estimated camera; visible ones inside the mask."""
+  """Projects the best branch's mean vertices into the crops, and finds the photo's colours there.
+
+  Args:
+    estimate: the network's estimate.
+    faces: the mesh's faces.
+    images: the crops.
+    hand_mask: where the photos show the hand, if known. Vertices more than a pixel outside are
+      hidden.
+  """
   side = images.shape[1]
   camera = camera_from_vector(estimate.camera.mean)
   vertices_image = vertices_in_crop(camera, best_branch(estimate).vertices.mean, side)
@@ -175,24 +220,29 @@ def evaluate_texture(
   *,
   use_masks: bool = True,
 ) -> dict[str, Any]:
-  """Measures the colours of each of `SOURCES`; every example once, padding never.
-
-  `estimate_fn` maps a batch and its hand masks to an estimate with vertex colours for all rows.
-  Without `use_masks` it gets None, and the baselines none either: what happens with a plain photo.
+  """Measures the colours of each of `SOURCES`.
 
   Pixels count where the drawn hand covers the photo's hand: inside the silhouette and, where an
-  example has one, the true hand mask (in either case of `use_masks`). `PIXEL_METRICS` are means
-  over examples of each one's value (the PSNR: a mean of decibels). Examples without such a pixel
-  are left out of them, and counted in `examples_without_pixels`. `VERTEX_METRICS` are means over
-  all vertices, pooled, that the photos do not show or do show, according to the labels, of examples
-  with true colours; None where there is no such vertex.
+  example has one, inside the true hand mask, whatever `use_masks` is.
 
-  Returns the metrics by source, and `examples`, `examples_without_pixels`,
-  `examples_without_hand_mask`, `examples_with_vertex_colors`, `occluded_vertices`,
-  `visible_vertices` (counts) and `use_masks`.
+  Args:
+    estimate_fn: maps a batch and its hand masks to an estimate with vertex colours for all rows.
+    batches: the split's examples. Each counts once, and padding never counts.
+    faces: the mesh's faces.
+    use_masks: whether the network and the baselines get the hand masks. Otherwise they get None.
+
+  Returns:
+    The metrics by source, several counts, and `use_masks`.
+
+    - `PIXEL_METRICS` are means over the examples' values, so that the PSNR is a mean of decibels.
+      Examples without a pixel that counts are left out, and counted in `examples_without_pixels`.
+    - `VERTEX_METRICS` are means over all vertices that the photos do not show or do show, by the
+      labels. They pool all examples with true colours, and are None where there is no such vertex.
+    - The counts are `examples`, `examples_without_pixels`, `examples_without_hand_mask`,
+      `examples_with_vertex_colors`, `occluded_vertices` and `visible_vertices`.
 
   Raises:
-    ValueError: no pixel to measure on, no colours in an estimate, or a value that is not finite.
+    ValueError: no pixel can be measured, an estimate has no colours, or a value is not finite.
   """
   totals = _Totals()
   hops = None
@@ -227,10 +277,16 @@ def baseline_colors(
   masks: HandMasks,
   hops: Int[np.ndarray, 'vertices vertices'],
 ) -> dict[str, Float[np.ndarray, 'batch vertices 3']]:
-  """What the photos alone say: the mean of the masks' pixels, and each visible vertex' own pixels.
+  """Makes the vertex colours of each baseline, from the photos alone.
 
-  `projection` fills the other vertices from the nearest visible ones along the mesh; a hand without
-  any takes the mean colour.
+  `mean_color` averages the mask's pixels. `projection` takes each visible vertex' own pixel, and
+  fills other vertices from the nearest visible ones along the mesh or else with the mean colour.
+
+  Args:
+    batch: the examples.
+    hands: their projected meshes.
+    masks: the pixels that are taken for the hand.
+    hops: the edges between each two vertices, as `hop_distances` counts them.
   """
   colors = {name: np.zeros(hands.vertices_image.shape, np.float32) for name in SOURCES[1:]}
   for row in np.flatnonzero(~np.asarray(batch.is_padding)):
@@ -243,7 +299,7 @@ def baseline_colors(
 
 
 def as_display(image: np.ndarray) -> Float[np.ndarray, 'height width 3']:
-  """A photo's uint8 pixels as display RGB in [0, 1]."""
+  """Turns a photo's uint8 pixels into display RGB in [0, 1]."""
   return np.asarray(image, np.float64) / 255
 
 
@@ -258,7 +314,7 @@ def _check_colors_finite(batch: HandBatch, *values: np.ndarray) -> None:
 
 
 class _Totals:
-  """What a split adds up to, for each source."""
+  """Adds up the figures of each source over a split."""
 
   def __init__(self):
     self.examples = self.measured = self.without_mask = self.with_colors = 0
@@ -272,7 +328,7 @@ class _Totals:
     pictures: dict[str, np.ndarray],
     masks: HandMasks,
   ) -> None:
-    """`masks`: the pixels that count. Colours and pictures by source; padding may hold anything."""
+    """Adds a batch, whose padding may hold anything. Only pixels inside `masks` count."""
     for row in np.flatnonzero(~np.asarray(batch.is_padding)):
       self.examples += 1
       self.without_mask += int(not batch.has_mask[row])
@@ -320,7 +376,7 @@ def _ratio(total: float, count: int) -> float | None:
 
 
 def texture_table(results: dict[str, Any]) -> str:
-  """The results of `evaluate_texture` as lines of text: a column per source, a row per metric."""
+  """Puts the results of `evaluate_texture` into lines: a column per source, a row per metric."""
   lines = [f'{"":<22}' + ''.join(f'{name.replace("_", " "):>12}' for name in SOURCES)]
   for metric in (*PIXEL_METRICS, *VERTEX_METRICS):
     digits = 2 if metric.endswith('_db') else 4

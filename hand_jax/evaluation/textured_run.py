@@ -22,35 +22,59 @@ from hand_jax.runs.hand_models import load_run_model
 
 
 class TexturedRunRequest(NamedTuple):
-  """What to measure, each field as the flag of its name of `experiments.evaluate_texture`."""
+  """What to measure a run on.
+
+  Each field is the flag of the same name of `experiments.evaluate_texture`.
+  """
 
   workdir: str
   dataset: str = RENDERED_DATASET
   split: str = 'test'
   data_dir: str | None = None
-  """Folder of prepared data sets. None: the run's own; empty: hands are rendered on the fly."""
+  """Folder that holds prepared data sets.
+
+  With None it is the folder that the run was trained from, if `dataset` is the same. An empty text
+  means that hands are rendered on the fly.
+  """
   limit: int = 0
-  """How many examples to measure, from the first; 0 means all."""
+  """How many examples to measure, counted from the first.
+
+  With 0 all prepared examples are measured, or `RENDERED_EXAMPLES` rendered ones.
+  """
   use_masks: bool = True
+  """Whether the network and the baselines get the hand masks."""
   mano_dir: str | None = None
+  """Folder or file of the MANO model, if the run was trained with it.
+
+  With None it is found through $MANO_DIR.
+  """
   output: str | None = None
   """File for a copy of the results."""
   overwrite: bool = False
-  """Whether that may replace a file that this program did not write."""
+  """Whether `output` may replace a file that this program did not write."""
 
 
 def evaluate_textured_run(
   request: TexturedRunRequest, commit: str = 'unknown'
 ) -> tuple[dict[str, Any], pathlib.Path]:
-  """Measures a textured run on a split; writes and returns the results, with their path.
+  """Measures a textured run on a split and writes the results.
 
-  They are those of `evaluate_texture` with `dataset`, `split`, `rendered_with_seed` (None for
-  prepared data), `config`, `step`, `crop_size_px`, `command` and `commit`, that of the code.
-  Measured without masks they have a file of their own.
+  Results without masks (`use_masks`) have a file of their own.
+
+  Args:
+    request: the run, and what to measure it on.
+    commit: the commit of the code, which the results name.
+
+  Returns:
+    The results and the path of their file. They hold those of `evaluate_texture`, and `dataset`,
+    `split`, `rendered_with_seed` (None for prepared data), `config`, `step`, `crop_size_px`,
+    `command` and `commit`.
 
   Raises:
-    FileNotFoundError, ValueError: no run, checkpoint, data set, split or hand model to be read, a
-      run without a texture branch, or an output that cannot be a file.
+    FileNotFoundError: the run, its checkpoint, the data set or the hand model is missing.
+    ValueError: one of them cannot be used, the split does not exist, or the run has no texture
+      branch.
+    OSError: the output cannot be written (see `check_outputs`).
   """
   workdir, output = request.workdir, request.output
   dataset, split = request.dataset, request.split
@@ -95,7 +119,7 @@ def evaluate_textured_run(
 
 
 def texture_command(request: TexturedRunRequest) -> str:
-  """Returns the shell line that measures this; it names the data even where that is a default."""
+  """Writes the shell command that measures this. It names the data even where that is a default."""
   line = ['python', '-m', 'experiments.evaluate_texture', f'--workdir={request.workdir}']
   line += [
     f'--dataset={request.dataset}',
@@ -110,7 +134,10 @@ def texture_command(request: TexturedRunRequest) -> str:
 
 
 def advice(results: dict[str, Any]) -> str:
-  """What to do about results without errors of vertices; empty where there is nothing to do."""
+  """Suggests how to get errors of vertices where the results have none.
+
+  The text is empty where nothing helps or nothing is missing.
+  """
   if results['examples_with_vertex_colors'] or results['dataset'] != RENDERED_DATASET:
     return ''
   return 'Hands rendered on the fly have them: measure with --data_dir= (an empty one).'
@@ -120,7 +147,8 @@ def report_textured_run(request: TexturedRunRequest, commit: str) -> Iterator[st
   """Measures a textured run and yields what to print about it.
 
   Raises:
-    OSError, ValueError: see `evaluate_textured_run`.
+    OSError: a file cannot be read or written (see `evaluate_textured_run`).
+    ValueError: the request cannot be met (see `evaluate_textured_run`).
   """
   results, path = evaluate_textured_run(request, commit)
   yield f'{request.workdir} on {request.dataset}, split {request.split}:'

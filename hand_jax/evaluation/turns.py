@@ -1,4 +1,4 @@
-"""Test-time augmentation: an estimate that is the mean over turns of its crop."""
+"""Averages estimates over turns of the crop, which is test-time augmentation."""
 
 from collections.abc import Sequence
 
@@ -16,15 +16,17 @@ from hand_jax.geometry.cameras import (
 from hand_jax.geometry.warping import warp_image
 from hand_jax.types import DiagonalGaussian, HandBatch, HandEstimate, HandGaussians
 
-# About what training turns its crops by, so that none of them is new to a network.
+# Training turns its crops by about as much, so that no turn is new to a network.
 WIDEST_TURN_DEGREES = 20.0
 
 
 def turn_angles(turns: int) -> Float[np.ndarray, ' turns']:
-  """The angles in radians: evenly from -`WIDEST_TURN_DEGREES` to it; of one turn, none.
+  """Spaces turns evenly from -`WIDEST_TURN_DEGREES` to +`WIDEST_TURN_DEGREES`, in radians.
+
+  With one turn the angle is 0.
 
   Raises:
-    ValueError: fewer than one.
+    ValueError: there is no turn at all.
   """
   if turns < 1:
     raise ValueError(f'turns should be 1 (the crop as it is) or more, got {turns}.')
@@ -33,21 +35,22 @@ def turn_angles(turns: int) -> Float[np.ndarray, ' turns']:
 
 
 def augmentation_name(turns: int) -> str:
-  """What tables call it."""
+  """Names the augmentation as tables call it."""
   if turns == 1:
     return NO_AUGMENTATION
   return f'mean over {turns} turns of the crop within {WIDEST_TURN_DEGREES:g} degrees'
 
 
 def averaged_over_turns(estimate_fn: EstimateFn, turns: int) -> EstimateFn:
-  """`estimate_fn` of crops turned about their middle, turned back and averaged.
+  """Makes a function that averages `estimate_fn` over turns of the crop about its middle.
 
-  Each Gaussian becomes the one with the mean and the variance of their equal mixture, so that turns
-  which disagree are uncertain. MANO's parameters and vertex colours have no such mean and are left
-  out. What a turned crop shows of the photo's outside is black. With one turn, `estimate_fn`.
+  Each turned estimate is turned back first. Every Gaussian becomes the one that has the mean and
+  the variance of their equal mixture, so that turns which disagree make it uncertain. MANO's
+  parameters and vertex colours have no such mean and are left out. Pixels that a turned crop takes
+  from outside the photo's crop are black. With one turn, `estimate_fn` itself is returned.
 
   Raises:
-    ValueError: fewer turns than one.
+    ValueError: `turns` is below 1.
   """
   angles = turn_angles(turns)
   if turns == 1:
@@ -60,7 +63,7 @@ def averaged_over_turns(estimate_fn: EstimateFn, turns: int) -> EstimateFn:
 
 
 def _turned_estimate(estimate_fn: EstimateFn, batch: HandBatch, angle: float) -> HandEstimate:
-  """The estimate from the batch's images turned by `angle`, in the axes of those not turned."""
+  """Estimates from images turned by `angle`, and turns the estimate back."""
   side = batch.image.shape[1]
   affine = crop_affine(np.array([0.0, 0.0, side, side]), side, factor=1.0, rotation=angle)
   images = np.stack([warp_image(image, affine, side) for image in batch.image])
@@ -76,14 +79,17 @@ def _turned_estimate(estimate_fn: EstimateFn, batch: HandBatch, angle: float) ->
 
 
 def _turn(gaussian: DiagonalGaussian, turn: Float[np.ndarray, '2 2']) -> DiagonalGaussian:
-  """The Gaussian of x @ turn for pairs x; what the two then have in common is left out."""
+  """Rotates a 2D Gaussian to that of x @ turn. The covariance that this creates is dropped."""
   mean = np.asarray(gaussian.mean, np.float64) @ turn
   variance = np.exp(np.asarray(gaussian.log_variance, np.float64)) @ turn**2
   return DiagonalGaussian(mean, np.log(variance))
 
 
 def _turn_camera(camera: DiagonalGaussian, turn: Float[np.ndarray, '2 2']) -> DiagonalGaussian:
-  """R @ T, of which the two stored columns are turned row by row, and T_x, T_y."""
+  """Rotates a camera within the image plane.
+
+  R becomes R @ turn. Its two stored columns, side by side, are turned row by row, as is (T_x, T_y).
+  """
   mean, log_variance = (camera_from_vector(np.asarray(part, np.float64)) for part in camera)
   rows = DiagonalGaussian(*(_as_rows(part.rotation_6d) for part in (mean, log_variance)))
   place = DiagonalGaussian(*(part.translation[..., :2] for part in (mean, log_variance)))
@@ -98,14 +104,17 @@ def _turn_camera(camera: DiagonalGaussian, turn: Float[np.ndarray, '2 2']) -> Di
 
 
 def _as_rows(rotation_6d: Float[np.ndarray, '*batch 6']) -> Float[np.ndarray, '*batch 3 2']:
-  """The two stored columns side by side."""
+  """Puts the two stored columns side by side."""
   return np.swapaxes(rotation_6d.reshape(*rotation_6d.shape[:-1], 2, 3), -1, -2)
 
 
 def _turn_gaussians(
   gaussians: HandGaussians | None, turn: Float[np.ndarray, '2 2']
 ) -> HandGaussians | None:
-  """A branch's: the hand in its own frame is the same from all sides, its projection is not."""
+  """Rotates one branch's estimate.
+
+  Only the projected joints change, because the hand frame turns with the hand.
+  """
   if gaussians is None:
     return None
   return gaussians._replace(joints_normalized=_turn(gaussians.joints_normalized, turn))
@@ -125,7 +134,10 @@ def _mixture(estimates: Sequence[HandEstimate]) -> HandEstimate:
 
 
 def _moments(gaussians: Sequence[DiagonalGaussian]) -> DiagonalGaussian:
-  """Mean and variance of the mixture: the mean variance, and the variance of the means."""
+  """Computes the mixture's mean and variance.
+
+  The variance is the mean of the variances plus the variance of the means.
+  """
   means = np.array([gaussian.mean for gaussian in gaussians], np.float64)
   variances = np.exp(np.array([gaussian.log_variance for gaussian in gaussians], np.float64))
   variance = variances.mean(axis=0) + means.var(axis=0)

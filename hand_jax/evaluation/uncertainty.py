@@ -1,6 +1,6 @@
-"""All figures of how well sigma tells the error, as a results file holds them and as text.
+"""Computes all figures of how well sigma tells the error, for results files and as text.
 
-A figure that is not defined is None, which JSON writes as null: nothing here is NaN.
+A figure that is not defined is None, which JSON writes as null. No figure is NaN.
 """
 
 import math
@@ -38,44 +38,49 @@ FRAMES = {
   'root_relative': 'root-relative',
   'aligned': 'aligned',
 }
-"""What errors are relative to, and how it is called."""
-# Shares at which a results file holds the risk-coverage curve.
+"""The frames that errors are relative to: their keys in results, and how tables call them."""
+# A results file holds the risk-coverage curve at these shares.
 _SHARES = np.linspace(0.05, 1.0, 20)
 
 
 class PointErrors(NamedTuple):
-  """Errors of points and the deviations stated for them, in mm, axis by axis.
-
-  NaN in `error` means that the label is unknown, NaN in `sigma` that none is stated for this point
-  (a wrist at the origin). Sigma is in the scale of the errors. `stated_sigma` is what a user sees
-  without knowing the truth: one number per point, before any scaling, which ranks points and
-  examples.
-  """
+  """Errors of points and the deviations stated for them, in mm, axis by axis."""
 
   error: Float[np.ndarray, '*batch points 3']
+  """The difference from the label, or NaN where the label is unknown."""
   sigma: Float[np.ndarray, '*batch points 3']
+  """The deviation in the scale of the errors.
+
+  It is NaN where none is stated for a point, such as for a wrist at the origin.
+  """
   stated_sigma: Float[np.ndarray, '*batch points']
+  """The one number per point that a user sees, before any scaling by the truth.
+
+  It ranks points and examples.
+  """
 
 
 class Names(NamedTuple):
-  """What the keys of the figures call examples and points."""
+  """The words that the keys of the figures use for examples and points."""
 
   examples: str
   points: str
 
 
 def uncertainty_figures(errors: PointErrors | None, names: Names) -> dict[str, Any]:
-  """Computes every figure of one frame; all are None where `errors` is None.
+  """Computes every figure of one frame.
 
-  Keys hold `photos` and `joints` for `Names('photos', 'joints')`, and so on. `curves` holds what
-  `hand_jax.evaluation.uncertainty_plots` draws; it is None without errors.
+  Where `errors` is None, counts are 0 and the other figures None. Keys hold `photos` and `joints`
+  for `Names('photos', 'joints')`, and so on. `curves` holds what
+  `hand_jax.evaluation.uncertainty_plots` draws, or None without errors.
 
   Args:
-    errors: of whole examples, each with a known error at least, stacked.
-    names: of examples and points in the keys.
+    errors: the stacked errors of whole examples, each of which has a known error.
+    names: the words for examples and points in the keys.
 
   Raises:
-    ValueError: an error or sigma cannot be scored, see `known_coordinates`.
+    ValueError: an example has no known error, or an error or sigma is not valid (see
+      `known_coordinates`).
   """
   figures = dict.fromkeys(_keys(names))
   figures['ence_bins'] = ENCE_BINS
@@ -90,7 +95,10 @@ def uncertainty_figures(errors: PointErrors | None, names: Names) -> dict[str, A
 
 
 def stacked(errors: Sequence[PointErrors | None]) -> PointErrors | None:
-  """Stacks single examples; those that are None are left out, and None is what no example gives."""
+  """Stacks single examples and leaves out those that are None.
+
+  The result is None where no example is left.
+  """
   known = [one for one in errors if one is not None]
   return PointErrors(*map(np.stack, zip(*known, strict=True))) if known else None
 
@@ -155,7 +163,7 @@ def _keys(names: Names) -> tuple[str, ...]:
 
 
 def _size_figures(errors: PointErrors) -> tuple[dict[str, Any], dict[str, Any]]:
-  """Figures of whether sigma has the right size, and the curves of a reliability plot."""
+  """Computes figures of whether sigma has the right size, and the curves of a reliability plot."""
   error, sigma = errors.error, errors.sigma
   known = known_coordinates(error, sigma)
   whole = known.all(axis=-1)
@@ -186,15 +194,15 @@ def _size_figures(errors: PointErrors) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def _ranking_figures(errors: PointErrors, names: Names) -> tuple[dict[str, Any], RiskCoverage]:
-  """Figures of whether sigma ranks errors, and the curve over examples."""
+  """Computes figures of whether sigma ranks errors, and the curve over examples."""
   lengths = _lengths(errors.error)
   known = ~np.isnan(lengths)
   if not known.any(axis=1).all():
     raise ValueError('error: an example without any known point has no error to rank')
-  example_sigma = np.mean(errors.stated_sigma, axis=1, dtype=np.float64)
+  example_sigma = np.asarray(np.mean(errors.stated_sigma, axis=1, dtype=np.float64))
   example_error = np.where(known, lengths, 0.0).sum(axis=1) / known.sum(axis=1)
   by_example = risk_coverage(example_sigma, example_error)
-  # Points for which no sigma is stated are ranked nowhere.
+  # Points without a stated sigma are left out of the rankings of points.
   lengths = np.where(np.isnan(errors.sigma).any(axis=-1), np.nan, lengths)
   known = ~np.isnan(lengths)
   figures: dict[str, Any] = {}
@@ -222,7 +230,7 @@ def _sparsification(curve: RiskCoverage, name: str) -> dict[str, float]:
 
 
 def _sampled(curve: RiskCoverage) -> dict[str, list[float]]:
-  """The curve at 20 shares, or at all where it has fewer."""
+  """Samples the curve at 20 shares, or takes all where it has fewer."""
   rows = np.arange(len(curve.shares))
   if len(rows) > len(_SHARES):
     rows = np.searchsorted(curve.shares, _SHARES - 1e-9)

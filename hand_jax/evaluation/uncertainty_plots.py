@@ -1,7 +1,7 @@
-"""Two plots of how well sigma tells the error, from the curves that a results file holds.
+"""Draws two plots of how well sigma tells the error, from the curves in a results file.
 
-The reliability plot shows whether sigma has the right size, the risk-coverage plot what is gained
-by refusing the examples of largest sigma.
+The reliability plot shows whether sigma has the right size. The risk-coverage plot shows what is
+gained by refusing the examples of largest sigma.
 """
 
 import os
@@ -33,11 +33,11 @@ def write_uncertainty_plots(
 
   Args:
     results: path of the results file.
-    uncertainty: figures by frame (`FRAMES`), as `uncertainty_figures` gives them.
-    examples: what the plots call examples, such as `photos`.
+    uncertainty: the figures by frame (`FRAMES`), as `uncertainty_figures` gives them.
+    examples: the word for examples in the plots, such as `photos`.
 
   Returns:
-    The paths of the plots that have anything to show.
+    The paths of the plots that were written. A plot with nothing to show is left out.
   """
   curves = {
     frame: uncertainty[frame]['curves']
@@ -60,7 +60,7 @@ def draw_reliability(curves: Mapping[str, Any]) -> Any:
   """Draws observed against nominal shares, and the error against sigma in bins.
 
   Args:
-    curves: `reliability` and `bins` by frame.
+    curves: the curves `reliability` and `bins` by frame.
   """
   figure, (shares, sizes) = _figure(2)
   shares.plot([0, 100], [0, 100], **_IDEAL, label='right size')
@@ -73,7 +73,7 @@ def draw_reliability(curves: Mapping[str, Any]) -> Any:
     sizes.plot(bins['rms_sigma_mm'], bins['rms_error_mm'], **style)
     widest = max(widest, *bins['rms_sigma_mm'])
     highest = max(highest, *bins['rms_error_mm'])
-  # Each axis ends where its own values do, so that all bins show however wrong sigma is.
+  # Each axis ends where its own values end, so that all bins show however wrong sigma is.
   sizes.plot([0, 1.1 * widest], [0, 1.1 * widest], **_IDEAL, label='right size')
   shares.set(xlim=(0, 100), ylim=(0, 100))
   shares.set(xlabel='Interval should hold [%]', ylabel='Coordinates inside [%]')
@@ -89,15 +89,15 @@ def draw_risk_coverage(curves: Mapping[str, Any], examples: str) -> Any:
   """Draws the mean error of the surest examples against their share, a panel for each frame.
 
   Args:
-    curves: `risk_coverage` by frame.
-    examples: what the axis calls examples.
+    curves: the curve `risk_coverage` by frame.
+    examples: the word for examples on the axis.
   """
   figure, panels = _figure(len(curves))
   for axes, (frame, curve) in zip(panels, curves.items(), strict=True):
     risk = curve['risk_coverage']
     kept = [100 * share for share in risk['shares']]
     everything = risk['error_mm'][-1]
-    # A dot for each value, without which a curve of one example would not show.
+    # Without dots the curve of a single example would not show.
     axes.plot(kept, risk['error_mm'], color=COLORS[0], marker='o', markersize=4, label='by sigma')
     axes.plot(kept, risk['oracle_mm'], color=COLORS[2], label='by the true error (best possible)')
     axes.axhline(everything, **_IDEAL, label='by chance')
@@ -108,8 +108,8 @@ def draw_risk_coverage(curves: Mapping[str, Any], examples: str) -> Any:
 
 
 def _figure(columns: int) -> tuple[Any, Any]:
-  """A figure of square panels abreast, which belongs to no window."""
-  # Slow to import, and needed for nothing else.
+  """Makes a figure of square panels side by side, which belongs to no window."""
+  # Imported here because it is slow and nothing else needs it.
   from matplotlib.figure import Figure
 
   figure = Figure((columns * _PANEL[0], _PANEL[1]), DOTS_PER_INCH, layout='constrained')

@@ -1,4 +1,4 @@
-"""Compiled programs, kept in the user's cache folder so that later calls start sooner."""
+"""Keeps compiled programs in the user's cache folder, so that later calls start sooner."""
 
 import hashlib
 import os
@@ -10,17 +10,18 @@ _MIN_COMPILE_S = 0.2
 
 
 def keep_compiled_programs(folder: str | None = None) -> pathlib.Path | None:
-  """Makes JAX keep what it compiles, and take what it kept before.
+  """Makes JAX keep the programs that it compiles, and load those that it kept before.
 
-  A folder that the user chose for JAX already, by `JAX_COMPILATION_CACHE_DIR` say, stays.
+  If the user has already chosen a folder for JAX, for example by `JAX_COMPILATION_CACHE_DIR`, that
+  folder is used.
 
   Args:
-    folder: where to keep them. None means `hand-jax` in `$XDG_CACHE_HOME` or `~/.cache`. An empty
-      text keeps nothing.
+    folder: where to keep programs. None means `hand-jax` in `$XDG_CACHE_HOME` or `~/.cache`. An
+      empty text keeps nothing.
 
   Returns:
-    The folder in use for this kind of processor; None where nothing is kept, because that was asked
-    for or because no file can be written there.
+    The folder in use. It is None where nothing is kept, because the caller asked for that or
+    because no file can be written there.
   """
   import jax
 
@@ -44,16 +45,17 @@ def keep_compiled_programs(folder: str | None = None) -> pathlib.Path | None:
 
 def default_cache_folder() -> pathlib.Path:
   """Names the folder of this program in the user's cache (XDG Base Directory Specification)."""
-  # The specification wants relative paths ignored.
+  # The specification says that relative paths are ignored.
   given = os.environ.get('XDG_CACHE_HOME', '')
   base = pathlib.Path(given) if os.path.isabs(given) else pathlib.Path.home() / '.cache'
   return base / 'hand-jax'
 
 
 def processor_name(cpuinfo: str = '/proc/cpuinfo') -> str:
-  """Names the processor's kind and features: programs for one may not run on another.
+  """Makes a name from the processor's kind and features.
 
-  A home folder may be shared by machines whose processors differ.
+  Programs compiled for one processor may fail on another, and machines with different processors
+  may share a home folder.
   """
   try:
     with open(cpuinfo) as file:

@@ -1,4 +1,4 @@
-"""JSON files as people and their editors leave them."""
+"""Readers of JSON files that people may have edited by hand."""
 
 import json
 import os
@@ -7,10 +7,11 @@ from typing import Any
 
 
 def read_json_text(path: str | os.PathLike) -> str:
-  """Reads a file as UTF-8 text without the byte order mark that some editors begin it with.
+  """Reads a file as UTF-8 text, without the byte order mark that some editors put at its start.
 
   Raises:
-    FileNotFoundError: no such file. ValueError: other bytes than UTF-8; names the file.
+    FileNotFoundError: the file does not exist.
+    ValueError: the file is not UTF-8.
   """
   try:
     return pathlib.Path(path).read_bytes().decode('utf-8-sig')
@@ -19,10 +20,11 @@ def read_json_text(path: str | os.PathLike) -> str:
 
 
 def read_json(path: str | os.PathLike) -> Any:
-  """Reads what a JSON file holds.
+  """Reads the content of a JSON file.
 
   Raises:
-    FileNotFoundError: no such file. ValueError: not JSON; names the file.
+    FileNotFoundError: the file does not exist.
+    ValueError: the file is not JSON. The text names the file.
   """
   text = read_json_text(path)
   try:

@@ -1,4 +1,7 @@
-"""Long JSON lists read one element at a time: files of a gigabyte in a few megabytes of memory."""
+"""A reader of long JSON lists, one element at a time.
+
+It reads files of a gigabyte in a few megabytes of memory.
+"""
 
 import io
 import json
@@ -8,25 +11,26 @@ from collections.abc import Iterator
 from typing import Any, NoReturn
 
 CHUNK = 1 << 22  # characters
-# A parser that stumbles this near the end of what was read may only lack the rest. So may a number
-# that ends there: 12 may go on as 123, or as 12e4.
+# An error this near the end of the buffer may only mean that the rest of the element is not read
+# yet. A number that ends there may go on too: 12 may be the start of 123 or 12e4.
 _TAIL = 64
 
 
 class JsonListReader:
-  """Walks through nested JSON lists: `enter` one, take its `elements`, then go on.
+  """Walks through nested JSON lists: call `enter` at a list, iterate over `elements`, and go on.
 
-  Errors are ValueErrors that name the file and what was expected.
+  All methods raise a ValueError, which names the file and what was expected, where the text is
+  different.
   """
 
   def __init__(self, file: io.TextIOBase, name: str):
     self._file, self._name = file, name
     self._buffer, self._place = '', 0
-    self._passed = 0  # characters of the file before the buffer
+    self._passed = 0  # counts the characters of the file before the buffer
     self._decoder = json.JSONDecoder()
 
   def enter(self, what: str) -> None:
-    """Steps into the list that comes next, `what` in errors."""
+    """Steps into the list that comes next, which errors call `what`."""
     if self._next_character() != '[':
       self._refuse(f'expected {what}, found {self._excerpt()}')
     self._place += 1
@@ -38,11 +42,11 @@ class JsonListReader:
     self._place += 1
 
   def is_at(self, character: str) -> bool:
-    """Whether that character comes next."""
+    """Tells whether that character comes next."""
     return self._next_character() == character
 
   def elements(self, what: str) -> Iterator[Any]:
-    """The values of the list that was entered, up to its end; `what` is one of them, in errors."""
+    """Yields the values of the list that was entered. Errors call each value `what`."""
     number = 0
     while (following := self._next_character()) != ']':
       if number:
@@ -57,7 +61,7 @@ class JsonListReader:
     self._place += 1
 
   def leave(self) -> None:
-    """Steps out of a list whose elements are read."""
+    """Steps out of a list whose elements are all read."""
     if self._next_character() != ']':
       self._refuse(f"expected ']', the end of the list, found {self._excerpt()}")
     self._place += 1
@@ -87,7 +91,7 @@ class JsonListReader:
         self._refuse(f'{what} is nested too deeply')
 
   def _next_character(self) -> str:
-    """The next one that is not white space, without stepping over it; '' at the file's end."""
+    """Gives the next character after white space without stepping over it, '' at the end."""
     while True:
       rest = len(self._buffer)
       while self._place < rest and self._buffer[self._place] in ' \t\r\n':
@@ -98,7 +102,7 @@ class JsonListReader:
         return ''
 
   def _read_more(self) -> bool:
-    """Appends the file's next piece to the buffer; at the file's end it returns False."""
+    """Appends the file's next piece to the buffer. At the file's end it returns False."""
     try:
       chunk = self._file.read(CHUNK)
     except UnicodeDecodeError:

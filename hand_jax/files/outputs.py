@@ -1,7 +1,7 @@
-"""Which files a command may write: none of its inputs, and nothing that it did not write itself.
+"""Checks that a command does not overwrite its inputs or files that other programs wrote.
 
-A command names its outputs and inputs before it works for an hour. Replacing what an earlier call
-wrote needs no flag; any other file stays unless `--overwrite` is given, and inputs stay always.
+A command names its outputs and inputs before it works for an hour. It may replace files that an
+earlier call wrote. It replaces any other file only with `--overwrite`, and never an input.
 """
 
 import json
@@ -17,7 +17,7 @@ OVERWRITE_HELP = 'Lets outputs replace files that this command did not write; ne
 
 
 def written_by_nobody(path: pathlib.Path) -> bool:
-  """For outputs by which one cannot tell who wrote them: none is this program's own."""
+  """Returns False for every file, for outputs whose content does not tell who wrote them."""
   del path
   return False
 
@@ -29,7 +29,7 @@ class Output(NamedTuple):
   """The flag that names it or its folder, such as `--output`."""
   path: str | os.PathLike
   is_own: Callable[[pathlib.Path], bool] = written_by_nobody
-  """Tells of a file whether this program wrote it, as this output."""
+  """Tells whether this program wrote a file as this output."""
 
 
 def check_outputs(
@@ -37,13 +37,15 @@ def check_outputs(
   inputs: Mapping[str | os.PathLike, str] | None = None,
   overwrite: bool | None = False,
 ) -> None:
-  """Checks, before any work, that outputs can be written without loss. An empty file is no loss.
+  """Checks before any work that outputs can be written without loss.
+
+  Empty files may always be replaced, unless they are inputs.
 
   Args:
     outputs: all files that will be written.
     inputs: the files that are read, and what to call each in a message.
-    overwrite: whether files that this program did not write may be replaced; None for a command
-      that has no such flag.
+    overwrite: whether files that this program did not write may be replaced. None is for a command
+      that has no flag `--overwrite`.
 
   Raises:
     ValueError: an output is an input, or two outputs are one file.
@@ -71,7 +73,7 @@ def check_outputs(
 
 
 def check_output_folder(folder: str | os.PathLike) -> None:
-  """Checks that files can go to a folder, which may be missing yet.
+  """Checks that files can be written to a folder, which need not exist yet.
 
   Raises:
     NotADirectoryError: a file is in the way.
@@ -92,7 +94,7 @@ def check_output_folder(folder: str | os.PathLike) -> None:
 
 
 def same_file(first: str | os.PathLike, second: str | os.PathLike) -> bool:
-  """Whether two names mean one file, which may be missing yet, by links and spelling alike."""
+  """Tells whether two paths lead to one file, also through links. The file need not exist yet."""
   try:
     return os.path.samefile(first, second)
   except OSError:
@@ -100,7 +102,7 @@ def same_file(first: str | os.PathLike, second: str | os.PathLike) -> bool:
 
 
 def is_json_with(*keys: str) -> Callable[[pathlib.Path], bool]:
-  """For `Output.is_own`: a JSON object that has all these keys."""
+  """Makes an `Output.is_own` that accepts a JSON object with all these keys."""
 
   def is_own(path: pathlib.Path) -> bool:
     try:
@@ -113,7 +115,7 @@ def is_json_with(*keys: str) -> Callable[[pathlib.Path], bool]:
 
 
 def is_text_beginning(*beginnings: str) -> Callable[[pathlib.Path], bool]:
-  """For `Output.is_own`: a text file that begins with one of these."""
+  """Makes an `Output.is_own` that accepts a text file with one of these beginnings."""
 
   def is_own(path: pathlib.Path) -> bool:
     try:
@@ -126,7 +128,7 @@ def is_text_beginning(*beginnings: str) -> Callable[[pathlib.Path], bool]:
 
 
 def is_npz_with(*names: str) -> Callable[[pathlib.Path], bool]:
-  """For `Output.is_own`: a NumPy archive of arrays that has all these names."""
+  """Makes an `Output.is_own` that accepts a NumPy archive with arrays of all these names."""
 
   def is_own(path: pathlib.Path) -> bool:
     try:

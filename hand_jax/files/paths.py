@@ -1,4 +1,4 @@
-"""Paths as people write them."""
+"""Expands paths that people typed."""
 
 import argparse
 import os
@@ -8,16 +8,20 @@ _ADDRESS = re.compile(r'[A-Za-z][A-Za-z0-9+.-]*://')
 
 
 class RemotePathError(ValueError, argparse.ArgumentTypeError):
-  """A path that leads to a storage service or a web page. Parsers of flags print its own words."""
+  """The error for a path that leads to a storage service or a web page.
+
+  It is an `ArgumentTypeError` too, so that argparse prints its text.
+  """
 
 
 def expand_path(path: str) -> str:
   """Replaces a leading `~` or `~user` by that user's home folder, as a shell does.
 
-  Shells leave it alone after `=`, as in `--output=~/hands`. An empty path stays empty.
+  Shells do not do so after `=`, as in `--output=~/hands`. An empty path stays empty.
 
   Raises:
-    RemotePathError: an address such as `gs://bucket/run`, which would be taken for a local folder.
+    RemotePathError: the path is an address such as `gs://bucket/run`, which would otherwise be
+      taken for a local folder.
   """
   if _ADDRESS.match(path):
     raise RemotePathError(

@@ -1,8 +1,9 @@
-"""The names a data pickle may use, and the arrays they stand for; no pickled name is ever called.
+"""The names that a data pickle may use, and the arrays that they describe.
 
-What each class keeps in its state follows from the file formats: NumPy's (version, shape, dtype,
-Fortran order, bytes), SciPy's compressed columns or rows, chumpy's `x` of a plain value and
-`a`, `idxs`, `preferred_shape` of a selection from another value.
+No function that a pickle names is ever called. The states of objects are read by their file
+formats. NumPy's arrays keep (version, shape, dtype, Fortran order, bytes), and SciPy's sparse
+matrices keep compressed columns or rows. A plain value of chumpy keeps `x`, and a selection from
+another value keeps `a`, `idxs` and `preferred_shape`.
 """
 
 import dataclasses
@@ -14,7 +15,8 @@ from typing import Any
 import numpy as np
 
 MAX_DENSE_ENTRIES = 20_000_000
-# Over all arrays of a file: a few bytes may not name the same large content again and again.
+# This limits all arrays of a file together. Otherwise a small file could repeat the same large
+# content many times and fill the memory.
 MAX_ARRAY_BYTES = 512 * 1024 * 1024
 _MAX_DEPTH = 100
 _DTYPE = re.compile(r'[|<>=]?(b1|[iu][1248]|f[248]|c8|c16|[SU]\d{1,6})')
@@ -22,19 +24,19 @@ _UNSET = object()
 
 
 class UnsafePickleError(ValueError):
-  """The file is damaged, or holds something that is not plain data."""
+  """The error for a file that is damaged, or that holds something other than plain data."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Global:
-  """An allowed name; `kind` says what it is, wherever its module has moved over the years."""
+  """An allowed name. `kind` is the same for all modules that a name has had over the years."""
 
   kind: str
   name: str
 
 
 class Node:
-  """An object of an allowed class before it is resolved: its arguments and its state."""
+  """The arguments and the state of an object whose class is allowed, before it is resolved."""
 
   def __init__(self, kind: str, arguments: tuple = ()):
     self.kind = kind
@@ -43,11 +45,13 @@ class Node:
 
   @classmethod
   def instance_of(cls, class_name: Global) -> 'Node':
+    """Makes an object without state, or refuses a name that is no class of data."""
     if class_name.kind not in _CLASSES:
       raise UnsafePickleError(f'{class_name.name} is not a class of data')
     return cls(class_name.kind)
 
   def set_state(self, state: Any) -> None:
+    """Keeps the object's state, which may be given only once and only to some classes."""
     if self.state is not _UNSET or self.kind not in _STATEFUL:
       raise UnsafePickleError(f'unexpected state for an object of kind {self.kind}')
     self.state = state
@@ -75,10 +79,10 @@ _STATEFUL = (*_CLASSES, 'array', 'dtype')
 
 
 def find_global(module: Any, name: Any) -> Global:
-  """The allowed name of that module.
+  """Looks up a name of a module among the allowed ones.
 
   Raises:
-    UnsafePickleError: any other name.
+    UnsafePickleError: the name is not allowed.
   """
   if not isinstance(module, str) or not isinstance(name, str):
     raise UnsafePickleError('damaged pickle (a name that is not text)')
@@ -92,7 +96,11 @@ def find_global(module: Any, name: Any) -> Global:
 
 
 def call_global(function: Any, arguments: Any) -> Any:
-  """The inert stand-in of `function(*arguments)`."""
+  """Makes plain data or a `Node` in place of `function(*arguments)`, and calls nothing.
+
+  Raises:
+    UnsafePickleError: the function is not allowed, or not with these arguments.
+  """
   if not isinstance(function, Global) or not isinstance(arguments, tuple):
     raise UnsafePickleError('refused: it calls something that is not a known name')
   kind = function.kind
@@ -105,7 +113,7 @@ def call_global(function: Any, arguments: Any) -> Any:
       raise UnsafePickleError('an object is made with an unexpected base class')
     return Node.instance_of(arguments[0])
   if kind == 'bytes' and not arguments:
-    return b''  # How Python 3 writes an empty string of bytes for Python 2.
+    return b''  # Python 3 writes an empty string of bytes like this for Python 2.
   if kind == 'ordered_dict':
     return ordered_dict(arguments)
   if kind == 'set':
@@ -118,7 +126,11 @@ def call_global(function: Any, arguments: Any) -> Any:
 
 
 def ordered_dict(arguments: tuple) -> dict[Any, Any]:
-  """The stand-in of `OrderedDict(*arguments)`: empty, or from a list of pairs."""
+  """Makes the dict in place of `OrderedDict(*arguments)`, empty or from a list of pairs.
+
+  Raises:
+    UnsafePickleError: the arguments are something else, or a key is not plain.
+  """
   pairs = arguments[0] if arguments else []
   if not isinstance(pairs, list) or not all(
     isinstance(pair, list | tuple) and len(pair) == 2 for pair in pairs
@@ -129,10 +141,13 @@ def ordered_dict(arguments: tuple) -> dict[Any, Any]:
 
 
 def check_keys(keys: Iterable[Any]) -> None:
-  """Refuses keys and set members other than text, numbers and None.
+  """Refuses keys and set members other than text, numbers, None and values not resolved yet.
 
-  To find a tuple's place Python hashes all that it holds, again for every mention: a few bytes of
-  nested tuples would take for ever, or overrun the stack.
+  Python hashes the whole content of a tuple each time that it is used as a key. A few bytes of
+  nested tuples could therefore take for ever or overflow the stack.
+
+  Raises:
+    UnsafePickleError: a key is something else, such as a tuple.
   """
   for key in keys:
     if not (key is None or isinstance(key, str | bytes | int | float | Node)):
@@ -155,14 +170,19 @@ def _encode(arguments: tuple) -> bytes:
 
 
 def resolve(value: Any) -> Any:
-  """Plain data with every stand-in replaced by its array; shared parts stay shared."""
+  """Replaces every `Node` in plain data by its array. Parts that are shared stay shared.
+
+  Raises:
+    UnsafePickleError: an array is damaged or too large, or the data contains itself.
+  """
   return _Resolver().resolve(value, 0)
 
 
 class _Resolver:
   def __init__(self):
-    # Results by identity of the source, so that repeated parts are not resolved again and again;
-    # None while a part is being resolved. Sources are kept so that an id stays theirs.
+    # Maps the identity of each source to (source, result), so that a repeated part is resolved
+    # once. The entry is None while its part is being resolved. Sources are kept so that no other
+    # object gets the same id.
     self.done: dict[int, tuple[Any, Any] | None] = {}
     self.array_bytes = 0
 
@@ -230,7 +250,10 @@ class _Resolver:
     return [self.resolve(node.state[name], depth) for name in names]
 
   def _arrays(self, node: Node, names: tuple[str, ...], depth: int) -> list[np.ndarray]:
-    """Fields that have to be numbers: NumPy would write nested lists out, however often shared."""
+    """Reads fields that must be numbers or arrays of numbers.
+
+    Nested lists are refused, because NumPy would copy a shared list for every mention.
+    """
     values = [np.asarray(v) for v in self._fields(node, names, depth) if _is_numeric(v)]
     if len(values) != len(names):
       raise UnsafePickleError(f'an object of kind {node.kind} holds something other than numbers')
@@ -247,7 +270,7 @@ class _Resolver:
     return selected.reshape(tuple(int(size) for size in np.ravel(shape)))
 
   def _sparse(self, node: Node, depth: int) -> np.ndarray:
-    """A compressed sparse matrix as a dense array."""
+    """Expands a compressed sparse matrix to a dense array."""
     shape_name = '_shape' if '_shape' in node.state else 'shape'
     data, indices, pointers = self._arrays(node, ('data', 'indices', 'indptr'), depth)
     (shape,) = self._fields(node, (shape_name,), depth)
@@ -256,7 +279,7 @@ class _Resolver:
       raise UnsafePickleError(f'a sparse matrix of {rows} x {columns} entries is too large')
     by_column = node.kind == 'csc_matrix'
     outer, inner = (columns, rows) if by_column else (rows, columns)
-    # Compared as they are, not by their differences: those may wrap round and look harmless.
+    # Compare the pointers themselves: their differences may overflow and look harmless.
     rising = pointers.shape == (outer + 1,) and np.all(pointers[1:] >= pointers[:-1])
     if not rising or pointers[0] != 0 or pointers[-1] != indices.size:
       raise UnsafePickleError('a sparse matrix with inconsistent index arrays')
@@ -272,7 +295,7 @@ def _is_numeric(value: Any) -> bool:
 
 
 def _dtype(node: Node) -> np.dtype:
-  """A NumPy type of fixed size; the byte order may come later, in the state."""
+  """Makes a NumPy type of fixed size. Its byte order may come later, in the state."""
   code = node.arguments[0] if node.arguments else None
   if not isinstance(code, str) or not _DTYPE.fullmatch(code):
     shown = repr(code[:20]) if isinstance(code, str) else type(code).__name__
@@ -284,7 +307,10 @@ def _dtype(node: Node) -> np.dtype:
 
 
 def _array_from_bytes(data: Any, dtype: Any, shape: Any, fortran: bool) -> np.ndarray:
-  """An array over exactly the bytes that the file holds: a shape alone allocates nothing."""
+  """Makes an array from the bytes in the file, whose number must match the shape.
+
+  A large shape without its bytes therefore allocates no memory.
+  """
   if isinstance(data, str):
     data = data.encode('latin1')
   if not isinstance(data, bytes) or not isinstance(dtype, np.dtype):
@@ -295,4 +321,4 @@ def _array_from_bytes(data: Any, dtype: Any, shape: Any, fortran: bool) -> np.nd
   if math.prod(shape) * dtype.itemsize != len(data):
     raise UnsafePickleError(f'an array of shape {shape} does not fit its {len(data)} bytes')
   array = np.frombuffer(data, dtype).reshape(shape, order='F' if fortran else 'C')
-  return array.astype(dtype.newbyteorder('='))  # A copy: native byte order, may be written to.
+  return array.astype(dtype.newbyteorder('='))  # This copy is writable and in native byte order.

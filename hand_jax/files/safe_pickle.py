@@ -1,10 +1,10 @@
-"""Reads pickles without running them: an interpreter of the format that only ever builds data.
+"""Reads pickles safely, by an interpreter of the format that only builds data.
 
-Python's own unpickler calls what a file names. This one has no way to call anything: a name becomes
-an inert `Global`, "call it with these arguments" becomes an inert `Node`, and both are turned into
-arrays at the end by `pickled_objects`, for a short list of names (NumPy arrays, SciPy's sparse
-matrices, chumpy's values). Any other name is refused. Made for MANO's model files and HO3D's
-annotations, both written by Python 2; protocols 0 to 5 are read.
+Python's own unpickler calls any function that a file names. This interpreter cannot call anything.
+A name becomes a `Global` and a call becomes a `Node`, which hold data alone. In the end
+`pickled_objects` turns both into arrays for a short list of names: NumPy arrays, SciPy's sparse
+matrices and chumpy's values. Any other name is refused. The reader is made for MANO's model files
+and HO3D's annotations, which Python 2 wrote, and it reads protocols 0 to 5.
 """
 
 import ast
@@ -27,25 +27,26 @@ from hand_jax.files.pickled_objects import (
 
 MAX_BYTES = 256 * 1024 * 1024
 _MARK = object()
-# What is saved under a pickle's name by mistake, by how it begins, in lower case.
+# Beginnings, in lower case, of other files that are often saved under a pickle's name by mistake.
 _NOT_PICKLES = {
   b'<!doctype html': 'a web page, such as one that asks to sign in',
   b'<html': 'a web page, such as one that asks to sign in',
   b'version https://git-lfs': 'a Git LFS pointer without its content (git lfs pull fetches it)',
   b'pk\x03\x04': 'a zip archive that has to be unpacked first',
 }
-# One quoted string and nothing else, whatever Python would make of more.
+# Matches exactly one quoted string, so that no other Python literal is evaluated.
 _LITERAL = re.compile(rb"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*\"""", re.DOTALL)
 
 
 def load_pickle(path: str | os.PathLike) -> Any:
-  """The content of a pickle file: dicts, lists, tuples, text, numbers and NumPy arrays.
+  """Reads a pickle file that holds dicts, lists, tuples, text, numbers and NumPy arrays.
 
-  Byte strings of Python 2 are read as Latin-1 text, sparse matrices as dense arrays.
+  Byte strings of Python 2 become Latin-1 text, and sparse matrices become dense arrays.
 
   Raises:
-    FileNotFoundError: nothing there.
-    UnsafePickleError: not a pickle, cut short, or it holds something that is not data.
+    FileNotFoundError: the file does not exist.
+    UnsafePickleError: the file is too large, not a pickle or cut short, or it holds something that
+      is not data.
   """
   path = pathlib.Path(path)
   if not path.is_file():
@@ -56,7 +57,12 @@ def load_pickle(path: str | os.PathLike) -> Any:
 
 
 def loads(data: bytes, name: str = 'pickle') -> Any:
-  """`load_pickle` from memory; `name` begins every error message."""
+  """Reads a pickle from memory as `load_pickle` does. Every error message begins with `name`.
+
+  Raises:
+    UnsafePickleError: the data is not a pickle or cut short, or it holds something that is not
+      data.
+  """
   start = data[:200].lstrip().lower()
   for beginning, what in _NOT_PICKLES.items():
     if start.startswith(beginning):
@@ -72,7 +78,7 @@ def loads(data: bytes, name: str = 'pickle') -> Any:
 
 
 class _Reader:
-  """Bytes with a position; never reads past the end."""
+  """Reads bytes from a position on, and never past their end."""
 
   def __init__(self, data: bytes, position: int):
     self.data = data
@@ -96,8 +102,8 @@ class _Reader:
     return struct.unpack(layout, self.take(struct.calcsize(layout)))[0]
 
   def counted(self, layout: str) -> bytes:
-    """Bytes that follow their own length."""
-    return self.take(self.number(layout))
+    """Reads a length, and then that many bytes."""
+    return self.take(int(self.number(layout)))
 
 
 def _text_integer(line: bytes) -> int | bool:
@@ -108,7 +114,7 @@ def _text_integer(line: bytes) -> int | bool:
 
 
 def _quoted(line: bytes) -> str:
-  """A Python 2 string literal, read as Latin-1."""
+  """Reads a Python 2 string literal as Latin-1."""
   if not _LITERAL.fullmatch(line):
     raise UnsafePickleError('damaged pickle (a string without quotes)')
   value = ast.literal_eval('b' + line.decode('ascii'))
@@ -123,7 +129,7 @@ def _integer(data: bytes) -> int:
   return int.from_bytes(data, 'little', signed=True)
 
 
-# Opcodes that push one constant: how to read it.
+# For each opcode that pushes a constant, a function that reads the constant.
 _CONSTANTS: dict[bytes, Callable[[_Reader], Any]] = {
   b'N': lambda reader: None,
   b'\x88': lambda reader: True,
@@ -160,11 +166,11 @@ _STOP = b'.'
 
 
 class PickleInterpreter:
-  """The pickle machine: a stack, a memo, and opcodes that move data between them.
+  """The pickle machine, whose opcodes move data between a stack and a memo.
 
-  Starts at a position of the data; `reader.position` is where the pickle ended. A reader of other
-  files (PyTorch's) overrides the four methods that say what names, calls, states and references
-  to other parts of the file stand for.
+  It starts at a position of the data, and `reader.position` is the end of the pickle after `run`.
+  Readers of other files, such as PyTorch's, override `find_global`, `call_global`, `set_state` and
+  `load_persistent`.
   """
 
   def __init__(self, data: bytes, position: int = 0):
@@ -174,6 +180,7 @@ class PickleInterpreter:
     self.copied = 0
 
   def run(self) -> Any:
+    """Runs the opcodes up to the end of the pickle, and returns the value that they built."""
     while True:
       opcode = self.reader.take(1)
       if opcode == _STOP:
@@ -196,33 +203,41 @@ class PickleInterpreter:
         )
 
   def find_global(self, module: Any, name: Any) -> Any:
+    """Gives the value that stands for a name, or refuses the name."""
     return find_global(module, name)
 
   def call_global(self, function: Any, arguments: Any) -> Any:
+    """Gives the value that stands for a call, or refuses the call."""
     return call_global(function, arguments)
 
   def set_state(self, value: Any, state: Any) -> None:
+    """Gives an object its state, or refuses an object that has none."""
     if not isinstance(value, Node):
       raise UnsafePickleError(f'a state is given to a {type(value).__name__}, which has none')
     value.set_state(state)
 
   def load_persistent(self, reference: Any) -> Any:
+    """Refuses references to data outside the pickle."""
     raise UnsafePickleError('it refers to something outside itself')
 
   def memo_index(self, layout: str | None) -> int:
-    return int(self.reader.line()) if layout is None else self.reader.number(layout)
+    """Reads an index of the memo. Without a layout it is a line of text."""
+    return int(self.reader.line()) if layout is None else int(self.reader.number(layout))
 
   def top(self) -> Any:
+    """Returns the value on top of the stack, which must not be a mark."""
     if not self.stack or self.stack[-1] is _MARK:
       raise UnsafePickleError('damaged pickle (a value is missing)')
     return self.stack[-1]
 
   def pop(self) -> Any:
+    """Removes the value on top of the stack and returns it."""
     value = self.top()
     self.stack.pop()
     return value
 
   def pop_to_mark(self) -> list[Any]:
+    """Removes the last mark and the values above it, and returns those values."""
     for index in range(len(self.stack) - 1, -1, -1):
       if self.stack[index] is _MARK:
         values = self.stack[index + 1 :]
@@ -231,93 +246,113 @@ class PickleInterpreter:
     raise UnsafePickleError('damaged pickle (a mark is missing)')
 
   def container(self, kind: type) -> Any:
-    """The container under construction on top of the stack."""
+    """Returns the container of this kind that is on top of the stack."""
     value = self.top()
     if type(value) is not kind:
       raise UnsafePickleError(f'damaged pickle (a {kind.__name__} is missing)')
     return value
 
   def protocol(self) -> None:
+    """Checks the version of the format."""
     version = self.reader.number('<B')
     if version > 5:
       raise UnsafePickleError(f'pickle protocol {version}, known are 0 to 5')
 
   def frame(self) -> None:
-    self.reader.number('<Q')  # A hint for readers of streams.
+    """Skips the length of a frame."""
+    self.reader.number('<Q')  # A frame's length only helps readers of streams.
 
   def memoize(self) -> None:
+    """Saves the top value under the next index of the memo."""
     self.memo[len(self.memo)] = self.top()
 
   def discard(self) -> None:
+    """Removes the top of the stack, which may be a mark."""
     if not self.stack:
       raise UnsafePickleError('damaged pickle (a value is missing)')
     self.stack.pop()
 
   def discard_marked(self) -> None:
+    """Removes the last mark and the values above it."""
     self.pop_to_mark()
 
   def duplicate(self) -> None:
+    """Pushes the top value once more."""
     self.stack.append(self.top())
 
   def make_tuple(self, count: int) -> None:
+    """Replaces the last values by a tuple of them."""
     values = [self.pop() for _ in range(count)]
     self.stack.append(tuple(reversed(values)))
 
   def marked_tuple(self) -> None:
+    """Replaces the marked values by a tuple of them."""
     self.stack.append(tuple(self.pop_to_mark()))
 
   def marked_list(self) -> None:
+    """Replaces the marked values by a list of them."""
     self.stack.append(self.pop_to_mark())
 
   def marked_dict(self) -> None:
+    """Replaces the marked keys and values by a dict of them."""
     values = self.pop_to_mark()
     self.stack.append({})
     self.set_items(values)
 
   def append(self) -> None:
+    """Moves the top value to the list below it."""
     value = self.pop()
     self.container(list).append(value)
 
   def append_marked(self) -> None:
+    """Moves the marked values to the list below them."""
     values = self.pop_to_mark()
     self.container(list).extend(values)
 
   def add_marked(self) -> None:
+    """Moves the marked values to the set below them."""
     values = self.pop_to_mark()
     check_keys(values)
     self.container(set).update(values)
 
   def set_item(self) -> None:
+    """Moves a key and its value to the dict below them."""
     value = self.pop()
     self.set_items([self.pop(), value])
 
   def set_items(self, values: list[Any]) -> None:
+    """Sets items of the dict on top, from keys and values in turn."""
     if len(values) % 2:
       raise UnsafePickleError('damaged pickle (a key without a value)')
     check_keys(values[::2])
     self.container(dict).update(zip(values[::2], values[1::2], strict=True))
 
   def set_marked_items(self) -> None:
+    """Moves the marked keys and values to the dict below them."""
     self.set_items(self.pop_to_mark())
 
   def named_global(self) -> None:
+    """Pushes a name that is written as two lines."""
     module = _utf8(self.reader.line())
     self.stack.append(self.find_global(module, _utf8(self.reader.line())))
 
   def stack_global(self) -> None:
+    """Replaces the texts of a module and a name by that name."""
     name = self.pop()
     self.stack.append(self.find_global(self.pop(), name))
 
   def reduce(self) -> None:
+    """Replaces a function and its arguments by what stands for the call."""
     arguments = self.pop()
     for argument in arguments if isinstance(arguments, tuple) else ():
       self.copied += len(argument) if isinstance(argument, str | bytes | list) else 0
-    # An honest file converts each of its parts once.
+    # A harmless file converts each of its parts once.
     if self.copied > len(self.reader.data):
       raise UnsafePickleError('its content expands to more than its own size')
     self.stack.append(self.call_global(self.pop(), arguments))
 
   def new_object(self) -> None:
+    """Replaces a class and its empty arguments by an object without state."""
     arguments = self.pop()
     kind = self.pop()
     if not isinstance(kind, Global) or arguments != ():
@@ -325,10 +360,12 @@ class PickleInterpreter:
     self.stack.append(Node.instance_of(kind))
 
   def build(self) -> None:
+    """Gives the top value as state to the object below it."""
     state = self.pop()
     self.set_state(self.top(), state)
 
   def persistent(self) -> None:
+    """Replaces a reference by the data outside the pickle that it names."""
     self.stack.append(self.load_persistent(self.pop()))
 
 

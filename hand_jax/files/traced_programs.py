@@ -1,7 +1,8 @@
-"""Programs that are traced once for each version of the package, and read back afterwards.
+"""Programs that are traced once for each version of the package, and then read from a file.
 
-JAX keeps compiled programs, but to find one it must trace the function first, which takes longer
-than all else for large networks. Here the traced program (StableHLO) is kept beside them.
+JAX can keep compiled programs, but it must trace a function before it finds its program. For large
+networks tracing takes longer than everything else. This module therefore keeps the traced programs
+(StableHLO) in the same folder.
 """
 
 import contextlib
@@ -17,7 +18,7 @@ from jax import export
 from hand_jax.files.writing import write_whole
 
 _PACKAGE = pathlib.Path(__file__).parents[1]
-# Settings of JAX that change what is traced.
+# These settings of JAX change the traced program.
 _SETTINGS = ('jax_default_matmul_precision', 'jax_enable_x64', 'jax_default_prng_impl')
 
 
@@ -27,19 +28,19 @@ def keep_traced(
   types: Sequence[type],
   compiler_options: dict[str, Any] | None = None,
 ) -> Callable:
-  """Compiles a function as `jax.jit` does, for one shape of its arguments, on one device.
+  """Compiles a function as `jax.jit` does, on one device and for each shape of its arguments.
 
-  What it is traced to is kept in JAX's cache folder for compiled programs, where there is one (see
-  `keep_compiled_programs`), and read back by later processes that run the same version.
+  Where JAX has a cache folder for compiled programs (see `keep_compiled_programs`), the traced
+  program is kept there, and later processes of the same version read it.
 
   Args:
-    name: what the kept file is called; another for each function.
-    function: takes and returns trees of arrays, and is pure.
+    name: the name of the kept files. Each function needs its own.
+    function: a pure function that takes and returns trees of arrays.
     types: the named tuples among its arguments and results.
-    compiler_options: of `jax.jit`.
+    compiler_options: the options of `jax.jit`.
 
   Returns:
-    The compiled function. It is traced anew where nothing is kept or what is kept is damaged.
+    The compiled function. It traces `function` where no program is kept or the kept one is damaged.
   """
   for kind in types:
     _register(kind)
@@ -59,7 +60,7 @@ def keep_traced(
 
 @functools.cache
 def _register(kind: type) -> None:
-  """Lets programs with a named tuple among their arguments or results be written."""
+  """Allows named tuples of this type among the arguments and results of programs in files."""
   name = f'{kind.__module__}.{kind.__qualname__}'
   export.register_namedtuple_serialization(kind, serialized_name=name)
 
@@ -71,16 +72,17 @@ def _read_or_trace(name: str, function: Callable, shapes: tuple, key: str) -> Ca
   path = pathlib.Path(folder) / f'{name}-{_digest(key)}.stablehlo'
   try:
     return _named(name, export.deserialize(bytearray(path.read_bytes())).call)
-  # A damaged file, or one of another JAX under the same version: the function itself is at hand.
+  # The file may be damaged, or written by a different JAX of the same version. Trace the function
+  # again, whatever the error.
   except Exception:
     exported = export.export(jax.jit(function))(*shapes)
-  with contextlib.suppress(OSError):  # it is kept for speed alone
+  with contextlib.suppress(OSError):  # Without the file the next process is only slower.
     write_whole(path, bytes(exported.serialize()))
   return _named(name, exported.call)
 
 
 def _named(name: str, call: Callable) -> Callable:
-  """The function under the name that the compiled program gets: it must be the same every time."""
+  """Renames a function. JAX finds a compiled program again only under the same name."""
 
   def program(*arguments):
     return call(*arguments)
@@ -99,7 +101,7 @@ def _digest(key: str) -> str:
 
 @functools.cache
 def _sources_digest() -> bytes:
-  """Of all the package's code: another version, or a changed file, traces anew."""
+  """Digests all the package's code, so that another version or a changed file is traced again."""
   digest = hashlib.sha256()
   for path in sorted(_PACKAGE.rglob('*.py')):
     digest.update(str(path.relative_to(_PACKAGE)).encode() + path.read_bytes())

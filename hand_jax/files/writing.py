@@ -1,4 +1,4 @@
-"""Files and folders that appear under their name when they are complete, or not at all."""
+"""Writes files and folders that appear under their name only when they are complete."""
 
 import contextlib
 import json
@@ -11,18 +11,19 @@ from typing import Any
 
 @contextlib.contextmanager
 def unfinished_path(path: str | os.PathLike) -> Iterator[pathlib.Path]:
-  """Gives a name beside `path` to write to, which becomes `path` when the block ends without error.
+  """Gives a path beside `path`, which is renamed to `path` when the block ends without error.
 
-  The block makes a file or a folder there. Where it fails, what it made is removed, and what stood
-  under `path` before stays. The parent folder is made where it is missing.
+  The block makes a file or a folder there. If the block fails, that file or folder is removed, and
+  an earlier one under `path` stays. The parent folder is made where it is missing.
 
   Raises:
-    OSError: the block's or its own, as of a full disk; it names `path` where it named no file.
+    OSError: a file cannot be written, in the block or here, as when the disk is full. The error
+      names `path` where it named no other file.
   """
   path = pathlib.Path(path)
   path.parent.mkdir(parents=True, exist_ok=True)
   unfinished = path.with_name(f'{path.name}.unfinished')
-  _remove(unfinished)  # left by a killed run
+  _remove(unfinished)  # A run that was killed may have left it.
   try:
     yield unfinished
     unfinished.replace(path)
@@ -35,7 +36,7 @@ def unfinished_path(path: str | os.PathLike) -> Iterator[pathlib.Path]:
 
 
 def write_whole(path: str | os.PathLike, data: bytes | str) -> None:
-  """Writes a file that gets its name when it is complete. Its folder is made where missing."""
+  """Writes a file that gets its name when it is complete, and makes its folder where missing."""
   with unfinished_path(path) as unfinished:
     unfinished.write_bytes(data.encode() if isinstance(data, str) else data)
 
@@ -44,7 +45,7 @@ def write_json(path: str | os.PathLike, content: Any) -> None:
   """Writes indented JSON as `write_whole` does.
 
   Raises:
-    ValueError: a number is NaN or infinite, which JSON does not have.
+    ValueError: a number is NaN or infinite, which JSON cannot hold.
   """
   write_whole(path, json.dumps(content, indent=2, allow_nan=False) + '\n')
 

@@ -1,4 +1,7 @@
-"""Meshes of the hands that were found in a photo: fitted as right hands, then mirrored back."""
+"""Fits meshes to the hands that were found in a photo.
+
+All hands are fitted as right hands, and left ones are mirrored back.
+"""
 
 from typing import NamedTuple
 
@@ -18,49 +21,49 @@ from hand_jax.models.joint_heads import JointEstimate
 from hand_jax.types import ManoModel
 
 _MIRROR = np.array([-1.0, 1.0, 1.0], np.float32)
-# The landmark network's square round a hand, relative to the larger side of the hand's box.
+# The side of the landmark network's square around a hand, as a multiple of the larger side of the
+# hand's box.
 _SQUARE_OF_BOX = 1.5
-# Looks at the square that the last look's landmarks give, and by how much presence may fall.
+# The landmarks of each reading give the square for the next. There are at most this many further
+# readings, and they end where presence falls by more than the noise.
 _LOOKS_AGAIN, _PRESENCE_NOISE = 2, 0.05
-# Which way up a hand in a box is, is not known: all of these are looked at.
+# A box does not tell how its hand is turned, so all of these angles are read.
 _BOX_ANGLES = (0.0, np.pi / 2, np.pi, -np.pi / 2)
 
 
 class FittedHand(NamedTuple):
-  """One hand of a photo with the mesh fitted to its evidence.
-
-  `mesh` has the photo's axes and pixels: a left hand's is mirrored back, all but its `parameters`,
-  which are those of the mirrored right hand. There is no axis over hands. `log_scale` is what the
-  heads say of the hand's errors, see `JointEstimate`.
-  """
+  """One hand of a photo with the mesh fitted to its evidence."""
 
   detected: DetectedHand
   mesh: RefinedHand
+  """The mesh in the photo's axes and pixels, without an axis over hands. A left hand is mirrored
+  back, except for `parameters`, which are those of the mirrored right hand."""
   log_scale: float
+  """The heads' estimate of the scale of the hand's errors, see `JointEstimate`."""
 
 
 class SeenHand(NamedTuple):
-  """A hand that was found, and the photo it was found in."""
+  """A hand that was found, and the size and intrinsics of its photo."""
 
   detected: DetectedHand
   photo_size: tuple[int, int]
   """Width and height in pixels."""
   intrinsics: Float[np.ndarray, '3 3'] | None = None
-  """Of the photo, pixels; None where they are not known."""
+  """Intrinsics of the photo in pixels, or None where they are unknown."""
 
 
 def fit_detected_hands(
   model: ManoModel, hands: list[SeenHand], release: Release
 ) -> list[FittedHand]:
-  """Fits the hand model to what both networks say of hands, of one photo or of several.
+  """Fits the hand model to the networks' readings of hands from one photo or several.
 
   Args:
     model: a right hand's model.
-    hands: what `detect_hands` found, and where.
-    release: heads, errors and prior of the fit.
+    hands: the hands that `detect_hands` found, with their photos.
+    release: the heads, errors, prior and calibration of the fit.
 
   Returns:
-    A fitted hand for each, in the same order.
+    A fitted hand for each hand, in the same order.
   """
   if not hands:
     return []
@@ -85,15 +88,20 @@ def hand_in_box(
   box_xywh: Float[np.ndarray, '4'],
   side: str | None = None,
 ) -> DetectedHand:
-  """Reads the hand in a given box of an upright photo, whichever way up it is.
+  """Reads the hand in a given box of an upright photo, however the hand is turned.
 
-  There is always an answer; its `presence` tells how much it is worth.
+  There is a result even without a hand in the box. Its `presence` is low then.
+
+  Args:
+    image: RGB, upright.
+    box_xywh: left, top, width and height in pixels of the photo.
+    side: 'left' or 'right' where it is known.
   """
   x, y, width, height = (float(value) for value in box_xywh)
   centre, square = (x + width / 2, y + height / 2), _SQUARE_OF_BOX * max(width, height)
   regions = [HandRegion(centre, square, float(angle)) for angle in _BOX_ANGLES]
   best = max(read_regions(image, regions, side), key=lambda hand: hand.presence)
-  # A loose box shows the hand small: what follows from the landmarks is nearer and upright.
+  # A loose box shows the hand small. The square that its landmarks give fits better and is upright.
   for _ in range(_LOOKS_AGAIN):
     again = read_regions(image, [region_from_landmarks(best.landmarks_image)], side)[0]
     if again.presence < best.presence - _PRESENCE_NOISE:
@@ -103,21 +111,21 @@ def hand_in_box(
 
 
 def _evidence(seen: SeenHand, heads: JointEstimate, release: Release) -> HandEvidence:
-  """What is known of one hand, which is mirrored to a right one."""
+  """Collects the evidence of one hand. A left hand is mirrored to a right one."""
   hand, photo_size, intrinsics = seen
   pixels, world, joints = hand.landmarks_image, hand.landmarks_world, heads.joints
   if hand.side == 'left':
     pixels = np.stack([photo_size[0] - pixels[:, 0], pixels[:, 1]], axis=1)
     world, joints = world * _MIRROR, joints * _MIRROR
     intrinsics = None if intrinsics is None else mirror_intrinsics(intrinsics, photo_size[0])
-  # A hand that is hard for the heads is hard for the landmark network as well.
+  # Where the heads' errors are large, those of the landmark network are large too.
   scale = np.exp(heads.log_scale)
   errors = PointErrors(*(scale * error for error in release.errors))
   return hand_evidence(pixels, world, photo_size, errors, intrinsics, joints)
 
 
 def _mirrored(mesh: RefinedHand, width: int) -> RefinedHand:
-  """The same hand in a photo of this width that is mirrored left to right."""
+  """Mirrors a hand left to right, together with its photo of this width in pixels."""
   flip_pixels = np.array([-1, 1], np.float32), np.array([width, 0], np.float32)
   flip_covariance = np.outer(_MIRROR, _MIRROR)
   return mesh._replace(

@@ -1,8 +1,8 @@
-"""What a photo says about a hand, as points with standard deviations, and what a fit leaves of it.
+"""The evidence of a photo about a hand: points with standard deviations, and their residuals.
 
-Each kind of evidence compares the 21 joints B V of a hand in camera axes (metres) with what was
-observed. Its unknown circumstances are part of the fit: where the camera is, and how the two sets
-of 3D points are turned, shifted and scaled.
+Each kind of evidence compares the 21 joints B V of a hand in camera axes (metres) with observed
+points. The fit also estimates the place of the camera, and how each set of 3D points is turned,
+shifted and scaled.
 """
 
 from typing import NamedTuple
@@ -15,20 +15,22 @@ from hand_jax.geometry.rotations import axis_angle_to_matrix
 from hand_jax.types import ArrayLike
 
 _MM_PER_M = 1000.0
-# Pixels or metres: points closer together than this tell no size.
+# Points closer together than this, in pixels or metres, count as this far apart.
 _SMALLEST_EXTENT = 1e-4
-# Without intrinsics: phones, webcams and crops of their photos have 0.7 to 2 times the larger side.
+# Without intrinsics the focal length is estimated from the photo's larger side. Phones, webcams and
+# crops of their photos have 0.7 to 2 times that side.
 _FOCAL_PER_SIDE, _LOG_FOCAL_SIGMA = 1.2, 0.5
 _KNOWN_LOG_FOCAL_SIGMA = 0.01
-# Points nearer than this share of the hand's distance are projected as if there: always finite.
+# Points nearer to the camera than this share of the hand's distance are projected as if they were
+# at that distance, so that projections are always finite.
 _NEAREST_SHARE = 0.1
 
 
 class HandEvidence(NamedTuple):
-  """Observations of one right hand, with one-sigma errors. A point of infinite sigma is unknown.
+  """Observations of one right hand with their standard deviations.
 
-  Unknown points may hold anything, NaN included. Pixels are those of the upright photo in which the
-  hand is a right hand.
+  A point whose sigma is infinite is unknown, and may hold anything, NaN included. Pixels are those
+  of the upright photo in which the hand is a right hand.
   """
 
   points_image: Float[ArrayLike, '*batch 21 2']
@@ -36,27 +38,35 @@ class HandEvidence(NamedTuple):
   image_sigma: Float[ArrayLike, '*batch 21']
   """Pixels, per axis."""
   points_world: Float[ArrayLike, '*batch 21 3']
-  """Metres, axes of the photo's camera; known up to a shift, a scale and a rotation."""
+  """The landmark network's points in metres, in the axes of the photo's camera. They are known up
+  to a shift, a scale and a rotation."""
   world_sigma: Float[ArrayLike, '*batch 21']
   """Metres, per axis."""
   points_heads: Float[ArrayLike, '*batch 21 3']
-  """Metres, of the heads, in the same axes; known up to a shift, a scale and a small rotation."""
+  """The heads' joints in metres, in the same axes. They are known up to a shift, a scale and a
+  small rotation."""
   heads_sigma: Float[ArrayLike, '*batch 21']
   """Metres, per axis."""
   principal_point: Float[ArrayLike, '*batch 2']
-  """Pixels; the photo's centre where it is not known."""
+  """Pixels. It is the photo's centre where it is unknown."""
   log_focal_length: Float[ArrayLike, '*batch']
   """Natural logarithm of the focal length in pixels."""
   log_focal_sigma: Float[ArrayLike, '*batch']
+  """Standard deviation of that logarithm."""
 
 
 class PointErrors(NamedTuple):
-  """One-sigma errors per axis in mm, each one number or one for each joint; infinite: unknown."""
+  """Standard deviations of points per axis in mm, as one number or one for each joint.
+
+  An infinite one makes its points unknown.
+  """
 
   image: Float[ArrayLike, '*points']
-  """Of the image points, at the hand's distance."""
+  """Errors of the image points, measured at the hand's distance."""
   world: Float[ArrayLike, '*points']
+  """Errors of the landmark network's world points."""
   heads: Float[ArrayLike, '*points']
+  """Errors of the heads' joints."""
 
 
 def hand_evidence(
@@ -67,18 +77,18 @@ def hand_evidence(
   intrinsics: Float[ArrayLike, '3 3'] | None = None,
   points_heads: Float[ArrayLike, '*batch 21 3'] | None = None,
 ) -> HandEvidence:
-  """The evidence of points seen in one photo, for each hand of a batch.
+  """Collects the evidence of points in one photo, for each hand of a batch.
 
-  A point with a coordinate that is not finite is unknown, and no other point is.
+  A point with a coordinate that is not finite is unknown.
 
   Args:
     points_image: pixels of the upright photo in which the hand is a right hand.
-    points_world: the landmark network's, metres, in that photo's axes. Their size tells how many
-      pixels an error of the image points in mm is.
+    points_world: the landmark network's points in metres, in that photo's axes. Their size converts
+      errors of the image points from mm to pixels.
     photo_size: the photo's width and height in pixels.
-    errors: of the points.
-    intrinsics: of that photo, pixels; None where they are not known.
-    points_heads: the heads' joints, metres, in the photo's axes; None where there are none.
+    errors: the standard deviations of the points.
+    intrinsics: those of that photo in pixels, or None where they are unknown.
+    points_heads: the heads' joints in metres, in the photo's axes, or None where there are none.
   """
   points_image, points_world = np.asarray(points_image), np.asarray(points_world)
   batch = points_image.shape[:-2]
@@ -116,11 +126,11 @@ def hand_evidence(
 
 
 def _is_known(points: ArrayLike) -> np.ndarray:
-  return np.isfinite(np.asarray(points)).all(axis=-1)
+  return np.all(np.isfinite(np.asarray(points)), axis=-1)
 
 
 def _extent(points: np.ndarray, known: np.ndarray) -> np.ndarray:
-  """Root mean square distance of the known points from their mean, not below what is one point."""
+  """Gives the known points' root mean square distance from their mean, at least the smallest."""
   known = known[..., None]
   count = np.maximum(known.sum(axis=-2, keepdims=True), 1)
   points = np.where(known, points, 0.0)
@@ -130,34 +140,45 @@ def _extent(points: np.ndarray, known: np.ndarray) -> np.ndarray:
 
 
 class PinholeView(NamedTuple):
-  """Where a hand is seen: its centre's pixel, pixels per metre there, and its distance in metres.
+  """The place of a hand in a pinhole camera.
 
-  The focal length is `pixels_per_metre * distance`.
+  The focal length in pixels is the product of pixels per metre and distance.
   """
 
   centre: Float[Array, '2']
+  """The pixel of the hand's centre."""
   log_pixels_per_metre: Float[Array, '']
+  """Logarithm of the pixels that a metre covers at the hand's centre."""
   log_distance: Float[Array, '']
+  """Logarithm of the distance of the hand's centre in metres, along the viewing axis."""
 
 
 class Alignment(NamedTuple):
-  """How 3D points lie to the hand: axis-angle rotation, shift (metres), logarithm of a scale."""
+  """The rotation, shift and scale that take the hand's joints to a set of 3D points."""
 
   turn: Float[Array, '3']
+  """Axis-angle rotation."""
   shift: Float[Array, '3']
+  """Metres."""
   log_scale: Float[Array, '']
+  """Logarithm of a factor."""
 
 
 def project_view(
   view: PinholeView, points: Float[Array, 'points 3'], principal_point: Float[Array, '2']
 ) -> Float[Array, 'points 2']:
-  """Pixels of points in camera axes (metres) whose origin is the hand's centre.
+  """Projects points by a pinhole camera to pixels of the photo.
 
-  This is the pinhole camera of focal length f = pixels_per_metre * distance, written so that a
-  large distance is harmless: it tends to weak perspective.
+  The focal length is f = pixels_per_metre * distance. For a large distance this form stays accurate
+  and tends to weak perspective.
+
+  Args:
+    view: the place of the hand's centre.
+    points: metres, camera axes, relative to the hand's centre.
+    principal_point: pixels.
   """
   pixels_per_metre, distance = jnp.exp(view.log_pixels_per_metre), jnp.exp(view.log_distance)
-  # Slope of the ray through the hand's centre.
+  # This is the slope of the ray through the hand's centre.
   slope = (view.centre - principal_point) / (pixels_per_metre * distance)
   depth = jnp.maximum(1 + points[:, 2:] / distance, _NEAREST_SHARE)
   sideways = points[:, :2] - slope[None] * points[:, 2:]
@@ -165,7 +186,7 @@ def project_view(
 
 
 def view_position(view: PinholeView, principal_point: Float[Array, '2']) -> Float[Array, '3']:
-  """Where the hand's centre is in camera space, metres."""
+  """Computes the position of the hand's centre in camera space, in metres."""
   offset = (view.centre - principal_point) / jnp.exp(view.log_pixels_per_metre)
   return jnp.concatenate([offset, jnp.exp(view.log_distance)[None]])
 
@@ -173,7 +194,16 @@ def view_position(view: PinholeView, principal_point: Float[Array, '2']) -> Floa
 def image_residuals(
   evidence: HandEvidence, view: PinholeView, joints: Float[Array, '21 3']
 ) -> Float[Array, '21 2']:
-  """Projected minus observed pixels, in sigmas; zero for unknown points."""
+  """Compares the projected joints with the image points.
+
+  Args:
+    evidence: the observed points.
+    view: the place of the hand's centre.
+    joints: metres, camera axes, relative to the hand's centre.
+
+  Returns:
+    Projected minus observed pixels in standard deviations, and zero for unknown points.
+  """
   projected = project_view(view, joints, jnp.asarray(evidence.principal_point))
   return _whitened(projected, evidence.points_image, evidence.image_sigma)
 
@@ -181,14 +211,29 @@ def image_residuals(
 def world_residuals(
   evidence: HandEvidence, alignment: Alignment, joints: Float[Array, '21 3']
 ) -> Float[Array, '21 3']:
-  """The joints as the world points have them, minus those points, in sigmas; zero where unknown."""
+  """Compares the aligned joints with the landmark network's world points.
+
+  Args:
+    evidence: the observed points.
+    alignment: the transform from the hand to those points.
+    joints: metres, camera axes, relative to the hand's centre.
+
+  Returns:
+    Aligned minus observed metres in standard deviations, and zero for unknown points.
+  """
   return _whitened(_moved(joints, alignment), evidence.points_world, evidence.world_sigma)
 
 
 def heads_residuals(
   evidence: HandEvidence, alignment: Alignment, joints: Float[Array, '21 3']
 ) -> Float[Array, '21 3']:
-  """The same for the heads' joints."""
+  """Compares the aligned joints with the heads' joints, as `world_residuals` does.
+
+  Args:
+    evidence: the observed points.
+    alignment: the transform from the hand to those points.
+    joints: metres, camera axes, relative to the hand's centre.
+  """
   return _whitened(_moved(joints, alignment), evidence.points_heads, evidence.heads_sigma)
 
 
@@ -198,14 +243,14 @@ def _moved(joints: Array, alignment: Alignment) -> Array:
 
 
 def focal_residual(evidence: HandEvidence, view: PinholeView) -> Float[Array, '']:
-  """How far the view's focal length is from what is known about it, in sigmas."""
+  """Compares the logarithm of the view's focal length with the evidence, in standard deviations."""
   log_focal_length = view.log_pixels_per_metre + view.log_distance
   return (log_focal_length - evidence.log_focal_length) / evidence.log_focal_sigma
 
 
 def _whitened(predicted: Array, observed: ArrayLike, sigma: ArrayLike) -> Array:
   known = jnp.isfinite(sigma)[:, None]
-  # On the inputs too: an unknown point may be NaN, and so would its zero gradient.
+  # Mask the inputs too: an unknown point may be NaN, which would turn its zero gradient into NaN.
   observed = jnp.where(known, observed, 0.0)
   sigma = jnp.where(known, jnp.asarray(sigma)[:, None], 1.0)
   return jnp.where(known, (predicted - observed) / sigma, 0.0)

@@ -1,8 +1,9 @@
-"""The unknowns of a fit: a hand and its circumstances, as numbers with the prior N(0, 1).
+"""The unknowns of a fit, as numbers with the prior N(0, 1).
 
-A vector of zeros is the prior's mean: the mean pose, the mean shape, turned and placed as a rough
-start says. Scaling every unknown by its prior's deviation makes the prior's residual the
-vector itself, and lets one damping serve them all.
+They describe a hand, its camera and the alignments of 3D points. A vector of zeros is the prior's
+mean: the mean pose and the mean shape, turned and placed by a rough start. Every unknown is scaled
+by its prior's deviation. Thus the vector itself is the prior's residual, and one damping fits all
+unknowns.
 """
 
 import math
@@ -23,75 +24,79 @@ from hand_jax.mano.anatomy import (
 from hand_jax.mano.model import regress_joints
 from hand_jax.types import ArrayLike, HandParameters, ManoModel
 
-# Joints that hardly move against each other: they turn the first guess.
+# These joints hardly move relative to each other, so they give the orientation of the first guess.
 _PALM = np.asarray([0, 1, 5, 9, 13, 17], np.int32)
-# Weak priors about the start. They only keep what no evidence tells from running away.
+# These priors around the start are weak. They only keep unknowns bounded that no evidence decides.
 _TURN_SIGMA = math.pi / 2
 _SHIFT_SIGMA_M = 0.1
 _LOG_PIXELS_SIGMA = 1.0
-# A hand is about an arm's length away.
+# A hand is about an arm's length away from the camera.
 _LOG_DISTANCE, _LOG_DISTANCE_SIGMA = math.log(0.5), 0.3
-# The network's world points are turned as if its crop were seen straight on, give or take, and
-# metric for an average hand.
+# The network's world points are turned roughly as if the camera looked straight at the crop. Their
+# size in metres is that of an average hand.
 _WORLD_TURN_SIGMA = math.radians(30.0)
 _LOG_WORLD_SCALE_SIGMA = 0.15
-# The heads were trained in camera axes; off the photo's centre a crop shows a hand a little turned.
+# The heads were trained in camera axes. Away from the photo's centre, a crop shows the hand a
+# little turned.
 _HEADS_TURN_SIGMA = 0.15
 _LOG_HEADS_SCALE_SIGMA = 0.1
 _SMALLEST_SPREAD = 1e-6
 
 
 class HandPrior(NamedTuple):
-  """What is known of hands before a photo: a Gaussian over joint angles, and the shape's width."""
+  """The prior over hands: a Gaussian over joint angles, and the deviation of shape numbers."""
 
   pose_mean: Float[ArrayLike, '45']
   """Anatomical angles in degrees, see `pose_to_angles`."""
   pose_factor: Float[ArrayLike, '45 45']
   """A factor F of their covariance F F^T."""
   shape_sigma: Float[ArrayLike, '']
-  """Of each shape number, in the model's own deviations."""
+  """Standard deviation of each shape number, in units of the model's own deviations."""
 
 
 class FitStart(NamedTuple):
-  """A rough guess from the evidence, which the unknowns of turn, place and size count from."""
+  """A rough guess from the evidence. The unknowns of turn, place and size are relative to it."""
 
   rotation: Float[Array, '3 3']
+  """Takes the hand in zero orientation to camera axes, for column vectors."""
   centre: Float[Array, '2']
+  """The pixel of the hand's centre."""
   log_pixels_per_metre: Float[Array, '']
+  """Logarithm of the pixels that a metre covers at the hand's centre."""
 
 
 class HandUnknowns(NamedTuple):
-  """The unknowns by meaning: the hand's circumstances and the hand.
-
-  `parameters.global_orient` is the rotation before the start's: the hand in camera axes is turned
-  by `start.rotation @ matrix(global_orient)`.
-  """
+  """The unknowns of a fit by name and in their units."""
 
   view: PinholeView
   world: Alignment
+  """The transform from the hand to the landmark network's world points."""
   heads: Alignment
+  """The transform from the hand to the heads' joints."""
   parameters: HandParameters
+  """The rotation `global_orient` comes before the start's. The hand in camera axes is turned by
+  `start.rotation @ matrix(global_orient)`."""
 
 
 CIRCUMSTANCES = 18
-"""How many unknowns come before the hand's own, see `unpack_unknowns`."""
+"""The number of unknowns of the view and the alignments, which come before those of the hand."""
 
 
 def hand_unknown_count(model: ManoModel) -> int:
-  """How many of the last unknowns make the hand: turn, pose and shape."""
+  """Counts the unknowns of the hand, which are its turn, pose and shape and come last."""
   return 48 + model.shapedirs.shape[-1]
 
 
 def unpack_unknowns(
   unknowns: Float[Array, ' unknowns'], model: ManoModel, start: FitStart, prior: HandPrior
 ) -> HandUnknowns:
-  """Gives the whitened unknowns their meaning and units.
+  """Gives the whitened unknowns their names and units.
 
   Args:
     unknowns: first those of the view and of both alignments, then `hand_unknown_count` of the hand.
     model: the hand model.
-    start: what turn and place count from.
-    prior: of pose and shape.
+    start: the guess that turn, place and size are relative to.
+    prior: the prior of pose and shape.
 
   Returns:
     The unknowns by name. `transl` is zero.
@@ -99,7 +104,7 @@ def unpack_unknowns(
   centre, pixels, distance, world, heads, hand = jnp.split(
     unknowns, np.cumsum([2, 1, 1, 7, 7]).tolist()
   )
-  # One sigma of the centre is about a hand's width.
+  # One standard deviation of the centre is about a hand's width.
   centre_sigma = _SHIFT_SIGMA_M * jnp.exp(start.log_pixels_per_metre)
   return HandUnknowns(
     PinholeView(
@@ -124,7 +129,16 @@ def _alignment(unknowns: Float[Array, '7'], turn_sigma: float, log_scale_sigma: 
 def unpack_hand(
   unknowns: Float[Array, ' hand_unknowns'], model: ManoModel, prior: HandPrior
 ) -> HandParameters:
-  """The hand's parameters from its whitened unknowns, an affine map; see `HandUnknowns`."""
+  """Maps the hand's whitened unknowns to MANO parameters. The map is affine.
+
+  Args:
+    unknowns: the turn, the pose and the shape.
+    model: the hand model.
+    prior: the prior of pose and shape.
+
+  Returns:
+    The parameters of `HandUnknowns`. `transl` is zero.
+  """
   turn, pose, shape = jnp.split(unknowns, [3, 48])
   angles = (jnp.asarray(prior.pose_mean) + prior.pose_factor @ pose).reshape(15, 3)
   return HandParameters(
@@ -136,17 +150,17 @@ def unpack_hand(
 
 
 def limit_excess(hand_pose: Float[Array, '45']) -> Float[Array, '45']:
-  """Degrees by which a pose is beyond each limit of the joints' ranges, 0 inside them."""
+  """Computes by how many degrees each joint angle is beyond its limits, 0 inside them."""
   angles = pose_to_angles(hand_pose)
   excess = jax.nn.relu(LOWER_LIMITS - angles) + jax.nn.relu(angles - UPPER_LIMITS)
   return excess.reshape(-1)
 
 
 def rough_start(model: ManoModel, evidence: HandEvidence) -> FitStart:
-  """Turns the resting hand's palm to the known world points', and places it on the known pixels.
+  """Guesses a start: the palm is turned to the world points, and placed on the image points.
 
-  Where a kind of evidence is unknown, the guess is the resting orientation, the principal point
-  and one pixel per millimetre.
+  Only known points count. Where they are too few, the guess is the template's orientation, the
+  principal point and one pixel per millimetre.
   """
   rest = regress_joints(model, model.v_template)
   world, world_known = _known(evidence.points_world, evidence.world_sigma)
@@ -164,7 +178,7 @@ def rough_start(model: ManoModel, evidence: HandEvidence) -> FitStart:
 
 
 def _known(points: Array, sigma: Array) -> tuple[Array, Array]:
-  """The points, zero where unknown, and 1 or 0 for whether they are known."""
+  """Sets unknown points to zero, and gives 1 for known points and 0 for the others."""
   known = jnp.isfinite(jnp.asarray(sigma))
   return jnp.where(known[:, None], points, 0.0), known.astype(points.dtype)
 
@@ -174,30 +188,31 @@ def _mean(points: Array, weights: Array) -> Array:
 
 
 def _spread(points: Array, weights: Array) -> Array:
-  """Root mean square distance from the mean."""
+  """Computes the root mean square distance from the mean."""
   centred = points - _mean(points, weights)[None]
   squared = weights @ jnp.sum(centred**2, axis=-1) / jnp.maximum(weights.sum(), 1.0)
   return jnp.sqrt(squared)
 
 
 def _palm_rotation(rest: Array, observed: Array, weights: Array) -> Array:
-  """The rotation that takes the resting palm nearest to the observed one (Kabsch 1976)."""
+  """Finds the rotation that takes the resting palm nearest to the observed one (Kabsch 1976)."""
   centred_rest = rest - _mean(rest, weights)[None]
   centred = observed - _mean(observed, weights)[None]
   covariance = (weights[:, None] * centred).T @ centred_rest
   left, _, right = jnp.linalg.svd(covariance)
   sign = jnp.linalg.det(left @ right)
   rotation = (left * jnp.stack([jnp.ones_like(sign)] * 2 + [sign])[None]) @ right
-  # Fewer than three points do not tell an orientation.
+  # Fewer than three points do not determine an orientation.
   return jnp.where(weights.sum() >= 3, rotation, jnp.eye(3, dtype=rest.dtype))
 
 
 def joint_vertices_only(model: ManoModel) -> ManoModel:
-  """The model with those vertices alone that B V reads, about an eighth of them; not traced.
+  """Keeps only the vertices that the joints B V depend on, about an eighth of them.
 
-  Its joints B V are those of the whole model. Its faces are the whole model's: do not draw it.
+  The joints B V are those of the whole model. The faces are unchanged and do not fit the vertices,
+  so do not draw this model. It must not be called under a JAX trace.
   """
-  # On the host: compiled array operations one by one would cost more than the fit.
+  # Work on the host: compiling these array operations one by one would cost more than the fit.
   model = jax.tree.map(np.asarray, model)
   touched = np.any(model.joint_regressor != 0, axis=0)
   touched[model.fingertip_vertices] = True

@@ -1,4 +1,4 @@
-"""What the heads say of the hands that were found in a photo."""
+"""Runs the heads on the hands that were found in a photo."""
 
 import functools
 from collections.abc import Callable, Sequence
@@ -16,20 +16,20 @@ from hand_jax.models.hand_landmark import INPUT_SIDE
 from hand_jax.models.joint_heads import JointEstimate, JointHeads, landmark_inputs
 
 _MIRROR = np.array([-1.0, 1.0, 1.0])
-# Hands in one call of the compiled heads, where there are several.
+# Several hands go through the compiled heads in groups of this size.
 _CHUNK = 8
 
 
 def estimate_joints(release: Release, hands: Sequence[DetectedHand]) -> JointEstimate:
-  """Asks the heads about each hand of a photo.
+  """Estimates the joints of hands and the scale of their errors by the heads.
 
   Args:
-    release: whose heads are asked.
-    hands: what `detect_hands` found in an upright photo.
+    release: the weights of the heads.
+    hands: one or more hands that `detect_hands` found in an upright photo.
 
   Returns:
-    NumPy arrays: joints in metres in the photo's axes, a left hand's are those of a left hand, and
-    the logarithm of their error scale.
+    NumPy arrays of the joints in metres in the photo's axes, and the logarithm of their error
+    scale. The joints of a left hand are not mirrored.
   """
   landmarks, world, vectors = (
     np.stack(arrays).astype(np.float32)
@@ -53,7 +53,12 @@ def estimate_joints(release: Release, hands: Sequence[DetectedHand]) -> JointEst
 def crop_reading(
   hand: DetectedHand,
 ) -> tuple[Float[np.ndarray, '21 3'], Float[np.ndarray, '21 3'], Float[np.ndarray, '1152']]:
-  """The network's landmarks, world points and vector in the upright crop of the right hand."""
+  """Converts a reading back to the upright crop, in which a left hand is mirrored to a right one.
+
+  Returns:
+    The landmarks in pixels of the crop, the world points in metres in its axes, and the landmark
+    network's pooled vector.
+  """
   pixels = transform_points(photo_to_crop(hand.roi, INPUT_SIDE), hand.landmarks_image)
   depth = hand.landmarks_depth * (INPUT_SIDE / hand.roi.side)
   back = HandRegion(hand.roi.centre, hand.roi.side, -hand.roi.angle)

@@ -1,10 +1,11 @@
 """Robust nonlinear least squares by damped Gauss-Newton steps, and the Laplace covariance.
 
 The energy of unknowns x is the sum of squares of ordinary residuals plus a robust sum over blocks
-of residuals. A block is one observation, say a joint's (x, y, z). It counts with about |r|^2 below
-the limit c and with about 2 c |r| far beyond it: 2 c^2 (sqrt(1 + |r|^2 / c^2) - 1), a
-pseudo-Huber function. Residuals are in standard deviations, so that half the energy is a negative
-log-density up to a constant. One problem at a time, use vmap for a batch.
+of residuals. A block is one observation, for example a joint's (x, y, z). With r its residuals and
+c the robust limit, it counts by a pseudo-Huber function, 2 c^2 (sqrt(1 + |r|^2 / c^2) - 1). This is
+about |r|^2 far below the limit and about 2 c |r| far beyond it. Residuals are in standard
+deviations, so that half the energy is a negative log-density up to a constant. `minimize` solves
+one problem. Use vmap for a batch.
 """
 
 from collections.abc import Callable
@@ -22,14 +23,12 @@ _DAMPING_AFTER_SUCCESS, _DAMPING_AFTER_FAILURE = 0.3, 5.0
 
 
 class Residuals(NamedTuple):
-  """What a problem leaves at some unknowns, in standard deviations.
-
-  `blocks` holds arrays of (observations, axes): each row is one observation, down-weighted as a
-  whole where it is an outlier. `plain` are residuals that count with their square.
-  """
+  """The residuals of a problem at some unknowns, in standard deviations."""
 
   blocks: tuple[Float[Array, 'observations axes'], ...]
+  """Each row is one observation, which gets less weight as a whole where it is an outlier."""
   plain: Float[Array, ' residuals']
+  """These residuals count with their square."""
 
 
 class Minimum(NamedTuple):
@@ -55,10 +54,10 @@ def minimize(
   of steps is fixed, so that a batch compiles to one small loop.
 
   Args:
-    residual_fn: the problem, differentiable in forward mode.
-    start: first unknowns. They should be scaled to be of order one.
-    steps: how many steps to try.
-    robust_limit: standard deviations from which on a block counts linearly.
+    residual_fn: the problem. It must be differentiable in forward mode.
+    start: the first unknowns, scaled so that they are of order one.
+    steps: the number of steps to try.
+    robust_limit: the size in standard deviations above which a block counts linearly.
 
   Returns:
     The best unknowns that were met, their energy and their normal matrix.
@@ -69,7 +68,7 @@ def minimize(
     damped = best.normal_matrix + jnp.diag(damping * jnp.diagonal(best.normal_matrix))
     unknowns = best.unknowns - cho_solve(cho_factor(damped, lower=True), gradient)
     proposed, proposed_gradient = _evaluate(residual_fn, unknowns, robust_limit)
-    # A comparison with NaN is false: such a step is not taken.
+    # A comparison with NaN is false, so a step to NaN is not taken.
     better = proposed.energy < best.energy
     best, gradient = jax.tree.map(
       lambda new, old: jnp.where(better, new, old),
@@ -92,7 +91,7 @@ def minimize(
 def _evaluate(
   residual_fn: ResidualFn, unknowns: Array, robust_limit: float | Array
 ) -> tuple[Minimum, Array]:
-  """Energy, normal matrix J^T W J and half the gradient, J^T W r, at some unknowns."""
+  """Computes energy, normal matrix J^T W J and half the gradient, J^T W r, at some unknowns."""
   residuals, push = jax.linearize(residual_fn, unknowns)
   # Each array gets a leading axis over the unknowns.
   derivatives = jax.vmap(push)(jnp.eye(len(unknowns), dtype=unknowns.dtype))
@@ -110,13 +109,17 @@ def _evaluate(
 
 
 def laplace_factor(minimum: Minimum, last: int) -> Float[Array, 'last last']:
-  """A matrix F with F F^T the Laplace covariance of the last unknowns, the others integrated out.
+  """Factorises the marginal Laplace covariance of the last unknowns as F F^T, and returns F.
 
-  The covariance is the inverse of J^T W J at the minimum, the Gauss-Newton form: second derivatives
-  of the residuals are left out, and robust blocks count with their weight there. F maps independent
-  standard normal numbers to deviations of these unknowns, so what is derived from them by a
-  Jacobian A has the factor A F.
+  The covariance of all unknowns is the inverse of J^T W J at the minimum. This is the Gauss-Newton
+  form: second derivatives of the residuals are left out, and robust blocks have their weight at the
+  minimum. F maps independent standard normal numbers to deviations of these unknowns. A quantity
+  that depends on them by a Jacobian A therefore has the factor A F.
+
+  Args:
+    minimum: the result of `minimize`.
+    last: the number of unknowns to keep. The others are integrated out.
   """
-  # The trailing block of the Cholesky factor is that of the Schur complement.
+  # The last block of the Cholesky factor is the factor of the Schur complement.
   lower = jnp.linalg.cholesky(minimum.normal_matrix)[-last:, -last:]
   return solve_triangular(lower, jnp.eye(last, dtype=lower.dtype), lower=True).T

@@ -1,4 +1,4 @@
-"""MANO parameters of a mesh that no parameters made, such as the posterior's mean."""
+"""Finds MANO parameters for a mesh that was not made from parameters, as the posterior's mean."""
 
 import jax
 import jax.numpy as jnp
@@ -12,11 +12,13 @@ from hand_jax.types import HandParameters, ManoModel
 
 _MM_PER_M = 1000.0
 _STEPS = 20
-# A vertex' distance of this many metres weighs as one radian of a joint or one unit of shape: the
-# mesh decides, and what it leaves open (a finger's turn about itself) stays where it was.
+# A vertex at a distance of this many metres weighs as much as a change of a joint by `_POSE_SIGMA`
+# (radians), or of a shape number by `_SHAPE_SIGMA`. The mesh thus decides almost alone, and numbers
+# that it does not determine, such as the twist of a finger, stay near the start.
 _VERTEX_SIGMA = 0.001
 _POSE_SIGMA, _SHAPE_SIGMA = 1.0, 2.0
-# Blocks beyond so many sigmas would count linearly; a network that is not trained reaches that.
+# Blocks beyond this many standard deviations count linearly. Only meshes of untrained networks are
+# so far off.
 _ROBUST_LIMIT = 1e4
 
 
@@ -29,11 +31,12 @@ def fit_parameters(
 
   Args:
     model: the right hand's model.
-    vertices: metres; any axes, the wrist anywhere.
-    start: where the search begins, such as the prior-net's; None: the mean pose, turned to fit.
+    vertices: metres, in any axes and with the wrist at any place.
+    start: the parameters that the search begins with, such as the prior-net's. None begins with the
+      mean pose, turned and moved to the mesh.
 
   Returns:
-    The parameters, and how far their vertices are from the given ones on average, in mm.
+    The parameters, and the mean distance of their vertices from the given ones in mm.
   """
   if start is None:
     start = _rough_parameters(model, np.asarray(vertices, np.float64))
@@ -67,7 +70,7 @@ def _fit(
 
 
 def _rough_parameters(model: ManoModel, vertices: np.ndarray) -> HandParameters:
-  """The mean pose, turned and moved as a whole to the mesh (Kabsch 1976)."""
+  """Turns and moves the hand in its mean pose to the mesh (Kabsch 1976)."""
   pose = np.asarray(model.hands_mean, np.float64).reshape(-1)
   betas = np.zeros(np.asarray(model.shapedirs).shape[-1])
   zero = HandParameters(

@@ -1,8 +1,8 @@
-"""Fits a hand model to the evidence of a photo: evidence and prior -> residuals -> posterior.
+"""Fits a hand model to the evidence of a photo, and estimates its uncertainty.
 
-The most probable hand is found by damped Gauss-Newton steps over MANO's parameters, the camera and
-the alignment of both sets of 3D points. Its uncertainty is the Laplace covariance there. Right
-hands only: the caller mirrors a left hand's photo.
+Damped Gauss-Newton steps find the most probable hand, over MANO's parameters, the camera and the
+alignment of both sets of 3D points. Its uncertainty is the Laplace covariance there. Only right
+hands are fitted, so the caller mirrors a left hand's photo.
 """
 
 import functools
@@ -47,56 +47,63 @@ from hand_jax.mano.model import extended_joint_regressor
 from hand_jax.types import ArrayLike, HandParameters, ManoModel
 
 _MM_PER_M = 1000.0
-# How softly the limits of the joints' ranges hold.
+# A joint angle this many degrees beyond its limits costs one standard deviation.
 _LIMIT_SIGMA_DEG = 4.0
-# Hands in one call of the compiled fit, where there are several.
+# Several hands go through the compiled fit in groups of this size.
 _CHUNK = 8
 
 
 class RefineSettings(NamedTuple):
-  """How the fit searches, and how much one bad point may count."""
+  """Settings of the fit: its number of steps, and its robustness against bad points."""
 
   robust_limit: float = 1.0
-  """Sigmas from which on a point's error counts linearly, so that one bad point spoils no hand."""
+  """The error in standard deviations above which a point counts linearly, so that one bad point
+  does not spoil a hand."""
   steps: int = 12
-  """Damped Gauss-Newton steps."""
+  """The number of damped Gauss-Newton steps."""
 
 
 DEFAULT_SETTINGS = RefineSettings()
 
 
 class RefinedHand(NamedTuple):
-  """The most probable right hand, and how sure the fit is of it.
+  """The most probable right hand and its uncertainty.
 
-  The covariances are Laplace's: a Gaussian round the most probable hand whose inverse covariance is
-  the curvature of evidence and prior there. They are what follows from the assumed errors of the
-  evidence, as if the points' errors were independent and the model right. They are not measured
-  errors: `sigma_calibration.py` brings them to that size.
+  The covariances are those of the Laplace approximation: a Gaussian around the most probable hand,
+  whose inverse covariance is the curvature of evidence and prior there. They follow from the
+  assumed errors of the evidence, and assume that the points' errors are independent and the model
+  is right. They are not measured errors. `sigma_calibration.py` scales them to the size of those.
   """
 
   parameters: HandParameters
-  """Of the right hand, camera axes; `transl` puts the regressed wrist at the origin."""
+  """Those of the right hand in camera axes. `transl` puts the regressed wrist at the origin."""
   vertices: Float[ArrayLike, '*batch vertices 3']
-  """Metres, camera axes, the regressed wrist at the origin."""
+  """Metres, camera axes, with the regressed wrist at the origin."""
   joints: Float[ArrayLike, '*batch 21 3']
-  """B V, in the same frame."""
+  """The joints B V in the same frame."""
   joints_image: Float[ArrayLike, '*batch 21 2']
-  """The joints' projections, pixels of the photo."""
+  """The joints' projections in pixels of the photo."""
   pixels_per_metre: Float[ArrayLike, '*batch']
-  """Weak perspective: a point's pixel is about this times its x, y, plus the wrist's pixel."""
+  """The scale of weak perspective. This times a point's x and y, plus the wrist's pixel, is about
+  the point's pixel."""
   wrist_camera: Float[ArrayLike, '*batch 3']
-  """Estimated place of the wrist, metres in camera space: add it to vertices and joints."""
+  """The estimated wrist in camera space, in metres. Add it to vertices and joints to place them."""
   focal_length: Float[ArrayLike, '*batch']
-  """Estimated, pixels; with `principal_point` and `wrist_camera` the pinhole of `joints_image`."""
+  """The estimated focal length in pixels. With it, `principal_point` and `wrist_camera`, a pinhole
+  projects the joints to `joints_image`."""
   principal_point: Float[ArrayLike, '*batch 2']
+  """Pixels of the photo."""
   vertex_covariance: Float[ArrayLike, '*batch vertices 3 3']
-  """Square metres, of `vertices`: root-relative, the uncertain orientation included."""
+  """Square metres. The covariance is that of wrist-relative `vertices`, and includes the uncertain
+  orientation."""
   joint_covariance: Float[ArrayLike, '*batch 21 3 3']
+  """The same for `joints`."""
   vertex_sigma_mm: Float[ArrayLike, '*batch vertices']
   """The root of the mean of the three variances."""
   joint_sigma_mm: Float[ArrayLike, '*batch 21']
+  """The same for `joints`."""
   energy: Float[ArrayLike, '*batch']
-  """What evidence and prior leave: twice the negative log-posterior up to a constant."""
+  """Twice the negative log-posterior at the minimum, up to a constant."""
 
 
 def refine_hands(
@@ -105,15 +112,16 @@ def refine_hands(
   prior: HandPrior,
   settings: RefineSettings = DEFAULT_SETTINGS,
 ) -> RefinedHand:
-  """Fits the model to the evidence of each hand of a batch; hands do not affect each other.
+  """Fits the model to the evidence of each hand of a batch.
 
-  Compiles for one hand and for groups of eight, whatever the batch.
+  Hands do not affect each other. Only two programs are compiled, one for a single hand and one for
+  groups of eight.
 
   Args:
-    model: a right hand's model, not traced.
-    evidence: with one leading axis over hands.
-    prior: of pose and shape.
-    settings: robustness and number of steps.
+    model: a right hand's model. It must not be a traced value.
+    evidence: the observations, with one leading axis over hands.
+    prior: the prior of pose and shape.
+    settings: the robustness and the number of steps.
 
   Returns:
     NumPy arrays with the same leading axis.
@@ -140,7 +148,7 @@ def _rows(field: ArrayLike, rows: np.ndarray) -> np.ndarray:
 
 @functools.cache
 def _fit_program(steps: int) -> Callable[..., RefinedHand]:
-  """The compiled fit with so many steps."""
+  """Compiles the fit with this number of steps."""
   types = (ManoModel, HandEvidence, HandPrior, RefinedHand, HandParameters)
   return keep_traced(f'fit_{steps}', functools.partial(_refine_batch, steps=steps), types)
 
@@ -170,14 +178,14 @@ def hand_residuals(
   prior: HandPrior,
   unknowns: Float[Array, ' unknowns'],
 ) -> Residuals:
-  """What evidence and prior leave at some unknowns, in standard deviations.
+  """Computes the residuals of evidence and prior at some unknowns, in standard deviations.
 
   Args:
     model: the hand model, or its part that `joint_vertices_only` keeps.
-    evidence: of one hand.
-    start: what turn and place count from.
-    prior: of pose and shape.
-    unknowns: see `unpack_unknowns`; they are their own prior residuals.
+    evidence: the observations of one hand.
+    start: the guess that turn, place and size are relative to.
+    prior: the prior of pose and shape.
+    unknowns: see `unpack_unknowns`. They are also the residuals of the prior.
   """
   hand = unpack_unknowns(unknowns, model, start, prior)
   joints = _centred(posed_joints(model, hand.parameters) @ start.rotation.T)
@@ -198,7 +206,7 @@ def hand_residuals(
 
 
 def _centred(joints: Array) -> Array:
-  """Joints about their mean, the point that the view and the alignment place."""
+  """Moves the joints' mean, which the view and the alignments place, to the origin."""
   return joints - joints.mean(axis=0, keepdims=True)
 
 
@@ -209,7 +217,7 @@ def _posterior(
   prior: HandPrior,
   minimum: Minimum,
 ) -> RefinedHand:
-  """The whole mesh at the minimum, and the covariance of the unknowns carried to it."""
+  """Computes the whole mesh at the minimum, and propagates the unknowns' covariance to it."""
   view = unpack_unknowns(minimum.unknowns, model, start, prior).view
   hand_unknowns = minimum.unknowns[-hand_unknown_count(model) :]
   numbers_fn = functools.partial(_hand_numbers, model=model, start=start, prior=prior)
@@ -243,7 +251,7 @@ def _posterior(
 def _hand_numbers(
   unknowns: Float[Array, ' hand_unknowns'], model: ManoModel, start: FitStart, prior: HandPrior
 ) -> Float[Array, ' parameters']:
-  """MANO's parameters in camera axes, in the order of `MeshDerivatives`."""
+  """Gives MANO's parameters in camera axes, in the order of `MeshDerivatives`."""
   hand = unpack_hand(unknowns, model, prior)
   turned = start.rotation @ axis_angle_to_matrix(hand.global_orient)
   return jnp.concatenate([matrix_to_axis_angle(turned), hand.hand_pose, hand.betas])
@@ -255,7 +263,7 @@ def _hand_parameters(numbers: Float[Array, ' parameters']) -> HandParameters:
 
 
 def _covariance(factor: Float[Array, 'points 3 numbers']) -> Float[Array, 'points 3 3']:
-  # A product and a sum: as a batch of tiny matrix products this is many times slower.
+  # As a batch of tiny matrix products this would be many times slower.
   return jnp.sum(factor[:, :, None] * factor[:, None], axis=-1)
 
 

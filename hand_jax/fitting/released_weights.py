@@ -1,7 +1,7 @@
-"""The weights in the box: heads on the landmark network, and how far all of its points are wrong.
+"""The weights that come with the package: the heads, the errors of points, prior and calibration.
 
 `experiments.train_release` makes them. They belong to one version of the free hand, whose joints
-the heads learned; the fit may then be of another hand model.
+the heads learned to estimate. The fit may still use another hand model.
 """
 
 import functools
@@ -25,16 +25,16 @@ _GROUPS = ('errors', 'prior', 'calibration')
 
 
 class Release(NamedTuple):
-  """What the default program knows of hands and of its own errors."""
+  """The weights of the default program, with the prior over hands and the program's own errors."""
 
   heads: dict[str, Any]
   """Parameters of `JointHeads`."""
   errors: PointErrors
-  """Of each joint, mm."""
+  """Errors of each joint in mm."""
   prior: HandPrior
   calibration: SigmaCalibration
   card: dict[str, Any]
-  """Where the weights come from, see docs/release.md."""
+  """The origin of the weights, see docs/release.md."""
 
 
 @functools.cache
@@ -47,7 +47,7 @@ def load_release() -> Release:
 
 @functools.cache
 def release_digest() -> str:
-  """The SHA-256 digest of the file of weights that comes with the package."""
+  """Computes the SHA-256 digest of the file of weights that comes with the package."""
   asset = importlib.resources.files('hand_jax') / 'assets' / ASSET
   return hashlib.sha256(asset.read_bytes()).hexdigest()
 
@@ -56,7 +56,7 @@ def read_release(path: str | os.PathLike) -> Release:
   """Reads weights that `write_release` wrote.
 
   Raises:
-    ValueError: the file does not hold them.
+    ValueError: the file does not hold all of them.
   """
   with np.load(path) as file:
     arrays = {name: file[name] for name in file.files}
@@ -78,7 +78,7 @@ def read_release(path: str | os.PathLike) -> Release:
 
 
 def write_release(path: str | os.PathLike, release: Release) -> None:
-  """Writes weights as one file; the heads in half precision, which is finer than their error."""
+  """Writes weights as one file. It holds the heads in half precision, which is precise enough."""
   arrays: dict[str, np.ndarray] = {
     f'heads/{name}': np.asarray(array, np.float16)
     for name, array in flatten_dict(release.heads, sep='/').items()

@@ -1,13 +1,13 @@
-"""From the fit's own uncertainty to errors of the size that renders show.
+"""Scales the fit's own uncertainty to the size of errors that were measured on rendered hands.
 
-The fit believes that the errors of its points are independent and that its model is right, so its
-sigma has the wrong size, and the wrong spread between hands. Two numbers mend the spread and one
-factor for each part of the hand the size:
+The fit assumes that the errors of its points are independent and that its model is right.
+Therefore its sigma has the wrong size, and differs wrongly between hands. Two numbers a and b
+correct the differences, and one factor for each part of the hand corrects the size:
 
   sigma = part's factor * Laplace sigma * exp(a s + b log m)
 
-s is what the heads say of the hand's errors (`JointEstimate.log_scale`), m the mean of the Laplace
-sigmas of its joints in mm.
+Here s is the heads' estimate of the scale of the hand's errors (`JointEstimate.log_scale`), and m
+is the mean of the Laplace sigmas of the hand's joints in mm.
 """
 
 from typing import NamedTuple
@@ -20,18 +20,20 @@ from hand_jax.types import ArrayLike
 
 
 class SigmaCalibration(NamedTuple):
-  """The factors; ones and zeros leave the fit's sigma as it is."""
+  """The numbers of a calibration. Factors of one and weights of zero do not change sigma."""
 
   vertex_factor: Float[ArrayLike, 'vertices']
+  """Multiplies the sigma of each vertex."""
   joint_factor: Float[ArrayLike, '21']
+  """Multiplies the sigma of each joint."""
   scale_weight: Float[ArrayLike, '']
-  """a."""
+  """The number a."""
   fit_weight: Float[ArrayLike, '']
-  """b; at -1 the size of the fit's sigma would tell nothing about the hand."""
+  """The number b. With b = -1 the mean size of the fit's sigma would not count."""
 
 
 def no_calibration(vertices: int) -> SigmaCalibration:
-  """What leaves the fit's sigma as it is."""
+  """Makes the calibration that does not change the fit's sigma."""
   zero = np.float32(0)
   return SigmaCalibration(np.ones(vertices, np.float32), np.ones(21, np.float32), zero, zero)
 
@@ -41,15 +43,27 @@ def hand_factor(
   log_scale: Float[ArrayLike, '*hands'],
   joint_sigma_mm: Float[ArrayLike, '*hands 21'],
 ) -> Float[np.ndarray, '*hands']:
-  """What a hand's sigmas are multiplied by beside their part's factor."""
-  # Joints without any sigma are those of a made-up hand; they must not turn into infinity.
+  """Computes the factor exp(a s + b log m) that all parts of a hand share.
+
+  Args:
+    calibration: the numbers a and b.
+    log_scale: the heads' estimate s for each hand.
+    joint_sigma_mm: the Laplace sigmas of the hand's joints, whose mean is m.
+  """
+  # A made-up hand may have sigmas of zero, whose logarithm would be infinite.
   mean = np.maximum(np.mean(np.asarray(joint_sigma_mm, np.float64), axis=-1), 1e-3)
   weighted = calibration.scale_weight * log_scale + calibration.fit_weight * np.log(mean)
   return np.asarray(np.exp(weighted))
 
 
 def calibrate(mesh: RefinedHand, calibration: SigmaCalibration, log_scale: float) -> RefinedHand:
-  """One hand with its uncertainty at the size of measured errors."""
+  """Scales the uncertainty of one hand to the size of measured errors.
+
+  Args:
+    mesh: the fitted hand.
+    calibration: the factors and weights.
+    log_scale: the heads' estimate for this hand, see `JointEstimate`.
+  """
   factor = np.float32(hand_factor(calibration, np.asarray(log_scale), mesh.joint_sigma_mm))
   vertices = factor * np.asarray(calibration.vertex_factor)
   joints = factor * np.asarray(calibration.joint_factor)

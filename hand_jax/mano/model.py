@@ -48,7 +48,7 @@ def mano_forward(model: ManoModel, parameters: HandParameters) -> HandMesh:
 
 
 def _check_shapes(model: ManoModel, parameters: HandParameters) -> None:
-  expected = HandParameters((3,), (45,), (model.shapedirs.shape[-1],), (3,))
+  expected = ((3,), (45,), (model.shapedirs.shape[-1],), (3,))
   for name, value, shape in zip(HandParameters._fields, parameters, expected, strict=True):
     if value.shape != shape:
       raise ValueError(

@@ -1,4 +1,7 @@
-"""Cross- and self-attention blocks, pre-norm with a GELU MLP; they know nothing about hands."""
+"""Cross- and self-attention blocks with normalisation first and a GELU MLP.
+
+Nothing in this module is specific to hands.
+"""
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -10,14 +13,20 @@ def dot_product_attention(
   keys: Float[Array, 'batch keys heads channels'],
   values: Float[Array, 'batch keys heads channels'],
 ) -> Float[Array, 'batch queries heads channels']:
-  """softmax(Q K^T / sqrt(channels)) V for every head (Vaswani et al. 2017, eq. 1)."""
+  """Computes softmax(Q K^T / sqrt(channels)) V for every head (Vaswani et al. 2017, eq. 1).
+
+  Args:
+    queries: the matrix Q of each head.
+    keys: the matrix K of each head.
+    values: the matrix V of each head.
+  """
   scale = queries.shape[-1] ** -0.5
   logits = jnp.einsum('bqhc,bkhc->bhqk', queries * scale, keys)
   return jnp.einsum('bhqk,bkhc->bqhc', nn.softmax(logits, axis=-1), values)
 
 
 class MultiHeadAttention(nn.Module):
-  """Attention of `width` channels in `heads` heads, with input and output projections."""
+  """Attention with `width` channels in `heads` heads, with input and output projections."""
 
   width: int
   heads: int
@@ -41,7 +50,7 @@ class MultiHeadAttention(nn.Module):
 
 
 class FeedForward(nn.Module):
-  """Two dense layers round a GELU, applied to every token."""
+  """Two dense layers with a GELU between them, applied to every token."""
 
   width: int
   mlp_ratio: int
@@ -53,7 +62,10 @@ class FeedForward(nn.Module):
 
 
 class CrossAttentionBlock(nn.Module):
-  """Tokens attend to a context; both normalised first, residual, then the feed-forward layer."""
+  """A residual block in which tokens attend to a context, followed by a feed-forward layer.
+
+  Tokens and context are normalised first.
+  """
 
   width: int
   heads: int
@@ -71,7 +83,10 @@ class CrossAttentionBlock(nn.Module):
 
 
 class SelfAttentionBlock(nn.Module):
-  """Tokens attend to each other; normalised first, residual, then the feed-forward layer."""
+  """A residual block in which tokens attend to each other, followed by a feed-forward layer.
+
+  The tokens are normalised first.
+  """
 
   width: int
   heads: int

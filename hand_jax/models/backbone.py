@@ -1,10 +1,11 @@
 """Image encoders: ResNet-50 v1.5, EfficientNets B0 and Lite0, the hand network, `tiny` for tests.
 
-Each gives the pooled last map and the stem's half-resolution map (before ResNet's max-pool). The
-architectures are those of torchvision (the first two) and of TensorFlow's TPU models (Lite0), so
-that published weights fit parameter for parameter (`hand_jax/models/import_torch.py`). Left out:
-the classifier, and EfficientNet's dropout and stochastic depth. The landmark network of
-`hand_jax/models/hand_landmark.py`, which has seen real hands, is the fifth of them.
+Each encoder gives the pooled last map and the stem's half-resolution map (before ResNet's
+max-pool). ResNet-50 and B0 have the architectures of torchvision, and Lite0 that of TensorFlow's
+TPU models, so that published weights fit parameter for parameter
+(`hand_jax/models/import_torch.py`). The classifiers, and EfficientNet's dropout and stochastic
+depth, are left out. The hand network is the landmark network of `hand_jax/models/hand_landmark.py`,
+which was trained on real hands.
 """
 
 import functools
@@ -27,12 +28,12 @@ from hand_jax.types import ArrayLike, ImageFeatures
 IMAGENET_MEAN = (123.675, 116.28, 103.53)  # of 0..255, RGB
 IMAGENET_STD = (58.395, 57.12, 57.375)
 
-# Blocks per stage and inner width.
+# The number of blocks and the inner width of each stage.
 RESNET50_STAGES = ((3, 64), (4, 128), (6, 256), (3, 512))
 
 
 class EfficientNetStage(NamedTuple):
-  """One row of EfficientNet's table 1: repeats of an inverted bottleneck."""
+  """One row of EfficientNet's table 1, which repeats an inverted bottleneck."""
 
   expansion: int
   kernel_size: int
@@ -53,7 +54,10 @@ EFFICIENTNET_STAGES = (
 
 
 class Bottleneck(nn.Module):
-  """1x1, 3x3 (which carries the stride: v1.5), 1x1, added to the input (He et al. 2016)."""
+  """Convolutions of 1x1, 3x3 and 1x1, whose output is added to the input (He et al. 2016).
+
+  The 3x3 convolution has the stride, as in ResNet v1.5.
+  """
 
   features: int
   stride: int
@@ -73,7 +77,7 @@ class Bottleneck(nn.Module):
 
 
 class ResNet50(nn.Module):
-  """Global feature 2048, shallow map (side / 2) x (side / 2) x 64."""
+  """ResNet-50 with a global feature of 2048 and a shallow map (side / 2) x (side / 2) x 64."""
 
   conv_norm: Any
 
@@ -90,7 +94,7 @@ class ResNet50(nn.Module):
 
 
 class InvertedBottleneck(nn.Module):
-  """Widen by 1x1, filter by depthwise, gate (B0 only), narrow by 1x1 (Sandler et al. 2018)."""
+  """Widens by 1x1, filters by depthwise, gates (B0 only), narrows by 1x1 (Sandler et al. 2018)."""
 
   settings: EfficientNetStage
   stride: int
@@ -116,7 +120,10 @@ class InvertedBottleneck(nn.Module):
 
 
 class EfficientNet(nn.Module):
-  """Global feature 1280, shallow map (side / 2) x (side / 2) x 32 (Tan and Le 2019)."""
+  """EfficientNet with a global feature of 1280 (Tan and Le 2019).
+
+  The shallow map is (side / 2) x (side / 2) x 32.
+  """
 
   activation: Activation
   squeeze_excite: bool
@@ -141,7 +148,10 @@ class EfficientNet(nn.Module):
 
 
 class TinyBackbone(nn.Module):
-  """Three small convolutions, for tests: global feature 64, shallow map (side / 2)^2 x 16."""
+  """Three small convolutions for tests.
+
+  The global feature has 64 numbers, and the shallow map is (side / 2) x (side / 2) x 16.
+  """
 
   conv_norm: Any
 
@@ -155,9 +165,10 @@ class TinyBackbone(nn.Module):
 
 
 class HandLandmarkBackbone(HandLandmarkNetwork):
-  """Global feature 1152, shallow map (side / 2)^2 x 16, landmarks, last map (side / 32)^2 x 1152.
+  """The landmark network as a backbone, with a global feature of 1152 and landmarks.
 
-  It has no batch statistics: its normalisation is folded into the convolutions.
+  The shallow map is (side / 2) x (side / 2) x 16 and the last map (side / 32) x (side / 32) x 1152.
+  There are no batch statistics, because its normalisation is folded into the convolutions.
   """
 
   def __call__(self, images: Float[Array, 'batch height width 3'], train: bool) -> ImageFeatures:
@@ -175,7 +186,7 @@ def _efficientnet_b0(conv_norm: ConvNormFactory) -> nn.Module:
 
 
 def _efficientnet_lite0(conv_norm: ConvNormFactory) -> nn.Module:
-  # TensorFlow's padding and batch normalisation, in which its weights were trained.
+  # Its weights were trained with TensorFlow's padding and batch normalisation.
   lite = functools.partial(conv_norm, padding='same', momentum=0.99, epsilon=1e-3)
   return EfficientNet(relu6, False, lite)
 
@@ -196,11 +207,15 @@ _BACKBONES: dict[str, Callable[[ConvNormFactory], nn.Module]] = {
 
 
 def create_backbone(config: BackboneConfig, axis_name: str | None = None) -> nn.Module:
-  """Creates the module of `config.name`; call it as `(normalised images, train) -> ImageFeatures`.
+  """Makes the module of `config.name`, which maps (normalised images, train) to `ImageFeatures`.
 
-  `axis_name`: pmap's axis for the batch statistics (unused when `config.batch_norm` is 'frozen',
-  and for hand_landmark, which has none).
-  Raises ValueError for an unknown name or batch norm mode.
+  Args:
+    config: names the backbone and the mode of its batch normalisation.
+    axis_name: pmap's axis to average batch statistics over. It has no effect with frozen batch
+      normalisation, or on hand_landmark, which has none.
+
+  Raises:
+    ValueError: the name or the mode of batch normalisation is unknown.
   """
   if config.batch_norm not in ('train', 'frozen'):
     raise ValueError(f"batch_norm is '{config.batch_norm}'; expected 'train' or 'frozen'.")
@@ -215,8 +230,11 @@ def create_backbone(config: BackboneConfig, axis_name: str | None = None) -> nn.
 def normalize_image(
   image: UInt8[ArrayLike, '*batch height width 3'], name: str
 ) -> Float[Array, '*batch height width 3']:
-  """RGB 0..255 to what the backbone `name` was trained on: ImageNet's mean and standard deviation,
-  (x - 127) / 128 for efficientnet_lite0, or x / 255 for hand_landmark."""
+  """Maps RGB 0..255 to the values that the backbone `name` was trained on.
+
+  These are (x - 127) / 128 for efficientnet_lite0, x / 255 for hand_landmark, and ImageNet's
+  (x - mean) / standard deviation for the others.
+  """
   image = jnp.asarray(image, jnp.float32)
   if name == 'hand_landmark':
     return image / 255.0
@@ -229,13 +247,17 @@ def normalize_image(
 
 
 def load_backbone_variables(config: BackboneConfig, variables: dict[str, Any]) -> dict[str, Any]:
-  """`variables` (an initialised backbone's 'params' and 'batch_stats') with pretrained values.
+  """Replaces an initialised backbone's variables by pretrained ones, where the config names any.
 
-  `config.weights` names a torchvision `.pth` or `.safetensors` file; `config.pretrained` takes
-  values shipped with the package: 'imagenet' for efficientnet_lite0, 'hands' for hand_landmark;
-  neither: unchanged.
-  Raises ValueError when the two settings or the backbone do not go together, or the file does not
-  hold exactly this backbone.
+  Args:
+    config: its `weights` names a torchvision `.pth` or `.safetensors` file. Its `pretrained` takes
+      weights from the package: 'imagenet' for efficientnet_lite0, 'hands' for hand_landmark.
+    variables: the backbone's 'params' and 'batch_stats'.
+
+  Raises:
+    FileNotFoundError: the file does not exist.
+    ValueError: both settings are given, the weights are for another backbone, or the file does not
+      hold exactly this backbone.
   """
   if config.weights and config.pretrained != 'none':
     raise ValueError(

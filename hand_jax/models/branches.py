@@ -1,4 +1,4 @@
-"""The branches of a network: the Gaussians its estimate has, by name."""
+"""Access by name to the branches of a network's estimate."""
 
 from hand_jax.types import HandEstimate, HandGaussians
 
@@ -6,11 +6,11 @@ BRANCHES = ('posterior', 'prior')  # the better one first
 
 
 def branches_of(estimate: HandEstimate) -> dict[str, HandGaussians]:
-  """The branches an estimate has, by name in the order of `BRANCHES`."""
+  """Lists the branches that an estimate has, by name in the order of `BRANCHES`."""
   found = {name: getattr(estimate, name) for name in BRANCHES}
   return {name: gaussians for name, gaussians in found.items() if gaussians is not None}
 
 
 def best_branch(estimate: HandEstimate) -> HandGaussians:
-  """What an estimate is taken to be: the posterior, or the prior of a network without one."""
+  """Chooses the posterior, or the prior of a network without a posterior."""
   return next(iter(branches_of(estimate).values()))

@@ -11,18 +11,19 @@ _NETWORKS = ('palm_detection', 'hand_landmark')
 
 
 def load_bundled_parameters(name: str) -> dict[str, Any]:
-  """Reads the weights that come with the package as a tree of float32 arrays.
+  """Reads weights that come with the package as a network's `{'params': ...}` in float32.
 
-  `name`: 'palm_detection' or 'hand_landmark'. The result is the network's `{'params': ...}`.
+  Args:
+    name: 'palm_detection' or 'hand_landmark'.
 
   Raises:
-    ValueError: the name is another.
+    ValueError: the package has no network of that name.
   """
   if name not in _NETWORKS:
     raise ValueError(f"no bundled network '{name}'; expected one of {', '.join(_NETWORKS)}.")
   asset = importlib.resources.files('hand_jax') / 'assets' / f'{name}.npz'
   with importlib.resources.as_file(asset) as path, np.load(path) as file:
     arrays = dict(file)
-  # Cast on the host and moved at once: leaf by leaf takes a second for a thousand small arrays.
+  # Cast on the host and move all arrays at once. One by one, a thousand small ones take a second.
   leaves = {leaf: array.astype(np.float32) for leaf, array in arrays.items()}
   return jax.device_put({'params': unflatten_dict(leaves, sep='/')})

@@ -1,4 +1,4 @@
-"""Convolution, bias and activation: layers of networks whose normalisation is folded in."""
+"""Layers of networks whose normalisation is folded into convolutions: bias and activations."""
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -15,7 +15,7 @@ from hand_jax.models.layers import (
 
 
 class ConvBias(nn.Module):
-  """Convolves with TensorFlow's SAME padding, adds a bias (unless told not to) and activates."""
+  """Convolves with TensorFlow's SAME padding, adds a bias if `use_bias` is set, and activates."""
 
   features: int
   kernel_size: int = 1
@@ -31,7 +31,7 @@ class ConvBias(nn.Module):
     inputs = 1 if self.depthwise else x.shape[-1]
     shape = (self.kernel_size, self.kernel_size, inputs, self.features)
     kernel = self.param('kernel', kernel_init, shape, jnp.float32)
-    padding = conv_padding('same', self.kernel_size, self.stride, x.shape[1:3])
+    padding = conv_padding('same', self.kernel_size, self.stride, (x.shape[1], x.shape[2]))
     if self.depthwise:
       x = depthwise_conv(x, kernel, self.stride, padding)
     else:
@@ -44,7 +44,7 @@ class ConvBias(nn.Module):
 
 
 class ChannelPRelu(nn.Module):
-  """x where positive, slope * x elsewhere, with one slope per channel (He et al. 2015)."""
+  """Keeps positive x and multiplies the rest by one slope per channel (He et al. 2015)."""
 
   @nn.compact
   def __call__(

@@ -1,10 +1,11 @@
-"""The landmark network: a turned square crop of one hand -> 21 points, presence and side.
+"""The landmark network, which finds 21 points, presence and side in a turned crop of one hand.
 
-The architecture is that of MediaPipe's `hand_landmark_full` (Apache-2.0): EfficientNet-B0's
-inverted bottlenecks (Tan and Le 2019) without squeeze-excite, with ReLU6 and batch normalisation
-folded into the convolutions; its last block is not narrowed but averaged to a vector of 1152
-numbers, of which all four outputs are linear layers. `tools/convert_hand_networks.py` converts its
-published weights."""
+The architecture is that of MediaPipe's `hand_landmark_full` (Apache-2.0). It has EfficientNet-B0's
+inverted bottlenecks (Tan and Le 2019) without squeeze-excite, with ReLU6 and with batch
+normalisation folded into the convolutions. The last block is not narrowed: its map is averaged to a
+vector of 1152 numbers, and all four outputs are linear layers on this vector.
+`tools/convert_hand_networks.py` converts the published weights.
+"""
 
 from typing import NamedTuple
 
@@ -22,10 +23,10 @@ NUM_LANDMARKS = 21
 class BottleneckStage(NamedTuple):
   """One row of the architecture: blocks that widen, filter by depthwise, and narrow again."""
 
-  expansion: int  # of the first block's input; 1: no widening
-  later_expansion: int  # of the further blocks' inputs
+  expansion: int  # widens the first block's input, and 1 does not widen
+  later_expansion: int  # widens the inputs of the further blocks
   kernel_size: int
-  stride: int  # of the first block
+  stride: int  # of the first block, while the others have 1
   features: int
   blocks: int
 
@@ -43,28 +44,33 @@ HEAD_FEATURES = 1152
 
 
 class HandLandmarkOutput(NamedTuple):
-  """What the landmark network says of each crop.
-
-  `landmarks`: x and y in pixels of the 224-pixel crop (first pixel's centre at 0.5, 0.5), and the
-  depth relative to the wrist in the same unit, smaller towards the camera. `world_landmarks`:
-  metres, origin near the hand's centre, axes of the turned crop (x right, y down, z forward).
-  `presence`: probability that the crop shows a hand. `right`: probability that it is a right hand.
-  The features: the pooled vector that the four outputs are linear in, the map that it is the mean
-  of (side / 32), the map of stage 5 (side / 16) and that of stage 1 (side / 2).
-  """
+  """The landmark network's outputs and features for each crop."""
 
   landmarks: Float[Array, 'batch 21 3']
+  """x and y in pixels of the 224-pixel crop, and the depth beyond the wrist in the same unit. The
+  first pixel's centre is (0.5, 0.5)."""
   world_landmarks: Float[Array, 'batch 21 3']
+  """Metres, in the axes of the turned crop (x right, y down, z forward). The origin is near the
+  hand's centre."""
   presence: Float[Array, 'batch']
+  """Probability that the crop shows a hand."""
   right: Float[Array, 'batch']
+  """Probability that the hand is a right hand."""
   global_feature: Float[Array, 'batch 1152']
+  """The pooled vector, on which the four outputs above are linear layers."""
   last_map: Float[Array, 'batch height width 1152']
+  """The map whose mean is the pooled vector (side / 32)."""
   middle_map: Float[Array, 'batch _h _w 112']
+  """The output of stage 5 (side / 16)."""
   shallow_map: Float[Array, 'batch _height _width 16']
+  """The output of stage 1 (side / 2)."""
 
 
 class InvertedBottleneck(nn.Module):
-  """Widen by 1x1, filter by depthwise, narrow by 1x1; added to the input where shapes agree."""
+  """Widens by 1x1, filters by depthwise and narrows by 1x1.
+
+  The result is added to the input where their shapes agree.
+  """
 
   expansion: int
   kernel_size: int
@@ -87,7 +93,10 @@ class InvertedBottleneck(nn.Module):
 
 
 class HandLandmarkNetwork(nn.Module):
-  """Crops with values in [0, 1] -> HandLandmarkOutput. Any side fits; it was trained on 224."""
+  """Maps crops with values in [0, 1] to `HandLandmarkOutput`.
+
+  Crops may have any side. The network was trained on 224.
+  """
 
   @nn.compact
   def __call__(self, crops: Float[Array, 'batch side side 3']) -> HandLandmarkOutput:
@@ -132,6 +141,6 @@ def normalize_landmarks(
 ) -> Float[Array, 'batch 21 3']:
   """Maps landmarks of the network to [-1, 1] over the crop, and their depths to the same unit.
 
-  The network counts in pixels of the side that it was trained on, whatever the crop's own side.
+  The network's pixels are those of the side that it was trained on, whatever side the crop has.
   """
   return landmarks * (2 / INPUT_SIDE) - jnp.array([1.0, 1.0, 0.0])[None, None]

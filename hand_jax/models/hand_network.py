@@ -1,4 +1,4 @@
-"""The one file that joins the parts: image -> HandEstimate (Algorithms 1 and 3)."""
+"""The whole network, from an image to a `HandEstimate` (Algorithms 1 and 3)."""
 
 import contextlib
 import math
@@ -8,6 +8,7 @@ import flax.errors
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.core import Tracer
 from jaxtyping import Array, Bool, Float
 
 from hand_jax.config import ExperimentConfig, ModelConfig
@@ -31,27 +32,28 @@ from hand_jax.types import (
   RenderedHand,
 )
 
-# What `HandNetwork.estimate_camera` needs.
+# `HandNetwork.estimate_camera` needs the variables of these modules alone.
 CAMERA_MODULES = ('backbone', 'feature_norm', 'camera_model')
 TEXTURE_REGRESSOR = 'texture_regressor'
-# A face hides a vertex from this far before it on, in pixels, or copies along a seam would.
+# A face must be nearer to the camera than a vertex by more than this (pixels) to hide it. Otherwise
+# duplicate vertices along a seam would hide each other.
 HIDING_DISTANCE = 0.01
 
 
 class HandNetwork(nn.Module):
-  """Backbone, prior-net, camera model and AMVUR; their Gaussians for vertices, joints, pixels.
-
-  `config.branches` leaves the prior-net or AMVUR out, `config.texture` adds colours. `convention`
-  and `length_unit_m` say how variances travel from vertices to joints (see `hand_jax.propagation`);
-  `axis_name` is the device axis batch statistics are averaged over.
-  """
+  """Backbone, prior-net, camera model and AMVUR, which give Gaussians over vertices and joints."""
 
   config: ModelConfig
+  """Its `branches` may leave the prior-net or AMVUR out, and its `texture` adds colours."""
   convention: str
+  """How variances propagate from vertices to joints, see `hand_jax.propagation`."""
   length_unit_m: float
+  """The length unit of log-variances, in metres."""
   axis_name: str | None = None
+  """pmap's axis to average batch statistics over."""
 
   def setup(self) -> None:
+    """Makes the modules that the config asks for."""
     config = self.config
     self.backbone = create_backbone(config.backbone, axis_name=self.axis_name)
     self.feature_norm = nn.LayerNorm()
@@ -77,12 +79,22 @@ class HandNetwork(nn.Module):
     hidden: HiddenRegion | None = None,
     features: ImageFeatures | None = None,
   ) -> HandEstimate:
-    """Estimates hands from normalised RGB crops; Gaussians in metres, hand frame, and the crop.
+    """Estimates hands from normalised RGB crops.
 
-    `hand_mask` and `hidden` are for the texture branch, which takes a vertex for hidden where
-    another part of the hand is before it, where a pixel of `hand_mask` (what the photo shows of the
-    hand) is not set, and in the region `hidden`. `features`, where they are known, stand for the
-    backbone, which does not run; the images then count for nothing.
+    The texture branch treats a vertex as hidden in three cases: another part of the hand is in
+    front of it, its pixel in `hand_mask` is False, or it lies in the region `hidden`.
+
+    Args:
+      images: crops, normalised for the backbone.
+      model: a right hand's model.
+      train: whether batch normalisation takes the statistics of this batch, unless it is frozen.
+      hand_mask: the pixels where the photo shows the hand. Only the texture branch uses it.
+      hidden: a region to hide in training. Only the texture branch uses it.
+      features: the backbone's output, where it is known already. The backbone then does not run,
+        and `images` have no effect.
+
+    Returns:
+      Gaussians in metres in the hand frame, and in [-1, 1] over the crop.
     """
     features = self._features(images, train, features)
     feature = features.global_feature
@@ -111,18 +123,28 @@ class HandNetwork(nn.Module):
     train: bool,
     features: ImageFeatures | None = None,
   ) -> DiagonalGaussian:
-    """The camera alone, for `apply(..., method='estimate_camera')`: needs no hand model, and only
-    the variables of `CAMERA_MODULES`."""
+    """Estimates the camera alone, for `apply(..., method='estimate_camera')`.
+
+    This needs no hand model, and only the variables of `CAMERA_MODULES`.
+
+    Args:
+      images: crops, normalised for the backbone.
+      train: whether batch normalisation takes the statistics of this batch, unless it is frozen.
+      features: the backbone's output, where it is known already, instead of `images`.
+
+    Returns:
+      A Gaussian over the ten stored numbers of a `HandCamera`.
+    """
     return self.camera_model(self._features(images, train, features).global_feature)
 
   def _features(self, images: Array, train: bool, features: ImageFeatures | None) -> ImageFeatures:
-    """Gives the backbone's features, or those known already, with a normalised global vector."""
+    """Gives the backbone's features, or the given ones, with a normalised global vector."""
     if features is None:
       features = self.backbone(images, train)
     return features._replace(global_feature=self.feature_norm(features.global_feature))
 
   def _unit_log_variance(self) -> float:
-    """log(length_unit_m^2): what log-variances counted in the length unit gain in metres."""
+    """Gives log(length_unit_m^2), which takes log-variances from the length unit to metres."""
     return 2 * math.log(self.length_unit_m)
 
   def _prior(
@@ -189,12 +211,18 @@ class HandNetwork(nn.Module):
 
 
 def create_network(config: ExperimentConfig, axis_name: str | None = None) -> HandNetwork:
-  """The network of an experiment; `axis_name` names the pmap axis when several devices train."""
+  """Makes the network of an experiment. Under pmap, `axis_name` is the axis over devices."""
   return HandNetwork(config.model, config.loss.convention, config.loss.length_unit_m, axis_name)
 
 
 def render_estimate(estimate: HandEstimate, model: ManoModel, side: int) -> RenderedHand:
-  """The estimated hand with its colours, drawn into crops of that side by its estimated camera."""
+  """Draws estimated hands with their colours into crops, by their estimated cameras.
+
+  Args:
+    estimate: the output of a network with a texture branch.
+    model: a right hand's model.
+    side: the side of the crops in pixels.
+  """
   gaussians = estimate.prior if estimate.posterior is None else estimate.posterior
   camera = camera_from_vector(estimate.camera.mean)
   vertices_image = vertices_in_crop(camera, gaussians.vertices.mean, side)
@@ -203,7 +231,11 @@ def render_estimate(estimate: HandEstimate, model: ManoModel, side: int) -> Rend
 
 @contextlib.contextmanager
 def naming_misfits(workdir: str) -> Iterator[None]:
-  """Turns Flax's error about variables of another network into a ValueError that names the run."""
+  """Turns Flax's error about variables of another network into a ValueError that names the run.
+
+  Raises:
+    ValueError: the block raised Flax's error.
+  """
   try:
     yield
   except flax.errors.FlaxError as error:
@@ -214,18 +246,27 @@ def naming_misfits(workdir: str) -> Iterator[None]:
 
 
 def initialize_network(network: HandNetwork, key: Array, model: ManoModel) -> dict:
-  """Fresh variables (`params`, `batch_stats`), with the backbone's pretrained ones where asked.
+  """Draws a network's starting variables, and loads pretrained ones of the backbone if configured.
+
+  Args:
+    network: the network.
+    key: decides the random values.
+    model: a right hand's model.
+
+  Returns:
+    The collections `params` and `batch_stats`.
 
   Raises:
-    ValueError: the configured weights do not fit the backbone, or its file cannot be read.
+    FileNotFoundError: the configured file of weights does not exist.
+    ValueError: the configured weights do not fit the backbone, or their file cannot be read.
   """
   size = network.config.image_size
   images = jnp.zeros((1, size, size, 3), jnp.float32)
-  # A mapped axis exists only inside pmap; the variables are the same without it.
+  # A mapped axis exists only inside pmap, and the variables are the same without it.
   local = network.clone(axis_name=None)
-  # It runs once: on a CPU, compiling it with little effort saves seconds. (Under another trace, as
-  # in `eval_shape`, nothing is compiled and JAX refuses compiler options.)
-  runs_on_cpu = jax.default_backend() == 'cpu' and not isinstance(key, jax.core.Tracer)
+  # The function runs once, so on a CPU compiling it with little effort saves seconds. Under another
+  # trace, as in `eval_shape`, nothing is compiled and JAX refuses compiler options.
+  runs_on_cpu = jax.default_backend() == 'cpu' and not isinstance(key, Tracer)
   options = {'xla_backend_optimization_level': 0} if runs_on_cpu else None
   init = jax.jit(local.init, static_argnames='train', compiler_options=options)
   variables = init(key, images, model, train=False)

@@ -1,9 +1,9 @@
-"""Read PyTorch weight files without PyTorch, and put them into our backbones.
+"""Reads PyTorch weight files without PyTorch, and puts them into our backbones.
 
-Three formats: `.safetensors`; `.pth` as a zip archive (PyTorch 1.6 and newer); `.pth` in the older
-form (a row of pickles, then the raw storages). Pickles go through the interpreter of
-`hand_jax.files.safe_pickle` with a short list of names: nothing in a file can run, and a small file
-cannot stand for more data than it holds.
+There are three formats: `.safetensors`, `.pth` as a zip archive (PyTorch 1.6 and newer), and `.pth`
+in the older form, which has several pickles followed by the raw storages. The interpreter of
+`hand_jax.files.safe_pickle` reads the pickles with a short list of names. Nothing in a file can
+run, and a small file cannot expand to more data than it holds.
 """
 
 import enum
@@ -23,8 +23,9 @@ from hand_jax.files.safe_pickle import PickleInterpreter
 
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 LEGACY_PROTOCOL = 1001
-MAX_VIEWS = 4  # tensors may share storages, this often on average
-MAX_HEADER_BYTES = 64 * 2**20  # of a pickle or JSON header; real ones have some 100 kB
+# Tensors may share storages. Together they may have this many times the entries of their storages.
+MAX_VIEWS = 4
+MAX_HEADER_BYTES = 64 * 2**20  # The pickle or JSON header of a real file has some 100 kB.
 
 STORAGE_TYPES = {
   'DoubleStorage': np.dtype('<f8'),
@@ -40,12 +41,12 @@ SAFETENSORS_TYPES = {
   'I64': np.dtype('<i8'),
   'I32': np.dtype('<i4'),
 }
-# Entries of a state dict that have no counterpart here.
+# These entries of a state dict have no counterpart in our backbones.
 IGNORED_ENTRY = re.compile(r'(.*\.num_batches_tracked|(fc|_fc|classifier\.\d+)\.(weight|bias))')
 
 
 class _Storage(NamedTuple):
-  """A file's flat array, named but not read yet."""
+  """The description of a flat array in a file, which is not read yet."""
 
   dtype: np.dtype
   key: str
@@ -62,7 +63,7 @@ class _Tensor(NamedTuple):
 
 
 class _TorchPickle(PickleInterpreter):
-  """Knows the names that a state dict needs, refuses all others; calls none of them."""
+  """Knows the names that a state dict needs, and refuses all others. It calls none of them."""
 
   def find_global(self, module, name):
     if (module, name) in _CALLED_NAMES:
@@ -82,7 +83,7 @@ class _TorchPickle(PickleInterpreter):
     return _describe_tensor(*arguments)
 
   def set_state(self, value, state):
-    # Attributes of a state dict, such as the versions of its modules, are left aside.
+    # Ignore attributes of a state dict, such as the versions of its modules.
     if not isinstance(value, dict):
       raise UnsafePickleError(f'a state is given to a {type(value).__name__}')
 
@@ -118,10 +119,12 @@ def _describe_tensor(storage, offset, shape, strides, *_) -> _Tensor:
 
 
 def read_torch_file(path: str | pathlib.Path) -> dict[str, np.ndarray]:
-  """The state dict in a `.pth` (either form) or `.safetensors` file, as numpy arrays by name.
+  """Reads the state dict of a `.pth` (either form) or `.safetensors` file as arrays by name.
 
-  Raises FileNotFoundError, or ValueError in one line for a file that is of none of these formats,
-  truncated, or asks for anything but plain tensors.
+  Raises:
+    FileNotFoundError: the file does not exist.
+    ValueError: the file has none of these formats, is truncated, or holds anything but plain
+      tensors.
   """
   path = pathlib.Path(path)
   if not path.is_file():
@@ -135,7 +138,7 @@ def read_torch_file(path: str | pathlib.Path) -> dict[str, np.ndarray]:
       if is_zip:
         return _read_zip(file, path.stat().st_size)
       return _read_legacy(file.read())
-  # A damaged pickle can raise nearly anything.
+  # A damaged pickle can raise nearly any exception.
   except Exception as error:
     raise ValueError(f'{path} is not a readable PyTorch state dict: {error}') from error
 
@@ -147,9 +150,9 @@ def _read_zip(file: BinaryIO, file_size: int) -> dict[str, np.ndarray]:
     if len(heads) != 1 or sizes[heads[0]] > MAX_HEADER_BYTES:
       raise ValueError('the archive does not hold one data.pkl of a sensible size')
     folder = heads[0].removesuffix('data.pkl')
-    if sizes.get(f'{folder}byteorder', 0) == 3:  # 'big', against 'little'
+    if sizes.get(f'{folder}byteorder', 0) == 3:  # The file then says 'big', not 'little'.
       raise ValueError('it was written on a big-endian machine')
-    # PyTorch compresses nothing; what follows cannot grow beyond the file.
+    # PyTorch does not compress. With this check nothing that is read can be larger than the file.
     if sum(sizes.values()) > file_size:
       raise ValueError('the archive holds more than its own size')
     state = _TorchPickle(archive.read(heads[0])).run()
@@ -226,7 +229,7 @@ def _read_safetensors(file: BinaryIO, file_size: int) -> dict[str, np.ndarray]:
   if header_size > min(MAX_HEADER_BYTES, file_size - 8):
     raise ValueError('the header is longer than the file')
   header = json.loads(file.read(header_size))
-  data = memoryview(file.read())  # its slices are no copies
+  data = memoryview(file.read())  # Slices of a memoryview are no copies.
   arrays = {}
   for name, entry in header.items():
     if name == '__metadata__':
@@ -243,10 +246,13 @@ def _read_safetensors(file: BinaryIO, file_size: int) -> dict[str, np.ndarray]:
 
 
 def torch_names(backbone: str, layers: list[tuple[str, ...]]) -> dict[tuple[str, ...], list[str]]:
-  """For each of our layers (its path), the convolution and (if any) normalisation in torch's names.
+  """Maps the path of each of our layers to the torch names of its convolution and normalisation.
 
-  resnet50 and efficientnet_b0 follow torchvision, efficientnet_lite0 the PyPI package
-  efficientnet-lite-pytorch. Raises ValueError for a backbone with no published weights.
+  A layer without normalisation has one name. resnet50 and efficientnet_b0 follow torchvision, and
+  efficientnet_lite0 follows the PyPI package efficientnet-lite-pytorch.
+
+  Raises:
+    ValueError: the backbone has no published weights.
   """
   if backbone == 'resnet50':
     return {layer: _resnet_names(layer) for layer in layers}
@@ -302,10 +308,18 @@ NORM_ENTRIES = {'scale': 'weight', 'bias': 'bias', 'mean': 'running_mean', 'var'
 def map_state_dict(
   state: dict[str, np.ndarray], backbone: str, variables: dict[str, Any], source: str
 ) -> dict[str, Any]:
-  """`variables` of the same structure with the values of a torch state dict, float32.
+  """Replaces a backbone's variables by the values of a torch state dict, in float32.
 
-  Classifiers and `num_batches_tracked` are left aside; all else must match name by name and shape
-  by shape. Raises ValueError naming `source` and what is missing, unexpected or of wrong shape.
+  Classifiers and `num_batches_tracked` are ignored. Everything else must match.
+
+  Args:
+    state: arrays by torch's names.
+    backbone: the name of the backbone.
+    variables: the backbone's initialised variables.
+    source: the name of the weights in errors.
+
+  Raises:
+    ValueError: an entry is missing, unexpected, not finite or of another shape.
   """
   paths = list(flatten_dict(variables))
   names = torch_names(backbone, list(dict.fromkeys(path[1:-1] for path in paths)))
@@ -323,7 +337,7 @@ def map_state_dict(
 
 
 def _our_layout(path, value):
-  """Kernels from (outputs, inputs, height, width) to (height, width, inputs, outputs)."""
+  """Turns kernels from (outputs, inputs, height, width) to (height, width, inputs, outputs)."""
   if path[-1] != 'kernel' or value.ndim != 4:
     return value
   kernel = value.transpose(2, 3, 1, 0)
@@ -333,9 +347,15 @@ def _our_layout(path, value):
 def replace_leaves(
   variables: dict[str, Any], arrays: dict[str, np.ndarray], source: str
 ) -> dict[str, Any]:
-  """`variables` with every leaf taken from `arrays` (by its path, joined with '/'), float32.
+  """Replaces every leaf of a tree of variables by an array in float32.
 
-  Raises ValueError naming `source` when names or shapes differ or a value is not finite.
+  Args:
+    variables: the tree.
+    arrays: the values by the path of their leaf, joined with '/'.
+    source: the name of the arrays in errors.
+
+  Raises:
+    ValueError: names or shapes differ, or a value is not finite.
   """
   leaves = flatten_dict(variables, sep='/')
   _require_same_names(set(leaves), set(arrays), source)
@@ -361,8 +381,15 @@ def _require_same_names(expected: set[str], found: set[str], source: str) -> Non
 def import_torch_weights(
   path: str | pathlib.Path, backbone: str, variables: dict[str, Any]
 ) -> dict[str, Any]:
-  """An initialised backbone's variables with the values of a `.pth` or `.safetensors` file.
+  """Replaces a backbone's variables by the values of a `.pth` or `.safetensors` file.
 
-  Raises FileNotFoundError, or ValueError when the file is unreadable or holds another network.
+  Args:
+    path: the file.
+    backbone: the name of the backbone.
+    variables: the backbone's initialised variables.
+
+  Raises:
+    FileNotFoundError: the file does not exist.
+    ValueError: the file cannot be read, or holds another network.
   """
   return map_state_dict(read_torch_file(path), backbone, variables, str(path))

@@ -1,8 +1,9 @@
-"""Heads on the landmark network: its pooled vector and its points -> 21 joints with an error scale.
+"""Heads on the landmark network, which estimate 21 joints and the scale of their error.
 
-Two experts of different kinds err differently: one is linear in the vector, the other a small
-network on the points. Their mean is the estimate. A third head says how much larger than usual the
-error of that mean is, from the same points and from how far their distances disagree.
+Two experts estimate the joints, and their errors differ because their kinds do: one is linear in
+the landmark network's pooled vector, the other is a small network on its points. The estimate is
+the mean of the two. A third head estimates how much larger than usual the error of that mean is. It
+reads the same points, and how much the distances between joints disagree.
 """
 
 from typing import NamedTuple
@@ -15,35 +16,34 @@ from jaxtyping import Array, Float
 from hand_jax.types import ArrayLike
 
 NUM_INPUTS = 126
-"""Numbers that `landmark_inputs` makes of a hand."""
-# Outputs of the experts are of order one in this unit, and so are world points as inputs.
+"""How many numbers `landmark_inputs` gives for a hand."""
+# In this unit the outputs of the experts are of order one, and so are their world points.
 UNIT_M = 0.05
-# An error scale stays within this factor of the usual one.
+# The logarithm of an error scale stays within this distance of 0, the usual scale.
 _MAX_LOG_SCALE = 1.5
 
 
 class JointEstimate(NamedTuple):
-  """What the heads say of right hands in upright crops.
-
-  `joints`: metres, axes of the turned crop (x right, y down, z forward), their mean at the origin.
-  `log_scale`: logarithm of their error's standard deviation over the usual one of each joint.
-  """
+  """The heads' output for right hands in upright crops."""
 
   joints: Float[Array, 'batch 21 3']
+  """Metres, in the axes of the turned crop (x right, y down, z forward). Their mean is 0."""
   log_scale: Float[Array, 'batch']
+  """Logarithm of the ratio of the error's standard deviation to each joint's usual one."""
 
 
 def landmark_inputs(
   landmarks: Float[ArrayLike, 'batch 21 3'], world_landmarks: Float[ArrayLike, 'batch 21 3']
 ) -> Float[Array, 'batch 126']:
-  """Describes the network's points without their place and size in the crop.
+  """Describes the landmark network's points without their place and size in the crop.
 
   Args:
     landmarks: x, y and relative depth in pixels of an upright crop of a right hand.
     world_landmarks: metres, in the axes of that crop.
 
   Returns:
-    Landmarks about their mean in units of their spread, then world points about theirs.
+    The landmarks relative to their mean, in units of their spread, followed by the world points
+    relative to theirs, in units of `UNIT_M`.
   """
   landmarks, world_landmarks = jnp.asarray(landmarks), jnp.asarray(world_landmarks)
   centred = landmarks[..., :2] - landmarks[..., :2].mean(axis=1, keepdims=True)
@@ -54,7 +54,10 @@ def landmark_inputs(
 
 
 class JointHeads(nn.Module):
-  """Estimates the joints of hands from what the landmark network makes of their upright crops."""
+  """Estimates the joints of hands from the landmark network's output for their upright crops.
+
+  The inputs are the pooled vectors, and the numbers of `landmark_inputs`.
+  """
 
   hidden: tuple[int, ...] = (384, 384)
   scale_hidden: int = 32
@@ -69,7 +72,7 @@ class JointHeads(nn.Module):
     seen = jnp.concatenate(
       [inputs, disagreement(joints, linear), disagreement(joints, world)], axis=1
     )
-    # The scale describes the experts' error: it must not change the experts.
+    # The scale only describes the experts' error, so its gradient must not change the experts.
     hidden = nn.gelu(nn.Dense(self.scale_hidden, name='scale_hidden')(jax.lax.stop_gradient(seen)))
     scale = nn.Dense(1, name='scale', kernel_init=nn.initializers.zeros)(hidden)[:, 0]
     return JointEstimate(UNIT_M * joints, _MAX_LOG_SCALE * jnp.tanh(scale / _MAX_LOG_SCALE))
@@ -91,10 +94,14 @@ class PointExpert(nn.Module):
 def disagreement(
   one: Float[ArrayLike, 'batch 21 3'], other: Float[ArrayLike, 'batch 21 3']
 ) -> Float[Array, 'batch 21']:
-  """For each joint, how far its distances to the others differ on average, whatever the turn."""
+  """Compares two estimates of joints by the distances between joints, which no rotation changes.
+
+  Returns:
+    For each joint, the mean absolute difference of its distances to all joints.
+  """
 
   def distances(joints: Array) -> Array:
-    # The smallest square keeps the root's slope finite at a joint's distance to itself.
+    # The small constant keeps the root's derivative finite at a joint's distance to itself.
     offsets = joints[:, :, None] - joints[:, None]
     return jnp.sqrt(jnp.sum(offsets**2, axis=-1) + 1e-6)
 
@@ -102,6 +109,6 @@ def disagreement(
 
 
 def _joints(numbers: Float[Array, 'batch 63']) -> Float[Array, 'batch 21 3']:
-  """Joints about their mean: where the hand is, is not the heads' affair."""
+  """Moves the joints' mean to the origin, because the heads do not estimate the hand's place."""
   joints = numbers.reshape(-1, 21, 3)
   return joints - joints.mean(axis=1, keepdims=True)

@@ -1,9 +1,9 @@
-"""Convolutions formulated for the platform they run on, and convolution with batch normalisation.
+"""Convolutions that are fast on CPUs and accelerators, and convolution with batch normalisation.
 
 XLA's CPU backend is slow at depthwise convolutions and at the weight gradient of 1x1 convolutions.
-There the same sums are written as shifted multiply-adds and as matrix products; accelerators get
-`lax.conv_general_dilated`. `jax.lax.platform_dependent` picks when a function is lowered, so there
-is one model, one parameter tree, and an exported program may hold both.
+On CPUs the same sums are therefore written as shifted multiply-adds and as matrix products.
+Accelerators use `lax.conv_general_dilated`. `jax.lax.platform_dependent` chooses when a function is
+lowered, so there is one model and one parameter tree, and an exported program may hold both forms.
 """
 
 import functools
@@ -19,13 +19,16 @@ from jaxtyping import Array, Float
 Padding = tuple[tuple[int, int], tuple[int, int]]  # (top, bottom), (left, right)
 Activation = Callable[[jax.Array], jax.Array]
 
-# Fan-out scaling, as both residual network papers initialise.
+# Initialise with fan-out scaling, as the papers on residual networks do.
 kernel_init = nn.initializers.variance_scaling(2.0, 'fan_out', 'normal')
 
 
 @jax.custom_jvp
 def relu6(x: Float[Array, '*shape']) -> Float[Array, '*shape']:
-  """min(max(x, 0), 6), EfficientNet-Lite's activation; its gradient is 0 at and beyond both."""
+  """Computes min(max(x, 0), 6), EfficientNet-Lite's activation.
+
+  The gradient is 0 at both limits and beyond them.
+  """
   return jnp.minimum(jnp.maximum(x, 0.0), 6.0)
 
 
@@ -38,15 +41,22 @@ def _relu6_derivative(primals, tangents):
 def conv_padding(
   rule: Literal['torch', 'same'], kernel_size: int, stride: int, size: tuple[int, int]
 ) -> Padding:
-  """Zeros around an image of `size` (height, width).
+  """Counts the rows and columns of zeros around an image that a convolution needs.
 
-  'torch': kernel_size // 2 on every side. 'same': TensorFlow's SAME, output ceil(size / stride),
-  the odd zero at the bottom and right; for stride 2 on even sizes it differs from 'torch'.
+  Args:
+    rule: 'torch' puts kernel_size // 2 zeros on every side. 'same' is TensorFlow's SAME, with the
+      output size ceil(size / stride). It puts an odd zero at the bottom and right, so with stride 2
+      on even sizes it differs from 'torch'.
+    kernel_size: pixels along either axis.
+    stride: pixels along either axis.
+    size: height and width of the image.
   """
   if rule == 'torch':
-    return ((kernel_size // 2,) * 2,) * 2
+    side = (kernel_size // 2, kernel_size // 2)
+    return side, side
   totals = [max((-(-n // stride) - 1) * stride + kernel_size - n, 0) for n in size]
-  return tuple((total // 2, total - total // 2) for total in totals)
+  above, left = (total // 2 for total in totals)
+  return (above, totals[0] - above), (left, totals[1] - left)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
@@ -56,7 +66,7 @@ def _pointwise_conv(
   stride: int,
   padding: Padding,
 ) -> Float[Array, 'batch _h _w outputs']:
-  """1x1 convolution; a two-dimensional matrix product on CPU. `padding` must be zero."""
+  """Convolves 1x1, on CPUs by a two-dimensional matrix product. `padding` must be zero."""
   del padding
   return lax.platform_dependent(
     x,
@@ -73,7 +83,7 @@ def _depthwise_conv(
   stride: int,
   padding: Padding,
 ) -> Float[Array, 'batch _h _w channels']:
-  """Every channel with its own filter; size * size shifted multiply-adds on CPU."""
+  """Filters every channel by its own kernel, on CPUs by size * size shifted multiply-adds."""
   return lax.platform_dependent(
     x,
     kernel,
@@ -88,12 +98,19 @@ def dense_conv(
   stride: int,
   padding: Padding,
 ) -> Float[Array, 'batch _h _w outputs']:
-  """Ordinary convolution: XLA's own is the fastest everywhere for these."""
+  """Convolves with every input channel for each output. XLA's own form is the fastest everywhere.
+
+  Args:
+    x: images.
+    kernel: the filters.
+    stride: pixels along either axis.
+    padding: zeros around the images, see `conv_padding`.
+  """
   return _lax_conv(x, kernel, stride, padding)
 
 
 def _lax_conv(x, kernel, stride, padding):
-  """Groups follow from the kernel: one input channel per filter means depthwise."""
+  """Convolves by XLA. With one input channel per filter the convolution is depthwise."""
   return lax.conv_general_dilated(
     x,
     kernel,
@@ -133,7 +150,7 @@ def _depthwise_shifts(x, kernel, stride, padding):
 
 
 def _depthwise_input_gradient(x, kernel, g, stride, padding):
-  """The transposed convolution as shifts of the gradient, spread out by the stride."""
+  """Computes the transposed convolution as shifts of the gradient, spread out by the stride."""
   size = kernel.shape[0]
   edges = []
   for n, out, (before, _) in zip(x.shape[1:3], g.shape[1:3], padding, strict=True):
@@ -145,7 +162,7 @@ def _depthwise_input_gradient(x, kernel, g, stride, padding):
 
 
 def _depthwise_kernel_gradient(x, kernel, g, stride, padding):
-  """A scan over output rows, so that the size * size * channels sums stay in cache."""
+  """Scans over output rows, so that the size * size * channels sums stay in the cache."""
   size = kernel.shape[0]
   batch, height, width, channels = g.shape
   padded = _pad_space(x, padding)
@@ -197,13 +214,13 @@ def _depthwise_backward(stride, padding, saved, g):
   return lax.platform_dependent(*saved, g, cpu=shifts_backward, default=lax_backward)
 
 
-# The choice of platform sits inside the derivative rules too: differentiating through it would
-# make both branches' residuals live at once.
+# The derivative rules choose the platform again. Differentiating through the first choice would
+# keep the saved values of both forms in memory at once.
 _pointwise_conv.defvjp(functools.partial(_save_inputs, _pointwise_conv), _pointwise_backward)
 _depthwise_conv.defvjp(functools.partial(_save_inputs, _depthwise_conv), _depthwise_backward)
 
-# Functions of their own, which a network with many equal layers traces and lowers once: that halves
-# the time before its first output.
+# A network with many equal layers traces and lowers a jitted function once, which halves the time
+# before the first output.
 pointwise_conv = jax.jit(_pointwise_conv, static_argnums=(2, 3))
 depthwise_conv = jax.jit(_depthwise_conv, static_argnums=(2, 3))
 
@@ -211,7 +228,12 @@ depthwise_conv = jax.jit(_depthwise_conv, static_argnums=(2, 3))
 def batch_moments(
   x: Float[Array, 'batch height width channels'], axis_name: str | None = None
 ) -> tuple[Float[Array, 'channels'], Float[Array, 'channels']]:
-  """Mean and (biased) variance per channel, over every device of `axis_name` when given."""
+  """Computes the mean and the biased variance of each channel.
+
+  Args:
+    x: a batch of maps.
+    axis_name: pmap's axis, to compute them over all of its devices.
+  """
   moments = jnp.stack([x.mean((0, 1, 2)), (x * x).mean((0, 1, 2))])
   if axis_name is not None:
     moments = lax.pmean(moments, axis_name)
@@ -220,12 +242,14 @@ def batch_moments(
 
 
 class ConvNorm(nn.Module):
-  """Convolution without bias, batch normalisation, activation.
+  """A convolution without bias, batch normalisation and an activation.
 
   With running statistics (`train=False`, or always when `frozen`) the normalisation is folded into
-  the kernel, which saves passes over the image in both directions; scale and bias still learn.
-  Only `train=True` without `frozen` updates `batch_stats` (the unbiased variance, as PyTorch does):
-  new = momentum * old + (1 - momentum) * batch. `axis_name`: pmap's axis to average moments over.
+  the kernel, which saves passes over the image forwards and backwards. Scale and bias still learn.
+
+  Only `train=True` without `frozen` updates `batch_stats`, by new = momentum * old +
+  (1 - momentum) * batch. The variance in `batch_stats` is unbiased, as in PyTorch. `axis_name` is
+  pmap's axis to average moments over.
   """
 
   features: int
@@ -280,7 +304,7 @@ class ConvNorm(nn.Module):
 
 
 class SqueezeExcite(nn.Module):
-  """Channel gates from the pooled map: sigmoid(W2 silu(W1 mean)) (Hu et al. 2018)."""
+  """Multiplies channels by gates from the mean: sigmoid(W2 silu(W1 mean)) (Hu et al. 2018)."""
 
   squeezed: int
 
@@ -297,5 +321,5 @@ class SqueezeExcite(nn.Module):
 def max_pool(
   x: Float[Array, 'batch height width channels'],
 ) -> Float[Array, 'batch _h _w channels']:
-  """3x3 maximum with stride 2 and one (ignored) pixel around, as ResNet's."""
+  """Takes 3x3 maxima with stride 2, as ResNet does. The border of one pixel never is a maximum."""
   return nn.max_pool(x, (3, 3), (2, 2), ((1, 1), (1, 1)))

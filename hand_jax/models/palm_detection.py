@@ -1,9 +1,10 @@
-"""The palm detector: a square photo -> boxes and seven points of palms at 2016 anchors.
+"""The palm detector, which finds boxes and seven points of palms at 2016 anchors of a square photo.
 
 The architecture is that of MediaPipe's `palm_detection_full` (Apache-2.0), a single-shot detector
-in the manner of BlazeFace (Bazarevsky et al. 2019): blocks of one 5x5 depthwise and one 1x1
-convolution, added to their input before a PReLU, down to 6 x 6, then back up to 24 x 24 with skip
-connections. `tools/convert_hand_networks.py` converts its published weights.
+in the manner of BlazeFace (Bazarevsky et al. 2019). Its blocks have one 5x5 depthwise and one 1x1
+convolution, and are added to their input before a PReLU. They reduce the map to 6 x 6, and then
+double it to 24 x 24 with skip connections. `tools/convert_hand_networks.py` converts the published
+weights.
 """
 
 from typing import NamedTuple
@@ -17,11 +18,11 @@ from hand_jax.models.conv_bias import ChannelPRelu, ConvBias
 
 INPUT_SIDE = 192
 NUM_POINTS = 7
-BOX_VALUES = 4 + 2 * NUM_POINTS  # centre, size, points: x, y each
+BOX_VALUES = 4 + 2 * NUM_POINTS  # x and y of the centre, the size and each point
 
 
 class EncoderStage(NamedTuple):
-  """One row of the architecture; the first block of every stage but the first halves the map."""
+  """One row of the architecture. Every stage but the first halves the map in its first block."""
 
   features: int
   blocks: int
@@ -31,7 +32,7 @@ class DecoderStage(NamedTuple):
   """Doubles the map, adds the encoder's, filters, and predicts at `anchors` anchors per cell."""
 
   features: int
-  skip: int  # the encoder stage (from 1) of the same resolution
+  skip: int  # the encoder stage of the same resolution, counted from 1
   blocks: int
   anchors: int
 
@@ -47,20 +48,23 @@ DECODER = (DecoderStage(256, 4, 2, 6), DecoderStage(128, 3, 2, 2))
 
 
 class PalmDetectionOutput(NamedTuple):
-  """Raw outputs per anchor, finest map first, rows before columns before the anchors of a cell.
+  """Raw outputs per anchor.
 
-  `boxes`: centre, size and seven points (x, y each) in pixels of the input; centre and points are
-  relative to the anchor's centre. `logits`: of the probability that a palm is there.
+  The finest map comes first. In each map anchors are ordered by row, then by column, then within
+  their cell.
   """
 
   boxes: Float[Array, 'batch anchors 18']
+  """x and y of the centre, the size and seven points, in pixels of the input. Centre and points are
+  relative to the anchor's centre."""
   logits: Float[Array, 'batch anchors']
+  """Logits of the probability that there is a palm."""
 
 
 class SeparableBlock(nn.Module):
-  """5x5 depthwise and 1x1, added to the input, PReLU.
+  """A 5x5 depthwise and a 1x1 convolution, which are added to the input before a PReLU.
 
-  With stride 2 the input is max-pooled and completed with empty channels before it is added.
+  With stride 2 the input is max-pooled and padded with zero channels before the addition.
   """
 
   features: int
@@ -80,10 +84,10 @@ class SeparableBlock(nn.Module):
 
 
 class UpsampleBlock(nn.Module):
-  """1x1, bilinear resizing to twice the size, PReLU.
+  """A 1x1 convolution, bilinear resizing to twice the size, and a PReLU.
 
-  The published network resizes first; both are linear and the weights of the resizing sum to one,
-  so that the order changes nothing but the cost.
+  The published network resizes first, which costs more. The result is the same, because both steps
+  are linear and the weights of the resizing sum to one.
   """
 
   features: int
@@ -99,7 +103,7 @@ class UpsampleBlock(nn.Module):
 
 
 class PalmDetectionNetwork(nn.Module):
-  """Square photos of side 192 with values in [0, 1] -> PalmDetectionOutput."""
+  """Maps square photos of side 192 with values in [0, 1] to `PalmDetectionOutput`."""
 
   @nn.compact
   def __call__(self, images: Float[Array, 'batch side side 3']) -> PalmDetectionOutput:

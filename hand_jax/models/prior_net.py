@@ -1,4 +1,4 @@
-"""Prior-net and camera model: global feature -> MANO parameters and the Gaussian of ten numbers."""
+"""Prior-net and camera model, which read MANO parameters and a camera from the global feature."""
 
 import flax.linen as nn
 import jax
@@ -8,14 +8,14 @@ from jaxtyping import Array, Float
 from hand_jax.mano.model import mano_forward, pca_to_pose, regress_joints
 from hand_jax.types import DiagonalGaussian, HandParameters, ManoModel
 
-# The camera before any training: hand axes along the camera's, half a metre away, the hand
-# filling most of the crop. Stored scaling of HandCamera.
+# The camera before any training, in HandCamera's stored scaling: the hand's axes are the camera's,
+# it is half a metre away, and it fills most of the crop.
 INITIAL_CAMERA = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 0.5, 0.7)
 SMALL_INIT = nn.initializers.variance_scaling(0.01, 'fan_in', 'truncated_normal')
 
 
 class Mlp(nn.Module):
-  """Dense layers with GELU between them; the last starts near zero, so its bias decides."""
+  """Dense layers with a GELU between them. The last layer's weights start near zero."""
 
   hidden: tuple[int, ...]
   outputs: int
@@ -28,10 +28,11 @@ class Mlp(nn.Module):
 
 
 class PriorNet(nn.Module):
-  """Global feature -> hand pose and shape (Table 1; erratum 6: 45 + 10, or PCA + 10 numbers).
+  """Estimates hand pose and shape from the global feature (Table 1).
 
-  The pose is an offset from the hand model's mean pose, so an untrained network gives a relaxed
-  hand. Global orientation and translation are zero: the camera carries them.
+  There are 45 pose numbers, or fewer PCA coefficients, and 10 of shape (erratum 6). The pose is an
+  offset from the hand model's mean pose, so an untrained network gives a relaxed hand. Global
+  orientation and translation are zero, because the camera holds them.
   """
 
   hidden: tuple[int, ...]
@@ -53,10 +54,10 @@ class PriorNet(nn.Module):
 
 
 class PriorSigma(nn.Module):
-  """Global feature -> log-variance of every coordinate of the prior, in length units squared.
+  """Estimates the log-variance of the prior's vertices, in length units squared.
 
-  Three numbers per bone, spread over the vertices by the skinning weights; bounded by tanh. It
-  starts at zero, the paper's sigma_v = 1.
+  There are three numbers per bone, which skinning weights spread over the vertices. A tanh bounds
+  them. They start near zero, which is the paper's sigma_v = 1.
   """
 
   hidden: tuple[int, ...]
@@ -72,7 +73,7 @@ class PriorSigma(nn.Module):
 
 
 class CameraModel(nn.Module):
-  """Global feature -> Gaussian over the camera's ten stored numbers (Table 1, last rows)."""
+  """Estimates a Gaussian over the camera's ten stored numbers (Table 1, last rows)."""
 
   hidden: tuple[int, ...]
 
@@ -81,11 +82,11 @@ class CameraModel(nn.Module):
     initial = jnp.asarray(INITIAL_CAMERA, global_feature.dtype)
     offset = Mlp(self.hidden, len(INITIAL_CAMERA), name='mean')(global_feature)
     log_variance = Mlp(self.hidden, len(INITIAL_CAMERA), name='log_variance')(global_feature)
-    # tanh keeps the variance between e^-8 and e^8 whatever the last layer gives.
+    # The tanh keeps the variance between e^-8 and e^8, whatever the last layer gives.
     return DiagonalGaussian(initial[None] + offset, 8.0 * jnp.tanh(log_variance / 8.0))
 
 
 def hand_frame_vertices(model: ManoModel, parameters: HandParameters) -> Float[Array, 'vertices 3']:
-  """MANO's vertices moved so that the regressed wrist is the origin (metres, hand frame)."""
+  """Poses MANO's vertices with the regressed wrist at the origin (metres, hand frame)."""
   vertices = mano_forward(model, parameters).vertices
   return vertices - regress_joints(model, vertices)[:1]

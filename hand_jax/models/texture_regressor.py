@@ -1,4 +1,7 @@
-"""Occlusion-aware texture regression: features at visible vertices -> colours of all (Table 1)."""
+"""Occlusion-aware texture regression (Table 1).
+
+The colours of all vertices are estimated from image features at the visible ones.
+"""
 
 from typing import NamedTuple
 
@@ -18,9 +21,10 @@ def sample_bilinear(
   feature_map: Float[Array, 'batch height width channels'],
   points_normalized: Float[Array, 'batch points 2'],
 ) -> Float[Array, 'batch points channels']:
-  """A map's values between its pixels, at points in [-1, 1] across it; the border's beyond it.
+  """Samples maps bilinearly at points in [-1, 1] across them.
 
-  Pixel centres lie at half-integers, so a map of any resolution is sampled at the same place.
+  Points beyond the outermost pixel centres take the value at the border. Pixel centres lie at
+  half-integers, so a point means the same place in maps of any resolution.
   """
   height, width = feature_map.shape[1:3]
   x, x_share = _cell((points_normalized[..., 0] + 1) * width / 2 - 0.5, width)
@@ -36,7 +40,10 @@ def sample_bilinear(
 
 
 def _cell(position: Array, size: int) -> tuple[Array, Array]:
-  """The pixel centre before a position counted from the first one, and the share of the next."""
+  """Splits a position, counted from the first pixel's centre, into a pixel and a remainder.
+
+  The remainder is the weight of the next pixel.
+  """
   position = jnp.clip(position, 0, size - 1)
   first = jnp.floor(position)
   return first.astype(jnp.int32), (position - first)[..., None]
@@ -47,10 +54,15 @@ def reverse_interpolation(
   vertices_normalized: Float[Array, 'batch vertices 2'],
   visible: Bool[Array, 'batch vertices'],
 ) -> Float[Array, 'batch vertices channels']:
-  """Each visible vertex's own features: the shallow map where it projects, and the global vector.
+  """Reads features for each visible vertex: the shallow map's at its place, and the global vector.
 
-  778 x 2112 for ResNet-50. A hidden vertex has none: zeros, whatever the image shows at its place.
-  Nor has one that is not finite.
+  Args:
+    features: a backbone's output, with its shallow map.
+    vertices_normalized: the vertices' projections, in [-1, 1] over the crop.
+    visible: the vertices that the image shows.
+
+  Returns:
+    778 x 2112 numbers for ResNet-50. They are zero for vertices that are hidden or not finite.
   """
   points, visible = _sampling_points(vertices_normalized, visible)
   local = sample_bilinear(features.shallow_map, points)
@@ -61,9 +73,10 @@ def reverse_interpolation(
 
 
 def _sampling_points(points_normalized: Array, visible: Array) -> tuple[Array, Array]:
-  """Where to sample: the image's middle for vertices hidden or not finite; and which are neither.
+  """Moves vertices that are hidden or not finite to the image's middle, and marks the others.
 
-  What is sampled there is masked later, but a NaN would come back in the gradient, as 0 times NaN.
+  The samples of moved vertices are masked later. A NaN left in place would still reach the
+  gradient, because 0 times NaN is NaN.
   """
   visible = visible & jnp.isfinite(points_normalized).all(axis=-1)
   return jnp.where(visible[..., None], points_normalized, 0), visible
@@ -74,9 +87,12 @@ def texture_position(
   normals: Float[Array, 'batch vertices 3'],
   config: TextureConfig,
 ) -> Float[Array, 'batch vertices position']:
-  """What a vertex carries whether it is seen or not: the template's xyz, with `normals` those too.
+  """Joins the numbers that every vertex has, whether it is visible or not.
 
-  Normals are the estimated mesh's, in camera axes.
+  Args:
+    template: xyz of the template's vertices, in units of `TEMPLATE_UNIT_M`.
+    normals: the estimated mesh's normals, in camera axes.
+    config: its `normals` tells whether the normals are appended to xyz.
   """
   position = jnp.broadcast_to(template[None], normals.shape)
   return jnp.concatenate([position, normals], axis=-1) if config.normals else position
@@ -86,26 +102,33 @@ def texture_tokens(
   sampled: Float[Array, 'batch vertices channels'],
   position: Float[Array, 'batch vertices position'],
 ) -> Float[Array, 'batch vertices tokens']:
-  """Table 1's positional encoding: the position appended (778 x 2115 for ResNet-50 and xyz)."""
+  """Appends the positions to sampled features, which is Table 1's positional encoding.
+
+  For ResNet-50 and xyz the tokens are 778 x 2115.
+  """
   return jnp.concatenate([sampled, position], axis=-1)
 
 
 class HiddenRegion(NamedTuple):
-  """A part of each hand to hide in training: what lies beyond a plane through places and normals.
+  """A part of each hand to hide in training: the vertices that lie farthest along a direction.
 
-  `direction`: three numbers along the template's axes, three along camera axes, for the normals;
-  `share`: of the vertices. Sides of a hand and sides of its fingers are hidden so, as in photos.
+  The direction has parts for positions and for normals, so that sides of a hand and sides of its
+  fingers are hidden, as in photos.
   """
 
   direction: Float[Array, 'batch 6']
+  """Three numbers along the template's axes for positions, and three along camera axes for normals.
+  """
   share: Float[Array, 'batch']
+  """The share of the vertices that is hidden."""
 
 
 class TextureEmbedding(nn.Module):
-  """A dense layer on `texture_tokens`, computed without writing its copies of the feature out.
+  """A dense layer on `texture_tokens` that makes no copies of the global feature in memory.
 
-  One kernel, rows in the tokens' order; the parts are initialised by their own fan-in, as AMVUR's
-  are, or a position would weigh next to nothing beside 2112 features.
+  It has one kernel, whose rows have the tokens' order. The parts of the kernel are initialised by
+  their own fan-in, as in AMVUR. Otherwise a position would have almost no weight beside 2112
+  features.
   """
 
   width: int
@@ -137,7 +160,7 @@ class TextureEmbedding(nn.Module):
 
 
 class TextureRegressor(nn.Module):
-  """Tokens of all vertices attend to each other; a head reads each one's colour, RGB in (0, 1)."""
+  """Estimates the RGB colour of each vertex in (0, 1), after all vertices attend to each other."""
 
   config: TextureConfig
 
@@ -150,6 +173,15 @@ class TextureRegressor(nn.Module):
     template_vertices: Float[Array, 'vertices 3'],
     normals: Float[Array, 'batch vertices 3'],
   ) -> Float[Array, 'batch vertices 3']:
+    """Estimates the colours of all vertices.
+
+    Args:
+      features: a backbone's output, with its shallow map.
+      vertices_normalized: the vertices' projections, in [-1, 1] over the crop.
+      visible: the vertices that the image shows.
+      template_vertices: metres, hand frame.
+      normals: the estimated mesh's normals, in camera axes.
+    """
     settings = self.config
     position = texture_position(template_vertices / TEMPLATE_UNIT_M, normals, settings)
     embedding = TextureEmbedding(settings.width, name='embedding')
@@ -164,7 +196,7 @@ class TextureRegressor(nn.Module):
 
 
 def sample_hidden_region(key: Key[Array, ''], fraction: float) -> HiddenRegion:
-  """Any direction, and a share of the vertices that is uniform between 0 and `fraction`."""
+  """Draws a random direction, and a share of vertices that is uniform between 0 and `fraction`."""
   direction_key, share_key = jax.random.split(key)
   share = fraction * jax.random.uniform(share_key)
   return HiddenRegion(jax.random.normal(direction_key, (6,)), share)
@@ -175,8 +207,18 @@ def hidden_vertices(
   template_vertices: Float[Array, 'vertices 3'],
   normals: Float[Array, 'batch vertices 3'],
 ) -> Bool[Array, 'batch vertices']:
-  """The share of the vertices that lies farthest along the region's direction."""
-  # A hand is flat: in units of its spread along each axis, palm and back part as often as fingers.
+  """Finds the share of the vertices that lies farthest along the region's direction.
+
+  Args:
+    region: the direction and the share for each hand of the batch.
+    template_vertices: metres, hand frame.
+    normals: the estimated mesh's normals, in camera axes.
+
+  Returns:
+    True for the vertices to hide.
+  """
+  # A hand is flat. Dividing each axis by the spread along it lets a random direction separate palm
+  # and back as often as fingers.
   scaled = template_vertices / jnp.std(template_vertices, axis=0, keepdims=True)
   height = jnp.einsum('vc,bc->bv', scaled, region.direction[:, :3])
   height = height + jnp.einsum('bvc,bc->bv', normals, region.direction[:, 3:])

@@ -1,4 +1,4 @@
-"""AMVUR: template tokens and the global feature -> a Gaussian over every vertex (Table 1)."""
+"""AMVUR, which estimates a Gaussian over every vertex by attention (Table 1)."""
 
 import math
 
@@ -11,14 +11,17 @@ from hand_jax.config import AttentionConfig
 from hand_jax.models.attention import CrossAttentionBlock, SelfAttentionBlock
 from hand_jax.models.prior_net import SMALL_INIT
 
-# Template coordinates enter in units of 4 cm, about their standard deviation over a hand.
+# Template coordinates are inputs in units of 4 cm, about their standard deviation over a hand.
 TEMPLATE_UNIT_M = 0.04
 
 
 def positional_encoding(
   template: Float[Array, 'tokens 3'], global_feature: Float[Array, 'batch channels']
 ) -> Float[Array, 'batch tokens inputs']:
-  """Table 1's tokens, [template xyz ; global vector], written out (799 x 2051 for ResNet-50)."""
+  """Writes out Table 1's tokens, template xyz followed by the global feature.
+
+  For ResNet-50 they are 799 x 2051.
+  """
   tokens, batch = len(template), len(global_feature)
   xyz = jnp.broadcast_to(template[None], (batch, tokens, 3))
   features = jnp.broadcast_to(global_feature[:, None], (batch, tokens, global_feature.shape[-1]))
@@ -26,7 +29,10 @@ def positional_encoding(
 
 
 def spread_vertices(template: Float[Array, 'vertices 3'], count: int) -> Int[Array, 'count']:
-  """`count` vertex ids spread evenly over the mesh: each next one is farthest from those before."""
+  """Chooses vertex ids that are spread evenly over the mesh.
+
+  Each vertex is the farthest one from those chosen before.
+  """
 
   def add_farthest(position: Array, state: tuple[Array, Array]) -> tuple[Array, Array]:
     chosen, distance = state
@@ -41,10 +47,10 @@ def spread_vertices(template: Float[Array, 'vertices 3'], count: int) -> Int[Arr
 def blend_matrix(
   template: Float[Array, 'vertices 3'], coarse: Float[Array, 'coarse 3']
 ) -> Float[Array, 'vertices coarse']:
-  """Rows of non-negative weights that sum to one: values at coarse points -> at every vertex.
+  """Computes weights that blend values at coarse points into values at every vertex.
 
-  A Gaussian of the distance in the template; its deviation is half of what lies between
-  neighbouring coarse points.
+  The weights of a vertex are not negative and sum to one. They fall off as a Gaussian of the
+  distance in the template, whose deviation is half the distance of neighbouring coarse points.
   """
   squared = jnp.sum((template[:, None] - coarse[None]) ** 2, axis=-1)
   between = jnp.sum((coarse[:, None] - coarse[None]) ** 2, axis=-1)
@@ -53,10 +59,11 @@ def blend_matrix(
 
 
 class TokenEmbedding(nn.Module):
-  """A dense layer on `positional_encoding`, without writing its copies of the feature out.
+  """A dense layer on `positional_encoding` that makes no copies of the feature in memory.
 
-  xyz and the feature share one kernel whose first three rows belong to xyz; each part is
-  initialised by its own fan-in, or a position would weigh next to nothing beside 2048 features.
+  xyz and the feature share one kernel, whose first three rows belong to xyz. Each part is
+  initialised by its own fan-in. Otherwise a position would have almost no weight beside 2048
+  features.
   """
 
   width: int
@@ -80,12 +87,7 @@ class TokenEmbedding(nn.Module):
 
 
 class VertexRegressor(nn.Module):
-  """Vertex queries attend to joint tokens, then to each other; two heads read each vertex.
-
-  Returns the mean head's offset in metres, from whatever shape the caller adds it to, and the
-  log-variance head bounded to [min_log_variance, max_log_variance] (in units of
-  `length_unit_m` squared), both per vertex coordinate; the network turns them into a Gaussian.
-  """
+  """Vertex tokens attend to joint tokens, then to each other, and two heads read each vertex."""
 
   attention: AttentionConfig
   length_unit_m: float
@@ -99,6 +101,17 @@ class VertexRegressor(nn.Module):
     template_joints: Float[Array, 'joints 3'],
     global_feature: Float[Array, 'batch channels'],
   ) -> tuple[Float[Array, 'batch vertices 3'], Float[Array, 'batch vertices 3']]:
+    """Estimates an offset and a log-variance for each vertex.
+
+    Args:
+      template_vertices: metres, hand frame.
+      template_joints: metres, hand frame.
+      global_feature: the backbone's pooled vector, normalised.
+
+    Returns:
+      First the offsets in metres, which the caller adds to a mesh, then the log-variances of the
+      coordinates in `length_unit_m` squared, bounded to [min_log_variance, max_log_variance].
+    """
     settings = self.attention
     sizes = (settings.width, settings.heads, settings.mlp_ratio)
     query_vertices = template_vertices
@@ -122,7 +135,7 @@ class VertexRegressor(nn.Module):
     return offset * self.length_unit_m, self._bounded(raw)
 
   def _bounded(self, raw: Array) -> Array:
-    """A smooth clamp that starts at zero, one length unit of standard deviation."""
+    """Clamps smoothly. A raw value of zero gives zero, a deviation of one length unit."""
     low, high = self.min_log_variance, self.max_log_variance
-    start = math.log(-low / high)  # the logit at which low + (high - low) sigmoid is zero
+    start = math.log(-low / high)  # At this logit, low + (high - low) sigmoid is zero.
     return low + (high - low) * nn.sigmoid(raw + start)

@@ -359,7 +359,7 @@ def _load_model(mano_dir: str) -> ManoModel:
 @jax.jit
 def _forward(model: ManoModel, parameters: HandParameters) -> HandMesh:
   opencv = jax.vmap(parameters_to_opencv, (None, 0))(model, parameters)
-  return jax.vmap(mano_forward, (None, 0), HandMesh(0, 0, None))(model, opencv)
+  return jax.vmap(mano_forward, (None, 0), HandMesh._make((0, 0, None)))(model, opencv)
 
 
 def _job_meshes(job: Ho3dJob, frames: Sequence[_Frame]) -> Iterator[HandMesh | None]:

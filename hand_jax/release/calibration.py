@@ -14,18 +14,18 @@ from hand_jax.mano.joints import JOINT_NAMES
 from hand_jax.release.fitted import FittedHands
 from hand_jax.types import ManoModel
 
-# Errors have heavier tails than a Gaussian: one factor cannot meet both shares exactly.
+# Errors have heavier tails than a Gaussian, so that one factor cannot meet both shares exactly.
 _LEVELS = (0.68, 0.95)
 
 
 def fit_calibration(fitted: FittedHands, model: ManoModel) -> SigmaCalibration:
-  """Finds the two weights by the likelihood of the joints' errors, then each part's factor.
+  """Fits the two weights by the likelihood of the joints' errors, and then each part's factor.
 
   Args:
-    fitted: hands with the fit's own sigma, uncalibrated.
-    model: the hand model, for its parts.
+    fitted: hands with the fit's own sigma, not calibrated.
+    model: the hand model, which tells the parts of the hand.
   """
-  # The wrist is the origin: it has neither error nor sigma.
+  # The wrist is the origin, so it has neither error nor sigma.
   errors, sigma, groups = fitted.joint_errors[:, 1:], fitted.joint_sigma[:, 1:], joint_groups()[1:]
   groups = np.unique(groups, return_inverse=True)[1]
   blank = no_calibration(len(model.v_template))
@@ -59,19 +59,37 @@ def part_factors(
   sigma: Float[np.ndarray, 'hands points 3'],
   groups: Int[np.ndarray, ' points'],
 ) -> Float[np.ndarray, ' points']:
-  """The factor of each point's part: the geometric mean of what 68 and 95 % coverage ask for."""
+  """Fits each part's factor of sigma, and gives it to every point of the part.
+
+  The factor is the geometric mean of what coverages of 68 and 95 % ask for.
+
+  Args:
+    errors: errors per axis, mm.
+    sigma: the deviations to correct, mm.
+    groups: the part of each point, numbered from 0.
+
+  Raises:
+    ValueError: a part has no known error.
+  """
   scales = [coverage_scales(errors, sigma, groups, level) for level in _LEVELS]
   return np.sqrt(scales[0] * scales[1])[groups]
 
 
 def vertex_groups(model: ManoModel) -> Int[np.ndarray, ' vertices']:
-  """A number for each vertex: palm, first, middle and outer bones of fingers, then the thumb's."""
+  """Numbers the part of each vertex.
+
+  The palm comes first, then the inner, middle and outer bones of fingers, then those of the thumb.
+  """
   bone = np.asarray(model.lbs_weights).argmax(axis=1)
   level = (bone - 1) % 3 + 1
   return np.where(bone == 0, 0, np.where(bone >= 13, 3 + level, level))
 
 
 def joint_groups() -> Int[np.ndarray, '21']:
-  """A number for each joint: its level (CMC to tip), the thumb's apart from the fingers'."""
+  """Numbers the part of each joint.
+
+  The fingers' joints of one level (such as MCP or tip) are one part. Each joint of the thumb, and
+  the wrist, is a part of its own.
+  """
   names = [name if name.startswith('thumb') else name.split('_')[-1] for name in JOINT_NAMES]
   return np.unique(names, return_inverse=True)[1]

@@ -1,4 +1,4 @@
-"""How far the evidence about each joint is wrong on renders, and how hands are held."""
+"""Measures how wrong the evidence about each joint is on renders, and how hands are held."""
 
 import jax
 import numpy as np
@@ -12,18 +12,18 @@ from hand_jax.models.joint_heads import JointEstimate
 from hand_jax.release.heads import aligned_errors
 from hand_jax.release.readings import ReadHands
 
-# No angle is surer than this, also where the sampler hardly moves it.
+# No angle gets a smaller deviation, even if the sampler hardly moves it.
 _SMALLEST_SIGMA_DEG = 2.0
 
 
 def error_shapes(read: ReadHands, heads: JointEstimate) -> PointErrors:
-  """The root mean square error of each joint over that of all joints, for each kind of evidence.
+  """Computes each joint's root mean square error over that of all joints, by kind of evidence.
 
   3D points are compared after the best rotation, shift and scale, which the fit finds as well.
 
   Args:
     read: crops that nothing was trained on.
-    heads: what the heads say of them.
+    heads: what the heads estimate for them.
   """
   offsets = read.joints_camera - read.joints_camera.mean(axis=1, keepdims=True)
   pixels = read.joints_crop - read.joints_crop.mean(axis=1, keepdims=True)
@@ -42,7 +42,14 @@ def _shape(errors: Float[np.ndarray, 'hands 21 axes']) -> Float[np.ndarray, '21'
 
 
 def pose_prior(hands: str, count: int, seed: int, shape_sigma: float) -> HandPrior:
-  """One Gaussian over the joint angles of a sampler's poses, by the moments of `count` of them."""
+  """Fits one Gaussian to the joint angles of poses that a sampler draws.
+
+  Args:
+    hands: name of the sampler (`POSE_SAMPLERS`).
+    count: how many poses to draw.
+    seed: seed of the poses.
+    shape_sigma: the deviation of each shape number, which the prior holds as well.
+  """
   sample = jax.jit(jax.vmap(lambda key: pose_to_angles(POSE_SAMPLERS[hands](key)).reshape(45)))
   angles = np.asarray(sample(jax.random.split(jax.random.key(seed), count)), np.float64)
   covariance = np.cov(angles.T) + _SMALLEST_SIGMA_DEG**2 * np.eye(45)

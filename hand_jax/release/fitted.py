@@ -1,4 +1,4 @@
-"""The default program on rendered hands, beside the truth: for calibration, and for the card."""
+"""Runs the default program on rendered hands beside the truth, for calibration and for the card."""
 
 from typing import NamedTuple
 
@@ -18,22 +18,28 @@ _COVERAGES = {'coverage_68': 1.0, 'coverage_95': 1.959964}
 
 
 class FittedHands(NamedTuple):
-  """Root-relative errors and sigmas in mm, per axis of the camera, of rendered hands."""
+  """Root-relative errors and sigmas of rendered hands, in mm and along the camera's axes."""
 
   vertex_errors: Float[np.ndarray, 'hands vertices 3']
   vertex_sigma: Float[np.ndarray, 'hands vertices 3']
   joint_errors: Float[np.ndarray, 'hands 21 3']
   joint_sigma: Float[np.ndarray, 'hands 21 3']
   joint_sigma_mm: Float[np.ndarray, 'hands 21']
-  """The root of the mean of the three variances."""
+  """The root of the mean of a joint's three variances."""
   pa_joint_errors: Float[np.ndarray, 'hands 21']
-  """Distances after Procrustes alignment."""
+  """The joints' distances from the truth after Procrustes alignment."""
   log_scale: Float[np.ndarray, 'hands']
-  """What the heads say of the errors, see `JointEstimate`."""
+  """The heads' estimate of how large the hand's errors are (`JointEstimate`)."""
 
 
 def fit_rendered(model: ManoModel, release: Release, plan: ReadingPlan) -> FittedHands:
-  """Runs the program on rendered right hands, each in one jittered square round its joints."""
+  """Runs the program on rendered right hands, each in one jittered square round its joints.
+
+  Args:
+    model: the right hand's model.
+    release: the weights to run it with.
+    plan: which hands to render.
+  """
   parts = []
   for start in range(0, plan.count, _BLOCK):
     block = range(start, min(start + _BLOCK, plan.count))
@@ -67,7 +73,11 @@ def _sigma(covariance: Float[np.ndarray, 'points 3 3']) -> np.ndarray:
 
 
 def summary(fitted: FittedHands) -> dict[str, float]:
-  """The figures of a split, rounded to what they tell."""
+  """Averages a split's figures, rounded to the digits that mean something.
+
+  `coverage_...` are shares of vertex coordinates inside their interval. The other figures are in
+  mm.
+  """
   values = {
     'pa_mpjpe_mm': float(fitted.pa_joint_errors.mean()),
     'mpjpe_mm': float(np.linalg.norm(fitted.joint_errors[:, 1:], axis=-1).mean()),

@@ -1,4 +1,4 @@
-"""Trains the heads on readings of rendered hands: one in closed form, the others by steps."""
+"""Trains the heads on readings of rendered hands, one in closed form and the others by steps."""
 
 import functools
 from typing import Any, NamedTuple
@@ -20,7 +20,8 @@ from hand_jax.models.joint_heads import (
 from hand_jax.release.readings import ReadHands, batches
 
 _ESTIMATE_BATCH = 512
-# Relative to the median of those that move at all: half of the vector never does.
+# Inputs are divided by at least this share of the median deviation. Inputs that never move, which
+# are half of the vector, do not count for the median.
 _SMALLEST_DEVIATION = 0.05
 
 
@@ -28,19 +29,21 @@ class HeadSettings(NamedTuple):
   """How the heads are trained."""
 
   decay: float = 0.05
-  """Ridge penalty of the linear head, in units of the number of crops and standardised inputs."""
+  """Ridge penalty of the linear head for each crop, where inputs are standardised."""
   epochs: int = 30
+  """How often the nonlinear head goes through the crops."""
   scale_epochs: int = 60
+  """How often the head of the error scale does."""
   batch_size: int = 256
   learning_rate: float = 1e-3
   weight_decay: float = 1e-2
   max_landmark_error: float = 0.2
-  """Crops that the landmark network misreads by more than this share are not learned from."""
+  """Crops with a larger share of landmark error (`landmark_error_share`) are not learned from."""
   seed: int = 0
 
 
 def targets(read: ReadHands) -> Float[np.ndarray, 'crops 63']:
-  """The true joints about their mean, in the unit of the experts."""
+  """Centres the true joints on their mean, in the unit of the experts."""
   joints = read.joints_camera - read.joints_camera.mean(axis=1, keepdims=True)
   return joints.reshape(len(joints), 63) / np.float32(UNIT_M)
 
@@ -50,7 +53,16 @@ def fit_linear(
   outputs: Float[np.ndarray, 'crops outputs'],
   decay: float,
 ) -> dict[str, np.ndarray]:
-  """Ridge regression (Hoerl and Kennard 1970) on standardised inputs, as a dense layer."""
+  """Fits a dense layer by ridge regression on standardised inputs (Hoerl and Kennard 1970).
+
+  Args:
+    inputs: inputs of the layer.
+    outputs: its targets.
+    decay: the penalty, which is multiplied by the number of rows.
+
+  Returns:
+    The layer's kernel and bias, which take inputs that are not standardised.
+  """
   inputs, outputs = np.asarray(inputs, np.float64), np.asarray(outputs, np.float64)
   mean, deviation = inputs.mean(0), _deviations(inputs)
   scaled = (inputs - mean) / deviation
@@ -61,7 +73,7 @@ def fit_linear(
 
 
 def _deviations(inputs: np.ndarray) -> np.ndarray:
-  """Standard deviations, kept from being tiny.
+  """Computes standard deviations and keeps them from being tiny.
 
   A number that hardly ever moves on renders must not be blown up where it moves on a photo.
   """
@@ -75,10 +87,10 @@ def train_heads(learned: ReadHands, held_out: ReadHands, settings: HeadSettings)
   Args:
     learned: what the experts learn from.
     held_out: what the error scale learns from.
-    settings: see `HeadSettings`.
+    settings: how to train.
 
   Returns:
-    Parameters of `JointHeads`.
+    The parameters of `JointHeads`.
   """
   inputs = _inputs(learned)
   parameters = {
@@ -92,7 +104,7 @@ def train_heads(learned: ReadHands, held_out: ReadHands, settings: HeadSettings)
 
 
 def estimate(parameters: dict[str, Any], read: ReadHands) -> JointEstimate:
-  """What the heads say of every crop."""
+  """Applies the heads to every crop."""
   inputs = _inputs(read)
   parts = [
     jax.device_get(
@@ -112,7 +124,7 @@ def _apply(parameters, vectors, inputs) -> JointEstimate:
 def aligned_errors(
   points: Float[np.ndarray, 'hands 21 3'], joints: Float[np.ndarray, 'hands 21 3']
 ) -> Float[np.ndarray, 'hands 21 3']:
-  """Points minus joints after the best rotation, shift and scale of the points, metres."""
+  """Subtracts joints from points after the best rotation, shift and scale of the points, metres."""
   return np.asarray(procrustes_align(np.float64(points), np.float64(joints))) - joints
 
 
@@ -124,7 +136,10 @@ _landmark_inputs = jax.jit(landmark_inputs)
 
 
 def _train_points(read: ReadHands, inputs: np.ndarray, settings: HeadSettings) -> dict[str, Any]:
-  """The nonlinear expert, by the mean absolute error. Standardised inputs go into its weights."""
+  """Trains the nonlinear expert by the mean absolute error.
+
+  It learns on standardised inputs. Its first layer then takes over their scale and shift.
+  """
   mean, deviation = inputs.mean(0), _deviations(inputs)
   scaled, wanted = (inputs - mean) / deviation, targets(read)
   expert = PointExpert()
@@ -142,11 +157,14 @@ def _train_points(read: ReadHands, inputs: np.ndarray, settings: HeadSettings) -
 def _train_scale(
   parameters: dict[str, Any], read: ReadHands, settings: HeadSettings
 ) -> dict[str, Any]:
-  """The error scale, by the likelihood of aligned errors that are `usual` times the scale."""
+  """Trains the error scale by the likelihood of errors whose deviation is `usual` times the scale.
+
+  Errors are those after alignment.
+  """
   errors = aligned_errors(estimate(parameters, read).joints, read.joints_camera)
   squared = np.sum(errors**2, axis=-1)
   usual = squared.mean(axis=0) / 3
-  # Mean over joints and axes of the squared error in units of the joint's usual variance.
+  # This is the squared error in units of the joint's usual variance, averaged over joints and axes.
   excess = (squared / (3 * usual)).mean(axis=1)
   learned = ('scale_hidden', 'scale')
 
@@ -173,7 +191,7 @@ def _descend(
   settings: HeadSettings,
   epochs: int,
 ) -> Any:
-  """AdamW with a cosine schedule over batches in random order."""
+  """Minimises the loss by AdamW with a cosine schedule, over batches in random order."""
   steps = epochs * (len(read.vectors) // settings.batch_size)
   schedule = optax.cosine_decay_schedule(settings.learning_rate, max(steps, 1))
   optimizer = optax.adamw(schedule, weight_decay=settings.weight_decay)
@@ -185,7 +203,8 @@ def _descend(
     updates, state = optimizer.update(gradients, state, parameters)
     return optax.apply_updates(parameters, updates), state
 
-  parameters = jax.tree.map(jnp.array, parameters)  # the step takes its arguments' memory
+  # The step takes over the memory of its arguments, so it gets copies.
+  parameters = jax.tree.map(jnp.array, parameters)
   rng = np.random.default_rng(settings.seed)
   for _ in range(epochs):
     for rows in batches(read, settings.batch_size, rng):

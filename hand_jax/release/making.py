@@ -1,6 +1,6 @@
-"""Makes the weights in the box, stage by stage; what a stage has written is not made again.
+"""Makes the weights that the package ships, stage by stage. A finished stage is not made again.
 
-readings -> heads and errors -> calibration -> measurement and card
+The stages are: readings -> heads and errors -> calibration -> measurement and card.
 """
 
 import json
@@ -31,7 +31,7 @@ from hand_jax.release.readings import (
   select,
 )
 
-# Two weights and a factor for each part are found from so many hands at least.
+# Two weights and a factor for each part are found from at least so many hands.
 _MIN_CALIBRATED = 50
 _STAGE_FILES = ('heads.npz', 'calibrated.npz', 'release.npz', 'release_card.json')
 
@@ -39,8 +39,8 @@ _STAGE_FILES = ('heads.npz', 'calibrated.npz', 'release.npz', 'release_card.json
 class ErrorSizes(NamedTuple):
   """Root mean square errors in mm that the fit believes, one for each kind of evidence.
 
-  The three numbers that were chosen on real photos, on both measuring sets together: renders are
-  harder to read than photos. How errors differ between joints comes from renders alone.
+  These three numbers alone were chosen on real photos, on both measuring sets together, because
+  renders are harder to read than photos. How errors differ between joints comes from renders.
   """
 
   image: float = 3.0
@@ -49,22 +49,33 @@ class ErrorSizes(NamedTuple):
 
 
 class ReleasePlan(NamedTuple):
-  """What the weights are made from. No photo of a person is among it."""
+  """Says what the weights are made from. No photo of a person is among it."""
 
   learned: tuple[ReadingPlan, ...]
+  """The hands that the heads learn from."""
   held_out: tuple[ReadingPlan, ...]
-  """For errors and the error scale."""
+  """The hands on which the joints' errors are measured and the error scale is trained."""
   calibration: tuple[ReadingPlan, ...]
+  """The hands that sigma is calibrated on."""
   measured: dict[str, ReadingPlan]
+  """The hands that the card's figures are measured on, by split."""
   heads: HeadSettings = HeadSettings()
   sizes: ErrorSizes = ErrorSizes()
   prior_samples: int = 40_000
+  """How many poses the prior over joint angles is fitted to."""
   shape_sigma: float = 1.0
+  """The prior's deviation of each shape number."""
   seed: int = 0
 
 
 def release_plan(scale: float = 1.0, test_hands: int = 1000) -> ReleasePlan:
-  """The plan of the shipped weights at scale 1; larger ones are for machines with more time."""
+  """Plans how the shipped weights are made.
+
+  Args:
+    scale: multiplies the numbers of hands in all stages but the measurement. The shipped weights
+      were made with 1. Larger scales are for machines with more time.
+    test_hands: how many hands of each test split are measured.
+  """
 
   def plan(hands: str, split: str, seed: int, count: int, crops: int = 1) -> ReadingPlan:
     return ReadingPlan(hands, split, seed, max(1, round(count * scale)), crops)
@@ -90,13 +101,13 @@ def make_release(
 
   Args:
     plan: what they are made from.
-    workdir: where the stages keep what they made.
-    commit: of the code, for the card.
+    workdir: folder where the stages keep what they made.
+    commit: commit of the code, for the card.
     report: is told what is going on.
 
   Raises:
-    ValueError: the folder holds stages of another plan. FileExistsError: it holds files of their
-      names without any plan.
+    ValueError: the folder holds stages of another plan, or the plan has too few hands.
+    FileExistsError: the folder holds files of the stages' names, but no plan.
   """
   folder = pathlib.Path(workdir)
   _keep_plan(plan, folder)
@@ -162,7 +173,7 @@ def _trained(
         f'{len(read.vectors)} crops to {what} are too few: expected at least two batches of '
         f'{plan.heads.batch_size}. Ask for more hands (--scale).'
       )
-  # The error scale must have seen hard hands, too.
+  # The error scale must also see hard hands, so it learns from all that were held out.
   parameters = train_heads(learned, held_out, plan.heads)
   held_out = _readable(held_out, plan.heads)
   shapes = error_shapes(held_out, estimate(parameters, held_out))
@@ -191,7 +202,7 @@ def _read(
 
 
 def _readable(read: ReadHands, settings: HeadSettings) -> ReadHands:
-  """The crops that the landmark network reads about as well as photos."""
+  """Selects the crops that the landmark network reads about as well as photos."""
   return select(read, landmark_error_share(read) <= settings.max_landmark_error)
 
 

@@ -1,7 +1,7 @@
-"""What the landmark network reads of rendered hands, beside the truth: the release learns from it.
+"""Reads rendered hands by the landmark network, beside the truth, for the release to learn from.
 
-Readings are kept in files of some hundred hands, each written whole, so that a stopped pass goes on
-where it was.
+Readings are kept in files of some hundred hands, each of which is written whole. A pass that was
+stopped therefore goes on where it was.
 """
 
 import io
@@ -28,29 +28,35 @@ from hand_jax.models.hand_landmark import INPUT_SIDE
 from hand_jax.synthetic.hands import render_examples
 
 SHARD_SIZE = 512
-# What the second look of the detector strays from the square that true joints give.
+# Squares stray from those of the true joints by these deviations, as in the detector's second look:
+# the logarithm of the side, the shift as a share of the side, and the turn in radians.
 _LOG_SIDE_SIGMA, _SHIFT_SIGMA, _TURN_SIGMA = 0.08, 0.035, np.radians(6.0)
-# Hands that are rendered before their crops go through the network.
+# So many hands are rendered before their crops go through the network.
 _BLOCK = 32
 
 
 class ReadHands(NamedTuple):
-  """Crops of rendered right hands: the network's outputs and the truth, in the crop's own frame.
-
-  `landmarks`, `joints_crop`: pixels of the upright crop (`landmarks` with relative depth). `world`,
-  `joints_camera`: metres; the latter in camera axes turned with the crop. `example`: its number.
-  """
+  """Crops of rendered right hands: the network's outputs and the truth, in the crop's own frame."""
 
   vectors: Float[np.ndarray, 'crops 1152']
+  """The network's pooled vector."""
   landmarks: Float[np.ndarray, 'crops 21 3']
+  """Landmarks in pixels of the upright crop, with a relative depth."""
   world: Float[np.ndarray, 'crops 21 3']
+  """The network's 3D points, metres."""
   joints_crop: Float[np.ndarray, 'crops 21 2']
+  """The true joints in pixels of the upright crop."""
   joints_camera: Float[np.ndarray, 'crops 21 3']
+  """The true joints in camera axes that are turned with the crop, metres."""
   example: Int[np.ndarray, 'crops']
+  """The number of the example in its split."""
 
 
 class ReadingPlan(NamedTuple):
-  """Which rendered hands are read: the first `count` of a seed and split, `crops` times each."""
+  """Says which rendered hands are read.
+
+  They are the first `count` hands of a seed and split, and each is read in `crops` crops.
+  """
 
   hands: str
   split: str
@@ -61,11 +67,17 @@ class ReadingPlan(NamedTuple):
 
   @property
   def name(self) -> str:
+    """Names the plan, and the folder that keeps its readings."""
     return f'{self.hands}_{self.split}_{self.seed}_{self.image_size}px_{self.crops}crops'
 
 
 def read_rendered(plan: ReadingPlan, indices: Iterable[int]) -> ReadHands:
-  """Renders hands and shows jittered upright crops of them to the network."""
+  """Renders hands and shows jittered upright crops of them to the network.
+
+  Args:
+    plan: how the hands are rendered, and how many crops each gets.
+    indices: numbers of the examples.
+  """
   parts, indices = [], list(indices)
   for start in range(0, len(indices), _BLOCK):
     block = indices[start : start + _BLOCK]
@@ -80,7 +92,15 @@ def read_rendered(plan: ReadingPlan, indices: Iterable[int]) -> ReadHands:
 
 
 def jittered_regions(example: HandExample, plan: ReadingPlan, index: int) -> list[HandRegion]:
-  """The squares in which an example is read; they depend on nothing but the plan and its number."""
+  """Places the squares in which an example is read.
+
+  The same plan and number always give the same squares.
+
+  Args:
+    example: the rendered hand.
+    plan: the seed, and how many squares to place.
+    index: the example's number.
+  """
   rng = np.random.default_rng([plan.seed, index])
   region = region_from_landmarks(np.asarray(example.joints_image, np.float64))
   regions = []
@@ -119,11 +139,11 @@ def read_plan(
   folder: str | os.PathLike,
   report: Callable[[int, int], None] = lambda done, count: None,
 ) -> ReadHands:
-  """Reads the hands of a plan; files that are there already are taken as they are.
+  """Reads the hands of a plan. Files that are there already are taken as they are.
 
   Args:
-    plan: what is read.
-    folder: where the readings are kept, in a subfolder of the plan's name.
+    plan: which hands are read.
+    folder: folder that keeps the readings, in a subfolder of the plan's name.
     report: is told how many hands are done, and of how many.
   """
   parts = []
@@ -143,18 +163,32 @@ def join(parts: Iterable[ReadHands]) -> ReadHands:
 
 
 def select(read: ReadHands, rows: np.ndarray) -> ReadHands:
-  """The readings of some rows, by number or as a mask."""
+  """Takes the readings of some rows, which are given by number or as a mask."""
   return ReadHands(*(array[rows] for array in read))
 
 
 def batches(read: ReadHands, size: int, rng: np.random.Generator) -> Iterator[np.ndarray]:
-  """Row numbers of one epoch's batches in random order; an incomplete one is left out."""
+  """Draws the row numbers of one epoch's batches in random order.
+
+  Rows that do not fill a last batch are left out.
+
+  Args:
+    read: the readings.
+    size: rows per batch.
+    rng: draws the order.
+
+  Yields:
+    The row numbers of each batch.
+  """
   order = rng.permutation(len(read.vectors))
   yield from order[: len(order) // size * size].reshape(-1, size)
 
 
 def landmark_error_share(read: ReadHands) -> Float[np.ndarray, 'crops']:
-  """The network's mean 2D error over half of the larger side of the true joints' box."""
+  """Computes the network's mean 2D error as a share of half the true joints' box.
+
+  The box counts by its larger side.
+  """
   errors = np.linalg.norm(read.landmarks[..., :2] - read.joints_crop, axis=-1).mean(axis=1)
   return errors / (np.ptp(read.joints_crop, axis=1).max(axis=1) / 2)
 

@@ -19,6 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.core import Tracer
 from jaxtyping import Array, Float, Int, Real
 
 from hand_jax.rendering.inputs import Scalar, check_setting, checked_mesh
@@ -103,7 +104,7 @@ def _check(height, width, sigma, blur_radius) -> None:
   if height < 1 or width < 1:
     raise ValueError(f'soft pictures need a positive size, got height {height}, width {width}')
   check_setting('sigma (square pixels)', sigma)
-  known = blur_radius is not None and not isinstance(blur_radius, jax.core.Tracer)
+  known = blur_radius is not None and not isinstance(blur_radius, Tracer)
   if known and not float(blur_radius) >= 0:
     raise ValueError(f'blur_radius (pixels) must not be negative, got {blur_radius}')
 

@@ -157,7 +157,7 @@ def edge_table(corners: Float[Array, 'faces 3 2']) -> EdgeTable:
   area = edges[:, 0, 0] * edges[:, 1, 1] - edges[:, 0, 1] * edges[:, 1, 0]
   area = jnp.where(jnp.any(far, axis=1), jnp.sum(crossed, axis=1), area)
   sides = (*jnp.moveaxis(point, -1, 0), *jnp.moveaxis(direction, -1, 0))
-  return EdgeTable(*sides, start - place, end - place, inverse, jnp.sign(area))
+  return EdgeTable._make((*sides, start - place, end - place, inverse, jnp.sign(area)))
 
 
 def edges_of(face: Int[Array, ''], table: EdgeTable) -> EdgeTable:
@@ -192,7 +192,7 @@ def _each_edge(edges: EdgeTable, x, y):
   point of the edge, and the weights of the edge's two ends at that nearest point.
   """
   for i in range(3):
-    edge = EdgeTable(*(field[i] for field in edges[:-1]), edges.winding)
+    edge = EdgeTable._make((*(field[i] for field in edges[:-1]), edges.winding))
     to_x, to_y = x - edge.x, y - edge.y
     place = to_x * edge.direction_x + to_y * edge.direction_y
     aside = to_y * edge.direction_x - to_x * edge.direction_y

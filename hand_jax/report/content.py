@@ -1,4 +1,7 @@
-"""What a report is made of: photos and their hands, as plain values that know no files of ours."""
+"""Plain values that describe the photos and hands of a report.
+
+They do not depend on the files in which the program stores its results.
+"""
 
 from typing import NamedTuple
 
@@ -8,7 +11,7 @@ from hand_jax.types import ArrayLike
 
 
 class ReportPicture(NamedTuple):
-  """A picture of a hand, sRGB, and a caption of a few words."""
+  """A picture of a hand in sRGB, with a caption of a few words."""
 
   caption: str
   image: UInt8[ArrayLike, 'height width 3']
@@ -20,8 +23,8 @@ class ReportHand(NamedTuple):
   Attributes:
     name: the stem of the hand's files, such as `photo_1_right`.
     side: `right` or `left`.
-    score: probability that there is a hand; None where the box was given.
-    side_score: probability that the side is right; None where it was given.
+    score: probability that there is a hand. It is None where the box was given.
+    side_score: probability that the side is correct. It is None where the side was given.
     box_xywh: left, top, width and height in pixels of the upright photo.
     vertices: metres, wrist at the origin, camera axes (x right, y down, z away from the camera).
     joints: the 21 standard joints, like `vertices`.
@@ -33,10 +36,10 @@ class ReportHand(NamedTuple):
     wrist_camera: the wrist in the camera, metres, camera axes.
     depth_sigma_m: how uncertain the wrist's depth is, in metres.
     focal_length_px: in pixels of the upright photo.
-    focal_source: where the focal length comes from, as a piece of a sentence: `from the EXIF data`.
+    focal_source: where the focal length comes from, in words such as `from the EXIF data`.
     hand_model: name of the hand model, such as `free hand 2`.
-    pictures: what to show beside the 3D view.
-    files: names relative to the report's folder.
+    pictures: the pictures that are shown beside the 3D view.
+    files: the hand's files, as names relative to the report's folder.
   """
 
   name: str
@@ -65,11 +68,11 @@ class ReportPhoto(NamedTuple):
 
   Attributes:
     photo: its path as the user gave it.
-    picture: the photo, scaled down, with numbered boxes; None where it could not be read.
-    hands: in the order of the boxes' numbers, which begin at 1.
-    seconds: how long it took, or None.
+    picture: the photo, scaled down, with numbered boxes. It is None where no photo was read.
+    hands: its hands in the order of the boxes' numbers, which begin at 1.
+    seconds: how long its hands took, or None where that is unknown.
     error: why it could not be read or reconstructed, or None.
-    files: what belongs to the photo as a whole, names relative to the report's folder.
+    files: the files of the photo as a whole, as names relative to the report's folder.
   """
 
   photo: str

@@ -1,4 +1,4 @@
-"""Reads back what an output folder holds, for its report: the files are the only source."""
+"""Reads the content of a report back from the files of an output folder."""
 
 import io
 import os
@@ -19,26 +19,26 @@ from hand_jax.report.writing import write_report
 
 _PAGE_NAME = re.compile(r'report(_[2-9]|_[1-9][0-9]+)?\.html')
 
-# The panels of NAME_overlay.png after the photo itself, see `overlay_panels`.
+# The panels that follow the photo in NAME_overlay.png, see `overlay_panels`.
 _PANELS = ('mesh over the photo', 'uncertainty', 'uncertainty, from the side')
 _TEXTURE_PANELS = ('texture', 'texture, from the left', 'texture, from the right')
 
 
 def report_photos(record: OutputRecord) -> Iterator[ReportPhoto]:
-  """Reads photo by photo what was written for it, each when it is asked for.
+  """Yields the photos of a record, and reads the files of each only when it is asked for.
 
-  A photo whose files are gone or damaged says so in its place.
+  A photo whose files are gone or damaged is yielded with an error that says so.
 
   Args:
-    record: of the output folder.
+    record: the record of the output folder.
   """
   return (_photo_or_why_not(record.folder, entry) for entry in record.entries.values())
 
 
 def write_folder_report(record: OutputRecord) -> pathlib.Path:
-  """Writes the report of everything that an output folder holds, and returns its first page.
+  """Writes the report of everything in an output folder, and returns the path of its first page.
 
-  Pages of an earlier, longer report are removed.
+  Pages that an earlier, longer report left are removed.
 
   Raises:
     OSError: a page cannot be written.
@@ -51,7 +51,12 @@ def write_folder_report(record: OutputRecord) -> pathlib.Path:
 
 
 def check_report_name(folder: str | os.PathLike, overwrite: bool) -> None:
-  """Raises a FileExistsError when a page of the report would replace a page of the user's."""
+  """Checks that no page of the report would replace a page of the user's.
+
+  Raises:
+    FileExistsError: a file with the name of a page was not written by this program, and `overwrite`
+      is False.
+  """
   folder = pathlib.Path(folder)
   own = set(_own_pages(folder))
   for page in _pages(folder):
@@ -63,7 +68,7 @@ def check_report_name(folder: str | os.PathLike, overwrite: bool) -> None:
 
 
 def _pages(folder: pathlib.Path) -> list[pathlib.Path]:
-  """The files that are called like pages of a report."""
+  """Lists the files that are named like pages of a report."""
   numbers = (_PAGE_NAME.fullmatch(path.name) for path in sorted(folder.glob('report*.html')))
   return [folder / match.group() for match in numbers if match]
 
@@ -99,7 +104,7 @@ def _photo(folder: pathlib.Path, entry: Entry) -> ReportPhoto:
 def _hand(folder: pathlib.Path, hand: dict[str, Any]) -> ReportHand:
   files = hand['files']
   (arrays_name,) = [name for name in files if name.endswith('.npz')]
-  # From memory: NumPy leaves a damaged file open.
+  # The bytes are read first, because NumPy leaves a damaged file open.
   content = io.BytesIO((folder / arrays_name).read_bytes())
   with np.load(content, allow_pickle=False) as file:
     arrays = dict(file)
@@ -127,7 +132,10 @@ def _hand(folder: pathlib.Path, hand: dict[str, Any]) -> ReportHand:
 
 
 def _pictures(folder: pathlib.Path, files: list[str]) -> Iterator[ReportPicture]:
-  """The panels of the overlay and of the texture views, each a square; the photo itself apart."""
+  """Yields the panels of the overlay and of the texture views.
+
+  The panels of a file are squares side by side. The first, which is the photo, is left out.
+  """
   for suffix, captions in (('_overlay.png', _PANELS), ('_texture_views.png', _TEXTURE_PANELS)):
     for name in files:
       if name.endswith(suffix):

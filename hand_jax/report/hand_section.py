@@ -1,4 +1,4 @@
-"""One hand as a piece of the page: 3D view, pictures, what is known of it, joints and files."""
+"""Builds the HTML of one hand: its 3D view, pictures, facts, joints and files."""
 
 import pathlib
 
@@ -9,7 +9,7 @@ from hand_jax.reconstruction.meshes import legend_ticks, sigma_range_mm
 from hand_jax.report.content import ReportHand, ReportPicture
 from hand_jax.report.text import escaped, image_element, link_address, percent
 
-# Of a wide picture's width and height.
+# A picture counts as wide when its width exceeds its height by this factor.
 _WIDE = 1.5
 _LARGEST_PICTURE = 2200
 _KINDS = {
@@ -30,13 +30,16 @@ _MODES = {
 
 
 def hand_section(hand: ReportHand, number: int, anchor: str, mesh_id: str) -> str:
-  """The hand's part of the page.
+  """Builds the part of the page that shows one hand.
 
   Args:
-    hand: what to show.
+    hand: the hand to show.
     number: the number of the hand's box in the photo, from 1.
-    anchor: the element's id, to which links lead.
+    anchor: the id of the HTML element, to which links lead.
     mesh_id: the id of the block that holds the mesh.
+
+  Returns:
+    The part of the page as HTML.
   """
   title = f'{hand.side.capitalize()} hand'
   return (
@@ -87,7 +90,7 @@ def _viewer(hand: ReportHand, anchor: str, mesh_id: str) -> str:
 
 
 def _legends(hand: ReportHand) -> str:
-  """What the colours mean, one paragraph for each switch; the viewer shows the chosen one's."""
+  """Explains the colours of each switch in a paragraph. The viewer shows that of the chosen switch."""
   range_mm = sigma_range_mm(np.asarray(hand.vertex_sigma_mm))
   texture = (
     ''
@@ -106,7 +109,7 @@ def _legends(hand: ReportHand) -> str:
 
 
 def _color_bar(range_mm: tuple[float, float]) -> str:
-  """The bar from the low to the high sigma, with its ticks, as an SVG that fits any width."""
+  """Draws the bar from the low to the high sigma with its ticks, as an SVG that fits any width."""
   low, high = range_mm
   ticks = ''
   for value, text in legend_ticks(range_mm):
@@ -150,7 +153,7 @@ def _facts(hand: ReportHand) -> str:
 
 
 def _aside(metres: float, positive: str, negative: str) -> str:
-  """`2.0 cm right`: a length in the direction that its sign means."""
+  """Writes a length with the direction that its sign means, such as `2.0 cm right`."""
   return f'{100 * abs(metres):.1f} cm {negative if metres < 0 else positive}'
 
 
@@ -174,12 +177,20 @@ def _joints(hand: ReportHand) -> str:
 
 
 def _signed(millimetres: float) -> str:
-  """One decimal, a true minus sign, and no minus before zero."""
+  """Writes a length with one decimal and a true minus sign, and zero without a minus sign."""
   return f'{round(millimetres, 1) + 0.0:.1f}'.replace('-', '\u2212')
 
 
 def file_links(files: tuple[str, ...], title: str) -> str:
-  """Links to files beside the page, each with what it is; nothing where there are none."""
+  """Builds links to files beside the page, with a few words about each kind of file.
+
+  Args:
+    files: names relative to the report's folder.
+    title: the heading above the links, as HTML.
+
+  Returns:
+    The heading and the links as HTML, or an empty text where there are no files.
+  """
   if not files:
     return ''
   items = ''
@@ -204,6 +215,6 @@ def _pictures(hand: ReportHand) -> str:
 
 
 def _width_class(picture: ReportPicture) -> str:
-  """Wide pictures have a line of their own; others stand side by side where there is room."""
+  """Gives a wide picture a line to itself. Other pictures stand side by side where there is room."""
   height, width = np.shape(picture.image)[:2]
   return ' class="wide"' if width > _WIDE * height else ''

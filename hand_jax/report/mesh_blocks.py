@@ -1,9 +1,10 @@
-"""Meshes as small blocks of text inside the page. The viewer's `mesh_data.js` reads them.
+"""Packs meshes into small blocks of text in the page, which the viewer's `mesh_data.js` reads.
 
-A hand's block holds, one after the other, little-endian: vertices as int16 steps, sigma as uint16
-steps, visibility as bytes, and colours as bytes where there are any. Steps are chosen so that the
-largest number fits: of a hand about 0.01 mm, and a thousandth of a millimetre of sigma. Triangles
-stand apart, once for all hands of a page that share them. Both are compressed by zlib.
+A hand's block holds these little-endian arrays one after the other: vertices as int16 steps, sigma
+as uint16 steps, visibility as bytes, and colours as bytes where there are any. The steps are chosen
+so that the largest number of an array fits. They come to about 0.01 mm for the vertices of a hand
+and a thousandth of a millimetre for sigma. Triangles have a block of their own, which all hands of
+a page with the same triangles share. Both kinds of blocks are compressed by zlib.
 """
 
 import base64
@@ -22,14 +23,14 @@ _VIRIDIS_COLORS = 256
 
 
 class FaceList(NamedTuple):
-  """Triangles as a page's block: the element's id and its content."""
+  """A page's block of triangles, with the id and the content of its element."""
 
   id: str
   content: str
 
 
 def face_list(hand: ReportHand) -> FaceList:
-  """The block of a hand's triangles. Equal triangles give an equal id.
+  """Builds the block of a hand's triangles. Equal triangles get an equal id.
 
   Raises:
     ValueError: a triangle names a vertex that the hand does not have.
@@ -47,7 +48,7 @@ def face_list(hand: ReportHand) -> FaceList:
 
 
 def mesh_block(hand: ReportHand, faces_id: str) -> str:
-  """The content of a hand's block, which names its triangles by their id.
+  """Builds the content of a hand's block, which refers to its triangles by the id of their block.
 
   Raises:
     ValueError: a number is not finite, or an array has a length that does not fit.
@@ -71,7 +72,8 @@ def mesh_block(hand: ReportHand, faces_id: str) -> str:
       'metres_per_step': metres_per_step,
       'mm_per_step': mm_per_step,
       'range_mm': sigma_range_mm(np.asarray(hand.vertex_sigma_mm)),
-      # Where the camera stands, seen from the wrist, in the viewer's axes: y up, z at the viewer.
+      # The camera's place relative to the wrist, in the viewer's axes, where y points up and z
+      # points towards the viewer.
       'camera': [-wrist[0], wrist[1], wrist[2]],
       'data': _packed(b''.join(part.tobytes() for part in parts)),
     }
@@ -79,13 +81,19 @@ def mesh_block(hand: ReportHand, faces_id: str) -> str:
 
 
 def settings_block() -> str:
-  """What all views of a page share: the colours of uncertainty, low to high, as sRGB bytes."""
+  """Builds the block that all views of a page share.
+
+  It holds the colours of uncertainty from low to high, as sRGB bytes.
+  """
   colors = to_bytes(color_of_fraction(np.linspace(0, 1, _VIRIDIS_COLORS)))
   return json_block({'viridis': base64.b64encode(colors.tobytes()).decode()})
 
 
 def json_block(value: Any) -> str:
-  """JSON that can stand inside a `<script>` element: it holds no `<`, so nothing ends it early."""
+  """Writes a value as JSON that can stand inside a `<script>` element.
+
+  The JSON holds no `<`, so nothing in it can end the element early.
+  """
   return json.dumps(value, allow_nan=False).replace('<', '\\u003c')
 
 

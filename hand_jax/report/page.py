@@ -1,7 +1,7 @@
-"""What stands around the photos of a page: head, styles, what sigma means, links, the viewer.
+"""Builds what surrounds the photos of a page: head, styles, explanations, links and the viewer.
 
-The page is sealed: its Content-Security-Policy allows no connection, pictures only from within, and
-of scripts and styles those alone whose hash it names.
+The page is sealed. Its Content-Security-Policy allows no connection. It allows pictures only from
+within the page, and only those scripts and styles whose hashes it names.
 """
 
 import base64
@@ -28,7 +28,7 @@ _SIGMA = (
 
 
 class Totals(NamedTuple):
-  """How many photos, hands and photos with an error the whole report has."""
+  """The numbers of photos, of hands and of photos with an error in the whole report."""
 
   photos: int
   hands: int
@@ -36,11 +36,11 @@ class Totals(NamedTuple):
 
 
 GENERATOR = '<meta name="generator" content="hand_jax">'
-"""Tells a page of ours from any other file of its name."""
+"""Distinguishes the pages that this program wrote from other files of the same name."""
 
 
 class PageLink(NamedTuple):
-  """A page's file name, and the numbers of its first and last photo."""
+  """The file name of a page, with the numbers of its first and last photo."""
 
   name: str
   first: int
@@ -50,13 +50,16 @@ class PageLink(NamedTuple):
 def page_frame(
   links: Sequence[PageLink], number: int, totals: Totals, thumbnails: Sequence[str]
 ) -> tuple[str, str]:
-  """What stands before and after the photos of a page.
+  """Builds the HTML that surrounds the photos of a page.
 
   Args:
     links: all pages of the report.
     number: this page's number, from 1.
-    totals: of the whole report.
-    thumbnails: this page's entries of the contact sheet, which is left out for a few photos.
+    totals: the totals of the whole report.
+    thumbnails: this page's entries of the contact sheet, which a page with a few photos leaves out.
+
+  Returns:
+    The HTML before the photos and the HTML after them.
   """
   style, script = _asset('report.css'), _asset('viewer.js')
   pages = _page_links(links, number)
@@ -83,7 +86,7 @@ def page_frame(
 
 
 def block_element(element_id: str, content: str) -> str:
-  """A block of data for the viewer."""
+  """Builds the element that holds a block of data for the viewer."""
   return f'<script type="application/json" id="{element_id}">{content}</script>\n'
 
 
@@ -128,7 +131,7 @@ def _contact_sheet(thumbnails: Sequence[str]) -> str:
 
 
 def _gradient() -> str:
-  """The colours of uncertainty, once a page, for the legends' bars."""
+  """Defines the colours of uncertainty for the bars of the legends, once for each page."""
   fractions = np.linspace(0, 1, _GRADIENT_STOPS + 1)
   stops = ''.join(
     f'<stop offset="{fraction:.4f}" stop-color="#{bytes(color).hex()}"/>'

@@ -1,4 +1,4 @@
-"""One photo as a piece of the page, and as a small picture of the contact sheet."""
+"""Builds the HTML of one photo, and its small picture on the contact sheet."""
 
 import pathlib
 from typing import NamedTuple
@@ -26,10 +26,14 @@ class PhotoSection(NamedTuple):
 
 
 def photo_section(photo: ReportPhoto, number: int) -> PhotoSection:
-  """Everything the page shows of a photo; `number` counts the report's photos from 1.
+  """Builds everything that the page shows of a photo.
+
+  Args:
+    photo: the photo and its hands.
+    number: the photo's number in the report, from 1.
 
   Raises:
-    ValueError: a hand's arrays do not fit one another; the message names the hand.
+    ValueError: a hand's arrays do not fit one another. The message names the hand.
   """
   anchor = f'photo-{number}'
   name = pathlib.PurePath(photo.photo).name or photo.photo

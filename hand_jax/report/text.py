@@ -1,4 +1,4 @@
-"""Text, links and pictures as pieces of HTML. Whatever comes from outside is escaped here."""
+"""Writes text, links and pictures as pieces of HTML. Text from outside is escaped here."""
 
 import base64
 import html
@@ -15,12 +15,12 @@ _JPEG_QUALITY = 88
 
 
 def escaped(text: str) -> str:
-  """Text as HTML, also inside a quoted attribute. What is not valid Unicode becomes `?`."""
+  """Escapes text for HTML, also inside a quoted attribute. Invalid Unicode becomes `?`."""
   return html.escape(text.encode('utf-8', 'replace').decode(), quote=True)
 
 
 def link_address(name: str) -> str:
-  """The address of a file beside the page, such as `./my%20hand.glb`; not yet escaped.
+  """Returns the address of a file beside the page, such as `./my%20hand.glb`, not yet escaped.
 
   A file name that is not valid Unicode is quoted by its bytes, as the file system holds it.
   """
@@ -28,12 +28,15 @@ def link_address(name: str) -> str:
 
 
 def image_element(image: UInt8[ArrayLike, 'height width 3'], alt: str, largest_side: int) -> str:
-  """An `<img>` that holds its picture as JPEG.
+  """Builds an `<img>` element that contains its picture as JPEG.
 
   Args:
-    image: sRGB.
-    alt: what the picture shows, for those who do not see it; not yet escaped.
-    largest_side: a picture larger than this many pixels is scaled down.
+    image: the picture in sRGB.
+    alt: a description of the picture for those who do not see it, not yet escaped.
+    largest_side: a picture with a side longer than this many pixels is scaled down.
+
+  Returns:
+    The element as HTML.
   """
   image = scaled_down(np.asarray(image), largest_side)
   height, width = image.shape[:2]
@@ -47,7 +50,10 @@ def image_element(image: UInt8[ArrayLike, 'height width 3'], alt: str, largest_s
 def scaled_down(
   image: UInt8[np.ndarray, 'height width 3'], largest_side: int
 ) -> UInt8[np.ndarray, 'height2 width2 3']:
-  """The picture with no side above `largest_side` pixels, none below one pixel."""
+  """Shrinks a picture until no side is longer than `largest_side` pixels.
+
+  A smaller picture stays as it is, and no side becomes shorter than one pixel.
+  """
   height, width = image.shape[:2]
   factor = largest_side / max(height, width)
   if factor >= 1:
@@ -65,12 +71,12 @@ def _jpeg_bytes(image: UInt8[np.ndarray, 'height width 3']) -> bytes:
 
 
 def percent(probability: float) -> str:
-  """A probability in words of percent that never round to certainty: `97 %`, `above 99 %`."""
+  """Writes a probability in percent, never rounded to certainty, such as `97 %` or `above 99 %`."""
   if probability > 0.99:
     return 'above 99 %'
   return 'below 1 %' if probability < 0.01 else f'{100 * probability:.0f} %'
 
 
 def counted(number: int, noun: str) -> str:
-  """`no hands`, `1 hand`, `2 hands`."""
+  """Writes a number with its noun, such as `no hands`, `1 hand` or `2 hands`."""
   return f'1 {noun}' if number == 1 else f'{number or "no"} {noun}s'

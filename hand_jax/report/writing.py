@@ -1,4 +1,4 @@
-"""Writes the report: one page that needs nothing else, or several where one would be too large."""
+"""Writes the report as one page, or as several pages where one would be too large."""
 
 import os
 import pathlib
@@ -12,8 +12,8 @@ from hand_jax.report.page import PageLink, Totals, block_element, page_frame
 from hand_jax.report.photo_section import PhotoSection, photo_section
 
 PAGE_LIMIT_BYTES = 60_000_000
-"""A page that would be larger is split; a single photo is never split."""
-# For the links between pages, whose number is known at the end.
+"""A page that would be larger is split between its photos. A single photo is never split."""
+# This much room is kept for the links between pages, whose number is known only at the end.
 _LINKS_BYTES = 20_000
 
 
@@ -27,7 +27,7 @@ class _Page(NamedTuple):
 
 
 def page_name(number: int) -> str:
-  """The file name of a page, counted from 1: `report.html`, `report_2.html`, ..."""
+  """Returns the file name of a page, counted from 1, such as `report.html` or `report_2.html`."""
   return 'report.html' if number == 1 else f'report_{number}.html'
 
 
@@ -38,14 +38,15 @@ def write_report(
 ) -> list[pathlib.Path]:
   """Writes `report.html`, and `report_2.html` and so on where one page would be too large.
 
-  Photos are taken one after the other, and their HTML waits in a temporary file, so that memory
-  holds one photo, or one page while it is written. The first page is written last: where it
-  stands, all that it links to stands too.
+  Photos are taken one after the other, and their HTML waits in a temporary file. So memory holds
+  one photo, or one page while that is written. The first page is written last, so that every page
+  it links to exists before it does.
 
   Args:
-    folder: where the pages go; links to files start there. It is made where missing.
-    photos: in the order of the report.
-    page_limit_bytes: the largest page, unless one photo alone is larger.
+    folder: where the pages go. It is made where it is missing, and links to files are relative to
+      it.
+    photos: the photos in the order of the report.
+    page_limit_bytes: the largest size of a page, unless one photo alone is larger.
 
   Returns:
     The pages' paths, the first page first.
@@ -102,7 +103,7 @@ class _Filling:
     self._size = len(before.encode()) + len(after.encode()) + _LINKS_BYTES
 
   def takes(self, section: PhotoSection, limit: int) -> bool:
-    """Whether the page stays within the limit with one more photo."""
+    """Tells whether the page stays within the limit with one more photo."""
     data = self._new_data(section)
     return self._size + len(data) + len(section.thumbnail.encode()) <= limit
 
@@ -115,7 +116,7 @@ class _Filling:
     self._last = number
 
   def _new_data(self, section: PhotoSection) -> bytes:
-    """The section, before it the triangles that the page does not hold yet."""
+    """Builds the section, after the triangles that the page does not hold yet."""
     faces = (block for block in section.face_lists.values() if block.id not in self._faces)
     return (''.join(block_element(*block) for block in faces) + section.html).encode()
 

@@ -2,11 +2,10 @@
 
 from typing import Any
 
-import flax
-from jaxtyping import Array
+from flax import struct
 
 
-@flax.struct.dataclass
+@struct.dataclass
 class TrainState:
   """Everything a step reads and writes. All of it is in a checkpoint.
 
@@ -21,6 +20,6 @@ class TrainState:
   key: Any
 
 
-def state_variables(state: TrainState) -> dict[str, Array | Any]:
+def state_variables(state: TrainState) -> dict[str, Any]:
   """Returns the variables that `network.apply` takes."""
   return {'params': state.params, 'batch_stats': state.batch_stats}

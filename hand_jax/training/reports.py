@@ -171,7 +171,7 @@ def draw_skeleton(
     joints_image: joints in pixels. One that is not finite is unknown, and its bones are left out.
     color: colour of the bones, RGB.
   """
-  known = np.isfinite(joints_image).all(axis=-1)
+  known = np.all(np.isfinite(joints_image), axis=-1)
   # OpenCV counts from pixel centres. It takes four binary digits of sub-pixel position here.
   points = np.round((joints_image - 0.5) * 16)
   points = np.clip(np.where(known[:, None], points, 0), -(2**20), 2**20).astype(int)
@@ -199,8 +199,8 @@ def overlay_sheet(
   tiles = []
   for image, joints, truth in zip(images, joints_normalized, truth_normalized, strict=True):
     tile = cv2.resize(image, (TILE_SIDE, TILE_SIDE), interpolation=cv2.INTER_CUBIC)
-    draw_skeleton(tile, denormalize_points(truth, TILE_SIDE), _TRUTH_COLOR)
-    draw_skeleton(tile, denormalize_points(joints, TILE_SIDE), _ESTIMATE_COLOR)
+    draw_skeleton(tile, np.asarray(denormalize_points(truth, TILE_SIDE)), _TRUTH_COLOR)
+    draw_skeleton(tile, np.asarray(denormalize_points(joints, TILE_SIDE)), _ESTIMATE_COLOR)
     tiles.append(tile)
   return _grid(tiles, columns)
 

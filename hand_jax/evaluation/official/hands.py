@@ -1,4 +1,4 @@
-"""The network's hands as a benchmark's files want them: absolute, in its axes and joint order."""
+"""Puts a network's hands into a benchmark's form: absolute, in its axes and joint order."""
 
 from collections.abc import Iterable, Iterator
 
@@ -30,18 +30,19 @@ from hand_jax.mano.model import extended_joint_regressor
 from hand_jax.models.branches import best_branch
 from hand_jax.types import ArrayLike, HandBatch, HandCamera, HandEstimate, ManoModel
 
-# A hand is not taken to be farther: the depth of one whose predicted scale is nothing or negative.
+# Largest depth in metres. A hand whose predicted scale is zero or negative is placed there.
 FARTHEST_M = 10.0
-# From OpenCV's axes (x right, y down, z forward) to OpenGL's (x right, y up, z backward), and back.
+# Factors that turn OpenCV's axes (x right, y down, z forward) into OpenGL's (x right, y up, z
+# backward), and back.
 OPENGL_AXES = np.array([1.0, -1.0, -1.0])
 
 
 def benchmark_regressor(
   model: ManoModel, benchmark: Benchmark
 ) -> Float[np.ndarray, 'joints vertices']:
-  """The model's extended joint regressor (B) with the benchmark's own fingertip vertices.
+  """Gives the model's extended joint regressor B, with the benchmark's own fingertip vertices.
 
-  Those are vertices of MANO's mesh: a hand model with another mesh keeps its own.
+  Those are vertices of MANO's mesh. A hand model with another mesh keeps its own.
   """
   if tuple(model.fingertip_vertices.tolist()) in FINGERTIP_VERTICES.values():
     model = with_fingertips(model, benchmark.fingertips)
@@ -54,19 +55,26 @@ def predicted_roots(
   intrinsics: Float[ArrayLike, 'batch 3 3'],
   crop_side: int,
 ) -> Float[np.ndarray, 'batch 3']:
-  """Where the origin of `joints_root` is: metres, camera space of the crops' intrinsics.
+  """Finds where the origin of `joints_root` lies in camera space, in metres.
 
-  By least squares: there the joints lie closest to the rays through their places in the crop, which
-  the predicted weak-perspective cameras give. 2 f / (s W) alone is the depth of the joints' middle,
-  centimetres from the wrist's; it is used (`FARTHEST_M` at most) where no depth up to that fits, as
-  for a scale of nothing.
+  The predicted weak-perspective camera gives each joint's place in the crop, and so a ray. The root
+  is placed by least squares where the joints lie closest to their rays. The simpler 2 f / (s W) is
+  the depth of the joints' middle, which can be centimetres from the wrist's. It is used, up to
+  `FARTHEST_M`, where the fitted depth is not between `NEAR_M` and `FARTHEST_M`, as for a scale of
+  zero.
+
+  Args:
+    cameras: the predicted cameras.
+    joints_root: the joints about the wrist in camera axes, metres.
+    intrinsics: camera matrices of the crops, pixels.
+    crop_side: side of the crops, pixels.
   """
   camera = camera_from_vector(np.asarray(cameras, np.float64))
   intrinsics = np.asarray(intrinsics, np.float64)
   scale = scale_per_metre(camera)[:, None]
   normalized = scale * joints_root[..., :2] + camera.translation[:, None, :2]
   rays = _rays(denormalize_points(normalized, crop_side), intrinsics)
-  # x + t_x = a (z + t_z) for a joint at x, z on the ray a, and the same for y.
+  # A joint at (x, z) lies on the ray a if x + t_x = a (z + t_z), and likewise for y.
   offsets = rays * joints_root[..., 2:] - joints_root[..., :2]
   spread = rays - rays.mean(axis=1, keepdims=True)
   along = -(spread * (offsets - offsets.mean(axis=1, keepdims=True))).sum(axis=(1, 2))
@@ -81,7 +89,7 @@ def predicted_roots(
 def _first_order_roots(
   camera: HandCamera, intrinsics: Float[np.ndarray, 'batch 3 3'], crop_side: int
 ) -> Float[np.ndarray, 'batch 3']:
-  """On the ray through T_x and T_y at `absolute_depth`, or `FARTHEST_M` where that is nearer."""
+  """Places roots on the ray through (T_x, T_y) at `absolute_depth`, but at most at `FARTHEST_M`."""
   focal = intrinsics[:, [0, 1], [0, 1]].mean(axis=1)
   smallest_scale = 2 * SCALE_UNIT_M * focal / (FARTHEST_M * crop_side)
   scale = np.maximum(camera.scale, smallest_scale[:, None])
@@ -93,7 +101,7 @@ def _first_order_roots(
 def _rays(
   pixels: Float[np.ndarray, 'batch points 2'], intrinsics: Float[np.ndarray, 'batch 3 3']
 ) -> Float[np.ndarray, 'batch points 2']:
-  """x and y at depth 1 of what is seen at the pixels."""
+  """Gives x and y at depth 1 of the rays through the pixels."""
   homogeneous = np.concatenate([pixels, np.ones((*pixels.shape[:2], 1))], axis=2)
   return np.linalg.solve(intrinsics[:, None], homogeneous[..., None])[..., :2, 0]
 
@@ -105,10 +113,20 @@ def absolute_hands(
   has_root: Bool[np.ndarray, ' batch'],
   is_left: Bool[np.ndarray, ' batch'],
 ) -> RootHands:
-  """Hands about their wrist moved into camera space, left ones mirrored back.
+  """Moves hands from their wrist into camera space, and mirrors left ones back.
 
-  With a root that is known (HO3D gives it) the predicted wrist is put on it; without, the frame's
-  origin on the predicted root. What is not used may be NaN.
+  Where the root is known (HO3D gives it), the predicted wrist is put on it. Elsewhere the origin of
+  the hand's frame is put on the predicted root. Values that are not used may be NaN.
+
+  Args:
+    hands: the hands about their wrist, as right hands.
+    predicted_root: what `predicted_roots` gives, camera space, metres.
+    known_root: the wrist in camera space, metres.
+    has_root: which of the known roots to use.
+    is_left: which hands are left ones.
+
+  Returns:
+    The hands in camera space, metres.
   """
   wrist = np.where(has_root[:, None], hands.joints[:, 0], 0.0)
   root = np.where(has_root[:, None], np.asarray(known_root, np.float64), predicted_root)
@@ -121,7 +139,10 @@ def absolute_hands(
 
 
 def in_file_convention(hands: RootHands, benchmark: Benchmark) -> RootHands:
-  """Camera-space hands (x right, y down, z forward; standard order) in the benchmark's own."""
+  """Turns camera-space hands into the benchmark's own axes and joint order.
+
+  They come with x right, y down, z forward and in the standard joint order.
+  """
   axes = OPENGL_AXES if benchmark.is_opengl else np.ones(3)
   joints = hands.joints[:, list(benchmark.joint_order)]
   return RootHands(hands.vertices * axes.reshape(1, 1, 3), joints * axes.reshape(1, 1, 3))
@@ -133,10 +154,20 @@ def benchmark_predictions(
   regressor: Float[np.ndarray, 'joints vertices'],
   benchmark: Benchmark,
 ) -> RootHands:
-  """What a submission holds for the batch's examples, padding left out.
+  """Makes what a submission holds for the batch's examples, without padding.
 
-  The root is used where the split gives it and the benchmark's files do, too (HO3D); where it is
-  the ground truth's own (FreiHAND), the predicted camera and the intrinsics place the hand.
+  Where the split gives the root and the benchmark's files do too (HO3D), the hand is placed on it.
+  Where the root belongs to the ground truth (FreiHAND), the predicted camera and the intrinsics
+  place the hand.
+
+  Args:
+    estimate: the network's estimate for the batch.
+    batch: the examples.
+    regressor: what `benchmark_regressor` gives.
+    benchmark: the benchmark.
+
+  Returns:
+    Absolute hands in the benchmark's axes and joint order, metres.
 
   Raises:
     ValueError: an example has neither a root that may be used nor intrinsics.
@@ -149,7 +180,7 @@ def benchmark_predictions(
         f'Example {str(batch.example_id[row])!r} cannot be placed in camera space: it has '
         f'{"neither a root nor" if benchmark.gives_root else "no"} camera intrinsics.'
       )
-  # Of whole batches, whose shape does not change, so that this is compiled once.
+  # Whole batches all have one shape, so this is compiled only once.
   rotations = camera_rotations(estimate.camera.mean)
   hands = predicted_hands(best_branch(estimate), rotations, regressor)
   placed = (~given)[:, None, None] & real[:, None, None]
@@ -161,10 +192,15 @@ def benchmark_predictions(
 
 
 class PreparedLabels:
-  """The 3D labels of a prepared split as they are stored, without decoding its pictures.
+  """The 3D labels of a prepared split as they are stored, whose pictures are not decoded.
 
-  Batches hold labels about the wrist in the hand's own frame, and none where the orientation is
-  not known, as in HO3D's evaluation split.
+  Batches hold labels about the wrist in the hand's own frame. They hold none where the orientation
+  is not known, as in HO3D's evaluation split, so that these labels are read separately.
+
+  Args:
+    name: name of the data set.
+    data_dir: folder of prepared data sets.
+    split: name of the split.
   """
 
   def __init__(self, name: str, data_dir: str, split: str):
@@ -174,7 +210,10 @@ class PreparedLabels:
     self._records = prepared_builder(name, data_dir).as_data_source(split, decoders=skipped)
 
   def load(self, index: int) -> RootHands | None:
-    """One example's hand in camera space, standard order, or None where it is not labelled."""
+    """Reads one example's hand in camera space (metres, standard joint order).
+
+    It is None where the example is not labelled.
+    """
     record = self._records[index]
     vertices, joints = record['vertices_camera'], record['joints_camera']
     if not (len(vertices) and len(joints) and (record['joint_confidence'] > 0).all()):
@@ -185,7 +224,14 @@ class PreparedLabels:
 class BenchmarkRun:
   """Collects a network's predictions over a benchmark's split, and measures them where labelled.
 
-  `estimate` is the network for whoever walks through `batches`; each batch is estimated once.
+  `walk` passes batches on and estimates each once. `estimate` then gives that estimate to whoever
+  walks through the batches.
+
+  Args:
+    benchmark: the benchmark.
+    estimate_fn: maps a batch to the network's estimate for all its rows.
+    model: the hand model.
+    labels: the labels of the split.
   """
 
   def __init__(
@@ -196,7 +242,8 @@ class BenchmarkRun:
     labels: PreparedLabels,
   ):
     self.scores = OfficialScores(benchmark)
-    self.has_batch_labels = False  # anything that our own metrics can measure
+    # Tells whether the batches hold anything that our own metrics can measure.
+    self.has_batch_labels = False
     self.is_finished = False
     self._benchmark, self._estimate_fn, self._labels = benchmark, estimate_fn, labels
     self._regressor = benchmark_regressor(model, benchmark)
@@ -204,7 +251,7 @@ class BenchmarkRun:
     self._predictions: list[RootHands] = []
 
   def walk(self, batches: Iterable[HandBatch]) -> Iterator[HandBatch]:
-    """The batches, with their predictions taken in."""
+    """Passes the batches on and takes in their predictions."""
     for batch in batches:
       self._estimate = self._estimate_fn(batch)
       self._take_in(batch, self._estimate)
@@ -213,20 +260,20 @@ class BenchmarkRun:
     self.is_finished = True
 
   def estimate(self, batch: HandBatch) -> HandEstimate:
-    """The estimate for the batch that `walk` gave last."""
+    """Gives the estimate for the batch that `walk` gave last."""
     del batch
     assert self._estimate is not None
     return self._estimate
 
   def predictions(self) -> RootHands:
-    """All predictions in the benchmark's axes and joint order, as a file of them holds them."""
+    """Joins all predictions in the benchmark's axes and joint order, as a file holds them."""
     return RootHands(*(np.concatenate(parts) for parts in zip(*self._predictions, strict=True)))
 
   def _take_in(self, batch: HandBatch, estimate: HandEstimate) -> None:
     hands = benchmark_predictions(estimate, batch, self._regressor, self._benchmark)
     stored = RootHands(*(points.astype(np.float32) for points in hands))
     self._predictions.append(stored)
-    # What is measured is what would be read back from a file.
+    # Predictions are measured as they would be read back from a file.
     hands = RootHands(*(np.round(points.astype(np.float64), DECIMALS) for points in stored))
     real = ~np.asarray(batch.is_padding)
     truths = [self._labels.load(int(index)) for index in np.asarray(batch.global_index)[real]]

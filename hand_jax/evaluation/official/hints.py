@@ -1,4 +1,4 @@
-"""Hints about predictions that were measured: what their figures may be wrong by, in words."""
+"""Gives hints in words about what is probably wrong with predictions that were measured."""
 
 from collections.abc import Iterable
 
@@ -8,17 +8,17 @@ from hand_jax.evaluation.official.rules import BENCHMARKS, Benchmark
 from hand_jax.evaluation.official.submission import VERTICES, Samples
 from hand_jax.mano.joints import FINGERS, FINGERTIP_VERTICES, JOINT_NAMES
 
-# A hand whose middle is nearer to the camera than this fills the photo.
+# A hand whose middle is nearer to the camera than this would fill the photo.
 _NEAREST_M = 0.15
-# Fingertip joints lie on the mesh: farther ones are others, or the mesh's are (data sets differ by
-# up to a centimetre in which vertices they take).
+# Fingertip joints lie on the mesh. Where they are farther from its fingertips than this, joints or
+# mesh are in another order or frame. (Data sets choose tip vertices up to a centimetre apart.)
 _FAR_TIPS_M = 0.025
 _STANDARD_TIPS = [JOINT_NAMES.index(f'{finger}_tip') for finger in FINGERS]
 _MM_PER_M = 1000
 
 
 class PredictionHints:
-  """Looks at predictions beside their ground truth, batch by batch."""
+  """Compares predictions with their ground truth, batch by batch, to find typical mistakes."""
 
   def __init__(self, benchmark: Benchmark):
     self._benchmark = benchmark
@@ -34,7 +34,7 @@ class PredictionHints:
         self._tips[name].append(_tip_distances(samples, benchmark, self._benchmark))
 
   def lines(self) -> list[str]:
-    """A line for each thing that is odd about most of the predictions."""
+    """Describes in one line each thing that is odd about most of the predictions."""
     return [line for line in (self._about_the_place(), self._about_the_order()) if line]
 
   def _about_the_place(self) -> str:
@@ -75,7 +75,10 @@ class PredictionHints:
 
 
 def _tip_distances(samples: Samples, order: Benchmark, measured: Benchmark) -> np.ndarray:
-  """Metres from each fingertip joint, if the order is `order`'s, to the mesh's fingertip."""
+  """Measures how far fingertip joints are from the mesh's fingertips if the joints follow `order`.
+
+  Distances are in metres.
+  """
   places = [order.joint_order.index(tip) for tip in _STANDARD_TIPS]
   vertices = list(FINGERTIP_VERTICES[measured.fingertips])
   return np.linalg.norm(samples.joints[:, places] - samples.vertices[:, vertices], axis=-1)
@@ -86,7 +89,7 @@ def _order(benchmark: Benchmark) -> str:
 
 
 def _short(names: Iterable[str]) -> list[str]:
-  """Joint names with the joints of one finger in a row put together."""
+  """Shortens joint names by joining those of one finger that follow each other."""
   parts: list[list[str]] = []
   for name in names:
     finger, _, segment = name.partition('_')

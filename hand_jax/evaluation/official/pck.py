@@ -1,4 +1,4 @@
-"""PCK curves (the share of points within a distance) as CSV and as a figure."""
+"""Writes PCK curves (the share of points within a distance) as CSV and as a figure."""
 
 import math
 import os
@@ -11,7 +11,7 @@ from hand_jax.evaluation.official.rules import THRESHOLDS_M
 from hand_jax.evaluation.plotting import COLORS, DOTS_PER_INCH, make_plain, write_png
 
 # Sizes in inches.
-_PANEL = (5.6, 4.6)  # width and height, to which the legend's lines are added
+_PANEL = (5.6, 4.6)  # width and height, without the legend's lines
 _LINE = 0.21
 _MARGIN = (0.7, 0.45, 0.2, 0.65)  # left, top, right, bottom
 _NAMES = {
@@ -27,10 +27,11 @@ _NAMES = {
 
 
 class Panel(NamedTuple):
-  """One plot: its title and, by label, the shares at `THRESHOLDS_M`."""
+  """One plot."""
 
   title: str
   curves: Mapping[str, Sequence[float]]
+  """The shares at `THRESHOLDS_M` that each labelled curve shows."""
 
 
 def area(curve: Sequence[float]) -> float:
@@ -39,12 +40,12 @@ def area(curve: Sequence[float]) -> float:
 
 
 def measure_name(name: str) -> str:
-  """`xyz_al` in words."""
+  """Names a measure such as `xyz_al` in words."""
   return _NAMES.get(name, name)
 
 
 def pck_csv(curves: Mapping[str, Sequence[float]]) -> str:
-  """A table of the curves, one column each, beside the threshold in mm."""
+  """Writes a table of the curves, one column each, beside the thresholds in mm."""
   lines = [','.join(('threshold_mm', *curves))]
   for row, threshold in enumerate(THRESHOLDS_M):
     values = (f'{curve[row]:.6f}' for curve in curves.values())
@@ -53,14 +54,14 @@ def pck_csv(curves: Mapping[str, Sequence[float]]) -> str:
 
 
 def draw_pck(panels: Sequence[Panel]) -> Any:
-  """Draws the panels in rows, two abreast (three from five on), as a matplotlib figure.
+  """Draws the panels as a matplotlib figure, two in a row (three if there are more than four).
 
-  It belongs to no window and leaves pyplot's state alone.
+  The figure belongs to no window and leaves pyplot's state alone.
 
   Raises:
     ValueError: a panel has more curves than there are colours.
   """
-  # Slow to import, and needed for nothing else.
+  # Imported here because it is slow and nothing else needs it.
   from matplotlib.figure import Figure
 
   for panel in panels:
@@ -80,7 +81,8 @@ def draw_pck(panels: Sequence[Panel]) -> Any:
     row, column = divmod(number, columns)
     x = column * width + left
     y = (rows - row) * height - top - plot_height  # upwards, from the figure's lower edge
-    place = np.array([x, y, plot_width, plot_height]) / np.tile(figure.get_size_inches(), 2)
+    across, up = figure.get_size_inches().tolist()
+    place = (x / across, y / up, plot_width / across, plot_height / up)
     _draw_panel(figure.add_axes(place), panel)
   return figure
 
@@ -102,7 +104,7 @@ def _draw_panel(axes: Any, panel: Panel) -> None:
   )
   make_plain(axes)
   labels = [f'{label}: AUC {area(curve):.3f}' for label, curve in panel.curves.items()]
-  # Below the plot, where it hides no curve.
+  # The legend stands below the plot, where it hides no curve.
   legend = axes.legend(
     lines, labels, loc='upper left', bbox_to_anchor=(0, -0.14), fontsize=9, frameon=False
   )

@@ -1,8 +1,8 @@
-"""The official metrics of FreiHAND and HO3D: their names, units and rules, quirks included.
+"""Computes the official metrics of FreiHAND and HO3D by their names, units and rules.
 
-Both evaluations work on absolute camera coordinates in metres and print centimetres. Ours, without
-reflections, stand beside them under names of their own (`strict_...`). A figure of a paper can be
-compared with the official ones alone.
+Both evaluations work on absolute camera coordinates in metres and print centimetres. Their quirks
+are kept. Our own figures, which allow no reflections, stand beside them under other names
+(`strict_...`). Only the official ones can be compared with the figures of a paper.
 """
 
 from typing import Any, NamedTuple
@@ -18,28 +18,29 @@ from hand_jax.mano.joints import STANDARD_TO_MANO
 THRESHOLDS_M = np.linspace(0.0, 0.05, 100)
 F_THRESHOLDS_M = (0.005, 0.015)
 CM_PER_M = 100.0
-NOT_MEASURED = -1.0  # the figures of a mesh whose vertices are not those of the ground truth
+NOT_MEASURED = -1.0  # replaces figures of a mesh that has not the ground truth's vertices
 NO_AUGMENTATION = 'none'
 
-# Of HO3D's joint order: the bone that gives a hand its scale.
+# These joints of HO3D's order end the bone that gives a hand its scale.
 _WRIST, _MIDDLE_MCP = 0, 4
 
 
 class Benchmark(NamedTuple):
-  """What one official evaluation fixes about its files and figures.
-
-  `joint_order` gathers its joints from the standard order. `is_opengl`: its camera looks along -z,
-  y up; else along +z, y down. `gives_root`: the wrist's place is part of the input. `samples` is
-  the size of the genuine evaluation split, `fingertips` the name of its fingertip vertices.
-  """
+  """What one official evaluation fixes about its files and figures."""
 
   title: str
   fingertips: str
+  """The name of its set of fingertip vertices (`FINGERTIP_VERTICES`)."""
   samples: int
+  """How many samples the genuine evaluation split has."""
   joint_order: tuple[int, ...]
+  """The standard joint that stands at each place of its own order."""
   is_opengl: bool
+  """Whether its camera looks along -z with y up. Otherwise it looks along +z with y down."""
   gives_root: bool
-  alignments: tuple[str, ...]  # of the joints, as in the names of the figures
+  """Whether the place of the wrist is part of the input."""
+  alignments: tuple[str, ...]
+  """How joints are aligned, by the names that its figures use."""
 
 
 def _ho3d(version: str, samples: int) -> Benchmark:
@@ -55,18 +56,19 @@ BENCHMARKS = {
 
 
 class PointErrors:
-  """Errors of numbered points over samples, as sums: memory does not grow with the samples."""
+  """Adds up the errors of numbered points over samples, so that memory does not grow with them."""
 
   def __init__(self):
     self.samples = 0
     self._sums: Any = 0.0  # (points,)
-    self._reached: Any = 0  # (points, thresholds): errors by the first threshold they are within
+    self._reached: Any = 0  # (points, thresholds): how many errors have this first threshold
 
   def add(
     self,
     predicted: Float[np.ndarray, 'samples points 3'],
     target: Float[np.ndarray, 'samples points 3'],
   ) -> None:
+    """Takes in some samples. All points are in metres."""
     errors = np.sqrt(np.sum(np.square(predicted - target), axis=-1))
     samples, points = errors.shape
     bins = len(THRESHOLDS_M) + 1
@@ -78,15 +80,18 @@ class PointErrors:
     self._reached = self._reached + counts.reshape(points, bins)[:, :-1]
 
   def mean_m(self) -> float:
-    """The mean over the samples, then over the points."""
+    """Averages the errors over the samples and then over the points, in metres."""
     return float(np.mean(self._sums / self.samples))
 
   def curves(self) -> Float[np.ndarray, 'points thresholds']:
-    """Each point's PCK curve: the share of samples whose error is at most each threshold."""
+    """Computes each point's PCK curve: the share of samples within each threshold (inclusive)."""
     return np.cumsum(self._reached, axis=1) / self.samples
 
   def auc(self) -> float:
-    """Area under each point's curve from 0 to 50 mm (trapezoids; 1 at most), then their mean."""
+    """Averages over points the area under their curve from 0 to 50 mm.
+
+    The area is taken by the trapezoid rule and is 1 at most.
+    """
     whole = np.trapezoid(np.ones_like(THRESHOLDS_M), THRESHOLDS_M)
     return float(np.mean(np.trapezoid(self.curves(), THRESHOLDS_M, axis=1) / whole))
 
@@ -94,10 +99,11 @@ class PointErrors:
 def align_scale_translation(
   predicted: Float[np.ndarray, 'samples joints 3'], target: Float[np.ndarray, 'samples joints 3']
 ) -> Float[np.ndarray, 'samples joints 3']:
-  """HO3D's second alignment, joints in its order: the length of one bone, and the wrist.
+  """Aligns the length of one bone and the wrist, which is HO3D's second alignment.
 
-  The prediction is scaled until its bone from wrist to middle MCP is as long as the target's, then
-  its wrist is put on the target's. Joints whose bone has no length are not divided by it.
+  The prediction is scaled until its bone from wrist to middle MCP is as long as the target's. Then
+  its wrist is put on the target's. Joints are in HO3D's order. A hand whose bone has no length is
+  not divided by it.
   """
   lengths = [
     np.sqrt(np.sum(np.square(hands[:, _MIDDLE_MCP] - hands[:, _WRIST]), axis=-1))[:, None, None]
@@ -113,12 +119,17 @@ def align_by_joints(
   predicted: Float[np.ndarray, 'samples joints 3'],
   target: Float[np.ndarray, 'samples joints 3'],
 ) -> Float[np.ndarray, 'samples predicted_vertices 3']:
-  """Vertices that cannot be aligned to the target's by their own, turned as their joints are.
+  """Aligns meshes of another vertex count than the target's by the alignment of their joints.
 
-  As the official scripts do it: about the vertices' own centre, which moves as far as the joints'
-  does, and with a scale that takes the joints' size from the target without dividing by the
-  prediction's. The size of the result is therefore wrong by that factor, and so are the scripts'
-  aligned F-scores of other meshes than MANO's.
+  This is done as in the official scripts. The mesh turns about its own centre, which moves as far
+  as the joints' centre does. The scale takes the joints' size from the target without dividing by
+  the prediction's size. The size of the result is therefore wrong by that factor, and so are the
+  scripts' aligned F-scores for meshes other than MANO's.
+
+  Args:
+    vertices: the predicted meshes, metres.
+    predicted: the predicted joints, metres.
+    target: the true joints, metres.
   """
   aligned = np.empty_like(vertices)
   for out, mesh, ours, theirs in zip(aligned, vertices, predicted, target, strict=True):
@@ -137,9 +148,10 @@ def vertex_f_scores(
   predicted: Float[np.ndarray, 'samples predicted_vertices 3'],
   target: Float[np.ndarray, 'samples vertices 3'],
 ) -> Float[np.ndarray, 'samples thresholds']:
-  """F-scores at 5 and 15 mm of each sample: vertices nearer than (strictly) the threshold.
+  """Computes each sample's F-scores of vertices at 5 and 15 mm.
 
-  Distances go to the nearest vertex of the other mesh, not to its surface; 0 where none is near.
+  A vertex counts if the nearest vertex of the other mesh is strictly nearer than the threshold.
+  Distances do not go to the surface. The score is 0 where no vertex counts.
   """
   scores = np.zeros((len(predicted), len(F_THRESHOLDS_M)))
   for row, ours, theirs in zip(scores, predicted, target, strict=True):
@@ -154,7 +166,7 @@ def vertex_f_scores(
 def _nearest_m(
   points: Float[np.ndarray, 'points 3'], others: Float[np.ndarray, 'others 3']
 ) -> Float[np.ndarray, ' points']:
-  """Distance of each point to the nearest other; infinite where it would count nowhere."""
+  """Finds each point's distance to the nearest other, or infinity if that is too far to count."""
   tree = scipy.spatial.cKDTree(others, balanced_tree=False, compact_nodes=False)
   distances, _ = tree.query(points, distance_upper_bound=2 * max(F_THRESHOLDS_M))
   return distances
@@ -163,16 +175,17 @@ def _nearest_m(
 def is_mirrored(
   predicted: Float[np.ndarray, 'samples points 3'], target: Float[np.ndarray, 'samples points 3']
 ) -> Bool[np.ndarray, ' samples']:
-  """Whether the official alignment turns the prediction into its mirror image."""
+  """Tells whether the official alignment turns the prediction into its mirror image."""
   centred = [points - points.mean(axis=1, keepdims=True) for points in (predicted, target)]
   return np.linalg.det(np.swapaxes(centred[1], 1, 2) @ centred[0]) < 0
 
 
 class OfficialScores:
-  """Adds up the metrics of one benchmark over batches of samples, in any order, each once.
+  """Adds up the metrics of one benchmark over batches of samples.
 
-  All points are in metres, in the benchmark's own axes and joint order. Official figures come from
-  `scores`, ours from `strict_scores`, PCK curves of both from `curves`.
+  Batches may come in any order, and each sample counts once. All points are in metres, in the
+  benchmark's own axes and joint order. `scores` gives the official figures, `strict_scores` ours,
+  and `curves` the PCK curves of both.
   """
 
   def __init__(self, benchmark: Benchmark):
@@ -186,6 +199,7 @@ class OfficialScores:
 
   @property
   def samples(self) -> int:
+    """Counts the samples that were taken in."""
     return self._official['xyz'].samples
 
   def add(
@@ -196,6 +210,12 @@ class OfficialScores:
     true_vertices: Float[np.ndarray, 'samples vertices 3'],
   ) -> None:
     """Takes in some samples. Predictions of joints alone have meshes without vertices.
+
+    Args:
+      joints: the predicted joints.
+      vertices: the predicted meshes, whose vertices may be more or fewer than the true ones.
+      true_joints: the true joints.
+      true_vertices: the true meshes.
 
     Raises:
       ValueError: a coordinate is not finite.
@@ -236,16 +256,16 @@ class OfficialScores:
     self._f_sums['f_al_score'] += scores.sum(axis=0)
     rigid = metrics.procrustes_align(vertices, true_vertices)
     self._strict['strict_mesh_al'].add(rigid, true_vertices)
-    if mirrored.any():  # the two alignments are one wherever nothing was mirrored
+    if mirrored.any():  # elsewhere both alignments are the same
       scores[mirrored] = vertex_f_scores(rigid[mirrored], true_vertices[mirrored])
     self._f_sums['strict_f_al_score'] += scores.sum(axis=0)
 
   def scores(self) -> dict[str, float]:
-    """The official figures by their official names, errors in cm.
+    """Gives the official figures by their official names, errors in cm.
 
-    Where the predicted meshes have another number of vertices than the ground truth's, their errors
-    and areas are -1 (the scripts' files say -100 for the error: they turn the -1 into cm). Of
-    joints alone all figures of the mesh are -1.
+    Where predicted meshes have another number of vertices than the true ones, their errors and
+    areas are -1. (The scripts' files say -100 for the error, because they turn the -1 into cm.)
+    Where there are joints alone, all figures of the mesh are -1.
 
     Raises:
       ValueError: nothing was added.
@@ -255,10 +275,10 @@ class OfficialScores:
     return self._errors(self._official) | self._f_scores('f_score', 'f_al_score')
 
   def strict_scores(self) -> dict[str, float | int]:
-    """The aligned figures without reflections (as usual for PA-MPJPE), errors in cm.
+    """Gives the figures aligned without reflections (as usual for PA-MPJPE), errors in cm.
 
-    `strict_mirrored_...` count the samples that the official alignment mirrors: where it is 0, the
-    figures differ from the official ones by rounding alone.
+    `strict_mirrored_...` count the samples that the official alignment mirrors. Where such a count
+    is 0, the figures differ from the official ones by rounding alone.
     """
     if self._has_mesh:
       f_scores = self._f_scores('strict_f_al_score')
@@ -267,7 +287,7 @@ class OfficialScores:
     return self._errors(self._strict) | f_scores | self._mirrored
 
   def curves(self) -> dict[str, list[float]]:
-    """The PCK curves at `THRESHOLDS_M`, means over the points, as far as they were measured."""
+    """Averages the PCK curves at `THRESHOLDS_M` over the points, as far as they were measured."""
     return {
       name: errors.curves().mean(axis=0).tolist()
       for name, errors in (self._official | self._strict).items()
@@ -299,9 +319,9 @@ def _mm(threshold_m: float) -> int:
 
 
 def official_text(scores: dict[str, Any]) -> str:
-  """The official figures in the manner of the scripts' scores.txt, one `name: value` per line.
+  """Writes the official figures as the scripts' scores.txt does, one `name: value` per line.
 
-  What is not measured, for meshes of another vertex count, is `NOT_MEASURED`.
+  Figures that were not measured are `NOT_MEASURED`, as for meshes of another vertex count.
   """
   names = [name for name in scores if name.startswith(('xyz_', 'mesh_', 'f_'))]
   return '\n'.join(f'{name}: {scores[name]:f}' for name in names)

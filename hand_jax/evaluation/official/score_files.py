@@ -1,4 +1,4 @@
-"""scores.json: what an official evaluation of predictions or of a run gives, and how it is told."""
+"""Makes and reports scores.json: the official evaluation of predictions or of a run."""
 
 import json
 import os
@@ -27,9 +27,15 @@ from hand_jax.files.writing import write_whole
 def scores_record(
   dataset: str, scores: OfficialScores, test_time_augmentation: str = NO_AUGMENTATION, **origin: str
 ) -> dict[str, Any]:
-  """What a scores.json holds: where it is from, the official figures, our strict ones, the curves.
+  """Makes what a scores.json holds: its origin, official and strict figures, and the curves.
 
   Errors are in cm, as the official scripts print them.
+
+  Args:
+    dataset: name of the benchmark.
+    scores: the figures, with every sample added.
+    test_time_augmentation: what the predictions were averaged over.
+    **origin: further fields that say where the predictions are from.
   """
   return {
     'dataset': dataset,
@@ -51,13 +57,22 @@ def evaluate_predictions(
   allow_implausible: bool = False,
   report: Callable[[int], None] = lambda done: None,
 ) -> dict[str, Any]:
-  """The official scores of a pred.json or pred.zip, as `scores_record`.
+  """Measures a pred.json or pred.zip as the official evaluation does.
 
-  With them are `hints`, lines about what looks wrong with the predictions, mostly none. `report` is
-  told how many samples are done.
+  Args:
+    predictions: the file of predictions.
+    dataset: name of the benchmark.
+    ground_truth: folder with evaluation_xyz.json and evaluation_verts.json.
+    test_time_augmentation: what the predictions were averaged over, to name it.
+    allow_implausible: whether to measure predictions, too, that look to be in another unit or axes.
+    report: is told how many samples are done.
+
+  Returns:
+    What `scores_record` gives, with `hints`: lines about what looks wrong with the predictions.
 
   Raises:
-    FileNotFoundError, ValueError: files that cannot be measured; see `read_pairs`.
+    FileNotFoundError: a file is missing.
+    ValueError: the data set is no benchmark, or a file cannot be measured (see `read_pairs`).
   """
   if dataset not in BENCHMARKS:
     raise ValueError(
@@ -92,12 +107,13 @@ def check_score_files(
   Args:
     output: file for the scores, if any.
     pck: folder for the PCK curves, if any.
-    inputs: files that are read, and what messages call them.
+    inputs: the files that are read, and what to call each in a message.
     overwrite: whether files that this program did not write may be replaced.
     others: further files that will be written.
 
   Raises:
-    OSError, ValueError: see `check_outputs`.
+    OSError: a file cannot be written there, or would replace another (see `check_outputs`).
+    ValueError: an output is an input, or two outputs are one file.
   """
   outputs = list(others)
   if output:
@@ -114,7 +130,7 @@ def _curve_paths(folder: str) -> tuple[pathlib.Path, pathlib.Path]:
 
 
 def write_curves(folder: str, scores: dict[str, Any]) -> list[pathlib.Path]:
-  """The PCK curves as pck.csv and pck.png; their paths."""
+  """Writes the PCK curves as pck.csv and pck.png, and returns their paths."""
   table, figure = _curve_paths(folder)
   official = {name: curve for name, curve in scores['pck'].items() if 'strict' not in name}
   curves = {measure_name(name): curve for name, curve in official.items()}
@@ -127,7 +143,7 @@ def write_curves(folder: str, scores: dict[str, Any]) -> list[pathlib.Path]:
 
 
 def official_summary(scores: dict[str, Any]) -> str:
-  """The official figures as the scripts print them, and what is not in them."""
+  """Puts the official figures into text as the scripts print them, with notes on what they lack."""
   benchmark = BENCHMARKS[scores['dataset']]
   lines = [
     official_text(scores),
@@ -171,16 +187,17 @@ def report_predictions(
 
   Args:
     predictions: a pred.json or pred.zip.
-    dataset: the benchmark that it is for.
+    dataset: name of the benchmark that it is for.
     ground_truth: folder with evaluation_xyz.json and evaluation_verts.json.
     test_time_augmentation: what the predictions were averaged over, to name it.
-    allow_implausible: measures predictions that look to be in another unit or axes, too.
+    allow_implausible: whether to measure predictions, too, that look to be in another unit or axes.
     output: file to write the scores to, if any.
     pck: folder to write the PCK curves to, if any.
     overwrite: whether those may replace files that this program did not write.
 
   Raises:
-    OSError, ValueError: files that cannot be measured, see `evaluate_predictions`, or written.
+    OSError: a file is missing or cannot be written.
+    ValueError: a file cannot be measured (see `evaluate_predictions`).
   """
   truths = {
     pathlib.Path(ground_truth) / f'evaluation_{kind}.json': 'the ground truth'
@@ -207,7 +224,7 @@ def publish_scores(
 
   Args:
     dataset: name of the data set that was measured on.
-    scores: what `scores_record` gives; None where there are no official ones.
+    scores: what `scores_record` gives, or None where there are no official scores.
     output: file to write the scores to, if any.
     pck: folder to write the PCK curves to, if any.
 

@@ -1,4 +1,4 @@
-"""Runs side by side: scores.json files as one table per benchmark, and their PCK curves."""
+"""Shows runs side by side: scores.json files as one table per benchmark, and their PCK curves."""
 
 import csv
 import io
@@ -27,21 +27,26 @@ BOARD_BEGINNINGS = (
 
 
 class ScoredRun(NamedTuple):
-  """One scores.json: its name in the table, and what it holds."""
+  """One scores.json."""
 
   name: str
+  """What tables call the run."""
   scores: dict[str, Any]
+  """What the file holds."""
 
   @property
   def augmentation(self) -> str:
+    """Names the run's test-time augmentation."""
     return str(self.scores.get(_AUGMENTATION) or NO_AUGMENTATION)
 
 
 def read_runs(paths: Sequence[str | os.PathLike], names: Sequence[str] = ()) -> list[ScoredRun]:
-  """The files' runs in their order, named by `names`, or after the files.
+  """Reads score files as runs, which are named by `names` or else after the files.
 
   Raises:
-    FileNotFoundError, ValueError: no scores, as many names as files are not there, or one twice.
+    FileNotFoundError: a file is missing.
+    ValueError: no path is given, a file holds no scores, there are not as many names as files, or a
+      name occurs twice.
   """
   if not paths:
     raise ValueError('Expected scores: --scores=a.json --scores=b.json, one file for each run.')
@@ -58,7 +63,7 @@ def read_runs(paths: Sequence[str | os.PathLike], names: Sequence[str] = ()) -> 
 
 
 def default_names(paths: Sequence[str | os.PathLike]) -> list[str]:
-  """The files' stems, with their folders where these are all the same."""
+  """Names runs after their files, and with the folders where the file names alone would clash."""
   stems = [pathlib.Path(path).stem for path in paths]
   if len(set(stems)) == len(stems):
     return stems
@@ -66,10 +71,11 @@ def default_names(paths: Sequence[str | os.PathLike]) -> list[str]:
 
 
 def read_scores(path: str | os.PathLike) -> dict[str, Any]:
-  """What `experiments.evaluate` wrote, checked as far as a table needs it.
+  """Reads what `experiments.evaluate` wrote, and checks it as far as a table needs it.
 
   Raises:
-    FileNotFoundError: no such file. ValueError: it holds no scores of a benchmark.
+    FileNotFoundError: there is no such file.
+    ValueError: it holds no scores of a benchmark.
   """
   path = pathlib.Path(path)
   if not path.is_file():
@@ -100,7 +106,7 @@ def read_scores(path: str | os.PathLike) -> dict[str, Any]:
 
 
 def measure_names(dataset: str) -> list[str]:
-  """The official figures of a benchmark, in the order of its scores.txt."""
+  """Lists the official figures of a benchmark in the order of its scores.txt."""
   joints = ['xyz', *(f'xyz_{alignment}' for alignment in BENCHMARKS[dataset].alignments)]
   errors = [f'{name}_{kind}3d' for name in (*joints, 'mesh', 'mesh_al') for kind in ('mean', 'auc')]
   return [*errors, 'f_score_5', 'f_al_score_5', 'f_score_15', 'f_al_score_15']
@@ -116,7 +122,7 @@ def _runs_of(runs: Sequence[ScoredRun], dataset: str) -> list[ScoredRun]:
 
 
 def _best(name: str, values: Sequence[float]) -> float | None:
-  """The best of the measured values; None where there is nothing to compare."""
+  """Finds the best of the measured values, or gives None where there is nothing to compare."""
   measured = [value for value in values if value != NOT_MEASURED]
   if len(measured) < 2:
     return None
@@ -124,10 +130,10 @@ def _best(name: str, values: Sequence[float]) -> float | None:
 
 
 def markdown_board(runs: Sequence[ScoredRun]) -> str:
-  """A table for each benchmark: a row for each figure, a column for each run, the best in bold.
+  """Writes a table for each benchmark, with a row per figure and a column per run.
 
-  Digits are those that the official scripts print. The last rows say what was averaged over and
-  whether test-time augmentation was used.
+  The best figures are in bold. Digits are those that the official scripts print. The last rows say
+  how many samples were averaged over, and whether test-time augmentation was used.
   """
   parts = []
   for dataset in _datasets(runs):
@@ -167,7 +173,10 @@ def _cell(name: str, value: float, best: float | None) -> str:
 
 
 def csv_board(runs: Sequence[ScoredRun]) -> str:
-  """One line for each run with all its figures to six decimals; those of other benchmarks empty."""
+  """Writes one line for each run with all its figures to six decimals.
+
+  Figures of other benchmarks are left empty.
+  """
   datasets = _datasets(runs)
   names = list(dict.fromkeys(name for dataset in datasets for name in measure_names(dataset)))
   text = io.StringIO()
@@ -182,10 +191,10 @@ def csv_board(runs: Sequence[ScoredRun]) -> str:
 
 
 def board_panels(runs: Sequence[ScoredRun]) -> list[Panel]:
-  """A panel for each official curve of each benchmark, with all the runs that have it.
+  """Makes a panel for each official curve of each benchmark, with all the runs that have it.
 
   Raises:
-    ValueError: a run without curves.
+    ValueError: a run has no curves.
   """
   for run in runs:
     if not run.scores.get('pck'):
@@ -204,7 +213,7 @@ def board_panels(runs: Sequence[ScoredRun]) -> list[Panel]:
 
 
 def run_label(run: ScoredRun) -> str:
-  """A run's name, with its test-time augmentation where there was one."""
+  """Labels a run by its name, and by its test-time augmentation where there was one."""
   if run.augmentation == NO_AUGMENTATION:
     return run.name
   return f'{run.name} (test-time augmentation: {run.augmentation})'

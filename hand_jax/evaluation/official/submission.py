@@ -1,8 +1,8 @@
-"""Prediction files of FreiHAND and HO3D: pred.json and pred.zip, read, checked and written.
+"""Reads, checks and writes the prediction files of FreiHAND and HO3D: pred.json and pred.zip.
 
 pred.json is [[joints of every sample], [vertices of every sample]]: 21 x 3 and 778 x 3 numbers in
-metres, absolute camera coordinates, in the benchmark's own joint order and axes. Files are read and
-written sample by sample: HO3D's hold fifty million numbers.
+metres. They are absolute camera coordinates in the benchmark's own joint order and axes. Files are
+read and written sample by sample, because HO3D's hold fifty million numbers.
 """
 
 import contextlib
@@ -26,13 +26,13 @@ JOINTS = 21
 VERTICES = 778  # of MANO's mesh, which the servers ask for
 ENTRY = 'pred.json'
 BATCH = 64  # samples measured at a time
-DECIMALS = 8  # a hundredth of a micrometre, and half the file that all digits would make
+DECIMALS = 8  # rounds to a hundredth of a micrometre, which halves the file
 WIDEST_HAND_M = 2.0
 NARROWEST_HAND_M = 0.01
 
 
 class Samples(NamedTuple):
-  """Some samples of a prediction and of the ground truth, metres, in a benchmark's convention."""
+  """Some samples of predictions and of the ground truth, metres, in a benchmark's convention."""
 
   joints: Float[np.ndarray, 'samples 21 3']
   vertices: Float[np.ndarray, 'samples predicted_vertices 3']
@@ -42,10 +42,11 @@ class Samples(NamedTuple):
 
 @contextlib.contextmanager
 def open_prediction_text(path: str | os.PathLike) -> Iterator[io.TextIOBase]:
-  """The text of a pred.json, or of the one in a pred.zip: whichever the file is by its content.
+  """Opens the text of a pred.json, or of the one in a pred.zip, as the file's content decides.
 
   Raises:
-    FileNotFoundError: no such file. ValueError: a zip file that is damaged or holds no pred.json.
+    FileNotFoundError: there is no such file.
+    ValueError: a zip file is damaged or holds no pred.json.
   """
   path = pathlib.Path(path)
   if not path.is_file():
@@ -76,10 +77,15 @@ def open_prediction_text(path: str | os.PathLike) -> Iterator[io.TextIOBase]:
 
 
 def as_points(value: Any, count: int | None, where: str) -> Float[np.ndarray, 'points 3']:
-  """One sample's points from nested JSON lists; `where` names file, kind and sample in errors.
+  """Turns nested JSON lists into one sample's points.
+
+  Args:
+    value: what the file holds for the sample.
+    count: how many points are expected, or None for any number.
+    where: names file, kind and sample in errors.
 
   Raises:
-    ValueError: not `count` x 3 (any number of points where None), or not finite.
+    ValueError: the lists are not `count` x 3 finite numbers.
   """
   expected = f'expected {"N" if count is None else count} x 3 numbers'
   try:
@@ -105,7 +111,14 @@ def as_points(value: Any, count: int | None, where: str) -> Float[np.ndarray, 'p
 def read_points(
   reader: JsonListReader, kind: str, count: int | None, path: str | os.PathLike
 ) -> Iterator[Float[np.ndarray, 'points 3']]:
-  """The point sets of a list that was entered, one per sample, all of one size."""
+  """Reads the point sets of a list that was entered, one per sample and all of one size.
+
+  Args:
+    reader: the reader, which stands inside the list.
+    kind: what errors call the points.
+    count: how many points each sample has, or None for as many as the first has.
+    path: what errors call the file.
+  """
   for number, value in enumerate(reader.elements(f'{kind} of sample')):
     points = as_points(value, count, f'{path}: {kind} of sample {number} (from 0)')
     count = len(points)
@@ -115,10 +128,16 @@ def read_points(
 def read_truth(
   ground_truth: str | os.PathLike, kind: str, count: int | None
 ) -> Iterator[Float[np.ndarray, 'points 3']]:
-  """The genuine evaluation_xyz.json or evaluation_verts.json (`kind`), sample by sample.
+  """Reads the genuine evaluation_xyz.json or evaluation_verts.json sample by sample.
+
+  Args:
+    ground_truth: folder of both files.
+    kind: `xyz` or `verts`.
+    count: how many points each sample has, or None for as many as the first has.
 
   Raises:
-    FileNotFoundError: the folder does not hold it. ValueError: it is damaged.
+    FileNotFoundError: the folder does not hold the file.
+    ValueError: the file is damaged.
   """
   path = pathlib.Path(ground_truth) / f'evaluation_{kind}.json'
   if not path.is_file():
@@ -134,12 +153,12 @@ def read_truth(
 
 
 class PredictionReader:
-  """A prediction file that is open: its joints at once, then its vertices one by one.
+  """Reads an open prediction file: its joints at once, then its vertices sample by sample.
 
   A file may hold joints alone: `[[...]]`, or `[[...], []]`. Then it has no vertices to read.
 
   Raises:
-    ValueError: naming the file, the sample and what was expected there.
+    ValueError: the file is not as expected. The error names the sample and what was expected.
   """
 
   def __init__(self, file: io.TextIOBase, path: str | os.PathLike):
@@ -165,10 +184,7 @@ class PredictionReader:
     return False
 
   def vertices(self) -> Iterator[Float[np.ndarray, 'vertices 3']]:
-    """Every sample's, to the end of the file; as many samples as have joints.
-
-    Those of a file without vertices are meshes of none.
-    """
+    """Reads the vertices of every sample. Those of a file with joints alone are empty."""
     if not self.has_vertices:
       yield from (np.zeros((0, 3)) for _ in self.joints)
       return
@@ -181,7 +197,7 @@ class PredictionReader:
 def _exactly(
   count: int, points: Iterator[np.ndarray], path: str | os.PathLike
 ) -> Iterator[np.ndarray]:
-  """The points; an error in place of the end where there are not `count`."""
+  """Passes on `count` sets of points, and raises an error at the end if there are more or fewer."""
   found = 0
   for found, item in enumerate(points, start=1):
     if found <= count:
@@ -199,13 +215,17 @@ def check_plausible(
   where: str,
   every_sample: bool = False,
 ) -> None:
-  """Refuses points that look as if made in another unit or other axes than the benchmark's.
+  """Refuses points that seem to be in another unit or other axes than the benchmark's.
 
-  The unit is judged by the samples' median; the axes by most samples, or by `every_sample` as
-  HO3D's own script does before it writes.
+  Args:
+    points: the points of some samples.
+    benchmark: the benchmark that they are for.
+    where: names the points in errors.
+    every_sample: whether a single sample in wrong axes is refused, as by HO3D's own script before
+      it writes. Otherwise most samples must be. The unit is always judged by the samples' median.
 
   Raises:
-    ValueError: naming what the values look like.
+    ValueError: the points are implausible. The error says what they look like.
   """
   if not points.size:
     return
@@ -217,7 +237,7 @@ def check_plausible(
       f'{where}: expected metres; half the hands are wider than {width:.0f} m, so that the values '
       f'look like {unit}. Divide them by {1000 if unit == "millimetres" else 100}.'
     )
-  if 0 < width < NARROWEST_HAND_M:  # zeros stand for points that were not predicted
+  if 0 < width < NARROWEST_HAND_M:  # all zero means that nothing was predicted
     raise ValueError(
       f'{where}: expected metres; half the hands are narrower than {1000 * width:.2g} mm, so that '
       'the values look like another unit, or like hands scaled to one size.'
@@ -240,12 +260,17 @@ def read_pairs(
   benchmark: Benchmark,
   allow_implausible: bool = False,
 ) -> Iterator[Samples]:
-  """Predictions beside the ground truth, `BATCH` samples at a time, every sample once.
+  """Reads predictions beside the ground truth, `BATCH` samples at a time and every sample once.
 
-  Predictions of joints alone have meshes without vertices.
+  Args:
+    predictions: a pred.json or pred.zip. If it holds joints alone, its meshes have no vertices.
+    ground_truth: folder with evaluation_xyz.json and evaluation_verts.json.
+    benchmark: the benchmark that they are for.
+    allow_implausible: whether to read points, too, that `check_plausible` refuses.
 
   Raises:
-    FileNotFoundError, ValueError: naming the file, the sample and what was expected there.
+    FileNotFoundError: a file is missing.
+    ValueError: a file is not as expected. The error names it, the sample and what was expected.
   """
   true_joints = list(read_truth(ground_truth, 'xyz', JOINTS))
   true_vertices = read_truth(ground_truth, 'verts', None)
@@ -273,7 +298,7 @@ def read_pairs(
         check_plausible(taken[0], benchmark, f'{predictions}: vertices')
       yield Samples(joints[rows], taken[0], np.stack(true_joints[rows]), taken[1])
     for points in (vertices, true_vertices):
-      next(points, None)  # to the end of the file, which may hold more than it should
+      next(points, None)  # finds out whether the file holds more than it should
 
 
 def write_submission(
@@ -283,13 +308,19 @@ def write_submission(
   benchmark: Benchmark,
   samples: int,
 ) -> None:
-  """Writes predictions as a server takes them: `path` ends in .json, or in .zip around a pred.json.
+  """Writes predictions as a server takes them.
 
-  Points are in metres, in the benchmark's own axes and joint order, `samples` of them, in the order
-  of its evaluation split. The file gets its name after it was read back and found in order.
+  Args:
+    path: ends in .json, or in .zip around a pred.json. The file gets this name after it was read
+      back and found in order.
+    joints: the predicted joints, metres, in the benchmark's own axes and joint order.
+    vertices: the predicted meshes, likewise.
+    benchmark: the benchmark.
+    samples: how many samples its evaluation split has, in whose order they are.
 
   Raises:
-    ValueError: what was given is no submission; nothing is written under the name.
+    ValueError: what was given is no submission. Nothing is written under the name.
+    FileNotFoundError: the folder is missing.
   """
   path = check_submission_path(path)
   if vertices.shape[1:] != (VERTICES, 3):
@@ -304,10 +335,11 @@ def write_submission(
 
 
 def check_submission_path(path: str | os.PathLike) -> pathlib.Path:
-  """The path, where a submission can be written to it.
+  """Checks that a submission can be written to the path, and returns it.
 
   Raises:
-    ValueError: another ending than .json or .zip. FileNotFoundError: no such folder.
+    ValueError: the name ends neither in .json nor in .zip.
+    FileNotFoundError: there is no such folder.
   """
   path = pathlib.Path(path)
   if path.suffix not in ('.json', '.zip'):
@@ -346,10 +378,17 @@ def check_submission(
   samples: int,
   name: str | os.PathLike | None = None,
 ) -> None:
-  """Reads a file as its server would and checks all of it; `name` is what errors call it.
+  """Reads a file as its server would, and checks all of it.
+
+  Args:
+    path: the file.
+    benchmark: the benchmark that it is for.
+    samples: how many samples are expected.
+    name: what errors call the file, if not by its path.
 
   Raises:
-    FileNotFoundError, ValueError: naming the sample and what was expected there.
+    FileNotFoundError: there is no such file.
+    ValueError: the file is no submission. The error names the sample and what was expected.
   """
   name = name or path
   with open_prediction_text(path) as file:

@@ -1,4 +1,4 @@
-"""Whether a run on a split can make a submission, known before anything is measured."""
+"""Checks whether a run on a split can make a submission, before anything is measured."""
 
 import os
 import pathlib
@@ -7,7 +7,7 @@ from typing import Any
 from hand_jax.evaluation.official.rules import BENCHMARKS
 from hand_jax.evaluation.official.submission import check_submission_path
 
-# What the builders call the benchmarks' own evaluation split.
+# All builders give the benchmarks' own evaluation split this name.
 EVALUATION_SPLIT = 'test'
 
 
@@ -21,7 +21,7 @@ def check_submission_request(dataset: str, submission: str | None, split: str, l
     limit: how many of its examples are measured, 0 for all.
 
   Raises:
-    ValueError: naming the flags that do not fit.
+    ValueError: the flags do not fit. The error names them.
     FileNotFoundError: the submission's folder is missing.
   """
   if submission is None:
@@ -50,19 +50,20 @@ def check_split_is_whole(
   manifest_path: pathlib.Path,
   manifest: dict[str, Any],
 ) -> None:
-  """Refuses a submission from a prepared split without some of its examples.
+  """Refuses a submission from a prepared split that lacks some of its examples.
 
-  Servers know predictions by their place alone: all after a gap would be another photo's.
+  Servers identify predictions by their position alone, so that all predictions after a gap would
+  count for other photos.
 
   Args:
     submission: file that the predictions were to be written to.
     dataset: name of the prepared data set.
     split: split to measure on.
-    manifest_path: its manifest, see `prepared_manifest`.
+    manifest_path: path of the data set's manifest (see `prepared_manifest`).
     manifest: what that file holds.
 
   Raises:
-    ValueError: how many are missing, the first of them, and what to do.
+    ValueError: examples are missing. The error names the first, and says what to do.
   """
   remedy = f'remove {manifest_path.parent} and prepare {dataset} again'
   if limit := manifest['settings'].get('limit'):
@@ -83,7 +84,7 @@ def check_split_is_whole(
 
 
 def submission_size(results: dict[str, Any]) -> str:
-  """How many samples a submission has, and how many its server expects where they are others."""
+  """Says how many samples a submission has, and how many its server expects if that differs."""
   benchmark, samples = BENCHMARKS[results['dataset']], results['submitted']
   if samples == benchmark.samples:
     return f'{samples} samples'
