@@ -8,7 +8,7 @@ The figures are explained in `hand_jax/evaluation/texture_scores.py`.
 from absl import flags
 
 from experiments.checkout import current_commit
-from experiments.launching import launch, print_lines, start
+from experiments.launching import launch, print_lines, read_flags, start
 from experiments.path_flags import define_compilation_cache, define_overwrite, define_path
 from hand_jax.evaluation.run_data import RENDERED_DATASET, RENDERED_EXAMPLES
 from hand_jax.evaluation.textured_run import TexturedRunRequest, report_textured_run

@@ -54,7 +54,7 @@ def launch(
 
 def read_flags(names: Iterable[str]) -> dict[str, Any]:
   """Returns the values of flags by name. absl knows their types only at run time."""
-  return {name: FLAGS[name].value for name in names}
+  return {name: flags.FLAGS[name].value for name in names}
 
 
 def start(argv: Sequence[str], expected: str = 'settings are given as --name=value') -> None:

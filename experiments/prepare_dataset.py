@@ -10,7 +10,7 @@ from typing import Any
 
 from absl import flags
 
-from experiments.launching import launch, print_lines, start
+from experiments.launching import launch, print_lines, read_flags, start
 from experiments.path_flags import define_path
 from experiments.rendering_flags import define_rendering
 from hand_jax.preparing.building import STOP_SIGNALS

@@ -5,7 +5,7 @@ python -m experiments.reconstruct --image=FILE --output=DIR --workdir=DIR
 
 from absl import flags
 
-from experiments.launching import launch, refuse_arguments
+from experiments.launching import launch, read_flags, refuse_arguments
 from experiments.path_flags import define_compilation_cache, define_path, define_paths
 from hand_jax.commands.reconstruct_photos import reconstruct_and_tell
 from hand_jax.reconstruction.tasks import PhotoOptions

@@ -6,7 +6,9 @@ needs none. No gradient is stopped, so the divergence also teaches the prior-net
 docs/derivations.md.
 """
 
+import functools
 import math
+import operator
 
 import jax
 import jax.numpy as jnp
@@ -27,6 +29,7 @@ from hand_jax.geometry.cameras import (
   project_points_affine,
 )
 from hand_jax.mano.anatomy import joint_limit_penalty, relaxed_pose_penalty
+from hand_jax.models.branches import both_branches
 from hand_jax.propagation import hand_gaussians
 from hand_jax.types import (
   DiagonalGaussian,
@@ -68,8 +71,7 @@ def compute_gaussian_terms(
     `camera`, and the terms of `regularizers`.
   """
   posterior, prior = (
-    _for_losses(branch, estimate.camera.mean, config)
-    for branch in (estimate.posterior, estimate.prior)
+    _for_losses(branch, estimate.camera.mean, config) for branch in both_branches(estimate)
   )
   labels = _labels(batch, config.length_unit_m)
   terms = {}
@@ -176,10 +178,8 @@ def compute_elbo_terms(
     `paper` adds the marginal `joints_kl`, which makes the bound looser (erratum 8). The terms of
     `regularizers` follow.
   """
-  posterior, prior = (
-    _for_losses(branch, estimate.camera.mean, config)
-    for branch in (estimate.posterior, estimate.prior)
-  )
+  branches = both_branches(estimate)
+  posterior, prior = (_for_losses(branch, estimate.camera.mean, config) for branch in branches)
   camera_prior = DiagonalGaussian(camera_prior_mean, jnp.zeros_like(camera_prior_mean))
   terms = {
     'vertices_kl': kl_per_example(posterior.vertices, prior.vertices, config.convention),
@@ -189,7 +189,7 @@ def compute_elbo_terms(
     terms['joints_kl'] = kl_per_example(posterior.joints, prior.joints, config.convention)
   label = _labels(batch, config.length_unit_m)['joints_2d']
   for branch_number, (name, branch) in enumerate(
-    (('joints_2d_nll', estimate.posterior), ('joints_2d_nll_prior', estimate.prior))
+    (('joints_2d_nll', branches.posterior), ('joints_2d_nll_prior', branches.prior))
   ):
     nlls = []
     for sample_number in range(config.samples):
@@ -200,7 +200,7 @@ def compute_elbo_terms(
         )
       )
       nlls.append(masked_nll(draw(keys, branch.vertices, estimate.camera), *label))
-    terms[name] = sum(nlls) / config.samples
+    terms[name] = functools.reduce(operator.add, nlls) / config.samples
   return _without_padding({**terms, **regularizers(estimate, hands_mean)}, batch)
 
 
@@ -266,7 +266,7 @@ def total_loss(terms: LossTerms, weights: dict[str, float]) -> Float[Array, 'bat
   used = [weights[name] * term for name, term in terms.items() if weights[name] != 0]
   if not used:
     raise ValueError('Every loss weight is zero: set one of ' + ', '.join(sorted(terms)) + '.')
-  return TOTAL_SCALE * sum(used)
+  return TOTAL_SCALE * functools.reduce(operator.add, used)
 
 
 def camera_loss(

@@ -1,6 +1,7 @@
 """Settings that the experiments on FreiHAND and HO3D share: loss, crops, augmentation, schedule."""
 
 from dataclasses import replace
+from typing import Literal
 
 from experiments.configs.synthetic import WEAK_ELBO, synthetic_supervised, synthetic_weak
 from hand_jax.config import AugmentationConfig, DataConfig, ExperimentConfig, LossConfig
@@ -30,7 +31,9 @@ def weakly_supervised(dataset: str, name: str) -> ExperimentConfig:
   return _on(dataset, weak, name, '2d')
 
 
-def _on(dataset: str, config: ExperimentConfig, name: str, labels: Literal['3d', '2d']) -> ExperimentConfig:
+def _on(
+  dataset: str, config: ExperimentConfig, name: str, labels: Literal['3d', '2d']
+) -> ExperimentConfig:
   data = DataConfig(
     dataset=dataset,
     hands='classic',

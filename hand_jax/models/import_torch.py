@@ -265,7 +265,7 @@ def torch_names(backbone: str, layers: list[tuple[str, ...]]) -> dict[tuple[str,
 
 
 def _stage_and_block(name: str) -> tuple[int, int]:
-  stage, block = re.fullmatch(r'stage(\d+)_block(\d+)', name).groups()
+  stage, block = re.findall(r'\d+', name)
   return int(stage), int(block)
 
 

@@ -23,6 +23,7 @@ from hand_jax.data.crop_features import (
 from hand_jax.data.decoding import decode_photo
 from hand_jax.data.landmark_errors import landmark_errors
 from hand_jax.examples import HandExample, Skip, decode_example, without_3d
+from hand_jax.models.applying import apply_network
 from hand_jax.models.bundled import load_bundled_parameters
 from hand_jax.models.hand_landmark import (
   HandLandmarkNetwork,
@@ -140,7 +141,7 @@ def _program(maps: int, projection_seed: int) -> Callable[[np.ndarray], CropFeat
 
   @jax.jit
   def apply(variables, crops, projections):
-    output = HandLandmarkNetwork().apply(variables, normalize_crops(crops))
+    output = apply_network(HandLandmarkNetwork(), variables, normalize_crops(crops))
     features = CropFeatures(
       vectors=output.global_feature.astype(jnp.float16),
       landmarks=normalize_landmarks(output.landmarks),

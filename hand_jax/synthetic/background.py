@@ -226,7 +226,7 @@ def sample_background(
   # A picture that will be blurred is drawn at half the resolution.
   coarse = 2 if radius >= 2 else 1
   drawn = -(-size // coarse)
-  image = np.float32(_draw_scene(rng, environment, camera_to_environment, drawn))
+  image = np.asarray(_draw_scene(rng, environment, camera_to_environment, drawn), np.float32)
   if radius:
     width = 2 * (radius // coarse) + 1
     image = cv2.stackBlur(image, (width, width))

@@ -350,7 +350,7 @@ def check_submission_path(path: str | os.PathLike) -> pathlib.Path:
 
 
 @contextlib.contextmanager
-def _open_to_write(path: pathlib.Path, is_zip: bool) -> Iterator[io.BufferedIOBase]:
+def _open_to_write(path: pathlib.Path, is_zip: bool) -> Iterator[IO[bytes]]:
   if not is_zip:
     with open(path, 'wb') as file:
       yield file
