@@ -246,9 +246,9 @@ def regularizers(estimate: HandEstimate, hands_mean: Float[Array, '45'] | None =
   terms = {'orthonormality': orthonormality_penalty(camera_from_vector(estimate.camera.mean))}
   if estimate.parameters is None:
     return terms
-  pose = estimate.parameters.hand_pose
+  pose, betas = (jnp.asarray(part) for part in estimate.parameters[1:3])
   terms['joint_limits'] = jax.vmap(joint_limit_penalty)(pose)
-  terms['shape_prior'] = _sum_per_example(estimate.parameters.betas**2)
+  terms['shape_prior'] = _sum_per_example(betas**2)
   if hands_mean is not None:
     terms['pose_prior'] = jax.vmap(relaxed_pose_penalty, in_axes=(0, None))(pose, hands_mean)
   return terms

@@ -287,7 +287,7 @@ def _vertex_labels(
   if example.intrinsics is not None:
     camera = perspective_from_intrinsics(example.intrinsics.astype(np.float64))
     points = project_perspective(camera, example.vertices_camera.astype(np.float64))
-    points = transform_points(affine, points)
+    points = transform_points(affine, np.asarray(points))
     visible = visible & ((points >= 0) & (points < side)).all(axis=1)
   return {
     'vertex_colors': change_colors(as_image, change)[:, 0].astype(np.float32) / 255,

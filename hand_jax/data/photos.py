@@ -219,7 +219,7 @@ def _from_upright_corner(
     for side, rest, length in zip(whole, rests, image.size, strict=True)
   ]
   high = [start + length for start, length in zip(low, size, strict=True)]
-  return image.resize(size, Image.Resampling.BILINEAR, (*low, *high))
+  return image.resize(size, Image.Resampling.BILINEAR, (low[0], low[1], high[0], high[1]))
 
 
 def _grey_to_8_bit(grey: np.ndarray) -> np.ndarray:

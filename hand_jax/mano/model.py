@@ -33,7 +33,7 @@ def mano_forward(model: ManoModel, parameters: HandParameters) -> HandMesh:
     ValueError: a parameter's shape is not that of one hand of this model.
   """
   _check_shapes(model, parameters)
-  betas = parameters.betas
+  betas = jnp.asarray(parameters.betas)
   pose = jnp.concatenate([parameters.global_orient, parameters.hand_pose]).reshape(16, 3)
   rotations = axis_angle_to_matrix(pose)
   rest_joints = _rest_joints(model, betas)

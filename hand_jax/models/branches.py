@@ -28,7 +28,7 @@ def both_branches(estimate: HandEstimate) -> TwoBranches:
   """
   if estimate.posterior is None or estimate.prior is None:
     raise ValueError(
-      "the estimate has one branch alone, and this needs posterior and prior: model.branches='both'."
+      "the estimate has one branch, and posterior and prior are needed: set model.branches='both'."
     )
   return TwoBranches(estimate.posterior, estimate.prior)
 

@@ -357,7 +357,7 @@ def replace_leaves(
   Raises:
     ValueError: names or shapes differ, or a value is not finite.
   """
-  leaves = flatten_dict(variables, sep='/')
+  leaves: dict[str, Any] = flatten_dict(variables, sep='/')
   _require_same_names(set(leaves), set(arrays), source)
   for name, leaf in leaves.items():
     if leaf.shape != arrays[name].shape:

@@ -3,7 +3,7 @@
 import functools
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -142,9 +142,10 @@ def _program(maps: int, projection_seed: int) -> Callable[[np.ndarray], CropFeat
   @jax.jit
   def apply(variables, crops, projections):
     output = apply_network(HandLandmarkNetwork(), variables, normalize_crops(crops))
+    # Under the trace the fields are JAX's arrays.
     features = CropFeatures(
       vectors=output.global_feature.astype(jnp.float16),
-      landmarks=normalize_landmarks(output.landmarks),
+      landmarks=cast(np.ndarray, normalize_landmarks(output.landmarks)),
       world_points=output.world_landmarks,
       presence=output.presence,
       right=output.right,

@@ -73,8 +73,9 @@ def visible_share(example: HandExample, model: ManoModel) -> float:
     ValueError: the example lacks its mask, vertices of this hand model or intrinsics.
   """
   mask, vertices, intrinsics = example.hand_mask, example.vertices_camera, example.intrinsics
-  is_known = not (mask is None or vertices is None or intrinsics is None)
-  if not is_known or len(vertices) != len(model.v_template):
+  if (
+    mask is None or vertices is None or intrinsics is None or len(vertices) != len(model.v_template)
+  ):
     raise ValueError(
       f'Example {example.example_id!r} does not tell what hides the hand: it takes a hand mask, '
       "vertices of the run's hand model and intrinsics. Choose hands by number: --examples=0,1,2."

@@ -108,7 +108,9 @@ def check_scores_path(
   Raises:
     OSError, ValueError: see `check_outputs`.
   """
-  inputs = {} if source is None else {pathlib.Path(source) / ANNOTATIONS: 'the annotations'}
+  inputs: dict[str | os.PathLike, str] = {}
+  if source is not None:
+    inputs[pathlib.Path(source) / ANNOTATIONS] = 'the annotations'
   plots = [Output('--output', plot, is_own_picture) for plot in plot_paths(path)]
   check_outputs([Output('--output', path, is_json_with('per_photo')), *plots], inputs, overwrite)
 

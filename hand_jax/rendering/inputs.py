@@ -12,7 +12,7 @@ from jaxtyping import Array, Float, Int
 
 from hand_jax.types import ArrayLike
 
-Scalar = float | int | np.generic | Float[Array, '']
+Scalar = float | int | np.number | Float[Array, '']
 # Smallest value of sigma and gamma. The square of its reciprocal is far inside float32's range.
 _SMALLEST_SETTING = 1e-12
 

@@ -10,7 +10,7 @@ that reaches far out is as exact in the image as a short one (`edge_table`).
 
 import functools
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -223,7 +223,7 @@ def squared_distance(corners: list[Array], edges: EdgeTable, x, y) -> tuple[Arra
 
 
 @squared_distance.defjvp
-def _squared_distance_slope(primals, tangents):
+def _squared_distance_slope(primals, tangents) -> Any:
   """Moves the nearest point with the ends of its edge, at a constant place along the edge.
 
   This is exact, because that place is either a minimum along the edge or an end of the edge.

@@ -5,8 +5,7 @@ from typing import Any
 from flax import struct
 
 
-@struct.dataclass
-class TrainState:
+class TrainState(struct.PyTreeNode):
   """Everything a step reads and writes. All of it is in a checkpoint.
 
   `step` counts finished steps. `key` (raw uint32) is the run's PRNG key and never changes. A step

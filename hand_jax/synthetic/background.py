@@ -4,6 +4,7 @@ Everything is drawn in display colours (sRGB, 0..1) at the image's size, in abou
 """
 
 import functools
+from typing import Any, cast
 
 import cv2
 import numpy as np
@@ -73,9 +74,9 @@ def view_of_environment(
   rows = (0.5 - latitude / np.pi) * height
   coarse = np.stack([columns - 0.5, rows - 0.5], -1).astype(np.float32)
   inner = cv2.resize(coarse, (size, size), interpolation=cv2.INTER_LINEAR)
-  return cv2.remap(
-    image, inner, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
-  )  # fmt: skip
+  # One map holds both coordinates. OpenCV's types do not know that there may be no second.
+  none = cast(Any, None)
+  return cv2.remap(image, inner, none, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
 
 
 def smooth_noise(

@@ -1,6 +1,7 @@
 """Reports on a run by metrics in JSON lines and TensorBoard, a progress line, and overlays."""
 
 import json
+import math
 import pathlib
 import time
 from typing import Any
@@ -43,7 +44,7 @@ class RunLog:
       file.write(json.dumps(metrics) + '\n')
     for name, value in metrics.items():
       if name != 'step':
-        self._board.add_scalar(name, value, metrics['step'])
+        self._board.add_scalar(name, value, int(metrics['step']))
     self._board.flush()
     print(progress_line(metrics, self._num_steps), flush=True)
 
@@ -131,7 +132,7 @@ class Stopwatch:
     self._batch_size, self._num_steps = batch_size, num_steps
     self._steps = 0
     self._seconds = 0.0
-    self._first_seconds: float | None = None
+    self._first_seconds = math.nan
     self._last = time.monotonic()
 
   def restart(self) -> None:
@@ -141,7 +142,7 @@ class Stopwatch:
   def step(self) -> None:
     """Counts a step that has just finished."""
     now = time.monotonic()
-    if self._first_seconds is None:
+    if math.isnan(self._first_seconds):
       self._first_seconds = now - self._last
     else:
       self._steps += 1

@@ -120,7 +120,7 @@ def check_start(objective: Objective, start: WarmStart) -> None:
   Raises:
     ValueError: one of the other parts would stay random.
   """
-  if objective.learns_everything:
+  if objective.learned_parts is None:
     return
   learned = tuple(f'params/{part}/' for part in objective.learned_parts)
   if untrained := [name for name in start.fresh if not name.startswith(learned)]:
