@@ -1,8 +1,10 @@
-"""Backbone forward passes against PyTorch in channels-last form: python -m benchmarks.backbones
+"""Compares forward passes of the backbones with PyTorch in channels-last form.
 
-Needs torch (pip install -e '.[benchmark]'). Both run in this process, in evaluation mode, in turn,
-float32, same architectures. PyTorch's side is written here from the papers: torchvision need not be
-installed, and its builds follow those of torch.
+  python -m benchmarks.backbones
+
+This needs torch (pip install -e '.[benchmark]'). Both sides run the same architectures in float32
+and evaluation mode, in turn and in one process. PyTorch's networks are written here from the
+papers. So torchvision, whose builds depend on those of torch, need not be installed.
 """
 
 import os
@@ -19,14 +21,24 @@ from benchmarks.interleave import compare
 from hand_jax.config import BackboneConfig
 from hand_jax.models.backbone import EFFICIENTNET_STAGES, RESNET50_STAGES, create_backbone
 
-_BATCH = flags.DEFINE_integer('batch', 8, 'Images at once.')
+_BATCH = flags.DEFINE_integer('batch', 8, 'Images in a batch.')
 _SIDE = flags.DEFINE_integer('side', 224, 'Side of the images in pixels.')
 _REPEATS = flags.DEFINE_integer('repeats', 20, 'Timed calls of each competitor.')
-_THREADS = flags.DEFINE_integer('threads', os.cpu_count(), 'Threads given to PyTorch.')
+_THREADS = flags.DEFINE_integer('threads', os.cpu_count(), 'Threads that PyTorch may use.')
 _BAR = 1.25
 
 
 def conv_norm(inputs, outputs, size=1, stride=1, groups=1, activation=None):
+  """Builds a convolution with batch normalisation and, where one is given, an activation.
+
+  Args:
+    inputs: channels of the input.
+    outputs: channels of the output.
+    size: side of the kernel in pixels.
+    stride: pixels between neighbouring outputs.
+    groups: groups of channels that are convolved apart.
+    activation: class of the activation, or None.
+  """
   layers = [
     nn.Conv2d(inputs, outputs, size, stride, size // 2, groups=groups, bias=False),
     nn.BatchNorm2d(outputs),
@@ -35,6 +47,8 @@ def conv_norm(inputs, outputs, size=1, stride=1, groups=1, activation=None):
 
 
 class TorchBottleneck(nn.Module):
+  """The residual block of ResNet-50."""
+
   def __init__(self, inputs, features, stride):
     super().__init__()
     outputs = 4 * features
@@ -47,10 +61,13 @@ class TorchBottleneck(nn.Module):
     self.shortcut = nn.Identity() if same else conv_norm(inputs, outputs, 1, stride)
 
   def forward(self, x):
+    """Adds the branch to the shortcut."""
     return torch.relu_(self.branch(x) + self.shortcut(x))
 
 
 class TorchInvertedBottleneck(nn.Module):
+  """The block of EfficientNet, with a squeeze-and-excitation gate."""
+
   def __init__(self, inputs, settings, stride):
     super().__init__()
     wide = inputs * settings.expansion
@@ -69,12 +86,14 @@ class TorchInvertedBottleneck(nn.Module):
     self.residual = inputs == settings.features and stride == 1
 
   def forward(self, x):
+    """Filters and gates the features, and adds the input where it has the same shape."""
     y = self.filter(x)
     y = self.project(y * self.gate(y))
     return x + y if self.residual else y
 
 
 def torch_resnet50() -> nn.Module:
+  """Builds ResNet-50 up to its global feature."""
   layers, inputs = [conv_norm(3, 64, 7, 2, activation=nn.ReLU), nn.MaxPool2d(3, 2, 1)], 64
   for stage, (repeats, features) in enumerate(RESNET50_STAGES):
     for block in range(repeats):
@@ -85,6 +104,7 @@ def torch_resnet50() -> nn.Module:
 
 
 def torch_efficientnet_b0() -> nn.Module:
+  """Builds EfficientNet-B0 up to its global feature."""
   layers, inputs = [conv_norm(3, 32, 3, 2, activation=nn.SiLU)], 32
   for settings in EFFICIENTNET_STAGES:
     for block in range(settings.repeats):
@@ -96,6 +116,7 @@ def torch_efficientnet_b0() -> nn.Module:
 
 
 def torch_call(module: nn.Module, images: np.ndarray) -> Callable[[], object]:
+  """Returns a function that runs one forward pass of PyTorch."""
   module = module.eval().to(memory_format=torch.channels_last)
   x = torch.from_numpy(images).permute(0, 3, 1, 2).contiguous(memory_format=torch.channels_last)
 
@@ -107,6 +128,7 @@ def torch_call(module: nn.Module, images: np.ndarray) -> Callable[[], object]:
 
 
 def jax_call(name: str, images: np.ndarray) -> Callable[[], object]:
+  """Returns a function that runs one forward pass of this project's backbone."""
   module = create_backbone(BackboneConfig(name))
   x = jnp.asarray(images)
   variables = jax.jit(module.init, static_argnums=2)(jax.random.key(0), x[:1], False)
@@ -115,6 +137,7 @@ def jax_call(name: str, images: np.ndarray) -> Callable[[], object]:
 
 
 def main(argv: list[str]) -> None:
+  """Measures both backbones and prints the ratios."""
   del argv
   torch.set_num_threads(_THREADS.value)
   shape = (_BATCH.value, _SIDE.value, _SIDE.value, 3)

@@ -1,11 +1,12 @@
-"""The hand networks against LiteRT.
+"""Compares the hand networks with LiteRT.
 
   python -m benchmarks.hand_networks --wheel=mediapipe-0.10.21-*.whl
 
-Needs LiteRT (pip install ai-edge-litert) and the wheel that the weights come from (pip download
---no-deps mediapipe==0.10.21); the wheel is only read. Both sides run the same networks in float32
-in this process, in turn: one pass of the palm detector and two of the landmark network. Then a
-whole photo by this project, from pixels to the mesh and its sigma, beside LiteRT's three passes.
+This needs LiteRT (pip install ai-edge-litert) and the wheel from which the weights come (pip
+download --no-deps mediapipe==0.10.21), which is only read. Both sides run the same networks in
+float32, in turn and in one process: one pass of the palm detector and two of the landmark network.
+After that, this project reconstructs a whole photo, from pixels to the mesh and its sigma, and its
+time is compared with that of LiteRT's three passes.
 """
 
 from collections.abc import Callable
@@ -26,12 +27,12 @@ from tools.published_networks import NETWORKS, create_interpreter
 
 _WHEEL = flags.DEFINE_string('wheel', None, 'The wheel of mediapipe 0.10.21.', required=True)
 _REPEATS = flags.DEFINE_integer('repeats', 30, 'Timed calls of each competitor.')
-_THREADS = flags.DEFINE_integer('threads', 2, 'Threads given to LiteRT.')
+_THREADS = flags.DEFINE_integer('threads', 2, 'Threads that LiteRT may use.')
 _BAR, _PHOTO_BAR = 1.3, 5.0
 
 
 def litert_call(name: str) -> Callable[[], object]:
-  """One pass of LiteRT on the test picture."""
+  """Returns a function that runs one pass of LiteRT on the test picture."""
   network = NETWORKS[name]
   interpreter = create_interpreter(_WHEEL.value, network, _THREADS.value)
   picture = draw_test_picture(network.input_side)[None] / np.float32(255)
@@ -46,23 +47,26 @@ def litert_call(name: str) -> Callable[[], object]:
 
 
 def jax_call(name: str) -> Callable[[], object]:
-  """One pass of this project's network on the test picture."""
+  """Returns a function that runs one pass of this project's network on the test picture."""
   module = {'palm_detection': PalmDetectionNetwork(), 'hand_landmark': HandLandmarkNetwork()}[name]
   variables = load_bundled_parameters(name)
-  outputs = 2 if name == 'palm_detection' else 4  # Without the landmark network's features.
+  outputs = (
+    2 if name == 'palm_detection' else 4
+  )  # The features of the landmark network are left out.
   run = jax.jit(lambda variables, x: module.apply(variables, normalize_crops(x))[:outputs])
   picture = jnp.asarray(draw_test_picture(NETWORKS[name].input_side))[None]
   return lambda: jax.device_get(run(variables, picture))
 
 
 def photo_call() -> Callable[[], object]:
-  """The default program on a bundled photo."""
+  """Returns a function that runs the default program on a bundled photo."""
   reconstructor = HandReconstructor()
   request = PhotoRequest(read_photo(DEMO_PHOTOS / 'nocurl.jpg'))
   return lambda: reconstructor.reconstruct([request])
 
 
 def main(argv: list[str]) -> None:
+  """Measures networks and program, and prints the ratios."""
   del argv
   calls = {
     f'{side} {name}': create(name)

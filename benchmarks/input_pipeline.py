@@ -1,9 +1,14 @@
-"""Throughput and memory of prepared data: python -m benchmarks.input_pipeline
+"""Measures throughput and memory of prepared data.
 
-Draws its own photos of 640 x 480 (a shaded hand before a noisy background), prepares them once as
-JPEG of quality 95 and once as PNG, and measures in one run: bare decoders against decoding,
-cropping and augmenting, and against the whole path from record to row of a batch, on one core;
-batches with one and two workers; memory over epochs.
+  python -m benchmarks.input_pipeline
+
+The benchmark draws its own photos of 640 x 480, which show a shaded hand before a noisy background.
+It prepares them once as JPEG of quality 95 and once as PNG. In one run it measures:
+
+- bare decoders, against decoding, cropping and augmenting and against the whole path from a record
+  to a row of a batch, on one core
+- batches with one and with two workers
+- memory over epochs
 """
 
 import collections
@@ -49,7 +54,7 @@ _ENCODINGS = {'.jpg': [cv2.IMWRITE_JPEG_QUALITY, 95], '.png': []}
 
 
 def drawn_examples(model: ManoModel, count: int) -> Iterator[HandExample]:
-  """Bent and turned hands at arm's length (half of them left), labelled but for their colours."""
+  """Yields hands at arm's length in random poses, half of them left, with labels except colours."""
   rng = np.random.default_rng(0)
   parameters = HandParameters(
     global_orient=rng.normal(scale=1.0, size=(count, 3)).astype(np.float32),
@@ -91,7 +96,7 @@ def _project(points: np.ndarray, intrinsics: np.ndarray) -> np.ndarray:
 def _draw(
   vertices: np.ndarray, points: np.ndarray, faces: np.ndarray, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-  """The photo (RGB) and the hand's mask: faces from far to near, on smooth colours, noise."""
+  """Draws faces from far to near on smooth noisy colours, and returns photo (RGB) and hand mask."""
   smooth = rng.integers(0, 255, (15, 20, 3), np.uint8)
   image = cv2.resize(smooth, (_WIDTH, _HEIGHT), interpolation=cv2.INTER_CUBIC)
   mask = np.zeros((_HEIGHT, _WIDTH), np.uint8)
@@ -108,13 +113,13 @@ def _draw(
 
 
 def encode(example: HandExample, extension: str) -> bytes:
-  """The photo's file."""
+  """Encodes the photo as a file with that extension."""
   bgr = cv2.cvtColor(example.image, cv2.COLOR_RGB2BGR)
   return cv2.imencode(extension, bgr, _ENCODINGS[extension])[1].tobytes()
 
 
 class _Photos(tfds.core.GeneratorBasedBuilder):
-  """What both data sets share; photos go in as the encoded files they would be on disk."""
+  """A data set whose photos are stored as the encoded files that they would be on disk."""
 
   VERSION = tfds.core.Version('1.0.0')
   extension = ''
@@ -133,15 +138,25 @@ class _Photos(tfds.core.GeneratorBasedBuilder):
 
 
 class JpegPhotos(_Photos):
+  """A data set of JPEG photos."""
+
   extension = '.jpg'
 
 
 class PngPhotos(_Photos):
+  """A data set of PNG photos."""
+
   extension = '.png'
 
 
 def prepare(builder: type[_Photos], examples: Sequence[HandExample], folder: str) -> PreparedSource:
-  """Prepares the examples in the folder and opens them as training does."""
+  """Prepares the examples in a folder, and opens them as training does.
+
+  Args:
+    builder: the data set's builder.
+    examples: the examples to prepare.
+    folder: where the prepared data go.
+  """
   builder.examples = examples
   made = builder(data_dir=folder, file_format='array_record')
   made.download_and_prepare()
@@ -149,7 +164,7 @@ def prepare(builder: type[_Photos], examples: Sequence[HandExample], folder: str
 
 
 def decoders(extension: str) -> dict[str, Callable[[bytes], np.ndarray]]:
-  """Whole photos to RGB, in every mode there is."""
+  """Returns functions that decode a whole photo to RGB, by the name of library and mode."""
 
   def opencv(data: bytes) -> np.ndarray:
     image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
@@ -172,12 +187,21 @@ def decoders(extension: str) -> dict[str, Callable[[bytes], np.ndarray]]:
 def paths(
   source: PreparedSource, slots: Sequence[Slot], config: ExperimentConfig
 ) -> dict[str, Callable[[], object]]:
-  """Ours: photos to augmented crops; records to batches, with masks where there is texture."""
+  """Returns functions that run parts of our pipeline on one batch, by name.
+
+  The first makes augmented crops from photos. The others make batches from records, without and
+  with hand masks, which textured runs need.
+
+  Args:
+    source: the prepared data.
+    slots: the examples of the batch.
+    config: the experiment that trains on them.
+  """
   opened = source.open([slot.index for slot in slots], with_masks=False)
   boxes = [example.box_xywh.astype(np.float64) for example, _ in opened]
 
   def crop() -> None:
-    # As in `make_batch`: first where each crop lies, then the pixels.
+    # As `make_batch` does, this finds the place of every crop before it warps any pixels.
     changes, affines = [], []
     for slot, box in zip(slots, boxes, strict=True):
       rng = np.random.default_rng((0, slot.epoch, slot.index))
@@ -200,11 +224,20 @@ def paths(
 def measure_one_core(
   source: PreparedSource, photos: Sequence[bytes], extension: str, config: ExperimentConfig
 ) -> None:
-  """Bare decoders against our paths on one core, turn by turn, in seconds of this thread's CPU."""
+  """Compares bare decoders with our paths on one core, and prints photos per second.
+
+  They run in turn, and time is the CPU time of this thread.
+
+  Args:
+    source: the prepared data.
+    photos: the encoded photos, in the order of the source.
+    extension: the kind of the photos.
+    config: the experiment that trains on them.
+  """
   slots = training_slots(0, len(source), 0, _BATCH)
   chosen = [photos[slot.index] for slot in slots]
   bare = {
-    # Nothing is kept: a decoder that fills ever new memory would be slowed down by that.
+    # No result is kept, because a decoder that always fills new memory would be slowed down.
     name: lambda decode=decode: collections.deque(map(decode, chosen), maxlen=0)
     for name, decode in decoders(extension).items()
   }
@@ -228,7 +261,13 @@ def measure_one_core(
 
 
 def measure_workers(source: PreparedSource, config: ExperimentConfig, batches: int = 8) -> None:
-  """Batches per second of loaders with one and two workers, turn by turn."""
+  """Measures loaders with one and with two workers in turn, and prints examples per second.
+
+  Args:
+    source: the prepared data.
+    config: the experiment that trains on them.
+    batches: how many batches each measurement takes.
+  """
 
   def run(workers: int) -> Callable[[], None]:
     data = dataclasses.replace(config.data, render_workers=workers)
@@ -247,7 +286,15 @@ def measure_workers(source: PreparedSource, config: ExperimentConfig, batches: i
 
 
 def measure_memory(source: PreparedSource, config: ExperimentConfig, epochs: int = 4) -> None:
-  """Resident memory while epochs go by; the first batches fill the allocator's reserves."""
+  """Prints the resident memory over several epochs.
+
+  The first epoch does not count as growth, because its batches fill the allocator's reserves.
+
+  Args:
+    source: the prepared data.
+    config: the experiment that trains on them.
+    epochs: how many epochs to run.
+  """
   per_epoch = -(-len(source) // _BATCH)
   megabytes = []
   with training_batches(source, config, _VERTICES) as loader:
@@ -267,6 +314,7 @@ def _resident_megabytes() -> float:
 
 
 def main(argv: list[str]) -> None:
+  """Draws the photos, prepares them and prints all measurements."""
   del argv
   model = load_mano_model()
   cv2.setNumThreads(1)
@@ -282,7 +330,7 @@ def main(argv: list[str]) -> None:
     for builder in (JpegPhotos, PngPhotos):
       source = prepare(builder, examples, folder)
       photos = [encode(examples[_number(source, i)], builder.extension) for i in range(len(source))]
-      # Threads started from here on inherit the one core.
+      # Threads that start from here on inherit the one core.
       os.sched_setaffinity(0, {max(cores)})
       measure_one_core(source, photos, builder.extension, config)
       os.sched_setaffinity(0, cores)
@@ -292,7 +340,7 @@ def main(argv: list[str]) -> None:
 
 
 def _number(source: PreparedSource, index: int) -> int:
-  """Which of the drawn examples stands at a place: tfds shuffles them."""
+  """Returns which of the drawn examples is at a place of the source, because tfds shuffles them."""
   ((example, _),) = source.open([index])
   return int(example.example_id.removeprefix('photo-'))
 

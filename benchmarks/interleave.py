@@ -1,4 +1,4 @@
-"""Timing of competitors side by side: on a shared machine only ratios of one run can be trusted."""
+"""Times competitors in turn, because on a shared machine only ratios of one run are reliable."""
 
 import statistics
 import time
@@ -6,10 +6,15 @@ from collections.abc import Callable, Mapping
 
 
 def compare(callables: Mapping[str, Callable[[], object]], repeats: int = 20) -> dict[str, float]:
-  """Median seconds of each callable, measured in turn so that noise meets all of them alike.
+  """Measures the median seconds of each callable, in turn, so that noise affects all of them alike.
 
-  Each callable does its whole work and returns when it is done (`block_until_ready` included). Two
-  rounds before the measurement compile and warm up. Prints medians and ratios to the first.
+  Medians are printed with their ratios to the first. Two rounds before the measurement compile and
+  warm up.
+
+  Args:
+    callables: functions that do their whole work and return when it is done (`block_until_ready`
+      included), by name.
+    repeats: how often each is timed.
   """
   for function in callables.values():
     function()

@@ -1,8 +1,10 @@
-"""The MANO layer against the smplx package, in one run: python -m benchmarks.mano_layer
+"""Compares the MANO layer with the smplx package, in one run.
 
-Needs torch and smplx (pip install -e '.[benchmark]'). Both pose the free hand, so no
-licensed file is needed, with random pose blend shapes in place of its zero ones: neither may skip
-that work.
+  python -m benchmarks.mano_layer
+
+This needs torch and smplx (pip install -e '.[benchmark]'). Both pose the free hand, so that no
+licensed file is needed. Its pose blend shapes are zero and are replaced by random ones, so that
+neither side can skip that work.
 """
 
 import pathlib
@@ -22,20 +24,20 @@ from hand_jax.mano.joints import MANO_PARENTS
 from hand_jax.mano.model import mano_forward
 from hand_jax.types import HandMesh, HandParameters, ManoModel
 
-_BATCH = flags.DEFINE_integer('batch', 32, 'Hands at once.')
+_BATCH = flags.DEFINE_integer('batch', 32, 'Hands in a batch.')
 _REPEATS = flags.DEFINE_integer('repeats', 100, 'Timed calls of each competitor.')
 _BAR = 0.5
 
 
 def benchmark_model() -> ManoModel:
-  """The free hand with pose blend shapes."""
+  """Loads the free hand and gives it random pose blend shapes."""
   model = load_mano_model()
   posedirs = np.random.default_rng(0).normal(size=model.posedirs.shape) * 1e-4
   return model._replace(posedirs=jnp.asarray(posedirs, jnp.float32))
 
 
 def smplx_layer(model: ManoModel, batch: int) -> smplx.MANO:
-  """The same model in smplx, through a file in MANO's format."""
+  """Loads the same model into smplx, through a file in MANO's format."""
   arrays = {name: np.asarray(value) for name, value in model._asdict().items()}
   content = {
     'v_template': arrays['v_template'],
@@ -57,6 +59,7 @@ def smplx_layer(model: ManoModel, batch: int) -> smplx.MANO:
 
 
 def main(argv: list[str]) -> None:
+  """Measures both layers and prints their difference and the ratio."""
   del argv
   batch = _BATCH.value
   rng = np.random.default_rng(1)

@@ -1,8 +1,10 @@
-"""The rasterizer against its brute-force form and against other libraries, in one run.
+"""Compares the rasterizer with its brute-force form and with other libraries, in one run.
 
-Run with `python -m benchmarks.rasterizer`: times per batch of posed free hands, and their ratios.
-Brute force tests every pixel against every face. The other libraries take part where they can be
-imported (benchmarks/rasterizer_rivals.py says how to get them); a line says so where not.
+  python -m benchmarks.rasterizer
+
+The benchmark prints times for a batch of posed free hands, and their ratios. Brute force tests
+every pixel against every face. Other libraries take part where they can be imported, and a line
+says so where they cannot. `benchmarks/rasterizer_rivals.py` says how to get them.
 """
 
 import functools
@@ -34,7 +36,14 @@ _REPEATS = flags.DEFINE_integer('repeats', 20, 'Measurements of each form.')
 
 
 def rasterize_brute_force(vertices_image, faces, height, width) -> Fragments:
-  """The same fragments, the seen face found by testing every pixel centre against every face."""
+  """Finds the same fragments by testing every pixel centre against every face.
+
+  Args:
+    vertices_image: (batch, V, 3) pixels and depth.
+    faces: (F, 3) triangles.
+    height: pixels.
+    width: pixels.
+  """
   face_index = _nearest_faces_of_chunks(vertices_image, faces, height, width)
   barycentric, depth = lax.map(
     lambda image: _barycentrics_and_depth(image[0], faces, image[1]), (vertices_image, face_index)
@@ -43,7 +52,15 @@ def rasterize_brute_force(vertices_image, faces, height, width) -> Fragments:
 
 
 def posed_hands(batch: int, size: int):
-  """Free hands in sampled poses and orientations that fill three quarters of the image."""
+  """Poses free hands at random orientations, so that each fills three quarters of its image.
+
+  Args:
+    batch: how many hands.
+    size: height and width of the images in pixels.
+
+  Returns:
+    The vertices (batch, V, 3) in pixels and depth, and the faces.
+  """
   model = load_mano_model()
 
   def one(key):
@@ -62,6 +79,7 @@ def posed_hands(batch: int, size: int):
 
 
 def main(_) -> None:
+  """Checks that the forms agree, measures them and prints the ratios."""
   size = _SIZE.value
   vertices, faces = posed_hands(_BATCH.value, size)
   forms = {}

@@ -1,12 +1,13 @@
 """Other libraries that find the face each pixel sees, on the same images as our rasterizer.
 
-- trimesh with embree (`pip install trimesh embreex`): first hits of one ray per pixel, parallel to
-  the depth axis. Rays and embree's scenes are made before the timing, in its favour: every new hand
-  would need a new scene.
-- PyTorch3D's CPU rasterizer (`pytorch3d._C.rasterize_meshes`), hard: no blur, one face per pixel,
-  no perspective correction. There is no package for most platforms; an installation from source
-  serves, and so does the one source file `csrc/rasterize_meshes/rasterize_meshes_cpu.cpp` built
-  with `torch.utils.cpp_extension` and that one binding into a module `pytorch3d/_C` on the path.
+- trimesh with embree (`pip install trimesh embreex`) finds the first hits of one ray per pixel,
+  parallel to the depth axis. Rays and embree's scenes are made before the timing, which favours
+  embree, because every new hand would need a new scene.
+- PyTorch3D has a CPU rasterizer (`pytorch3d._C.rasterize_meshes`), which is used in its hard form:
+  no blur, one face per pixel, no perspective correction. For most platforms it has no package. An
+  installation from source serves. So does its source file
+  `csrc/rasterize_meshes/rasterize_meshes_cpu.cpp` alone, which `torch.utils.cpp_extension` builds
+  with that one binding into a module `pytorch3d/_C` on the path.
 """
 
 import importlib.util
@@ -23,7 +24,15 @@ def available(
   faces: Int[np.ndarray, 'faces 3'],
   size: int,
 ) -> dict[str, Rival]:
-  """Functions that return the face at each pixel (-1: none), by name; prints which are missing."""
+  """Returns functions that find the face at each pixel (-1: none), by the name of the library.
+
+  The names of missing libraries are printed.
+
+  Args:
+    vertices_image: pixels and depth.
+    faces: triangles.
+    size: height and width of the images in pixels.
+  """
   rivals = {}
   makers = {
     'trimesh with embree': (('trimesh', 'embreex'), ray_casting),
@@ -39,10 +48,17 @@ def available(
 
 
 def ray_casting(vertices_image: np.ndarray, faces: np.ndarray, size: int) -> Rival:
+  """Returns a function that finds the faces with trimesh and embree.
+
+  Args:
+    vertices_image: pixels and depth.
+    faces: triangles.
+    size: height and width of the images in pixels.
+  """
   import trimesh
   from trimesh.ray.ray_pyembree import RayMeshIntersector
 
-  # Depth spread to the scale of the image, so that embree's own tolerance finds it all.
+  # Depth is spread to the scale of the image, so that embree's tolerance resolves it.
   depth = vertices_image[..., 2:]
   spread = (depth - depth.min()) / np.ptp(depth) * size
   images = np.concatenate([vertices_image[..., :2], spread], axis=-1).astype(np.float64)
@@ -61,10 +77,17 @@ def ray_casting(vertices_image: np.ndarray, faces: np.ndarray, size: int) -> Riv
 
 
 def pytorch3d_rasterizer(vertices_image: np.ndarray, faces: np.ndarray, size: int) -> Rival:
+  """Returns a function that finds the faces with PyTorch3D.
+
+  Args:
+    vertices_image: pixels and depth.
+    faces: triangles.
+    size: height and width of the images in pixels.
+  """
   import torch
   from pytorch3d import _C
 
-  # Its axes: x to the left and y up, from -1 to 1 over the image, depth above zero.
+  # In PyTorch3D x points left and y up, both from -1 to 1 over the image, and depth is above zero.
   normalized = 1 - 2 * vertices_image[..., :2] / size
   depth = vertices_image[..., 2:] - vertices_image[..., 2].min() + 1
   points = np.concatenate([normalized, depth], axis=-1).astype(np.float32)
@@ -75,7 +98,8 @@ def pytorch3d_rasterizer(vertices_image: np.ndarray, faces: np.ndarray, size: in
   neighbours = torch.full((batch * count,), -1)
 
   def rasterize():
-    # Blur 0, 1 face per pixel, bins unused on a CPU, no correction, no clipping, no culling.
+    # The blur is 0, and there is 1 face per pixel. A CPU uses no bins. The three False turn
+    # perspective correction, clipping and culling off.
     arguments = (corners, first, counts, neighbours, (size, size), 0.0, 1, 0, 0)
     packed = _C.rasterize_meshes(*arguments, False, False, False)[0][..., 0].numpy()
     offset = first.numpy()[:, None, None]

@@ -1,10 +1,12 @@
-"""The soft silhouette's value and gradient against plain autodiff of static windows, in one run.
+"""Compares the soft silhouette and its gradient with plain autodiff of static windows, in one run.
 
-Run with `python -m benchmarks.soft_silhouette`: times per batch of posed free hands, their ratio,
-and how far values and gradients of the two forms are apart. Both compute the same function with the
-same blur radius; the plain one gives every face a square window that holds the largest face of the
-batch with its blur, and leaves the derivative to JAX. It works through the faces in chunks, so that
-what autodiff keeps fits into memory and caches; the faster chunk counts.
+  python -m benchmarks.soft_silhouette
+
+The benchmark prints times for a batch of posed free hands, their ratio, and the differences of
+values and gradients. Both forms compute the same function with the same blur radius. The plain form
+gives every face a square window that holds the largest face of the batch with its blur, and it
+leaves the derivative to JAX. It works through the faces in chunks, so that the arrays that autodiff
+keeps fit into memory and caches. The fastest size of chunk counts.
 """
 
 import functools
@@ -20,13 +22,24 @@ from benchmarks.interleave import compare
 from benchmarks.rasterizer import posed_hands
 from hand_jax.rendering.soft import default_blur_radius, soft_silhouette
 
-# --batch, --size and --repeats are those of benchmarks.rasterizer.
+# The flags --batch, --size and --repeats are defined in benchmarks.rasterizer.
 _SIGMA = flags.DEFINE_float('sigma', 1.0, 'Blur in square pixels.')
-_CHUNKS = flags.DEFINE_list('chunks', ['64', '512'], 'Faces at once in the plain form, each tried.')
+_CHUNKS = flags.DEFINE_list('chunks', ['64', '512'], 'Sizes of chunks in faces, all of them tried.')
 
 
 def plain_silhouette(vertices_image, faces, height, width, sigma, radius, side, chunk):
-  """The same picture from one static window of `side` x `side` pixels per face, scatter-added."""
+  """Draws the same picture from one static window per face, which is added to the image.
+
+  Args:
+    vertices_image: (batch, V, 3) pixels and depth.
+    faces: (F, 3) triangles.
+    height: pixels.
+    width: pixels.
+    sigma: blur in square pixels.
+    radius: blur radius in pixels.
+    side: side of a window in pixels.
+    chunk: how many faces are computed together.
+  """
   padding = -faces.shape[0] % chunk
   ids = jnp.pad(faces, ((0, padding), (0, 0))).reshape(-1, chunk, 3)
   real = (jnp.arange(faces.shape[0] + padding) < faces.shape[0]).reshape(-1, chunk)
@@ -54,7 +67,10 @@ def plain_silhouette(vertices_image, faces, height, width, sigma, radius, side, 
 
 
 def _log_left_over(corners, x, y, sigma, radius):
-  """log(1 - D) of faces (faces, 1, 1, 3, 2) at pixels (faces, height, width); 0 beyond the blur."""
+  """Returns log(1 - D) of faces at pixels (faces, height, width), which is 0 beyond the blur.
+
+  The corners have the shape (faces, 1, 1, 3, 2).
+  """
   squares, sides = [], []
   for i in range(3):
     (ax, ay), (bx, by) = (jnp.moveaxis(corners[..., k % 3, :], -1, 0) for k in (i, i + 1))
@@ -69,19 +85,27 @@ def _log_left_over(corners, x, y, sigma, radius):
   positive = (sides[0] > 0) & (sides[1] > 0) & (sides[2] > 0)
   inside = positive | ((sides[0] < 0) & (sides[1] < 0) & (sides[2] < 0))
   logit = jnp.where(inside, squared, -squared) / sigma
-  # log rather than log1p, which XLA's CPU code takes far longer for: no handicap for this form.
+  # XLA's CPU code takes far longer for log1p than for log, which would put this form at a
+  # disadvantage.
   logs = -jnp.maximum(logit, 0) - jnp.log(1 + jnp.exp(-jnp.abs(logit)))
   return jnp.where(inside | (squared < radius**2), logs, 0)
 
 
 def widest_window(vertices_image, faces, radius) -> int:
-  """Pixels: a square window of this side holds any face of the batch with its blur."""
+  """Returns the side in pixels of a square window that holds any face of the batch with its blur.
+
+  Args:
+    vertices_image: (batch, V, 3) pixels and depth.
+    faces: (F, 3) triangles.
+    radius: blur radius in pixels.
+  """
   corners = np.asarray(vertices_image)[:, np.asarray(faces), :2]
   extent = (corners.max(axis=2) - corners.min(axis=2)).max()
   return math.ceil(extent + 2 * radius) + 1
 
 
 def main(_) -> None:
+  """Compares the forms, measures them and prints the ratio."""
   batch, size, sigma = flags.FLAGS.batch, flags.FLAGS.size, _SIGMA.value
   vertices, faces = posed_hands(batch, size)
   radius = float(default_blur_radius(sigma, faces.shape[0]))

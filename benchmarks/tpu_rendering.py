@@ -1,9 +1,11 @@
-"""Compiles the rendering functions ahead of time for a TPU: no TPU is needed, only its compiler.
+"""Compiles the rendering functions for a TPU. This needs the TPU's compiler, but no TPU.
 
-Run with `python -m benchmarks.tpu_rendering` where `libtpu` is installed (`pip install libtpu`).
-Prints, per function, the seconds to lower and to compile it, and the memory of the compiled
-program. What does not fit into a chip's memory is an error of the compiler. Speed and numerics on a
-TPU are not measured: nothing is run.
+  python -m benchmarks.tpu_rendering
+
+The compiler is in `libtpu` (`pip install libtpu`). For each function the benchmark prints the
+seconds to lower and to compile it, and the memory of the compiled program. The compiler reports an
+error where a program does not fit into a chip's memory. Nothing is run, so that speed and numerics
+on a TPU are not measured.
 """
 
 import importlib.util
@@ -27,7 +29,7 @@ _MIB = 2**20
 
 
 def rendering_functions(size: int) -> dict[str, Callable]:
-  """Functions of vertices (batch, V, 3), faces and vertex attributes (batch, V, 3), by name."""
+  """Returns functions of vertices (batch, V, 3), faces and attributes (batch, V, 3), by name."""
 
   def image_loss(vertices, faces, attributes):
     fragments = rasterize(vertices, faces, size, size)
@@ -49,7 +51,13 @@ def rendering_functions(size: int) -> dict[str, Callable]:
 
 
 def compile_for(device, function: Callable, batch: int) -> str:
-  """Compiles for one chip; the seconds it took and the program's memory, as a line of text."""
+  """Compiles a function for one chip, and describes the seconds and the memory in a line of text.
+
+  Args:
+    device: the chip.
+    function: one of `rendering_functions`.
+    batch: how many images.
+  """
   sharding = jax.sharding.SingleDeviceSharding(device)
   floats = jax.ShapeDtypeStruct((batch, _VERTICES, 3), jnp.float32, sharding=sharding)
   faces = jax.ShapeDtypeStruct((_FACES, 3), jnp.int32, sharding=sharding)
@@ -67,10 +75,11 @@ def compile_for(device, function: Callable, batch: int) -> str:
 
 
 def main(_) -> None:
+  """Compiles every function and prints its line."""
   if importlib.util.find_spec('libtpu') is None:
     print('libtpu is not installed, nothing was compiled: pip install libtpu')
     return
-  # The compiler alone is used: nothing asks a cloud machine what it is.
+  # Only the compiler is used, so libtpu need not ask the metadata service of a cloud machine.
   os.environ.setdefault('TPU_SKIP_MDS_QUERY', '1')
   topology = topologies.get_topology_desc(platform='tpu', topology_name=_TOPOLOGY.value)
   device = topology.devices[0]

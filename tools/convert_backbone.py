@@ -1,7 +1,9 @@
-"""Turn a PyTorch state dict of a backbone into the `.npz` that ships with the package.
+r"""Converts a PyTorch state dict of a backbone to the `.npz` that ships with the package.
 
-python -m tools.convert_backbone --weights=efficientnet-lite0-57934424.pth \
-  --backbone=efficientnet_lite0 --output=hand_jax/assets/efficientnet_lite0.npz
+A call looks like this:
+
+  python -m tools.convert_backbone --weights=efficientnet-lite0-57934424.pth \
+    --backbone=efficientnet_lite0 --output=hand_jax/assets/efficientnet_lite0.npz
 """
 
 import pathlib
@@ -29,9 +31,10 @@ _OUTPUT = define_path('output', None, 'The .npz file to write.', required=True)
 
 
 def convert_weights(weights: str, backbone: str) -> dict[str, np.ndarray]:
-  """Arrays by path: kernels in half precision, everything with one axis in single.
+  """Reads the weights as arrays by path, kernels in half precision and all else in single.
 
-  The short arrays hold variances, whose range half precision does not cover, and weigh little.
+  Arrays with one axis stay in single precision because they hold variances, whose range exceeds
+  that of half precision. They take little space.
   """
   module = create_backbone(BackboneConfig(backbone))
   image = jnp.zeros((1, 32, 32, 3))
@@ -44,6 +47,7 @@ def convert_weights(weights: str, backbone: str) -> dict[str, np.ndarray]:
 
 
 def main(argv: list[str]) -> None:
+  """Converts the weights and writes the file."""
   if len(argv) > 1:
     raise app.UsageError(f'unexpected arguments: {argv[1:]}')
   arrays = convert_weights(_WEIGHTS.value, _BACKBONE.value)

@@ -1,11 +1,11 @@
-"""Turns the hand networks inside MediaPipe's wheel into the `.npz` files of the package.
+"""Converts the hand networks inside MediaPipe's wheel to the `.npz` files of the package.
 
   pip download --no-deps mediapipe==0.10.21
   python -m tools.convert_hand_networks --wheel=mediapipe-0.10.21-*.whl --output=hand_jax/assets
 
-The wheel is only read, never installed. The same wheel always gives the same bytes. With
-`--fixture=tests/fixtures/hand_networks.npz` it writes the outputs of the original runtime on the
-tests' drawn hand, which needs LiteRT (pip install ai-edge-litert).
+The wheel is only read and never installed. The same wheel always gives the same bytes. With
+`--fixture=tests/fixtures/hand_networks.npz` the tool writes what the original runtime computes for
+the hand that the tests draw. That needs LiteRT (pip install ai-edge-litert).
 """
 
 import io
@@ -27,7 +27,7 @@ from tools.published_networks import NETWORKS, create_interpreter, read_network_
 
 _WHEEL = flags.DEFINE_string('wheel', None, 'The wheel of mediapipe 0.10.21.', required=True)
 _OUTPUT = flags.DEFINE_string('output', None, 'Folder for the weights and their notice.')
-_FIXTURE = flags.DEFINE_string('fixture', None, 'File for the original outputs on test images.')
+_FIXTURE = flags.DEFINE_string('fixture', None, "File for the original runtime's outputs.")
 
 _NOTICE = """\
 palm_detection.npz, hand_landmark.npz: weights of a palm detector and of a hand landmark network.
@@ -78,15 +78,15 @@ def convert_network(data: bytes, module: nn.Module, input_side: int) -> dict[str
   """Gives the arrays of a network file the names and layouts of the module's parameters.
 
   Args:
-    data: the TensorFlow Lite file.
-    module: the network, called with one image of side `input_side`.
+    data: the content of the TensorFlow Lite file.
+    module: the network, which is called with one image of side `input_side`.
     input_side: pixels.
 
   Returns:
-    Arrays of half precision by path, in the order of their names.
+    Arrays in half precision by path, sorted by path.
 
   Raises:
-    ValueError: naming the layer where the file and the module do not agree.
+    ValueError: the file and the module do not agree. The message names the layer.
   """
   image = jnp.zeros((1, input_side, input_side, 3))
   shapes = jax.eval_shape(module.init, jax.random.key(0), image)['params']
@@ -101,7 +101,7 @@ def convert_network(data: bytes, module: nn.Module, input_side: int) -> dict[str
     for name, array in _name_constants(layer):
       leaf = f'{path}/{name}'
       if leaf not in expected and name == 'bias' and not array.any():
-        continue  # A depthwise convolution whose bias is nothing.
+        continue  # The bias of this depthwise convolution is zero, and the module has none.
       if expected.get(leaf) != array.shape:
         raise ValueError(
           f"'{leaf}' is {array.shape} in the file, {expected.get(leaf)} in the module."
@@ -111,7 +111,7 @@ def convert_network(data: bytes, module: nn.Module, input_side: int) -> dict[str
 
 
 def _name_constants(layer: tflite_file.Layer) -> list[tuple[str, np.ndarray]]:
-  """Constants by their role, in the layouts of Flax."""
+  """Names the constants by their role, and gives them the layouts of Flax."""
   if layer.operator == tflite_file.PRELU:
     return [('slope', layer.constants[0].reshape(-1))]
   kernel, bias = layer.constants
@@ -125,7 +125,7 @@ def _name_constants(layer: tflite_file.Layer) -> list[tuple[str, np.ndarray]]:
 
 
 def write_weights(wheel: str, folder: pathlib.Path) -> None:
-  """Writes both networks' weights and their notice into `folder`."""
+  """Writes the weights of both networks and their notice into `folder`."""
   folder.mkdir(parents=True, exist_ok=True)
   for name, network in NETWORKS.items():
     data = read_network_file(wheel, network)
@@ -138,7 +138,7 @@ def write_weights(wheel: str, folder: pathlib.Path) -> None:
 
 
 def write_fixture(wheel: str, path: pathlib.Path) -> None:
-  """Writes what LiteRT computes for the test images: numbers only.
+  """Writes the numbers that LiteRT computes for the test pictures.
 
   Raises:
     ImportError: LiteRT is not installed.
@@ -162,6 +162,7 @@ def _save(path: pathlib.Path, arrays: dict[str, np.ndarray]) -> None:
 
 
 def main(argv: list[str]) -> None:
+  """Writes the weights, the fixture or both."""
   if len(argv) > 1:
     raise app.UsageError(f'unexpected arguments: {argv[1:]}')
   if not (_OUTPUT.value or _FIXTURE.value):

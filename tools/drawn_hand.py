@@ -1,12 +1,12 @@
-"""Draws a simple open hand of rounded sticks: a picture that every machine computes alike."""
+"""Draws a simple open hand of rounded sticks, which every machine computes alike."""
 
 import numpy as np
 from jaxtyping import Float, UInt8
 
 _SKIN = np.array([224.0, 172.0, 140.0])
 _BACKGROUND = np.array([70.0, 90.0, 110.0])
-# Sticks of a right palm (thumb to the right) in hand lengths, wrist at the origin, y down:
-# from x, y, to x, y, half width.
+# Each row is a stick of a right palm, whose thumb is to the right. It holds x and y of both ends
+# and the half width in hand lengths. The wrist is the origin, and y points down.
 _STICKS = np.array(
   [
     [0.00, 0.02, 0.00, 0.70, 0.13],  # forearm
@@ -22,7 +22,7 @@ _STICKS = np.array(
     [-0.16, -0.44, -0.25, -0.70, 0.036],
   ]
 )
-# The tips of thumb, index, middle, ring and little finger, in hand lengths.
+# These are the tips of thumb, index, middle, ring and little finger, in hand lengths.
 FINGERTIPS = _STICKS[6:, 2:4]
 
 
@@ -36,20 +36,20 @@ def draw_hand(
   """Draws a hand into the picture, shaded like round sticks.
 
   Args:
-    picture: changed in place.
-    wrist: where the wrist goes, pixels.
-    length: from the wrist to the middle fingertip, pixels, about.
-    turn: cosine and sine of the turn from fingers up, clockwise as seen.
-    mirrored: whether the thumb is on the left instead of the right before the turn.
+    picture: the picture, which is changed.
+    wrist: where the wrist goes, in pixels.
+    length: approximate distance from the wrist to the tip of the middle finger, in pixels.
+    turn: cosine and sine of the clockwise rotation from a hand whose fingers point up.
+    mirrored: whether the thumb is on the left instead of the right before the rotation.
 
   Returns:
-    The fingertips, pixels of the picture, thumb first.
+    The fingertips in pixels of the picture, the thumb first.
   """
   cosine, sine = turn
   to_picture = length * np.array([[cosine, sine], [-sine, cosine]])
   if mirrored:
     to_picture = np.diag([-1.0, 1.0]) @ to_picture
-  # Only the part of the picture that the hand reaches.
+  # Only the part of the picture that the hand can reach is computed.
   low = np.maximum(np.array(wrist) - 1.1 * length, 0).astype(int)
   high = np.maximum(np.array(wrist) + 1.1 * length, 0).astype(int)
   part = picture[low[1] : high[1], low[0] : high[0]]
@@ -70,7 +70,7 @@ def draw_hand(
 
 
 def draw_test_picture(side: int) -> UInt8[np.ndarray, 'side side 3']:
-  """Draws one hand, fingers up, that fills most of a square picture."""
+  """Draws one hand with its fingers up, which fills most of a square picture."""
   picture = np.empty((side, side, 3), np.uint8)
   picture[:] = _BACKGROUND
   draw_hand(picture, (0.48 * side, 0.82 * side), 0.68 * side)

@@ -1,11 +1,12 @@
-"""Measures the free hand: bone lengths beside published ones, and joints beside true ones.
+"""Compares the free hand's bone lengths with published ones, and its joints with true ones.
 
   python -m tools.measure_free_hand [--hand=FILE.npz] [--source=FOLDER]
 
-Prints the table of docs/free_hand.md. With a folder of annotated photos (the hand_photos format)
-whose entries have `joints_camera`, the hand is also fitted to the true joints, by the prior of the
-default fit and evidence of 2 mm. What is left over on average at a joint, in axes that turn with
-its bones, is not pose but another idea of where the joint is.
+The tool prints the table of docs/free_hand.md. `--source` names a folder of annotated photos (the
+hand_photos format) whose entries have `joints_camera`. The hand is then also fitted to the true
+joints, with the prior of the default fit and evidence of 2 mm. The mean offset that remains at a
+joint, in axes that turn with its bones, does not come from the pose. It shows that the data set
+places the joint elsewhere.
 """
 
 import numpy as np
@@ -32,13 +33,13 @@ _PARENTS = {child: parent for parent, child in BONES}
 
 
 def define_flags() -> None:
-  """Defines the tool's flags; only when run, so that tests may import several tools."""
-  define_path('hand', None, 'A hand model; default: the free hand of this package.')
+  """Defines the flags when the tool runs, so that tests can import several tools at once."""
+  define_path('hand', None, 'File of a hand model. Default: the free hand of this package.')
   define_path('source', None, 'Folder in the hand_photos format.')
 
 
 def bone_lengths_mm(model: ManoModel) -> Float[np.ndarray, '5 4']:
-  """Lengths of the mean hand from the wrist to the fingertip's skin; thumb to little finger."""
+  """Measures the mean hand's bones from the wrist to the skin of the fingertip, thumb first."""
   joints = np.asarray(regress_joints(model, model.v_template), np.float64)
   chains = [[0, *range(1 + 4 * k, 5 + 4 * k)] for k in range(5)]
   bones = [np.diff(joints[chain], axis=0) for chain in chains]
@@ -46,7 +47,10 @@ def bone_lengths_mm(model: ManoModel) -> Float[np.ndarray, '5 4']:
 
 
 def length_lines(model: ManoModel) -> list[str]:
-  """A table in Markdown: ours, X-rays, and shares of the middle finger's two phalanges."""
+  """Writes a Markdown table of our lengths, those of X-rays, and their shares.
+
+  The shares are relative to the middle finger's proximal and middle phalanx.
+  """
   lengths = bone_lengths_mm(model)
   ours_unit = lengths[2, 1:3].sum()
   theirs_unit = sum(BONES_MM['middle'][1:3])
@@ -73,7 +77,11 @@ def length_lines(model: ManoModel) -> list[str]:
 
 
 def fit_lines(model: ManoModel, folder: str) -> list[str]:
-  """How the hand fitted to true joints leaves them, on average and constantly."""
+  """Fits the hand to true joints, and describes the mean error and each joint's constant offset.
+
+  Raises:
+    ValueError: no entry of the folder has all joints.
+  """
   entries = read_annotations(folder, needs_keypoints=False)
   entries = [e for e in entries if e.joint_confidence.all() and np.isfinite(e.joints_camera).all()]
   if not entries:
@@ -103,7 +111,7 @@ def _as_right_hand(entry: PhotoEntry) -> np.ndarray:
 
 
 def _fit(model: ManoModel, entry: PhotoEntry) -> np.ndarray:
-  """The joints of the hand fitted to the true ones, whose pixels are those of a camera of ours."""
+  """Fits the hand to true joints, which an assumed camera projects, and returns its joints."""
   joints = _as_right_hand(entry)
   pixels = 500 * joints[:, :2] / joints[:, 2:] + 250
   errors = PointErrors(_EVIDENCE_SIGMA_MM, _EVIDENCE_SIGMA_MM, np.inf)
@@ -113,10 +121,10 @@ def _fit(model: ManoModel, entry: PhotoEntry) -> np.ndarray:
 
 
 def bone_axes(joints: Float[np.ndarray, '*batch 21 3']) -> Float[np.ndarray, '*batch 21 3 3']:
-  """Axes (columns) at each joint: along its bones, to the index finger's side, to the back.
+  """Returns axes (columns) at each joint: along its bones, to the index finger's side, to the back.
 
-  At a joint between two bones the first is their mean direction. The wrist's points at the middle
-  of the knuckles.
+  At a joint between two bones the first axis is their mean direction. That of the wrist points at
+  the middle of the knuckles.
   """
   palm = _unit(joints[..., [5, 9, 13, 17], :].mean(axis=-2) - joints[..., 0, :])
   side = joints[..., 5, :] - joints[..., 17, :]
@@ -137,12 +145,13 @@ def _unit(vectors: np.ndarray) -> np.ndarray:
 
 
 def main(argv: list[str]) -> None:
+  """Prints the table, and with --source what the fit leaves."""
   if len(argv) > 1:
     raise app.UsageError(f'Unknown arguments: {argv[1:]}')
   model, source = load_mano_model(flags.FLAGS.hand), flags.FLAGS.source
-  print_lines(lambda: length_lines(model))
+  print_lines(length_lines(model))
   if source:
-    print_lines(lambda: fit_lines(model, source))
+    print_lines(fit_lines(model, source))
 
 
 if __name__ == '__main__':

@@ -1,8 +1,9 @@
-"""Counts what makes our prose plain: docstrings that start with a verb, `Args:`, semicolons.
+"""Measures how plain our prose is: docstrings that start with a verb, `Args:`, semicolons.
 
     python -m tools.measure_prose [FOLDER]
 
-prints the figures of the library, or of one folder, and what is left to mend with `--list`.
+The tool prints the figures of the library, or of one folder. With `--list` it prints what is left
+to mend.
 """
 
 import argparse
@@ -16,7 +17,7 @@ from typing import NamedTuple
 
 ROOT = pathlib.Path(__file__).parents[1]
 MANY_ARGUMENTS = 3
-# First words of docstrings that end like a verb in the third person and are none.
+# These first words of docstrings end like a verb in the third person and are none.
 # fmt: off
 _NOUNS = {
   'across', 'always', 'as', 'bias', 'class', 'colours', 'crops', 'degrees', 'errors',
@@ -29,22 +30,22 @@ _NOUNS = {
 
 
 class Prose(NamedTuple):
-  """Counts over some files."""
+  """Counts over the docstrings and comments of some files."""
 
   documented: int
-  """Public functions with a docstring."""
+  """Counts public functions with a docstring."""
   verb_first: int
-  """Those whose docstring starts with a verb."""
+  """Counts those whose docstring starts with a verb."""
   many_arguments: int
-  """Public functions with at least three arguments."""
+  """Counts public functions with at least three arguments."""
   with_args: int
-  """Those whose docstring has a section `Args:`."""
+  """Counts those whose docstring has a section `Args:`."""
   words: int
-  """Of docstrings and comments."""
+  """Counts the words of docstrings and comments."""
   semicolons: int
 
   def text(self) -> str:
-    """Puts the figures into three lines."""
+    """Writes the figures as three lines."""
     return (
       f'{self.verb_first} of {self.documented} public docstrings start with a verb '
       f'({self.verb_first / max(self.documented, 1):.0%}).\n'
@@ -56,7 +57,7 @@ class Prose(NamedTuple):
 
   @property
   def semicolons_per_hundred_words(self) -> float:
-    """How many semicolons a hundred words have."""
+    """Returns how many semicolons a hundred words have on average."""
     return 100 * self.semicolons / max(self.words, 1)
 
 
@@ -69,7 +70,7 @@ class Fault(NamedTuple):
 
 
 def measure_prose(folder: pathlib.Path) -> tuple[Prose, list[Fault]]:
-  """Counts over the Python files of a folder and its subfolders, and lists what is left."""
+  """Counts over the Python files of a folder and its subfolders, and lists the faults."""
   total, faults = Prose(0, 0, 0, 0, 0, 0), []
   for path in sorted(folder.rglob('*.py')):
     counts, found = _measure_file(path)
@@ -79,7 +80,7 @@ def measure_prose(folder: pathlib.Path) -> tuple[Prose, list[Fault]]:
 
 
 def starts_with_verb(docstring: str) -> bool:
-  """Tells whether the first word looks like a verb in the third person: `Reads`, `Draws`."""
+  """Tells whether the first word looks like a verb in the third person, such as `Reads`."""
   word = re.match(r"[A-Za-z']+", docstring.strip())
   if word is None:
     return False
@@ -112,7 +113,7 @@ def _measure_file(path: pathlib.Path) -> tuple[Prose, list[Fault]]:
 
 
 def _public_functions(node: ast.AST) -> Iterator[ast.FunctionDef]:
-  """Functions and methods without a leading underscore, outside private classes and functions."""
+  """Yields functions and methods that neither start with an underscore nor lie in private ones."""
   for child in ast.iter_child_nodes(node):
     if isinstance(child, ast.FunctionDef | ast.ClassDef) and not child.name.startswith('_'):
       if isinstance(child, ast.FunctionDef):
@@ -130,9 +131,9 @@ def _argument_count(function: ast.FunctionDef) -> int:
 
 
 def _texts(tree: ast.AST, source: str) -> Iterator[tuple[int, str]]:
-  """Every docstring and comment with its line."""
+  """Yields every docstring and comment with its line."""
   for node in ast.walk(tree):
-    # Of fields too: a text that stands alone as a statement.
+    # The docstring of a field is a text that stands alone as a statement.
     value = node.value if isinstance(node, ast.Expr) else None
     if isinstance(value, ast.Constant) and isinstance(value.value, str):
       yield node.lineno, value.value

@@ -1,11 +1,12 @@
-"""Asks the landmark network, which has seen photos alone, how much renders look like photos.
+"""Measures how much renders look like photos to the landmark network, which has seen photos alone.
 
   python -m tools.measure_realism --hands=broad --examples=500
 
-Each rendered hand is shown to the network upright, in the square that its true joints give. Prints
-how often the network sees a hand, and how far its points are from the true joints: in pixels of its
-picture, and in millimetres after the best alignment of its world points. On photos of people it
-sees nearly every hand and errs less, so smaller is more like a photo.
+The network sees each rendered hand upright, in the square that its true joints give. The tool
+prints how often the network detects a hand, and how far its points are from the true joints. The
+distances are in pixels of its picture, and in millimetres after the best alignment of its world
+points. On photos of people the network detects nearly every hand and errs less, so smaller errors
+mean more realistic renders.
 """
 
 from collections.abc import Iterator
@@ -30,15 +31,15 @@ _BLOCK = 32
 
 
 def define_flags() -> None:
-  """Defines the tool's flags; only when run, so that tests may import several tools."""
+  """Defines the flags when the tool runs, so that tests can import several tools at once."""
   flags.DEFINE_string('split', 'validation', 'Split of the rendered hands.')
-  flags.DEFINE_enum('hands', 'broad', ['classic', 'broad'], 'How their poses are drawn.')
-  flags.DEFINE_integer('examples', 500, 'How many hands.', 1)
+  flags.DEFINE_enum('hands', 'broad', ['classic', 'broad'], 'Sampler of their poses.')
+  flags.DEFINE_integer('examples', 500, 'Number of hands.', 1)
   flags.DEFINE_integer('seed', 0, 'Seed of the rendered hands.', 0)
 
 
 class Reading(NamedTuple):
-  """What the network makes of one hand."""
+  """The network's output for one hand, compared with the truth."""
 
   presence: float
   image_error_px: Float[np.ndarray, '21']
@@ -46,7 +47,7 @@ class Reading(NamedTuple):
 
 
 def read_examples(examples: list[HandExample]) -> list[Reading]:
-  """Shows right hands with 3D joints to the network."""
+  """Shows right hands with 3D joints to the network, and compares its points with them."""
   regions = [region_from_landmarks(np.asarray(e.joints_image, np.float64)) for e in examples]
   crops = [crop_region(e.image, r, _SIDE) for e, r in zip(examples, regions, strict=True)]
   readings: HandReadings = read_landmarks(np.stack(crops))
@@ -67,7 +68,7 @@ def read_examples(examples: list[HandExample]) -> list[Reading]:
 
 
 def score_lines(readings: list[Reading]) -> Iterator[str]:
-  """The figures, and the mean errors of each joint."""
+  """Yields lines with the overall figures and the median errors of each joint."""
   seen = np.mean([reading.presence > 0.5 for reading in readings])
   image = np.array([reading.image_error_px for reading in readings])
   world = np.array([reading.world_error_mm for reading in readings])
@@ -85,7 +86,7 @@ def score_lines(readings: list[Reading]) -> Iterator[str]:
 
 
 def scored_lines() -> Iterator[str]:
-  """Renders what the flags say, block by block, and yields what to print."""
+  """Renders hands as the flags say, block by block, and yields the lines to print."""
   readings: list[Reading] = []
   for start in range(0, FLAGS.examples, _BLOCK):
     block = range(start, min(start + _BLOCK, FLAGS.examples))
@@ -95,9 +96,10 @@ def scored_lines() -> Iterator[str]:
 
 
 def main(argv: list[str]) -> None:
+  """Measures the renders and prints the figures."""
   if len(argv) > 1:
     raise app.UsageError(f'Unknown arguments: {argv[1:]}')
-  print_lines(scored_lines)
+  print_lines(scored_lines())
 
 
 if __name__ == '__main__':

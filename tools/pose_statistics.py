@@ -1,4 +1,4 @@
-"""Print how the samplers' hands bend: shares, correlations, principal components, intersections.
+"""Prints how the samplers' hands bend: shares, correlations, principal components, intersections.
 
 python -m tools.pose_statistics --draws=8000
 """
@@ -19,19 +19,19 @@ from hand_jax.mano.joints import JOINT_NAMES, MANO_JOINT_NAMES, STANDARD_PARENTS
 from hand_jax.mano.model import mano_forward
 from hand_jax.types import HandParameters, ManoModel
 
-DRAWS = flags.DEFINE_integer('draws', 8000, 'Poses of each sampler.', lower_bound=100)
+DRAWS = flags.DEFINE_integer('draws', 8000, 'Number of poses of each sampler.', lower_bound=100)
 SEED = flags.DEFINE_integer('seed', 0, 'Seed of the poses.', lower_bound=0)
 
 STRAIGHT_DEGREES, FOLDED_DEGREES = 30.0, 60.0
-"""A finger is straight with MCP and PIP flexion both below the first, folded with PIP above the
-second. Others are neither."""
+"""A finger is straight when MCP and PIP flexion are both below the first angle. It is folded when
+PIP flexion is above the second. Other fingers are neither."""
 
 _FINGERS = ('index', 'middle', 'ring', 'pinky')
 _JOINTS = MANO_JOINT_NAMES[1:]
 
 
 class PoseStatistics(NamedTuple):
-  """Shares of poses, correlations of flexions, and what fingers share of the room, metres."""
+  """Shares of poses, correlations of flexions, and how far parts of a hand intersect, in metres."""
 
   two_straight_two_folded: float
   index_alone_straight: float
@@ -45,13 +45,19 @@ class PoseStatistics(NamedTuple):
 
 
 def sample_poses(hands: str, draws: int, seed: int = 0) -> Float[Array, 'draws 45']:
-  """That many poses of a sampler, by its name in `POSE_SAMPLERS`."""
+  """Draws poses from a sampler.
+
+  Args:
+    hands: the name of the sampler in `POSE_SAMPLERS`.
+    draws: how many poses to draw.
+    seed: the seed of the poses.
+  """
   keys = jax.random.split(jax.random.key(seed), draws)
   return jax.jit(jax.vmap(POSE_SAMPLERS[hands]))(keys)
 
 
 def measure_poses(poses: Float[Array, 'draws 45'], model: ManoModel) -> PoseStatistics:
-  """Measures poses; see `PoseStatistics` for what."""
+  """Measures the figures of `PoseStatistics` over poses."""
   flexion = np.asarray(pose_to_angles(poses))[:, :, 0]
   of_joint = {name: flexion[:, number] for number, name in enumerate(_JOINTS)}
   mcp, pip, dip = (
@@ -80,10 +86,10 @@ def _correlation(first: np.ndarray, second: np.ndarray) -> float:
 
 
 class Capsules(NamedTuple):
-  """Bones with a thickness, and the pairs of them that cannot share room.
+  """Bones with a thickness, and the pairs of bones that cannot be in the same place.
 
-  A palm's four bones stand for it. Neighbours that always touch are no pair: bones of one finger,
-  palm bones and the bones that leave them.
+  The four bones of the palm represent it. Neighbours that always touch are no pair. These are bones
+  of one finger, and palm bones with the bones that begin at them.
   """
 
   ends: np.ndarray  # (bones, 2) standard joints
@@ -92,9 +98,9 @@ class Capsules(NamedTuple):
 
 
 def hand_capsules(model: ManoModel) -> Capsules:
-  """The capsules of a model's mean shape: 14 finger bones and 4 of the palm.
+  """Builds the capsules of a model's mean shape: 14 finger bones and 4 bones of the palm.
 
-  A bone's radius is the median distance of the vertices that move with it.
+  The radius of a finger bone is the median distance of the vertices that move with it.
   """
   zero = jnp.zeros(3)
   hand = mano_forward(model, HandParameters(zero, jnp.zeros(45), jnp.zeros(10), zero))
@@ -114,7 +120,7 @@ def hand_capsules(model: ManoModel) -> Capsules:
     along = np.clip((own - start) @ (end - start) / np.sum((end - start) ** 2), 0.15, 0.85)
     distance = np.linalg.norm(own - start - along[:, None] * (end - start), axis=1)
     radii.append(np.median(distance))
-  # Half of what lies between palm and back; the median above would reach to the palm's sides.
+  # This is half of the thickness of the palm. The median above would reach to the palm's sides.
   fingers, is_palm, radii = np.asarray(fingers), np.asarray(is_palm), np.asarray(radii)
   radii[is_palm] = 1.2 * radii[~is_palm & (fingers != 'thumb')].max()
   pairs = [
@@ -127,13 +133,13 @@ def hand_capsules(model: ManoModel) -> Capsules:
 
 
 def _may_meet(first: str, second: str, same_finger: bool) -> bool:
-  """Whether two bones, named by the joints where they begin, can be apart at all."""
+  """Tells whether two bones, named by the joints where they begin, can be apart from each other."""
   palm = [name == 'wrist' for name in (first, second)]
   if all(palm):
     return False
   if any(palm):
     other = second if palm[0] else first
-    # Two bones further a finger may come back to the palm, its own included.
+    # The last bone of a finger may come back to the palm, even to the palm bone of that finger.
     return other.endswith(('_dip', '_ip'))
   return not same_finger
 
@@ -141,7 +147,7 @@ def _may_meet(first: str, second: str, same_finger: bool) -> bool:
 def deepest_penetrations(
   poses: Float[Array, 'draws 45'], model: ManoModel
 ) -> Float[Array, 'draws']:
-  """How deep the deepest pair of capsules of each hand goes into one another, metres."""
+  """Returns how deep the deepest pair of capsules of each hand intersects, in metres."""
   capsules = hand_capsules(model)
   first, second = capsules.pairs.T
   thickness = capsules.radii[first] + capsules.radii[second]
@@ -159,9 +165,9 @@ def deepest_penetrations(
 def segment_distance(
   first: Float[Array, 'pairs 2 3'], second: Float[Array, 'pairs 2 3']
 ) -> Float[Array, 'pairs']:
-  """The shortest distance between the segments of each pair, none of which is a point.
+  """Returns the shortest distance between the segments of each pair, none of which is a point.
 
-  The best place on one line for a place on the other is linear in it: three clipped steps suffice.
+  The nearest place on one line is linear in the place on the other, so three clipped steps suffice.
   """
   along, other = first[:, 1] - first[:, 0], second[:, 1] - second[:, 0]
   gap = first[:, 0] - second[:, 0]

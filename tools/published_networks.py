@@ -1,4 +1,4 @@
-"""The hand networks as published, inside the wheel of mediapipe 0.10.21, which is only read."""
+"""Reads the published hand networks from the wheel of mediapipe 0.10.21, which is not installed."""
 
 import hashlib
 import importlib
@@ -11,7 +11,7 @@ from hand_jax.models import hand_landmark, palm_detection
 
 
 class PublishedNetwork(NamedTuple):
-  """One file of the wheel, and the module that its weights are for."""
+  """One file of the wheel, with the module to which its weights belong."""
 
   path: str
   sha256: str
@@ -36,10 +36,10 @@ NETWORKS = {
 
 
 def read_network_file(wheel: str, network: PublishedNetwork) -> bytes:
-  """Reads a network out of the wheel.
+  """Reads the file of a network from the wheel.
 
   Raises:
-    ValueError: the wheel has no such file, or it is not the one whose hash is known.
+    ValueError: the wheel has no such file, or the file has another hash than the known one.
   """
   with zipfile.ZipFile(wheel) as archive:
     if network.path not in archive.namelist():
@@ -52,7 +52,12 @@ def read_network_file(wheel: str, network: PublishedNetwork) -> bytes:
 
 
 def create_interpreter(wheel: str, network: PublishedNetwork, threads: int = 1) -> Any:
-  """Loads a network into LiteRT, the runtime that it was published for.
+  """Loads a network into LiteRT, the runtime for which it was published.
+
+  Args:
+    wheel: the path of the wheel.
+    network: the network to load.
+    threads: how many threads LiteRT may use.
 
   Raises:
     ImportError: LiteRT is not installed.

@@ -1,6 +1,6 @@
-"""Reads the constants of a TensorFlow Lite file: just enough of the FlatBuffers format for weights.
+"""Reads the constants of a TensorFlow Lite file, by just enough of the FlatBuffers format.
 
-Field numbers are those of TensorFlow's schema (`tensorflow/lite/schema/schema.fbs`).
+The numbers of fields are those of TensorFlow's schema (`tensorflow/lite/schema/schema.fbs`).
 """
 
 import struct
@@ -8,9 +8,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-# Codes of `BuiltinOperator`.
+# `BuiltinOperator` of the schema has these codes.
 CONV, DEPTHWISE, DEQUANTIZE, DENSE, PRELU = 3, 4, 6, 9, 54
-_FLOAT16 = 1  # of `TensorType`
+_FLOAT16 = 1  # code of `TensorType`
 
 
 class Layer(NamedTuple):
@@ -22,7 +22,7 @@ class Layer(NamedTuple):
 
 
 class _Table:
-  """A FlatBuffers table; every read names a field by its number in the schema."""
+  """Reads a FlatBuffers table, whose fields are named by their numbers in the schema."""
 
   def __init__(self, data: bytes, position: int):
     self._data, self._position = data, position
@@ -34,7 +34,7 @@ class _Table:
     return 0 if position is None else struct.unpack_from(f'<{code}', self._data, position)[0]
 
   def array(self, field: int, dtype: str) -> np.ndarray:
-    """A vector of numbers; empty where the field is missing."""
+    """Returns a vector of numbers, which is empty where the field is missing."""
     start, length = self._vector(field)
     return np.frombuffer(self._data, dtype, length, start)
 
@@ -81,7 +81,8 @@ def read_layers(data: bytes) -> list[Layer]:
   for operation in graph.tables(3):
     operator = operators[operation.number(0, 'I')]
     inputs, (output, *_) = operation.array(1, '<i4'), operation.array(2, '<i4')
-    if operator == DEQUANTIZE:  # Halves become floats: the constants of the layers that follow.
+    if operator == DEQUANTIZE:
+      # The file converts its half-precision constants to floats before the layers that use them.
       weights[int(output)] = _read_half(tensors[inputs[0]], buffers)
     elif operator in (CONV, DEPTHWISE, DENSE, PRELU):
       constants = [weights[int(tensor)] for tensor in inputs[1:]]

@@ -39,7 +39,7 @@ LONG_OVERRIDES = (
   'training.evaluate_every=1000',
   'training.validation_examples=256',
 )
-# Loss weights of the run with the exact convention. It has those of the paper's when this is empty.
+# The run with the exact convention has these loss weights, or when empty those of the paper's.
 EXACT_WEIGHTS: tuple[str, ...] = ()
 
 TABLES = ('3', '4', '5', 'convention', 'unit', 'weak')
@@ -69,7 +69,7 @@ class AblationRun(NamedTuple):
 
 
 class Entry(NamedTuple):
-  """One row of a table for every seed: the words it prints, and the run and branch it shows."""
+  """One row of a table, without its seed: the words it prints, and the run and branch it shows."""
 
   table: str
   setting: str

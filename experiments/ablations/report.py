@@ -84,7 +84,7 @@ def format_markdown(rows: Sequence[Row]) -> str:
 
 
 def _of(rows: Sequence[Row], table: str) -> list[Row]:
-  """Lists the table's rows in the grid's order and by seed, not in the order of their measurement."""
+  """Lists the table's rows in the grid's order and by seed, not in the order of measurement."""
   order = {
     (entry.setting, entry.supervision, entry.branch): number
     for number, entry in enumerate(ENTRIES)
@@ -156,7 +156,7 @@ def _format_commands(rows: Sequence[Row]) -> str:
 
 
 def _distinct(values: Iterable[Any]) -> str:
-  """Joins the values that occur, each once. There are several where runs of different sizes meet."""
+  """Joins the distinct values. There are several where runs of different sizes meet."""
   return ' / '.join(dict.fromkeys(map(str, values)))
 
 
@@ -228,7 +228,7 @@ def check_output(output: pathlib.Path) -> None:
 
 
 def publish(output: pathlib.Path, rows: list[Row]) -> None:
-  """Writes the rows, their Markdown beside them, and their section of `../results.md` if it exists."""
+  """Writes the rows, their Markdown, and their section of `../results.md` if that exists."""
   text = format_markdown(rows)
   output.parent.mkdir(parents=True, exist_ok=True)
   document = output.parent.parent / 'results.md'

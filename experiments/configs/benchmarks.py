@@ -53,7 +53,7 @@ class BenchmarkRow(NamedTuple):
     return ' '.join(words)
 
   def pretrained_backbone(self) -> str:
-    """Names the backbone whose ImageNet weights the first run of a chain may load, or returns ''."""
+    """Names the backbone whose ImageNet weights the first run of a chain may load, else ''."""
     return '' if self.starts else self.make().model.backbone.name
 
 

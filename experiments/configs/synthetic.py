@@ -62,7 +62,7 @@ TABLE_1_TEXTURE = TextureConfig(enabled=True, width=512, heads=4, self_layers=2,
 
 
 def synthetic_supervised() -> ExperimentConfig:
-  """Trains the paper's supervised model (Algorithm 3) at Table 1's full size, for accelerators."""
+  """Trains the paper's supervised model (Algorithm 1) at Table 1's full size, for accelerators."""
   return ExperimentConfig(
     name='synthetic_supervised',
     model=ModelConfig(
@@ -314,7 +314,7 @@ def toy_weak() -> ExperimentConfig:
 
 
 def toy_texture() -> ExperimentConfig:
-  """Trains the texture branch of a trained `toy` in seconds (Algorithm 4). It needs `--init_from`."""
+  """Trains the texture branch of a `toy` run in seconds (Algorithm 4). It needs `--init_from`."""
   texture = TextureConfig(
     enabled=True,
     width=8,

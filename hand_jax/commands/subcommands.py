@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 
 class Subcommand(NamedTuple):
-  """Names a module of this folder, whose `run(arguments)` returns an exit code, and describes it."""
+  """Names and describes a module of this folder, whose `run(arguments)` returns an exit code."""
 
   module: str
   summary: str

@@ -90,7 +90,7 @@ def _viewer(hand: ReportHand, anchor: str, mesh_id: str) -> str:
 
 
 def _legends(hand: ReportHand) -> str:
-  """Explains the colours of each switch in a paragraph. The viewer shows that of the chosen switch."""
+  """Explains the colours in a paragraph for each switch. The viewer shows the chosen one."""
   range_mm = sigma_range_mm(np.asarray(hand.vertex_sigma_mm))
   texture = (
     ''
@@ -215,6 +215,6 @@ def _pictures(hand: ReportHand) -> str:
 
 
 def _width_class(picture: ReportPicture) -> str:
-  """Gives a wide picture a line to itself. Other pictures stand side by side where there is room."""
+  """Gives a wide picture a line to itself. Others stand side by side where there is room."""
   height, width = np.shape(picture.image)[:2]
   return ' class="wide"' if width > _WIDE * height else ''

@@ -1,5 +1,7 @@
 """The tools that measure the free hand and its renders, on hands whose answer is known."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
@@ -66,3 +68,13 @@ def test_points_on_the_joints_have_no_error(monkeypatch):
   np.testing.assert_allclose(reading.world_error_mm, 0.0, atol=1e-3)
   lines = list(measure_realism.score_lines([reading]))
   assert '1 rendered hands' in lines[0] and '100.0%' in lines[0] and '5.00 px' in lines[1]
+
+
+def test_the_commands_print_their_lines(capsys, monkeypatch):
+  """Each `main` runs to its end; what they measure is tested above."""
+  monkeypatch.setattr(measure_free_hand.flags, 'FLAGS', SimpleNamespace(hand=None, source=None))
+  measure_free_hand.main(['measure_free_hand'])
+  assert 'pinky, distal' in capsys.readouterr().out
+  monkeypatch.setattr(measure_realism, 'scored_lines', lambda: iter(['a line']))
+  measure_realism.main(['measure_realism'])
+  assert capsys.readouterr().out == 'a line\n'

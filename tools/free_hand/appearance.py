@@ -1,4 +1,4 @@
-"""What rendering wants beyond the mesh: texture coordinates, nail and palm masks, a forearm."""
+"""Makes what rendering needs beyond the mesh: masks of nails and palm, fingertips and a forearm."""
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +13,13 @@ _FOREARM_RINGS = 9
 
 
 def sample_texture(texture: np.ndarray, uv: np.ndarray, radius: int = 3) -> np.ndarray:
-  """Mean grey value of a square of (2 radius + 1) texels round each texture coordinate."""
+  """Averages a texture over a square around each texture coordinate.
+
+  Args:
+    texture: grey values, first row at the top (v = 1).
+    uv: (N, 2) texture coordinates.
+    radius: the square has a side of (2 radius + 1) texels.
+  """
   height, width = texture.shape
   columns = np.clip((uv[:, 0] * width).astype(int), radius, width - 1 - radius)
   rows = np.clip(((1 - uv[:, 1]) * height).astype(int), radius, height - 1 - radius)
@@ -25,14 +31,20 @@ def sample_texture(texture: np.ndarray, uv: np.ndarray, radius: int = 3) -> np.n
 
 
 def nail_mask(texture: np.ndarray, uv: np.ndarray) -> np.ndarray:
-  """1 on nails including their rims (where the texture is half way), 0 elsewhere."""
+  """Returns 1 on nails and on their rims, where the texture has half its value, and 0 elsewhere."""
   return np.clip((sample_texture(texture, uv, radius=2) - 0.1) / 0.3, 0.0, 1.0)
 
 
 def palm_mask(vertices: np.ndarray, faces: np.ndarray, weights: np.ndarray) -> np.ndarray:
-  """1 on the palmar side, 0 on the back, smooth between; the thumb's own palmar side counts.
+  """Returns 1 on the palmar side, 0 on the back, and smooth values between.
 
-  A straight finger's palmar direction is its flexion axis crossed with its direction.
+  The thumb has a palmar side of its own. The palmar direction of a straight finger is the cross
+  product of its flexion axis and its direction.
+
+  Args:
+    vertices: (V, 3) of the flat hand, metres.
+    faces: (F, 3) triangles.
+    weights: (V, 16) skinning weights.
   """
   palmar = np.tile([0.0, -1.0, 0.0], (16, 1))
   for finger in range(5):
@@ -46,7 +58,13 @@ def palm_mask(vertices: np.ndarray, faces: np.ndarray, weights: np.ndarray) -> n
 
 
 def fingertip_vertices(vertices: np.ndarray, nodes: np.ndarray, weights: np.ndarray) -> np.ndarray:
-  """The vertex at the end of each last phalanx, near its axis; thumb to little finger."""
+  """Finds the vertex at the end of each last phalanx, near its axis, from thumb to little finger.
+
+  Args:
+    vertices: (V, 3) of the flat hand, metres.
+    nodes: (21, 3) its joints and tips.
+    weights: (V, 16) skinning weights.
+  """
   tips = []
   for name in layout.TIP_NAMES:
     finger = layout.FINGER_NAMES.index(name)
@@ -63,11 +81,13 @@ def fingertip_vertices(vertices: np.ndarray, nodes: np.ndarray, weights: np.ndar
 def build_forearm(
   vertices: np.ndarray, faces: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-  """A tapering forearm grown from the wrist loop, away from the fingers, closed by a cap.
+  """Grows a tapering forearm from the wrist loop, away from the fingers, and closes it by a cap.
 
-  Returns its vertices (W, 3), faces that index [hand vertices, forearm vertices] and continue the
-  hand's orientation, and for each forearm vertex the loop vertex it grew from (the cap: the
-  first), whose displacement it may follow when the hand changes shape.
+  Returns:
+    The forearm's vertices (W, 3), its faces, and its anchors (W,). The faces index the hand's
+    vertices followed by the forearm's, and continue the hand's orientation. The anchor of a forearm
+    vertex is the vertex of the loop from which it grew, whose displacement it may follow when the
+    hand changes shape. The cap has the first vertex of the loop as its anchor.
   """
   loop = boundary_loop(faces)
   ring = vertices[loop]
@@ -80,7 +100,7 @@ def build_forearm(
     blend = min(1.0, 2.2 * share)
     blend = blend * blend * (3 - 2 * blend)
     swell = 1.0 + 0.34 * share**1.3
-    radii = swell * np.array([0.0245, 0.031])  # back to palm, and across
+    radii = swell * np.array([0.0245, 0.031])  # from back to palm, and across
     oval = np.stack([radii[0] * np.cos(angles), radii[1] * np.sin(angles)], axis=1)
     target = (1 - blend) * section + blend * oval
     x = (1 - blend) * ring[:, 0] + blend * centre[0] + share * _FOREARM_LENGTH_M
@@ -93,7 +113,7 @@ def build_forearm(
 
 
 def _forearm_faces(loop: np.ndarray, num_hand_vertices: int) -> np.ndarray:
-  """Two triangles between neighbours of successive rings, and a fan to the cap's centre."""
+  """Lists two triangles between neighbours of successive rings, and a fan to the cap's centre."""
   size = len(loop)
   previous, faces = loop, []
   for k in range(_FOREARM_RINGS):

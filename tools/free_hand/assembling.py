@@ -27,7 +27,12 @@ _NAIL_IMPORTANCE = 4.0  # keeps the rims of the nails as edges of the mesh
 
 
 def round_rows(weights: np.ndarray, keep: int | None = None) -> np.ndarray:
-  """Rows of non-negative multiples of 2^-16 with sum 1, at most `keep` entries a row."""
+  """Rounds rows of weights to non-negative multiples of 2^-16 with sum 1.
+
+  Args:
+    weights: non-negative weights.
+    keep: how many of the largest weights of a row are kept, or None for all.
+  """
   weights = weights.copy()
   if keep is not None:
     smallest = np.argsort(-weights, axis=1, kind='stable')[:, keep:]
@@ -44,7 +49,12 @@ def _round_length(values: np.ndarray) -> np.ndarray:
 
 
 def build_right_hand(root, num_samples: int) -> dict[str, np.ndarray]:
-  """All arrays of the right hand's file (`describe` explains them)."""
+  """Builds all arrays of the right hand's file, which `tools/build_free_hand.py` explains.
+
+  Args:
+    root: the data folder, see `reading.open_data`.
+    num_samples: how many random adults give the shape components.
+  """
   source = shape_space.read_hand(root)
   samples = shape_space.sample_hands(source, num_samples)
   mean, components = shape_space.shape_components(samples, layout.NUM_SHAPES)
@@ -97,7 +107,10 @@ def build_right_hand(root, num_samples: int) -> dict[str, np.ndarray]:
 
 
 def mirror_hand(right: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-  """The left hand: positions x -> -x, faces reversed, rotations (x, y, z) -> (x, -y, -z)."""
+  """Mirrors the right hand to the left one.
+
+  Positions change from x to -x, faces are reversed, and rotations (x, y, z) become (x, -y, -z).
+  """
   left = dict(right, side=np.array('left'))
   position = np.array([-1, 1, 1], np.float32)
   rotation = np.array([1, -1, -1], np.float32)
@@ -113,9 +126,10 @@ def mirror_hand(right: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 
 def write_arrays(path: pathlib.Path, arrays: dict[str, np.ndarray]) -> None:
-  """An .npz with fixed member order, times and attributes; appears under its name when complete.
+  """Writes an .npz whose members have a fixed order and fixed times and attributes.
 
-  Stored, not deflated: zlib versions differ in their output, and the files are small.
+  The file appears under its name when it is complete. It is stored without compression, because
+  versions of zlib differ in their output and the files are small.
   """
   buffer = io.BytesIO()
   with zipfile.ZipFile(buffer, 'w', zipfile.ZIP_STORED) as archive:

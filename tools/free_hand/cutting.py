@@ -8,15 +8,15 @@ import numpy as np
 
 @dataclasses.dataclass(frozen=True)
 class Patch:
-  """A triangulated piece of the body: `vertex_ids` in the body, `triangles` index the piece."""
+  """A triangulated piece of the body. Its triangles index the piece's own vertices."""
 
-  vertex_ids: np.ndarray  # (P,)
+  vertex_ids: np.ndarray  # (P,) the number of each vertex in the body
   triangles: np.ndarray  # (F, 3)
   texture_ids: np.ndarray  # (P,) one texture coordinate per vertex
 
 
 def boundary_edges(faces) -> list[tuple[int, int]]:
-  """Directed edges (as their only face runs) that belong to one face."""
+  """Lists the edges that belong to one face only, each in the direction in which its face runs."""
   count = collections.Counter()
   directed = {}
   for face in np.asarray(faces).tolist():
@@ -28,7 +28,7 @@ def boundary_edges(faces) -> list[tuple[int, int]]:
 
 
 def boundary_loop(faces) -> np.ndarray:
-  """The vertices of the single boundary loop, in the order the faces run, lowest id first.
+  """Lists the vertices of the single boundary loop in the direction of the faces, lowest id first.
 
   Raises:
     ValueError: the boundary is not one simple loop.
@@ -46,13 +46,13 @@ def boundary_loop(faces) -> np.ndarray:
 
 
 def peel(faces: np.ndarray) -> np.ndarray:
-  """Mask of the faces that stay when every face touching the boundary is taken away."""
+  """Returns the mask of the faces that are left without those that touch the boundary."""
   rim = np.unique(np.array(boundary_edges(faces)))
   return ~np.isin(faces, rim).any(axis=1)
 
 
 def largest_component(faces: np.ndarray) -> np.ndarray:
-  """Mask of the faces of the component (connected by vertices) with most faces."""
+  """Returns the mask of the faces of the largest component, which is connected by vertices."""
   label = {int(v): int(v) for v in np.unique(faces)}
 
   def root(v):
@@ -73,11 +73,20 @@ def largest_component(faces: np.ndarray) -> np.ndarray:
 def cut_limb(
   quads: np.ndarray, eligible: np.ndarray, along: np.ndarray, start: float, stop: float
 ) -> np.ndarray:
-  """Indices of the quads beyond an edge loop round a limb.
+  """Lists the quads beyond an edge loop around a limb.
 
-  `along` is each vertex's coordinate along the limb (growing towards the tip). A ragged plane cut
-  at `start` is peeled ring by ring; each rim left is a loop of edges of the mesh. The first one
-  whose mean coordinate passes `stop` is the cut.
+  A plane cut at `start` is ragged. It is peeled ring by ring, and each rim that is left is a loop
+  of edges of the mesh. The first loop whose mean coordinate passes `stop` is the cut.
+
+  Args:
+    quads: (Q, 4) faces of the body.
+    eligible: the mask of the vertices that belong to the limb.
+    along: each vertex's coordinate along the limb, which grows towards the tip.
+    start: the coordinate of the plane.
+    stop: the coordinate that the cut has to pass.
+
+  Returns:
+    The indices of the quads.
 
   Raises:
     ValueError: no ring passes `stop`.
@@ -93,7 +102,13 @@ def cut_limb(
 
 
 def triangulate(vertices: np.ndarray, quads: np.ndarray, texture_quads: np.ndarray) -> Patch:
-  """Splits quads along their shorter diagonal and renumbers their vertices from zero."""
+  """Splits quads along their shorter diagonal and renumbers their vertices from zero.
+
+  Args:
+    vertices: (N, 3) of the body.
+    quads: (Q, 4) the faces of the piece.
+    texture_quads: (Q, 4) the texture coordinates of their corners.
+  """
   vertex_ids = np.unique(quads)
   row = {int(v): i for i, v in enumerate(vertex_ids)}
   texture_of: dict[int, int] = {}

@@ -1,8 +1,9 @@
-"""Half-edge-collapse mesh simplification by quadric error; keeps a subset of the vertices.
+"""Simplifies a mesh by half-edge collapses with the quadric error, and keeps a subset of vertices.
 
-Garland and Heckbert, "Surface simplification using quadric error metrics", 1997, in the half-edge
-form: vertex u merges into its neighbour v, which does not move, so that skinning weights, texture
-coordinates and blend shapes carry over by indexing. The same input gives the same output always.
+The method is that of Garland and Heckbert, "Surface simplification using quadric error metrics",
+1997, in the half-edge form. A vertex u merges into its neighbour v, which does not move. So
+skinning weights, texture coordinates and blend shapes carry over by indexing. The same input always
+gives the same output.
 """
 
 import heapq
@@ -12,12 +13,12 @@ import numpy as np
 from tools.free_hand.cutting import boundary_edges
 
 _MIN_NORMAL_COSINE = 0.35
-_MIN_ASPECT = 0.07  # doubled area over the squared longest side
-_LENGTH_WEIGHT = 4e-3  # spreads vertices over flat regions
+_MIN_ASPECT = 0.07  # doubled area over the square of the longest side
+_LENGTH_WEIGHT = 4e-3  # This term spreads vertices over flat regions.
 
 
 class _Mesh:
-  """A triangle mesh under collapse: face table, faces of each vertex, quadrics, boundary."""
+  """A triangle mesh that is being simplified, with the faces and the quadric of each vertex."""
 
   def __init__(self, vertices: np.ndarray, faces: np.ndarray, importance: np.ndarray):
     self.vertices = vertices
@@ -52,7 +53,7 @@ class _Mesh:
     return error + _LENGTH_WEIGHT * float(self.importance[u]) * length**4
 
   def may_collapse(self, u: int, v: int) -> bool:
-    """The mesh stays a manifold disc, no face flips over or becomes a sliver."""
+    """Tells whether the mesh stays a manifold disc where no face flips or becomes a sliver."""
     shared = self.faces_of[u] & self.faces_of[v]
     opposite = {w for index in shared for w in self.faces[index]} - {u, v}
     if self.neighbours(u) & self.neighbours(v) != opposite:
@@ -90,7 +91,7 @@ class _Mesh:
 
 
 def _collapse_until(mesh: _Mesh, done, is_candidate) -> None:
-  """Collapses the cheapest allowed half edges until `done()` or none is left."""
+  """Collapses the cheapest allowed half edges until `done()` is true or none is left."""
   heap: list[tuple[float, int, int, int, int]] = []
 
   def push(u, v):
@@ -108,7 +109,7 @@ def _collapse_until(mesh: _Mesh, done, is_candidate) -> None:
     if v not in mesh.neighbours(u) or not mesh.may_collapse(u, v):
       continue
     mesh.collapse(u, v)
-    # Pairs refused before may be allowed now, so the whole second ring is offered again.
+    # Pairs that were refused before may be allowed now, so the whole second ring is offered again.
     ring = sorted(mesh.neighbours(v))
     for w in ring:
       push(v, w)
@@ -123,13 +124,22 @@ def decimate(
   num_boundary_edges: int,
   importance: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
-  """Simplifies a disc to exact counts; returns kept vertex ids (ascending) and renumbered faces.
+  """Simplifies a disc to exact numbers of vertices and boundary edges.
 
-  First the boundary loop is thinned, then the interior. `importance` (one number per vertex,
-  default 1) makes the removal of a vertex costlier.
+  The boundary loop is thinned first, and then the interior.
+
+  Args:
+    vertices: (V, 3) of the disc.
+    faces: (F, 3) triangles.
+    num_vertices: how many vertices are kept.
+    num_boundary_edges: how many edges the boundary loop keeps.
+    importance: one number for each vertex, which makes its removal costlier. The default is 1.
+
+  Returns:
+    The ids of the kept vertices, ascending, and the renumbered faces.
 
   Raises:
-    ValueError: no allowed collapse was left before the counts were reached.
+    ValueError: no allowed collapse was left before the numbers were reached.
   """
   vertices = np.asarray(vertices, float)
   extent = np.linalg.norm(np.ptp(vertices, axis=0))

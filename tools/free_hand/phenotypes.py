@@ -1,4 +1,4 @@
-"""Random adults from MPFB2's macro targets, at the vertices of the hand only."""
+"""Makes random adults from MPFB2's macro targets, at the vertices of the hand only."""
 
 import dataclasses
 import itertools
@@ -13,9 +13,10 @@ _WEIGHT = ('minweight', 'averageweight', 'maxweight')
 
 @dataclasses.dataclass(frozen=True)
 class Phenotype:
-  """Macro settings in [0, 1] (age: 0 young, 1 old), ancestry shares, and local hand settings.
+  """The settings of a person: macro settings in [0, 1], ancestry shares and settings of the hand.
 
-  `local` maps scale, fingers-diameter, fingers-length and fingers-distance to [-1, 1].
+  An age of 0 is young and 1 is old. `local` maps scale, fingers-diameter, fingers-length and
+  fingers-distance to [-1, 1].
   """
 
   gender: float = 0.5
@@ -29,7 +30,10 @@ class Phenotype:
 
 
 def sample_phenotype(random: np.random.RandomState) -> Phenotype:
-  """One random adult. Height is drawn narrowly: its targets alone make hands of 10 to 26 cm."""
+  """Draws one random adult.
+
+  The height varies little, because its targets alone make hands of 10 to 26 cm.
+  """
   ancestry = random.exponential(size=3)
   deviations = (
     ('scale', 0.15),
@@ -50,12 +54,12 @@ def sample_phenotype(random: np.random.RandomState) -> Phenotype:
 
 
 def _three_way(value: float) -> tuple[float, float, float]:
-  """Shares of minimum, average and maximum for a setting in [0, 1]."""
+  """Returns the shares of minimum, average and maximum for a setting in [0, 1]."""
   return max(0.0, 1 - 2 * value), 1 - abs(2 * value - 1), max(0.0, 2 * value - 1)
 
 
 def weighted_targets(phenotype: Phenotype) -> list[tuple[str, float]]:
-  """Target names and their weights; products of the shares of every macro they name."""
+  """Lists names of targets with their weights, which are products of the shares of their macros."""
   result = []
   genders = (('female', 1 - phenotype.gender), ('male', phenotype.gender))
   ages = (('young', 1 - phenotype.age), ('old', phenotype.age))
@@ -90,7 +94,13 @@ def weighted_targets(phenotype: Phenotype) -> list[tuple[str, float]]:
 
 
 def shape_vertices(base: np.ndarray, targets: TargetReader, phenotype: Phenotype) -> np.ndarray:
-  """The base vertices displaced by a phenotype's targets, in the targets' order; decimetres."""
+  """Displaces the base vertices by the targets of a phenotype.
+
+  Args:
+    base: (N, 3) decimetres, at the vertices of `targets`.
+    targets: reads displacements by the name of a target.
+    phenotype: the settings of the person.
+  """
   vertices = base.copy()
   for name, weight in weighted_targets(phenotype):
     displacement = targets(name)

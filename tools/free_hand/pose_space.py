@@ -1,7 +1,8 @@
-"""The relaxed pose and the principal components of simply sampled poses, relative to zero pose.
+"""Makes the relaxed pose and the principal components of sampled poses, relative to zero pose.
 
-A stand-in for MANO's pose space with the same shapes: 45 numbers, three per finger joint in the
-layout's order. Bending angles are drawn finger by finger about a curl common to the hand.
+They stand in for MANO's pose space and have the same shapes: 45 numbers, three for each finger
+joint in the layout's order. The bending angles of a finger vary about a curl that all fingers of
+the hand share.
 """
 
 import dataclasses
@@ -10,7 +11,7 @@ import numpy as np
 
 from tools.free_hand import layout, skeleton
 
-# Relaxed flexion in degrees of a chain's three joints, and of the thumb's.
+# These are the relaxed flexions of a chain's three joints in degrees, and those of the thumb's.
 _RELAXED_FINGER = {'index': (16, 24, 12), 'middle': (21, 28, 14), 'ring': (24, 30, 15)}
 _RELAXED_FINGER['pinky'] = (26, 30, 15)
 _RELAXED_THUMB = (8, 12, 14)
@@ -20,7 +21,10 @@ _FULL_THUMB = (25.0, 45.0, 60.0)
 
 @dataclasses.dataclass(frozen=True)
 class PoseSpace:
-  """`mean` (45,), orthonormal rows `components` (45, 45), their `deviations` (45,) in radians."""
+  """The mean pose (45,), components in orthonormal rows (45, 45), and their deviations (45,).
+
+  The mean and the deviations are in radians.
+  """
 
   mean: np.ndarray
   components: np.ndarray
@@ -28,7 +32,7 @@ class PoseSpace:
 
 
 def relaxed_pose() -> np.ndarray:
-  """(15, 3) axis-angle of the relaxed hand."""
+  """Returns the axis-angles (15, 3) of the relaxed hand."""
   pose = np.zeros((15, 3))
   axes = skeleton.flexion_axes()[1:]
   for finger, name in enumerate(layout.FINGER_NAMES):
@@ -39,7 +43,7 @@ def relaxed_pose() -> np.ndarray:
 
 
 def sample_pose(random: np.random.RandomState) -> np.ndarray:
-  """(15, 3) axis-angle of one natural pose whose average over draws is the relaxed one."""
+  """Draws the axis-angles (15, 3) of a natural pose. The mean over draws is the relaxed pose."""
   pose = relaxed_pose()
   axes = skeleton.flexion_axes()[1:]
   hand_curl = random.normal()
@@ -59,13 +63,16 @@ def sample_pose(random: np.random.RandomState) -> np.ndarray:
 
 
 def varied_poses(count: int, seed: int = 2) -> list[np.ndarray]:
-  """(16, 3) poses with the wrist at rest."""
+  """Draws poses (16, 3) with the wrist at rest."""
   random = np.random.RandomState(seed)
   return [np.concatenate([np.zeros((1, 3)), sample_pose(random)]) for _ in range(count)]
 
 
 def build_pose_space(count: int = 4000, seed: int = 1) -> PoseSpace:
-  """Principal components of the samples about the relaxed pose; signs fixed by largest entries."""
+  """Computes the principal components of samples about the relaxed pose.
+
+  The sign of a component makes its largest entry positive.
+  """
   random = np.random.RandomState(seed)
   mean = relaxed_pose().reshape(45)
   samples = np.stack([sample_pose(random).reshape(45) for _ in range(count)]) - mean

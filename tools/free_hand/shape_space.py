@@ -1,4 +1,4 @@
-"""Shape components of the flat hand and the joint regressor that follows them."""
+"""Computes the shape components of the flat hand, and the joint regressor that follows them."""
 
 import dataclasses
 import re
@@ -8,39 +8,43 @@ import numpy as np
 from tools.free_hand import layout, phenotypes, proportions, reading, skeleton
 from tools.free_hand.cutting import Patch, boundary_loop, cut_limb, triangulate
 
-# Standard deviations between people beyond what comes with hand size: of each bone, of the fingers
-# against the palm, and of the palm's length and width.
+# People differ by these standard deviations beyond the size of the hand. They are those of the
+# length of each bone, of the fingers against the palm, and of the palm's length and width.
 _PHALANX_DEVIATION = 0.045
 _FINGER_DEVIATION = 0.04
 _PALM_DEVIATION = 0.035
-# Joints count as much as this many vertices each, so that the components hold proportions.
+# Each joint counts as much as this many vertices, so that the components describe proportions.
 _NODE_WEIGHT = 36.0
-_POSED_WEIGHT = 0.3  # of a posed hand in the joint regressor, against 1 for a shape component
-_WRIST_LOOP = 0.08  # decimetres from the rig's wrist; the moved wrist joint is at about 0.21
+_POSED_WEIGHT = 0.3  # weight of a posed hand in the joint regressor. A shape component has 1.
+_WRIST_LOOP = 0.08  # decimetres from the rig's wrist. The moved wrist joint is at about 0.21.
 
 
 @dataclasses.dataclass(frozen=True)
 class HandSource:
-  """The cut hand at full resolution with all that is needed to shape it."""
+  """The cut hand at full resolution, with all that is needed to shape it."""
 
   patch: Patch
   weights: np.ndarray  # (P, 16)
-  base: np.ndarray  # base vertices in decimetres: the patch's, then those of the joint cubes
-  cubes: list[np.ndarray]  # rows of `base` whose mean is each joint and tip
+  base: np.ndarray  # base vertices in decimetres, those of the patch before those of joint cubes
+  cubes: list[np.ndarray]  # the rows of `base` whose mean is a joint or tip
   targets: reading.TargetReader
 
 
 @dataclasses.dataclass(frozen=True)
 class ShapeSamples:
-  """Flat hands of many adults, metres, wrist at `layout.WRIST_POSITION`."""
+  """Flat hands of many adults in metres, with the wrist at `layout.WRIST_POSITION`."""
 
   vertices: np.ndarray  # (S, P, 3)
-  nodes: np.ndarray  # (S, 21, 3): 16 joints, 5 tips
-  rig_offsets: np.ndarray  # (21, 3) from these to the rig's, which the source's weights belong to
+  nodes: np.ndarray  # (S, 21, 3), 16 joints and 5 tips
+  rig_offsets: np.ndarray  # (21, 3)
+  """The offsets from these nodes to the rig's, to which the source's weights belong."""
 
 
 def hand_weights(skin_weights: dict, num_vertices: int) -> tuple[np.ndarray, np.ndarray]:
-  """(N, 16) MANO-like weights (metacarpals count as wrist) and each vertex's total weight."""
+  """Collects MANO-like weights (N, 16) of the body's vertices, and each vertex's total weight.
+
+  The weights of the metacarpals and of the lower arm count as those of the wrist.
+  """
   weights, total = np.zeros((num_vertices, 16)), np.zeros(num_vertices)
   for bone, (ids, values) in skin_weights.items():
     np.add.at(total, ids, values)
@@ -52,7 +56,7 @@ def hand_weights(skin_weights: dict, num_vertices: int) -> tuple[np.ndarray, np.
 
 
 def read_hand(root) -> HandSource:
-  """Cuts the right hand out of the body along an edge loop round the wrist."""
+  """Cuts the right hand out of the body along an edge loop around the wrist."""
   body = reading.read_body(root)
   weights, total = hand_weights(reading.read_skin_weights(root), len(body.vertices))
   groups = [body.groups[name] for name in layout.JOINT_GROUPS + layout.TIP_GROUPS]
@@ -66,13 +70,14 @@ def read_hand(root) -> HandSource:
   row = {int(v): i + len(patch.vertex_ids) for i, v in enumerate(helper_ids)}
   cubes = [np.array([row[int(v)] for v in group]) for group in groups]
   skin = weights[patch.vertex_ids]
-  skin[boundary_loop(patch.triangles)] = np.eye(16)[0]  # the forearm joins there: rigid
+  # The forearm joins at the loop, which therefore moves rigidly with the wrist.
+  skin[boundary_loop(patch.triangles)] = np.eye(16)[0]
   skin = skin / skin.sum(axis=1, keepdims=True)
   return HandSource(patch, skin, body.vertices[ids], cubes, reading.TargetReader(root, ids))
 
 
 def flat_hand(source: HandSource, phenotype: phenotypes.Phenotype):
-  """One phenotype's flat hand: vertices and the rig's 21 joints and tips, wrist at the origin."""
+  """Makes a phenotype's flat hand: its vertices, and 21 joints and tips, wrist at the origin."""
   shaped = phenotypes.shape_vertices(source.base, source.targets, phenotype)
   nodes = np.stack([shaped[rows].mean(axis=0) for rows in source.cubes])
   points = shaped[: len(source.patch.vertex_ids)]
@@ -82,9 +87,14 @@ def flat_hand(source: HandSource, phenotype: phenotypes.Phenotype):
 
 
 def sample_hands(source: HandSource, count: int, seed: int = 0) -> ShapeSamples:
-  """Random adult hands with random phalanx lengths, scaled to the layout's mean and deviation.
+  """Draws adult hands with random bone lengths, scaled to the layout's mean length and deviation.
 
-  The legacy generator is used because its stream is frozen across numpy versions.
+  The legacy generator is used because its stream is the same in all versions of NumPy.
+
+  Args:
+    source: the cut hand.
+    count: how many hands to draw.
+    seed: the seed of the generator.
   """
   random = np.random.RandomState(seed)
   vertices, nodes = [], []
@@ -115,7 +125,7 @@ def sample_hands(source: HandSource, count: int, seed: int = 0) -> ShapeSamples:
 
 
 def shape_components(samples: ShapeSamples, count: int) -> tuple[np.ndarray, np.ndarray]:
-  """Mean and components of vertices followed by nodes, which weigh more than vertices do."""
+  """Computes mean and components of vertices and nodes together, in which nodes weigh more."""
   weight = np.sqrt(_NODE_WEIGHT)
   together = np.concatenate([samples.vertices, weight * samples.nodes], axis=1)
   mean, components = principal_components(together, count)
@@ -126,9 +136,10 @@ def shape_components(samples: ShapeSamples, count: int) -> tuple[np.ndarray, np.
 
 
 def principal_components(samples: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
-  """Mean (...) and components (count, ...) scaled to unit-variance coefficients.
+  """Computes the mean (...) and the components (count, ...) of samples.
 
-  The sign of each component is fixed by its largest entry, which is made positive.
+  The components are scaled so that their coefficients have unit variance. The sign of a component
+  makes its largest entry positive.
   """
   flat = samples.reshape(len(samples), -1)
   mean = flat.mean(axis=0)
@@ -140,7 +151,7 @@ def principal_components(samples: np.ndarray, count: int) -> tuple[np.ndarray, n
 
 
 def nonnegative_least_squares(matrix: np.ndarray, target: np.ndarray) -> np.ndarray:
-  """argmin |A x - b| over x >= 0 (Lawson and Hanson's active set method)."""
+  """Finds argmin |A x - b| over x >= 0 by the active set method of Lawson and Hanson."""
   gram, right = matrix.T @ matrix, matrix.T @ target
   x, active = np.zeros(len(gram)), np.zeros(len(gram), bool)
   tolerance = 1e-10 * np.abs(right).max()
@@ -171,14 +182,16 @@ def fit_joint_regressor(
   posed: list[tuple[np.ndarray, np.ndarray]],
   neighbours: int = 70,
 ) -> np.ndarray:
-  """Sparse non-negative rows with sum 1 whose joints follow the mean, every component and bending.
+  """Fits sparse non-negative rows with sum 1 whose joints follow mean, components and bending.
 
   Args:
-    template: (V, 3) metres; joints (16, 3) are its joints.
-    shape_directions: (10, V, 3); joint_directions (10, 16, 3): a unit step of each component.
-    posed: skinned vertices (V, 3) with their joints (16, 3); the rows should fit them as well, so
-      that joints read off a posed mesh stay close to the kinematic chain's.
-    neighbours: each joint may use this many nearest vertices.
+    template: (V, 3) mean hand, metres.
+    joints: (16, 3) joints of the mean hand.
+    shape_directions: (10, V, 3) displacements of the vertices by a unit step of each component.
+    joint_directions: (10, 16, 3) displacements of the joints by the same steps.
+    posed: skinned vertices (V, 3) with their joints (16, 3). The rows should fit them as well, so
+      that joints read off a posed mesh stay close to those of the kinematic chain.
+    neighbours: how many of the nearest vertices each joint may use.
   """
   regressor = np.zeros((len(joints), len(template)))
   mean_weight, sum_weight, ridge = 10.0, 10.0, 1e-4

@@ -1,4 +1,4 @@
-"""Hand axes, the flat zero pose, and linear blend skinning (numpy)."""
+"""Hand axes, the flat zero pose, and linear blend skinning in NumPy."""
 
 import itertools
 
@@ -6,25 +6,33 @@ import numpy as np
 
 from tools.free_hand import layout
 
-# Zero-pose directions of the straight fingers: degrees of splay towards the thumb (about +y).
+# At zero pose the straight fingers are splayed towards the thumb (about +y) by these degrees.
 SPLAY_DEGREES = {'index': 7.0, 'middle': -1.0, 'ring': -8.5, 'pinky': -16.0}
 _PALMAR_SHIFT = 0.0115  # of the hand's length: 2 mm
 _WRIST_LIFT = 0.0225  # of the hand's length: 4 mm
-# The thumb stays out of the palm's plane, straight; its flexion axis in the relaxed data points
-# mostly to -y, so that flexion sweeps it across the palm.
+# The thumb is straight and stays out of the palm's plane. Its flexion axis in the relaxed data
+# points mostly to -y, so that flexion sweeps it across the palm.
 THUMB_DIRECTION = np.array([-0.77, -0.30, 0.56])
 
 
 def normalize(vector: np.ndarray) -> np.ndarray:
-  """Unit vectors along the last axis."""
+  """Scales vectors along the last axis to unit length."""
   return vector / np.linalg.norm(vector, axis=-1, keepdims=True)
 
 
 def to_hand_axes(points: np.ndarray, joints: np.ndarray, tips: np.ndarray):
-  """Body coordinates (decimetres) to the layout's axes in metres, wrist at the origin.
+  """Converts body coordinates in decimetres to the layout's axes in metres, wrist at the origin.
 
-  The frame follows the joints: x from the middle knuckle to the wrist, z towards the index
-  knuckle as seen from the little finger's. Returns points, joints (wrist moved), tips.
+  The frame follows the joints. The x axis points from the middle knuckle to the wrist, and z
+  towards the index knuckle as seen from that of the little finger.
+
+  Args:
+    points: (P, 3) vertices of the hand.
+    joints: (16, 3) joints of the rig.
+    tips: (5, 3) fingertips.
+
+  Returns:
+    The points, the joints with a moved wrist (see `layout.WRIST_SHIFT`), and the tips.
   """
   x = normalize(joints[0] - joints[4])
   across = joints[1] - joints[7]
@@ -37,7 +45,7 @@ def to_hand_axes(points: np.ndarray, joints: np.ndarray, tips: np.ndarray):
 
 
 def finger_frame(finger: int) -> tuple[np.ndarray, np.ndarray]:
-  """Zero-pose direction and flexion axis of one finger (`layout.FINGER_NAMES` order)."""
+  """Returns the zero-pose direction and the flexion axis of a finger of `layout.FINGER_NAMES`."""
   name = layout.FINGER_NAMES[finger]
   if name == 'thumb':
     direction = normalize(THUMB_DIRECTION)
@@ -50,7 +58,10 @@ def finger_frame(finger: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def flexion_axes() -> np.ndarray:
-  """(16, 3) unit axes at zero pose; a positive rotation flexes. The wrist's row is +z."""
+  """Returns the unit axes (16, 3) at zero pose about which a positive rotation flexes.
+
+  The wrist's row is +z.
+  """
   axes = np.zeros((16, 3))
   axes[0] = (0.0, 0.0, 1.0)
   for finger in range(5):
@@ -59,7 +70,10 @@ def flexion_axes() -> np.ndarray:
 
 
 def rotation_between(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-  """The smallest rotation that takes unit vector a to unit vector b (not opposite ones)."""
+  """Returns the smallest rotation that takes the unit vector a to the unit vector b.
+
+  The two must not be opposite.
+  """
   v, cosine = np.cross(a, b), a @ b
   skew = np.array([[0, -v[2], v[1]], [v[2], 0, -v[0]], [-v[1], v[0], 0]])
   return np.eye(3) + skew + skew @ skew / (1 + cosine)
@@ -68,7 +82,17 @@ def rotation_between(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 def flatten(
   points: np.ndarray, joints: np.ndarray, tips: np.ndarray, weights: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-  """Straightens every finger along its zero-pose direction; returns points and 21 joints + tips."""
+  """Straightens every finger along its zero-pose direction.
+
+  Args:
+    points: (P, 3) vertices, metres.
+    joints: (16, 3) joints.
+    tips: (5, 3) fingertips.
+    weights: (P, 16) skinning weights.
+
+  Returns:
+    The moved points, and the 16 joints followed by the 5 tips.
+  """
   nodes = np.concatenate([joints, tips])
   flat = nodes.copy()
   moved = weights[:, :1] * points
@@ -86,10 +110,10 @@ def flatten(
 def centre_joints(points: np.ndarray, nodes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
   """Moves the joints of a flat hand to where the bones are between back and palm.
 
-  The rig's finger joints lie close under the back of the fingers: they move towards the palm, to
-  about 8 mm below the skin at the knuckles, whose bones' heads have a radius of about 7 mm. The
-  rig's wrist lies in the middle of a flesh that is mostly palmar of the bones: it moves towards the
-  back, to a third of the depth. The wrist stays the origin.
+  The rig's finger joints lie close under the back of the fingers. They move towards the palm, to
+  about 8 mm below the skin at the knuckles, where the heads of the bones have a radius of about 7
+  mm. The rig's wrist lies in the middle of the flesh, most of which is palmar of the bones. It
+  moves towards the back, to a third of the depth. The wrist stays the origin.
   """
   length = np.linalg.norm(nodes[18] - nodes[0])
   nodes = nodes.copy()
@@ -103,7 +127,17 @@ def centre_joints(points: np.ndarray, nodes: np.ndarray) -> tuple[np.ndarray, np
 def scale_phalanges(
   points: np.ndarray, nodes: np.ndarray, weights: np.ndarray, factors: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-  """Lengthens each of 15 bones of a flat hand by a share `factors` (5, 3) of its length."""
+  """Lengthens each of the 15 bones of a flat hand.
+
+  Args:
+    points: (P, 3) vertices.
+    nodes: (21, 3) joints and tips.
+    weights: (P, 16) skinning weights.
+    factors: (5, 3) growth of each bone, relative to its length.
+
+  Returns:
+    The moved vertices and the moved joints and tips.
+  """
   points, moved_nodes = points.copy(), nodes.copy()
   original = points.copy()
   for finger in range(5):
@@ -120,7 +154,7 @@ def scale_phalanges(
 
 
 def rotation_matrix(axis_angle: np.ndarray) -> np.ndarray:
-  """Rodrigues' formula for one vector."""
+  """Converts one axis-angle vector to a matrix by Rodrigues' formula."""
   angle = np.linalg.norm(axis_angle)
   if angle < 1e-12:
     return np.eye(3)
@@ -132,7 +166,17 @@ def rotation_matrix(axis_angle: np.ndarray) -> np.ndarray:
 def pose_hand(
   points: np.ndarray, joints: np.ndarray, weights: np.ndarray, pose: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-  """Linear blend skinning by (16, 3) axis-angle rotations; returns the points and the 16 joints."""
+  """Poses a hand by linear blend skinning.
+
+  Args:
+    points: (P, 3) vertices at zero pose.
+    joints: (16, 3) joints at zero pose.
+    weights: (P, 16) skinning weights.
+    pose: (16, 3) axis-angles.
+
+  Returns:
+    The posed points and the 16 posed joints.
+  """
   rotations, positions = [np.eye(3)] * 16, joints[:16].copy()
   moved = np.zeros(points.shape)
   for joint, parent in enumerate(layout.PARENTS):

@@ -1,33 +1,35 @@
-"""Skinning weights that belong to moved joints, and weights smoothed over the mesh."""
+"""Adapts skinning weights to moved joints, and smooths weights over the mesh."""
 
 import numpy as np
 
 from tools.free_hand import layout, skeleton
 from tools.free_hand.cutting import boundary_edges
 
-_SMOOTHING_DISTANCE_M = 0.0015  # a neighbour this near weighs as much as the vertex itself
-_RAY_WIDTH_M = 0.006  # how far aside of a finger's line the palm still follows its knuckle
+_SMOOTHING_DISTANCE_M = 0.0015  # A neighbour at this distance weighs as much as the vertex.
+_RAY_WIDTH_M = 0.006  # The palm follows a knuckle up to about this far beside the finger's line.
 _NEIGHBOURS = 6
-# A moved knuckle pulls weights over this reach beyond itself, up to this short of the next joint.
+# The weights follow a moved knuckle fully up to this distance beyond it, and less and less up to
+# this distance before the next joint.
 _FALLOFF_M = 0.005
 
 
 def move_weights(
   vertices: np.ndarray, weights: np.ndarray, rig: np.ndarray, joints: np.ndarray
 ) -> np.ndarray:
-  """Weights for joints that were moved inside the mesh, along their fingers.
+  """Computes weights for joints that were moved inside the mesh, along their fingers.
 
-  A vertex gets the weights of the place that lies to the old joints as it lies to the new ones.
+  A vertex gets the weights of the place that lies to the old joints as the vertex lies to the new
+  ones.
 
   Args:
     vertices: (P, 3) of a flat hand, metres.
-    weights: (P, 16) that belong to `rig`.
-    rig: (21, 3) where the joints were.
-    joints: (21, 3) where they are.
+    weights: (P, 16) the weights that belong to `rig`.
+    rig: (21, 3) the old joints and tips.
+    joints: (21, 3) the new joints and tips.
   """
   fingers = _looked_up(vertices, weights, _finger_offsets(vertices, rig, joints))[:, 1:13]
   thumb = _looked_up(vertices, weights, _thumb_offsets(vertices, rig, joints))[:, 13:]
-  # How much a vertex is of the thumb stays; which of the thumb's bones it follows changes.
+  # A vertex belongs to the thumb as much as before, but it may follow another bone of the thumb.
   of_thumb = weights[:, 13:].sum(axis=1, keepdims=True)
   thumb = of_thumb * thumb / np.maximum(thumb.sum(axis=1, keepdims=True), 1e-12)
   room = 1 - of_thumb
@@ -38,7 +40,7 @@ def move_weights(
 
 
 def _finger_offsets(vertices: np.ndarray, rig: np.ndarray, joints: np.ndarray) -> np.ndarray:
-  """Where the four fingers' weights of each vertex come from, relative to it."""
+  """Returns the offsets from each vertex to the place where its four fingers' weights come from."""
   shares, offsets = [], []
   for finger in range(4):
     first, second = layout.chain_of(finger)[:2]
@@ -64,7 +66,7 @@ def _thumb_offsets(vertices: np.ndarray, rig: np.ndarray, joints: np.ndarray) ->
 
 
 def _looked_up(vertices: np.ndarray, weights: np.ndarray, offsets: np.ndarray) -> np.ndarray:
-  """The weights at displaced places: the nearest vertices', by inverse squared distance."""
+  """Interpolates weights at displaced places from near vertices, by inverse squared distance."""
   result = np.zeros_like(weights)
   for row, place in enumerate(vertices + offsets):
     squared = ((vertices - place) ** 2).sum(axis=1)
@@ -77,9 +79,16 @@ def _looked_up(vertices: np.ndarray, weights: np.ndarray, offsets: np.ndarray) -
 def smooth_weights(
   weights: np.ndarray, vertices: np.ndarray, faces: np.ndarray, rounds: int = 3
 ) -> np.ndarray:
-  """Averages skinning weights with the neighbours', near ones counting more; boundary rows stay.
+  """Averages skinning weights with those of the neighbours, in which near ones count more.
 
-  The source's weights jump across a short edge in the thumb's web, which tears it when bending.
+  The rows of boundary vertices stay. The source's weights jump across a short edge in the thumb's
+  web, which would tear the web when the thumb bends.
+
+  Args:
+    weights: (V, 16) skinning weights.
+    vertices: (V, 3) metres.
+    faces: (F, 3) triangles.
+    rounds: how often to average.
   """
   fixed = np.unique(np.array(boundary_edges(faces)))
   edges = np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]])
