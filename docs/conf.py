@@ -49,7 +49,8 @@ napoleon_use_ivar = True
 default_role = 'code'
 
 # What no longer reads as text but as markup where a docstring has it outside of code.
-_MARKUP = re.compile(r'(``[^`]*``|`[^`]*`)|([*|\\])|(\w)_(?!\w)')
+# Code in backticks and blocks that are indented by four stay as they are.
+_MARKUP = re.compile(r'(^    .*$|``[^`]*``|`[^`]*`)|([*|\\])|(\w)_(?!\w)', re.MULTILINE)
 # The flax fields of every network, and what a named tuple says of each of its fields.
 _SKIPPED_NAMES = ('parent', 'scope')
 _FIELD = 'Alias for field number'
@@ -92,15 +93,13 @@ def _write_changed(path: pathlib.Path, lines: list[str]) -> None:
 
 def escape_markup(app, what, name, obj, options, lines: list[str]) -> None:
   """Makes a docstring's own signs plain text: |x|, a*b and x_ are mathematics here."""
-  for number, line in enumerate(lines):
-    if not line.startswith('    '):  # indented by four, it is a table or code
-      lines[number] = _MARKUP.sub(_escaped, line)
+  lines[:] = _MARKUP.sub(_escaped, '\n'.join(lines)).split('\n')
 
 
 def _escaped(match: re.Match) -> str:
   code, sign, letter = match.groups()
-  if code:
-    return code
+  if code:  # In a plural such as `HandBatch`es, an empty separator ends the code.
+    return code + r'\ ' * match.string[match.end() :][:1].isalnum()
   return rf'\{sign}' if sign else rf'{letter}\_'
 
 
