@@ -362,7 +362,7 @@ def _open_to_write(path: pathlib.Path, is_zip: bool) -> Iterator[IO[bytes]]:
     yield file
 
 
-def _write_lists(file: IO[bytes], lists: Iterable[np.ndarray]) -> None:
+def _write_lists(file: io.BufferedIOBase | IO[bytes], lists: Iterable[np.ndarray]) -> None:
   for opening, points in zip((b'[[', b', ['), lists, strict=True):
     file.write(opening)
     for number, sample in enumerate(points):
