@@ -1,7 +1,8 @@
 # make demo: reconstruct the bundled photos.  make train-demo: train shortly, evaluate, reconstruct them by that run.
 # make test: the test suite.
 # make test-fast: the part of it without the tests marked slow.
-# Both build .venv first when it is missing or older than the requirements. PYTHON picks the Python.
+# make lint: ruff and basedpyright.  make docs: these pages and the API as HTML, in build/docs.
+# All build .venv first when it is missing or older than the requirements. PYTHON picks the Python.
 PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
@@ -9,7 +10,7 @@ DEMO := runs/demo
 
 # A .venv whose Python is gone, after an upgrade of the system say, counts as missing.
 ifeq ($(shell $(RUN) -c 'print(1)' 2>/dev/null),)
-$(shell rm -f $(VENV)/.installed $(VENV)/.installed-dev)
+$(shell rm -f $(VENV)/.installed $(VENV)/.installed-dev $(VENV)/.installed-docs)
 endif
 # train-demo's short run of synthetic_small: minutes instead of an hour. So few steps go to the hand's
 # pose first, less to the camera; hand size, which takes long to learn, comes from a prior.
@@ -22,11 +23,13 @@ TESTS := $(RUN) -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 # Large pages for XLA's many short-lived buffers: fewer page faults, about a fifth less CPU time.
 export GLIBC_TUNABLES = glibc.malloc.hugetlb=1
 
-.PHONY: demo train-demo test test-fast lint venv venv-dev clean
+.PHONY: demo train-demo test test-fast lint docs venv venv-dev venv-docs clean
 
 venv: $(VENV)/.installed
 
 venv-dev: $(VENV)/.installed-dev
+
+venv-docs: $(VENV)/.installed-docs
 
 $(VENV)/.installed: pyproject.toml
 	@$(PYTHON) -c 'import sys' 2>/dev/null || { \
@@ -44,6 +47,11 @@ $(VENV)/.installed: pyproject.toml
 $(VENV)/.installed-dev: $(VENV)/.installed
 	@echo "Installing the test tools into $(VENV)."
 	@$(RUN) -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	@touch $@
+
+$(VENV)/.installed-docs: $(VENV)/.installed
+	@echo "Installing what writes the documentation into $(VENV)."
+	@$(RUN) -m pip install --quiet --disable-pip-version-check -e '.[docs]'
 	@touch $@
 
 demo: venv
@@ -67,6 +75,12 @@ test-fast: venv-dev
 lint: venv-dev
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/basedpyright
+
+# Warnings are errors: a link that leads nowhere, a docstring that does not read as one.
+docs: venv-docs
+	$(RUN) -m sphinx --fail-on-warning --keep-going --quiet docs build/docs
+	@echo "The documentation: build/docs/index.html"
 
 clean:
-	rm -rf $(VENV) .venv-other runs demo_output build *.egg-info .pytest_cache .ruff_cache .jax_cache .hypothesis
+	rm -rf $(VENV) .venv-other runs demo_output build docs/api *.egg-info .pytest_cache .ruff_cache .jax_cache .hypothesis

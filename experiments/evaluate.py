@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 from absl import flags
 
-from experiments.launching import launch, print_lines, start
+from experiments.launching import launch, print_lines, read_flags, start
 from experiments.path_flags import define_compilation_cache, define_overwrite, define_path
 from hand_jax.evaluation.evaluate_run import RunRequest, report_run
 from hand_jax.evaluation.forms import check_forms
@@ -84,7 +84,7 @@ def measure() -> Iterator[str]:
       FLAGS.pck,
       FLAGS.overwrite,
     )
-  request = RunRequest(*(FLAGS[name].value for name in RunRequest._fields))
+  request = RunRequest(**read_flags(RunRequest._fields))
   return report_run(request, FLAGS.output, FLAGS.pck, FLAGS.overwrite)
 
 

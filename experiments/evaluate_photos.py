@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 from absl import flags
 
-from experiments.launching import launch, print_lines, start
+from experiments.launching import launch, print_lines, read_flags, start
 from experiments.path_flags import define_compilation_cache, define_overwrite, define_path
 from hand_jax.reconstruction.photo_measuring import (
   PhotoMeasuring,
@@ -37,7 +37,7 @@ def define_flags() -> None:
 def measured_lines() -> Iterator[str]:
   """Measures the photos as the flags say, and yields the lines to print."""
   check_scores_path(FLAGS.output, FLAGS.source, FLAGS.overwrite)
-  request = PhotoMeasuring(*(FLAGS[name].value for name in PhotoMeasuring._fields))
+  request = PhotoMeasuring(**read_flags(PhotoMeasuring._fields))
   scores = measure_photos(request, _print_progress)
   written = write_scores(FLAGS.output, scores)
   yield scores_text(scores)

@@ -8,7 +8,7 @@ The figures are explained in `hand_jax/evaluation/texture_scores.py`.
 from absl import flags
 
 from experiments.checkout import current_commit
-from experiments.launching import launch, print_lines, start
+from experiments.launching import launch, print_lines, read_flags, start
 from experiments.path_flags import define_compilation_cache, define_overwrite, define_path
 from hand_jax.evaluation.run_data import RENDERED_DATASET, RENDERED_EXAMPLES
 from hand_jax.evaluation.textured_run import TexturedRunRequest, report_textured_run
@@ -51,7 +51,7 @@ def define_flags(values: flags.FlagValues = FLAGS) -> None:
 def main(argv: list[str]) -> None:
   """Reads the flags and measures the texture branch."""
   start(argv)
-  request = TexturedRunRequest(*(FLAGS[name].value for name in TexturedRunRequest._fields))
+  request = TexturedRunRequest(**read_flags(TexturedRunRequest._fields))
   print_lines(report_textured_run(request, current_commit()))
 
 

@@ -3,6 +3,7 @@
 import re
 import sys
 from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 from absl import app, flags, logging
 
@@ -49,6 +50,11 @@ def launch(
 
   with ending_quietly():
     app.run(call, flags_parser=_parse_flags)
+
+
+def read_flags(names: Iterable[str]) -> dict[str, Any]:
+  """Returns the values of flags by name. absl knows their types only at run time."""
+  return {name: flags.FLAGS[name].value for name in names}
 
 
 def start(argv: Sequence[str], expected: str = 'settings are given as --name=value') -> None:

@@ -14,7 +14,7 @@ flags.disclaim_key_flags()
 
 class _PathParser(flags.ArgumentParser):
   def parse(self, argument: str) -> str:
-    return expand_path(super().parse(argument))
+    return expand_path(str(super().parse(argument)))
 
   def flag_type(self) -> str:
     return 'path'

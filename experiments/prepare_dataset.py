@@ -10,7 +10,7 @@ from typing import Any
 
 from absl import flags
 
-from experiments.launching import launch, print_lines, start
+from experiments.launching import launch, print_lines, read_flags, start
 from experiments.path_flags import define_path
 from experiments.rendering_flags import define_rendering
 from hand_jax.preparing.building import STOP_SIGNALS
@@ -102,7 +102,7 @@ def main(argv: list[str]) -> None:
     given = [name for name in FLAGS if FLAGS[name].present]
     refuse_flags_of_others(FLAGS.dataset, given)
     refuse_idle_feature_flags(given, FLAGS.with_features)
-    request = PrepareRequest(*(FLAGS[name].value for name in PrepareRequest._fields))
+    request = PrepareRequest(**read_flags(PrepareRequest._fields))
     prepared = prepare_data_set(FLAGS.dataset, load_builder(FLAGS.dataset), request)
   except KeyboardInterrupt as stop:
     print('Stopped; nothing was left behind.', file=sys.stderr)

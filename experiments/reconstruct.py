@@ -5,7 +5,7 @@ python -m experiments.reconstruct --image=FILE --output=DIR --workdir=DIR
 
 from absl import flags
 
-from experiments.launching import launch, refuse_arguments
+from experiments.launching import launch, read_flags, refuse_arguments
 from experiments.path_flags import define_compilation_cache, define_path, define_paths
 from hand_jax.commands.reconstruct_photos import reconstruct_and_tell
 from hand_jax.reconstruction.tasks import PhotoOptions
@@ -67,7 +67,7 @@ def main(argv: list[str]) -> int:
   """Reads the flags, reconstructs the photos and returns the exit code (see `ExitCode`)."""
   refuse_arguments(argv, 'photos are given as --image=FILE')
   names = [name for name in PhotoOptions._fields if name != 'photos']
-  options = PhotoOptions(photos=FLAGS.image, **{name: FLAGS[name].value for name in names})
+  options = PhotoOptions(photos=FLAGS.image, **read_flags(names))
   return reconstruct_and_tell(options, FLAGS.compilation_cache_dir)
 
 

@@ -6,7 +6,9 @@ needs none. No gradient is stopped, so the divergence also teaches the prior-net
 docs/derivations.md.
 """
 
+import functools
 import math
+import operator
 
 import jax
 import jax.numpy as jnp
@@ -28,6 +30,7 @@ from hand_jax.geometry.cameras import (
   project_points_affine,
 )
 from hand_jax.mano.anatomy import joint_limit_penalty, relaxed_pose_penalty
+from hand_jax.models.branches import both_branches
 from hand_jax.propagation import hand_gaussians
 from hand_jax.types import (
   DiagonalGaussian,
@@ -70,8 +73,7 @@ def compute_gaussian_terms(
     `camera`, and the terms of `regularizers`.
   """
   posterior, prior = (
-    _for_losses(branch, estimate.camera.mean, config)
-    for branch in (estimate.posterior, estimate.prior)
+    _for_losses(branch, estimate.camera.mean, config) for branch in both_branches(estimate)
   )
   labels = _labels(batch, config.length_unit_m)
   terms = {}
@@ -178,10 +180,8 @@ def compute_elbo_terms(
     `paper` adds the marginal `joints_kl`, which makes the bound looser (erratum 8). The terms of
     `regularizers` follow.
   """
-  posterior, prior = (
-    _for_losses(branch, estimate.camera.mean, config)
-    for branch in (estimate.posterior, estimate.prior)
-  )
+  branches = both_branches(estimate)
+  posterior, prior = (_for_losses(branch, estimate.camera.mean, config) for branch in branches)
   terms = {
     'vertices_kl': kl_per_example(posterior.vertices, prior.vertices, config.convention),
     'camera_kl': kl_per_example(
@@ -192,7 +192,7 @@ def compute_elbo_terms(
     terms['joints_kl'] = kl_per_example(posterior.joints, prior.joints, config.convention)
   label = _labels(batch, config.length_unit_m)['joints_2d']
   for branch_number, (name, branch) in enumerate(
-    (('joints_2d_nll', estimate.posterior), ('joints_2d_nll_prior', estimate.prior))
+    (('joints_2d_nll', branches.posterior), ('joints_2d_nll_prior', branches.prior))
   ):
     nlls = []
     for sample_number in range(config.samples):
@@ -202,7 +202,7 @@ def compute_elbo_terms(
         )
       )
       nlls.append(masked_nll(draw(keys, branch, estimate.camera), *label))
-    terms[name] = sum(nlls) / config.samples
+    terms[name] = functools.reduce(operator.add, nlls) / config.samples
   return _without_padding({**terms, **regularizers(estimate, hands_mean)}, batch)
 
 
@@ -292,9 +292,9 @@ def regularizers(estimate: HandEstimate, hands_mean: Float[Array, '45'] | None =
   terms = {'orthonormality': orthonormality_penalty(camera_from_vector(estimate.camera.mean))}
   if estimate.parameters is None:
     return terms
-  pose = estimate.parameters.hand_pose
+  pose, betas = (jnp.asarray(part) for part in estimate.parameters[1:3])
   terms['joint_limits'] = jax.vmap(joint_limit_penalty)(pose)
-  terms['shape_prior'] = _sum_per_example(estimate.parameters.betas**2)
+  terms['shape_prior'] = _sum_per_example(betas**2)
   if hands_mean is not None:
     terms['pose_prior'] = jax.vmap(relaxed_pose_penalty, in_axes=(0, None))(pose, hands_mean)
   return terms
@@ -312,7 +312,7 @@ def total_loss(terms: LossTerms, weights: dict[str, float]) -> Float[Array, 'bat
   used = [weights[name] * term for name, term in terms.items() if weights[name] != 0]
   if not used:
     raise ValueError('Every loss weight is zero: set one of ' + ', '.join(sorted(terms)) + '.')
-  return TOTAL_SCALE * sum(used)
+  return TOTAL_SCALE * functools.reduce(operator.add, used)
 
 
 def camera_loss(

@@ -27,10 +27,10 @@ class HandParameters(NamedTuple):
   `hand_pose` is relative to the zero pose, which is a flat hand.
   """
 
-  global_orient: Float[Array, '*batch 3']
-  hand_pose: Float[Array, '*batch 45']
-  betas: Float[Array, '*batch shapes']
-  transl: Float[Array, '*batch 3']
+  global_orient: Float[ArrayLike, '*batch 3']
+  hand_pose: Float[ArrayLike, '*batch 45']
+  betas: Float[ArrayLike, '*batch shapes']
+  transl: Float[ArrayLike, '*batch 3']
 
 
 class HandMesh(NamedTuple):
@@ -74,19 +74,19 @@ class HandCamera(NamedTuple):
   See docs/derivations.md.
   """
 
-  rotation_6d: Float[Array, '*batch 6']
+  rotation_6d: Float[ArrayLike, '*batch 6']
   """The first two columns of R, one after the other. x @ R takes the hand frame to camera axes."""
-  translation: Float[Array, '*batch 3']
+  translation: Float[ArrayLike, '*batch 3']
   """T_x and T_y in normalised crop coordinates, and T_z, the root's depth, in metres."""
-  scale: Float[Array, '*batch 1']
+  scale: Float[ArrayLike, '*batch 1']
   """Normalised crop units per decimetre."""
 
 
 class PerspectiveCamera(NamedTuple):
   """A pinhole camera, with focal lengths and principal point in pixels."""
 
-  focal_length: Float[Array, '*batch 2']
-  principal_point: Float[Array, '*batch 2']
+  focal_length: Float[ArrayLike, '*batch 2']
+  principal_point: Float[ArrayLike, '*batch 2']
 
 
 class ImageFeatures(NamedTuple):

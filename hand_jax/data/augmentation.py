@@ -5,7 +5,7 @@ picture.
 """
 
 import dataclasses
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -67,11 +67,12 @@ def sample_crop_change(config: AugmentationConfig, rng: np.random.Generator) -> 
   scale, gamma = np.exp(rng.uniform(-1.0, 1.0, 2))
   strength = config.color_strength
   tints = 1 + 0.5 * strength * rng.uniform(-1.0, 1.0, 3)
+  gains = ((1 + strength * brightness) * tints).tolist()
   return CropChange(
     rotation=float(np.deg2rad(config.rotation_degrees) * rotation),
     scale=float((1 + config.scale_fraction) ** np.log(scale)),
     shift=(config.shift_fraction * float(shift_x), config.shift_fraction * float(shift_y)),
-    gains=tuple(float(gain) for gain in (1 + strength * brightness) * tints),
+    gains=(gains[0], gains[1], gains[2]),
     gamma=float((1 + strength) ** np.log(gamma)),
     saturation=float(1 + strength * saturation),
   )
@@ -273,7 +274,7 @@ def _vertex_labels(
   side: int,
   num_vertices: int,
   change: CropChange,
-) -> dict[str, np.ndarray]:
+) -> dict[str, Any]:
   """Returns vertex colours, changed like the picture, and which visible vertices the crop shows."""
   colors, visible = example.vertex_colors, example.vertex_visible
   if colors is None or visible is None or example.vertices_camera is None:
@@ -286,7 +287,7 @@ def _vertex_labels(
   if example.intrinsics is not None:
     camera = perspective_from_intrinsics(example.intrinsics.astype(np.float64))
     points = project_perspective(camera, example.vertices_camera.astype(np.float64))
-    points = transform_points(affine, points)
+    points = transform_points(affine, np.asarray(points))
     visible = visible & ((points >= 0) & (points < side)).all(axis=1)
   return {
     'vertex_colors': change_colors(as_image, change)[:, 0].astype(np.float32) / 255,
@@ -297,7 +298,7 @@ def _vertex_labels(
 
 def _labels_3d(
   example: HandExample, joints_normalized: np.ndarray, num_vertices: int, rotation: float
-) -> dict[str, np.ndarray]:
+) -> dict[str, Any]:
   """Returns hand-frame labels, root and camera, whose camera axes turn with the crop."""
   joints_camera, vertices_camera = example.joints_camera, example.vertices_camera
   turn = rotation_in_plane(rotation)
@@ -317,10 +318,11 @@ def _labels_3d(
       fit = fit_weak_perspective(joints_camera - root[None], joints_normalized, confidence)
       camera[6:8], camera[9:] = fit.translation, fit.scale
       camera_mask[[6, 7, 9]] = True
-  has_3d = not (hand_rotation is None or joints_camera is None or vertices_camera is None)
   vertices_hand = np.zeros((num_vertices, 3))
   joints_hand = np.zeros((len(example.joints_image), 3))
-  if has_3d:
+  has_3d = False
+  if not (hand_rotation is None or joints_camera is None or vertices_camera is None):
+    has_3d = True
     vertices_camera = vertices_camera.astype(np.float64) @ turn.T
     vertices_hand = (vertices_camera - root[None]) @ hand_rotation.T
     joints_hand = (joints_camera - root[None]) @ hand_rotation.T

@@ -58,8 +58,11 @@ def record_parser(features: Any) -> Callable[[bytes], dict[str, Any]]:
     types[name] = stored.np_dtype
     shapes[name] = tuple(-1 if size is None else size for size in stored.shape)
 
+  # protobuf makes this class at run time.
+  example_type = tf_example_pb2.Example  # pyright: ignore[reportAttributeAccessIssue]
+
   def parse(data: bytes) -> dict[str, Any]:
-    fields = tf_example_pb2.Example.FromString(data).features.feature
+    fields = example_type.FromString(data).features.feature
     record = {}
     for name, shape in shapes.items():
       if name not in fields:
@@ -83,7 +86,8 @@ def photo_size(data: bytes, example_id: str) -> tuple[int, int]:
   """
   if data.startswith(_JPEG_START):
     try:
-      return simplejpeg.decode_jpeg_header(data)[:2]
+      height, width, *_ = simplejpeg.decode_jpeg_header(data)
+      return int(height), int(width)
     except ValueError as error:
       raise UndecodableError(example_id, 'photo', str(error)) from None
   if not data.startswith(_PNG_START) or len(data) < _PNG_SIZE.stop:

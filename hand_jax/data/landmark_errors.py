@@ -8,7 +8,7 @@ mean over its crops. It is NaN where fewer than two joints are known.
 import math
 import pathlib
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -76,9 +76,12 @@ def read_landmark_errors(records: Any, features: Any) -> Float[np.ndarray, 'exam
   # Imported here: training on rendered examples needs no tfds.
   from tensorflow_datasets.proto import tf_example_pb2
 
+  # protobuf makes this class at run time.
+  example_type = tf_example_pb2.Example  # pyright: ignore[reportAttributeAccessIssue]
+
   def read_block(start: int) -> list[bytes]:
     block = records.__getitems__(list(range(start, min(start + _BLOCK, len(records)))))
-    fields = (tf_example_pb2.Example.FromString(data).features.feature for data in block)
+    fields = (example_type.FromString(data).features.feature for data in block)
     return [field[LANDMARK_ERRORS_FIELD].bytes_list.value[0] for field in fields]
 
   with ThreadPoolExecutor(_THREADS) as executor:
@@ -92,7 +95,8 @@ def read_errors_by_split(folder: pathlib.Path) -> dict[str, Float[np.ndarray, 'e
   """Reads the errors in each split of a prepared data set, without splits that hold none."""
   import tensorflow_datasets as tfds
 
-  builder, found = tfds.builder_from_directory(folder), {}
+  # tfds wraps its methods in a way that hides what they take.
+  builder, found = cast(Any, tfds.builder_from_directory(folder)), {}
   for split in builder.info.splits:
     stored = tfds.decode.DeserializeMethod.RAW_BYTES
     records = builder.as_data_source(split, deserialize_method=stored)

@@ -123,11 +123,11 @@ def read_photo_scaled(path: str | os.PathLike, most_pixels: int = FULL_SIZE_PIXE
       drafted = _draft(file, step)
       file.load()  # turns TIFFs upright
       if file.size != whole and drafted == 1:
-        whole = whole[::-1]
+        whole = (whole[1], whole[0])
       orientation = exif_orientation(file)
       image = _to_rgb(file, step // drafted)
       image = _from_upright_corner(image, whole, step, orientation)
-      size = whole[::-1] if orientation in SIDEWAYS else whole
+      size = (whole[1], whole[0]) if orientation in SIDEWAYS else whole
       return ScaledPhoto(np.array(turned_upright(image, orientation)), 1 / step, size)
   except UnidentifiedImageError:
     image = _read_with_opencv(path)
@@ -145,7 +145,8 @@ def photo_size(path: str | os.PathLike) -> tuple[int, int]:
     with open_photo(path) as file:
       if file.format == 'TIFF':
         file.load()  # turns it upright
-      return file.size[::-1] if exif_orientation(file) in SIDEWAYS else file.size
+      width, height = file.size
+      return (height, width) if exif_orientation(file) in SIDEWAYS else (width, height)
   except UnidentifiedImageError:
     height, width, _ = _read_with_opencv(path).shape
     return width, height
@@ -174,13 +175,13 @@ def read_mask(path: str | os.PathLike) -> Bool[np.ndarray, 'height width']:
       alpha = np.array(alpha)
   except UnidentifiedImageError:  # only OpenCV reads this format
     alpha = np.full(photo.shape[:2], 255, np.uint8)
-  return alpha > 127 if alpha.min() <= 127 else (photo > 127).all(axis=-1)
+  return alpha > 127 if alpha.min() <= 127 else np.all(photo > 127, axis=-1)
 
 
 def _draft(file: Image.Image, step: int) -> int:
   """Lets a JPEG be decoded at half, a quarter or an eighth of its size, and returns the divisor."""
-  wanted = tuple(max(1, side // step) for side in file.size)
-  width = file.size[0]
+  width, height = file.size
+  wanted = (max(1, width // step), max(1, height // step))
   drafted = file.draft('RGB', wanted) if step > 1 else None
   # The returned box spans the whole picture in pixels of the reduced one, without rounding.
   return 1 if drafted is None else round(width / drafted[1][2])
@@ -218,7 +219,7 @@ def _from_upright_corner(
     for side, rest, length in zip(whole, rests, image.size, strict=True)
   ]
   high = [start + length for start, length in zip(low, size, strict=True)]
-  return image.resize(size, Image.Resampling.BILINEAR, (*low, *high))
+  return image.resize(size, Image.Resampling.BILINEAR, (low[0], low[1], high[0], high[1]))
 
 
 def _grey_to_8_bit(grey: np.ndarray) -> np.ndarray:

@@ -21,6 +21,7 @@ from hand_jax.data.augmentation import (
   make_labels,
   sample_crop_change,
 )
+from hand_jax.data.crop_features import CropFeatureSettings
 from hand_jax.data.prepared import EncodedPictures, PreparedSource
 from hand_jax.examples import HandExample, check_example, without_3d
 from hand_jax.types import HandBatch, ImageFeatures
@@ -359,21 +360,22 @@ def make_batch(
 
 
 def _make_cached_batch(
-  source: PreparedSource,
+  source: ExampleSource,
   slots: Sequence[Slot],
   config: ExperimentConfig,
   num_vertices: int,
   seed: int,
 ) -> HandBatch:
   """Makes rows from stored features: of one crop of each example, drawn by epoch and index."""
-  settings, rows = source.feature_settings, []
-  opened = source.open_features([slot.index for slot in slots])
+  prepared, settings = _featured(source, config)
+  rows = []
+  opened = prepared.open_features([slot.index for slot in slots])
   for slot, (example, stored) in zip(slots, opened, strict=True):
     if config.data.labels == '2d':
       example = without_3d(example)
     rng = np.random.default_rng((seed, slot.epoch, slot.index))
     crop = int(rng.integers(settings.crops))
-    change = source.stored_change(slot.index, crop)
+    change = prepared.stored_change(slot.index, crop)
     size, factor = config.model.image_size, config.data.crop_factor
     labels = make_labels(check_example(example), slot.index, size, factor, num_vertices, change)
     vector = stored.vectors[crop].astype(np.float32)
@@ -392,12 +394,7 @@ def check_cached_features(source: ExampleSource, config: ExperimentConfig) -> No
   """
   if config.data.features != 'cached':
     return
-  settings = source.feature_settings if isinstance(source, PreparedSource) else None
-  if settings is None:
-    raise ValueError(
-      f"data.features='cached': {config.data.dataset} in {config.data.data_dir!r} holds no "
-      'features. Prepare it in another folder with --with_features.'
-    )
+  _, settings = _featured(source, config)
   if settings.crop_factor != config.data.crop_factor:
     raise ValueError(
       f"data.features='cached': {config.data.dataset} holds features of crops of "
@@ -405,6 +402,18 @@ def check_cached_features(source: ExampleSource, config: ExperimentConfig) -> No
       f'data.crop_factor={settings.crop_factor}, or prepare it with '
       f'--feature_crop_factor={config.data.crop_factor}.'
     )
+
+
+def _featured(
+  source: ExampleSource, config: ExperimentConfig
+) -> tuple[PreparedSource, CropFeatureSettings]:
+  """Returns the source as one that holds features, and what it says of them."""
+  if isinstance(source, PreparedSource) and source.feature_settings is not None:
+    return source, source.feature_settings
+  raise ValueError(
+    f"data.features='cached': {config.data.dataset} in {config.data.data_dir!r} holds no "
+    'features. Prepare it in another folder with --with_features.'
+  )
 
 
 def check_prepared_hands(source: ExampleSource, config: ExperimentConfig) -> None:
@@ -446,7 +455,7 @@ def _draw_change(slot: Slot, config: ExperimentConfig, seed: int | None) -> Crop
 
 def _open(
   source: ExampleSource, slots: Sequence[Slot], config: ExperimentConfig, seed: int | None
-) -> list[tuple[HandExample, EncodedPictures | HandExample]]:
+) -> Sequence[tuple[HandExample, EncodedPictures | HandExample]]:
   """Opens the slots' examples, each with what holds its photo and mask."""
   indices = [slot.index for slot in slots]
   if not isinstance(source, PreparedSource):

@@ -165,12 +165,10 @@ class PreparedSource:
     Raises:
       ValueError: the data set was prepared without features, or a photo's header is damaged.
     """
-    if self._feature_settings is None:
-      raise ValueError(f'{self._folder} was prepared without features (--with_features).')
-    opened = []
+    settings, opened = self._stored_settings(), []
     for index in indices:
       record = self._record(index)
-      features = decode_crop_features(record, self._feature_settings)
+      features = decode_crop_features(record, settings)
       opened.append((_open_record(record, with_mask=False)[0], features))
     return opened
 
@@ -179,7 +177,12 @@ class PreparedSource:
 
     It was drawn from the example's number in the whole split, whichever examples are kept here.
     """
-    return crop_change(self._feature_settings, self._number(index), crop)
+    return crop_change(self._stored_settings(), self._number(index), crop)
+
+  def _stored_settings(self) -> CropFeatureSettings:
+    if self._feature_settings is None:
+      raise ValueError(f'{self._folder} was prepared without features (--with_features).')
+    return self._feature_settings
 
   def _number(self, index: int) -> int:
     return int(index if self._selection is None else self._selection.numbers[index])

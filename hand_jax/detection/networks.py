@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from hand_jax.files.traced_programs import keep_traced
+from hand_jax.models.applying import apply_network
 from hand_jax.models.bundled import load_bundled_parameters
 from hand_jax.models.hand_landmark import HandLandmarkNetwork, normalize_crops
 from hand_jax.models.palm_detection import PalmDetectionNetwork, PalmDetectionOutput
@@ -53,7 +54,7 @@ def _landmark_program() -> Callable[[np.ndarray], HandReadings]:
   variables = load_bundled_parameters('hand_landmark')
 
   def apply(variables, x):
-    output = HandLandmarkNetwork().apply(variables, normalize_crops(x))
+    output = apply_network(HandLandmarkNetwork(), variables, normalize_crops(x))
     return HandReadings(*output[: len(HandReadings._fields)])
 
   return functools.partial(_compile_well('hand_landmark', apply, HandReadings), variables)

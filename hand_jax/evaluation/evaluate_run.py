@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import pathlib
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
@@ -187,7 +188,8 @@ def report_run(
       `publish_scores`).
   """
   submission = [Output('--submission', request.submission)] if request.submission else []
-  run = {pathlib.Path(request.workdir) / CONFIG_NAME: 'the config of the run'}
+  config_path = pathlib.Path(request.workdir) / CONFIG_NAME
+  run: dict[str | os.PathLike, str] = {config_path: 'the config of the run'}
   check_score_files(output, pck, run, overwrite, submission)
   results, path = evaluate_run(request)
   yield f'{request.workdir} on {request.dataset}, split {results["split"]}:'

@@ -302,7 +302,7 @@ def _rank_correlation(hands: list[HandScore]) -> float | None:
 
 
 def _known(points: np.ndarray) -> np.ndarray:
-  return np.isfinite(points).all(axis=-1)
+  return np.all(np.isfinite(points), axis=-1)
 
 
 def _finite(value: Any) -> float | None:

@@ -103,7 +103,7 @@ def ssim(
   """
   reference = photo.astype(np.float64)
   filled = np.where(mask[..., None], drawn, reference)
-  _, similarity = structural_similarity(
+  _, similarity, *_ = structural_similarity(
     reference,
     filled,
     data_range=1.0,
@@ -293,7 +293,7 @@ def baseline_colors(
     mean = mean_color(as_display(batch.image[row]), masks[row])
     colors['mean_color'][row] = mean
     colors['projection'][row] = fill_from_visible(
-      hands.photo_colors[row], hands.visible[row], hops, mean
+      np.asarray(hands.photo_colors[row]), np.asarray(hands.visible[row]), hops, mean
     )
   return colors
 
@@ -318,7 +318,9 @@ class _Totals:
 
   def __init__(self):
     self.examples = self.measured = self.without_mask = self.with_colors = 0
-    self._pixels = {name: dict.fromkeys(PIXEL_METRICS, 0.0) for name in SOURCES}
+    self._pixels: dict[str, dict[str, float]] = {
+      name: dict.fromkeys(PIXEL_METRICS, 0.0) for name in SOURCES
+    }
     self._vertices = dict.fromkeys(SOURCES, VertexErrors(0.0, 0, 0.0, 0))
 
   def add(
@@ -344,7 +346,7 @@ class _Totals:
             colors[name][row], batch.vertex_colors[row], batch.vertex_visible[row]
           )
           sums = zip(self._vertices[name], errors, strict=True)
-          self._vertices[name] = VertexErrors(*(total + value for total, value in sums))
+          self._vertices[name] = VertexErrors._make(total + value for total, value in sums)
 
   def means(self) -> dict[str, Any]:
     if not self.measured:

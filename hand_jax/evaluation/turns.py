@@ -82,7 +82,12 @@ def _turn(gaussian: DiagonalGaussian, turn: Float[np.ndarray, '2 2']) -> Diagona
   """Rotates a 2D Gaussian to that of x @ turn. The covariance that this creates is dropped."""
   mean = np.asarray(gaussian.mean, np.float64) @ turn
   variance = np.exp(np.asarray(gaussian.log_variance, np.float64)) @ turn**2
-  return DiagonalGaussian(mean, np.log(variance))
+  return _on_host(mean, np.log(variance))
+
+
+def _on_host(mean: np.ndarray, log_variance: np.ndarray) -> DiagonalGaussian:
+  """Makes a Gaussian of NumPy arrays, in which turns are computed in double precision."""
+  return DiagonalGaussian._make((mean, log_variance))
 
 
 def _turn_camera(camera: DiagonalGaussian, turn: Float[np.ndarray, '2 2']) -> DiagonalGaussian:
@@ -91,8 +96,8 @@ def _turn_camera(camera: DiagonalGaussian, turn: Float[np.ndarray, '2 2']) -> Di
   R becomes R @ turn. Its two stored columns, side by side, are turned row by row, as is (T_x, T_y).
   """
   mean, log_variance = (camera_from_vector(np.asarray(part, np.float64)) for part in camera)
-  rows = DiagonalGaussian(*(_as_rows(part.rotation_6d) for part in (mean, log_variance)))
-  place = DiagonalGaussian(*(part.translation[..., :2] for part in (mean, log_variance)))
+  rows = _on_host(*(_as_rows(np.asarray(part.rotation_6d)) for part in (mean, log_variance)))
+  place = _on_host(*(np.asarray(part.translation)[..., :2] for part in (mean, log_variance)))
   turned = []
   for part, row, xy in zip(
     (mean, log_variance), _turn(rows, turn), _turn(place, turn), strict=True

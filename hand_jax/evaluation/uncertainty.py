@@ -199,7 +199,7 @@ def _ranking_figures(errors: PointErrors, names: Names) -> tuple[dict[str, Any],
   known = ~np.isnan(lengths)
   if not known.any(axis=1).all():
     raise ValueError('error: an example without any known point has no error to rank')
-  example_sigma = np.mean(errors.stated_sigma, axis=1, dtype=np.float64)
+  example_sigma = np.asarray(np.mean(errors.stated_sigma, axis=1, dtype=np.float64))
   example_error = np.where(known, lengths, 0.0).sum(axis=1) / known.sum(axis=1)
   by_example = risk_coverage(example_sigma, example_error)
   # Points without a stated sigma are left out of the rankings of points.

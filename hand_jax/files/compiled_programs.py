@@ -4,9 +4,17 @@ import hashlib
 import os
 import pathlib
 import platform
+from typing import Any
 
 # Programs that compile faster than this are not worth a file.
 _MIN_COMPILE_S = 0.2
+
+
+def jax_setting(name: str) -> Any:
+  """Reads a setting of JAX, which makes its settings at run time, so that no type knows them."""
+  import jax
+
+  return getattr(jax.config, name)
 
 
 def keep_compiled_programs(folder: str | None = None) -> pathlib.Path | None:
@@ -28,8 +36,8 @@ def keep_compiled_programs(folder: str | None = None) -> pathlib.Path | None:
   if folder == '':
     jax.config.update('jax_enable_compilation_cache', False)
     return None
-  if jax.config.jax_compilation_cache_dir is not None:
-    return pathlib.Path(jax.config.jax_compilation_cache_dir)
+  if (in_use := jax_setting('jax_compilation_cache_dir')) is not None:
+    return pathlib.Path(in_use)
   base = default_cache_folder() if folder is None else pathlib.Path(folder)
   path = base / processor_name()
   try:

@@ -103,7 +103,7 @@ class _Reader:
 
   def counted(self, layout: str) -> bytes:
     """Reads a length, and then that many bytes."""
-    return self.take(self.number(layout))
+    return self.take(int(self.number(layout)))
 
 
 def _text_integer(line: bytes) -> int | bool:
@@ -222,7 +222,7 @@ class PickleInterpreter:
 
   def memo_index(self, layout: str | None) -> int:
     """Reads an index of the memo. Without a layout it is a line of text."""
-    return int(self.reader.line()) if layout is None else self.reader.number(layout)
+    return int(self.reader.line()) if layout is None else int(self.reader.number(layout))
 
   def top(self) -> Any:
     """Returns the value on top of the stack, which must not be a mark."""

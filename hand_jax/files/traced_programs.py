@@ -15,6 +15,7 @@ from typing import Any
 import jax
 from jax import export
 
+from hand_jax.files.compiled_programs import jax_setting
 from hand_jax.files.writing import write_whole
 
 _PACKAGE = pathlib.Path(__file__).parents[1]
@@ -66,8 +67,8 @@ def _register(kind: type) -> None:
 
 
 def _read_or_trace(name: str, function: Callable, shapes: tuple, key: str) -> Callable:
-  folder = jax.config.jax_compilation_cache_dir
-  if folder is None or not jax.config.jax_enable_compilation_cache:
+  folder = jax_setting('jax_compilation_cache_dir')
+  if folder is None or not jax_setting('jax_enable_compilation_cache'):
     return function
   path = pathlib.Path(folder) / f'{name}-{_digest(key)}.stablehlo'
   try:
@@ -94,7 +95,7 @@ def _named(name: str, call: Callable) -> Callable:
 def _digest(key: str) -> str:
   digest = hashlib.sha256(f'{key} {jax.__version__} {jax.default_backend()}'.encode())
   for setting in _SETTINGS:
-    digest.update(f'{setting} {getattr(jax.config, setting)}'.encode())
+    digest.update(f'{setting} {jax_setting(setting)}'.encode())
   digest.update(_sources_digest())
   return digest.hexdigest()[:24]
 

@@ -126,7 +126,7 @@ def hand_evidence(
 
 
 def _is_known(points: ArrayLike) -> np.ndarray:
-  return np.isfinite(np.asarray(points)).all(axis=-1)
+  return np.all(np.isfinite(np.asarray(points)), axis=-1)
 
 
 def _extent(points: np.ndarray, known: np.ndarray) -> np.ndarray:
@@ -165,7 +165,7 @@ class Alignment(NamedTuple):
 
 
 def project_view(
-  view: PinholeView, points: Float[Array, 'points 3'], principal_point: Float[Array, '2']
+  view: PinholeView, points: Float[Array, 'points 3'], principal_point: Float[ArrayLike, '2']
 ) -> Float[Array, 'points 2']:
   """Projects points by a pinhole camera to pixels of the photo.
 
@@ -185,7 +185,7 @@ def project_view(
   return view.centre[None] + pixels_per_metre * sideways / depth
 
 
-def view_position(view: PinholeView, principal_point: Float[Array, '2']) -> Float[Array, '3']:
+def view_position(view: PinholeView, principal_point: Float[ArrayLike, '2']) -> Float[Array, '3']:
   """Computes the position of the hand's centre in camera space, in metres."""
   offset = (view.centre - principal_point) / jnp.exp(view.log_pixels_per_metre)
   return jnp.concatenate([offset, jnp.exp(view.log_distance)[None]])

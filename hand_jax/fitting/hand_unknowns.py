@@ -177,7 +177,7 @@ def rough_start(model: ManoModel, evidence: HandEvidence) -> FitStart:
   )
 
 
-def _known(points: Array, sigma: Array) -> tuple[Array, Array]:
+def _known(points: ArrayLike, sigma: ArrayLike) -> tuple[Array, Array]:
   """Sets unknown points to zero, and gives 1 for known points and 0 for the others."""
   known = jnp.isfinite(jnp.asarray(sigma))
   return jnp.where(known[:, None], points, 0.0), known.astype(points.dtype)

@@ -12,6 +12,7 @@ from hand_jax.detection.reading import DetectedHand
 from hand_jax.detection.regions import HandRegion, photo_to_crop, turn_with_region
 from hand_jax.fitting.released_weights import Release
 from hand_jax.geometry.cameras import transform_points
+from hand_jax.models.applying import apply_network
 from hand_jax.models.hand_landmark import INPUT_SIDE
 from hand_jax.models.joint_heads import JointEstimate, JointHeads, landmark_inputs
 
@@ -79,6 +80,6 @@ def _program() -> Callable[..., JointEstimate]:
     vectors: Float[Array, 'hands 1152'],
   ) -> JointEstimate:
     inputs = landmark_inputs(landmarks, world)
-    return JointHeads().apply({'params': heads}, jnp.asarray(vectors), inputs)
+    return apply_network(JointHeads(), {'params': heads}, jnp.asarray(vectors), inputs)
 
   return apply

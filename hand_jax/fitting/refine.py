@@ -200,7 +200,7 @@ def hand_residuals(
     plain=jnp.concatenate(
       [
         unknowns,
-        limit_excess(hand.parameters.hand_pose) / _LIMIT_SIGMA_DEG,
+        limit_excess(jnp.asarray(hand.parameters.hand_pose)) / _LIMIT_SIGMA_DEG,
         focal_residual(evidence, hand.view)[None],
       ]
     ),

@@ -79,7 +79,7 @@ def read_release(path: str | os.PathLike) -> Release:
 
 def write_release(path: str | os.PathLike, release: Release) -> None:
   """Writes weights as one file. It holds the heads in half precision, which is precise enough."""
-  arrays: dict[str, np.ndarray] = {
+  arrays: dict[str, Any] = {
     f'heads/{name}': np.asarray(array, np.float16)
     for name, array in flatten_dict(release.heads, sep='/').items()
   }

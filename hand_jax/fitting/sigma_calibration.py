@@ -34,7 +34,7 @@ class SigmaCalibration(NamedTuple):
 
 def no_calibration(vertices: int) -> SigmaCalibration:
   """Makes the calibration that does not change the fit's sigma."""
-  zero = np.float32(0)
+  zero = np.zeros((), np.float32)
   return SigmaCalibration(np.ones(vertices, np.float32), np.ones(21, np.float32), zero, zero)
 
 

@@ -5,7 +5,7 @@ array (the data pipeline, on the host) and in JAX otherwise.
 """
 
 from types import ModuleType
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -22,6 +22,10 @@ SCALE_UNIT_M = 0.1
 # Depths below this (metres) are replaced by it before a projection. Results stay finite there, but
 # no longer are a true projection.
 NEAR_M = 1e-3
+
+
+# Functions that keep the kind of array that they are given.
+AnyArray = TypeVar('AnyArray', jax.Array, np.ndarray)
 
 
 def _namespace(*arrays) -> ModuleType:
@@ -253,15 +257,15 @@ def project_perspective(
 
 
 def normalize_points(
-  points_image: Float[ArrayLike, '*batch points 2'], side: float | int
-) -> Float[ArrayLike, '*batch points 2']:
+  points_image: Float[AnyArray, '*batch points 2'], side: float | int
+) -> Float[AnyArray, '*batch points 2']:
   """Maps pixels of a square crop to [-1, 1] across the crop: 2 u / side - 1."""
   return 2 * points_image / side - 1
 
 
 def denormalize_points(
-  points_normalized: Float[ArrayLike, '*batch points 2'], side: float | int
-) -> Float[ArrayLike, '*batch points 2']:
+  points_normalized: Float[AnyArray, '*batch points 2'], side: float | int
+) -> Float[AnyArray, '*batch points 2']:
   """Maps [-1, 1] across a square crop to pixels. This inverts `normalize_points`."""
   return (points_normalized + 1) * side / 2
 
@@ -309,8 +313,8 @@ def mirror_affine(width: float | int) -> Float[np.ndarray, '3 3']:
 
 @full_precision
 def transform_points(
-  affine: Float[ArrayLike, '*batch 3 3'], points_image: Float[ArrayLike, '*batch points 2']
-) -> Float[ArrayLike, '*batch points 2']:
+  affine: Float[AnyArray, '*batch 3 3'], points_image: Float[AnyArray, '*batch points 2']
+) -> Float[AnyArray, '*batch points 2']:
   """Moves pixel positions by an affine."""
   xp = _namespace(affine, points_image)
   turned = points_image @ xp.swapaxes(affine[..., :2, :2], -1, -2)

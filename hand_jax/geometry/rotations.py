@@ -15,7 +15,7 @@ _SMALL_SQUARED_ANGLE = 1e-6
 _MIRROR_SIGNS = (1.0, -1.0, -1.0)
 
 
-def axis_angle_to_matrix(axis_angle: Float[Array, '*batch 3']) -> Float[Array, '*batch 3 3']:
+def axis_angle_to_matrix(axis_angle: Float[ArrayLike, '*batch 3']) -> Float[Array, '*batch 3 3']:
   """Converts axis-angle vectors (radians) to rotation matrices by Rodrigues' formula.
 
   The formula is R = I + a K + b K², where K is the cross-product matrix of the vector and t its
@@ -97,15 +97,16 @@ def matrix_to_rotation_6d(matrix: Float[Array, '*batch 3 3']) -> Float[Array, '*
   return jnp.concatenate([matrix[..., :, 0], matrix[..., :, 1]], axis=-1)
 
 
-def rotation_6d_to_matrix(rotation_6d: Float[Array, '*batch 6']) -> Float[Array, '*batch 3 3']:
+def rotation_6d_to_matrix(rotation_6d: Float[ArrayLike, '*batch 6']) -> Float[Array, '*batch 3 3']:
   """Builds rotation matrices from two stored columns by Gram-Schmidt.
 
   The third column is the cross product of the other two. Columns that are too short or too
   parallel (squared length below 1e-12) give a finite matrix that may not be a rotation. Its
   gradients are finite too.
   """
-  first = _normalize(rotation_6d[..., :3])
-  second = rotation_6d[..., 3:]
+  columns = jnp.asarray(rotation_6d)
+  first = _normalize(columns[..., :3])
+  second = columns[..., 3:]
   second = _normalize(second - jnp.sum(first * second, axis=-1, keepdims=True) * first)
   return jnp.stack([first, second, jnp.cross(first, second)], axis=-1)
 

@@ -6,6 +6,7 @@ The files come from https://mano.is.tue.mpg.de under their own licence and are n
 import os
 import pathlib
 import zipfile
+from typing import Any
 
 import numpy as np
 from absl import logging
@@ -123,7 +124,8 @@ def write_converted_mano(path: str | os.PathLike, arrays: dict[str, np.ndarray],
   if path.suffix != '.npz':
     raise ValueError(f'{path}: the name of a converted model has to end in .npz')
   with unfinished_path(path) as unfinished, unfinished.open('wb') as file:
-    np.savez_compressed(file, side=np.asarray(side), **arrays)
+    contents: dict[str, Any] = {'side': np.asarray(side), **arrays}
+    np.savez_compressed(file, **contents)
 
 
 def side_of_template(template: np.ndarray, joint_regressor: np.ndarray) -> str:

@@ -35,7 +35,7 @@ def mano_forward(model: ManoModel, parameters: HandParameters) -> HandMesh:
     ValueError: a parameter's shape is not that of one hand of this model.
   """
   _check_shapes(model, parameters)
-  betas = parameters.betas
+  betas = jnp.asarray(parameters.betas)
   pose = jnp.concatenate([parameters.global_orient, parameters.hand_pose]).reshape(16, 3)
   rotations = axis_angle_to_matrix(pose)
   rest_joints = _rest_joints(model, betas)
@@ -50,7 +50,7 @@ def mano_forward(model: ManoModel, parameters: HandParameters) -> HandMesh:
 
 
 def _check_shapes(model: ManoModel, parameters: HandParameters) -> None:
-  expected = HandParameters((3,), (45,), (model.shapedirs.shape[-1],), (3,))
+  expected = ((3,), (45,), (model.shapedirs.shape[-1],), (3,))
   for name, value, shape in zip(HandParameters._fields, parameters, expected, strict=True):
     if value.shape != shape:
       raise ValueError(

@@ -10,6 +10,7 @@ which was trained on real hands.
 
 import functools
 import importlib.resources
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -177,6 +178,34 @@ class HandLandmarkBackbone(HandLandmarkNetwork):
     return ImageFeatures(output.global_feature, output.shallow_map, landmarks, output.last_map)
 
 
+ConvNormFactory = Callable[..., nn.Module]
+
+
+def _efficientnet_b0(conv_norm: ConvNormFactory) -> nn.Module:
+  return EfficientNet(nn.silu, True, conv_norm)
+
+
+def _efficientnet_lite0(conv_norm: ConvNormFactory) -> nn.Module:
+  # Its weights were trained with TensorFlow's padding and batch normalisation.
+  lite = functools.partial(conv_norm, padding='same', momentum=0.99, epsilon=1e-3)
+  return EfficientNet(relu6, False, lite)
+
+
+def _hand_landmark(conv_norm: ConvNormFactory) -> nn.Module:
+  del conv_norm  # its normalisation is folded into the convolutions
+  return HandLandmarkBackbone()
+
+
+_BACKBONES: dict[str, Callable[[ConvNormFactory], nn.Module]] = {
+  'resnet50': ResNet50,
+  'efficientnet_b0': _efficientnet_b0,
+  'efficientnet_lite0': _efficientnet_lite0,
+  'hand_landmark': _hand_landmark,
+  'tiny': TinyBackbone,
+}
+"""Each backbone of `BackboneConfig.name`, built from its convolution with normalisation."""
+
+
 def create_backbone(config: BackboneConfig, axis_name: str | None = None) -> nn.Module:
   """Makes the module of `config.name`, which maps (normalised images, train) to `ImageFeatures`.
 
@@ -190,22 +219,12 @@ def create_backbone(config: BackboneConfig, axis_name: str | None = None) -> nn.
   """
   if config.batch_norm not in ('train', 'frozen'):
     raise ValueError(f"batch_norm is '{config.batch_norm}'; expected 'train' or 'frozen'.")
+  if config.name not in _BACKBONES:
+    names = ', '.join(_BACKBONES)
+    raise ValueError(f"unknown backbone '{config.name}'; expected one of {names}.")
   frozen = config.batch_norm == 'frozen'
   conv_norm = functools.partial(ConvNorm, frozen=frozen, axis_name=axis_name)
-  if config.name == 'resnet50':
-    return ResNet50(conv_norm)
-  if config.name == 'efficientnet_b0':
-    return EfficientNet(nn.silu, True, conv_norm)
-  if config.name == 'efficientnet_lite0':
-    # Its weights were trained with TensorFlow's padding and batch normalisation.
-    lite = functools.partial(conv_norm, padding='same', momentum=0.99, epsilon=1e-3)
-    return EfficientNet(relu6, False, lite)
-  if config.name == 'tiny':
-    return TinyBackbone(conv_norm)
-  if config.name == 'hand_landmark':
-    return HandLandmarkBackbone()
-  names = 'resnet50, efficientnet_b0, efficientnet_lite0, hand_landmark, tiny'
-  raise ValueError(f"unknown backbone '{config.name}'; expected one of {names}.")
+  return _BACKBONES[config.name](conv_norm)
 
 
 def normalize_image(

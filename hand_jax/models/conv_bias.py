@@ -31,7 +31,7 @@ class ConvBias(nn.Module):
     inputs = 1 if self.depthwise else x.shape[-1]
     shape = (self.kernel_size, self.kernel_size, inputs, self.features)
     kernel = self.param('kernel', kernel_init, shape, jnp.float32)
-    padding = conv_padding('same', self.kernel_size, self.stride, x.shape[1:3])
+    padding = conv_padding('same', self.kernel_size, self.stride, (x.shape[1], x.shape[2]))
     if self.depthwise:
       x = depthwise_conv(x, kernel, self.stride, padding)
     else:

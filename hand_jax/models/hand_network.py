@@ -8,12 +8,15 @@ import flax.errors
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.core import Tracer
 from jaxtyping import Array, Bool, Float
 
 from hand_jax.config import ExperimentConfig, ModelConfig
+from hand_jax.gaussian import Convention
 from hand_jax.geometry.cameras import camera_from_vector, normalize_points, vertices_in_crop
 from hand_jax.mano.model import extended_joint_regressor, regress_joints
 from hand_jax.models.backbone import create_backbone, load_backbone_variables
+from hand_jax.models.branches import best_branch
 from hand_jax.models.prior_net import CameraModel, PriorNet, PriorSigma, hand_frame_vertices
 from hand_jax.models.texture_regressor import HiddenRegion, TextureRegressor, hidden_vertices
 from hand_jax.models.vertex_regressor import VertexRegressor
@@ -44,7 +47,7 @@ class HandNetwork(nn.Module):
 
   config: ModelConfig
   """Its `branches` may leave the prior-net or AMVUR out, and its `texture` adds colours."""
-  convention: str
+  convention: Convention
   """How variances propagate from vertices to joints, see `hand_jax.propagation`."""
   length_unit_m: float
   """The length unit of log-variances, in metres."""
@@ -106,8 +109,9 @@ class HandNetwork(nn.Module):
       posterior = self._posterior(model, feature, prior)
     colors = None
     if self.config.texture.enabled:
-      vertices = (prior if posterior is None else posterior).mean
-      colors = self._colors(model, features, vertices, camera.mean, hand_mask, hidden)
+      vertices = prior if posterior is None else posterior
+      assert vertices is not None, 'a network has a prior-net, AMVUR or both'
+      colors = self._colors(model, features, vertices.mean, camera.mean, hand_mask, hidden)
     return HandEstimate(
       parameters=parameters,
       camera=camera,
@@ -138,9 +142,8 @@ class HandNetwork(nn.Module):
 
   def _features(self, images: Array, train: bool, features: ImageFeatures | None) -> ImageFeatures:
     """Gives the backbone's features, or the given ones, with a normalised global vector."""
-    if features is None:
-      features = self.backbone(images, train)
-    return features._replace(global_feature=self.feature_norm(features.global_feature))
+    found = self.backbone(images, train) if features is None else features
+    return found._replace(global_feature=self.feature_norm(found.global_feature))
 
   def _unit_log_variance(self) -> float:
     """Gives log(length_unit_m^2), which takes log-variances from the length unit to metres."""
@@ -163,7 +166,7 @@ class HandNetwork(nn.Module):
     offset, log_variance = self.vertex_regressor(
       model.v_template - origin, template_joints - origin, feature
     )
-    if self.config.vertex_offset_from == 'template':
+    if self.config.vertex_offset_from == 'template' or prior is None:
       base = jnp.expand_dims(model.v_template - origin, 0)
     else:
       base = prior.mean
@@ -221,9 +224,10 @@ def render_estimate(estimate: HandEstimate, model: ManoModel, side: int) -> Rend
     model: a right hand's model.
     side: the side of the crops in pixels.
   """
-  gaussians = estimate.prior if estimate.posterior is None else estimate.posterior
+  if estimate.vertex_colors is None:
+    raise ValueError('the estimate has no colours to draw: its network has no texture branch.')
   camera = camera_from_vector(estimate.camera.mean)
-  vertices_image = vertices_in_crop(camera, gaussians.vertices.mean, side)
+  vertices_image = vertices_in_crop(camera, best_branch(estimate).vertices.mean, side)
   return render_vertex_colors(vertices_image, model.faces, estimate.vertex_colors, side, side)
 
 
@@ -264,7 +268,7 @@ def initialize_network(network: HandNetwork, key: Array, model: ManoModel) -> di
   local = network.clone(axis_name=None)
   # The function runs once, so on a CPU compiling it with little effort saves seconds. Under another
   # trace, as in `eval_shape`, nothing is compiled and JAX refuses compiler options.
-  runs_on_cpu = jax.default_backend() == 'cpu' and not isinstance(key, jax.core.Tracer)
+  runs_on_cpu = jax.default_backend() == 'cpu' and not isinstance(key, Tracer)
   options = {'xla_backend_optimization_level': 0} if runs_on_cpu else None
   init = jax.jit(local.init, static_argnames='train', compiler_options=options)
   variables = init(key, images, model, train=False)

@@ -265,7 +265,7 @@ def torch_names(backbone: str, layers: list[tuple[str, ...]]) -> dict[tuple[str,
 
 
 def _stage_and_block(name: str) -> tuple[int, int]:
-  stage, block = re.fullmatch(r'stage(\d+)_block(\d+)', name).groups()
+  stage, block = re.findall(r'\d+', name)
   return int(stage), int(block)
 
 
@@ -357,7 +357,7 @@ def replace_leaves(
   Raises:
     ValueError: names or shapes differ, or a value is not finite.
   """
-  leaves = flatten_dict(variables, sep='/')
+  leaves: dict[str, Any] = flatten_dict(variables, sep='/')
   _require_same_names(set(leaves), set(arrays), source)
   for name, leaf in leaves.items():
     if leaf.shape != arrays[name].shape:

@@ -26,9 +26,9 @@ _MAX_LOG_SCALE = 1.5
 class JointEstimate(NamedTuple):
   """The heads' output for right hands in upright crops."""
 
-  joints: Float[Array, 'batch 21 3']
+  joints: Float[ArrayLike, 'batch 21 3']
   """Metres, in the axes of the turned crop (x right, y down, z forward). Their mean is 0."""
-  log_scale: Float[Array, 'batch']
+  log_scale: Float[ArrayLike, 'batch']
   """Logarithm of the ratio of the error's standard deviation to each joint's usual one."""
 
 

@@ -8,7 +8,7 @@ lowered, so there is one model and one parameter tree, and an exported program m
 
 import functools
 from collections.abc import Callable
-from typing import Literal
+from typing import Any, Literal, cast
 
 import flax.linen as nn
 import jax
@@ -52,9 +52,11 @@ def conv_padding(
     size: height and width of the image.
   """
   if rule == 'torch':
-    return ((kernel_size // 2,) * 2,) * 2
+    side = (kernel_size // 2, kernel_size // 2)
+    return side, side
   totals = [max((-(-n // stride) - 1) * stride + kernel_size - n, 0) for n in size]
-  return tuple((total // 2, total - total // 2) for total in totals)
+  above, left = (total // 2 for total in totals)
+  return (above, totals[0] - above), (left, totals[1] - left)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
@@ -82,12 +84,13 @@ def _depthwise_conv(
   padding: Padding,
 ) -> Float[Array, 'batch _h _w channels']:
   """Filters every channel by its own kernel, on CPUs by size * size shifted multiply-adds."""
-  return lax.platform_dependent(
+  filtered = lax.platform_dependent(
     x,
     kernel,
     cpu=functools.partial(_depthwise_shifts, stride=stride, padding=padding),
     default=functools.partial(_lax_conv, stride=stride, padding=padding),
   )
+  return jnp.asarray(filtered)
 
 
 def dense_conv(
@@ -320,4 +323,5 @@ def max_pool(
   x: Float[Array, 'batch height width channels'],
 ) -> Float[Array, 'batch _h _w channels']:
   """Takes 3x3 maxima with stride 2, as ResNet does. The border of one pixel never is a maximum."""
-  return nn.max_pool(x, (3, 3), (2, 2), ((1, 1), (1, 1)))
+  border = cast(Any, ((1, 1), (1, 1)))  # flax declares a text, and takes numbers too
+  return nn.max_pool(x, (3, 3), (2, 2), border)

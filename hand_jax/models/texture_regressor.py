@@ -65,7 +65,7 @@ def reverse_interpolation(
     778 x 2112 numbers for ResNet-50. They are zero for vertices that are hidden or not finite.
   """
   points, visible = _sampling_points(vertices_normalized, visible)
-  local = sample_bilinear(features.shallow_map, points)
+  local = sample_bilinear(_shallow_map(features), points)
   spread = (*local.shape[:2], features.global_feature.shape[-1])
   everywhere = jnp.broadcast_to(features.global_feature[:, None], spread)
   sampled = jnp.concatenate([local, everywhere], axis=-1)
@@ -123,6 +123,12 @@ class HiddenRegion(NamedTuple):
   """The share of the vertices that is hidden."""
 
 
+def _shallow_map(features: ImageFeatures) -> Float[Array, 'batch height width channels']:
+  if features.shallow_map is None:
+    raise ValueError('texture needs the map of a photo: stored features have none.')
+  return features.shallow_map
+
+
 class TextureEmbedding(nn.Module):
   """A dense layer on `texture_tokens` that makes no copies of the global feature in memory.
 
@@ -141,8 +147,8 @@ class TextureEmbedding(nn.Module):
     points_normalized: Float[Array, 'batch vertices 2'],
     visible: Bool[Array, 'batch vertices'],
   ) -> Float[Array, 'batch vertices width']:
-    sizes = tuple(part.shape[-1] for part in (features.shallow_map, features.global_feature))
-    sizes += (position.shape[-1],)
+    shallow_map = _shallow_map(features)
+    sizes = tuple(part.shape[-1] for part in (shallow_map, features.global_feature, position))
     initializer = nn.initializers.lecun_normal()
 
     def kernel_init(key: Array, shape: tuple[int, int], dtype: jnp.dtype = jnp.float32) -> Array:
@@ -154,7 +160,7 @@ class TextureEmbedding(nn.Module):
     bias = self.param('bias', nn.initializers.zeros, (self.width,))
     of_map, of_global, of_position = jnp.split(kernel, (sizes[0], sizes[0] + sizes[1]))
     points, visible = _sampling_points(points_normalized, visible)
-    seen = sample_bilinear(features.shallow_map, points) @ of_map
+    seen = sample_bilinear(shallow_map, points) @ of_map
     seen = seen + (features.global_feature @ of_global)[:, None]
     return jnp.where(visible[..., None], seen, 0) + position @ of_position + bias[None, None]
 

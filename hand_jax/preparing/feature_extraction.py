@@ -3,7 +3,7 @@
 import functools
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -23,6 +23,7 @@ from hand_jax.data.crop_features import (
 from hand_jax.data.decoding import decode_photo
 from hand_jax.data.landmark_errors import landmark_errors
 from hand_jax.examples import HandExample, Skip, decode_example, without_3d
+from hand_jax.models.applying import apply_network
 from hand_jax.models.bundled import load_bundled_parameters
 from hand_jax.models.hand_landmark import (
   HandLandmarkNetwork,
@@ -140,10 +141,11 @@ def _program(maps: int, projection_seed: int) -> Callable[[np.ndarray], CropFeat
 
   @jax.jit
   def apply(variables, crops, projections):
-    output = HandLandmarkNetwork().apply(variables, normalize_crops(crops))
+    output = apply_network(HandLandmarkNetwork(), variables, normalize_crops(crops))
+    # Under the trace the fields are JAX's arrays.
     features = CropFeatures(
       vectors=output.global_feature.astype(jnp.float16),
-      landmarks=normalize_landmarks(output.landmarks),
+      landmarks=cast(np.ndarray, normalize_landmarks(output.landmarks)),
       world_points=output.world_landmarks,
       presence=output.presence,
       right=output.right,

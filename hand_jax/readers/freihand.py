@@ -301,7 +301,7 @@ def make_example(
     check_extent(xyz, 'xyz')
     check_distance(float(xyz[0, 2]), 'xyz')
     camera = perspective_from_intrinsics(intrinsics)
-    joints_image = project_perspective(camera, xyz.astype(np.float64))
+    joints_image = np.asarray(project_perspective(camera, xyz.astype(np.float64)))
   return HandExample(
     example_id=example_id,
     image=pixels,

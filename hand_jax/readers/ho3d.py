@@ -261,7 +261,9 @@ def make_example(
     BadExampleError: the frame has joints instead of a box, and none lies inside the photo.
   """
   camera = perspective_from_intrinsics(annotation.intrinsics)
-  joints_image = project_perspective(camera, annotation.joints_camera.astype(np.float64))
+  joints_image = np.asarray(
+    project_perspective(camera, annotation.joints_camera.astype(np.float64))
+  )
   size = np.array(IMAGE_SIZE)
   corners = joints_image if annotation.box is None else annotation.box.reshape(2, 2)
   inside = ((joints_image >= 0) & (joints_image <= size[None])).all(axis=1)
@@ -359,7 +361,7 @@ def _load_model(mano_dir: str) -> ManoModel:
 @jax.jit
 def _forward(model: ManoModel, parameters: HandParameters) -> HandMesh:
   opencv = jax.vmap(parameters_to_opencv, (None, 0))(model, parameters)
-  return jax.vmap(mano_forward, (None, 0), HandMesh(0, 0, None))(model, opencv)
+  return jax.vmap(mano_forward, (None, 0), HandMesh._make((0, 0, None)))(model, opencv)
 
 
 def _job_meshes(job: Ho3dJob, frames: Sequence[_Frame]) -> Iterator[HandMesh | None]:
@@ -381,7 +383,7 @@ def _with_mesh(example: HandExample, mesh: HandMesh | None) -> HandExample:
   Raises:
     BadExampleError: they do not, so the annotations were made with another hand model.
   """
-  if mesh is None:
+  if mesh is None or example.joints_camera is None:
     return example
   distance = np.linalg.norm(mesh.joints[_CHAIN] - example.joints_camera[_CHAIN], axis=1).max()
   if distance > MAX_MESH_DISTANCE_M:

@@ -172,7 +172,7 @@ def check_joints_in_box(
 
 
 def _inside(points: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
-  return ((points >= low[None]) & (points <= high[None])).all(axis=1)
+  return np.all((points >= low[None]) & (points <= high[None]), axis=1)
 
 
 def _pair(values: np.ndarray) -> str:

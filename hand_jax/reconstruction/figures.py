@@ -72,19 +72,20 @@ def visible_share(example: HandExample, model: ManoModel) -> float:
   Raises:
     ValueError: the example lacks its mask, vertices of this hand model or intrinsics.
   """
-  labels = (example.hand_mask, example.vertices_camera, example.intrinsics)
-  known = all(label is not None for label in labels)
-  if not known or len(example.vertices_camera) != len(model.v_template):
+  mask, vertices, intrinsics = example.hand_mask, example.vertices_camera, example.intrinsics
+  if (
+    mask is None or vertices is None or intrinsics is None or len(vertices) != len(model.v_template)
+  ):
     raise ValueError(
       f'Example {example.example_id!r} does not tell what hides the hand: it takes a hand mask, '
       "vertices of the run's hand model and intrinsics. Choose hands by number: --examples=0,1,2."
     )
-  camera = perspective_from_intrinsics(np.asarray(example.intrinsics, np.float64))
-  vertices = np.asarray(example.vertices_camera, np.float64)
+  camera = perspective_from_intrinsics(np.asarray(intrinsics, np.float64))
+  vertices = np.asarray(vertices, np.float64)
   points = np.concatenate([project_perspective(camera, vertices), vertices[:, 2:]], axis=1)
   height, width = example.image.shape[:2]
   hand = np.asarray(_silhouette(jnp.asarray(points, jnp.float32), model.faces, height, width))
-  return float((hand & example.hand_mask).sum() / max(hand.sum(), 1))
+  return float((hand & mask).sum() / max(hand.sum(), 1))
 
 
 def choose_rows(source: ExampleSource, model: ManoModel, rows: int) -> dict[str, list[HandPhoto]]:

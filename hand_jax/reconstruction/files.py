@@ -192,7 +192,7 @@ def _texture_files(reconstruction: HandData, name: str, axes: Axes) -> dict[str,
   }
 
 
-def _npz_bytes(arrays: dict[str, np.ndarray]) -> bytes:
+def _npz_bytes(arrays: dict[str, Any]) -> bytes:
   buffer = io.BytesIO()
   np.savez(buffer, **arrays)
   return buffer.getvalue()

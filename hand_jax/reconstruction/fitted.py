@@ -41,7 +41,8 @@ def fitted_reconstruction(
   shown = crop_affine(_mirrored_box(box, size[0]) if is_left else box, _SHOWN_SIDE, _SHOWN_FACTOR)
   # The fit's own focal length explains the pixels best. Places in the camera rest on the photo's.
   seen = np.asarray(mesh.vertices + mesh.wrist_camera[None], np.float64)
-  pixels = mesh.principal_point[None] + mesh.focal_length * seen[:, :2] / seen[:, 2:]
+  middle = np.asarray(mesh.principal_point)[None]
+  pixels = middle + np.asarray(mesh.focal_length) * seen[:, :2] / seen[:, 2:]
   faces = np.asarray(model.faces)
   covariance = np.diagonal(mesh.joint_covariance, axis1=-2, axis2=-1)
   pixels_per_metre = float(mesh.pixels_per_metre)
@@ -50,14 +51,16 @@ def fitted_reconstruction(
     joints=np.asarray(mesh.joints, np.float32),
     faces=faces[:, ::-1] if is_left else faces,
     vertex_sigma_mm=np.asarray(mesh.vertex_sigma_mm, np.float32),
-    vertex_visible=visible_in_photo(mesh.vertices, pixels, faces, size),
+    vertex_visible=visible_in_photo(np.asarray(mesh.vertices), pixels, faces, size),
     vertex_colors=None,
     vertices_image=pixels.astype(np.float32),
     joint_sigma_mm=np.asarray(mesh.joint_sigma_mm, np.float32),
     joint_sigma_xyz_mm=(_MM_PER_M * np.sqrt(covariance)).astype(np.float32),
     joints_image=np.asarray(mesh.joints_image, np.float32),
     pixels_per_metre=pixels_per_metre,
-    wrist_camera=place_in_camera(mesh.joints, mesh.joints_image, camera, pixels_per_metre),
+    wrist_camera=place_in_camera(
+      np.asarray(mesh.joints), np.asarray(mesh.joints_image), camera, pixels_per_metre
+    ),
     camera=camera,
     is_left=is_left,
     box_xywh=box,

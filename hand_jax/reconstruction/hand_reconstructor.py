@@ -132,7 +132,8 @@ class HandReconstructor:
       FileNotFoundError, ValueError: a photo cannot be read or is no RGB picture, a side is neither,
         a box or mask does not fit the photo, or what a run estimates is not finite.
     """
-    several = isinstance(image, list | tuple)
+    photos = image if isinstance(image, list | tuple) else [image]
+    several = photos is image
     if several and (boxes is not None or hand_mask is not None):
       raise ValueError('boxes and hand_mask belong to one photo: give one photo at a time.')
     sides = (sides,) if isinstance(sides, str) else tuple(sides or ())
@@ -144,7 +145,7 @@ class HandReconstructor:
       read_request(photo, focal_length_px)._replace(
         boxes_xywh=boxes_xywh, sides=sides, hand_mask=hand_mask
       )
-      for photo in (image if several else [image])
+      for photo in photos
     ]
     hands = self.reconstruct(requests, max_hands)
     return hands if several else hands[0]

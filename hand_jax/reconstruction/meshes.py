@@ -161,7 +161,9 @@ def ply_bytes(
     in_axes(vertices, axes), faces, process=False, vertex_colors=_opaque(colors)
   )
   mesh.vertex_attributes['sigma_mm'] = sigma_mm.astype(np.float32)
-  return mesh.export(file_type='ply')
+  data = mesh.export(file_type='ply')
+  assert isinstance(data, bytes), 'trimesh writes this format as bytes'
+  return data
 
 
 class MeshPart(NamedTuple):
@@ -183,6 +185,7 @@ def glb_bytes(parts: Sequence[MeshPart], unlit: bool = False) -> bytes:
   as glTF wants them, linear, and as floats: 8 bits would leave a dark skin a few levels.
   """
   import trimesh
+  from trimesh.exchange.gltf import export_glb
 
   scene = trimesh.Scene()
   for part in parts:
@@ -207,9 +210,7 @@ def glb_bytes(parts: Sequence[MeshPart], unlit: bool = False) -> bytes:
         primitive['material'] = 0
         primitive['attributes']['COLOR_0'] = primitive['attributes'].pop(_LINEAR_RGB)
 
-  return trimesh.exchange.gltf.export_glb(
-    scene, include_normals=True, tree_postprocessor=name_colors_and_add_material
-  )
+  return export_glb(scene, include_normals=True, tree_postprocessor=name_colors_and_add_material)
 
 
 def _opaque(colors: np.ndarray) -> UInt8[np.ndarray, 'vertices 4']:

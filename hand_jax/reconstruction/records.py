@@ -52,7 +52,7 @@ class OutputRecord:
         raise TypeError(type(entries))
       self.entries = {pathlib.PurePath(entry['photo']).stem: entry for entry in entries}
       for entry in self.entries.values():
-        entry['hands'], entry['files']
+        _ = entry['hands'], entry['files']
     except (OSError, ValueError, TypeError, KeyError):
       self.entries = {}
       if not self._overwrite:

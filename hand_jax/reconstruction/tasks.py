@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Float
 
 from hand_jax.data.photos import PHOTO_SUFFIXES, check_photo_file, demo_photo_boxes
+from hand_jax.reconstruction.hand_data import Axes
 from hand_jax.reconstruction.records import OutputRecord
 
 
@@ -27,7 +28,7 @@ class PhotoOptions(NamedTuple):
   mano_dir: str | None = None
   focal: float | None = None
   """Pixels."""
-  axes: str = 'y_up'
+  axes: Axes = 'y_up'
   overwrite: bool = False
 
 

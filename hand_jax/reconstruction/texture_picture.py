@@ -142,6 +142,7 @@ def _texels(layout: TextureLayout) -> _Texels:
   distance, label = cv2.distanceTransformWithLabels(
     bare, cv2.DIST_L2, cv2.DIST_MASK_5, labelType=cv2.DIST_LABEL_PIXEL
   )
+  label = label.astype(np.int64)
   nearest = np.zeros(label.max() + 1, np.int64)
   covered = np.flatnonzero(bare == 0)
   nearest[label.ravel()[covered]] = covered

@@ -265,14 +265,15 @@ def _assemble(
   pixels_per_metre = crop_pixels_per_metre / crop_pixels_per_photo_pixel
   pixels = joints_image[:1] + pixels_per_metre * vertices[:, :2]
   spread = np.exp(np.asarray(gaussians.joints.log_variance, np.float64)) @ rotation**2
+  colors = estimate.vertex_colors
   return Reconstruction(
     vertices=vertices.astype(np.float32),
     joints=joints.astype(np.float32),
     faces=np.asarray(model.faces)[:, ::-1] if is_left else np.asarray(model.faces),
-    vertex_sigma_mm=_sigma_mm(gaussians.vertices.log_variance),
-    joint_sigma_mm=_sigma_mm(gaussians.joints.log_variance),
+    vertex_sigma_mm=_sigma_mm(np.asarray(gaussians.vertices.log_variance)),
+    joint_sigma_mm=_sigma_mm(np.asarray(gaussians.joints.log_variance)),
     vertex_visible=visible_in_photo(vertices, pixels, np.asarray(model.faces), (width, height)),
-    vertex_colors=estimate.vertex_colors,
+    vertex_colors=None if colors is None else np.asarray(colors),
     vertices_image=pixels.astype(np.float32),
     joint_sigma_xyz_mm=(_MM_PER_M * np.sqrt(spread)).astype(np.float32),
     joints_image=joints_image.astype(np.float32),

@@ -74,11 +74,14 @@ def texture_image(
 
   The reconstruction must have `vertex_colors`.
   """
+  colors = reconstruction.vertex_colors
+  if colors is None:
+    raise ValueError('the reconstruction has no colours: its network has no texture branch.')
   return texture_panels(
     display_crop(reconstruction, PANEL_SIDE),
     display_vertices(reconstruction, PANEL_SIDE),
     reconstruction.faces,
-    reconstruction.vertex_colors,
+    colors,
   )
 
 

@@ -49,8 +49,8 @@ def fit_calibration(fitted: FittedHands, model: ManoModel) -> SigmaCalibration:
   return SigmaCalibration(
     vertex_factor=vertex_factor.astype(np.float32),
     joint_factor=np.append(1.0, joint_factor).astype(np.float32),
-    scale_weight=np.float32(weights[0]),
-    fit_weight=np.float32(weights[1]),
+    scale_weight=np.asarray(weights[0], np.float32),
+    fit_weight=np.asarray(weights[1], np.float32),
   )
 
 

@@ -32,7 +32,7 @@ def error_shapes(read: ReadHands, heads: JointEstimate) -> PointErrors:
   return PointErrors(
     image=_shape(image),
     world=_shape(aligned_errors(read.world, read.joints_camera)),
-    heads=_shape(aligned_errors(heads.joints, read.joints_camera)),
+    heads=_shape(aligned_errors(np.asarray(heads.joints), read.joints_camera)),
   )
 
 
@@ -57,5 +57,5 @@ def pose_prior(hands: str, count: int, seed: int, shape_sigma: float) -> HandPri
   return HandPrior(
     pose_mean=angles.mean(axis=0).astype(np.float32),
     pose_factor=factor.astype(np.float32),
-    shape_sigma=np.float32(shape_sigma),
+    shape_sigma=np.asarray(shape_sigma, np.float32),
   )

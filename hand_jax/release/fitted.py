@@ -56,11 +56,11 @@ def fit_rendered(model: ManoModel, release: Release, plan: ReadingPlan) -> Fitte
       joints = joints - joints[:1]
       parts.append(
         FittedHands(
-          vertex_errors=MM_PER_M * (mesh.vertices - vertices),
-          vertex_sigma=_sigma(mesh.vertex_covariance),
-          joint_errors=MM_PER_M * (mesh.joints - joints),
-          joint_sigma=_sigma(mesh.joint_covariance),
-          joint_sigma_mm=mesh.joint_sigma_mm,
+          vertex_errors=MM_PER_M * (np.asarray(mesh.vertices) - vertices),
+          vertex_sigma=_sigma(np.asarray(mesh.vertex_covariance)),
+          joint_errors=MM_PER_M * (np.asarray(mesh.joints) - joints),
+          joint_sigma=_sigma(np.asarray(mesh.joint_covariance)),
+          joint_sigma_mm=np.asarray(mesh.joint_sigma_mm),
           pa_joint_errors=point_errors_mm(procrustes_align(mesh.joints, joints), joints),
           log_scale=np.asarray(log_scale),
         )

@@ -10,6 +10,7 @@ import optax
 from jaxtyping import Array, Float
 
 from hand_jax.evaluation.metrics import procrustes_align
+from hand_jax.models.applying import apply_network
 from hand_jax.models.joint_heads import (
   UNIT_M,
   JointEstimate,
@@ -118,14 +119,17 @@ def estimate(parameters: dict[str, Any], read: ReadHands) -> JointEstimate:
 
 @jax.jit
 def _apply(parameters, vectors, inputs) -> JointEstimate:
-  return JointHeads().apply({'params': parameters}, vectors, inputs)
+  return apply_network(JointHeads(), {'params': parameters}, vectors, inputs)
 
 
 def aligned_errors(
   points: Float[np.ndarray, 'hands 21 3'], joints: Float[np.ndarray, 'hands 21 3']
 ) -> Float[np.ndarray, 'hands 21 3']:
   """Subtracts joints from points after the best rotation, shift and scale of the points, metres."""
-  return np.asarray(procrustes_align(np.float64(points), np.float64(joints))) - joints
+  return (
+    np.asarray(procrustes_align(np.asarray(points, np.float64), np.asarray(joints, np.float64)))
+    - joints
+  )
 
 
 def _inputs(read: ReadHands) -> np.ndarray:
@@ -145,7 +149,8 @@ def _train_points(read: ReadHands, inputs: np.ndarray, settings: HeadSettings) -
   expert = PointExpert()
 
   def loss(parameters: Any, x: Array, y: Array) -> Array:
-    return jnp.mean(jnp.abs(expert.apply({'params': parameters}, x).reshape(y.shape) - y))
+    points = apply_network(expert, {'params': parameters}, x)
+    return jnp.mean(jnp.abs(points.reshape(y.shape) - y))
 
   parameters = expert.init(jax.random.key(settings.seed), scaled[:1])['params']
   parameters = _descend(loss, parameters, read, (scaled, wanted), settings, settings.epochs)
@@ -161,7 +166,7 @@ def _train_scale(
 
   Errors are those after alignment.
   """
-  errors = aligned_errors(estimate(parameters, read).joints, read.joints_camera)
+  errors = aligned_errors(np.asarray(estimate(parameters, read).joints), read.joints_camera)
   squared = np.sum(errors**2, axis=-1)
   usual = squared.mean(axis=0) / 3
   # This is the squared error in units of the joint's usual variance, averaged over joints and axes.
@@ -169,7 +174,8 @@ def _train_scale(
   learned = ('scale_hidden', 'scale')
 
   def loss(scale: Any, vectors: Array, inputs: Array, excess: Array) -> Array:
-    log_scale = JointHeads().apply({'params': {**parameters, **scale}}, vectors, inputs).log_scale
+    heads = {'params': {**parameters, **scale}}
+    log_scale = apply_network(JointHeads(), heads, vectors, inputs).log_scale
     return jnp.mean(log_scale + excess * jnp.exp(-2 * log_scale) / 2)
 
   scale = _descend(

@@ -7,11 +7,12 @@ float64 where the caller has enabled it and passes float64.
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jaxtyping import Array, Float, Int
 
 from hand_jax.types import ArrayLike
 
-Scalar = float | int | np.generic | Float[Array, '']
+Scalar = float | int | np.number | Float[Array, '']
 # Smallest value of sigma and gamma. The square of its reciprocal is far inside float32's range.
 _SMALLEST_SETTING = 1e-12
 
@@ -61,7 +62,7 @@ def _array(values) -> ArrayLike:
 
 def _check_ids(faces: ArrayLike, count: int) -> None:
   known = isinstance(faces, np.ndarray) or (
-    not isinstance(faces, jax.core.Tracer) and faces.is_fully_addressable
+    not isinstance(faces, Tracer) and faces.is_fully_addressable
   )
   if not known or faces.size == 0:
     return
@@ -79,5 +80,5 @@ def check_setting(name: str, value: Scalar) -> None:
   Raises:
     ValueError: the setting is smaller or not finite.
   """
-  if not isinstance(value, jax.core.Tracer) and not _SMALLEST_SETTING <= float(value) < np.inf:
+  if not isinstance(value, Tracer) and not _SMALLEST_SETTING <= float(value) < np.inf:
     raise ValueError(f'{name} must be a number of at least {_SMALLEST_SETTING}, got {value}')

@@ -19,6 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.core import Tracer
 from jaxtyping import Array, Float, Int, Real
 
 from hand_jax.rendering.inputs import Scalar, check_setting, checked_mesh
@@ -103,8 +104,9 @@ def _check(height, width, sigma, blur_radius) -> None:
   if height < 1 or width < 1:
     raise ValueError(f'soft pictures need a positive size, got height {height}, width {width}')
   check_setting('sigma (square pixels)', sigma)
-  known = blur_radius is not None and not isinstance(blur_radius, jax.core.Tracer)
-  if known and not float(blur_radius) >= 0:
+  if blur_radius is None or isinstance(blur_radius, Tracer):
+    return
+  if not float(blur_radius) >= 0:
     raise ValueError(f'blur_radius (pixels) must not be negative, got {blur_radius}')
 
 
@@ -307,8 +309,9 @@ def _log_sigmoid(x):
   return jnp.minimum(x, 0) - jnp.log(1 + jnp.exp(-jnp.abs(x)))
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
-def _blend_faces(height: int, width: int, numbers, valid, sigma, gamma, radius):
+def _blended_faces(
+  height: int, width: int, numbers, valid, sigma, gamma, radius
+) -> tuple[Array, Array]:
   """Computes the log of the faces' summed weights and their mean colour at each pixel of an image.
 
   `numbers` holds a face's parameters as in `_fragment`, without sigma and gamma. Each loop keeps
@@ -340,6 +343,9 @@ def _blend_faces(height: int, width: int, numbers, valid, sigma, gamma, radius):
   safe = jnp.where(hit, total, 1)
   exponent = jnp.where(hit, peak[:height, :width] + jnp.log(safe), _NOTHING)
   return exponent, jnp.stack(colors, axis=-1) / safe[..., None]
+
+
+_blend_faces = jax.custom_vjp(_blended_faces, nondiff_argnums=(0, 1))
 
 
 def _blend_visitor(height, width, numbers, valid, sigma, gamma, radius):

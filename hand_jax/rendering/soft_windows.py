@@ -10,7 +10,7 @@ that reaches far out is as exact in the image as a short one (`edge_table`).
 
 import functools
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -157,7 +157,7 @@ def edge_table(corners: Float[Array, 'faces 3 2']) -> EdgeTable:
   area = edges[:, 0, 0] * edges[:, 1, 1] - edges[:, 0, 1] * edges[:, 1, 0]
   area = jnp.where(jnp.any(far, axis=1), jnp.sum(crossed, axis=1), area)
   sides = (*jnp.moveaxis(point, -1, 0), *jnp.moveaxis(direction, -1, 0))
-  return EdgeTable(*sides, start - place, end - place, inverse, jnp.sign(area))
+  return EdgeTable._make((*sides, start - place, end - place, inverse, jnp.sign(area)))
 
 
 def edges_of(face: Int[Array, ''], table: EdgeTable) -> EdgeTable:
@@ -192,7 +192,7 @@ def _each_edge(edges: EdgeTable, x, y):
   point of the edge, and the weights of the edge's two ends at that nearest point.
   """
   for i in range(3):
-    edge = EdgeTable(*(field[i] for field in edges[:-1]), edges.winding)
+    edge = EdgeTable._make((*(field[i] for field in edges[:-1]), edges.winding))
     to_x, to_y = x - edge.x, y - edge.y
     place = to_x * edge.direction_x + to_y * edge.direction_y
     aside = to_y * edge.direction_x - to_x * edge.direction_y
@@ -223,7 +223,7 @@ def squared_distance(corners: list[Array], edges: EdgeTable, x, y) -> tuple[Arra
 
 
 @squared_distance.defjvp
-def _squared_distance_slope(primals, tangents):
+def _squared_distance_slope(primals, tangents) -> Any:
   """Moves the nearest point with the ends of its edge, at a constant place along the edge.
 
   This is exact, because that place is either a minimum along the edge or an end of the edge.

@@ -2,12 +2,10 @@
 
 from typing import Any
 
-import flax
-from jaxtyping import Array
+from flax import struct
 
 
-@flax.struct.dataclass
-class TrainState:
+class TrainState(struct.PyTreeNode):
   """Everything a step reads and writes. All of it is in a checkpoint.
 
   `step` counts finished steps. `key` (raw uint32) is the run's PRNG key and never changes. A step
@@ -21,6 +19,6 @@ class TrainState:
   key: Any
 
 
-def state_variables(state: TrainState) -> dict[str, Array | Any]:
+def state_variables(state: TrainState) -> dict[str, Any]:
   """Returns the variables that `network.apply` takes."""
   return {'params': state.params, 'batch_stats': state.batch_stats}

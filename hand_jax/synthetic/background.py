@@ -4,6 +4,7 @@ Everything is drawn in display colours (sRGB, 0..1) at the image's size, in abou
 """
 
 import functools
+from typing import Any, cast
 
 import cv2
 import numpy as np
@@ -73,9 +74,9 @@ def view_of_environment(
   rows = (0.5 - latitude / np.pi) * height
   coarse = np.stack([columns - 0.5, rows - 0.5], -1).astype(np.float32)
   inner = cv2.resize(coarse, (size, size), interpolation=cv2.INTER_LINEAR)
-  return cv2.remap(
-    image, inner, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
-  )  # fmt: skip
+  # One map holds both coordinates. OpenCV's types do not know that there may be no second.
+  none = cast(Any, None)
+  return cv2.remap(image, inner, none, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
 
 
 def smooth_noise(
@@ -226,7 +227,7 @@ def sample_background(
   # A picture that will be blurred is drawn at half the resolution.
   coarse = 2 if radius >= 2 else 1
   drawn = -(-size // coarse)
-  image = np.float32(_draw_scene(rng, environment, camera_to_environment, drawn))
+  image = np.asarray(_draw_scene(rng, environment, camera_to_environment, drawn), np.float32)
   if radius:
     width = 2 * (radius // coarse) + 1
     image = cv2.stackBlur(image, (width, width))

@@ -19,7 +19,7 @@ from hand_jax.mano.joints import BONES
 from hand_jax.mano.model import mano_forward, regress_joints
 from hand_jax.rendering.rasterize import rasterize
 from hand_jax.rendering.surfaces import area_normals
-from hand_jax.types import HandParameters, ManoModel
+from hand_jax.types import ArrayLike, HandParameters, ManoModel
 
 SUPERSAMPLING = 2
 SHADOW_SIZE = 64
@@ -52,13 +52,13 @@ class PosedHand(NamedTuple):
 class ArmPose(NamedTuple):
   """The pose and the sleeve of a forearm in one image."""
 
-  bend: Float[Array, '3']
+  bend: Float[ArrayLike, '3']
   """Axis-angle of the forearm relative to the hand, radians."""
-  length: Float[Array, '']
+  length: Float[ArrayLike, '']
   """Factor on the forearm's length."""
-  sleeve_start: Float[Array, '']
+  sleeve_start: Float[ArrayLike, '']
   """The x of the rest pose where cloth begins, metres."""
-  sleeve_girth: Float[Array, '']
+  sleeve_girth: Float[ArrayLike, '']
   """Factor on the arm's thickness in the sleeve."""
 
 
@@ -146,7 +146,8 @@ def _occluders() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
       spheres += [(0, child, share, 0.012) for share in (0.3, 0.55, 0.8)]
     else:
       spheres += [(parent, child, share, 0.0075) for share in (0.15, 0.5, 0.85)]
-  return tuple(np.asarray(column) for column in zip(*spheres, strict=True))
+  parent, child, share, radius = (np.asarray(column) for column in zip(*spheres, strict=True))
+  return parent, child, share, radius
 
 
 def _openness(surface, normals, joints):

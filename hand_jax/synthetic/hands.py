@@ -237,17 +237,20 @@ def vertex_visibility(hand: SyntheticHand) -> Bool[np.ndarray, 'vertices']:
   and the pixels around it.
   """
   example = hand.example
-  surface = np.concatenate([example.vertices_camera, hand.forearm_camera]).astype(np.float64)
-  focal, center = example.intrinsics[0, 0], example.intrinsics[:2, 2]
+  vertices, intrinsics, shown = example.vertices_camera, example.intrinsics, example.hand_mask
+  if vertices is None or intrinsics is None or shown is None:
+    raise ValueError(f'{example.example_id} is no rendered hand: it lacks labels that they have.')
+  surface = np.concatenate([vertices, hand.forearm_camera]).astype(np.float64)
+  focal, center = intrinsics[0, 0], intrinsics[:2, 2]
   pixels = surface[:, :2] / surface[:, 2:] * focal + center
   image = np.concatenate([pixels, surface[:, 2:]], 1).astype(np.float32)
   image[surface[:, 2] < NEAREST_M] = np.nan
   faces = _load_assets().forearm.faces
   size = example.image.shape[0]
   free = np.asarray(_visible_vertices(image[None], faces, size, size)[0])
-  count = len(example.vertices_camera)
+  count = len(vertices)
   # Silhouette vertices lie on the mask's edge, so a neighbouring pixel is enough.
-  mask = cv2.dilate(example.hand_mask.astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
+  mask = cv2.dilate(shown.astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
   column, row = np.clip(np.floor(pixels[:count]).astype(int), 0, size - 1).T
   return free[:count] & mask[row, column]
 

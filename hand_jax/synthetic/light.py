@@ -35,7 +35,8 @@ def load_environments() -> Environments:
   with path.open('rb') as file, np.load(file) as data:
     ends = np.cumsum(data['view_sizes'])
     encoded = np.split(data['views'], ends[:-1])
-    views = tuple(cv2.imdecode(view, cv2.IMREAD_COLOR)[..., ::-1].copy() for view in encoded)
+    decoded = (np.asarray(cv2.imdecode(view, cv2.IMREAD_COLOR)) for view in encoded)
+    views = tuple(view[..., ::-1].copy() for view in decoded)
     return Environments(
       tuple(str(name) for name in data['names']),
       views,
@@ -81,7 +82,7 @@ def project_to_harmonics(
   Returns:
     The coefficients of `spherical_harmonics`, per colour channel.
   """
-  return spherical_harmonics(directions).T @ (radiance * weights[:, None])
+  return np.asarray(spherical_harmonics(directions)).T @ (radiance * weights[:, None])
 
 
 def ambient_radiosity(

@@ -138,7 +138,7 @@ def _sample_arm(rng: np.random.Generator) -> ArmPose:
   start = rng.uniform(0.118, 0.20) if sleeved else 1.0
   values = (rng.uniform(2.2, 3.0), start, rng.uniform(1.08, 1.5))
   bend = np.array([rng.normal(0, 0.1), deviation, flexion], np.float32)
-  return ArmPose(bend, *(np.float32(value) for value in values))
+  return ArmPose(bend, *(np.asarray(value, np.float32) for value in values))
 
 
 class View(NamedTuple):

@@ -34,7 +34,7 @@ def photograph(
   if rng.uniform() < 0.6:
     quality = int(rng.integers(30, 96))
     encoded = cv2.imencode('.jpg', result, [cv2.IMWRITE_JPEG_QUALITY, quality])[1]
-    result = cv2.imdecode(encoded, cv2.IMREAD_COLOR)
+    result = np.asarray(cv2.imdecode(encoded, cv2.IMREAD_COLOR))
   return result, balance
 
 
@@ -50,8 +50,8 @@ def _blur(rng: np.random.Generator, image: np.ndarray) -> np.ndarray:
     angle = rng.uniform(0, np.pi)
     kernel = np.zeros((9, 9), np.float32)
     reach = np.array([np.cos(angle), np.sin(angle)]) * min(length / 2, 4)
-    ends = [tuple(np.round(4 + s * reach).astype(int).tolist()) for s in (-1, 1)]
-    cv2.line(kernel, *ends, 1.0, 1, cv2.LINE_AA)
+    start, end = (np.round(4 + s * reach).astype(int).tolist() for s in (-1, 1))
+    cv2.line(kernel, start, end, 1.0, 1, cv2.LINE_AA)
     return cv2.filter2D(image, -1, kernel / kernel.sum(), borderType=cv2.BORDER_REFLECT)
   return cv2.GaussianBlur(image, (3, 3), rng.uniform(0.35, 0.9) * size / 160)
 

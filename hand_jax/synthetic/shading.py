@@ -130,8 +130,9 @@ def vertex_light(
     Diffuse radiosity (surface, 3), and the highlight (surface,) of the lamp and of
     ambient light at grazing angles.
   """
-  normals, openness = np.float32(normals), np.float32(openness)
-  turn, harmonics = np.float32(light.camera_to_environment), np.float32(light.harmonics)
+  normals, openness = np.asarray(normals, np.float32), np.asarray(openness, np.float32)
+  turn = np.asarray(light.camera_to_environment, np.float32)
+  harmonics = np.asarray(light.harmonics, np.float32)
   ambient = ambient_radiosity(normals @ turn.T, harmonics)
   # Skin that hides other skin also lights it, so occlusion is weaker and redder than black.
   ambient *= openness[:, None] ** np.array([0.85, 1.05, 1.1], np.float32)

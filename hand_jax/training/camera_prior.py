@@ -132,7 +132,8 @@ def claim_camera_prior(workdir: str, prior: CameraPrior | None) -> None:
     unfinished.mkdir()
     write_whole(unfinished / CONFIG_NAME, config_to_json(prior.config))
     write_origin(unfinished / ORIGIN_NAME, prior.origin)
-    np.savez(unfinished / VARIABLES_NAME, **traverse_util.flatten_dict(prior.variables, sep='/'))
+    arrays: dict[str, Any] = traverse_util.flatten_dict(prior.variables, sep='/')
+    np.savez(unfinished / VARIABLES_NAME, **arrays)
 
 
 def _take(workdir: str) -> CameraPrior:

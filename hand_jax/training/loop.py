@@ -131,10 +131,13 @@ def describe_extension(config: ExperimentConfig, former_steps: int, step: int) -
   """
   steps = config.training.num_steps
   before, now = (learning_rate_schedule(config.optimizer, count) for count in (former_steps, steps))
+  first, following, last = (
+    float(np.asarray(rate)) for rate in (before(step), now(step), now(steps))
+  )
   return (
     f'Extended from {former_steps} to {steps} steps. The schedule of the learning rate is restated '
-    f'for all {steps}: at step {step} it goes from {float(before(step)):.3g} to '
-    f'{float(now(step)):.3g}, and reaches {float(now(steps)):.3g} at the last step. A run that had '
+    f'for all {steps}: at step {step} it goes from {first:.3g} to '
+    f'{following:.3g}, and reaches {last:.3g} at the last step. A run that had '
     f'{steps} steps from its start has other numbers.'
   )
 
@@ -170,7 +173,7 @@ class _Run:
     network = create_network(config, axis_name=parallel.AXIS_NAME)
     optimizer = create_optimizer(config.optimizer, config.training.num_steps)
     self._initial_state = create_train_state(config, network, optimizer, model)
-    self._start: WarmStart | None = None
+    self._start = WarmStart(sources=(), fresh=())
     self._is_new = latest_step(workdir) is None
     if self._is_new:
       self._initial_state, self._start = warm_start(
@@ -230,17 +233,17 @@ class _Run:
           host_state = parallel.unreplicate(state)
           if _every(config.training.checkpoint_every, step, num_steps):
             checkpoints.save(host_state, loader.position)
-          if self._is_main:
-            self._report(reporter, host_state, step)
+          if reporter.log:  # only the first process has one
+            self._report(reporter, reporter.log, host_state, step)
       return host_state
 
-  def _report(self, reporter: '_Reporter', state: TrainState, step: int) -> None:
+  def _report(self, reporter: '_Reporter', log: RunLog, state: TrainState, step: int) -> None:
     training = self._config.training
     extra = {}
     if _every(training.evaluate_every, step, training.num_steps):
       extra, sheet = self._evaluator.evaluate(state, self._validation_source)
-      reporter.log.write_image('validation', sheet, step)
-    reporter.report(step, extra)
+      log.write_image('validation', sheet, step)
+    reporter.report(log, step, extra)
 
   def _announce(self, step: int, source: ExampleSource, former_steps: int) -> None:
     if not self._is_main:
@@ -339,14 +342,14 @@ class _Reporter:
     self._collected.append(values)
     self._watch.step()
 
-  def report(self, step: int, extra: dict[str, float]) -> None:
+  def report(self, log: RunLog, step: int, extra: dict[str, float]) -> None:
     """Writes the means since the last report, with the extra figures of this step."""
     means = {
       name: math.fsum(values[name] for values in self._collected) / len(self._collected)
       for name in self._collected[0]
     }
     means['learning_rate'] = self._collected[-1]['learning_rate']
-    self.log.write({'step': step, **means, **extra, **self._watch.read(step)})
+    log.write({'step': step, **means, **extra, **self._watch.read(step)})
     self._collected = []
     self._watch.restart()
 
@@ -397,6 +400,6 @@ def _overlays(batch: HandBatch, estimate: HandEstimate, model: ManoModel) -> np.
     )
   return overlay_sheet(
     batch.image[shown],
-    best_branch(estimate).joints_normalized.mean[shown],
+    np.asarray(best_branch(estimate).joints_normalized.mean[shown]),
     np.where(known_joints(batch)[..., None], batch.joints_normalized, np.nan)[shown],
   )

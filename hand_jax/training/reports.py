@@ -1,6 +1,7 @@
 """Reports on a run by metrics in JSON lines and TensorBoard, a progress line, and overlays."""
 
 import json
+import math
 import pathlib
 import time
 from typing import Any
@@ -43,7 +44,7 @@ class RunLog:
       file.write(json.dumps(metrics) + '\n')
     for name, value in metrics.items():
       if name != 'step':
-        self._board.add_scalar(name, value, metrics['step'])
+        self._board.add_scalar(name, value, int(metrics['step']))
     self._board.flush()
     print(progress_line(metrics, self._num_steps), flush=True)
 
@@ -131,7 +132,7 @@ class Stopwatch:
     self._batch_size, self._num_steps = batch_size, num_steps
     self._steps = 0
     self._seconds = 0.0
-    self._first_seconds: float | None = None
+    self._first_seconds = math.nan
     self._last = time.monotonic()
 
   def restart(self) -> None:
@@ -141,7 +142,7 @@ class Stopwatch:
   def step(self) -> None:
     """Counts a step that has just finished."""
     now = time.monotonic()
-    if self._first_seconds is None:
+    if math.isnan(self._first_seconds):
       self._first_seconds = now - self._last
     else:
       self._steps += 1
@@ -171,7 +172,7 @@ def draw_skeleton(
     joints_image: joints in pixels. One that is not finite is unknown, and its bones are left out.
     color: colour of the bones, RGB.
   """
-  known = np.isfinite(joints_image).all(axis=-1)
+  known = np.all(np.isfinite(joints_image), axis=-1)
   # OpenCV counts from pixel centres. It takes four binary digits of sub-pixel position here.
   points = np.round((joints_image - 0.5) * 16)
   points = np.clip(np.where(known[:, None], points, 0), -(2**20), 2**20).astype(int)
@@ -199,8 +200,8 @@ def overlay_sheet(
   tiles = []
   for image, joints, truth in zip(images, joints_normalized, truth_normalized, strict=True):
     tile = cv2.resize(image, (TILE_SIDE, TILE_SIDE), interpolation=cv2.INTER_CUBIC)
-    draw_skeleton(tile, denormalize_points(truth, TILE_SIDE), _TRUTH_COLOR)
-    draw_skeleton(tile, denormalize_points(joints, TILE_SIDE), _ESTIMATE_COLOR)
+    draw_skeleton(tile, np.asarray(denormalize_points(truth, TILE_SIDE)), _TRUTH_COLOR)
+    draw_skeleton(tile, np.asarray(denormalize_points(joints, TILE_SIDE)), _ESTIMATE_COLOR)
     tiles.append(tile)
   return _grid(tiles, columns)
 

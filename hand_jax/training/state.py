@@ -36,7 +36,7 @@ def learning_rate_schedule(config: OptimizerConfig, num_steps: int) -> optax.Sch
 
 def decay_mask(params: Any) -> Any:
   """Marks the weights that decay: matrices and kernels, not biases and normalisation scales."""
-  flat = flax.traverse_util.flatten_dict(params)
+  flat: dict[tuple[str, ...], Any] = flax.traverse_util.flatten_dict(params)
   decays = {
     path: value.ndim > 1 and path[-1] not in ('bias', 'scale') for path, value in flat.items()
   }

@@ -13,6 +13,7 @@ from jaxtyping import Array, Float
 
 from hand_jax.config import ExperimentConfig
 from hand_jax.losses import total_loss
+from hand_jax.models.applying import apply_network
 from hand_jax.models.backbone import normalize_image
 from hand_jax.models.hand_network import HandNetwork, create_network
 from hand_jax.runs.train_state import TrainState, state_variables
@@ -91,11 +92,12 @@ def make_train_step(
       # The network already averages what BatchNorm sees, so statistics differ only by rounding.
       gradients, metrics, batch_stats = jax.lax.pmean((gradients, metrics, batch_stats), axis_name)
     updates, opt_state = optimizer.update(gradients, state.opt_state, learned)
+    changed: Any = optax.apply_updates(learned, updates)
     metrics['learning_rate'] = jnp.asarray(schedule(state.step))
     metrics['gradient_norm'] = _global_norm(gradients)
     next_state = state.replace(
       step=state.step + 1,
-      params={**state.params, **optax.apply_updates(learned, updates)},
+      params={**state.params, **changed},
       batch_stats=batch_stats,
       opt_state=opt_state,
     )
@@ -131,7 +133,7 @@ def make_eval_step(
     images = normalize_image(batch.image, config.model.backbone.name)
     inputs = objective.make_inputs(batch, None)
     inputs['features'] = batch.features
-    estimate = network.apply(state_variables(state), images, model, train=False, **inputs)
+    estimate = apply_network(network, state_variables(state), images, model, train=False, **inputs)
     keys, prior_mean = _example_keys(_run_key(state), batch), camera_prior_mean(camera_prior, batch)
     terms = objective.compute_terms(keys, estimate, batch, model, prior_mean)
     return estimate, {**terms, 'total': total_loss(terms, objective.weights)}
@@ -152,10 +154,15 @@ def _make_camera_prior_mean(
     raise ValueError(f'loss.kind={objective.kind!r} needs the config of the camera prior.')
   network = create_network(config)
 
-  def estimate(camera_prior: Variables, batch: HandBatch) -> Float[Array, 'batch 10']:
+  def estimate(camera_prior: Variables | None, batch: HandBatch) -> Float[Array, 'batch 10']:
     images = normalize_image(batch.image, config.model.backbone.name)
-    camera = network.apply(
-      camera_prior, images, train=False, features=batch.features, method='estimate_camera'
+    camera = apply_network(
+      network,
+      camera_prior,
+      images,
+      train=False,
+      features=batch.features,
+      method='estimate_camera',
     )
     return camera.mean
 

@@ -123,7 +123,7 @@ def check_start(objective: Objective, start: WarmStart) -> None:
   needed = tuple(f'params/{part}/' for part in objective.needs_trained)
   if fresh := [name for name in start.fresh if needed and name.startswith(needed)]:
     raise ValueError(f'{_summarize(fresh, fresh)} would start fresh: {objective.why_trained}')
-  if objective.learns_everything:
+  if objective.learned_parts is None:
     return
   learned = tuple(f'params/{part}/' for part in objective.learned_parts)
   if untrained := [name for name in start.fresh if not name.startswith(learned)]:

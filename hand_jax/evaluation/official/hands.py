@@ -73,7 +73,7 @@ def predicted_roots(
   intrinsics = np.asarray(intrinsics, np.float64)
   scale = scale_per_metre(camera)[:, None]
   normalized = scale * joints_root[..., :2] + camera.translation[:, None, :2]
-  rays = _rays(denormalize_points(normalized, crop_side), intrinsics)
+  rays = _rays(denormalize_points(np.asarray(normalized), crop_side), intrinsics)
   # A joint at (x, z) lies on the ray a if x + t_x = a (z + t_z), and likewise for y.
   offsets = rays * joints_root[..., 2:] - joints_root[..., :2]
   spread = rays - rays.mean(axis=1, keepdims=True)
@@ -93,8 +93,9 @@ def _first_order_roots(
   focal = intrinsics[:, [0, 1], [0, 1]].mean(axis=1)
   smallest_scale = 2 * SCALE_UNIT_M * focal / (FARTHEST_M * crop_side)
   scale = np.maximum(camera.scale, smallest_scale[:, None])
-  depth = absolute_depth(camera._replace(scale=scale), focal, crop_side)
-  rays = _rays(denormalize_points(camera.translation[:, None, :2], crop_side), intrinsics)[:, 0]
+  depth = np.asarray(absolute_depth(camera._replace(scale=scale), focal, crop_side))
+  place = np.asarray(camera.translation)[:, None, :2]
+  rays = _rays(denormalize_points(place, crop_side), intrinsics)[:, 0]
   return depth[:, None] * np.concatenate([rays, np.ones((len(rays), 1))], axis=1)
 
 

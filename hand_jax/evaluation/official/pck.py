@@ -81,7 +81,8 @@ def draw_pck(panels: Sequence[Panel]) -> Any:
     row, column = divmod(number, columns)
     x = column * width + left
     y = (rows - row) * height - top - plot_height  # upwards, from the figure's lower edge
-    place = np.array([x, y, plot_width, plot_height]) / np.tile(figure.get_size_inches(), 2)
+    across, up = figure.get_size_inches().tolist()
+    place = (x / across, y / up, plot_width / across, plot_height / up)
     _draw_panel(figure.add_axes(place), panel)
   return figure
 

@@ -167,7 +167,7 @@ def _nearest_m(
   points: Float[np.ndarray, 'points 3'], others: Float[np.ndarray, 'others 3']
 ) -> Float[np.ndarray, ' points']:
   """Finds each point's distance to the nearest other, or infinity if that is too far to count."""
-  tree = scipy.spatial.cKDTree(others, balanced_tree=False, compact_nodes=False)
+  tree = scipy.spatial.KDTree(others, balanced_tree=False, compact_nodes=False)
   distances, _ = tree.query(points, distance_upper_bound=2 * max(F_THRESHOLDS_M))
   return distances
 

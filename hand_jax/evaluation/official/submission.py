@@ -13,7 +13,7 @@ import os
 import pathlib
 import zipfile
 from collections.abc import Iterable, Iterator
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
@@ -243,7 +243,7 @@ def check_plausible(
       'the values look like another unit, or like hands scaled to one size.'
     )
   z = points[..., 2]
-  wrong = (z > 0).all(axis=1) if benchmark.is_opengl else (z < 0).all(axis=1)
+  wrong = np.all(z > 0 if benchmark.is_opengl else z < 0, axis=1)
   if not (wrong.any() if every_sample else wrong.mean() > 0.5):
     return
   side, axes = (('z < 0', 'OpenGL'), ('z > 0', 'OpenCV'))[not benchmark.is_opengl]
@@ -350,7 +350,7 @@ def check_submission_path(path: str | os.PathLike) -> pathlib.Path:
 
 
 @contextlib.contextmanager
-def _open_to_write(path: pathlib.Path, is_zip: bool) -> Iterator[io.BufferedIOBase]:
+def _open_to_write(path: pathlib.Path, is_zip: bool) -> Iterator[IO[bytes]]:
   if not is_zip:
     with open(path, 'wb') as file:
       yield file
@@ -362,7 +362,7 @@ def _open_to_write(path: pathlib.Path, is_zip: bool) -> Iterator[io.BufferedIOBa
     yield file
 
 
-def _write_lists(file: io.BufferedIOBase, lists: Iterable[np.ndarray]) -> None:
+def _write_lists(file: io.BufferedIOBase | IO[bytes], lists: Iterable[np.ndarray]) -> None:
   for opening, points in zip((b'[[', b', ['), lists, strict=True):
     file.write(opening)
     for number, sample in enumerate(points):
