@@ -90,6 +90,9 @@ class ModelConfig:
   # Bounds of the vertex log-variance, in units of length_unit_m squared.
   min_log_variance: float = -8.0
   max_log_variance: float = 6.0
+  # The camera's log-variance before training, of its stored numbers. Drawing cameras settles near
+  # -5.5; at 0 an untrained head's draws are noise that drowns the hand.
+  camera_log_variance: float = -5.5
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,6 +112,9 @@ class LossConfig:
   joints_2d: float = 1.0
   camera: float = 1.0
   kl: float = 1.0  # multiplies the KL part of each Gaussian term
+  # Multiplies the likelihood part of the vertices. 0 takes no label of theirs and leaves their
+  # divergence, which needs none and holds AMVUR's depth.
+  vertices_likelihood: float = 1.0
   joint_limits: float = 0.0
   shape_prior: float = 0.0
   pose_prior: float = 0.0
@@ -120,9 +126,19 @@ class LossConfig:
   joints_2d_prior: float = 1.0  # weighs the likelihood of the prior-net's samples (Algorithm 2)
   likelihood_sigma: float = 0.05  # deviation of a 2D label in `exact`, in crop units ([-1, 1])
   samples: int = 1  # per example and branch
-  sampling_scale: float = 1.0  # multiplies the vertices' deviation when sampling
-  camera_sampling_scale: float = 1.0  # multiplies the camera's deviation when sampling
-  # Only 'photometric' uses this: how a pixel's difference of colours counts, see losses.py.
+  sampling_scale: float = 1.0  # of the vertices' deviation while sampling
+  camera_sampling_scale: float = 1.0  # of the camera's
+  # One camera for the samples of both branches (Algorithm 2, step 5), or one of its own for each.
+  camera_draws: Literal['one', 'two'] = 'one'
+  # J3D is B V of the vertices drawn, or drawn by itself from N_B (steps 7 and 9, eq. 24).
+  joint_draws: Literal['regressed', 'drawn'] = 'regressed'
+  # What is drawn with: the deviations that the convention and the camera model say, or the letter
+  # of Algorithm 2, N(mu_gamma, diag(1)) and N(mu, diag(sigma)) with sigma as a variance.
+  drawn_sigmas: Literal['predicted', 'printed'] = 'predicted'
+  # The deviation of the camera prior's scale, in crop units per decimetre (eq. 25 has 1). A hand's
+  # scale is about 0.7, so that 1 would let it run away.
+  scale_prior_sigma: float = 1.0
+  # Of the photometric kind alone: how a pixel's difference of colours counts, see losses.py.
   photometric: Literal['squared', 'robust'] = 'squared'
 
 
@@ -137,7 +153,9 @@ class OptimizerConfig:
   warmup_steps: int = 500
   final_fraction: float = 0.01
   weight_decay: float = 1e-4
-  gradient_clip_norm: float = 1.0  # 0 does not clip
+  # 0: off. Norms of the experiments' gradients are 10 to 120 from the first step to the last, so
+  # that 1 shortens every one: batches count by their direction, and a bad one no more than others.
+  gradient_clip_norm: float = 1.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -327,6 +345,8 @@ def _check_objective(config: ExperimentConfig) -> None:
     )
   _positive('loss.likelihood_sigma', loss.likelihood_sigma)
   _positive('loss.samples', loss.samples)
+  _positive('loss.scale_prior_sigma', loss.scale_prior_sigma)
+  _between('model.camera_log_variance', model.camera_log_variance, -7.5, 7.5)
   for name in ('sampling_scale', 'camera_sampling_scale'):
     if getattr(loss, name) < 0:
       raise ValueError(f'loss.{name} should not be negative, got {getattr(loss, name)}.')

@@ -18,9 +18,12 @@ PATH_SETTINGS = (
   'training.init_from',
   'training.camera_prior',
 )
-# A config saved before a setting existed does not name it. These are the values that such runs in
-# fact used, where they differ from today's defaults.
-BEFORE_THEY_EXISTED = {'data.hands': 'classic'}
+# What a run meant by leaving out a setting that did not exist yet, where it is not the default.
+BEFORE_THEY_EXISTED = {
+  'data.hands': 'classic',
+  'model.camera_log_variance': 0.0,
+  'loss.camera_draws': 'two',
+}
 
 
 def apply_overrides(config: ExperimentConfig, overrides: Sequence[str]) -> ExperimentConfig:

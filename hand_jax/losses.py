@@ -26,6 +26,7 @@ from hand_jax.gaussian import (
 from hand_jax.geometry.cameras import (
   camera_from_vector,
   orthonormality_penalty,
+  project_points,
   project_points_affine,
 )
 from hand_jax.mano.anatomy import joint_limit_penalty, relaxed_pose_penalty
@@ -41,8 +42,9 @@ from hand_jax.types import (
 
 LossTerms = dict[str, Float[Array, 'batch']]
 
-# The total is in thousands of nats. A constant factor moves no minimum, but it brings the gradient
-# of sums over some 2400 coordinates to order one, where a clipping threshold expects it.
+# The total is in thousands of nats: sums over some 2400 coordinates read well. One constant moves
+# no minimum, and AdamW's steps do not depend on it. It does not bring gradients to order one: their
+# norms are still 10 to 120, see `OptimizerConfig.gradient_clip_norm`.
 TOTAL_SCALE = 1e-3
 # The robust colour loss is linear in differences far above this and quadratic far below it.
 ROBUST_COLOR = 0.02
@@ -180,10 +182,11 @@ def compute_elbo_terms(
   """
   branches = both_branches(estimate)
   posterior, prior = (_for_losses(branch, estimate.camera.mean, config) for branch in branches)
-  camera_prior = DiagonalGaussian(camera_prior_mean, jnp.zeros_like(camera_prior_mean))
   terms = {
     'vertices_kl': kl_per_example(posterior.vertices, prior.vertices, config.convention),
-    'camera_kl': kl_per_example(estimate.camera, camera_prior, config.convention),
+    'camera_kl': kl_per_example(
+      estimate.camera, _camera_prior(camera_prior_mean, config), config.convention
+    ),
   }
   if config.convention == 'paper':
     terms['joints_kl'] = kl_per_example(posterior.joints, prior.joints, config.convention)
@@ -193,39 +196,82 @@ def compute_elbo_terms(
   ):
     nlls = []
     for sample_number in range(config.samples):
-      number = 2 * sample_number + branch_number
       draw = jax.vmap(
-        lambda key, vertices, camera, number=number: _sample_projection(
-          jax.random.fold_in(key, number), vertices, camera, extended_joint_regressor, config
+        lambda key, hand, camera, numbers=(branch_number, sample_number): _sample_projection(
+          _draw_keys(key, *numbers, config), hand, camera, extended_joint_regressor, config
         )
       )
-      nlls.append(masked_nll(draw(keys, branch.vertices, estimate.camera), *label))
+      nlls.append(masked_nll(draw(keys, branch, estimate.camera), *label))
     terms[name] = functools.reduce(operator.add, nlls) / config.samples
   return _without_padding({**terms, **regularizers(estimate, hands_mean)}, batch)
 
 
+def _camera_prior(mean: Float[Array, 'batch 10'], config: LossConfig) -> DiagonalGaussian:
+  """P_C: a deviation of one for every stored number but the scale, which has its own."""
+  log_variance = jnp.zeros_like(mean).at[:, -1].set(2 * math.log(config.scale_prior_sigma))
+  return DiagonalGaussian(mean, log_variance)
+
+
+def _draw_keys(
+  key: Array, branch_number: int, sample_number: int, config: LossConfig
+) -> tuple[Array, Array]:
+  """The keys of a draw's hand and of its camera, which both branches may share."""
+  draw, first = (2 * sample_number + number for number in (branch_number, 0))
+  camera_draw = first if config.camera_draws == 'one' else draw
+  hand_key = jax.random.split(jax.random.fold_in(key, draw))[0]
+  return hand_key, jax.random.split(jax.random.fold_in(key, camera_draw))[1]
+
+
 def _sample_projection(
-  key: Array,
-  vertices: DiagonalGaussian,
+  keys: tuple[Array, Array],
+  branch: HandGaussians,
   camera: DiagonalGaussian,
   extended_joint_regressor: Array,
   config: LossConfig,
 ) -> DiagonalGaussian:
-  """Draws a hand's vertices and camera once, and gives the likelihood of 2D joints (crop units)."""
-  key_vertices, key_camera = jax.random.split(key)
-  camera_sample = sample_gaussian(key_camera, camera, config.camera_sampling_scale)
+  """The likelihood of 2D joints (crop units) at one sample of a hand and its camera."""
+  hand_key, camera_key = keys
+  if config.drawn_sigmas == 'printed':
+    camera = camera._replace(log_variance=jnp.zeros_like(camera.log_variance))
+  camera_sample = sample_gaussian(camera_key, camera, config.camera_sampling_scale)
+
+  def draw(gaussian: DiagonalGaussian) -> Array:
+    return sample_gaussian(hand_key, _drawn_gaussian(gaussian, config), config.sampling_scale)
+
+  vertices = branch.vertices
+  if config.joint_draws == 'regressed':
+    vertices = vertices._replace(mean=draw(vertices))
   hand = hand_gaussians(
-    vertices._replace(mean=sample_gaussian(key_vertices, vertices, config.sampling_scale)),
+    vertices,
     camera_sample,
     extended_joint_regressor,
     convention=config.convention,
     length_unit_m=config.length_unit_m,
   )
+  if config.joint_draws == 'drawn':
+    joints = draw(hand.joints)
+    projected = project_points(camera_from_vector(camera_sample), joints)
+    hand = hand._replace(
+      joints=hand.joints._replace(mean=joints),
+      joints_normalized=hand.joints_normalized._replace(mean=projected),
+    )
   sampled = _projected(hand, camera_sample, config)
   if config.convention == 'exact':
     log_variance = jnp.full_like(sampled.mean, 2 * math.log(config.likelihood_sigma))
     return sampled._replace(log_variance=log_variance)
   return sampled
+
+
+def _drawn_gaussian(gaussian: DiagonalGaussian, config: LossConfig) -> DiagonalGaussian:
+  """What a draw of lengths comes from: N(mu, diag(sigma)) to the letter, or as stated.
+
+  The letter takes sigma for a variance. In `exact` it is one, in `paper` a deviation (erratum 1),
+  both in the length unit.
+  """
+  if config.drawn_sigmas == 'predicted' or config.convention == 'exact':
+    return gaussian
+  unit = 2 * math.log(config.length_unit_m)
+  return gaussian._replace(log_variance=0.5 * (gaussian.log_variance - unit) + unit)
 
 
 def regularizers(estimate: HandEstimate, hands_mean: Float[Array, '45'] | None = None) -> LossTerms:

@@ -106,13 +106,13 @@ def elbo_terms(keys, inputs: ElboInputs, config, matrix=None, hands_mean=None):
 compiled_terms = jax.jit(elbo_terms, static_argnames='config')
 
 
-def terms_at_noise(inputs: ElboInputs, config, vertex_noise, camera_noise, matrix=None):
+def terms_at_noise(inputs: ElboInputs, config, hand_noise, camera_noise, matrix=None):
   """The code's own terms where every draw of standard normals is the one given, not random.
 
-  To be traced (jit, vmap, grad): numbers for one example, `vertex_noise` (V, 3), `camera_noise`
-  (10,).
+  To be traced (jit, vmap, grad): numbers for one example, `hand_noise` (V, 3), or (K, 3) where
+  joints are drawn, and `camera_noise` (10,).
   """
-  noise = {vertex_noise.shape: vertex_noise, camera_noise.shape: camera_noise}
+  noise = {hand_noise.shape: hand_noise, camera_noise.shape: camera_noise}
   with mock.patch.object(jax.random, 'normal', lambda key, shape, dtype: noise[shape]):
     return elbo_terms(jax.random.split(jax.random.key(0), 1), inputs, config, matrix)
 

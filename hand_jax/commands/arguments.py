@@ -41,6 +41,8 @@ class ArgumentParser(argparse.ArgumentParser):
     """Reports a mistake in one line on stderr and ends the process with `ExitCode.WRONG_USE`."""
     if message.endswith('expected one argument'):
       message += '. A value that begins with - is written after =, as in --bbox=-5,0,80,90'
+    if message.startswith('unrecognized arguments'):
+      message += '. A photo whose name begins with - is written after --, or as ./-NAME'
     print_error(f'{message}. {self.prog} --help says what can be given.')
     sys.exit(ExitCode.WRONG_USE)
 
@@ -61,13 +63,22 @@ def ending_quietly() -> Iterator[None]:
     try:
       yield
     finally:
-      sys.stdout.flush()
+      if sys.stdout is not None:  # None where the caller closed it
+        sys.stdout.flush()
   except BrokenPipeError:
     if not reader_is_gone():
       raise
-    # The interpreter flushes stdout once more at its end, and would complain about the closed pipe.
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    discard_output()
     sys.exit(ExitCode.NO_READER)
+
+
+def discard_output() -> None:
+  """Sends what is left of the output nowhere.
+
+  The interpreter flushes stdout once more at its end, and would complain about a closed pipe or a
+  full disk.
+  """
+  os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def reader_is_gone() -> bool:

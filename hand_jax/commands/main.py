@@ -4,7 +4,7 @@ import sys
 from collections.abc import Sequence
 
 from hand_jax.commands import reconstruct_photos
-from hand_jax.commands.arguments import ExitCode, ending_quietly, print_error
+from hand_jax.commands.arguments import ExitCode, discard_output, ending_quietly, print_error
 from hand_jax.commands.subcommands import SUBCOMMANDS, run_subcommand
 
 
@@ -24,5 +24,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return run_subcommand(arguments[0], arguments[1:])
       return reconstruct_photos.run(arguments)
   except KeyboardInterrupt:
-    print_error('stopped. What is written is whole.')
+    print_error('stopped. What is written is whole, and the same command goes on from there.')
     return ExitCode.STOPPED
+  except OSError as error:  # what concerns photos is told elsewhere
+    print_error(f'What was done cannot be printed: {error}.')
+    discard_output()
+    return ExitCode.SOME_FAILED

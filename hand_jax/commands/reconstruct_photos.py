@@ -1,5 +1,6 @@
 """hand-jax PHOTO... [flags] reconstructs photos and prints a line about each."""
 
+import argparse
 import os
 import sys
 from collections.abc import Sequence
@@ -28,6 +29,7 @@ def create_parser() -> ArgumentParser:
   add(
     'photos',
     nargs='*',
+    type=expand_path,
     metavar='PHOTO',
     help="a photo of hands, a folder of photos, or a pattern such as 'photos/*.jpg'",
   )
@@ -63,7 +65,7 @@ def create_parser() -> ArgumentParser:
   )
   add(
     '--focal',
-    type=float,
+    type=_pixels,
     metavar='PIXELS',
     help='the focal length of the photos, from which the distance of the hands is computed '
     '(default: the EXIF data give it, or else a diagonal field of view of 70 degrees is assumed)',
@@ -154,7 +156,11 @@ def reconstruct_and_tell(options: 'PhotoOptions', cache_folder: str | None = Non
   except (ValueError, OSError) as error:
     print_error(error)
     return ExitCode.WRONG_USE
-  return ExitCode.SOME_FAILED if _tell(run) else ExitCode.DONE
+  try:
+    return ExitCode.SOME_FAILED if _tell(run) else ExitCode.DONE
+  except BlockingIOError as error:  # another command writes to the folder
+    print_error(error)
+    return ExitCode.WRONG_USE
 
 
 def _prepare(options: 'PhotoOptions', cache_folder: str | None) -> 'PhotoRun':
@@ -189,7 +195,7 @@ def _tell(run: 'PhotoRun') -> int:
       for outcome in run.outcomes():
         if outcome.failed:
           failures += outcome.lines
-        else:
+        elif sys.stdout is not None:  # None where the caller closed it
           tqdm.write('\n'.join(outcome.lines))
           sys.stdout.flush()
         bar.update()
@@ -206,11 +212,22 @@ def _write_report(run: 'PhotoRun') -> int:
   if not run.record.entries:
     return 0
   try:
-    print(f'Report: {write_folder_report(run.record)}', flush=True)
+    page = write_folder_report(run.record)
   except OSError as error:
     print_error(f'The report cannot be written: {error}')
     return 1
+  if sys.stdout is not None:
+    print(f'Report: {page}', flush=True)
   return 0
+
+
+def _pixels(text: str) -> float:
+  try:
+    return float(text)
+  except ValueError:
+    raise argparse.ArgumentTypeError(
+      f'{text!r} is no number. Expected pixels, as in --focal=900'
+    ) from None
 
 
 def _explanations() -> str:

@@ -6,6 +6,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from hand_jax.fitting.levenberg_marquardt import Residuals, minimize
+from hand_jax.geometry.precision import full_precision
 from hand_jax.geometry.rotations import axis_angle_to_matrix, matrix_to_axis_angle
 from hand_jax.mano.model import extended_joint_regressor, mano_forward
 from hand_jax.types import HandParameters, ManoModel
@@ -46,6 +47,7 @@ def fit_parameters(
 
 
 @jax.jit
+@full_precision
 def _fit(
   model: ManoModel, vertices: Float[Array, 'vertices 3'], start: HandParameters
 ) -> tuple[HandParameters, Float[Array, '']]:

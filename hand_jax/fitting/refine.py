@@ -41,6 +41,7 @@ from hand_jax.fitting.levenberg_marquardt import (
   laplace_factor,
   minimize,
 )
+from hand_jax.geometry.precision import full_precision
 from hand_jax.geometry.rotations import axis_angle_to_matrix, matrix_to_axis_angle
 from hand_jax.mano.jacobian import mano_derivatives, posed_joints
 from hand_jax.mano.model import extended_joint_regressor
@@ -153,6 +154,7 @@ def _fit_program(steps: int) -> Callable[..., RefinedHand]:
   return keep_traced(f'fit_{steps}', functools.partial(_refine_batch, steps=steps), types)
 
 
+@full_precision
 def _refine_batch(
   model: ManoModel,
   reduced: ManoModel,

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from hand_jax.geometry.precision import full_precision
 from hand_jax.geometry.rotations import rotation_6d_to_matrix
 from hand_jax.types import ArrayLike, HandCamera, PerspectiveCamera
 
@@ -310,6 +311,7 @@ def mirror_affine(width: float | int) -> Float[np.ndarray, '3 3']:
   return np.array([[-1.0, 0.0, width], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]])
 
 
+@full_precision
 def transform_points(
   affine: Float[AnyArray, '*batch 3 3'], points_image: Float[AnyArray, '*batch points 2']
 ) -> Float[AnyArray, '*batch points 2']:

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from hand_jax.geometry.precision import full_precision
 from hand_jax.mano.joints import FINGERS, MANO_JOINT_NAMES
 from hand_jax.types import ArrayLike
 
@@ -78,6 +79,7 @@ _LIMITS = np.asarray([JOINT_LIMITS[name] for name in _JOINTS], np.float32)
 LOWER_LIMITS, UPPER_LIMITS = _LIMITS[..., 0], _LIMITS[..., 1]  # (15, 3) degrees
 
 
+@full_precision
 def pose_to_angles(hand_pose: Float[ArrayLike, '*batch 45']) -> Float[Array, '*batch 15 3']:
   """Converts a hand pose (axis-angle, radians) to anatomical angles in degrees.
 
@@ -87,6 +89,7 @@ def pose_to_angles(hand_pose: Float[ArrayLike, '*batch 45']) -> Float[Array, '*b
   return jnp.rad2deg(jnp.einsum('jab,...jb->...ja', ANATOMICAL_AXES, vectors))
 
 
+@full_precision
 def angles_to_pose(angles: Float[ArrayLike, '*batch 15 3']) -> Float[Array, '*batch 45']:
   """Converts anatomical angles in degrees to a hand pose (axis-angle, radians)."""
   vectors = jnp.einsum('jab,...ja->...jb', ANATOMICAL_AXES, jnp.deg2rad(angles))

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from hand_jax.geometry.precision import full_precision
 from hand_jax.mano.joints import MANO_PARENTS
 from hand_jax.mano.model import CHAIN_LEVELS, extended_joint_regressor
 from hand_jax.types import HandParameters, ManoModel
@@ -64,6 +65,7 @@ class _Chain(NamedTuple):
   offsets_by_shape: Float[Array, '16 3 shapes']
 
 
+@full_precision
 def mano_derivatives(model: ManoModel, parameters: HandParameters) -> MeshDerivatives:
   """Poses one hand like `mano_forward`, and differentiates its vertices.
 
@@ -145,6 +147,7 @@ def _chain(model: ManoModel, parameters: HandParameters) -> _Chain:
 
 
 @jax.custom_jvp
+@full_precision
 def posed_joints(model: ManoModel, parameters: HandParameters) -> Float[Array, '21 3']:
   """Computes the 21 joints B V of a posed hand, in metres.
 
@@ -155,6 +158,7 @@ def posed_joints(model: ManoModel, parameters: HandParameters) -> Float[Array, '
 
 
 @posed_joints.defjvp
+@full_precision
 def _posed_joints_jvp(primals, tangents):
   model, parameters = primals
   _, change = tangents

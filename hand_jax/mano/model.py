@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from hand_jax.geometry.precision import full_precision
 from hand_jax.geometry.rotations import axis_angle_to_matrix, mirror_axis_angle
 from hand_jax.mano.joints import MANO_TO_STANDARD
 from hand_jax.types import HandMesh, HandParameters, ManoModel
@@ -22,6 +23,7 @@ _FROM_LEVELS = np.argsort(np.concatenate([[0], CHAIN_LEVELS.reshape(-1)])).astyp
 _STANDARD = np.asarray(MANO_TO_STANDARD, np.int32)
 
 
+@full_precision
 def mano_forward(model: ManoModel, parameters: HandParameters) -> HandMesh:
   """Poses one hand and returns its vertices and the 21 standard joints in metres.
 
@@ -125,6 +127,7 @@ def extended_joint_regressor(model: ManoModel) -> Float[Array, '21 vertices']:
   return rows[_STANDARD]
 
 
+@full_precision
 def regress_joints(
   model: ManoModel, vertices: Float[Array, '*batch vertices 3']
 ) -> Float[Array, '*batch 21 3']:
@@ -135,6 +138,7 @@ def regress_joints(
   return jnp.einsum('kv,...vc->...kc', extended_joint_regressor(model), vertices)
 
 
+@full_precision
 def pca_to_pose(
   model: ManoModel, coefficients: Float[Array, '*batch components']
 ) -> Float[Array, '*batch 45']:

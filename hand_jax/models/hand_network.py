@@ -14,7 +14,7 @@ from jaxtyping import Array, Bool, Float
 from hand_jax.config import ExperimentConfig, ModelConfig
 from hand_jax.gaussian import Convention
 from hand_jax.geometry.cameras import camera_from_vector, normalize_points, vertices_in_crop
-from hand_jax.mano.model import extended_joint_regressor
+from hand_jax.mano.model import extended_joint_regressor, regress_joints
 from hand_jax.models.backbone import create_backbone, load_backbone_variables
 from hand_jax.models.branches import best_branch
 from hand_jax.models.prior_net import CameraModel, PriorNet, PriorSigma, hand_frame_vertices
@@ -37,8 +37,8 @@ from hand_jax.types import (
 # `HandNetwork.estimate_camera` needs the variables of these modules alone.
 CAMERA_MODULES = ('backbone', 'feature_norm', 'camera_model')
 TEXTURE_REGRESSOR = 'texture_regressor'
-# A face must be nearer to the camera than a vertex by more than this (pixels) to hide it. Otherwise
-# duplicate vertices along a seam would hide each other.
+VERTEX_REGRESSOR = 'vertex_regressor'
+# A face hides a vertex from this far before it on, in pixels, or copies along a seam would.
 HIDING_DISTANCE = 0.01
 
 
@@ -59,7 +59,7 @@ class HandNetwork(nn.Module):
     config = self.config
     self.backbone = create_backbone(config.backbone, axis_name=self.axis_name)
     self.feature_norm = nn.LayerNorm()
-    self.camera_model = CameraModel(config.camera_hidden)
+    self.camera_model = CameraModel(config.camera_hidden, config.camera_log_variance)
     if config.branches != 'posterior':
       self.prior_net = PriorNet(config.prior_hidden, config.pose_components)
       if config.prior_sigma == 'learned':
@@ -161,8 +161,7 @@ class HandNetwork(nn.Module):
   def _posterior(
     self, model: ManoModel, feature: Array, prior: DiagonalGaussian | None
   ) -> DiagonalGaussian:
-    regressor = extended_joint_regressor(model)
-    template_joints = regressor @ model.v_template
+    template_joints = regress_joints(model, model.v_template)
     origin = template_joints[:1]
     offset, log_variance = self.vertex_regressor(
       model.v_template - origin, template_joints - origin, feature
@@ -187,7 +186,7 @@ class HandNetwork(nn.Module):
     vertices_image = vertices_in_crop(camera, vertices_hand, side)
     visible = visible_vertices(vertices_image, model.faces, side, side, HIDING_DISTANCE, hand_mask)
     normals = vertex_normals(vertices_image, model.faces)
-    template = model.v_template - (extended_joint_regressor(model) @ model.v_template)[:1]
+    template = model.v_template - regress_joints(model, model.v_template)[:1]
     if hidden is not None:
       visible = visible & ~hidden_vertices(hidden, template, normals)
     points = normalize_points(vertices_image[..., :2], side)

@@ -1,5 +1,7 @@
 """Prior-net and camera model, which read MANO parameters and a camera from the global feature."""
 
+import math
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -11,6 +13,8 @@ from hand_jax.types import DiagonalGaussian, HandParameters, ManoModel
 # The camera before any training, in HandCamera's stored scaling: the hand's axes are the camera's,
 # it is half a metre away, and it fills most of the crop.
 INITIAL_CAMERA = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 0.5, 0.7)
+# The camera's log-variance stays within this of zero.
+MAX_CAMERA_LOG_VARIANCE = 8.0
 SMALL_INIT = nn.initializers.variance_scaling(0.01, 'fan_in', 'truncated_normal')
 
 
@@ -69,21 +73,29 @@ class PriorSigma(nn.Module):
     bones = model.lbs_weights.shape[1]
     raw = Mlp(self.hidden, 3 * bones, name='mlp')(global_feature)
     per_bone = 6.0 * jnp.tanh(raw / 6.0).reshape(-1, bones, 3)
-    return jnp.einsum('vb,nbd->nvd', model.lbs_weights, per_bone)
+    return jnp.einsum('vb,nbd->nvd', model.lbs_weights, per_bone, precision='highest')
 
 
 class CameraModel(nn.Module):
-  """Estimates a Gaussian over the camera's ten stored numbers (Table 1, last rows)."""
+  """Global feature -> Gaussian over the camera's ten stored numbers (Table 1, last rows).
+
+  The log-variance starts at `initial_log_variance`, which is no parameter: a head that a warm-up
+  left untrained starts there too.
+  """
 
   hidden: tuple[int, ...]
+  initial_log_variance: float
 
   @nn.compact
   def __call__(self, global_feature: Float[Array, 'batch channels']) -> DiagonalGaussian:
     initial = jnp.asarray(INITIAL_CAMERA, global_feature.dtype)
     offset = Mlp(self.hidden, len(INITIAL_CAMERA), name='mean')(global_feature)
-    log_variance = Mlp(self.hidden, len(INITIAL_CAMERA), name='log_variance')(global_feature)
-    # The tanh keeps the variance between e^-8 and e^8, whatever the last layer gives.
-    return DiagonalGaussian(initial[None] + offset, 8.0 * jnp.tanh(log_variance / 8.0))
+    raw = Mlp(self.hidden, len(INITIAL_CAMERA), name='log_variance')(global_feature)
+    # tanh keeps the variance between e^-8 and e^8 whatever the last layer gives.
+    bound = MAX_CAMERA_LOG_VARIANCE
+    start = bound * math.atanh(self.initial_log_variance / bound)
+    log_variance = bound * jnp.tanh((raw + start) / bound)
+    return DiagonalGaussian(initial[None] + offset, log_variance)
 
 
 def hand_frame_vertices(model: ManoModel, parameters: HandParameters) -> Float[Array, 'vertices 3']:

@@ -131,7 +131,9 @@ class VertexRegressor(nn.Module):
     raw = nn.Dense(3, kernel_init=SMALL_INIT, name='log_variance')(vertices)
     if settings.coarse_vertices:
       blend = blend_matrix(template_vertices, query_vertices)
-      offset, raw = (jnp.einsum('vc,bcd->bvd', blend, values) for values in (offset, raw))
+      offset, raw = (
+        jnp.einsum('vc,bcd->bvd', blend, values, precision='highest') for values in (offset, raw)
+      )
     return offset * self.length_unit_m, self._bounded(raw)
 
   def _bounded(self, raw: Array) -> Array:

@@ -5,6 +5,7 @@ distance gives the same picture, and so does a longer focal length. Depth is the
 as the hand's size, and as the focal length where nobody gave one.
 """
 
+import numbers
 from typing import NamedTuple
 
 import numpy as np
@@ -18,6 +19,8 @@ DEFAULT_FIELD_OF_VIEW_DEG = 70.0
 _FRAME_DIAGONAL_MM = 43.27
 # A photo with another focal length than these has wrong EXIF data.
 _FOCAL_35MM_RANGE = (5.0, 2000.0)
+# Diagonals of the photo: from an extreme wide-angle lens to an extreme telephoto one.
+_GIVEN_RANGE = (0.2, 20.0)
 GIVEN, EXIF, ASSUMED = 'given', 'exif', 'assumed'
 _SOURCES = {
   GIVEN: 'given',
@@ -71,14 +74,20 @@ def photo_camera(
     focal_35mm: EXIF's `FocalLengthIn35mmFilm`. Values that no lens has are passed over.
 
   Raises:
-    ValueError: the given focal length is not a finite number above zero.
+    ValueError: the given focal length is not a finite number above zero, or no lens of this photo
+      has it.
+    TypeError: it is no number.
   """
   width, height = photo_size
   diagonal, centre = float(np.hypot(width, height)), (width / 2, height / 2)
   if focal_length_px is not None:
-    if not np.isfinite(focal_length_px) or focal_length_px <= 0:
+    check_focal_length(focal_length_px)
+    low, high = _GIVEN_RANGE
+    if not low <= focal_length_px / diagonal <= high:
       raise ValueError(
-        f'The focal length is {focal_length_px:g}, expected pixels: a finite number above zero.'
+        f'The focal length of {focal_length_px:g} pixels fits no lens for a photo of {width} x '
+        f'{height}: expected {low * diagonal:.0f} to {high * diagonal:.0f}. Of a 35 mm equivalent '
+        f'in millimetres, pixels are {diagonal / _FRAME_DIAGONAL_MM:.1f} times as many.'
       )
     return PhotoCamera(float(focal_length_px), centre, GIVEN)
   low, high = _FOCAL_35MM_RANGE
@@ -86,6 +95,16 @@ def photo_camera(
     return PhotoCamera(focal_35mm * diagonal / _FRAME_DIAGONAL_MM, centre, EXIF)
   half_angle = np.radians(DEFAULT_FIELD_OF_VIEW_DEG / 2)
   return PhotoCamera(float(diagonal / 2 / np.tan(half_angle)), centre, ASSUMED)
+
+
+def check_focal_length(focal_length_px: float | int) -> None:
+  """Raises a TypeError or a ValueError when something is no finite number above zero."""
+  if isinstance(focal_length_px, bool) or not isinstance(focal_length_px, numbers.Real):
+    raise TypeError(f'The focal length is {focal_length_px!r}, expected a number of pixels.')
+  if not 0 < focal_length_px < float('inf'):
+    raise ValueError(
+      f'The focal length is {focal_length_px:g}, expected pixels: a finite number above zero.'
+    )
 
 
 def camera_from_intrinsics(intrinsics: Float[np.ndarray, '3 3']) -> PhotoCamera:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from hand_jax.files.outputs import check_output_folder
+from hand_jax.reconstruction.folder_lock import UNFINISHED_PREFIX
 from hand_jax.reconstruction.hand_data import Axes, HandData
 from hand_jax.reconstruction.meshes import (
   MeshPart,
@@ -107,7 +108,7 @@ def write_together(folder: str | os.PathLike, contents: Mapping[str, bytes]) -> 
   for path in paths:
     if path.is_dir():
       raise IsADirectoryError(f'{path} is a folder where a file should go. Name another --output.')
-  with tempfile.TemporaryDirectory(prefix='.unfinished-', dir=folder) as unfinished:
+  with tempfile.TemporaryDirectory(prefix=UNFINISHED_PREFIX, dir=folder) as unfinished:
     partial = pathlib.Path(unfinished)
     for name, content in contents.items():
       (partial / name).write_bytes(content)

@@ -13,7 +13,7 @@ from hand_jax.types import HandParameters
 Axes = Literal['y_up', 'camera']
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class HandData:
   """Holds what is known of a hand: metres, the wrist at the origin, x right, y down, z away.
 
@@ -66,6 +66,8 @@ class HandData:
   """Pixels of `photo` for a pixel of the whole photo, whose pixels all other fields are in."""
   whole_size: tuple[int, int] | None = None
   """Width and height of the whole photo in pixels, or None where `photo` is the whole one."""
+  file_stem: str = 'hand'
+  """What the names of its files begin with. Several hands of a photo are numbered."""
   detection: DetectedHand | None = dataclasses.field(default=None, repr=False)
   """What the detection networks say of the hand, where they were asked."""
 

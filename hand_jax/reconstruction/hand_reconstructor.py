@@ -6,6 +6,7 @@ hands[0].vertices
 
 import dataclasses
 import os
+import pathlib
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
@@ -29,6 +30,7 @@ from hand_jax.mano.assets import load_mano_model, resolve_mano_dir
 from hand_jax.models.hand_network import naming_misfits
 from hand_jax.reconstruction.camera_placement import PhotoCamera, photo_camera
 from hand_jax.reconstruction.fitted import fitted_reconstruction
+from hand_jax.reconstruction.output_names import hand_names
 from hand_jax.reconstruction.reconstruction import Reconstruction
 from hand_jax.reconstruction.trained_network import (
   HandPhoto,
@@ -130,12 +132,15 @@ class HandReconstructor:
       FileNotFoundError, ValueError: a photo cannot be read or is no RGB picture, a side is neither,
         a box or mask does not fit the photo, or what a run estimates is not finite.
     """
-    photos = image if isinstance(image, Sequence) and not isinstance(image, str) else [image]
+    photos = image if isinstance(image, list | tuple) else [image]
     several = photos is image
     if several and (boxes is not None or hand_mask is not None):
       raise ValueError('boxes and hand_mask belong to one photo: give one photo at a time.')
     sides = (sides,) if isinstance(sides, str) else tuple(sides or ())
-    boxes_xywh = tuple(np.asarray(box, np.float64) for box in (() if boxes is None else boxes))
+    boxes_xywh = _as_boxes(boxes)
+    textured = self.network is not None and self.network.config.model.texture.enabled
+    if hand_mask is not None and not textured:
+      raise ValueError('hand_mask: only a run with a texture branch looks at a mask. Leave it out.')
     requests = [
       read_request(photo, focal_length_px)._replace(
         boxes_xywh=boxes_xywh, sides=sides, hand_mask=hand_mask
@@ -165,7 +170,7 @@ class HandReconstructor:
       pairs = zip(reduced, found, strict=True)
       results = [_by_run(self.network, request, hands) for request, hands in pairs]
     return [
-      [in_whole_pixels(hand, request.scale, request.whole_size) for hand in hands]
+      _named([in_whole_pixels(hand, request.scale, request.whole_size) for hand in hands])
       for request, hands in zip(reduced, results, strict=True)
     ]
 
@@ -219,6 +224,33 @@ def read_request(photo: Photo, focal_length_px: float | int | None = None) -> Ph
     )
   camera = photo_camera(_size(image), focal_length_px, focal_35mm)
   return PhotoRequest(image, name, camera=camera)
+
+
+def _as_boxes(boxes: object) -> tuple[np.ndarray, ...]:
+  """Reads a list of boxes. Raises a ValueError when it is none."""
+  if boxes is None:
+    return ()
+  try:
+    array = np.asarray(boxes, np.float64)
+  except (TypeError, ValueError):
+    array = np.zeros(0)
+  if array.ndim != 2 or array.shape[1] != 4:
+    raise ValueError(
+      f'boxes is {boxes!r}, expected a list of boxes, each of four numbers x, y, width, height.'
+    )
+  return tuple(array)
+
+
+def _named(hands: list[Reconstruction]) -> list[Reconstruction]:
+  """Gives the hands of a photo the names of their files."""
+  if not hands:
+    return []
+  stem = pathlib.PurePath(hands[0].photo_name).stem
+  stem = 'hand' if hands[0].photo_name == PhotoRequest._field_defaults['name'] else stem
+  names = hand_names(stem, [hand.side for hand in hands])
+  return [
+    dataclasses.replace(hand, file_stem=name) for hand, name in zip(hands, names, strict=True)
+  ]
 
 
 def find_hands(request: PhotoRequest, max_hands: int = MAX_HANDS) -> list[DetectedHand]:

@@ -16,9 +16,23 @@ _SIGMA_OF_FIT = (
   "; Laplace's approximation of the fit's posterior, brought to the size of errors on rendered "
   'hands (docs/release.md)'
 )
+_COLORS = (
+  'per vertex: display RGB (sRGB) in [0, 1] as the photo shows it, light included; where the photo '
+  'shows nothing, what the network makes of the rest'
+)
 # Fields that the NPZ holds in another form, or not at all.
 _NOT_IN_NPZ = (
-  *('parameters', 'detection', 'photo', 'photo_name', 'photo_scale', 'camera', 'is_left'),
+  *(
+    'parameters',
+    'detection',
+    'photo',
+    'photo_name',
+    'photo_scale',
+    'whole_size',
+    'file_stem',
+    'camera',
+    'is_left',
+  ),
 )
 _OF_MIRRORED = ('camera_mean', 'camera_log_variance')
 
@@ -82,7 +96,7 @@ def npz_content(reconstruction: HandData) -> dict[str, np.ndarray]:
     'focal_length_source': camera.source_text,
     'principal_point': camera.principal_point,
     'depth_sigma_m': reconstruction.depth_sigma_m,
-    'units': json.dumps(units(reconstruction)),
+    'units': json.dumps(npz_units(reconstruction)),
   }
   return {name: np.asarray(value) for name, value in fields.items() if value is not None}
 
@@ -93,18 +107,52 @@ def side_score(reconstruction: HandData) -> float | None:
   return None if found is None or found.side_score == 1 else found.side_score
 
 
-def units(reconstruction: HandData) -> dict[str, str]:
-  """Says what the numbers of both files mean."""
+def npz_units(reconstruction: HandData) -> dict[str, str]:
+  """Says what the arrays of the NPZ file mean."""
+  prefix = MIRRORED if reconstruction.is_left else ''
   meaning = {
-    'vertices, joints': 'metres; wrist at the origin; x right, y down, z away from the camera',
-    'vertices_camera, joints_camera, wrist_camera': 'metres; the camera at the origin; the same '
+    **_places(reconstruction),
+    'vertices': 'as joints; faces: the three vertices of each triangle',
+    'vertices_image, principal_point': 'pixels, as joints_image',
+    'crop_affine, crop_side': 'maps pixels of the photo to those of the square crop that pictures '
+    'show, of crop_side pixels; for a left hand the crop is mirrored',
+    'pixels_per_metre': 'weak perspective: a pixel is this times (x, y) plus that of the wrist',
+    'joint_sigma_xyz_mm': 'sigma of the joints along x, y and z',
+    'vertex_visible': 'per vertex: inside the photo and not behind the hand itself; objects before '
+    'the hand are not known',
+  }
+  if reconstruction.parameters is not None:
+    names = ', '.join(f'{prefix}{name}' for name in reconstruction.parameters._fields)
+    meaning[names] = _mano_meaning(reconstruction).replace('mesh_error_mm', 'parameters_error_mm')
+  if reconstruction.camera_mean is not None:
+    meaning[f'{prefix}camera_mean, {prefix}camera_log_variance'] = (
+      'ten numbers as the network stores them, see estimate_meaning in the JSON file'
+    )
+  if reconstruction.vertex_colors is not None:
+    meaning['vertex_colors'] = _COLORS
+  return meaning
+
+
+def _places(reconstruction: HandData) -> dict[str, str]:
+  """Says what both files' numbers of places and their uncertainty mean."""
+  return {
+    'joints': 'metres; wrist at the origin; x right, y down, z away from the camera',
+    'joints_camera, vertices_camera, wrist_camera': 'metres; the camera at the origin; the same '
     'axes; they rest on focal_length_px, and depth_sigma_m is one sigma of the distance',
-    'joints_image, box_xywh, photo_to_crop': 'pixels of the upright photo (EXIF applied); '
+    'joints_image, box_xywh': 'pixels of the upright photo (EXIF applied); '
     "the first pixel's centre is at (0.5, 0.5)",
     'sigma': 'millimetres; per point the root of the mean of its three variances'
     + _SIGMA_OF_FIT * (reconstruction.branch == 'fit'),
-    'vertex_visible': 'in the NPZ file, per vertex: inside the photo and not behind the hand '
-    'itself; objects before the hand are not known',
+  }
+
+
+def units(reconstruction: HandData) -> dict[str, str]:
+  """Says what the numbers of the JSON file mean."""
+  meaning = {
+    **_places(reconstruction),
+    'photo_to_crop': 'maps pixels of the photo to those of the crop that pictures show',
+    'visible_vertices': 'inside the photo and not behind the hand itself; objects before the hand '
+    'are not known',
   }
   if reconstruction.detection is not None:
     meaning['detection'] = (
@@ -219,8 +267,7 @@ def _texture_units(reconstruction: HandData) -> dict[str, str]:
   if reconstruction.vertex_colors is None:
     return {}
   meaning = {
-    'vertex_colors': 'in the NPZ file, per vertex: display RGB (sRGB) in [0, 1] as the photo shows '
-    'it, light included; where the photo shows nothing, what the network makes of the rest',
+    'vertex_colors': f'in the NPZ file, {_COLORS}',
     '*_textured.obj, *_textured.ply, *_textured.glb': 'the mesh with these colours per vertex '
     '(GLB: linear, as glTF wants them, and marked unlit)',
     '*_texture_views.png': 'crop; the coloured hand over it; the same from 60 degrees to the left '

@@ -63,10 +63,6 @@ def check_names(
   writers: dict[str, pathlib.Path] = {}
   for photo in photos:
     for name in possible_names(photo.stem, suffixes, max_hands):
-      if name == SUMMARY_NAME:
-        raise ValueError(
-          f'{photo} would be written as {name}, which lists all photos: rename the photo.'
-        )
       other = writers.setdefault(name, photo)
       if other is not photo:
         raise ValueError(_clash(other, photo, name))
@@ -75,10 +71,14 @@ def check_names(
         raise FileExistsError(
           f'A result of {photo} would replace the photo {path}. Name another --output.'
         )
+      if path.is_dir() and not path.is_symlink():
+        raise IsADirectoryError(
+          f'{path} is a folder, in the way of a result of {photo}. Name another --output.'
+        )
       if not overwrite and name not in own and os.path.lexists(path):
         raise FileExistsError(
-          f'{path} is in the way of a result of {photo}, and this program did not write it: it '
-          'stays as it is. Name another --output, or replace it by --overwrite.'
+          f'{path} is in the way of a result of {photo}, and no {SUMMARY_NAME} lists it. It stays '
+          'as it is: name another --output, or replace it by --overwrite.'
         )
 
 
@@ -90,6 +90,14 @@ def _check_photos_are_no_results(photos: Sequence[pathlib.Path], record: OutputR
         f'{photo} is a result of this program, listed in {record.folder / SUMMARY_NAME}: name the '
         'photo itself.'
       )
+
+
+def check_reserved(photo: pathlib.Path, suffixes: Sequence[str]) -> None:
+  """Raises a ValueError when a result of a photo would have the name of the summary."""
+  if any(f'{photo.stem}{suffix}' == SUMMARY_NAME for suffix in suffixes):
+    raise ValueError(
+      f'{photo} would be written as {SUMMARY_NAME}, which lists all photos: rename the photo.'
+    )
 
 
 def result_paths(record: OutputRecord) -> frozenset[str]:

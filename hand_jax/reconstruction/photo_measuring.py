@@ -102,7 +102,7 @@ def check_scores_path(
 
   Args:
     path: of the scores.
-    source: the folder that is measured, whose annotations are never replaced.
+    source: the folder that is measured, whose annotations and photos are never replaced.
     overwrite: whether files that this program did not write may be replaced.
 
   Raises:
@@ -111,6 +111,9 @@ def check_scores_path(
   inputs: dict[str | os.PathLike, str] = {}
   if source is not None:
     inputs[pathlib.Path(source) / ANNOTATIONS] = 'the annotations'
+    if (pathlib.Path(source) / ANNOTATIONS).is_file():
+      entries = read_annotations(source, needs_keypoints=False)
+      inputs |= {entry.path: 'a photo that is measured' for entry in entries}
   plots = [Output('--output', plot, is_own_picture) for plot in plot_paths(path)]
   check_outputs([Output('--output', path, is_json_with('per_photo')), *plots], inputs, overwrite)
 

@@ -4,7 +4,9 @@ import base64
 import html
 import os
 import pathlib
+from typing import get_args
 
+from hand_jax.files.outputs import same_file
 from hand_jax.reconstruction.files import check_free, output_suffixes, write_reconstruction
 from hand_jax.reconstruction.hand_data import Axes, HandData
 from hand_jax.reconstruction.meshes import png_bytes
@@ -25,18 +27,29 @@ class Reconstruction(HandData):
 
     Args:
       folder: is made where it is missing.
-      name: what the files' names begin with. None means the photo's name without its suffix.
+      name: what the files' names begin with. None means the photo's name without its suffix, and
+        number and side where the photo has several hands.
       axes: of OBJ and PLY: 'y_up' as GLB has, or 'camera'.
       overwrite: replaces files of these names.
 
     Raises:
-      FileExistsError: a file of such a name is there.
+      FileExistsError: a file of such a name is there, or one of them is the photo itself, which is
+        never replaced.
+      ValueError: there are no such axes, or the name is no name of a file.
       NotADirectoryError, PermissionError: nothing can be written to the folder.
     """
-    name = pathlib.Path(self.photo_name).stem if name is None else name
+    name = self.file_stem if name is None else name
+    if not name or pathlib.PurePath(name).name != name:
+      raise ValueError(f'name is {name!r}, expected the beginning of a file name, without folders.')
+    if axes not in get_args(Axes):
+      raise ValueError(f'axes is {axes!r}, expected one of {", ".join(get_args(Axes))}.')
+    suffixes = output_suffixes(self.vertex_colors is not None, self.is_free_hand)
+    paths = [pathlib.Path(folder) / f'{name}{suffix}' for suffix in suffixes]
     if not overwrite:
-      suffixes = output_suffixes(self.vertex_colors is not None, self.is_free_hand)
-      check_free([pathlib.Path(folder) / f'{name}{suffix}' for suffix in suffixes])
+      check_free(paths)
+    for path in paths:
+      if same_file(path, self.photo_name):
+        raise FileExistsError(f'{path} is the photo itself: name another folder, or another name.')
     return write_reconstruction(self, name, folder, axes)
 
   def _repr_html_(self) -> str:

@@ -21,14 +21,28 @@ Entry = dict[str, Any]
 class OutputRecord:
   """Holds the entries of an output folder by the stem of their photo."""
 
-  def __init__(self, folder: str | os.PathLike):
+  def __init__(self, folder: str | os.PathLike, overwrite: bool = False):
     """Reads the folder's summary, where there is one.
+
+    Args:
+      folder: the output folder.
+      overwrite: takes a summary that cannot be read for none.
 
     Raises:
       ValueError: a summary.json is there that this program did not write.
     """
     self.folder = pathlib.Path(folder)
     self.entries: dict[str, Entry] = {}
+    self._overwrite = overwrite
+    self.reload()
+
+  def reload(self) -> None:
+    """Reads the summary again, which another command may have written meanwhile.
+
+    Raises:
+      ValueError: a summary.json is there that this program did not write.
+    """
+    self.entries = {}
     path = self.folder / SUMMARY_NAME
     if not os.path.lexists(path):
       return
@@ -40,9 +54,12 @@ class OutputRecord:
       for entry in self.entries.values():
         _ = entry['hands'], entry['files']
     except (OSError, ValueError, TypeError, KeyError):
-      raise ValueError(
-        f'{path} is no summary of hand-jax: it stays as it is. Name another --output.'
-      ) from None
+      self.entries = {}
+      if not self._overwrite:
+        raise ValueError(
+          f'{path} is no summary of hand-jax, or a damaged one: it stays as it is. Name another '
+          '--output, or replace it by --overwrite.'
+        ) from None
 
   def files(self, stem: str | None = None) -> set[str]:
     """Lists the names of the files that were written for a photo, or for all."""
@@ -65,18 +82,39 @@ class OutputRecord:
       and all((self.folder / name).is_file() for name in entry['files'])
     )
 
-  def has_other_results(self, stem: str, sha256: str, settings: dict[str, Any]) -> bool:
-    """Tells whether files of this name come from another photo or other settings.
+  def begin(self, entry: Entry) -> None:
+    """Writes down which files a photo is about to get, so that a killed command leaves none lost.
+
+    Args:
+      entry: of the photo, as `put` takes it, with the files that are about to be written.
+    """
+    stem = pathlib.PurePath(entry['photo']).stem
+    files = sorted({*entry['files'], *self.files(stem)})
+    reason = 'The command that wrote this photo was stopped. Run it again.'
+    self.entries[stem] = {**entry, 'hands': [], 'files': files, 'error': reason}
+    write_json(self.folder / SUMMARY_NAME, list(self.entries.values()))
+
+  def differences(self, stem: str, sha256: str, settings: dict[str, Any]) -> list[str]:
+    """Lists in words how a photo's earlier results were made otherwise.
 
     Args:
       stem: the photo's name without its suffix.
       sha256: of the photo's file.
       settings: everything else that decides about the results.
+
+    Returns:
+      An empty list where there are no earlier results, or such of the same photo and settings.
     """
     entry = self.entries.get(stem)
-    if entry is None or not entry['files']:
-      return False
-    return (entry.get('sha256'), entry.get('settings')) != (sha256, settings)
+    if entry is None or not entry['files'] or 'error' in entry:
+      return []
+    if entry.get('sha256') != sha256:
+      return ['they are of another photo of this name']
+    before = entry.get('settings') or {}
+    names = sorted(name for name in {*before, *settings} if before.get(name) != settings.get(name))
+    return [
+      f'{name} was {_short(before.get(name))} and is {_short(settings.get(name))}' for name in names
+    ]
 
   def put(self, entry: Entry) -> None:
     """Writes what became of a photo, and removes files it had before and has no more."""
@@ -86,6 +124,14 @@ class OutputRecord:
     write_json(self.folder / SUMMARY_NAME, list(self.entries.values()))
     for name in stale:
       (self.folder / name).unlink(missing_ok=True)
+
+
+def _short(value: Any) -> str:
+  """Writes a setting so that a reader sees what it is."""
+  if isinstance(value, dict):
+    value = value.get('name')
+  text = 'not given' if value in (None, [], ()) else str(value)
+  return text if len(text) <= 40 else f'{text[:12]}...'
 
 
 def file_sha256(path: str | os.PathLike) -> str:

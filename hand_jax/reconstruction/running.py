@@ -4,6 +4,7 @@ A mistake in the flags ends everything before the first photo. A photo that cann
 and the others are done.
 """
 
+import errno
 import hashlib
 import pathlib
 import time
@@ -17,13 +18,15 @@ from hand_jax.data.photos import check_box, photo_size, read_mask
 from hand_jax.files.outputs import check_output_folder
 from hand_jax.fitting.released_weights import release_digest
 from hand_jax.mano.assets import hand_model_name, is_free_hand
-from hand_jax.reconstruction.camera_placement import photo_camera
+from hand_jax.reconstruction.camera_placement import check_focal_length
 from hand_jax.reconstruction.files import (
+  OUTPUT_SUFFIXES,
   hand_files,
   output_suffixes,
   photo_files,
   write_together,
 )
+from hand_jax.reconstruction.folder_lock import locked_folder
 from hand_jax.reconstruction.hand_reconstructor import (
   MAX_HANDS,
   HandReconstructor,
@@ -31,13 +34,24 @@ from hand_jax.reconstruction.hand_reconstructor import (
   read_request,
 )
 from hand_jax.reconstruction.numbers import side_score
-from hand_jax.reconstruction.output_names import check_names, hand_names, result_paths
+from hand_jax.reconstruction.output_names import (
+  check_names,
+  check_reserved,
+  hand_names,
+  result_paths,
+)
 from hand_jax.reconstruction.reconstruction import Reconstruction
 from hand_jax.reconstruction.records import Entry, OutputRecord, file_sha256
 from hand_jax.reconstruction.tasks import PhotoOptions, PhotoTask, plan_tasks
 from hand_jax.reconstruction.trained_network import check_mask
 from hand_jax.runs.hand_models import hand_model_digest
 from hand_jax.version import VERSION
+
+# What to do about errors of the system.
+_REMEDIES = {
+  errno.ENOSPC: '. Free some room, then run the same command again.',
+  errno.ENAMETOOLONG: '. Rename the photo.',
+}
 
 
 class PhotoOutcome(NamedTuple):
@@ -58,8 +72,15 @@ class PhotoRun(NamedTuple):
   record: OutputRecord
 
   def outcomes(self) -> Iterator[PhotoOutcome]:
-    """Does photo by photo, each when its outcome is asked for."""
-    return (_try_photo(task, self) for task in self.tasks)
+    """Does photo by photo, each when its outcome is asked for.
+
+    Raises:
+      OSError: another command writes to the output folder, or nothing can be written there.
+    """
+    with locked_folder(self.record.folder):
+      self.record.reload()  # another command may have ended since this one began
+      for task in self.tasks:
+        yield _try_photo(task, self)
 
 
 def prepare_run(options: PhotoOptions) -> PhotoRun:
@@ -76,11 +97,11 @@ def prepare_run(options: PhotoOptions) -> PhotoRun:
     ValueError, OSError: one line names what is wrong with the options; no photo is done then.
   """
   if options.focal is not None:
-    photo_camera((1, 1), options.focal)  # raises for a senseless number
+    check_focal_length(options.focal)
   tasks = plan_tasks(options)  # before anything is read: most mistakes are here
   output = pathlib.Path(str(options.output))
   check_output_folder(output)
-  record = OutputRecord(output)
+  record = OutputRecord(output, options.overwrite)
   tasks = plan_tasks(options, result_paths(record))
   if options.bbox or options.hand_mask is not None:
     _check_against_photo(tasks[0])
@@ -135,12 +156,18 @@ def _check_same_settings(run: PhotoRun) -> None:
       sha256 = file_sha256(task.path)
     except OSError:
       continue  # told in its turn
-    if run.record.has_other_results(task.path.stem, sha256, _settings(task, run)):
-      raise FileExistsError(
-        f'{run.record.folder} has results of another photo, or by other settings, for '
-        f'{task.path}: they stay as they are. Name another --output, or replace them by '
-        '--overwrite.'
-      )
+    _check_same_results(task, run, sha256, _settings(task, run))
+
+
+def _check_same_results(
+  task: PhotoTask, run: PhotoRun, sha256: str, settings: dict[str, Any]
+) -> None:
+  differences = run.record.differences(task.path.stem, sha256, settings)
+  if differences:
+    raise FileExistsError(
+      f'{run.record.folder} has other results for {task.path}: {", ".join(differences)}. They stay '
+      'as they are. Name another --output, or replace them by --overwrite.'
+    )
 
 
 def _settings(task: PhotoTask, run: PhotoRun) -> dict[str, Any]:
@@ -194,6 +221,9 @@ def _try_photo(task: PhotoTask, run: PhotoRun) -> PhotoOutcome:
       count = len(run.record.entries[path.stem]['hands'])
       hands = f'{count or "no"} hand{"s" * (count != 1)}'
       return PhotoOutcome((f'{path.name}: done before by the same settings, {hands}',))
+    check_reserved(path, OUTPUT_SUFFIXES)
+    if not run.options.overwrite:
+      _check_same_results(task, run, sha256, settings)
     begin = time.perf_counter()
     request = read_task(task, run.options.focal)
     (hands,) = run.reconstructor.reconstruct([request])
@@ -207,7 +237,7 @@ def _try_photo(task: PhotoTask, run: PhotoRun) -> PhotoOutcome:
       ]
     return PhotoOutcome(tuple(lines), is_written=bool(hands))
   except (ValueError, OSError) as error:
-    reason = ' '.join(str(error).split())
+    reason = ' '.join(str(error).split()) + _REMEDIES.get(getattr(error, 'errno', None), '')
     line = reason if str(path) in reason else f'{path}: {reason}'
     return PhotoOutcome((_remember_failure(task, run, line),), failed=True)
 
@@ -223,7 +253,8 @@ def _write_photo(
   stem, contents, described = task.path.stem, {}, []
   names = hand_names(stem, [hand.side for hand in hands])
   for name, hand in zip(names, hands, strict=True):
-    files = hand_files(hand, name, run.options.axes, {'photo_sha256': record['sha256'], **record})
+    made = {'photo_sha256': record['sha256'], 'settings': record['settings']}
+    files = hand_files(hand, name, run.options.axes, made)
     contents |= files
     described.append(
       {
@@ -237,6 +268,7 @@ def _write_photo(
     )
   if hands:
     contents |= photo_files(hands, stem)
+    run.record.begin({'photo': str(task.path), 'files': list(contents), **record})
     write_together(run.record.folder, contents)
   seconds = (time.perf_counter() - begin) / max(len(hands), 1)
   described = [{**hand, 'seconds': seconds} for hand in described]
@@ -247,7 +279,8 @@ def _write_photo(
 
 def _remember_failure(task: PhotoTask, run: PhotoRun, line: str) -> str:
   """Records why a photo could not be done. Results from before stay."""
-  if run.record.files(task.path.stem):
+  entry = run.record.entries.get(task.path.stem, {})
+  if entry.get('files') and 'error' not in entry:
     return line
   try:
     run.record.put({'photo': str(task.path), 'hands': [], 'files': [], 'error': line})

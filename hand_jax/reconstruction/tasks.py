@@ -11,6 +11,7 @@ from jaxtyping import Float
 
 from hand_jax.data.photos import PHOTO_SUFFIXES, check_photo_file, demo_photo_boxes
 from hand_jax.reconstruction.hand_data import Axes
+from hand_jax.reconstruction.records import OutputRecord
 
 
 class PhotoOptions(NamedTuple):
@@ -74,6 +75,8 @@ def plan_tasks(options: PhotoOptions, results: frozenset[str] = frozenset()) -> 
       'for all hands.'
     )
   parsed = tuple(parse_box(text) for text in options.bbox)
+  if len({tuple(box) for box in parsed}) < len(parsed):
+    raise ValueError('--bbox is given twice with the same box: name each hand once.')
   return [PhotoTask(path, parsed, tuple(options.hand), options.hand_mask) for path in paths]
 
 
@@ -111,9 +114,11 @@ def _photos_of(name: str, results: frozenset[str]) -> list[pathlib.Path]:
   path = pathlib.Path(name)
   if path.is_dir():
     found = [file for file in path.iterdir() if file.is_file() and _looks_like_a_photo(file)]
+    results |= _results_in(path)
     where = f'The folder {name}'
   elif not os.path.lexists(path) and glob.has_magic(name):
     found = [pathlib.Path(match) for match in glob.glob(name, recursive=True)]
+    results = results.union(*[_results_in(parent) for parent in {file.parent for file in found}])
     found = [file for file in found if file.is_file() and _looks_like_a_photo(file)]
     where = f'The pattern {name}'
   else:
@@ -124,6 +129,15 @@ def _photos_of(name: str, results: frozenset[str]) -> list[pathlib.Path]:
       f'{where} holds no photo: files with the suffix {", ".join(PHOTO_SUFFIXES)} are looked for.'
     )
   return sorted(found)
+
+
+def _results_in(folder: pathlib.Path) -> frozenset[str]:
+  """The real paths of the results that a folder's summary lists, where it has one."""
+  try:
+    record = OutputRecord(folder, overwrite=True)
+  except OSError:
+    return frozenset()
+  return frozenset(os.path.realpath(folder / name) for name in record.files())
 
 
 def _looks_like_a_photo(path: pathlib.Path) -> bool:

@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 from jaxtyping import UInt8
 
+from hand_jax.data.photos import read_photo_scaled
 from hand_jax.reconstruction.records import Entry, OutputRecord
 from hand_jax.report.content import ReportHand, ReportPhoto, ReportPicture
 from hand_jax.report.page import GENERATOR
@@ -19,6 +20,8 @@ from hand_jax.report.writing import write_report
 
 _PAGE_NAME = re.compile(r'report(_[2-9]|_[1-9][0-9]+)?\.html')
 
+# A photo without hands is shown with at most so many pixels.
+_SHOWN_PIXELS = 1_000_000
 # The panels that follow the photo in NAME_overlay.png, see `overlay_panels`.
 _PANELS = ('mesh over the photo', 'uncertainty', 'uncertainty, from the side')
 _TEXTURE_PANELS = ('texture', 'texture, from the left', 'texture, from the right')
@@ -93,12 +96,20 @@ def _photo(folder: pathlib.Path, entry: Entry) -> ReportPhoto:
   seconds = [hand['seconds'] for hand in entry['hands']]
   return ReportPhoto(
     photo=entry['photo'],
-    picture=_picture(folder / pictures[0]) if pictures else None,
+    picture=_picture(folder / pictures[0]) if pictures else _plain_photo(entry),
     hands=tuple(_hand(folder, hand) for hand in entry['hands']),
     seconds=sum(seconds) if seconds else None,
     error=entry.get('error'),
     files=shared,
   )
+
+
+def _plain_photo(entry: Entry) -> UInt8[np.ndarray, 'height width 3'] | None:
+  """The photo itself, where it can still be read: it shows what was looked at."""
+  try:
+    return read_photo_scaled(entry['photo'], _SHOWN_PIXELS).image
+  except (OSError, ValueError):
+    return None
 
 
 def _hand(folder: pathlib.Path, hand: dict[str, Any]) -> ReportHand:

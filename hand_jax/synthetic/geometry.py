@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from hand_jax.geometry.precision import full_precision
 from hand_jax.geometry.rotations import axis_angle_to_matrix
 from hand_jax.mano.gestures import POSE_SAMPLERS
 from hand_jax.mano.joints import BONES
@@ -112,6 +113,7 @@ def pose_hand(
   return PosedHand(hand_pose, vertices, joints, surface, normals, openness)
 
 
+@full_precision
 def _pose_forearm(model, forearm, betas, rotation, arm):
   """Poses the forearm, which continues the shaped hand.
 

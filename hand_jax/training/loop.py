@@ -55,6 +55,7 @@ from hand_jax.training.step import EvalStep, make_eval_step, make_train_step
 from hand_jax.training.warm_start import (
   WarmStart,
   check_cached_backbone,
+  check_frozen_backbone,
   check_start,
   claim_warm_start,
   describe_warm_start,
@@ -179,6 +180,7 @@ class _Run:
         self._initial_state, config.training.init_from, model, config
       )
       check_start(create_objective(config), self._start)
+      check_frozen_backbone(config, self._start)
       check_cached_backbone(config, self._initial_state)
     step = make_train_step(config, network, optimizer, prior_config)
     self._train_step = parallel.map_train_step(step)

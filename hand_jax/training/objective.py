@@ -21,11 +21,18 @@ from hand_jax.losses import (
   compute_squared_error_terms,
 )
 from hand_jax.mano.model import extended_joint_regressor
-from hand_jax.models.hand_network import TEXTURE_REGRESSOR, render_estimate
+from hand_jax.models.hand_network import TEXTURE_REGRESSOR, VERTEX_REGRESSOR, render_estimate
 from hand_jax.models.texture_regressor import sample_hidden_region
 from hand_jax.types import HandBatch, HandEstimate, ManoModel
 
 NetworkInputs = dict[str, Any]
+
+_FRESH_AMVUR = (
+  "loss.kind='elbo' with model.vertex_offset_from='template' would start from the flat template, "
+  'and the divergence would pull the trained prior-net towards it. Name a warm-up of AMVUR '
+  '(Algorithm 6; experiments with `amvur` and `weak` in their names) by --init_from=WORKDIR, or '
+  'take model.vertex_offset_from=prior.'
+)
 
 
 class Objective(NamedTuple):
@@ -49,6 +56,10 @@ class Objective(NamedTuple):
   continues: str = ''
   """The run of this experiment holds those other parts."""
   needs_camera_prior: bool = False
+  needs_trained: tuple[str, ...] = ()
+  """Parts that learn on but must come from a trained run."""
+  why_trained: str = ''
+  """What is wrong with fresh ones, by the settings' names, and what to do."""
 
   @property
   def learns_everything(self) -> bool:
@@ -89,6 +100,7 @@ def _gaussian(config: ExperimentConfig) -> Objective:
   for name in ('vertices', 'joints', 'joints_2d'):
     weights[f'{name}_nll'] = getattr(loss, name)
     weights[f'{name}_kl'] = getattr(loss, name) * loss.kl
+  weights['vertices_nll'] *= loss.vertices_likelihood
 
   def compute_terms(keys, estimate, batch, model, camera_prior_mean) -> LossTerms:
     return compute_gaussian_terms(estimate, batch, loss, model.hands_mean)
@@ -131,7 +143,15 @@ def _elbo(config: ExperimentConfig) -> Objective:
       keys, estimate, batch, camera_prior_mean, regressor, loss, model.hands_mean
     )
 
-  return Objective(loss.kind, compute_terms, weights, _no_inputs, needs_camera_prior=True)
+  return Objective(
+    loss.kind,
+    compute_terms,
+    weights,
+    _no_inputs,
+    needs_camera_prior=True,
+    needs_trained=(VERTEX_REGRESSOR,) if config.model.vertex_offset_from == 'template' else (),
+    why_trained=_FRESH_AMVUR,
+  )
 
 
 def _photometric(config: ExperimentConfig) -> Objective:

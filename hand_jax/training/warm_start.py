@@ -25,6 +25,7 @@ _MEANINGS = {
   'model.vertex_offset_from': 'vertex_regressor',
   'loss.length_unit_m': 'vertex_regressor',
   'data.crop_factor': 'camera_model',
+  'model.camera_log_variance': 'camera_model',
 }
 
 
@@ -115,11 +116,13 @@ def warm_start(
 
 
 def check_start(objective: Objective, start: WarmStart) -> None:
-  """Checks that a run that trains a part of a network takes the other parts from trained runs.
+  """Refuses, by ValueError, fresh parts where the objective needs trained ones.
 
-  Raises:
-    ValueError: one of the other parts would stay random.
+  They are those that it leaves as they are, and those from which it could not learn.
   """
+  needed = tuple(f'params/{part}/' for part in objective.needs_trained)
+  if fresh := [name for name in start.fresh if needed and name.startswith(needed)]:
+    raise ValueError(f'{_summarize(fresh, fresh)} would start fresh: {objective.why_trained}')
   if objective.learned_parts is None:
     return
   learned = tuple(f'params/{part}/' for part in objective.learned_parts)
@@ -128,6 +131,21 @@ def check_start(objective: Objective, start: WarmStart) -> None:
       f'loss.kind={objective.kind!r} trains {", ".join(objective.learned_parts)} alone, so the '
       f'rest must come from a trained run: {_summarize(untrained, untrained)} would stay random. '
       f'Name the run by --init_from=WORKDIR; {objective.continues} is the network it continues.'
+    )
+
+
+def check_frozen_backbone(config: ExperimentConfig, start: WarmStart) -> None:
+  """Refuses, by ValueError, to freeze a backbone that nothing has trained."""
+  backbone = config.model.backbone
+  if config.optimizer.backbone_learning_rate_scale or backbone.weights:
+    return
+  if backbone.pretrained == 'none' and any(
+    name.startswith('params/backbone/') for name in start.fresh
+  ):
+    raise ValueError(
+      'optimizer.backbone_learning_rate_scale=0 freezes the backbone, which would stay random: '
+      f'name the run it comes from by --init_from=WORKDIR, or the weights of a {backbone.name} in '
+      'model.backbone.weights.'
     )
 
 

@@ -128,6 +128,9 @@ def test_an_experiment_takes_a_step_at_toy_size(name, toy_model):
   expected |= {'texture_regressor'} if config.model.texture.enabled else set()
   assert set(after.params) == expected
   trained = {'texture_regressor'} if config.loss.kind == 'photometric' else expected
+  if config.optimizer.backbone_learning_rate_scale == 0:
+    trained = trained - {'backbone'}
+    chex.assert_trees_all_equal(before.params['backbone'], after.params['backbone'])
   for part in trained:
     moved = [
       bool((a != b).any())

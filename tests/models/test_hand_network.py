@@ -140,6 +140,21 @@ def changed(config, **model_settings):
   return dataclasses.replace(config, model=dataclasses.replace(config.model, **model_settings))
 
 
+def test_a_fresh_camera_is_as_sure_as_its_setting_says(toy, model):
+  """Without training and without a parameter: an older run's numbers then mean the same again."""
+  _, variables, images, estimate = toy
+  np.testing.assert_allclose(estimate.camera.log_variance, -5.5, atol=0.5)
+  network = create_network(changed(get_config('toy'), camera_log_variance=0.0))
+  apply = jax.jit(network.apply, static_argnames='train')
+  unsure = apply(variables, images, model, train=False).camera
+  np.testing.assert_allclose(unsure.log_variance, 0, atol=0.5)
+  np.testing.assert_array_equal(unsure.mean, estimate.camera.mean)
+  # One head's outputs about either start, in numbers before the bound.
+  raw = [8 * np.arctanh(np.asarray(each) / 8) for each in (unsure.log_variance, [[-5.5]])]
+  expected = 8 * np.tanh((raw[0] + raw[1]) / 8)
+  np.testing.assert_allclose(estimate.camera.log_variance, expected, atol=1e-4)
+
+
 @pytest.fixture(scope='module')
 def learned_sigma(model):
   network = create_network(changed(get_config('toy'), prior_sigma='learned'))

@@ -91,6 +91,8 @@ def test_overrides_apply_in_order():
     ('model.backbone.pretrained=hands', r'hand_landmark alone, not for tiny'),
     ('data.dataset=freihand', r'data.data_dir should name the folder'),
     ('data.train_examples=0', r'data.train_examples should be positive'),
+    ('loss.scale_prior_sigma=0', r'loss.scale_prior_sigma should be positive, got 0.0'),
+    ('model.camera_log_variance=-8', r'camera_log_variance should be between -7.5 and 7.5, got -8'),
     ('data.max_landmark_error=-0.1', r'data.max_landmark_error should not be negative, got -0.1'),
     ('data.max_landmark_error=0.12', r'=0.12 reads .* prepared data set: name its folder in data'),
   ],
@@ -149,6 +151,16 @@ def test_json_of_runs_before_there_were_other_hands_means_classic_ones():
   assert config_from_json(json.dumps(tree)).data.hands == 'broad'
   del tree['data']['hands']
   assert config_from_json(json.dumps(tree)).data.hands == 'classic'
+
+
+def test_json_of_runs_before_cameras_were_sure_means_unsure_ones():
+  """Such a run goes on with a log-variance about 0, and draws a camera for each branch."""
+  tree = json.loads(config_to_json(get_config('toy_weak')))
+  del tree['model']['camera_log_variance'], tree['loss']['camera_draws']
+  config = config_from_json(json.dumps(tree))
+  assert (config.model.camera_log_variance, config.loss.camera_draws) == (0.0, 'two')
+  assert get_config('toy_weak').model.camera_log_variance == -5.5
+  assert get_config('toy_weak').loss.camera_draws == 'one'
 
 
 @pytest.mark.parametrize('name', EXPERIMENTS)

@@ -205,10 +205,21 @@ def test_posterior_and_prior_are_sampled_apart():
   inputs = elbo_hands.random_inputs(seed=3)
   inputs = repeated(inputs._replace(prior=inputs.posterior))
   for still in ('sampling_scale', 'camera_sampling_scale'):
-    terms = terms_of(inputs, **{still: 0.0})
+    terms = terms_of(inputs, camera_draws='two', **{still: 0.0})
     posterior, prior = (terms[name] for name in SAMPLED)
     assert posterior.std() > 0.1
     assert correlation(posterior, prior) < 4 / np.sqrt(MANY)
+
+
+def test_one_camera_is_drawn_for_both_branches():
+  """Algorithm 2, step 5: its noise is one, that of the vertices is not."""
+  inputs = elbo_hands.random_inputs(seed=3)
+  inputs = repeated(inputs._replace(prior=inputs.posterior))
+  terms = terms_of(inputs, sampling_scale=0.0, samples=2)
+  assert terms['joints_2d_nll'].std() > 0.1
+  np.testing.assert_array_equal(*(terms[name] for name in SAMPLED))
+  terms = terms_of(inputs, camera_sampling_scale=0.0)
+  assert correlation(*(terms[name] for name in SAMPLED)) < 4 / np.sqrt(MANY)
 
 
 def test_vertices_and_camera_are_sampled_apart():

@@ -20,7 +20,7 @@ def test_a_given_focal_length_goes_before_exif_and_exif_before_the_assumption():
   assumed = photo_camera(size)
   assert np.degrees(2 * np.arctan(2500 / assumed.focal_length_px)) == pytest.approx(70)
   assert [
-    photo_camera(size, *known).source for known in ((9.0, 26.0), (None, 26.0), (None, None))
+    photo_camera(size, *known).source for known in ((2000.0, 26.0), (None, 26.0), (None, None))
   ] == [
     'given',
     'exif',
@@ -29,7 +29,7 @@ def test_a_given_focal_length_goes_before_exif_and_exif_before_the_assumption():
   assert assumed.principal_point == (2000, 1500)
   assert assumed.intrinsics is None
   np.testing.assert_array_equal(
-    photo_camera(size, 900.0).intrinsics, [[900, 0, 2000], [0, 900, 1500], [0, 0, 1]]
+    photo_camera(size, 2900.0).intrinsics, [[2900, 0, 2000], [0, 2900, 1500], [0, 0, 1]]
   )
   assert '70 degrees' in assumed.source_text
 
@@ -104,3 +104,10 @@ def test_missing_unknown_and_damaged_exif_are_none(tmp_path):
   whole[start : start + 12] = b'\xff' * 12
   (tmp_path / 'd.jpg').write_bytes(whole)
   assert read_focal_35mm(tmp_path / 'd.jpg') is None
+
+
+@pytest.mark.parametrize('focal', [35.0, 999.0, 1e6])
+def test_a_focal_length_that_no_lens_has_is_refused(focal):
+  """Above all one in millimetres; the message says how many pixels a millimetre is."""
+  with pytest.raises(ValueError, match=r'4000 x 3000: expected 1000 to 100000.* are 115\.6 times'):
+    photo_camera((4000, 3000), focal)

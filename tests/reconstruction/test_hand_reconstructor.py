@@ -1,6 +1,7 @@
 """Whole photos to meshes without a run: sides, boxes, several hands, and where the mesh lies."""
 
 import copy
+import dataclasses
 import json
 
 import jax.numpy as jnp
@@ -198,6 +199,11 @@ def test_what_is_no_request_is_told(reconstructor, photo):
     reconstructor(7)
   with pytest.raises(ValueError, match='2 sides for 1 boxes of the image'):
     reconstructor(photo, boxes=[[1, 1, 40, 40]], sides=['left', 'right'])
+  for boxes in ([100, 100, 300, 500], [[1, 2, 3]], ['a'], [[1, 2, 3, 'b']]):
+    with pytest.raises(ValueError, match='expected a list of boxes, each of four numbers'):
+      reconstructor(photo, boxes=boxes)
+  with pytest.raises(ValueError, match='hand_mask: only a run with a texture branch'):
+    reconstructor(photo, hand_mask=np.ones(photo.shape[:2], bool))
   with pytest.raises(ValueError, match='belong to one photo'):
     reconstructor([photo, photo], boxes=[[1, 1, 40, 40]])
 
@@ -256,6 +262,33 @@ def test_a_hand_is_saved_and_shown(bundled, tmp_path):
   with pytest.raises(FileExistsError, match=r'mine_overlay\.png exists: it stays as it is'):
     hand.save(tmp_path / 'new', 'mine')
   assert hand.save(tmp_path / 'new', 'mine', overwrite=True) == paths
+  for name in ('../out', '', 'a/b'):
+    with pytest.raises(ValueError, match='expected the beginning of a file name'):
+      hand.save(tmp_path, name)
+  assert hand == hand and hand != dataclasses.replace(hand)
+
+
+def test_saving_never_replaces_the_photo(bundled, tmp_path):
+  _, _, (hand,) = bundled
+  photo = tmp_path / 'a_overlay.png'
+  Image.fromarray(hand.photo).save(photo)
+  before = photo.read_bytes()
+  hand = dataclasses.replace(hand, photo_name=str(photo))
+  with pytest.raises(FileExistsError, match='is the photo itself'):
+    hand.save(tmp_path, 'a', overwrite=True)
+  assert photo.read_bytes() == before
+
+
+def test_several_hands_save_themselves_under_their_own_names(reconstructor, tmp_path):
+  left = read_photo(BUNDLED[-1][0])
+  Image.fromarray(np.concatenate([left, left[:, ::-1]], axis=1)).save(tmp_path / 'two.png')
+  hands = reconstructor(tmp_path / 'two.png')
+  for hand in hands:
+    hand.save(tmp_path / 'out')
+  names = {path.name for path in (tmp_path / 'out').glob('*.glb')}
+  assert names == {f'two_{number}_{hand.side}.glb' for number, hand in enumerate(hands, start=1)}
+  (alone,) = reconstructor(left)
+  assert alone.file_stem == 'hand'
   page = hand._repr_html_()
   assert 'data:image/png;base64,' in page and 'left (free hand' in page and 'alt="The left' in page
 

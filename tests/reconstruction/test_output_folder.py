@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hand_jax.reconstruction import hand_reconstructor
+from hand_jax.reconstruction import hand_reconstructor, running
 from hand_jax.reconstruction.output_names import hand_names, possible_names
 from hand_jax.reconstruction.records import OutputRecord
 from hand_jax.reconstruction.running import PhotoOutcome, prepare_run
@@ -113,11 +113,21 @@ CHANGES = {
 }
 
 
+EXPECTED = {
+  'other side': r"sides was not given and is \['left'\]",
+  'box': 'boxes_xywh was not given and is ',
+  'focal length': 'focal_length_px was not given and is 300.0',
+  'axes': 'axes was y_up and is camera',
+}
+
+
 @pytest.mark.parametrize('change', CHANGES)
 def test_other_settings_are_refused_before_any_work(folder, change, monkeypatch):
   reconstruct('hand.jpg')
   before = contents('out')
-  with pytest.raises(FileExistsError, match=r'hand\.jpg: they stay .*--output, .*--overwrite'):
+  with pytest.raises(
+    FileExistsError, match=EXPECTED[change] + r'.*They stay .*--output, .*--overwrite'
+  ):
     reconstruct('hand.jpg', **CHANGES[change])
   assert contents('out') == before
 
@@ -125,7 +135,7 @@ def test_other_settings_are_refused_before_any_work(folder, change, monkeypatch)
 def test_another_photo_of_the_same_name_is_refused(folder, photo):
   reconstruct('hand.jpg')
   Image.fromarray(photo[::-1]).save('hand.jpg')
-  with pytest.raises(FileExistsError, match='results of another photo'):
+  with pytest.raises(FileExistsError, match='they are of another photo of this name'):
     reconstruct('hand.jpg')
   (outcome,) = reconstruct('hand.jpg', overwrite=True)
   assert outcome.is_written
@@ -158,6 +168,7 @@ def test_a_foreign_summary_is_left_alone(folder):
     with pytest.raises(ValueError, match=r'out/summary\.json is no summary of hand-jax'):
       reconstruct('hand.jpg')
     assert pathlib.Path('out/summary.json').read_text() == text
+  assert reconstruct('hand.jpg', overwrite=True)[0].is_written
 
 
 def test_the_summary_holds_what_is_promised(folder, found):
@@ -172,7 +183,8 @@ def test_the_summary_holds_what_is_promised(folder, found):
       assert hand['sigma_mm_mean'] == pytest.approx(arrays['vertex_sigma_mm'].mean(), rel=1e-5)
     assert all(pathlib.Path('out', name).is_file() for name in hand['files'])
   numbers = json.loads(pathlib.Path('out/hand_1_left.json').read_text())
-  assert numbers['photo_sha256'] == entry['sha256'] and numbers['settings'] == entry['settings']
+  assert numbers['photo_sha256'] == entry['sha256']
+  assert numbers['settings'] == entry['settings'] and 'sha256' not in numbers
 
 
 def test_folders_and_patterns_name_their_photos_in_order(folder, photo):
@@ -202,5 +214,65 @@ def test_only_listed_files_belong_to_the_record(folder):
   record = OutputRecord('out')
   assert 'hand.glb' in record.files() and 'summary.json' not in record.files()
   pathlib.Path('out/summary.json').unlink()
-  with pytest.raises(FileExistsError, match=r'this program did not write it'):
+  with pytest.raises(FileExistsError, match=r'no summary\.json lists it'):
     reconstruct('hand.jpg')
+
+
+def test_results_are_no_photos_for_another_output_either(folder):
+  reconstruct('.', output='.')
+  for photos in ('.', '*.*'):
+    listed = [str(task.path) for task in plan_tasks(PhotoOptions([photos], 'elsewhere'))]
+    assert listed == ['hand.jpg']
+
+
+def test_a_command_killed_while_it_writes_leaves_nothing_unclaimed(folder, monkeypatch):
+  """Its files are listed before the first has its name; the next run goes on and clears up."""
+
+  def die_after_the_first(output, contents):
+    assert {'hand.obj', 'hand_overlay.png'} <= OutputRecord(output).files()
+    (output / '.unfinished-abc').mkdir()
+    name, content = next(iter(contents.items()))
+    (output / name).write_bytes(content)
+    raise SystemExit  # nothing handles it
+
+  with monkeypatch.context() as patch:
+    patch.setattr(running, 'write_together', die_after_the_first)
+    with pytest.raises(SystemExit):
+      reconstruct('hand.jpg')
+  (entry,) = json.loads(pathlib.Path('out/summary.json').read_text())
+  assert entry['hands'] == [] and 'was stopped' in entry['error']
+  (outcome,) = reconstruct('hand.jpg')
+  assert outcome.is_written and not list(pathlib.Path('out').glob('.unfinished*'))
+  (entry,) = json.loads(pathlib.Path('out/summary.json').read_text())
+  assert set(contents('out')) == {*entry['files'], 'summary.json'} and 'error' not in entry
+
+
+def test_two_commands_do_not_write_to_one_folder_at_once(folder):
+  first = prepare_run(PhotoOptions(['hand.jpg'], 'out')).outcomes()
+  next(first)
+  with pytest.raises(BlockingIOError, match='Another hand-jax is writing to out'):
+    next(prepare_run(PhotoOptions(['hand.jpg'], 'out')).outcomes())
+  with pytest.raises(StopIteration):
+    next(first)
+  (again,) = reconstruct('hand.jpg')
+  assert 'done before' in again.lines[0]
+  assert not pathlib.Path('out/.hand_jax.lock').exists()
+
+
+def test_a_photo_called_summary_fails_alone(folder):
+  shutil.copy('hand.jpg', 'summary.jpg')
+  outcomes = reconstruct('hand.jpg', 'summary.jpg')
+  assert [outcome.failed for outcome in outcomes] == [False, True]
+  assert 'would be written as summary.json' in outcomes[1].lines[0]
+  assert not pathlib.Path('out/summary.obj').exists()
+
+
+def test_a_box_is_named_once(folder):
+  with pytest.raises(ValueError, match='--bbox is given twice with the same box'):
+    plan_tasks(PhotoOptions(['hand.jpg'], 'out', bbox=['1,2,30,40', '1,2,30,40.0']))
+
+
+def test_a_folder_in_the_way_is_told_before_any_photo(folder):
+  pathlib.Path('out/hand.json').mkdir(parents=True)
+  with pytest.raises(IsADirectoryError, match=r'hand\.json is a folder'):
+    prepare_run(PhotoOptions(['hand.jpg'], 'out', overwrite=True))

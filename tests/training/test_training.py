@@ -241,6 +241,12 @@ def test_weights_of_norms_and_biases_do_not_decay():
   assert backbone_mask(params)['head'] == {'kernel': False, 'bias': False}
 
 
+def test_the_clip_binds_on_every_step(config, run):
+  """As the setting's words say: what it takes away is how the sizes of gradients differ."""
+  norms = [metrics['gradient_norm'] for metrics in run[2]]
+  assert len(norms) >= 10 and min(norms) > config.optimizer.gradient_clip_norm == 1
+
+
 def test_gradients_are_clipped_together():
   config = OptimizerConfig(warmup_steps=0, weight_decay=0.0, gradient_clip_norm=1.0)
   params = {'a': {'kernel': jnp.zeros((2, 2))}, 'b': {'kernel': jnp.zeros((2, 1))}}

@@ -10,13 +10,17 @@ from absl import flags
 
 from experiments.configs.names import get_config
 from experiments.train import choose_config
+from hand_jax.config import ExperimentConfig
 from hand_jax.runs.checkpoints import check_workdir, claim_workdir
 from hand_jax.runs.hand_models import claim_hand_model
 from hand_jax.runs.lineage import claim_lineage, lineage_supervision, make_lineage
 from hand_jax.runs.sources import latest_step
 from hand_jax.runs.train_state import TrainState
+from hand_jax.training.objective import create_objective
 from hand_jax.training.warm_start import (
   WarmStart,
+  check_frozen_backbone,
+  check_start,
   claim_warm_start,
   describe_warm_start,
   warm_start,
@@ -246,6 +250,50 @@ def test_the_record_holds_the_sources_own_records(joint, tmp_path):
   assert (amvur['step'], amvur['lineage']['config']) == (40, 'amvur_full')
   assert amvur['lineage']['supervision'] == 'full' and amvur['lineage']['init_from'] == []
   assert lineage_supervision(read) == 'full'
+
+
+# What may not start fresh.
+
+
+def weak_elbo(base: str, **optimizer) -> ExperimentConfig:
+  config = get_config('toy_weak')
+  model = dataclasses.replace(config.model, vertex_offset_from=base)
+  optimizer = dataclasses.replace(config.optimizer, **optimizer)
+  return dataclasses.replace(config, model=model, optimizer=optimizer)
+
+
+def test_a_fresh_amvur_at_the_template_is_refused_for_the_elbo(joint, sources, toy_model):
+  """It would pull the prior-net, which alone was warmed up, towards a flat hand."""
+  fresh, _, both = joint
+  _, prior_alone = warm_start(fresh, [sources['prior'][0]], toy_model)
+  check = lambda base, start: check_start(create_objective(weak_elbo(base)), start)  # noqa: E731
+  with pytest.raises(ValueError) as caught:
+    check('template', prior_alone)
+  message = str(caught.value)
+  assert message.startswith("vertex_regressor (all 2) would start fresh: loss.kind='elbo' with")
+  for named in (
+    "model.vertex_offset_from='template'",
+    '--init_from=WORKDIR',
+    'Algorithm 6',
+    'model.vertex_offset_from=prior',
+  ):
+    assert named in message
+  assert '\n' not in message
+  check('template', both)
+  check('prior', prior_alone)
+  check_start(create_objective(get_config('toy')), prior_alone)
+
+
+def test_a_frozen_backbone_comes_from_somewhere(joint):
+  random = WarmStart((), tuple(sorted(array_names(TRUNK, PRIOR))))
+  frozen = weak_elbo('prior', backbone_learning_rate_scale=0.0)
+  with pytest.raises(ValueError, match=r'would stay random: name the run .* --init_from=WORKDIR'):
+    check_frozen_backbone(frozen, random)
+  check_frozen_backbone(frozen, joint[2])
+  check_frozen_backbone(weak_elbo('prior'), random)
+  hands = dataclasses.replace(frozen.model.backbone, name='hand_landmark', pretrained='hands')
+  model = dataclasses.replace(frozen.model, backbone=hands)
+  check_frozen_backbone(dataclasses.replace(frozen, model=model), random)
 
 
 # The command.

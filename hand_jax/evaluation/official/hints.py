@@ -70,7 +70,8 @@ class PredictionHints:
         f'{BENCHMARKS[others[0]].title}: put them into the order {_order(self._benchmark)}.'
       )
     return (
-      f'{begin}: expected the order {_order(self._benchmark)}, and joints and mesh in one frame.'
+      f'{begin}: expected the order {_order(self._benchmark)}, joints and mesh in one frame, and a '
+      "mesh with MANO's vertex order, which the free hand does not have."
     )
 
 
