@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 
 from hand_jax.files.outputs import check_output_folder
+from hand_jax.reconstruction.axes import Axes
 from hand_jax.reconstruction.folder_lock import UNFINISHED_PREFIX
-from hand_jax.reconstruction.hand_data import Axes, HandData
+from hand_jax.reconstruction.hand_data import HandData
 from hand_jax.reconstruction.meshes import (
   MeshPart,
   glb_bytes,

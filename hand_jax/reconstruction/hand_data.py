@@ -10,8 +10,6 @@ from hand_jax.detection.reading import DetectedHand
 from hand_jax.reconstruction.camera_placement import PhotoCamera
 from hand_jax.types import HandParameters
 
-Axes = Literal['y_up', 'camera']
-
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class HandData:

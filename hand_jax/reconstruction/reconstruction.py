@@ -7,8 +7,9 @@ import pathlib
 from typing import get_args
 
 from hand_jax.files.outputs import same_file
+from hand_jax.reconstruction.axes import Axes
 from hand_jax.reconstruction.files import check_free, output_suffixes, write_reconstruction
-from hand_jax.reconstruction.hand_data import Axes, HandData
+from hand_jax.reconstruction.hand_data import HandData
 from hand_jax.reconstruction.meshes import png_bytes
 from hand_jax.reconstruction.views import overlay_image
 

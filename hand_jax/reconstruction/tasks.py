@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float
 
 from hand_jax.data.photos import PHOTO_SUFFIXES, check_photo_file, demo_photo_boxes
-from hand_jax.reconstruction.hand_data import Axes
+from hand_jax.reconstruction.axes import Axes
 from hand_jax.reconstruction.records import OutputRecord
 
 
