@@ -198,7 +198,11 @@ def compute_elbo_terms(
     for sample_number in range(config.samples):
       draw = jax.vmap(
         lambda key, hand, camera, numbers=(branch_number, sample_number): _sample_projection(
-          _draw_keys(key, *numbers, config), hand, camera, extended_joint_regressor, config
+          _draw_keys(key, numbers[0], numbers[1], config),
+          hand,
+          camera,
+          extended_joint_regressor,
+          config,
         )
       )
       nlls.append(masked_nll(draw(keys, branch, estimate.camera), *label))

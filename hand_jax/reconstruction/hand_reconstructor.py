@@ -8,7 +8,7 @@ import dataclasses
 import os
 import pathlib
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import cv2
 import numpy as np
@@ -132,7 +132,8 @@ class HandReconstructor:
       FileNotFoundError, ValueError: a photo cannot be read or is no RGB picture, a side is neither,
         a box or mask does not fit the photo, or what a run estimates is not finite.
     """
-    photos = image if isinstance(image, list | tuple) else [image]
+    # `read_request` refuses sequences of other kinds.
+    photos = image if isinstance(image, list | tuple) else [cast(Photo, image)]
     several = photos is image
     if several and (boxes is not None or hand_mask is not None):
       raise ValueError('boxes and hand_mask belong to one photo: give one photo at a time.')
@@ -233,12 +234,12 @@ def _as_boxes(boxes: object) -> tuple[np.ndarray, ...]:
   try:
     array = np.asarray(boxes, np.float64)
   except (TypeError, ValueError):
-    array = np.zeros(0)
+    array = np.zeros((0, 0))
   if array.ndim != 2 or array.shape[1] != 4:
     raise ValueError(
       f'boxes is {boxes!r}, expected a list of boxes, each of four numbers x, y, width, height.'
     )
-  return tuple(array)
+  return tuple(np.asarray(box) for box in array)
 
 
 def _named(hands: list[Reconstruction]) -> list[Reconstruction]:
