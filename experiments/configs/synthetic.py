@@ -223,9 +223,10 @@ def synthetic_small_weak() -> ExperimentConfig:
 
 
 def synthetic_small_weak_letter() -> ExperimentConfig:
-  """`synthetic_small_weak` to the letter of the paper, to be compared with; it does not work.
+  """`synthetic_small_weak` to the letter of the paper, to be compared with.
 
-  A camera drawn with a deviation of 1 hides the hand. The settings one by one: docs/derivations.md.
+  Its cameras are drawn with a deviation of 1, which moves a hand by half the crop. The settings one
+  by one: docs/derivations.md.
   """
   return replace(synthetic_small_weak(), name='synthetic_small_weak_letter', loss=WEAK_LETTER)
 

@@ -132,9 +132,8 @@ class HandReconstructor:
       FileNotFoundError, ValueError: a photo cannot be read or is no RGB picture, a side is neither,
         a box or mask does not fit the photo, or what a run estimates is not finite.
     """
-    # `read_request` refuses sequences of other kinds.
-    photos = image if isinstance(image, list | tuple) else [cast(Photo, image)]
-    several = photos is image
+    several = isinstance(image, list | tuple)
+    photos = cast(Sequence[Photo], image if several else [image])
     if several and (boxes is not None or hand_mask is not None):
       raise ValueError('boxes and hand_mask belong to one photo: give one photo at a time.')
     sides = (sides,) if isinstance(sides, str) else tuple(sides or ())
@@ -232,10 +231,10 @@ def _as_boxes(boxes: object) -> tuple[np.ndarray, ...]:
   if boxes is None:
     return ()
   try:
-    array = np.asarray(boxes, np.float64)
+    array: np.ndarray = np.asarray(boxes, np.float64)
   except (TypeError, ValueError):
-    array = np.zeros((0, 0))
-  if array.ndim != 2 or array.shape[1] != 4:
+    array = np.zeros(0)
+  if array.ndim != 2 or array.shape[-1] != 4:
     raise ValueError(
       f'boxes is {boxes!r}, expected a list of boxes, each of four numbers x, y, width, height.'
     )

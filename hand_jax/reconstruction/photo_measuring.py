@@ -112,8 +112,8 @@ def check_scores_path(
   if source is not None:
     inputs[pathlib.Path(source) / ANNOTATIONS] = 'the annotations'
     if (pathlib.Path(source) / ANNOTATIONS).is_file():
-      entries = read_annotations(source, needs_keypoints=False)
-      inputs |= {entry.path: 'a photo that is measured' for entry in entries}
+      for entry in read_annotations(source, needs_keypoints=False):
+        inputs[entry.path] = 'a photo that is measured'
   plots = [Output('--output', plot, is_own_picture) for plot in plot_paths(path)]
   check_outputs([Output('--output', path, is_json_with('per_photo')), *plots], inputs, overwrite)
 

@@ -237,7 +237,7 @@ def _try_photo(task: PhotoTask, run: PhotoRun) -> PhotoOutcome:
       ]
     return PhotoOutcome(tuple(lines), is_written=bool(hands))
   except (ValueError, OSError) as error:
-    reason = ' '.join(str(error).split()) + _REMEDIES.get(getattr(error, 'errno', None), '')
+    reason = ' '.join(str(error).split()) + _REMEDIES.get(getattr(error, 'errno', None) or 0, '')
     line = reason if str(path) in reason else f'{path}: {reason}'
     return PhotoOutcome((_remember_failure(task, run, line),), failed=True)
 
