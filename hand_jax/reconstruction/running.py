@@ -48,7 +48,7 @@ from hand_jax.runs.hand_models import hand_model_digest
 from hand_jax.version import VERSION
 
 # What to do about errors of the system.
-_REMEDIES = {
+_REMEDIES: dict[int | None, str] = {
   errno.ENOSPC: '. Free some room, then run the same command again.',
   errno.ENAMETOOLONG: '. Rename the photo.',
 }
