@@ -2,7 +2,8 @@
 
 import numpy as np
 import pytest
-from hand_jax.reconstruction.evidence import PointErrors, hand_evidence
+
+from hand_jax.fitting.evidence import PointErrors, hand_evidence
 
 ERRORS = PointErrors(image=4.0, world=8.0, heads=6.0)
 SIGMAS = {
