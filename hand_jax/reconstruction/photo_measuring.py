@@ -1,5 +1,6 @@
 """Measures the program on annotated photos: finds, reconstructs and scores each hand."""
 
+import contextlib
 import os
 import pathlib
 from collections.abc import Callable, Sequence
@@ -111,7 +112,7 @@ def check_scores_path(
   inputs: dict[str | os.PathLike, str] = {}
   if source is not None:
     inputs[pathlib.Path(source) / ANNOTATIONS] = 'the annotations'
-    if (pathlib.Path(source) / ANNOTATIONS).is_file():
+    with contextlib.suppress(ValueError, OSError):  # told when they are read for measuring
       for entry in read_annotations(source, needs_keypoints=False):
         inputs[entry.path] = 'a photo that is measured'
   plots = [Output('--output', plot, is_own_picture) for plot in plot_paths(path)]

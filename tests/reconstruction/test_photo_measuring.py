@@ -200,3 +200,13 @@ def test_the_command_writes_json_without_nan(photo, tmp_path):
     cwd=ROOT, capture_output=True, text=True, check=False,
   )  # fmt: skip
   assert missing.returncode == 2 and 'nowhere does not exist' in missing.stderr
+
+
+def test_scores_never_replace_a_measured_photo(hands, photo, tmp_path):
+  """Also where replacing is asked for."""
+  folder = write_folder(tmp_path, photo, truth_of(hands[0]))
+  (measured,) = [path for path in tmp_path.rglob('*') if path.suffix in ('.png', '.jpg')]
+  before = measured.read_bytes()
+  with pytest.raises(ValueError, match='it is a photo that is measured'):
+    check_scores_path(measured, folder, overwrite=True)
+  assert measured.read_bytes() == before
