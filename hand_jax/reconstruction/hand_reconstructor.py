@@ -8,7 +8,7 @@ import dataclasses
 import os
 import pathlib
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 import cv2
 import numpy as np
@@ -105,7 +105,7 @@ class HandReconstructor:
   def __call__(
     self,
     image: Photo | Sequence[Photo],
-    boxes: Sequence[Sequence[float | int] | np.ndarray] | np.ndarray | None = None,
+    boxes: Sequence[Any] | np.ndarray | None = None,
     sides: Sequence[str] | str | None = None,
     focal_length_px: float | int | None = None,
     hand_mask: Bool[np.ndarray, 'height width'] | None = None,

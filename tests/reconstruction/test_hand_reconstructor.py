@@ -266,6 +266,8 @@ def test_a_hand_is_saved_and_shown(bundled, tmp_path):
     with pytest.raises(ValueError, match='expected the beginning of a file name'):
       hand.save(tmp_path, name)
   assert hand == hand and hand != dataclasses.replace(hand)
+  page = hand._repr_html_()
+  assert 'data:image/png;base64,' in page and 'left (free hand' in page and 'alt="The left' in page
 
 
 def test_saving_never_replaces_the_photo(bundled, tmp_path):
@@ -289,8 +291,6 @@ def test_several_hands_save_themselves_under_their_own_names(reconstructor, tmp_
   assert names == {f'two_{number}_{hand.side}.glb' for number, hand in enumerate(hands, start=1)}
   (alone,) = reconstructor(left)
   assert alone.file_stem == 'hand'
-  page = hand._repr_html_()
-  assert 'data:image/png;base64,' in page and 'left (free hand' in page and 'alt="The left' in page
 
 
 def test_several_hands_are_numbered_and_tell_their_side(tmp_path):
