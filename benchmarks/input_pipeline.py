@@ -33,7 +33,12 @@ from benchmarks.interleave import compare
 from experiments.configs.names import get_config
 from hand_jax.config import ExperimentConfig
 from hand_jax.data.augmentation import change_colors, sample_crop_change
-from hand_jax.data.pipeline import Slot, make_batch, training_batches, training_slots
+from hand_jax.data.pipeline import (
+  Slot,
+  make_batch,
+  training_batches,
+  training_slots,
+)
 from hand_jax.data.prepared import PreparedSource
 from hand_jax.examples import HandExample, encode_example, example_features
 from hand_jax.geometry.cameras import crop_affine

@@ -29,7 +29,7 @@ from experiments.ablations.report import (
 from experiments.configs.names import get_config
 from hand_jax.config import DataConfig, ExperimentConfig
 from hand_jax.config_text import apply_overrides
-from hand_jax.data.pipeline import create_source
+from hand_jax.data.example_sources import create_source
 from hand_jax.evaluation.evaluate import METRIC_NAMES
 from hand_jax.evaluation.evaluate_run import RunRequest, evaluate_run
 from hand_jax.files.writing import write_json

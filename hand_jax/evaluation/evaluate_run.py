@@ -7,7 +7,8 @@ import pathlib
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
-from hand_jax.data.pipeline import create_source, evaluation_batches
+from hand_jax.data.example_sources import create_source
+from hand_jax.data.pipeline import evaluation_batches
 from hand_jax.data.prepared import prepared_manifest
 from hand_jax.evaluation.evaluate import NAMES, EstimateFn, evaluate_batches, make_estimate_fn
 from hand_jax.evaluation.mean_hand import MeanHand

@@ -6,8 +6,8 @@ from collections.abc import Iterable
 from typing import Any
 
 from hand_jax.config import DataConfig, ExperimentConfig
+from hand_jax.data.example_sources import create_source
 from hand_jax.data.manifests import data_digest
-from hand_jax.data.pipeline import create_source
 from hand_jax.data.prepared import RENDERED_DATASET, prepared_builder
 from hand_jax.evaluation.mean_hand import (
   MeanHand,

@@ -6,7 +6,8 @@ import shlex
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from hand_jax.data.pipeline import create_source, evaluation_batches
+from hand_jax.data.example_sources import create_source
+from hand_jax.data.pipeline import evaluation_batches
 from hand_jax.evaluation.progress import with_progress
 from hand_jax.evaluation.run_data import RENDERED_DATASET, RENDERED_EXAMPLES, data_to_measure
 from hand_jax.evaluation.texture_scores import (

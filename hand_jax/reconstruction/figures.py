@@ -21,8 +21,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, UInt8
 
+from hand_jax.data.example_sources import ExampleSource, create_source
 from hand_jax.data.photos import demo_photo_boxes, read_photo
-from hand_jax.data.pipeline import ExampleSource, create_source
 from hand_jax.evaluation.plotting import is_own_picture, write_picture
 from hand_jax.evaluation.run_data import RENDERED_DATASET, data_to_measure
 from hand_jax.examples import HandExample

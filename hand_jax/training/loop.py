@@ -9,14 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from hand_jax.config import ExperimentConfig, validate_config
+from hand_jax.data.example_sources import ExampleSource, create_source, create_training_source
 from hand_jax.data.landmark_errors import describe_selection
 from hand_jax.data.pipeline import (
-  ExampleSource,
   check_cached_features,
   check_landmark_limit,
   check_prepared_hands,
-  create_source,
-  create_training_source,
   evaluation_batches,
   training_batches,
 )

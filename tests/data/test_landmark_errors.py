@@ -13,6 +13,7 @@ from hand_jax.data import crop_features as stored_features
 from hand_jax.data import landmark_errors as errors_module
 from hand_jax.data.augmentation import make_row
 from hand_jax.data.crop_features import CropFeatures, CropFeatureSettings, crop_change
+from hand_jax.data.example_sources import create_source, create_training_source
 from hand_jax.data.landmark_errors import (
   Selection,
   describe_selection,
@@ -20,12 +21,7 @@ from hand_jax.data.landmark_errors import (
   read_errors_by_split,
   select_examples,
 )
-from hand_jax.data.pipeline import (
-  check_landmark_limit,
-  create_source,
-  create_training_source,
-  training_batches,
-)
+from hand_jax.data.pipeline import check_landmark_limit, training_batches
 from hand_jax.data.prepared import PreparedSource
 from hand_jax.preparing import feature_extraction
 from hand_jax.preparing.data_sets import describe_prepared

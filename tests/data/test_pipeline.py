@@ -10,10 +10,9 @@ import pytest
 
 from experiments.configs.names import get_config
 from hand_jax.config import ExperimentConfig
+from hand_jax.data.example_sources import SyntheticSource, create_source
 from hand_jax.data.pipeline import (
   BatchLoader,
-  SyntheticSource,
-  create_source,
   evaluation_batches,
   training_batches,
   training_slots,

@@ -14,7 +14,8 @@ import pytest
 
 from experiments.configs.benchmarks import BENCHMARKS
 from experiments.configs.names import get_config
-from hand_jax.data.pipeline import create_source, training_batches
+from hand_jax.data.example_sources import create_source
+from hand_jax.data.pipeline import training_batches
 from hand_jax.mano.assets import load_mano_model
 from hand_jax.models.hand_network import create_network
 from hand_jax.runs.hand_models import load_training_model
