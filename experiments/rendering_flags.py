@@ -35,7 +35,7 @@ def define_rendering(values: flags.FlagValues = flags.FLAGS) -> None:
   flags.DEFINE_enum(
     'hands',
     'classic',
-    ['classic', 'broad'],
-    'synthetic_hands: sampler of the poses of train, validation and test, as in data.hands.',
+    ['classic', 'broad', 'displaced'],
+    'synthetic_hands: kind of hands in train, validation and test, as in data.hands.',
     flag_values=values,
   )

@@ -183,13 +183,13 @@ class DataConfig:
   with at most that error, as a share of half the hand's size (hand_jax/data/landmark_errors.py).
   `prepare_dataset --with_features` stored the errors. Validation and evaluation keep all examples.
 
-  `hands` names the sampler that draws the poses of rendered hands (docs/synthetic_hands.md).
-  Prepared synthetic hands to train on have to come from the same sampler. Data sets of photos
-  ignore it.
+  `hands` names the kind of rendered hands (docs/synthetic_hands.md): the sampler of their poses,
+  or 'displaced' for broad poses of meshes outside the shape space. Prepared synthetic hands to
+  train on have to be of the same kind. Data sets of photos ignore it.
   """
 
   dataset: str = 'synthetic_hands'
-  hands: Literal['classic', 'broad'] = 'broad'
+  hands: Literal['classic', 'broad', 'displaced'] = 'broad'
   labels: Literal['3d', '2d'] = '3d'
   features: Literal['none', 'cached'] = 'none'
   data_dir: str = ''

@@ -103,34 +103,41 @@ def rendered_root_vertices(
     seed: seed of the synthetic data.
     split: name of the split.
     count: how many examples to take.
-    hands: name of the sampler that poses them, where the split does not choose one itself.
+    hands: kind of hands, where the split does not choose one itself.
 
   Returns:
     The meshes, as `root_vertices` gives them.
-
-  Raises:
-    ValueError: the meshes of the split are displaced, so that nothing trains on them.
   """
   # Imported here: prepared data needs no renderer.
-  from hand_jax.synthetic.scene import SPLITS, example_generator, pose_sampler_of, sample_scene
+  from hand_jax.synthetic.mismatch import free_hand_surface, sample_displacement
+  from hand_jax.synthetic.scene import HANDS, example_generator, hands_of_split, sample_scene
 
-  if SPLITS[split].is_displaced:
-    raise ValueError(f'No mean hand is made of {split!r}, which is there to be measured on.')
-  hands = pose_sampler_of(split, hands)
+  kind = HANDS[hands_of_split(split, hands)]
   model = load_mano_model()
-  scenes = [sample_scene(example_generator(seed, split, index), hands) for index in range(count)]
+  scenes, templates = [], []
+  for index in range(count):
+    rng, template = example_generator(seed, split, index), np.asarray(model.v_template)
+    if kind.is_displaced:
+      template = template + sample_displacement(rng, free_hand_surface()).astype(np.float32)
+    scenes.append(sample_scene(rng, kind.poses))
+    templates.append(template)
   pose_seeds = np.array([scene.pose_seed for scene in scenes])
   betas = np.array([scene.betas for scene in scenes], np.float32)
-  pose = functools.partial(_pose, POSE_SAMPLERS[hands])
-  meshes = jax.jit(jax.vmap(pose, in_axes=(None, 0, 0)))(model, pose_seeds, betas)
+  pose = functools.partial(_pose, POSE_SAMPLERS[kind.poses], model)
+  meshes = jax.jit(jax.vmap(pose))(np.stack(templates), pose_seeds, betas)
   rotations = np.array([scene.rotation for scene in scenes])  # hand frame to camera axes
   return np.asarray(meshes, np.float64) @ np.swapaxes(rotations, -1, -2)
 
 
 def _pose(
-  sampler: Callable[[Array], Array], model: ManoModel, pose_seed: Array, betas: Array
+  sampler: Callable[[Array], Array],
+  model: ManoModel,
+  template: Array,
+  pose_seed: Array,
+  betas: Array,
 ) -> Array:
   zero = jnp.zeros(3)
+  model = model._replace(v_template=template)
   parameters = HandParameters(zero, sampler(jax.random.key(pose_seed)), betas, zero)
   vertices = mano_forward(model, parameters).vertices
   return vertices - regress_joints(model, vertices)[:1]

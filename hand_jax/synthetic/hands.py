@@ -16,7 +16,6 @@ from jaxtyping import Bool, Float
 
 from hand_jax.examples import HandExample
 from hand_jax.mano.assets import load_hand_appearance, load_mano_model
-from hand_jax.mano.gestures import POSE_SAMPLERS
 from hand_jax.mano.model import regress_joints
 from hand_jax.rendering.rasterize import visible_vertices
 from hand_jax.synthetic import geometry, shading
@@ -24,10 +23,11 @@ from hand_jax.synthetic.compose import Photo, compose_photo, display_colors, sam
 from hand_jax.synthetic.light import sample_light
 from hand_jax.synthetic.mismatch import free_hand_surface, sample_displacement
 from hand_jax.synthetic.scene import (
+  HANDS,
   SPLITS,
   example_generator,
   frame_hand,
-  pose_sampler_of,
+  hands_of_split,
   project,
   sample_scene,
 )
@@ -104,7 +104,7 @@ def render_examples(
   """Renders photos of right hands with all labels. See docs/synthetic_hands.md.
 
   Example ids are `synthetic-<seed>-<split>-<index>`. They are
-  `synthetic-<hands>-<seed>-<split>-<index>` where the sampler is not the split's usual one.
+  `synthetic-<hands>-<seed>-<split>-<index>` where the kind of hands is not the split's usual one.
 
   Args:
     seed: seed of the data set.
@@ -114,14 +114,13 @@ def render_examples(
     with_vertex_labels: also fills `vertex_visible`, which costs a rasterization, and
       `vertex_colors`, the display colour that each vertex would have in this photo if nothing hid
       it.
-    hands: the sampler of the poses, one of `POSE_SAMPLERS`. A split with its own sampler ignores
-      it.
+    hands: the kind of hands, one of `HANDS`. A split with its own kind ignores it.
 
   Returns:
     The examples, in the order of the indices.
 
   Raises:
-    ValueError: the split or sampler is unknown, a seed or index is negative, or the image is
+    ValueError: the split or kind of hands is unknown, a seed or index is negative, or the image is
       smaller than 32 pixels.
   """
   rendered = [render_hand(seed, split, int(index), image_size, hands) for index in indices]
@@ -143,20 +142,21 @@ def render_hand(
     split: one of `SPLITS`.
     index: number of the example within the split.
     image_size: side of the photo, pixels.
-    hands: the sampler of the poses, as in `render_examples`.
+    hands: the kind of hands, as in `render_examples`.
 
   Raises:
     ValueError: as in `render_examples`.
   """
   _check_request(seed, split, index, image_size, hands)
-  sampler = pose_sampler_of(split, hands)
+  hands = hands_of_split(split, hands)
+  kind = HANDS[hands]
   assets = _load_assets()
   rng = example_generator(seed, split, index)
   model, displacement = assets.model, None
-  if SPLITS[split].is_displaced:
+  if kind.is_displaced:
     displacement = sample_displacement(rng, free_hand_surface()).astype(np.float32)
     model = model._replace(v_template=model.v_template + displacement)
-  scene, skin, light = sample_scene(rng, sampler), sample_skin(rng), sample_light(rng)
+  scene, skin, light = sample_scene(rng, kind.poses), sample_skin(rng), sample_light(rng)
   global_orient = cv2.Rodrigues(scene.rotation)[0].ravel().astype(np.float32)
   posed = geometry.pose_hand(
     model,
@@ -165,7 +165,7 @@ def render_hand(
     scene.betas,
     global_orient,
     scene.arm,
-    hands=sampler,
+    hands=kind.poses,
   )
   posed = jax.tree.map(lambda array: np.asarray(array, np.float64), posed)
   view = frame_hand(scene, posed.vertices, image_size)
@@ -175,7 +175,7 @@ def render_hand(
     rng, assets.look, scene, skin, light, view, posed, surface, joints, image_size
   )
   example = HandExample(
-    example_id=_example_id(seed, split, index, sampler),
+    example_id=_example_id(seed, split, index, hands),
     image=photo.image,
     side='right',
     box_xywh=view.box_xywh.astype(np.float32),
@@ -192,9 +192,9 @@ def render_hand(
   return SyntheticHand(example, hand_pose, scene.betas, displacement, arm, colors)
 
 
-def _example_id(seed: int, split: str, index: int, sampler: str) -> str:
-  usual = pose_sampler_of(split, 'classic')
-  return f'synthetic-{"" if sampler == usual else f"{sampler}-"}{seed}-{split}-{index}'
+def _example_id(seed: int, split: str, index: int, hands: str) -> str:
+  usual = hands_of_split(split, 'classic')
+  return f'synthetic-{"" if hands == usual else f"{hands}-"}{seed}-{split}-{index}'
 
 
 def _take_photo(
@@ -258,8 +258,8 @@ def vertex_visibility(hand: SyntheticHand) -> Bool[np.ndarray, 'vertices']:
 def _check_request(seed: int, split: str, index: int, image_size: int, hands: str) -> None:
   if split not in SPLITS:
     raise ValueError(f'split is {split!r}, expected one of {", ".join(SPLITS)}')
-  if hands not in POSE_SAMPLERS:
-    raise ValueError(f'hands is {hands!r}, expected one of {", ".join(POSE_SAMPLERS)}')
+  if hands not in HANDS:
+    raise ValueError(f'hands is {hands!r}, expected one of {", ".join(HANDS)}')
   if seed < 0 or index < 0:
     raise ValueError(f'seed {seed} and index {index} must not be negative')
   if image_size < 32:

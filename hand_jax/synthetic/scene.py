@@ -11,27 +11,33 @@ from hand_jax.synthetic.geometry import ArmPose
 BETA_LIMIT = 2.5
 
 
-class SplitKind(NamedTuple):
-  """What distinguishes a split from the others."""
+class HandKind(NamedTuple):
+  """Which hands are rendered, under a name that `data.hands` may have."""
 
-  hands: str | None = None
-  """Name of its own sampler in `POSE_SAMPLERS`. None uses the sampler that is asked for."""
+  poses: str
+  """Name of the pose sampler in `POSE_SAMPLERS`, which decides the viewpoints too."""
   is_displaced: bool = False
-  """Whether its meshes lie outside the shape space."""
+  """Whether the meshes lie outside the shape space (`hand_jax/synthetic/mismatch.py`)."""
 
 
+HANDS = {
+  'classic': HandKind('classic'),
+  'broad': HandKind('broad'),
+  'displaced': HandKind('broad', is_displaced=True),
+}
+# The kind of hands of each split. None means the kind that is asked for.
 SPLITS = {
-  'train': SplitKind(),
-  'validation': SplitKind(),
-  'test': SplitKind(),
-  'test_broad': SplitKind('broad'),
-  'test_mismatch': SplitKind('broad', is_displaced=True),
+  'train': None,
+  'validation': None,
+  'test': None,
+  'test_broad': 'broad',
+  'test_mismatch': 'displaced',
 }
 
 
-def pose_sampler_of(split: str, hands: str) -> str:
-  """Returns the name of the sampler that poses a split's hands when `hands` is asked for."""
-  return SPLITS[split].hands or hands
+def hands_of_split(split: str, hands: str) -> str:
+  """Returns the name of the kind of hands in a split when `hands` is asked for."""
+  return SPLITS[split] or hands
 
 
 class ViewHabit(NamedTuple):
@@ -87,15 +93,15 @@ def example_generator(seed: int, split: str, index: int) -> np.random.Generator:
   return np.random.default_rng([seed, zlib.crc32(split.encode()), index])
 
 
-def sample_scene(rng: np.random.Generator, hands: str = 'classic') -> HandScene:
+def sample_scene(rng: np.random.Generator, poses: str = 'classic') -> HandScene:
   """Draws a scene. See docs/synthetic_hands.md for the distributions.
 
-  `hands` is the name of the pose sampler, which determines the viewpoints by `VIEW_HABITS`.
+  `poses` is the name of the pose sampler, which determines the viewpoints by `VIEW_HABITS`.
   """
   return HandScene(
     pose_seed=int(rng.integers(2**31)),
     betas=np.clip(rng.normal(0, 1, 10), -BETA_LIMIT, BETA_LIMIT).astype(np.float32),
-    rotation=sample_view_rotation(rng, VIEW_HABITS[hands]),
+    rotation=sample_view_rotation(rng, VIEW_HABITS[poses]),
     arm=_sample_arm(rng),
     distance=np.exp(rng.uniform(np.log(0.35), np.log(1.0))),
     view_tangent=np.clip(rng.normal(0, 0.12, 2), -0.3, 0.3),

@@ -14,7 +14,7 @@ from hand_jax.config_text import (
   config_from_json,
   config_to_json,
 )
-from hand_jax.mano.gestures import POSE_SAMPLERS
+from hand_jax.synthetic.scene import HANDS
 
 
 @pytest.mark.parametrize('name', EXPERIMENTS)
@@ -168,10 +168,10 @@ def test_named_experiments_keep_the_hands_they_were_measured_with(name):
   assert get_config(name).data.hands == 'classic'
 
 
-def test_hands_are_those_there_are_samplers_for():
+def test_hands_are_those_that_can_be_rendered():
   choices = typing.get_args(typing.get_type_hints(DataConfig)['hands'])
-  assert set(choices) == set(POSE_SAMPLERS)
-  message = r"data\.hands should be one of 'classic', 'broad', got 'all'"
+  assert set(choices) == set(HANDS)
+  message = r"data\.hands should be one of 'classic', 'broad', 'displaced', got 'all'"
   with pytest.raises(ValueError, match=message):
     apply_overrides(get_config('toy'), ['data.hands=all'])
 
