@@ -39,6 +39,11 @@ class AttentionConfig:
   With `coarse_vertices` 0 the blocks attend over every vertex (Table 1). A positive number attends
   over that many evenly spread vertices, whose outputs are then blended into the others. The
   authors' release does so too: it regresses 195 vertices and upsamples them.
+
+  `image_features` 'global' gives every token the pooled vector alone (Table 1). 'sampled' adds what
+  the image shows where the prior's joint or vertex is: samples of the maps, reduced to
+  `map_channels`, and with the landmark network how far its points are from the prior's joints
+  (`hand_jax/models/image_evidence.py`).
   """
 
   width: int = 512
@@ -47,6 +52,13 @@ class AttentionConfig:
   self_layers: int = 4
   mlp_ratio: int = 4
   coarse_vertices: int = 0
+  image_features: Literal['global', 'sampled'] = 'global'
+  map_channels: int = 0  # 0 samples no maps
+  # Keeps AMVUR's gradient out of the mesh that it adds offsets to, so that the prior-net learns
+  # from the divergence and from `loss.prior_vertices` alone.
+  stop_base_gradient: bool = False
+  # How often AMVUR refines its mesh, with the same parameters. The second round samples anew.
+  rounds: Literal[1, 2] = 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,6 +127,8 @@ class LossConfig:
   # Multiplies the likelihood part of the vertices. 0 takes no label of theirs and leaves their
   # divergence, which needs none and holds AMVUR's depth.
   vertices_likelihood: float = 1.0
+  # Weighs the vertices' likelihood under the prior branch's own Gaussian. 'gaussian' alone uses it.
+  prior_vertices: float = 0.0
   joint_limits: float = 0.0
   shape_prior: float = 0.0
   pose_prior: float = 0.0
@@ -254,7 +268,7 @@ def validate_config(config: ExperimentConfig) -> ExperimentConfig:
   _positive('model.attention.width', model.attention.width)
   _positive('model.attention.heads', model.attention.heads)
   _positive('model.attention.mlp_ratio', model.attention.mlp_ratio)
-  for name in ('cross_layers', 'self_layers', 'coarse_vertices'):
+  for name in ('cross_layers', 'self_layers', 'coarse_vertices', 'map_channels'):
     if (count := getattr(model.attention, name)) < 0:
       raise ValueError(f'model.attention.{name} should not be negative, got {count}.')
   _check_texture(model.texture)
@@ -289,6 +303,7 @@ def validate_config(config: ExperimentConfig) -> ExperimentConfig:
       f'untrained network starts; got {model.min_log_variance} and {model.max_log_variance}.'
     )
   _check_objective(config)
+  _check_image_features(model)
   pretrained = model.backbone.pretrained
   if pretrained != 'none' and model.backbone.name != (meant := PRETRAINED.get(pretrained)):
     raise ValueError(
@@ -352,6 +367,30 @@ def _check_objective(config: ExperimentConfig) -> None:
       raise ValueError(f'loss.{name} should not be negative, got {getattr(loss, name)}.')
 
 
+def _check_image_features(model: ModelConfig) -> None:
+  """Refuses image features that the backbone or the branches cannot serve."""
+  attention = model.attention
+  if attention.image_features == 'global':
+    if attention.rounds != 1 or attention.map_channels:
+      raise ValueError(
+        'model.attention.rounds and model.attention.map_channels refine what is sampled: expected '
+        f"1 and 0 with model.attention.image_features='global', got {attention.rounds} and "
+        f'{attention.map_channels}.'
+      )
+    return
+  if model.branches != 'both':
+    raise ValueError(
+      "model.attention.image_features='sampled' reads the image where the prior's mesh is, which "
+      f"needs model.branches='both', got {model.branches!r}."
+    )
+  if model.backbone.name != 'hand_landmark' and not attention.map_channels:
+    raise ValueError(
+      f"model.attention.image_features='sampled' has nothing to sample: {model.backbone.name} "
+      'gives no landmarks. Set model.attention.map_channels to a positive number, or take '
+      'model.backbone.name=hand_landmark.'
+    )
+
+
 def _check_cached_features(config: ExperimentConfig) -> None:
   """Refuses cached features where the training needs the photo itself."""
   if config.data.features != 'cached':
@@ -369,7 +408,7 @@ def _check_cached_features(config: ExperimentConfig) -> None:
       text = str(value).lower() if isinstance(value, bool) else value
       raise ValueError(
         f"data.features='cached' holds the vector of the frozen landmark network for crops of "
-        f'{FEATURE_SIDE} px, without maps: expected {path}={text}, got {flat[path]}.'
+        f'{FEATURE_SIDE} px: expected {path}={text}, got {flat[path]}.'
       )
   if not config.data.data_dir:
     raise ValueError(

@@ -70,7 +70,7 @@ def compute_gaussian_terms(
 
   Returns:
     Each term per example: `vertices`, `joints` and `joints_2d` with the endings `_nll` and `_kl`,
-    `camera`, and the terms of `regularizers`.
+    `vertices_nll_prior` if `prior_vertices` is not 0, `camera`, and the terms of `regularizers`.
   """
   posterior, prior = (
     _for_losses(branch, estimate.camera.mean, config) for branch in both_branches(estimate)
@@ -84,6 +84,8 @@ def compute_gaussian_terms(
   ):
     terms[f'{name}_nll'] = masked_nll(q, *labels[name])
     terms[f'{name}_kl'] = kl_per_example(q, p, config.convention)
+  if config.prior_vertices:
+    terms['vertices_nll_prior'] = masked_nll(prior.vertices, *labels['vertices'])
   return _with_common_terms(terms, estimate, batch, hands_mean)
 
 

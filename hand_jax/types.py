@@ -92,7 +92,7 @@ class PerspectiveCamera(NamedTuple):
 class ImageFeatures(NamedTuple):
   """The output of a backbone. Features that were read from a prepared data set have no maps.
 
-  Only the landmark network gives `landmarks` and `last_map`.
+  Only the landmark network gives `landmarks`, `world_landmarks` and `middle_map`.
   """
 
   global_feature: Float[Array, 'batch channels']
@@ -103,6 +103,15 @@ class ImageFeatures(NamedTuple):
   """x and y in [-1, 1] over the crop, and the depth beyond the wrist in the same unit."""
   last_map: Float[Array, 'batch _h _w channels'] | None = None
   """The map whose mean is the pooled vector."""
+  world_landmarks: Float[Array, 'batch 21 3'] | None = None
+  """Metres, in the axes of the crop. The origin is near the hand's centre."""
+  middle_map: Float[Array, 'batch _height _width middle'] | None = None
+  """A map of finer resolution than the last one."""
+  reduced_maps: tuple[Float[Array, 'batch _h1 _w1 c'], Float[Array, 'batch _h2 _w2 c']] | None = (
+    None
+  )
+  """The last and the middle map with their channels reduced by `map_projection`, where a prepared
+  data set holds them."""
 
 
 class HandGaussians(NamedTuple):

@@ -8,7 +8,7 @@ import collections
 import functools
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -21,7 +21,7 @@ from hand_jax.data.augmentation import (
   make_labels,
   sample_crop_change,
 )
-from hand_jax.data.crop_features import CropFeatureSettings
+from hand_jax.data.crop_features import CropFeatures, CropFeatureSettings
 from hand_jax.data.example_sources import ExampleSource
 from hand_jax.data.prepared import EncodedPictures, PreparedSource
 from hand_jax.examples import HandExample, check_example, without_3d
@@ -277,9 +277,20 @@ def _make_cached_batch(
     size, factor = config.model.image_size, config.data.crop_factor
     labels = make_labels(check_example(example), slot.index, size, factor, num_vertices, change)
     vector = stored.vectors[crop].astype(np.float32)
-    features = ImageFeatures(vector, None, stored.landmarks[crop])
+    features = ImageFeatures(
+      vector,
+      None,
+      stored.landmarks[crop],
+      world_landmarks=stored.world_points[crop],
+      reduced_maps=_reduced_maps(stored, crop) if config.model.attention.map_channels else None,
+    )
     rows.append(add_features(*labels, features))
   return stack_rows(rows)
+
+
+def _reduced_maps(stored: CropFeatures, crop: int) -> tuple[Any, Any]:
+  assert stored.last_maps is not None and stored.middle_maps is not None, 'checked before training'
+  return stored.last_maps[crop].astype(np.float32), stored.middle_maps[crop].astype(np.float32)
 
 
 def check_cached_features(source: ExampleSource, config: ExperimentConfig) -> None:
@@ -299,6 +310,13 @@ def check_cached_features(source: ExampleSource, config: ExperimentConfig) -> No
       f'{settings.crop_factor} times the box, this run asks for {config.data.crop_factor}: set '
       f'data.crop_factor={settings.crop_factor}, or prepare it with '
       f'--feature_crop_factor={config.data.crop_factor}.'
+    )
+  channels = config.model.attention.map_channels
+  if channels and (settings.maps, settings.projection_seed) != (channels, 0):
+    raise ValueError(
+      f"data.features='cached': {config.data.dataset} holds maps of {settings.maps} channels, this "
+      f'run samples {channels}: set model.attention.map_channels={settings.maps}, or prepare it '
+      f'with --feature_maps={channels}.'
     )
 
 

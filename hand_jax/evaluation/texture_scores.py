@@ -20,7 +20,7 @@ from hand_jax.geometry.cameras import camera_from_vector, normalize_points, vert
 from hand_jax.models.backbone import normalize_image
 from hand_jax.models.branches import best_branch
 from hand_jax.models.hand_network import HIDING_DISTANCE, create_network
-from hand_jax.models.texture_regressor import sample_bilinear
+from hand_jax.models.map_sampling import sample_bilinear
 from hand_jax.rendering.images import render_vertex_colors
 from hand_jax.rendering.rasterize import visible_vertices
 from hand_jax.types import HandBatch, HandEstimate, ManoModel, RenderedHand

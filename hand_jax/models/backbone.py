@@ -90,7 +90,7 @@ class ResNet50(nn.Module):
         stride = 2 if stage > 0 and block == 0 else 1
         name = f'stage{stage + 1}_block{block}'
         x = Bottleneck(features, stride, self.conv_norm, name=name)(x, train)
-    return ImageFeatures(x.mean((1, 2)), shallow)
+    return ImageFeatures(x.mean((1, 2)), shallow, last_map=x)
 
 
 class InvertedBottleneck(nn.Module):
@@ -144,7 +144,7 @@ class EfficientNet(nn.Module):
           name=f'stage{stage + 1}_block{block}',
         )(x, train)
     x = active(1280, name='head')(x, train)
-    return ImageFeatures(x.mean((1, 2)), shallow)
+    return ImageFeatures(x.mean((1, 2)), shallow, last_map=x)
 
 
 class TinyBackbone(nn.Module):
@@ -161,7 +161,7 @@ class TinyBackbone(nn.Module):
     shallow = active(16, 3, 2, name='stem')(images, train)
     x = active(32, 3, 2, name='middle')(shallow, train)
     x = active(64, 3, 2, name='head')(x, train)
-    return ImageFeatures(x.mean((1, 2)), shallow)
+    return ImageFeatures(x.mean((1, 2)), shallow, last_map=x)
 
 
 class HandLandmarkBackbone(HandLandmarkNetwork):
@@ -175,7 +175,14 @@ class HandLandmarkBackbone(HandLandmarkNetwork):
     del train
     output = super().__call__(images)
     landmarks = normalize_landmarks(output.landmarks)
-    return ImageFeatures(output.global_feature, output.shallow_map, landmarks, output.last_map)
+    return ImageFeatures(
+      output.global_feature,
+      output.shallow_map,
+      landmarks,
+      output.last_map,
+      output.world_landmarks,
+      output.middle_map,
+    )
 
 
 ConvNormFactory = Callable[..., nn.Module]

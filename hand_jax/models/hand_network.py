@@ -17,6 +17,7 @@ from hand_jax.geometry.cameras import camera_from_vector, normalize_points, vert
 from hand_jax.mano.model import extended_joint_regressor, regress_joints
 from hand_jax.models.backbone import create_backbone, load_backbone_variables
 from hand_jax.models.branches import best_branch
+from hand_jax.models.image_evidence import ImageEvidence
 from hand_jax.models.prior_net import CameraModel, PriorNet, PriorSigma, hand_frame_vertices
 from hand_jax.models.texture_regressor import HiddenRegion, TextureRegressor, hidden_vertices
 from hand_jax.models.vertex_regressor import VertexRegressor
@@ -68,6 +69,8 @@ class HandNetwork(nn.Module):
       self.vertex_regressor = VertexRegressor(
         config.attention, self.length_unit_m, config.min_log_variance, config.max_log_variance
       )
+      if config.attention.image_features == 'sampled':
+        self.image_evidence = ImageEvidence(config)
 
     if config.texture.enabled:
       self.texture_regressor = TextureRegressor(config.texture)
@@ -106,7 +109,7 @@ class HandNetwork(nn.Module):
       parameters = self.prior_net(feature, model)
       prior = self._prior(model, feature, parameters)
     if self.config.branches != 'prior':
-      posterior = self._posterior(model, feature, prior)
+      posterior = self._posterior(model, features, prior, camera.mean)
     colors = None
     if self.config.texture.enabled:
       vertices = prior if posterior is None else posterior
@@ -159,18 +162,29 @@ class HandNetwork(nn.Module):
     return DiagonalGaussian(mean, log_variance)
 
   def _posterior(
-    self, model: ManoModel, feature: Array, prior: DiagonalGaussian | None
+    self,
+    model: ManoModel,
+    features: ImageFeatures,
+    prior: DiagonalGaussian | None,
+    camera_mean: Array,
   ) -> DiagonalGaussian:
+    settings = self.config.attention
     template_joints = regress_joints(model, model.v_template)
     origin = template_joints[:1]
-    offset, log_variance = self.vertex_regressor(
-      model.v_template - origin, template_joints - origin, feature
-    )
+    template = (model.v_template - origin, template_joints - origin)
     if self.config.vertex_offset_from == 'template' or prior is None:
-      base = jnp.expand_dims(model.v_template - origin, 0)
+      base = jnp.expand_dims(template[0], 0)
     else:
-      base = prior.mean
-    return DiagonalGaussian(base + offset, log_variance + self._unit_log_variance())
+      base = jax.lax.stop_gradient(prior.mean) if settings.stop_base_gradient else prior.mean
+    if settings.image_features == 'global' or prior is None:
+      offset, log_variance = self.vertex_regressor(*template, features.global_feature)
+      return DiagonalGaussian(base + offset, log_variance + self._unit_log_variance())
+    seen, mean, log_variance = prior.mean, base, prior.log_variance
+    for _ in range(settings.rounds):
+      evidence = self.image_evidence(features, seen, camera_mean, model)
+      offset, log_variance = self.vertex_regressor(*template, features.global_feature, evidence)
+      mean = seen = mean + offset
+    return DiagonalGaussian(mean, log_variance + self._unit_log_variance())
 
   def _colors(
     self,

@@ -9,6 +9,7 @@ from jaxtyping import Array, Float, Int
 
 from hand_jax.config import AttentionConfig
 from hand_jax.models.attention import CrossAttentionBlock, SelfAttentionBlock
+from hand_jax.models.image_evidence import TokenEvidence
 from hand_jax.models.prior_net import SMALL_INIT
 
 # Template coordinates are inputs in units of 4 cm, about their standard deviation over a hand.
@@ -100,6 +101,7 @@ class VertexRegressor(nn.Module):
     template_vertices: Float[Array, 'vertices 3'],
     template_joints: Float[Array, 'joints 3'],
     global_feature: Float[Array, 'batch channels'],
+    evidence: TokenEvidence | None = None,
   ) -> tuple[Float[Array, 'batch vertices 3'], Float[Array, 'batch vertices 3']]:
     """Estimates an offset and a log-variance for each vertex.
 
@@ -107,6 +109,7 @@ class VertexRegressor(nn.Module):
       template_vertices: metres, hand frame.
       template_joints: metres, hand frame.
       global_feature: the backbone's pooled vector, normalised.
+      evidence: further inputs of each token, as `image_features` 'sampled' asks for.
 
     Returns:
       First the offsets in metres, which the caller adds to a mesh, then the log-variances of the
@@ -118,15 +121,24 @@ class VertexRegressor(nn.Module):
     if settings.coarse_vertices:
       chosen = spread_vertices(template_vertices, settings.coarse_vertices)
       query_vertices = template_vertices[chosen]
+      if evidence is not None:
+        evidence = evidence._replace(vertices=evidence.vertices[:, chosen])
     vertex_count = len(query_vertices)
     template = jnp.concatenate([query_vertices, template_joints]) / TEMPLATE_UNIT_M
     tokens = TokenEmbedding(settings.width, name='embedding')(template, global_feature)
+    if evidence is not None:
+      # Inputs appended to the token's, since a dense layer on both is the sum of two.
+      appended = jnp.concatenate(evidence, axis=1)
+      tokens += nn.Dense(settings.width, use_bias=False, name='evidence')(appended)
     vertices, joints = tokens[:, :vertex_count], tokens[:, vertex_count:]
     for layer in range(settings.cross_layers):
       vertices = CrossAttentionBlock(*sizes, name=f'cross_{layer}')(vertices, joints)
     for layer in range(settings.self_layers):
       vertices = SelfAttentionBlock(*sizes, name=f'self_{layer}')(vertices)
     vertices = nn.LayerNorm(name='output_norm')(vertices)
+    if evidence is not None:
+      # What was seen at a vertex also reaches its offset directly.
+      vertices = jnp.concatenate([vertices, evidence.vertices], axis=-1)
     offset = nn.Dense(3, kernel_init=SMALL_INIT, name='mean')(vertices)
     raw = nn.Dense(3, kernel_init=SMALL_INIT, name='log_variance')(vertices)
     if settings.coarse_vertices:

@@ -8,7 +8,7 @@ from typing import Any, cast
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import UInt8
 
 from hand_jax.config import FEATURE_SIDE
 from hand_jax.data.augmentation import make_row
@@ -30,6 +30,7 @@ from hand_jax.models.hand_landmark import (
   normalize_crops,
   normalize_landmarks,
 )
+from hand_jax.models.map_sampling import map_projection
 from hand_jax.types import HandBatch
 
 # All crops go through the network in batches of this size, so that one compiled program is enough.
@@ -112,22 +113,6 @@ def landmark_features(
     for start in range(0, len(padded), _BATCH)
   ]
   return jax.tree.map(lambda *arrays: np.concatenate(arrays)[: len(crops)], *parts)
-
-
-def map_projection(channels: int, width: int, seed: int) -> Float[np.ndarray, '{channels} {width}']:
-  """Draws a fixed matrix of orthonormal columns, for projecting the channels of a map.
-
-  The directions are random, so that distances keep their proportions on average.
-
-  Args:
-    channels: number of channels of the map.
-    width: number of channels after the projection.
-    seed: seed of the directions.
-  """
-  drawn = np.random.default_rng((seed, channels)).normal(size=(width, channels)).T
-  basis, upper = np.linalg.qr(drawn)
-  # The signs make the factorisation unique, so the first columns are the same at every width.
-  return (basis * np.sign(np.diag(upper))[None]).astype(np.float32)
 
 
 @functools.lru_cache(maxsize=2)

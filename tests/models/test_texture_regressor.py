@@ -10,12 +10,12 @@ import scipy.ndimage
 from scipy.optimize import linprog
 
 from hand_jax.config import TextureConfig
+from hand_jax.models.map_sampling import sample_bilinear
 from hand_jax.models.texture_regressor import (
   TextureEmbedding,
   TextureRegressor,
   hidden_vertices,
   reverse_interpolation,
-  sample_bilinear,
   sample_hidden_region,
   texture_position,
   texture_tokens,

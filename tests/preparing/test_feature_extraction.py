@@ -14,13 +14,14 @@ from hand_jax.data.crop_features import (
 )
 from hand_jax.data.prepared import PreparedSource
 from hand_jax.examples import Skip, encode_example
+from hand_jax.models.map_sampling import map_projection
 from hand_jax.preparing import feature_extraction
 from hand_jax.preparing.data_sets import (
   PrepareRequest,
   describe_prepared,
   refuse_idle_feature_flags,
 )
-from hand_jax.preparing.feature_extraction import map_projection, with_crop_features
+from hand_jax.preparing.feature_extraction import with_crop_features
 from tests.prepared_features import COUNTS, SETTINGS, landmark_backbone, prepare_featured
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures('no_progress_bars')]
