@@ -83,6 +83,22 @@ class TextureConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class AnatomyConfig:
+  """The covariance of the prior's vertices where `prior_sigma` is 'anatomical'.
+
+  The prior hand is uncertain in its joint angles and shape numbers. Beside this every vertex has an
+  error of its own. See docs/derivations.md.
+  """
+
+  # An angle's deviation is this share of its joint's range about that axis. 'learned' multiplies
+  # each by a factor that is read from the image and starts near 1.
+  angle_share: float = 0.15
+  angle_deviations: Literal['stated', 'learned'] = 'stated'
+  # How far a vertex lies from any hand of the model, in length units and along each axis.
+  vertex_sigma: float = 0.2
+
+
+@dataclasses.dataclass(frozen=True)
 class ModelConfig:
   """The network. Lengths behind log-variances are in units of `loss.length_unit_m`."""
 
@@ -98,8 +114,10 @@ class ModelConfig:
   branches: Literal['both', 'prior', 'posterior'] = 'both'
   # The mesh that AMVUR's mean head adds its offsets to.
   vertex_offset_from: Literal['template', 'prior'] = 'template'
-  # The prior's deviation is one length unit everywhere (Figure 2), or is read from the image.
-  prior_sigma: Literal['unit', 'learned'] = 'unit'
+  # The prior's deviation is one length unit everywhere (Figure 2), or is read from the image, or
+  # follows from the hand model: then a bent finger is likelier than a dent of the same size.
+  prior_sigma: Literal['unit', 'learned', 'anatomical'] = 'unit'
+  anatomy: AnatomyConfig = AnatomyConfig()  # of 'anatomical' alone
   # Bounds of the vertex log-variance, in units of length_unit_m squared.
   min_log_variance: float = -8.0
   max_log_variance: float = 6.0
@@ -360,6 +378,13 @@ def _check_objective(config: ExperimentConfig) -> None:
       "model.branches='posterior' has no prior's mesh to add to: expected "
       f"model.vertex_offset_from='template', got {model.vertex_offset_from!r}."
     )
+  if model.prior_sigma == 'anatomical' and loss.convention != 'exact':
+    raise ValueError(
+      "model.prior_sigma='anatomical' has common causes, which the printed equations do not know: "
+      f"expected loss.convention='exact', got {loss.convention!r}."
+    )
+  _positive('model.anatomy.angle_share', model.anatomy.angle_share)
+  _positive('model.anatomy.vertex_sigma', model.anatomy.vertex_sigma)
   _positive('loss.likelihood_sigma', loss.likelihood_sigma)
   _positive('loss.samples', loss.samples)
   _positive('loss.scale_prior_sigma', loss.scale_prior_sigma)

@@ -29,14 +29,17 @@ from hand_jax.geometry.cameras import (
   project_points,
   project_points_affine,
 )
+from hand_jax.low_rank import low_rank_kl, low_rank_nll, sample_low_rank, scale_low_rank
 from hand_jax.mano.anatomy import joint_limit_penalty, relaxed_pose_penalty
 from hand_jax.models.branches import both_branches
 from hand_jax.propagation import hand_gaussians
 from hand_jax.types import (
+  CorrelatedGaussians,
   DiagonalGaussian,
   HandBatch,
   HandEstimate,
   HandGaussians,
+  LowRankGaussian,
   RenderedHand,
 )
 
@@ -75,6 +78,7 @@ def compute_gaussian_terms(
   posterior, prior = (
     _for_losses(branch, estimate.camera.mean, config) for branch in both_branches(estimate)
   )
+  prior = whole_gaussians(prior)
   labels = _labels(batch, config.length_unit_m)
   terms = {}
   for name, q, p in (
@@ -185,7 +189,9 @@ def compute_elbo_terms(
   branches = both_branches(estimate)
   posterior, prior = (_for_losses(branch, estimate.camera.mean, config) for branch in branches)
   terms = {
-    'vertices_kl': kl_per_example(posterior.vertices, prior.vertices, config.convention),
+    'vertices_kl': kl_per_example(
+      posterior.vertices, whole_gaussians(prior).vertices, config.convention
+    ),
     'camera_kl': kl_per_example(
       estimate.camera, _camera_prior(camera_prior_mean, config), config.convention
     ),
@@ -241,12 +247,14 @@ def _sample_projection(
     camera = camera._replace(log_variance=jnp.zeros_like(camera.log_variance))
   camera_sample = sample_gaussian(camera_key, camera, config.camera_sampling_scale)
 
-  def draw(gaussian: DiagonalGaussian) -> Array:
+  def draw(gaussian: DiagonalGaussian | LowRankGaussian) -> Array:
+    if isinstance(gaussian, LowRankGaussian):  # in `exact` alone, where both letters agree
+      return sample_low_rank(hand_key, gaussian, config.sampling_scale)
     return sample_gaussian(hand_key, _drawn_gaussian(gaussian, config), config.sampling_scale)
 
-  vertices = branch.vertices
+  vertices = whole_gaussians(branch).vertices
   if config.joint_draws == 'regressed':
-    vertices = vertices._replace(mean=draw(vertices))
+    vertices = branch.vertices._replace(mean=draw(vertices))
   hand = hand_gaussians(
     vertices,
     camera_sample,
@@ -255,7 +263,7 @@ def _sample_projection(
     length_unit_m=config.length_unit_m,
   )
   if config.joint_draws == 'drawn':
-    joints = draw(hand.joints)
+    joints = draw(whole_gaussians(hand).joints)
     projected = project_points(camera_from_vector(camera_sample), joints)
     hand = hand._replace(
       joints=hand.joints._replace(mean=joints),
@@ -278,6 +286,11 @@ def _drawn_gaussian(gaussian: DiagonalGaussian, config: LossConfig) -> DiagonalG
     return gaussian
   unit = 2 * math.log(config.length_unit_m)
   return gaussian._replace(log_variance=0.5 * (gaussian.log_variance - unit) + unit)
+
+
+def whole_gaussians(gaussians: HandGaussians) -> HandGaussians | CorrelatedGaussians:
+  """Gives a branch's Gaussians with the common causes of their variables, where there are any."""
+  return gaussians if gaussians.correlated is None else gaussians.correlated
 
 
 def regularizers(estimate: HandEstimate, hands_mean: Float[Array, '45'] | None = None) -> LossTerms:
@@ -337,18 +350,22 @@ def camera_loss(
 
 
 def masked_nll(
-  gaussian: DiagonalGaussian,
+  gaussian: DiagonalGaussian | LowRankGaussian,
   value: Float[Array, 'batch points dims'],
   weight: Float[Array, 'batch points'],
 ) -> Float[Array, 'batch']:
   """Sums the negative log-likelihood over coordinates, each point times its weight.
 
   Args:
-    gaussian: the estimated points.
+    gaussian: the estimated points. Those with common causes count fully or not at all: unknown ones
+      are integrated out.
     value: the labels, in the same unit. They may hold anything where the weight is zero.
     weight: 0 where a point is unknown.
   """
   known = jnp.expand_dims(weight > 0, -1)
+  if isinstance(gaussian, LowRankGaussian):
+    seen = jnp.broadcast_to(known, value.shape)
+    return jax.vmap(low_rank_nll)(gaussian, _masked(value, gaussian.mean, known), seen)
   weight = jnp.where(known, jnp.expand_dims(weight, -1), 0.0)
   nll = gaussian_nll(gaussian, _masked(value, gaussian.mean, known))
   return _sum_per_example(weight * nll)
@@ -372,7 +389,9 @@ def masked_squared_error(
 
 
 def kl_per_example(
-  posterior: DiagonalGaussian, prior: DiagonalGaussian, convention: Convention
+  posterior: DiagonalGaussian,
+  prior: DiagonalGaussian | LowRankGaussian,
+  convention: Convention,
 ) -> Float[Array, 'batch']:
   """Sums the divergence of the posterior from the prior over coordinates.
 
@@ -380,7 +399,14 @@ def kl_per_example(
     posterior: the distribution that KL(posterior || prior) names first.
     prior: the other one, in the same unit.
     convention: 'exact' takes the KL, 'paper' takes eq. 5 as printed.
+
+  Raises:
+    ValueError: the prior has common causes, for which eq. 5 has no form.
   """
+  if isinstance(prior, LowRankGaussian):
+    if convention != 'exact':
+      raise ValueError(f"convention={convention!r} has no common causes: take 'exact'.")
+    return jax.vmap(low_rank_kl)(posterior, prior)
   divergence = gaussian_kl if convention == 'exact' else paper_gaussian_kl
   return _sum_per_example(divergence(posterior, prior))
 
@@ -417,10 +443,19 @@ def _for_losses(
   gaussians: HandGaussians, camera: Float[Array, 'batch 10'], config: LossConfig
 ) -> HandGaussians:
   """Converts lengths to the length unit, and projects 2D joints by `config.projection`."""
+  per_metre = 1 / config.length_unit_m
+  joints_normalized, correlated = _projected(gaussians, camera, config), gaussians.correlated
+  if correlated is not None:
+    correlated = CorrelatedGaussians(
+      vertices=scale_low_rank(correlated.vertices, per_metre),
+      joints=scale_low_rank(correlated.joints, per_metre),
+      joints_normalized=correlated.joints_normalized._replace(mean=joints_normalized.mean),
+    )
   return HandGaussians(
-    vertices=scale_gaussian(gaussians.vertices, 1 / config.length_unit_m),
-    joints=scale_gaussian(gaussians.joints, 1 / config.length_unit_m),
-    joints_normalized=_projected(gaussians, camera, config),
+    vertices=scale_gaussian(gaussians.vertices, per_metre),
+    joints=scale_gaussian(gaussians.joints, per_metre),
+    joints_normalized=joints_normalized,
+    correlated=correlated,
   )
 
 

@@ -12,7 +12,14 @@ from hand_jax.geometry.cameras import (
   project_points,
   scale_per_metre,
 )
-from hand_jax.types import DiagonalGaussian, HandCamera, HandGaussians
+from hand_jax.low_rank import marginals
+from hand_jax.types import (
+  CorrelatedGaussians,
+  DiagonalGaussian,
+  HandCamera,
+  HandGaussians,
+  LowRankGaussian,
+)
 
 # log(scale^2) is part of the log-variance of projected joints. Smaller scales than this count as
 # this one there, in crop units per metre: such a hand covers a twentieth of the crop.
@@ -20,7 +27,7 @@ MIN_SCALE_PER_M = 0.5
 
 
 def hand_gaussians(
-  vertices: DiagonalGaussian,
+  vertices: DiagonalGaussian | LowRankGaussian,
   camera: Float[Array, '10'],
   extended_joint_regressor: Float[Array, 'joints vertices'],
   *,
@@ -34,6 +41,9 @@ def hand_gaussians(
   is undefined (errata 2 and 3). It is replaced by sqrt(s^2 (B sigma)(R∘R)), where B sigma, in the
   length unit, takes the place of a variance.
 
+  Common causes of the vertices are common causes of all joints and projections. They pass through
+  exactly.
+
   Args:
     vertices: metres, hand frame. Its origin is the wrist, so the joints are B V.
     camera: the ten stored numbers of a `HandCamera`.
@@ -46,8 +56,14 @@ def hand_gaussians(
     normalised crop coordinates.
 
   Raises:
-    ValueError: the convention is unknown.
+    ValueError: the convention is unknown, or it is 'paper' and the vertices have common causes.
   """
+  if isinstance(vertices, LowRankGaussian):
+    if convention != 'exact':
+      raise ValueError(
+        f"convention={convention!r} has no form for vertices with common causes: take 'exact'."
+      )
+    return _correlated_gaussians(vertices, camera, extended_joint_regressor)
   hand_camera = camera_from_vector(camera)
   if convention == 'exact':
     joints = linear_map_gaussian(extended_joint_regressor, vertices)
@@ -63,6 +79,41 @@ def hand_gaussians(
     projected_log_variance(hand_camera, spread, unit),
   )
   return HandGaussians(vertices, joints, joints_normalized)
+
+
+def _correlated_gaussians(
+  vertices: LowRankGaussian,
+  camera: Float[Array, '10'],
+  extended_joint_regressor: Float[Array, 'joints vertices'],
+) -> HandGaussians:
+  """Propagates own variances as in `exact`, and each common cause as the displacement it is."""
+  own = hand_gaussians(
+    DiagonalGaussian(vertices.mean, vertices.own_log_variance),
+    camera,
+    extended_joint_regressor,
+    convention='exact',
+    length_unit_m=1.0,
+  )
+  hand_camera = camera_from_vector(camera)
+  joint_factor = jnp.einsum(
+    'kv,vdc->kdc', extended_joint_regressor, vertices.factor, precision='highest'
+  )
+  turned = jnp.einsum(
+    'kdc,de->kec', joint_factor, camera_rotation(hand_camera)[:, :2], precision='highest'
+  )
+  # The sign of the scale does not count in a covariance.
+  scale = jnp.maximum(jnp.abs(scale_per_metre(hand_camera)), MIN_SCALE_PER_M)
+  correlated = CorrelatedGaussians(
+    vertices,
+    LowRankGaussian(*own.joints, joint_factor),
+    LowRankGaussian(*own.joints_normalized, turned * scale[:, None, None]),
+  )
+  return HandGaussians(
+    vertices=marginals(correlated.vertices),
+    joints=marginals(correlated.joints),
+    joints_normalized=marginals(correlated.joints_normalized),
+    correlated=correlated,
+  )
 
 
 def paper_joint_gaussian(

@@ -68,6 +68,19 @@ class DiagonalGaussian(NamedTuple):
   log_variance: Float[Array, '*shape']
 
 
+class LowRankGaussian(NamedTuple):
+  """Normal variables with common causes: mean + own error + factor @ causes, causes ~ N(0, 1).
+
+  The covariance is diagonal plus low rank.
+  """
+
+  mean: Float[Array, '*shape']
+  own_log_variance: Float[Array, '*shape']
+  """Natural logarithm of the variance that each variable has by itself."""
+  factor: Float[Array, '*shape causes']
+  """How far one deviation of each common cause moves the variable."""
+
+
 class HandCamera(NamedTuple):
   """The paper's weak-perspective camera C = (R, T, s), stored so that its numbers are of order one.
 
@@ -114,6 +127,14 @@ class ImageFeatures(NamedTuple):
   data set holds them."""
 
 
+class CorrelatedGaussians(NamedTuple):
+  """A branch's Gaussians with what their variables have in common, in the frames of the others."""
+
+  vertices: LowRankGaussian
+  joints: LowRankGaussian
+  joints_normalized: LowRankGaussian
+
+
 class HandGaussians(NamedTuple):
   """All uncertain outputs of one branch, the prior or the posterior."""
 
@@ -123,6 +144,8 @@ class HandGaussians(NamedTuple):
   """Metres, hand frame."""
   joints_normalized: DiagonalGaussian
   """Projections of the joints, in [-1, 1] over the crop."""
+  correlated: CorrelatedGaussians | None = None
+  """Where the variables have common causes: the whole Gaussians, whose marginals are the above."""
 
 
 class HandEstimate(NamedTuple):

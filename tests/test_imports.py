@@ -11,7 +11,7 @@ ROOT = pathlib.Path(__file__).parent.parent
 # Lower floors first. A room may use the others of its own floor, as long as no circle arises.
 FLOORS = [
   ('types', 'examples', 'config', 'config_text', 'version', 'files'),
-  ('geometry', 'gaussian'),
+  ('geometry', 'gaussian', 'low_rank'),
   ('mano', 'rendering', 'propagation'),
   ('losses', 'models', 'synthetic'),
   ('runs', 'data'),

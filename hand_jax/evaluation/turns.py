@@ -122,13 +122,21 @@ def _turn_gaussians(
   """
   if gaussians is None:
     return None
-  return gaussians._replace(joints_normalized=_turn(gaussians.joints_normalized, turn))
+  turned = _turn(gaussians.joints_normalized, turn)
+  return gaussians._replace(joints_normalized=turned, correlated=None)
 
 
 def _mixture(estimates: Sequence[HandEstimate]) -> HandEstimate:
   def branch(parts: Sequence[HandGaussians | None]) -> HandGaussians | None:
     known = [part for part in parts if part is not None]
-    return HandGaussians(*map(_moments, zip(*known, strict=True))) if known else None
+    if not known:
+      return None
+    # A mixture has no common causes, so `correlated` stays None.
+    return HandGaussians(
+      vertices=_moments([part.vertices for part in known]),
+      joints=_moments([part.joints for part in known]),
+      joints_normalized=_moments([part.joints_normalized for part in known]),
+    )
 
   return HandEstimate(
     parameters=None,

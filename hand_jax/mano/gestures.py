@@ -196,4 +196,4 @@ def _pose(key: jax.Array, bends: Int[Array, '4'], thumb: Int[Array, '']) -> Floa
 
 
 POSE_SAMPLERS = {'classic': sample_hand_pose, 'broad': sample_gesture_pose}
-"""The samplers of hand poses, by the names that the setting `data.hands` takes."""
+"""The samplers of hand poses by name, which `HANDS` in `hand_jax/synthetic/scene.py` refers to."""

@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from hand_jax.geometry.precision import full_precision
+from hand_jax.mano.anatomy import ANATOMICAL_AXES
 from hand_jax.mano.joints import MANO_PARENTS
 from hand_jax.mano.model import CHAIN_LEVELS, extended_joint_regressor
 from hand_jax.types import HandParameters, ManoModel
@@ -94,6 +95,23 @@ def mano_derivatives(model: ManoModel, parameters: HandParameters) -> MeshDeriva
   turned = blended @ local
   derivatives = jnp.concatenate([by_pose, by_shape], axis=-1) + turned
   return MeshDerivatives(vertices + parameters.transl[None], derivatives)
+
+
+@full_precision
+def hand_frame_derivatives(
+  model: ManoModel, parameters: HandParameters
+) -> Float[Array, 'vertices 3 numbers']:
+  """Differentiates the vertices of one hand, relative to its regressed wrist.
+
+  The last axis holds the derivatives by anatomical angles in radians (flexion, abduction and twist
+  of each joint, as in `pose_to_angles`), then those by the betas.
+  """
+  derivatives = mano_derivatives(model, parameters).derivatives[..., 3:]
+  derivatives -= jnp.einsum('v,vcp->cp', model.joint_regressor[0], derivatives)[None]
+  pose, shape = derivatives[..., :45], derivatives[..., 45:]
+  axes = jnp.asarray(ANATOMICAL_AXES, pose.dtype)
+  by_angle = jnp.einsum('vcjb,jab->vcja', pose.reshape(*pose.shape[:2], 15, 3), axes)
+  return jnp.concatenate([by_angle.reshape(pose.shape), shape], axis=-1)
 
 
 def _rotations(vectors: Float[Array, '16 3']) -> tuple[Array, Array]:

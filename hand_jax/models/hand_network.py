@@ -14,7 +14,9 @@ from jaxtyping import Array, Bool, Float
 from hand_jax.config import ExperimentConfig, ModelConfig
 from hand_jax.gaussian import Convention
 from hand_jax.geometry.cameras import camera_from_vector, normalize_points, vertices_in_crop
+from hand_jax.low_rank import marginals
 from hand_jax.mano.model import extended_joint_regressor, regress_joints
+from hand_jax.models.anatomical_prior import AnatomicalPrior
 from hand_jax.models.backbone import create_backbone, load_backbone_variables
 from hand_jax.models.branches import best_branch
 from hand_jax.models.image_evidence import ImageEvidence
@@ -31,6 +33,7 @@ from hand_jax.types import (
   HandGaussians,
   HandParameters,
   ImageFeatures,
+  LowRankGaussian,
   ManoModel,
   RenderedHand,
 )
@@ -65,6 +68,10 @@ class HandNetwork(nn.Module):
       self.prior_net = PriorNet(config.prior_hidden, config.pose_components)
       if config.prior_sigma == 'learned':
         self.prior_sigma = PriorSigma(config.prior_hidden)
+      elif config.prior_sigma == 'anatomical':
+        self.anatomical_prior = AnatomicalPrior(
+          config.prior_hidden, config.anatomy, self.length_unit_m
+        )
     if config.branches != 'prior':
       self.vertex_regressor = VertexRegressor(
         config.attention, self.length_unit_m, config.min_log_variance, config.max_log_variance
@@ -104,15 +111,16 @@ class HandNetwork(nn.Module):
     features = self._features(images, train, features)
     feature = features.global_feature
     camera = self.camera_model(feature)
-    parameters = prior = posterior = None
+    parameters = prior = prior_marginals = posterior = None
     if self.config.branches != 'posterior':
       parameters = self.prior_net(feature, model)
       prior = self._prior(model, feature, parameters)
+      prior_marginals = marginals(prior) if isinstance(prior, LowRankGaussian) else prior
     if self.config.branches != 'prior':
-      posterior = self._posterior(model, features, prior, camera.mean)
+      posterior = self._posterior(model, features, prior_marginals, camera.mean)
     colors = None
     if self.config.texture.enabled:
-      vertices = prior if posterior is None else posterior
+      vertices = prior_marginals if posterior is None else posterior
       assert vertices is not None, 'a network has a prior-net, AMVUR or both'
       colors = self._colors(model, features, vertices.mean, camera.mean, hand_mask, hidden)
     return HandEstimate(
@@ -154,8 +162,10 @@ class HandNetwork(nn.Module):
 
   def _prior(
     self, model: ManoModel, feature: Array, parameters: HandParameters
-  ) -> DiagonalGaussian:
+  ) -> DiagonalGaussian | LowRankGaussian:
     mean = jax.vmap(hand_frame_vertices, in_axes=(None, 0))(model, parameters)
+    if self.config.prior_sigma == 'anatomical':
+      return self.anatomical_prior(feature, model, parameters, mean)
     log_variance = jnp.full_like(mean, self._unit_log_variance())
     if self.config.prior_sigma == 'learned':
       log_variance += self.prior_sigma(feature, model)
@@ -207,13 +217,16 @@ class HandNetwork(nn.Module):
     return self.texture_regressor(features, points, visible, template, normals)
 
   def _propagate(
-    self, vertices: DiagonalGaussian | None, camera: DiagonalGaussian, model: ManoModel
+    self,
+    vertices: DiagonalGaussian | LowRankGaussian | None,
+    camera: DiagonalGaussian,
+    model: ManoModel,
   ) -> HandGaussians | None:
     if vertices is None:
       return None
     regressor = extended_joint_regressor(model)
 
-    def one_hand(vertices: DiagonalGaussian, camera_mean: Array) -> HandGaussians:
+    def one_hand(vertices: DiagonalGaussian | LowRankGaussian, camera_mean: Array) -> HandGaussians:
       return hand_gaussians(
         vertices,
         camera_mean,
