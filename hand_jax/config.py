@@ -57,8 +57,9 @@ class AttentionConfig:
   # Keeps AMVUR's gradient out of the mesh that it adds offsets to, so that the prior-net learns
   # from the divergence and from `loss.prior_vertices` alone.
   stop_base_gradient: bool = False
-  # How often AMVUR refines its mesh, with the same parameters. The second round samples anew.
-  rounds: Literal[1, 2] = 1
+  # How often AMVUR refines its mesh, once or twice, with the same parameters. The second round
+  # samples anew.
+  rounds: int = 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -271,6 +272,7 @@ def validate_config(config: ExperimentConfig) -> ExperimentConfig:
   for name in ('cross_layers', 'self_layers', 'coarse_vertices', 'map_channels'):
     if (count := getattr(model.attention, name)) < 0:
       raise ValueError(f'model.attention.{name} should not be negative, got {count}.')
+  _between('model.attention.rounds', model.attention.rounds, 1, 2)
   _check_texture(model.texture)
   for name in ('prior_hidden', 'camera_hidden'):
     for width in getattr(model, name):

@@ -454,6 +454,7 @@ SYNTHETIC = {
     synthetic_small_amvur_supervised,
     synthetic_small_amvur_weak,
     synthetic_small_texture,
+    synthetic_features,
     hand_photos,
     toy,
     toy_prior_weak,
