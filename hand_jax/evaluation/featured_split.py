@@ -26,7 +26,7 @@ from hand_jax.models.map_sampling import map_projection
 from hand_jax.types import HandBatch, HandEstimate, ImageFeatures, ManoModel
 
 # Crops go through the backbone, and features through the heads, in batches of this size.
-_BATCH = 32
+_BATCH = 8
 _BACKBONE = 'hand_landmark'
 _MIRROR = np.array([-1.0, 1.0, 1.0])
 
@@ -108,7 +108,8 @@ def _featured_block(
 
 
 def _root_relative(example: HandExample, field: str) -> np.ndarray:
-  points = np.asarray(getattr(example, field), np.float64) - example.joints_camera[0]
+  wrist = np.asarray(example.joints_camera, np.float64)[0]
+  points = np.asarray(getattr(example, field), np.float64) - wrist
   return (points * _MIRROR if example.side == 'left' else points).astype(np.float32)
 
 

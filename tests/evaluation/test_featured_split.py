@@ -11,7 +11,6 @@ from hand_jax.config import FEATURE_SIDE, BackboneConfig
 from hand_jax.data.pipeline import evaluation_batches
 from hand_jax.evaluation.evaluate import METRIC_NAMES, evaluate_batches, make_estimate_fn
 from hand_jax.evaluation.featured_split import (
-  backbone_features,
   cached_split,
   featured_split,
   make_features_fn,
@@ -37,7 +36,7 @@ def config():
     toy.model,
     image_size=FEATURE_SIDE,
     backbone=BackboneConfig(name='hand_landmark', pretrained='hands'),
-    attention=dataclasses.replace(toy.model.attention, image_features='sampled', map_channels=3),
+    attention=dataclasses.replace(toy.model.attention, image_features='global'),
   )
   optimizer = dataclasses.replace(toy.optimizer, backbone_learning_rate_scale=0.0)
   return dataclasses.replace(toy, model=model, optimizer=optimizer)
@@ -58,7 +57,7 @@ def variables(config, model):
   def stir(path, leaf):
     if 'backbone' in jax.tree_util.keystr(path):
       return np.asarray(leaf)
-    return np.asarray(leaf) + 0.05 * np.random.default_rng(next(keys)).normal(size=leaf.shape)
+    return np.asarray(leaf) + 0.2 * np.random.default_rng(next(keys)).normal(size=leaf.shape)
 
   return {'params': jax.tree_util.tree_map_with_path(stir, state.params)} | (
     {'batch_stats': state.batch_stats} if state.batch_stats else {}
@@ -143,11 +142,13 @@ def test_errors_survive_their_file(tmp_path, errors):
       np.testing.assert_array_equal(found.values[branch][name], array)
 
 
-def test_features_do_not_depend_on_the_batch(source):
-  crops = np.random.default_rng(0).integers(0, 256, (3, FEATURE_SIDE, FEATURE_SIDE, 3), np.uint8)
-  together, alone = backbone_features(crops), backbone_features(crops[1:2])
-  np.testing.assert_allclose(together.landmarks[1], alone.landmarks[0], atol=1e-4)
-  assert together.shallow_map is None and together.reduced_maps is None
+def test_a_hand_has_the_same_features_in_any_batch(source, split, config):
+  alone = featured_split(source.load([3]), config.data.crop_factor, 3).features
+  for name in ('global_feature', 'landmarks', 'world_landmarks'):
+    found, expected = getattr(alone, name)[0], getattr(split.features, name)[3]
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
+  assert alone.shallow_map is None and alone.last_map is None
+  assert [each.shape[1:] for each in alone.reduced_maps] == [(7, 7, 3), (14, 14, 3)]
 
 
 def test_what_cannot_be_measured_is_refused(source, config, variables, model):
