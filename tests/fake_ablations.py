@@ -1,6 +1,7 @@
 """Ablation runs without training: settings, faked runs, made-up rows."""
 
 import pathlib
+import re
 
 import numpy as np
 
@@ -98,3 +99,12 @@ def make_row(table='3', setting='Bayesian', supervision='full', seed=0, branch='
     'command': f'python -m train {setting} {seed} && python -m evaluate {setting} {seed}',
     **more,
   }
+
+
+def table_cells(text: str, title: str) -> list[list[str]]:
+  """The first table under a heading: header and lines, as cells."""
+  section = text.split(f'### {title}')[1]
+  table = re.search(r'(?:^\|.*\n)+', section, re.MULTILINE).group()
+  cells = [line.strip('| \n').split(' | ') for line in table.strip().split('\n')]
+  assert set(cells.pop(1)) == {'---'} and len({len(line) for line in cells}) == 1
+  return cells
