@@ -104,7 +104,8 @@ def make_row(table='3', setting='Bayesian', supervision='full', seed=0, branch='
 def table_cells(text: str, title: str) -> list[list[str]]:
   """The first table under a heading: header and lines, as cells."""
   section = text.split(f'### {title}')[1]
-  table = re.search(r'(?:^\|.*\n)+', section, re.MULTILINE).group()
-  cells = [line.strip('| \n').split(' | ') for line in table.strip().split('\n')]
+  found = re.search(r'(?:^\|.*\n)+', section, re.MULTILINE)
+  assert found, title
+  cells = [line.strip('| \n').split(' | ') for line in found.group().strip().split('\n')]
   assert set(cells.pop(1)) == {'---'} and len({len(line) for line in cells}) == 1
   return cells

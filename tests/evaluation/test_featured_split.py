@@ -148,7 +148,7 @@ def test_a_hand_has_the_same_features_in_any_batch(source, split, config):
     found, expected = getattr(alone, name)[0], getattr(split.features, name)[3]
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
   assert alone.shallow_map is None and alone.last_map is None
-  assert [each.shape[1:] for each in alone.reduced_maps] == [(7, 7, 3), (14, 14, 3)]
+  assert [each.shape[1:] for each in alone.reduced_maps or ()] == [(7, 7, 3), (14, 14, 3)]
 
 
 def test_what_cannot_be_measured_is_refused(source, config, variables, model):
