@@ -364,7 +364,7 @@ def _check_objective(config: ExperimentConfig) -> None:
   _positive('loss.samples', loss.samples)
   _positive('loss.scale_prior_sigma', loss.scale_prior_sigma)
   _between('model.camera_log_variance', model.camera_log_variance, -7.5, 7.5)
-  for name in ('sampling_scale', 'camera_sampling_scale'):
+  for name in ('sampling_scale', 'camera_sampling_scale', 'prior_vertices'):
     if getattr(loss, name) < 0:
       raise ValueError(f'loss.{name} should not be negative, got {getattr(loss, name)}.')
 
