@@ -9,6 +9,7 @@ from jaxtyping import Array, Float, Int
 
 from hand_jax.config import AttentionConfig
 from hand_jax.models.attention import CrossAttentionBlock, SelfAttentionBlock
+from hand_jax.models.computing import Computing
 from hand_jax.models.prior_net import SMALL_INIT
 
 # Template coordinates are inputs in units of 4 cm, about their standard deviation over a hand.
@@ -93,6 +94,7 @@ class VertexRegressor(nn.Module):
   length_unit_m: float
   min_log_variance: float
   max_log_variance: float
+  computing: Computing = Computing()
 
   @nn.compact
   def __call__(
@@ -122,10 +124,13 @@ class VertexRegressor(nn.Module):
     template = jnp.concatenate([query_vertices, template_joints]) / TEMPLATE_UNIT_M
     tokens = TokenEmbedding(settings.width, name='embedding')(template, global_feature)
     vertices, joints = tokens[:, :vertex_count], tokens[:, vertex_count:]
+    vertices, joints = self.computing.cast(vertices), self.computing.cast(joints)
+    make_cross = self.computing.block(CrossAttentionBlock)
+    make_self = self.computing.block(SelfAttentionBlock)
     for layer in range(settings.cross_layers):
-      vertices = CrossAttentionBlock(*sizes, name=f'cross_{layer}')(vertices, joints)
+      vertices = make_cross(*sizes, name=f'cross_{layer}')(vertices, joints)
     for layer in range(settings.self_layers):
-      vertices = SelfAttentionBlock(*sizes, name=f'self_{layer}')(vertices)
+      vertices = make_self(*sizes, name=f'self_{layer}')(vertices)
     vertices = nn.LayerNorm(name='output_norm')(vertices)
     offset = nn.Dense(3, kernel_init=SMALL_INIT, name='mean')(vertices)
     raw = nn.Dense(3, kernel_init=SMALL_INIT, name='log_variance')(vertices)
