@@ -15,7 +15,7 @@ from hand_jax.types import HandBatch
 AXIS_NAME = 'batch'
 
 
-def map_train_step(step: TrainStep, devices: Sequence[jax.Device] | None = None) -> TrainStep:
+def map_train_step(step: TrainStep, devices: Sequence[Any] | None = None) -> TrainStep:
   """Maps the step over all devices of all hosts, or over `devices`.
 
   Every argument has a leading device axis.

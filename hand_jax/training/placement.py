@@ -97,7 +97,7 @@ class PmapPlacement:
 class MeshPlacement:
   """Maps steps by `jit` of `shard_map` over a mesh with the one axis `parallel.AXIS_NAME`."""
 
-  def __init__(self, devices: Sequence[jax.Device]):
+  def __init__(self, devices: Sequence[Any]):
     mesh = _make_mesh(devices)
     self._mesh = mesh
     self._replicated = NamedSharding(mesh, jax.P())
@@ -152,5 +152,5 @@ class MeshPlacement:
     return jax.tree.map(merge, tree)
 
 
-def _make_mesh(devices: Sequence[jax.Device]) -> Mesh:
+def _make_mesh(devices: Sequence[Any]) -> Mesh:
   return Mesh(np.array(devices), (parallel.AXIS_NAME,))
