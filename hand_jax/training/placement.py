@@ -5,7 +5,7 @@ named mesh, and maps the same steps by `jit` of `shard_map`. JAX keeps pmap in m
 """
 
 from collections.abc import Sequence
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import numpy as np
@@ -16,6 +16,7 @@ from hand_jax.training.step import EvalStep, TrainStep
 from hand_jax.types import HandBatch
 
 
+@runtime_checkable
 class Placement(Protocol):
   """Puts states and batches on devices, maps steps over them, and copies results back."""
 

@@ -1,6 +1,7 @@
 """bfloat16 activations and rematerialised blocks: what stays float32, and what memory is saved."""
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -23,7 +24,9 @@ from hand_jax.training.state import create_optimizer
 from hand_jax.training.step import make_train_step
 from tests.training.compiled_steps import abstract_inputs
 
-BFLOAT16 = Computing(is_bfloat16=True)
+# XLA merges on CPUs what is computed twice, which undoes rematerialisation there. Without the two
+# passes that do so, the programs are as on accelerators.
+UNMERGED: dict[str, Any] = {'xla_disable_hlo_passes': 'cse,cse_barrier_expander'}
 
 
 @pytest.fixture(scope='module')
@@ -176,7 +179,7 @@ def compare_gradients(kept, again, variables, images):
       )
       return jnp.sum(features.global_feature**2), updates
 
-    return jax.jit(jax.grad(loss, has_aux=True)).lower(variables['params']).compile()
+    return jax.jit(jax.grad(loss, has_aux=True)).lower(variables['params']).compile(UNMERGED)
 
   programs = [gradient_by(network) for network in (kept, again)]
   assert_same_gradients(*(program(variables['params']) for program in programs))
@@ -184,8 +187,10 @@ def compare_gradients(kept, again, variables, images):
 
 
 def assert_same_gradients(expected, found):
+  """To the digits of the largest: what batch normalisation cancels is rounding alone."""
+  largest = max(np.abs(leaf).max() for leaf in jax.tree.leaves(expected))
   for ours, theirs in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
-    np.testing.assert_allclose(ours, theirs, atol=1e-5 * np.abs(theirs).max() + 1e-9)
+    np.testing.assert_allclose(ours, theirs, atol=1e-4 * largest)
 
 
 def assert_less_memory(kept, again):
@@ -208,7 +213,7 @@ def test_rematerialised_attention_has_the_same_gradients_and_needs_less_memory(t
       offset, log_variance = regressor.apply(variables, vertices, joints, feature)
       return jnp.sum(offset**2) * 1e4 + jnp.sum(log_variance**2)
 
-    return jax.jit(jax.grad(loss)).lower(variables).compile()
+    return jax.jit(jax.grad(loss)).lower(variables).compile(UNMERGED)
 
   programs = [gradient_by(regressor) for regressor in (kept, again)]
   assert_same_gradients(*(program(variables) for program in programs))
@@ -221,4 +226,22 @@ def test_a_run_rematerialises_what_its_setting_says(setting):
   network, optimizer = create_network(config), create_optimizer(config.optimizer, 2)
   step = make_train_step(config, network, optimizer)
   program = str(jax.make_jaxpr(step)(*abstract_inputs(config, 2)))
-  assert ('checkpoint[' in program) == (setting == 'blocks')
+  assert ('remat' in program) == (setting == 'blocks')
+
+
+def test_rematerialised_blocks_average_their_moments_over_devices_only_once(monkeypatch):
+  monkeypatch.setattr(backbones, 'RESNET50_STAGES', ((2, 8),))
+  images = jnp.zeros((2, 16, 16, 3))
+
+  def count(remat):
+    network = create_backbone(BackboneConfig('resnet50'), 'devices', remat)
+    variables = jax.eval_shape(lambda: network.init(jax.random.key(0), images, False))
+
+    def loss(variables):
+      features, _ = network.apply(variables, images, True, mutable=['batch_stats'])
+      return jnp.sum(features.global_feature)
+
+    program = jax.make_jaxpr(jax.grad(loss), axis_env=[('devices', 2)])(variables)
+    return str(program).count(' psum')
+
+  assert count(True) == count(False) > 0

@@ -1,4 +1,4 @@
-"""Trains steps compiled for any number of CPU devices, and what their programs say.
+"""Training steps compiled for any number of CPU devices, and what their programs say.
 
 `python -m tests.training.compiled_steps mesh:1 mesh:8` prints a JSON list with one program each.
 """
@@ -26,6 +26,7 @@ from tests.toy_mano import make_toy_mano
 # HLO's text of an instruction: `%name = type opcode(operands), attributes`.
 INSTRUCTION = re.compile(r'^\s*(?:ROOT )?%[\w.-]+ = (?:\(.*?\)|\S+) ([\w-]+)\(', re.MULTILINE)
 PER_DEVICE = 2
+CONFIG = get_config('toy_prior_weak')
 
 
 def abstract_batch(config: ExperimentConfig, size: int, vertices: int) -> HandBatch:
@@ -112,11 +113,10 @@ def count_numbers(instruction: str) -> int:
 
 
 def main(arguments: list[str]) -> None:
-  config = get_config('toy')
   programs = []
   for argument in arguments:
     kind, _, devices = argument.partition(':')
-    programs.append(describe(compile_step(config, kind, int(devices))))
+    programs.append(describe(compile_step(CONFIG, kind, int(devices))))
   print(json.dumps(programs))
 
 
