@@ -188,34 +188,29 @@ class HandLandmarkBackbone(HandLandmarkNetwork):
 ConvNormFactory = Callable[..., nn.Module]
 
 
-def _efficientnet_b0(conv_norm: ConvNormFactory, remat: bool) -> nn.Module:
-  return EfficientNet(nn.silu, True, conv_norm, remat)
+def _efficientnet_b0(conv_norm: ConvNormFactory) -> nn.Module:
+  return EfficientNet(nn.silu, True, conv_norm)
 
 
-def _efficientnet_lite0(conv_norm: ConvNormFactory, remat: bool) -> nn.Module:
+def _efficientnet_lite0(conv_norm: ConvNormFactory) -> nn.Module:
   # Its weights were trained with TensorFlow's padding and batch normalisation.
   lite = functools.partial(conv_norm, padding='same', momentum=0.99, epsilon=1e-3)
-  return EfficientNet(relu6, False, lite, remat)
+  return EfficientNet(relu6, False, lite)
 
 
-def _hand_landmark(conv_norm: ConvNormFactory, remat: bool) -> nn.Module:
+def _hand_landmark(conv_norm: ConvNormFactory) -> nn.Module:
   del conv_norm  # its normalisation is folded into the convolutions
-  return HandLandmarkBackbone(remat)
+  return HandLandmarkBackbone()
 
 
-def _tiny(conv_norm: ConvNormFactory, remat: bool) -> nn.Module:
-  del remat  # it has no blocks
-  return TinyBackbone(conv_norm)
-
-
-_BACKBONES: dict[str, Callable[[ConvNormFactory, bool], nn.Module]] = {
+_BACKBONES: dict[str, Callable[[ConvNormFactory], nn.Module]] = {
   'resnet50': ResNet50,
   'efficientnet_b0': _efficientnet_b0,
   'efficientnet_lite0': _efficientnet_lite0,
   'hand_landmark': _hand_landmark,
-  'tiny': _tiny,
+  'tiny': TinyBackbone,
 }
-"""Each backbone of `BackboneConfig.name`, from its convolution with normalisation and `remat`."""
+"""Each backbone of `BackboneConfig.name`, built from its convolution with normalisation."""
 
 
 def create_backbone(
@@ -227,7 +222,8 @@ def create_backbone(
     config: names the backbone and the mode of its batch normalisation.
     axis_name: the axis over devices to average batch statistics over. It has no effect with frozen
       batch normalisation, or on hand_landmark, which has none.
-    remat: whether a gradient computes the blocks' activations again instead of keeping them.
+    remat: whether a gradient computes the blocks' activations again instead of keeping them, in
+      backbones that have a field of this name.
 
   Raises:
     ValueError: the name or the mode of batch normalisation is unknown.
@@ -239,7 +235,8 @@ def create_backbone(
     raise ValueError(f"unknown backbone '{config.name}'; expected one of {names}.")
   frozen = config.batch_norm == 'frozen'
   conv_norm = functools.partial(ConvNorm, frozen=frozen, axis_name=axis_name)
-  return _BACKBONES[config.name](conv_norm, remat)
+  backbone = _BACKBONES[config.name](conv_norm)
+  return backbone.clone(remat=True) if remat and hasattr(backbone, 'remat') else backbone
 
 
 def normalize_image(

@@ -179,7 +179,11 @@ def compare_gradients(kept, again, variables, images):
       )
       return jnp.sum(features.global_feature**2), updates
 
-    return jax.jit(jax.grad(loss, has_aux=True)).lower(variables['params']).compile(UNMERGED)
+    return (
+      jax.jit(jax.grad(loss, has_aux=True))
+      .lower(variables['params'])
+      .compile(compiler_options=UNMERGED)
+    )
 
   programs = [gradient_by(network) for network in (kept, again)]
   assert_same_gradients(*(program(variables['params']) for program in programs))
@@ -213,7 +217,7 @@ def test_rematerialised_attention_has_the_same_gradients_and_needs_less_memory(t
       offset, log_variance = regressor.apply(variables, vertices, joints, feature)
       return jnp.sum(offset**2) * 1e4 + jnp.sum(log_variance**2)
 
-    return jax.jit(jax.grad(loss)).lower(variables).compile(UNMERGED)
+    return jax.jit(jax.grad(loss)).lower(variables).compile(compiler_options=UNMERGED)
 
   programs = [gradient_by(regressor) for regressor in (kept, again)]
   assert_same_gradients(*(program(variables) for program in programs))

@@ -110,8 +110,3 @@ def test_a_batch_that_does_not_divide_is_refused(batch, kind):
   odd = jax.tree.map(lambda leaf: leaf[:3], batch)
   with pytest.raises(ValueError, match='3 examples on this host do not divide over 2'):
     create_placements(kind).training.shard_batch(odd)
-
-
-def test_an_unknown_placement_is_refused():
-  with pytest.raises(ValueError, match=r"training.parallel: expected 'pmap' or 'mesh', got 'ring'"):
-    create_placements('ring')
