@@ -146,7 +146,7 @@ def test_long_residuals_are_shortened_and_keep_their_direction():
   direction = np.array([0.6, 0.0, -0.8], np.float32)
   # 4 cm over the root of two by hand; a millimetre stays, and nothing passes 4 cm.
   lengths, expected = [0.001, 0.04, 100.0], [0.00099969, 0.0282843, 0.04]
-  found = bound_length(jnp.asarray(lengths)[:, None] * direction)
+  found = bound_length(jnp.asarray(np.asarray(lengths)[:, None] * direction, jnp.float32))
   np.testing.assert_allclose(found, np.asarray(expected)[:, None] * direction, rtol=1e-4)
 
 
