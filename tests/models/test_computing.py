@@ -24,6 +24,8 @@ from hand_jax.training.state import create_optimizer
 from hand_jax.training.step import make_train_step
 from tests.training.compiled_steps import abstract_inputs
 
+pytestmark = pytest.mark.slow
+
 # XLA merges on CPUs what is computed twice, which undoes rematerialisation there. Without the two
 # passes that do so, the programs are as on accelerators.
 UNMERGED: dict[str, Any] = {'xla_disable_hlo_passes': 'cse,cse_barrier_expander'}
@@ -143,7 +145,7 @@ def test_attention_weights_in_bfloat16_still_sum_to_one():
 
 
 SHORT = {
-  'resnet50': ('RESNET50_STAGES', ((3, 8), (2, 8)), backbones),
+  'resnet50': ('RESNET50_STAGES', ((6, 32),), backbones),
   'efficientnet_b0': (
     'EFFICIENTNET_STAGES',
     (backbones.EfficientNetStage(6, 3, 2, 8, 3),),
@@ -158,11 +160,17 @@ SHORT = {
 
 
 @pytest.mark.parametrize('name', SHORT)
-def test_rematerialised_backbones_have_the_same_gradients_and_need_less_memory(name, monkeypatch):
-  """Of a few blocks each, for 32 images of 32 pixels."""
+def test_rematerialised_backbones_have_the_same_gradients_and_need_less_memory(
+  name, monkeypatch, float64
+):
+  """Of a few blocks each, for 16 images of 32 pixels.
+
+  Activations are float64: in float32 the rounding of a second computation moves pixels over the
+  kinks of ReLUs.
+  """
   constant, stages, module = SHORT[name]
   monkeypatch.setattr(module, constant, stages)
-  images = jax.random.normal(jax.random.key(0), (32, 32, 32, 3))
+  images = jax.random.normal(jax.random.key(0), (16, 32, 32, 3), jnp.float64)
   kept, again = (create_backbone(BackboneConfig(name), remat=remat) for remat in (False, True))
   variables = jax.jit(kept.init, static_argnums=2)(jax.random.key(1), images[:1], False)
   assert jax.tree.structure(variables) == jax.tree.structure(
@@ -194,12 +202,12 @@ def assert_same_gradients(expected, found):
   """To the digits of the largest: what batch normalisation cancels is rounding alone."""
   largest = max(np.abs(leaf).max() for leaf in jax.tree.leaves(expected))
   for ours, theirs in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
-    np.testing.assert_allclose(ours, theirs, atol=1e-4 * largest)
+    np.testing.assert_allclose(ours, theirs, atol=1e-5 * largest)
 
 
 def assert_less_memory(kept, again):
   before, after = (program.memory_analysis().temp_size_in_bytes for program in (kept, again))
-  assert after < 0.8 * before, f'{after:,} bytes with rematerialised blocks, {before:,} without'
+  assert after < 0.9 * before, f'{after:,} bytes with rematerialised blocks, {before:,} without'
 
 
 def test_rematerialised_attention_has_the_same_gradients_and_needs_less_memory(toy_model):
