@@ -106,6 +106,9 @@ class ModelConfig:
   # The camera's log-variance before training, of its stored numbers. Drawing cameras settles near
   # -5.5; at 0 an untrained head's draws are noise that drowns the hand.
   camera_log_variance: float = -5.5
+  # What backbone and attention blocks compute in. Parameters, batch statistics, heads, losses and
+  # geometry are float32 in any case.
+  compute_dtype: Literal['float32', 'bfloat16'] = 'float32'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -240,6 +243,14 @@ class TrainingConfig:
   validation_examples: int = 256
   init_from: tuple[str, ...] = ()
   camera_prior: str = ''
+  # The same step on all devices by `pmap`, or by `jit` of `shard_map` over a mesh.
+  parallel: Literal['pmap', 'mesh'] = 'pmap'
+  # Parts that a device computes its share of the batch in, one after the other, to save memory.
+  # Batch normalisation sees each part apart, and updates its running statistics with each.
+  accumulate_steps: int = 1
+  # 'blocks' computes the activations of backbone and attention blocks again in the backward pass
+  # instead of keeping them.
+  remat: Literal['none', 'blocks'] = 'none'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -280,7 +291,8 @@ def validate_config(config: ExperimentConfig) -> ExperimentConfig:
   _positive('loss.length_unit_m', config.loss.length_unit_m)
   _positive('optimizer.learning_rate', config.optimizer.learning_rate)
   _positive('data.crop_factor', data.crop_factor)
-  for name in ('num_steps', 'batch_size', 'log_every', 'evaluate_every', 'checkpoint_every'):
+  counts = ('num_steps', 'batch_size', 'log_every', 'evaluate_every', 'checkpoint_every')
+  for name in (*counts, 'accumulate_steps'):
     _positive(f'training.{name}', getattr(training, name))
   _positive('training.keep_checkpoints', training.keep_checkpoints)
   for path, seed in (('training.seed', training.seed), ('data.seed', data.seed)):

@@ -17,6 +17,7 @@ from hand_jax.geometry.cameras import camera_from_vector, normalize_points, vert
 from hand_jax.mano.model import extended_joint_regressor, regress_joints
 from hand_jax.models.backbone import create_backbone, load_backbone_variables
 from hand_jax.models.branches import best_branch
+from hand_jax.models.computing import Computing
 from hand_jax.models.image_evidence import ImageEvidence
 from hand_jax.models.prior_net import CameraModel, PriorNet, PriorSigma, hand_frame_vertices
 from hand_jax.models.texture_regressor import HiddenRegion, TextureRegressor, hidden_vertices
@@ -53,12 +54,14 @@ class HandNetwork(nn.Module):
   length_unit_m: float
   """The length unit of log-variances, in metres."""
   axis_name: str | None = None
-  """pmap's axis to average batch statistics over."""
+  """The axis over devices to average batch statistics over."""
+  remat: bool = False
+  """Whether a gradient computes the activations of blocks again instead of keeping them."""
 
   def setup(self) -> None:
     """Makes the modules that the config asks for."""
     config = self.config
-    self.backbone = create_backbone(config.backbone, axis_name=self.axis_name)
+    self.backbone = create_backbone(config.backbone, self.axis_name, self.remat)
     self.feature_norm = nn.LayerNorm()
     self.camera_model = CameraModel(config.camera_hidden, config.camera_log_variance)
     if config.branches != 'posterior':
@@ -67,13 +70,17 @@ class HandNetwork(nn.Module):
         self.prior_sigma = PriorSigma(config.prior_hidden)
     if config.branches != 'prior':
       self.vertex_regressor = VertexRegressor(
-        config.attention, self.length_unit_m, config.min_log_variance, config.max_log_variance
+        config.attention,
+        self.length_unit_m,
+        config.min_log_variance,
+        config.max_log_variance,
+        self._computing(),
       )
       if config.attention.image_features == 'sampled':
         self.image_evidence = ImageEvidence(config)
 
     if config.texture.enabled:
-      self.texture_regressor = TextureRegressor(config.texture)
+      self.texture_regressor = TextureRegressor(config.texture, self._computing())
 
   def __call__(
     self,
@@ -145,8 +152,12 @@ class HandNetwork(nn.Module):
 
   def _features(self, images: Array, train: bool, features: ImageFeatures | None) -> ImageFeatures:
     """Gives the backbone's features, or the given ones, with a normalised global vector."""
+    images = self._computing().cast(images)
     found = self.backbone(images, train) if features is None else features
     return found._replace(global_feature=self.feature_norm(found.global_feature))
+
+  def _computing(self) -> Computing:
+    return Computing(self.config.compute_dtype == 'bfloat16', self.remat)
 
   def _unit_log_variance(self) -> float:
     """Gives log(length_unit_m^2), which takes log-variances from the length unit to metres."""
@@ -226,8 +237,10 @@ class HandNetwork(nn.Module):
 
 
 def create_network(config: ExperimentConfig, axis_name: str | None = None) -> HandNetwork:
-  """Makes the network of an experiment. Under pmap, `axis_name` is the axis over devices."""
-  return HandNetwork(config.model, config.loss.convention, config.loss.length_unit_m, axis_name)
+  """Makes the network of an experiment. In a mapped step, `axis_name` is the axis over devices."""
+  remat = config.training.remat == 'blocks'
+  loss = config.loss
+  return HandNetwork(config.model, loss.convention, loss.length_unit_m, axis_name, remat)
 
 
 def render_estimate(estimate: HandEstimate, model: ManoModel, side: int) -> RenderedHand:
@@ -278,7 +291,7 @@ def initialize_network(network: HandNetwork, key: Array, model: ManoModel) -> di
   """
   size = network.config.image_size
   images = jnp.zeros((1, size, size, 3), jnp.float32)
-  # A mapped axis exists only inside pmap, and the variables are the same without it.
+  # A mapped axis exists only inside a mapped step, and the variables are the same without it.
   local = network.clone(axis_name=None)
   # The function runs once, so on a CPU compiling it with little effort saves seconds. Under another
   # trace, as in `eval_shape`, nothing is compiled and JAX refuses compiler options.

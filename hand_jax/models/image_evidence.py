@@ -89,7 +89,7 @@ class ImageEvidence(nn.Module):
       inputs = [[places[0], of_vertices], [places[1], of_joints]]
     for feature_map in self._maps(features):
       for place, parts in zip(places, inputs, strict=True):
-        parts.append(sample_bilinear(feature_map, place))
+        parts.append(sample_bilinear(feature_map.astype(place.dtype), place))
     return TokenEvidence(*(jnp.concatenate(parts, axis=-1) for parts in inputs))
 
   def _maps(self, features: ImageFeatures) -> list[Array]:

@@ -36,6 +36,8 @@ from hand_jax.runs.train_state import TrainState
 from hand_jax.training import parallel
 from hand_jax.training.camera_prior import claim_camera_prior, load_camera_prior
 from hand_jax.training.objective import create_objective
+from hand_jax.training.placement import Placement, create_placements
+from hand_jax.training.prefetch import DevicePrefetch
 from hand_jax.training.reports import (
   RunLog,
   Stopwatch,
@@ -99,7 +101,7 @@ def train_and_evaluate(
     FloatingPointError: a loss term is not finite. The message names step and term.
   """
   validate_config(config)
-  check_batch_size(config.training.batch_size)
+  check_batch_size(config.training.batch_size, config.training.accumulate_steps)
   check_workdir(workdir, config, extend)
   former_steps = read_config(workdir).training.num_steps if extend else config.training.num_steps
   data, size = config.data, config.model.image_size
@@ -140,8 +142,8 @@ def describe_extension(config: ExperimentConfig, former_steps: int, step: int) -
   )
 
 
-def check_batch_size(batch_size: int) -> None:
-  """Checks that a batch divides over all devices of all hosts.
+def check_batch_size(batch_size: int, accumulate_steps: int = 1) -> None:
+  """Checks that a batch divides over all devices of all hosts, and each share into its parts.
 
   Raises:
     ValueError: it does not.
@@ -150,6 +152,12 @@ def check_batch_size(batch_size: int) -> None:
     raise ValueError(
       f'training.batch_size should be a multiple of the number of devices '
       f'({jax.device_count()}), got {batch_size}.'
+    )
+  share = batch_size // jax.device_count()
+  if share % accumulate_steps:
+    raise ValueError(
+      f"training.accumulate_steps should divide a device's share of the batch ({share} examples), "
+      f'got {accumulate_steps}.'
     )
 
 
@@ -181,10 +189,12 @@ class _Run:
       check_frozen_backbone(config, self._start)
       check_cached_backbone(config, self._initial_state)
     step = make_train_step(config, network, optimizer, prior_config)
-    self._train_step = parallel.map_train_step(step)
+    placements = create_placements(config.training.parallel)
+    self._placement = placements.training
+    self._train_step = self._placement.map_train_step(step)
     self._constants = (model, prior_variables)
     eval_step = make_eval_step(config, network, prior_config)
-    self._evaluator = _Evaluator(config, self._constants, eval_step)
+    self._evaluator = _Evaluator(config, self._constants, eval_step, placements.evaluation)
 
   def claim(self) -> None:
     """Records in the workdir where a new run's parameters and camera prior come from."""
@@ -217,20 +227,22 @@ class _Run:
         jax.process_index(),
         jax.process_count(),
       )
-      with loader, _Reporter(self._workdir, config, step, self._is_main) as reporter:
-        state, constants = parallel.replicate(state), parallel.replicate(self._constants)
+      placement = self._placement
+      batches = DevicePrefetch(loader, placement.shard_batch, position)
+      with loader, _Reporter(self._workdir, config, step, self._is_main, placement) as reporter:
+        state, constants = placement.replicate(state), placement.replicate(self._constants)
         while step < num_steps:
-          batch = parallel.shard_batch(next(loader))
-          state, metrics = self._train_step(state, batch, *constants)
+          batch = next(batches)
+          state, metrics = self._train_step(state, batch.on_devices, *constants)
           step += 1
           reporter.add(step, metrics)
           if not _is_due(config, step):
             continue
           # Metrics are checked before anything is saved, so that no checkpoint holds a NaN.
           reporter.flush()
-          host_state = parallel.unreplicate(state)
+          host_state = placement.unreplicate(state)
           if _every(config.training.checkpoint_every, step, num_steps):
-            checkpoints.save(host_state, loader.position)
+            checkpoints.save(host_state, batches.position)
           if reporter.log:  # only the first process has one
             self._report(reporter, reporter.log, host_state, step)
       return host_state
@@ -272,14 +284,21 @@ class _Run:
 class _Evaluator:
   """Computes validation figures and overlays of a state, on this process' devices alone."""
 
-  def __init__(self, config: ExperimentConfig, constants: tuple[ManoModel, Any], step: EvalStep):
+  def __init__(
+    self,
+    config: ExperimentConfig,
+    constants: tuple[ManoModel, Any],
+    step: EvalStep,
+    placement: Placement,
+  ):
     model = constants[0]
     # One host evaluates alone, so a batch has the size of one host's share in training.
     batch_size = config.training.batch_size // jax.process_count()
     training = dataclasses.replace(config.training, batch_size=batch_size)
     self._config = dataclasses.replace(config, training=training)
-    self._step = parallel.map_eval_step(step)
-    self._constants = parallel.replicate(constants)
+    self._placement = placement
+    self._step = placement.map_eval_step(step)
+    self._constants = placement.replicate(constants)
     self._model = model
     self._num_vertices = len(model.v_template)
     self._regressor = np.asarray(extended_joint_regressor(model))
@@ -289,12 +308,13 @@ class _Evaluator:
   ) -> tuple[dict[str, float], np.ndarray]:
     """Computes metrics with the prefix `validation_`, and draws overlays of the first batch."""
     # The optimizer's moments stay on the host.
-    state = parallel.replicate(state.replace(opt_state=()))
+    placement = self._placement
+    state = placement.replicate(state.replace(opt_state=()))
     totals, sheets = [], []
 
     def estimate(batch: HandBatch) -> HandEstimate:
-      outputs = self._step(state, parallel.shard_batch(batch), *self._constants)
-      estimate, terms = parallel.gather(outputs)
+      outputs = self._step(state, placement.shard_batch(batch), *self._constants)
+      estimate, terms = placement.gather(outputs)
       totals.append(terms['total'][~batch.is_padding])
       if not sheets:
         sheets.append(_overlays(batch, estimate, self._model))
@@ -313,10 +333,18 @@ class _Reporter:
   A step's metrics are fetched while the next step runs, so that devices do not wait for the host.
   """
 
-  def __init__(self, workdir: str, config: ExperimentConfig, start_step: int, is_main: bool):
+  def __init__(
+    self,
+    workdir: str,
+    config: ExperimentConfig,
+    start_step: int,
+    is_main: bool,
+    placement: Placement,
+  ):
     num_steps = config.training.num_steps
     self.log = RunLog(workdir, start_step, num_steps) if is_main else None
     self._watch = Stopwatch(config.training.batch_size, num_steps)
+    self._placement = placement
     self._pending: tuple[int, dict[str, jax.Array]] | None = None
     self._collected: list[dict[str, float]] = []
 
@@ -334,7 +362,7 @@ class _Reporter:
     if self._pending is None:
       return
     step, metrics = self._pending
-    values = {name: float(value) for name, value in parallel.unreplicate(metrics).items()}
+    values = {name: float(value) for name, value in self._placement.unreplicate(metrics).items()}
     self._pending = None
     check_finite(step, values)
     self._collected.append(values)
