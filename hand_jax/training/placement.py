@@ -131,6 +131,22 @@ class MeshPlacement:
 
     return jax.tree.map(place, tree)
 
+  def place_shapes(self, arguments: Any) -> tuple[Any, Any, Any, Any]:
+    """Tells where a step's state, batch, model and camera prior will lie, for compiling it."""
+
+    def placed(tree: Any, sharding: NamedSharding) -> Any:
+      return jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), tree
+      )
+
+    state, batch, model, camera_prior = arguments
+    return (
+      placed(state, self._replicated),
+      placed(batch, self._sharded),
+      placed(model, self._replicated),
+      placed(camera_prior, self._replicated),
+    )
+
   def unreplicate(self, tree: Any) -> Any:
     return jax.tree.map(lambda leaf: np.array(leaf.addressable_shards[0].data), tree)
 
