@@ -20,7 +20,7 @@ from hand_jax.runs.checkpoints import (
   read_config,
 )
 from hand_jax.runs.train_state import TrainState
-from hand_jax.training.loop import check_finite, train_and_evaluate
+from hand_jax.training.loop import train_and_evaluate
 from hand_jax.training.reports import (
   RunLog,
   Stopwatch,
@@ -209,7 +209,7 @@ def test_the_newest_checkpoints_are_kept_and_the_position_with_them(tmp_path):
     for step in (3, 6, 9):
       checkpoints.save(tiny_state(step), position=2 * step)
   with Checkpoints(str(tmp_path), keep=2) as checkpoints:
-    state, position = checkpoints.restore_latest(like=tiny_state(0))
+    state, position, _ = checkpoints.restore_latest(like=tiny_state(0))
   chex.assert_trees_all_equal(state, tiny_state(9))
   assert position == 18
   steps = {path.name for path in (tmp_path / 'checkpoints').iterdir()}
@@ -248,16 +248,11 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_is_named(tmp_path, config, 
       ]
 
   source = Poisoned(toy_model, 6)
+  config = apply_overrides(config, ['training.max_skipped_steps=1'])
   with pytest.raises(FloatingPointError, match=r'at step 1: .*joints_2d_nll = (inf|nan)') as caught:
     train_and_evaluate(config, str(tmp_path), toy_model, source, source)
   assert '\n' not in str(caught.value)
   assert not list((tmp_path / 'checkpoints').iterdir())
-
-
-def test_finite_metrics_pass():
-  check_finite(3, {'total': 1.0})
-  with pytest.raises(FloatingPointError, match='at step 3: a = nan, b = -inf'):
-    check_finite(3, {'a': float('nan'), 'total': 1.0, 'b': float('-inf')})
 
 
 def test_a_mistake_leaves_no_folder_behind(tmp_path, config, toy_model):

@@ -52,7 +52,7 @@ def test_a_tiny_batch_is_learnt(run):
 def test_metrics_are_every_loss_term_by_name_and_their_weighted_total(run, config):
   values = run[2][0]
   weights = term_weights(config.loss)
-  assert set(values) == {*weights, 'total', 'learning_rate', 'gradient_norm'}
+  assert set(values) == {*weights, 'total', 'learning_rate', 'gradient_norm', 'skipped_steps'}
   assert all(np.shape(value) == () for value in values.values())
   total = 1e-3 * sum(weight * values[name] for name, weight in weights.items())
   np.testing.assert_allclose(values['total'], total, rtol=1e-5)
