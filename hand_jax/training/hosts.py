@@ -43,12 +43,14 @@ def failing_together() -> Iterator[None]:
 def check_same_folder(workdir: str) -> None:
   """Checks that all hosts see one folder. The first host leaves a file there for a moment.
 
+  A folder that does not exist is made for that moment too.
+
   Raises:
     ValueError: a host sees another folder, or none. All hosts raise it, and name these hosts.
   """
   if jax.process_count() == 1:
     return
-  is_main = jax.process_index() == 0
+  is_main, is_new = jax.process_index() == 0, not pathlib.Path(workdir).exists()
   token = multihost_utils.broadcast_one_to_all(np.frombuffer(secrets.token_bytes(8), np.uint8))
   path = pathlib.Path(workdir) / f'.hosts-{np.asarray(token, np.uint8).tobytes().hex()}'
   with failing_together():
@@ -58,9 +60,9 @@ def check_same_folder(workdir: str) -> None:
   others = np.flatnonzero(~np.ravel(multihost_utils.process_allgather(np.bool_(path.exists()))))
   if is_main:
     path.unlink(missing_ok=True)
+    if is_new:
+      path.parent.rmdir()
   if len(others):
-    if is_main and not any(path.parent.iterdir()):
-      path.parent.rmdir()  # A failed command leaves no folder.
     raise ValueError(
       f'--workdir={workdir} is not one folder for all hosts: {_name_hosts(others)} '
       f'{"does" if len(others) == 1 else "do"} not see what host 0 writes there. Name a folder '
@@ -105,7 +107,7 @@ def _gather_texts(text: str) -> list[str]:
   row = np.zeros(_MESSAGE_BYTES, np.uint8)
   row[: len(data)] = np.frombuffer(data, np.uint8)
   rows = np.asarray(multihost_utils.process_allgather(row)).reshape(-1, _MESSAGE_BYTES)
-  return [bytes(row).rstrip(b'\0').decode(errors='replace') for row in rows]
+  return [bytes(row).rstrip(b'\0').decode(errors='ignore') for row in rows]
 
 
 def _name_hosts(hosts: np.ndarray) -> str:

@@ -113,10 +113,10 @@ def train_and_evaluate(
     if is_old and jax.process_index() == 0:
       for line in set_damaged_aside(workdir):
         print(line, file=sys.stderr, flush=True)
+  check_same_folder(workdir)
   check_same_step(workdir, latest_step(workdir))
   with failing_together():
     run = _Run(config, workdir, model, validation_source)
-  check_same_folder(workdir)
   # Only now is the folder made, so that a failed command does not block its corrected version.
   with failing_together():
     claim_workdir(workdir, config, extend)

@@ -26,9 +26,10 @@ class Progress:
 
   def __init__(self, config: ExperimentConfig, saved: dict[str, Any] | None = None):
     self._training = config.training
-    self._watch = Stopwatch(config.training.batch_size, config.training.num_steps)
-    self._pending: tuple[int, dict[str, jax.Array], list[str]] | None = None
     saved = saved or {}
+    batch_size, num_steps = config.training.batch_size, config.training.num_steps
+    self._watch = Stopwatch(batch_size, num_steps, saved.get('speed', ()))
+    self._pending: tuple[int, dict[str, jax.Array], list[str]] | None = None
     self._sums: dict[str, float] = dict(saved.get('sums', {}))
     self._learning_rate: float = saved.get('learning_rate', 0.0)
     self._steps: int = saved.get('steps', 0)
@@ -48,6 +49,7 @@ class Progress:
       'skipped': self._skipped,
       'skipped_in_a_row': self._skipped_in_a_row,
       'skipped_examples': self._skipped_examples,
+      'speed': self._watch.to_json(),
     }
 
   @property

@@ -4,6 +4,7 @@ import json
 import math
 import pathlib
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import cv2
@@ -134,14 +135,23 @@ class Stopwatch:
   """Measures examples per second and time left, from the steps since the last reading.
 
   The first step includes the compilation. It counts only where there are no others.
+
+  Args:
+    batch_size: number of examples in a step.
+    num_steps: number of steps of the whole run.
+    saved: what `to_json` gave when the run was stopped since the last reading, or nothing.
   """
 
-  def __init__(self, batch_size: int, num_steps: int):
+  def __init__(self, batch_size: int, num_steps: int, saved: Sequence[float] = ()):
     self._batch_size, self._num_steps = batch_size, num_steps
-    self._steps = 0
-    self._seconds = 0.0
+    steps, self._seconds = saved or (0, 0.0)
+    self._steps = int(steps)
     self._first_seconds = math.nan
     self._last = time.monotonic()
+
+  def to_json(self) -> list[float]:
+    """Returns the steps and seconds since the last reading."""
+    return [float(number) for number in self._measured()]
 
   def restart(self) -> None:
     """Forgets the time since the last step, which went into validation or a checkpoint."""
@@ -159,13 +169,18 @@ class Stopwatch:
 
   def read(self, step: int) -> dict[str, float]:
     """Returns `examples_per_second` and `seconds_left` at a step, and starts the next interval."""
-    steps, seconds = (self._steps, self._seconds) if self._steps else (1, self._first_seconds)
+    steps, seconds = self._measured()
     rate = steps / max(seconds, 1e-9)
     self._steps, self._seconds = 0, 0.0
     return {
       'examples_per_second': rate * self._batch_size,
       'seconds_left': (self._num_steps - step) / rate,
     }
+
+  def _measured(self) -> tuple[int, float]:
+    if self._steps or math.isnan(self._first_seconds):
+      return self._steps, self._seconds
+    return 1, self._first_seconds
 
 
 def draw_skeleton(
