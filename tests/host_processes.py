@@ -17,22 +17,27 @@ def free_port() -> int:
     return listener.getsockname()[1]
 
 
+def host_settings(devices: int) -> dict[str, str]:
+  """What a process needs in its environment to compute on that many CPU devices as tests do."""
+  return {
+    'JAX_PLATFORMS': 'cpu',
+    'JAX_NUM_CPU_DEVICES': str(devices),
+    'JAX_DEFAULT_MATMUL_PRECISION': 'highest',
+    'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0',
+  }
+
+
 @contextlib.contextmanager
 def host_processes(
   count: int, arguments: Callable[[int, int], Sequence[str]], devices: int = 1
 ) -> Iterator[list[subprocess.Popen]]:
   """`count` Python processes with that many devices each, whose arguments follow rank and port."""
   port = free_port()
-  settings = {
-    'JAX_PLATFORMS': 'cpu',
-    'JAX_NUM_CPU_DEVICES': str(devices),
-    'JAX_DEFAULT_MATMUL_PRECISION': 'highest',
-  }
   processes = [
     subprocess.Popen(
       [sys.executable, *arguments(rank, port)],
       cwd=ROOT,
-      env={**os.environ, **settings},
+      env={**os.environ, **host_settings(devices)},
       stdout=subprocess.PIPE,
       stderr=subprocess.PIPE,
       text=True,

@@ -178,7 +178,7 @@ def test_a_step_that_is_not_finite_changes_only_the_count(run, batch, toy_model,
   before = states[2].replace(params=jax.tree.map(lambda leaf: -leaf, states[2].params))
   bad = jax.tree.map(np.copy, batch)
   if spoiled == 'label':
-    bad.joints_normalized[1, 3] = np.inf
+    bad.joints_normalized[1, 3] = 1e25  # whose square overflows
   else:
     # A picture has no NaN, but a network that overflows has.
     scale = {
@@ -201,7 +201,7 @@ def test_two_devices_skip_a_step_that_one_finds_not_finite(mapped, batch, toy_mo
   state = parallel.replicate(parallel.unreplicate(mapped[0]))
   expected = parallel.unreplicate(state)
   bad = jax.tree.map(np.copy, batch)
-  bad.joints_normalized[3, 3] = np.nan
+  bad.joints_normalized[3, 3] = 1e25
   after, metrics = step(state, parallel.shard_batch(bad), parallel.replicate(toy_model))
   assert parallel.unreplicate(metrics)['skipped_steps'] == 1
   for leaf in jax.tree.leaves(after):
