@@ -9,9 +9,10 @@ import pytest
 
 from experiments.configs.names import get_config
 from hand_jax.config_text import apply_overrides
-from hand_jax.training import loop, parallel
+from hand_jax.training import loop
 from hand_jax.training.preemption import EXIT_CODE, Preempted, PreemptionWatch
 from tests.drawn_hands import DrawnSource, Killed
+from tests.toy_runs import share_compiled_steps
 
 # Rows at steps 3, 4, 6 and 8, some of them between checkpoints; six examples in batches of four.
 SETTINGS = [
@@ -63,17 +64,6 @@ class Stops:
     self.monkeypatch.setattr(loop.Checkpoints, 'save', lambda *_: action())
 
 
-def sharing(make):
-  """Makes a step once, and gives it to all who ask."""
-  made = []
-
-  def share(step):
-    made.append(made[0] if made else make(step))
-    return made[0]
-
-  return share
-
-
 def kill():
   raise Killed
 
@@ -84,9 +74,7 @@ def terminate():
 
 @pytest.fixture
 def folders(tmp_path, toy_model, monkeypatch):
-  # The runs are of one config, so that they can share compiled steps; compiling takes the time.
-  for name in ('map_train_step', 'map_eval_step'):
-    monkeypatch.setattr(parallel, name, sharing(getattr(parallel, name)))
+  share_compiled_steps(monkeypatch)
   straight = Stops(tmp_path / 'straight', toy_model, monkeypatch)
   return straight, Stops(tmp_path / 'stopped', toy_model, monkeypatch)
 
