@@ -249,6 +249,10 @@ class TrainingConfig:
   `batch_size` counts examples over all devices and hosts. `init_from` lists the workdirs whose
   newest parameters a new run copies where their names match, and earlier workdirs take precedence.
   `camera_prior` is the workdir of the frozen camera model that gives the elbo's mu_C.
+
+  The `keep_checkpoints` newest checkpoints are kept. Where `best_metric` names a validation figure,
+  such as 'validation_total', the checkpoint with its lowest value is kept too. A step whose numbers
+  are not finite is skipped, and `max_skipped_steps` of them in a row end the run.
   """
 
   num_steps: int = 10000
@@ -258,6 +262,8 @@ class TrainingConfig:
   evaluate_every: int = 1000
   checkpoint_every: int = 1000
   keep_checkpoints: int = 2
+  best_metric: str = ''
+  max_skipped_steps: int = 10
   validation_examples: int = 256
   init_from: tuple[str, ...] = ()
   camera_prior: str = ''
@@ -312,7 +318,13 @@ def validate_config(config: ExperimentConfig) -> ExperimentConfig:
   counts = ('num_steps', 'batch_size', 'log_every', 'evaluate_every', 'checkpoint_every')
   for name in (*counts, 'accumulate_steps'):
     _positive(f'training.{name}', getattr(training, name))
-  _positive('training.keep_checkpoints', training.keep_checkpoints)
+  for name in ('keep_checkpoints', 'max_skipped_steps'):
+    _positive(f'training.{name}', getattr(training, name))
+  if training.best_metric and not training.best_metric.startswith('validation_'):
+    raise ValueError(
+      'training.best_metric should be a validation figure such as validation_total, or empty, got '
+      f'{training.best_metric!r}.'
+    )
   for path, seed in (('training.seed', training.seed), ('data.seed', data.seed)):
     if seed < 0:
       raise ValueError(f'{path} should not be negative, got {seed}.')

@@ -43,8 +43,15 @@ jax.config.update('jax_compilation_cache_dir', str(CACHE))
 jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.5)
 
 
-def pytest_collection_modifyitems(items):
-  """Puts files with slow tests before the others, so that two processes end at about one time."""
+def pytest_collection_modifyitems(config, items):
+  """Leaves out the tests of faults, unless -m asks for them, and orders the files.
+
+  Files with slow tests come before the others, so that two processes end at about one time.
+  """
+  if 'faults' not in config.option.markexpr:
+    left_out = [item for item in items if item.get_closest_marker('faults')]
+    config.hook.pytest_deselected(items=left_out)
+    items[:] = [item for item in items if item not in left_out]
   files = {item.path for item in items if item.get_closest_marker('slow')}
   items.sort(key=lambda item: item.path not in files)
 

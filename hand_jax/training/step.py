@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from hand_jax.config import ExperimentConfig
 from hand_jax.losses import total_loss
@@ -27,6 +27,8 @@ TrainStep = Callable[..., tuple[TrainState, Metrics]]
 EvalStep = Callable[..., tuple[HandEstimate, dict[str, Array]]]
 # From batch statistics and a batch to gradients, metrics and new batch statistics.
 GradientsOf = Callable[[Any, HandBatch], tuple[Any, Metrics, Any]]
+SKIPPED = 'skipped_steps'
+"""A step's metric that is 1 where the step was skipped."""
 
 
 def make_train_step(
@@ -43,8 +45,12 @@ def make_train_step(
 
   A batch that carries features needs no backbone, and a backbone that does not learn gets no
   gradient. Where the objective changes only a part of the network, the rest runs as it will in use
-  (Algorithm 4). With `network.axis_name` set, the function runs under that mapped axis. Gradients,
-  batch statistics and metrics are then averaged over it, and all replicas stay equal.
+  (Algorithm 4). A step whose numbers are not all finite is skipped: it changes the step's count and
+  nothing else in the state, bit for bit. The optimizer counts, and its schedule follows, the steps
+  that were not skipped.
+
+  With `network.axis_name` set, the function runs under that mapped axis. Gradients, batch
+  statistics and metrics are then averaged over it, and all replicas stay equal.
 
   `training.accumulate_steps` above 1 computes the gradient in that many parts of the batch, one
   after the other, and takes their mean. That is the gradient of the whole batch, except that batch
@@ -116,7 +122,11 @@ def make_train_step(
       batch_stats=batch_stats,
       opt_state=opt_state,
     )
-    return next_state, metrics
+    # All replicas decide alike, because a number that is not finite spreads to the averages.
+    is_finite = _all_finite((gradients, metrics, batch_stats))
+    metrics[SKIPPED] = 1 - is_finite.astype(jnp.float32)
+    kept = state.replace(step=state.step + 1)
+    return jax.tree.map(lambda new, old: jnp.where(is_finite, new, old), next_state, kept), metrics
 
   return train_step
 
@@ -226,6 +236,10 @@ def _run_key(state: TrainState) -> Array:
 def _example_keys(key: Array, batch: HandBatch) -> Array:
   """Makes one key per example from its place in the split, whatever the devices and batch order."""
   return jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, batch.global_index)
+
+
+def _all_finite(tree: Any) -> Bool[Array, '']:
+  return jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(tree)]).all()
 
 
 def _global_norm(tree: Any) -> Float[Array, '']:
