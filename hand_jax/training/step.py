@@ -18,7 +18,7 @@ from hand_jax.models.backbone import normalize_image
 from hand_jax.models.hand_network import HandNetwork, create_network
 from hand_jax.runs.train_state import TrainState, state_variables
 from hand_jax.training.objective import Objective, create_objective
-from hand_jax.training.state import BACKBONE, learning_rate_schedule
+from hand_jax.training.state import BACKBONE, learning_rate_schedule, remember
 from hand_jax.types import HandBatch, HandEstimate, ManoModel
 
 Metrics = dict[str, Float[Array, '']]
@@ -27,6 +27,7 @@ TrainStep = Callable[..., tuple[TrainState, Metrics]]
 EvalStep = Callable[..., tuple[HandEstimate, dict[str, Array]]]
 
 
+@remember
 def make_train_step(
   config: ExperimentConfig,
   network: HandNetwork,
@@ -106,6 +107,7 @@ def make_train_step(
   return train_step
 
 
+@remember
 def make_eval_step(
   config: ExperimentConfig,
   network: HandNetwork,
