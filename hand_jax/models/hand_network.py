@@ -3,6 +3,7 @@
 import contextlib
 import math
 from collections.abc import Iterator
+from typing import Any
 
 import flax.errors
 import flax.linen as nn
@@ -287,6 +288,17 @@ def naming_misfits(workdir: str) -> Iterator[None]:
     ) from None
 
 
+def _init(network: HandNetwork, key: Array, images: Array, model: ManoModel) -> Any:
+  return network.init(key, images, model, train=False)
+
+
+# Of equal networks, one is traced and compiled.
+_draw_variables = jax.jit(_init, static_argnums=0)
+_draw_variables_soon = jax.jit(
+  _init, static_argnums=0, compiler_options={'xla_backend_optimization_level': 0}
+)
+
+
 def initialize_network(network: HandNetwork, key: Array, model: ManoModel) -> dict:
   """Draws a network's starting variables, and loads pretrained ones of the backbone if configured.
 
@@ -309,9 +321,8 @@ def initialize_network(network: HandNetwork, key: Array, model: ManoModel) -> di
   # The function runs once, so on a CPU compiling it with little effort saves seconds. Under another
   # trace, as in `eval_shape`, nothing is compiled and JAX refuses compiler options.
   runs_on_cpu = jax.default_backend() == 'cpu' and not isinstance(key, Tracer)
-  options = {'xla_backend_optimization_level': 0} if runs_on_cpu else None
-  init = jax.jit(local.init, static_argnames='train', compiler_options=options)
-  variables = init(key, images, model, train=False)
+  draw = _draw_variables_soon if runs_on_cpu else _draw_variables
+  variables = draw(local, key, images, model)
   backbone = {
     collection: tree['backbone'] for collection, tree in variables.items() if 'backbone' in tree
   }

@@ -18,7 +18,7 @@ from hand_jax.models.backbone import normalize_image
 from hand_jax.models.hand_network import HandNetwork, create_network
 from hand_jax.runs.train_state import TrainState, state_variables
 from hand_jax.training.objective import Objective, create_objective
-from hand_jax.training.state import BACKBONE, learning_rate_schedule
+from hand_jax.training.state import BACKBONE, learning_rate_schedule, remember
 from hand_jax.types import HandBatch, HandEstimate, ManoModel
 
 Metrics = dict[str, Float[Array, '']]
@@ -31,6 +31,7 @@ SKIPPED = 'skipped_steps'
 """A step's metric that is 1 where the step was skipped."""
 
 
+@remember
 def make_train_step(
   config: ExperimentConfig,
   network: HandNetwork,
@@ -166,6 +167,7 @@ def accumulate(gradients_of: GradientsOf, learned: Any, parts: int) -> Gradients
   return accumulated
 
 
+@remember
 def make_eval_step(
   config: ExperimentConfig,
   network: HandNetwork,
