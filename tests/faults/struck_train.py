@@ -1,6 +1,9 @@
-"""Trains as `experiments.train`, and sends this process a signal at a named moment.
+"""Trains as `experiments.train` again and again, each time until a signal strikes the process.
 
-python -m tests.faults.struck_train SIGNAL MOMENT FLAGS...
+python -m tests.faults.struck_train SIGNAL@MOMENT,SIGNAL@MOMENT... FLAGS...
+
+Each time is a process of its own, forked when everything is imported and JAX has computed nothing.
+The exit codes and the newest checkpoint's step after each are printed as JSON.
 
 A moment is `step:N`, when N steps were taken since the start; `file:N`, before the Nth time that
 Python opens for writing, makes, renames or removes a file of the workdir; `row:N`, when half of the
@@ -18,6 +21,7 @@ from absl import flags
 
 from experiments import train
 from experiments.launching import launch
+from hand_jax.runs.sources import latest_step
 from hand_jax.training import loop
 
 _FILE_EVENTS = ('open', 'os.rename', 'os.remove', 'os.mkdir', 'os.rmdir', 'shutil.rmtree')
@@ -75,7 +79,8 @@ def halve_row(number: int, count: int) -> None:
 def main(argv: list[str]) -> None:
   """Arms the moment and trains."""
   workdir = flags.FLAGS.workdir
-  number, (kind, count) = getattr(signal, NAME), MOMENT.split(':')
+  name, moment = STRIKE.split('@')
+  number, (kind, count) = getattr(signal, name), moment.split(':')
   if kind == 'step':
     loop.Progress.add = after(loop.Progress.add, int(count), lambda: strike(number))
   elif kind == 'saved':
@@ -88,6 +93,14 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == '__main__':
-  NAME, MOMENT = sys.argv[1:3]
-  del sys.argv[1:3]
+  strikes, workdir = sys.argv.pop(1).split(','), sys.argv[1].removeprefix('--workdir=')
+  endings = []
+  for STRIKE in strikes:
+    if (child := os.fork()) == 0:
+      break
+    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    endings.append([STRIKE, code, latest_step(workdir)])
+  else:
+    print(json.dumps(endings))
+    sys.exit()
   launch(main, failures=[FloatingPointError])
