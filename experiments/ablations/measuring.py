@@ -6,8 +6,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from experiments.ablations.grid import SPLITS
+from experiments.ablations.grid import CONFIG, SPLITS
 from experiments.ablations.prepared import BROAD, DATASET, TEST_EXAMPLES, data_folder
+from experiments.configs.names import get_config
 from hand_jax.config import DataConfig, ExperimentConfig
 from hand_jax.data.example_sources import create_source
 from hand_jax.data.manifests import data_digest
@@ -85,7 +86,9 @@ class SplitMeasurer:
     return measured
 
   def _split(self, name: str, config: ExperimentConfig) -> FeaturedSplit:
-    factor, maps = config.data.crop_factor, config.model.attention.map_channels
+    factor = config.data.crop_factor
+    # A run that samples no maps ignores them, and so can read what the others read.
+    maps = config.model.attention.map_channels or get_config(CONFIG).model.attention.map_channels
     if (name, factor, maps) not in self._splits:
       described = (
         f'{self._describe(name)}, crops of {factor} times the box, maps of {maps} channels'

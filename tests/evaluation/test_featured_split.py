@@ -26,6 +26,8 @@ from hand_jax.models.hand_network import create_network
 from hand_jax.training.state import create_optimizer, create_train_state
 from tests.drawn_hands import DrawnSource
 
+pytestmark = pytest.mark.slow
+
 HANDS = 5
 
 
@@ -36,7 +38,7 @@ def config():
     toy.model,
     image_size=FEATURE_SIDE,
     backbone=BackboneConfig(name='hand_landmark', pretrained='hands'),
-    attention=dataclasses.replace(toy.model.attention, image_features='global'),
+    attention=dataclasses.replace(toy.model.attention, image_features='sampled', map_channels=3),
   )
   optimizer = dataclasses.replace(toy.optimizer, backbone_learning_rate_scale=0.0)
   return dataclasses.replace(toy, model=model, optimizer=optimizer)
