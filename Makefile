@@ -1,6 +1,7 @@
 # make demo: reconstruct the bundled photos.  make train-demo: train shortly, evaluate, reconstruct them by that run.
 # make test: the test suite.
 # make test-fast: the part of it without the tests marked slow.
+# make test-faults: runs that are killed again and again, alone and on several hosts; minutes.
 # make lint: ruff and basedpyright.  make docs: these pages and the API as HTML, in build/docs.
 # All build .venv first when it is missing or older than the requirements. PYTHON picks the Python.
 PYTHON ?= python3
@@ -23,7 +24,7 @@ TESTS := $(RUN) -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 # Large pages for XLA's many short-lived buffers: fewer page faults, about a fifth less CPU time.
 export GLIBC_TUNABLES = glibc.malloc.hugetlb=1
 
-.PHONY: demo train-demo test test-fast lint docs venv venv-dev venv-docs clean
+.PHONY: demo train-demo test test-fast test-faults lint docs venv venv-dev venv-docs clean
 
 venv: $(VENV)/.installed
 
@@ -71,6 +72,9 @@ test: venv-dev
 
 test-fast: venv-dev
 	$(TESTS) -m 'not slow'
+
+test-faults: venv-dev
+	$(TESTS) -m faults tests/faults
 
 lint: venv-dev
 	$(VENV)/bin/ruff check .

@@ -15,6 +15,7 @@ from experiments.path_flags import define_compilation_cache, define_path, define
 from hand_jax.config import ExperimentConfig, validate_config
 from hand_jax.config_text import apply_overrides
 from hand_jax.runs.hand_models import load_training_model
+from hand_jax.training.hosts import failing_together
 from hand_jax.training.loop import train_and_evaluate
 
 FLAGS = flags.FLAGS
@@ -82,9 +83,10 @@ def main(argv: list[str]) -> None:
   start(argv, 'settings are given as --set a.b=value')
   if FLAGS.distributed:
     jax.distributed.initialize(FLAGS.coordinator, FLAGS.num_processes, FLAGS.process_id)
-  config = choose_config(FLAGS.config, FLAGS.set, FLAGS.init_from, FLAGS.camera_prior)
-  workdirs = (FLAGS.workdir, *config.training.init_from)
-  model = load_training_model(config.data.dataset, FLAGS.mano_dir, workdirs)
+  with failing_together():
+    config = choose_config(FLAGS.config, FLAGS.set, FLAGS.init_from, FLAGS.camera_prior)
+    workdirs = (FLAGS.workdir, *config.training.init_from)
+    model = load_training_model(config.data.dataset, FLAGS.mano_dir, workdirs)
   train_and_evaluate(config, FLAGS.workdir, model, extend=FLAGS.extend)
 
 

@@ -124,6 +124,9 @@ class ModelConfig:
   # The camera's log-variance before training, of its stored numbers. Drawing cameras settles near
   # -5.5; at 0 an untrained head's draws are noise that drowns the hand.
   camera_log_variance: float = -5.5
+  # What backbone and attention blocks compute in. Parameters, batch statistics, heads, losses and
+  # geometry are float32 in any case.
+  compute_dtype: Literal['float32', 'bfloat16'] = 'float32'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -246,6 +249,10 @@ class TrainingConfig:
   `batch_size` counts examples over all devices and hosts. `init_from` lists the workdirs whose
   newest parameters a new run copies where their names match, and earlier workdirs take precedence.
   `camera_prior` is the workdir of the frozen camera model that gives the elbo's mu_C.
+
+  The `keep_checkpoints` newest checkpoints are kept. Where `best_metric` names a validation figure,
+  such as 'validation_total', the checkpoint with its lowest value is kept too. A step whose numbers
+  are not finite is skipped, and `max_skipped_steps` of them in a row end the run.
   """
 
   num_steps: int = 10000
@@ -255,9 +262,19 @@ class TrainingConfig:
   evaluate_every: int = 1000
   checkpoint_every: int = 1000
   keep_checkpoints: int = 2
+  best_metric: str = ''
+  max_skipped_steps: int = 10
   validation_examples: int = 256
   init_from: tuple[str, ...] = ()
   camera_prior: str = ''
+  # The same step on all devices by `pmap`, or by `jit` of `shard_map` over a mesh.
+  parallel: Literal['pmap', 'mesh'] = 'pmap'
+  # Parts that a device computes its share of the batch in, one after the other, to save memory.
+  # Batch normalisation sees each part apart, and updates its running statistics with each.
+  accumulate_steps: int = 1
+  # 'blocks' computes the activations of backbone and attention blocks again in the backward pass
+  # instead of keeping them.
+  remat: Literal['none', 'blocks'] = 'none'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -298,9 +315,16 @@ def validate_config(config: ExperimentConfig) -> ExperimentConfig:
   _positive('loss.length_unit_m', config.loss.length_unit_m)
   _positive('optimizer.learning_rate', config.optimizer.learning_rate)
   _positive('data.crop_factor', data.crop_factor)
-  for name in ('num_steps', 'batch_size', 'log_every', 'evaluate_every', 'checkpoint_every'):
+  counts = ('num_steps', 'batch_size', 'log_every', 'evaluate_every', 'checkpoint_every')
+  for name in (*counts, 'accumulate_steps'):
     _positive(f'training.{name}', getattr(training, name))
-  _positive('training.keep_checkpoints', training.keep_checkpoints)
+  for name in ('keep_checkpoints', 'max_skipped_steps'):
+    _positive(f'training.{name}', getattr(training, name))
+  if training.best_metric and not training.best_metric.startswith('validation_'):
+    raise ValueError(
+      'training.best_metric should be a validation figure such as validation_total, or empty, got '
+      f'{training.best_metric!r}.'
+    )
   for path, seed in (('training.seed', training.seed), ('data.seed', data.seed)):
     if seed < 0:
       raise ValueError(f'{path} should not be negative, got {seed}.')
@@ -389,7 +413,7 @@ def _check_objective(config: ExperimentConfig) -> None:
   _positive('loss.samples', loss.samples)
   _positive('loss.scale_prior_sigma', loss.scale_prior_sigma)
   _between('model.camera_log_variance', model.camera_log_variance, -7.5, 7.5)
-  for name in ('sampling_scale', 'camera_sampling_scale'):
+  for name in ('sampling_scale', 'camera_sampling_scale', 'prior_vertices'):
     if getattr(loss, name) < 0:
       raise ValueError(f'loss.{name} should not be negative, got {getattr(loss, name)}.')
 

@@ -1,9 +1,10 @@
 """Settings and shared fixtures of every test: two CPU devices, full precision, the free hand.
 
-XLA compiles soon instead of well: nearly all of the tests' time is compilation. Processes that
-tests start do so too, by the environment.
+XLA compiles soon instead of well: nearly all of the tests' time is tracing and compilation.
+Processes that tests start do so too, by the environment.
 """
 
+import gc
 import os
 import pathlib
 
@@ -43,8 +44,26 @@ jax.config.update('jax_compilation_cache_dir', str(CACHE))
 jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.5)
 
 
-def pytest_collection_modifyitems(items):
-  """Puts files with slow tests before the others, so that two processes end at about one time."""
+# Tracing makes many objects that live long. At Python's thresholds, looking for cycles among them
+# takes a tenth of the time.
+gc.set_threshold(100_000, 50, 100)
+
+
+def pytest_collection_finish():
+  """Leaves what imports and collection made out of all later searches for cycles."""
+  gc.collect()
+  gc.freeze()
+
+
+def pytest_collection_modifyitems(config, items):
+  """Leaves out the tests of faults, unless -m asks for them, and orders the files.
+
+  Files with slow tests come before the others, so that two processes end at about one time.
+  """
+  if 'faults' not in config.option.markexpr:
+    left_out = [item for item in items if item.get_closest_marker('faults')]
+    config.hook.pytest_deselected(items=left_out)
+    items[:] = [item for item in items if item not in left_out]
   files = {item.path for item in items if item.get_closest_marker('slow')}
   items.sort(key=lambda item: item.path not in files)
 

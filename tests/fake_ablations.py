@@ -1,24 +1,50 @@
 """Ablation runs without training: settings, faked runs, made-up rows."""
 
 import pathlib
+import re
+
+import numpy as np
 
 from experiments.ablations import running as ablations
-from experiments.ablations.grid import RUNS, Job
-from hand_jax.evaluation.evaluate import METRIC_NAMES
+from experiments.ablations.grid import RUNS, SPLITS, Job
+from experiments.ablations.measuring import Measured
+from hand_jax.evaluation.evaluate import ERROR_NAMES, METRIC_NAMES
+from hand_jax.evaluation.hand_errors import JOINTS_2D, HandErrors
 from hand_jax.runs.checkpoints import claim_workdir
 
-CONTRACT = {'table', 'setting', 'supervision', 'seed', 'branch', *METRIC_NAMES}
+CONTRACT = {'table', 'setting', 'supervision', 'seed', 'branch', 'split', *ERROR_NAMES}
 CONTRACT |= {'mean_hand_pa_mpjpe_mm', 'steps', 'commit', 'command'}
 BASELINE = 16.0
+HANDS = 4
+# The branches' errors differ by this much on every hand.
+PRIOR_ABOVE = 100.0
+EXAMPLES = (('broad', 8000), ('displaced', 7000))
 
 
 def make_settings(folder):
   output = folder / 'docs' / 'results' / 'ablations.json'
-  return ablations.Settings(folder / 'runs', 'prepared', output, (), 'abc1234', 24576)
+  return ablations.Settings(folder / 'runs', 'prepared', output, (), 'abc1234', EXAMPLES)
 
 
 def config_of(run: str, settings, seed: int = 0):
   return ablations.job_config(Job(RUNS[run], seed, ()), settings)
+
+
+def faked_errors(name: str, split: str, full: bool) -> HandErrors:
+  """Errors that tell run, hand, branch and figure; those of a run's seeds are alike."""
+  hands = np.arange(HANDS) / 8
+  figures = METRIC_NAMES if full else ERROR_NAMES
+  if split not in SPLITS:
+    figures = ('mpjpe_mm', 'pa_mpjpe_mm')
+  values = {
+    branch: {
+      figure: above + number + hands + len(name)
+      for number, figure in enumerate((*METRIC_NAMES, JOINTS_2D))
+      if figure in (*figures, JOINTS_2D)
+    }
+    for branch, above in (('posterior', 0.0), ('prior', PRIOR_ABOVE))
+  }
+  return HandErrors(np.array([f'{split}-{hand}' for hand in range(HANDS)]), values)
 
 
 class Faked:
@@ -26,6 +52,7 @@ class Faked:
 
   def __init__(self, stop=()):
     self.trained, self.measured, self.stop = [], [], dict(stop)
+    self.splits: dict[str, tuple] = {}
 
   def train(self, config, workdir):
     name = pathlib.Path(workdir).name
@@ -35,16 +62,19 @@ class Faked:
       raise self.stop[name]
     (pathlib.Path(workdir) / 'checkpoints' / str(config.training.num_steps)).mkdir(parents=True)
 
-  def measure(self, workdir, data_dir):
-    assert data_dir == 'prepared'
-    self.measured.append(pathlib.Path(workdir).name)
-    posterior = {name: float(number) for number, name in enumerate(METRIC_NAMES)}
-    prior = {name: 100 + value for name, value in posterior.items()}
-    results = {'posterior': posterior, 'prior': prior, 'examples': 1000}
-    return results | {'mean_hand': dict.fromkeys(METRIC_NAMES, BASELINE)}
+  def measure(self, workdir, splits, full):
+    name = pathlib.Path(workdir).name
+    self.measured.append(name)
+    self.splits[name] = tuple(splits)
+    return {
+      split: Measured(
+        faked_errors(name, split, split in full), BASELINE if split in SPLITS else None
+      )
+      for split in splits
+    }
 
-  def run(self, jobs, settings):
-    return ablations.run_jobs(jobs, settings, self.train, self.measure)
+  def run(self, jobs, settings, **more):
+    return ablations.run_jobs(jobs, settings, self.train, self.measure, **more)
 
 
 def make_row(table='3', setting='Bayesian', supervision='full', seed=0, branch='posterior', **more):
@@ -55,6 +85,8 @@ def make_row(table='3', setting='Bayesian', supervision='full', seed=0, branch='
     'supervision': supervision,
     'seed': seed,
     'branch': branch,
+    'split': 'test',
+    'hands': 'broad',
     **values,
     'mean_hand_pa_mpjpe_mm': BASELINE,
     'steps': 320,
@@ -67,3 +99,13 @@ def make_row(table='3', setting='Bayesian', supervision='full', seed=0, branch='
     'command': f'python -m train {setting} {seed} && python -m evaluate {setting} {seed}',
     **more,
   }
+
+
+def table_cells(text: str, title: str) -> list[list[str]]:
+  """The first table under a heading: header and lines, as cells."""
+  section = text.split(f'### {title}')[1]
+  found = re.search(r'(?:^\|.*\n)+', section, re.MULTILINE)
+  assert found, title
+  cells = [line.strip('| \n').split(' | ') for line in found.group().strip().split('\n')]
+  assert set(cells.pop(1)) == {'---'} and len({len(line) for line in cells}) == 1
+  return cells

@@ -5,6 +5,7 @@ import pathlib
 
 import jax
 import numpy as np
+import pytest
 
 from experiments.configs.names import get_config
 from hand_jax.config import ExperimentConfig
@@ -13,6 +14,7 @@ from hand_jax.models.hand_network import create_network
 from hand_jax.runs.checkpoints import Checkpoints, claim_workdir
 from hand_jax.runs.hand_models import claim_hand_model
 from hand_jax.runs.train_state import TrainState
+from hand_jax.training import parallel
 from hand_jax.training.objective import term_weights
 from hand_jax.training.state import create_optimizer, create_train_state
 
@@ -34,6 +36,23 @@ def save_toy_run(folder: pathlib.Path, name: str, state: TrainState) -> str:
   with Checkpoints(str(folder)) as checkpoints:
     checkpoints.save(state, 0)
   return str(folder)
+
+
+def share_compiled_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+  """Lets runs of one config share their compiled steps, which saves most of their time."""
+  for name in ('map_train_step', 'map_eval_step'):
+    monkeypatch.setattr(parallel, name, _sharing(getattr(parallel, name)))
+
+
+def _sharing(make):
+  """Makes a step once, and gives it to all who ask."""
+  made = []
+
+  def share(step):
+    made.append(made[0] if made else make(step))
+    return made[0]
+
+  return share
 
 
 def expected_terms(config: ExperimentConfig) -> set[str]:

@@ -1,20 +1,29 @@
 """Runs the paper's ablations: trains their networks, measures them and writes their tables.
 
-python -m experiments.ablations --table=all --data_dir=runs/prepared
+python -m experiments.ablations --table=all --data_dir=runs/prepared --replace --minutes=100
 """
 
+import math
 import pathlib
 import signal
 import sys
+import time
 
 from absl import flags
 
-from experiments.ablations.grid import RUNS, TABLES, plan_jobs
+from experiments.ablations.grid import (
+  ENTRIES,
+  PHOTO_TABLE,
+  SEEDS,
+  TABLES,
+  lineage,
+  plan_jobs,
+  with_photos,
+)
+from experiments.ablations.measuring import SplitMeasurer, parse_photos
+from experiments.ablations.prepared import count_training_examples, prepare_missing
 from experiments.ablations.running import (
   Settings,
-  count_training_examples,
-  measure_run,
-  only_one,
   parse_seeds,
   parse_tables,
   run_jobs,
@@ -36,9 +45,19 @@ def define_flags() -> None:
   )
   define_compilation_cache()
   define_path('workdir', 'runs/ablations', 'Folder in which each run has a folder of its own.')
-  define_path('data_dir', 'runs/prepared', 'Folder of the prepared synthetic_hands.')
+  define_path('data_dir', 'runs/prepared', 'Folder of the prepared hands, made if missing.')
   define_path('output', 'docs/results/ablations.json', 'File to which the rows are written.')
-  flags.DEFINE_list('seeds', ['0', '1', '2'], 'Seeds of the supervised runs of Tables 3 and 5.')
+  flags.DEFINE_list('seeds', [str(seed) for seed in SEEDS], 'Seeds of all runs.')
+  flags.DEFINE_multi_string(
+    'photos',
+    [],
+    f'NAME=FOLDER of photos in the hand_photos format with joints_camera, on which {PHOTO_TABLE} '
+    'is measured too. May be repeated. Nothing trains on them.',
+  )
+  flags.DEFINE_boolean(
+    'replace', False, 'Replaces rows of other settings once those of the present ones are measured.'
+  )
+  flags.DEFINE_float('minutes', None, 'No run begins after so many minutes.', lower_bound=0)
   flags.DEFINE_integer('steps', None, 'Steps of every run, in place of its own.', lower_bound=1)
   flags.DEFINE_multi_string('set', [], 'A setting of every run, as a.b=value. May be repeated.')
 
@@ -53,19 +72,27 @@ def main(argv: list[str]) -> None:
   # A plain `kill` then ends the command as Ctrl-C does, and the note of the run under way still
   # gets its seconds.
   signal.signal(signal.SIGTERM, signal.default_int_handler)
+  deadline = time.monotonic() + 60 * (FLAGS.minutes if FLAGS.minutes is not None else math.inf)
   try:
     tables, seeds = parse_tables(FLAGS.table), parse_seeds(FLAGS.seeds)
-    jobs = plan_jobs(tables, seeds, runs=RUNS, supervision=FLAGS.supervision)
+    photos = parse_photos(FLAGS.photos)
+    entries = with_photos(ENTRIES, photos)
+    jobs = plan_jobs(tables, seeds, entries, supervision=FLAGS.supervision)
+    kinds = {each.run.hands for job in jobs for each in (*lineage(job), job)}
+    prepare_missing(FLAGS.data_dir, sorted(kinds))
     settings = Settings(
       workdir,
       FLAGS.data_dir,
       pathlib.Path(FLAGS.output),
       overrides,
       current_commit(),
-      count_training_examples(FLAGS.data_dir),
+      tuple((hands, count_training_examples(FLAGS.data_dir, hands)) for hands in sorted(kinds)),
+      FLAGS.replace,
     )
-    with only_one(workdir):
-      failures = run_jobs(jobs, settings, train_run, measure_run)
+    measurer = SplitMeasurer(workdir, FLAGS.data_dir, photos)
+    failures = run_jobs(
+      jobs, settings, train_run, measurer.measure, lambda: time.monotonic() < deadline
+    )
   except KeyboardInterrupt:
     print_error('stopped. What has finished is kept; the same command goes on from here.')
     sys.exit(ExitCode.STOPPED)

@@ -1,9 +1,9 @@
 """Lists every training run of the ablations, and the rows of every table that they fill.
 
 A run is a named config with overrides. Tables share runs: the supervised Bayesian run, for
-instance, is a row of Tables 3, 4 and 5, of the table of conventions and of the table of units.
-Settings are edited here. The command (`experiments/ablations/running.py`) refuses to mix rows of
-the new settings with those of the old ones.
+instance, is a row of Tables 3, 4 and 5, of the branches, of the conventions and of the units.
+Settings are edited here. The command (`experiments/ablations/running.py`) tells rows of the new
+settings from those of the old ones.
 """
 
 import dataclasses
@@ -11,56 +11,45 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from experiments.configs.names import get_config
-from experiments.configs.synthetic import L2_FULL, WEAK_L2
+from experiments.configs.synthetic import L2_FULL, L2_WEAK, WEAK_ELBO, WEAK_L2
 from hand_jax.config import LossConfig
 
-# All runs but the longer weak one share these. Each takes five minutes on two CPU cores at most.
-# They all start from the first stage of the longer run, which is the warm-up of Algorithm 5. The
-# loss weights of the supervised ones are those of `make train-demo`.
-BASE_OVERRIDES = (
-  'model.image_size=80',
-  'training.batch_size=16',
-  'training.num_steps=200',
-  'training.log_every=25',
-  'training.checkpoint_every=200',
+# All runs train on the cached features of a frozen landmark network. Each takes some minutes.
+CONFIG = 'synthetic_features'
+SHARED = (
+  'training.log_every=50',
+  'training.checkpoint_every=500',
   'training.evaluate_every=1000000',  # The run is then evaluated at its last step alone.
   'training.validation_examples=64',
-  'optimizer.warmup_steps=40',
 )
-SHORT_WEIGHTS = ('loss.camera=700', 'loss.joints_2d=5', 'loss.shape_prior=3')
-START = 'weak-long-prior'
-# The two stages of the longer weak run take 90 minutes together on two cores at most.
-LONG_STEPS = {START: 6000, 'weak-long': 2500}
-LONG_OVERRIDES = (
-  'model.image_size=80',
-  'training.batch_size=16',
-  'training.log_every=100',
-  'training.checkpoint_every=500',
-  'training.evaluate_every=1000',
-  'training.validation_examples=256',
-)
-# The run with the exact convention has these loss weights, or when empty those of the paper's.
-EXACT_WEIGHTS: tuple[str, ...] = ()
+SEEDS = (0, 1, 2, 3, 4)
 
-TABLES = ('3', '4', '5', 'convention', 'unit', 'weak')
-# The supervised runs of these tables, which hold the main comparison, are repeated over seeds. All
-# other runs have seed 0 alone.
-TABLES_OVER_SEEDS = ('3', '5')
-# A run that others start from is trained once with this seed, and all seeds of the others share it.
-START_SEED = 0
+# The test split has the shapes of the model, and the other one meshes that it cannot reach.
+TEST, MISMATCH = 'test', 'mismatch'
+SPLITS = {TEST: 'test', MISMATCH: 'test_mismatch'}
+"""Names the splits of the prepared broad hands by the rows' names."""
+HANDS = ('broad', 'displaced')
+"""The kinds of hands to train on, each prepared in a folder of its name."""
+
+TABLES = ('3', '4', '5', 'branches', 'weak_start', 'convention', 'unit')
+# An earlier version measured this table. Its rows stay and say themselves how they were made.
+KEPT_TABLES = ('weak',)
+PHOTO_TABLE = 'weak_start'
+"""The rows of this table are also measured on folders of photos."""
 
 
 class AblationRun(NamedTuple):
   """One training run. `init_from` and `camera_prior` name runs that are trained before it.
 
-  Those runs have the seed `START_SEED`.
+  Those runs have the seed of this one. `hands` names the kind of hands that it is trained on.
   """
 
   name: str
-  config: str
   overrides: tuple[str, ...] = ()
+  hands: str = 'broad'
   init_from: tuple[str, ...] = ()
   camera_prior: str = ''
+  config: str = CONFIG
 
   @property
   def needs(self) -> tuple[str, ...]:
@@ -69,13 +58,21 @@ class AblationRun(NamedTuple):
 
 
 class Entry(NamedTuple):
-  """One row of a table, without its seed: the words it prints, and the run and branch it shows."""
+  """One row of a table, without its seed: the words it prints, and the run and branch it shows.
+
+  The difference to another row of the table, with the same supervision and split, is told with its
+  interval. `against` and `against_branch` name that row, and `metric` what is compared first.
+  """
 
   table: str
   setting: str
   supervision: str  # 'full' or 'weak'
   run: str
   branch: str = 'posterior'
+  split: str = TEST
+  against: str = ''
+  against_branch: str = 'posterior'
+  metric: str = 'pa_mpvpe_mm'
 
 
 class Job(NamedTuple):
@@ -96,96 +93,144 @@ def job_name(run: str, seed: int) -> str:
   return f'{run}-seed{seed}'
 
 
-def _loss(wanted: LossConfig, config: str) -> tuple[str, ...]:
-  """Lists the overrides that give a named config another loss."""
-  present = dataclasses.asdict(get_config(config).loss)
+def _loss(wanted: LossConfig) -> tuple[str, ...]:
+  """Lists the overrides that give the runs' config another loss."""
+  present = dataclasses.asdict(get_config(CONFIG).loss)
   settings = dataclasses.asdict(wanted).items()
   return tuple(f'loss.{name}={value}' for name, value in settings if value != present[name])
 
 
-def _small(name: str, *overrides: str, config: str = 'synthetic_small', **links) -> AblationRun:
-  return AblationRun(name, config, BASE_OVERRIDES + overrides, init_from=(START,), **links)
-
-
-def _bayesian(name: str, *overrides: str) -> AblationRun:
-  return _small(name, *SHORT_WEIGHTS, *overrides)
-
-
-def _long(name: str, config: str, *overrides: str, **links) -> AblationRun:
-  steps = f'training.num_steps={LONG_STEPS[name]}'
-  return AblationRun(name, config, (*LONG_OVERRIDES, steps, *overrides), **links)
-
+# AMVUR reads the pooled vector alone, as in Table 1.
+GLOBAL = (
+  'model.attention.image_features=global',
+  'model.attention.map_channels=0',
+  'model.attention.rounds=1',
+)
+# The prior-net and the camera model alone (Algorithm 5).
+ALONE = (*GLOBAL, 'model.branches=prior', 'model.vertex_offset_from=template')
+# Without V3D no label of the vertices is used, neither by the posterior nor by the prior. The
+# divergence stays, which needs none and holds the depth of the posterior's mesh.
+NO_V3D = ('loss.vertices_likelihood=0', 'loss.prior_vertices=0')
+WEAK = ('data.labels=2d',)
+FURTHER = ('optimizer.learning_rate=3e-4',)  # for runs that go on from a trained one
 
 RUNS = {
   run.name: run
   for run in (
-    _bayesian('bayesian'),
-    # Squared errors have weights of their own, which are those of Algorithm 6 (AMVUR alone).
-    _small('l2', *_loss(L2_FULL, 'synthetic_small')),
-    # Both weak runs take the same number of steps and share all but the loss.
-    _small('weak-bayesian', config='synthetic_small_weak', camera_prior=START),
-    _small('weak-l2', *_loss(WEAK_L2, 'synthetic_small_weak'), config='synthetic_small_weak'),
-    _bayesian('j2d', 'loss.vertices=0', 'loss.joints=0', 'loss.camera=0'),
-    _bayesian('j2d-c', 'loss.vertices=0', 'loss.joints=0'),
-    _bayesian('j2d-c-j3d', 'loss.vertices=0'),
-    _bayesian('exact', 'loss.convention=exact', *EXACT_WEIGHTS),
-    _bayesian('unit-1mm', 'loss.length_unit_m=0.001'),
-    _long(START, 'synthetic_small_prior_weak'),
-    _long(
-      'weak-long',
-      'synthetic_small_prior_weak',
-      'optimizer.learning_rate=5e-4',
-      init_from=(START,),
+    AblationRun('bayesian', SHARED),
+    AblationRun('l2', (*SHARED, *_loss(L2_FULL))),
+    AblationRun('global', (*SHARED, *GLOBAL)),
+    AblationRun('prior-alone', (*SHARED, *ALONE, *_loss(L2_FULL))),
+    AblationRun('j2d', (*SHARED, *NO_V3D, 'loss.joints=0', 'loss.camera=0')),
+    AblationRun('j2d-c', (*SHARED, *NO_V3D, 'loss.joints=0')),
+    AblationRun('j2d-c-j3d', (*SHARED, *NO_V3D)),
+    AblationRun('exact', (*SHARED, 'loss.convention=exact')),
+    AblationRun('unit-1mm', (*SHARED, 'loss.length_unit_m=0.001')),
+    # Meshes that no shape and pose of the model can reach.
+    AblationRun('bayesian-displaced', SHARED, hands='displaced'),
+    AblationRun('global-displaced', (*SHARED, *GLOBAL), hands='displaced'),
+    AblationRun('prior-alone-displaced', (*SHARED, *ALONE, *_loss(L2_FULL)), hands='displaced'),
+    # 2D joints alone: a start by squared errors, and what goes on from it.
+    AblationRun('start', (*SHARED, *WEAK, *ALONE, *_loss(L2_WEAK))),
+    AblationRun(
+      'weak-bayesian',
+      (*SHARED, *WEAK, *FURTHER, *_loss(WEAK_ELBO)),
+      init_from=('start',),
+      camera_prior='start',
     ),
+    AblationRun('weak-l2', (*SHARED, *WEAK, *FURTHER, *_loss(WEAK_L2)), init_from=('start',)),
   )
 }
 
+
+def _branches(split: str, suffix: str) -> tuple[Entry, ...]:
+  """Lists the rows of one split, from the runs whose names end with the suffix."""
+  full, network = 'full', f'bayesian{suffix}'
+  return (
+    Entry(
+      'branches',
+      'prior_alone',
+      full,
+      f'prior-alone{suffix}',
+      'prior',
+      split,
+      against='posterior_sampled',
+    ),
+    Entry('branches', 'prior', full, network, 'prior', split, 'prior_alone', 'prior'),
+    Entry(
+      'branches', 'posterior_global', full, f'global{suffix}', 'posterior', split, 'prior', 'prior'
+    ),
+    Entry('branches', 'posterior_sampled', full, network, 'posterior', split, 'prior', 'prior'),
+  )
+
+
 ENTRIES = (
-  Entry('3', 'L2', 'full', 'l2'),
-  Entry('3', 'Bayesian', 'full', 'bayesian'),
-  Entry('3', 'L2', 'weak', 'weak-l2'),
-  Entry('3', 'Bayesian', 'weak', 'weak-bayesian'),
-  Entry('4', 'J2D', 'full', 'j2d'),
-  Entry('4', 'J2D + C', 'full', 'j2d-c'),
-  Entry('4', 'J2D + C + J3D', 'full', 'j2d-c-j3d'),
-  Entry('4', 'J2D + C + J3D + V3D', 'full', 'bayesian'),
+  Entry('3', 'L2', 'full', 'l2', metric='pa_mpjpe_mm'),
+  Entry('3', 'Bayesian', 'full', 'bayesian', against='L2', metric='pa_mpjpe_mm'),
+  Entry('3', 'L2', 'weak', 'weak-l2', metric='pa_mpjpe_mm'),
+  Entry('3', 'Bayesian', 'weak', 'weak-bayesian', against='L2', metric='pa_mpjpe_mm'),
+  Entry('4', 'J2D', 'full', 'j2d', metric='mpvpe_mm'),
+  Entry('4', 'J2D + C', 'full', 'j2d-c', against='J2D', metric='mpvpe_mm'),
+  Entry('4', 'J2D + C + J3D', 'full', 'j2d-c-j3d', against='J2D + C', metric='mpvpe_mm'),
+  Entry('4', 'J2D + C + J3D + V3D', 'full', 'bayesian', against='J2D + C + J3D', metric='mpvpe_mm'),
   Entry('5', 'Bayesian', 'full', 'bayesian', 'prior'),
-  Entry('5', 'Bayesian', 'full', 'bayesian'),
-  Entry('5', 'L2', 'full', 'l2'),
+  Entry('5', 'Bayesian', 'full', 'bayesian', against='Bayesian', against_branch='prior'),
+  Entry('5', 'L2', 'full', 'l2', against='Bayesian'),
+  *_branches(TEST, ''),
+  *_branches(MISMATCH, '-displaced'),
+  Entry('weak_start', 'start', 'weak', 'start', 'prior', metric='pa_mpjpe_mm'),
+  Entry(
+    'weak_start',
+    'algorithm_2',
+    'weak',
+    'weak-bayesian',
+    against='start',
+    against_branch='prior',
+    metric='pa_mpjpe_mm',
+  ),
   Entry('convention', 'paper', 'full', 'bayesian'),
-  Entry('convention', 'exact', 'full', 'exact'),
-  Entry('unit', '1 mm', 'full', 'unit-1mm'),
+  Entry('convention', 'exact', 'full', 'exact', against='paper'),
+  Entry('unit', '1 mm', 'full', 'unit-1mm', against='1 cm'),
   Entry('unit', '1 cm', 'full', 'bayesian'),
-  Entry('weak', 'prior-net alone (starting point)', 'weak', 'weak-long-prior', 'prior'),
-  Entry('weak', 'prior-net alone, longer run', 'weak', 'weak-long', 'prior'),
 )
+
+
+def with_photos(entries: Sequence[Entry], photos: Iterable[str]) -> tuple[Entry, ...]:
+  """Adds the rows of `PHOTO_TABLE` that are measured on photos, one for each name of a folder."""
+  more = (
+    entry._replace(split=name)
+    for name in photos
+    for entry in entries
+    if entry.table == PHOTO_TABLE and entry.split == TEST
+  )
+  return (*entries, *more)
 
 
 def plan_jobs(
   tables: Iterable[str],
-  seeds: Sequence[int],
+  seeds: Sequence[int] = SEEDS,
   entries: Sequence[Entry] = ENTRIES,
   runs: dict[str, AblationRun] = RUNS,
   supervision: str = '',
 ) -> list[Job]:
-  """Lists the jobs behind the rows of some tables, each once, in the order of tables and seeds.
+  """Lists the jobs behind the rows of some tables, each once, in the order of seeds and tables.
 
-  A job that several tables show fills the rows of all of them.
+  A job that several tables show fills the rows of all of them. Every seed's comparisons are whole
+  before the next seed begins.
 
   Args:
     tables: names of tables, see `TABLES`.
-    seeds: seeds of the supervised runs of `TABLES_OVER_SEEDS`. All other runs have `START_SEED`.
+    seeds: seeds of all runs.
     entries: the rows of all tables.
     runs: all runs by their names.
     supervision: 'full' or 'weak' for the rows of one supervision, or empty for all.
   """
   entries = [entry for entry in entries if supervision in ('', entry.supervision)]
   shown: dict[tuple[str, int], list[Entry]] = {}
-  for table in tables:
-    for seed in dict.fromkeys((*seeds, START_SEED)):
+  for seed in seeds:
+    for table in tables:
       for entry in entries:
-        repeated = table in TABLES_OVER_SEEDS and entry.supervision == 'full'
-        if entry.table == table and seed in (seeds if repeated else (START_SEED,)):
+        if entry.table == table:
           shown.setdefault((entry.run, seed), []).append(entry)
   return [Job(runs[name], seed, tuple(rows)) for (name, seed), rows in shown.items()]
 
@@ -194,6 +239,6 @@ def lineage(job: Job, runs: dict[str, AblationRun] = RUNS) -> list[Job]:
   """Lists the jobs that a job starts from, directly or not, in the order of their training."""
   found: dict[str, Job] = {}
   for name in job.run.needs:
-    start = Job(runs[name], START_SEED, ())
+    start = Job(runs[name], job.seed, ())
     found |= {before.name: before for before in lineage(start, runs)} | {start.name: start}
   return list(found.values())

@@ -1,8 +1,8 @@
 """Trains and measures the runs behind the tables of the ablations.
 
-The runs are those of `experiments/ablations/grid.py`. Each is measured on the test split, and its
-rows are added to a JSON file at once, with Markdown tables beside it. A second call continues where
-the first one stopped.
+The runs are those of `experiments/ablations/grid.py`. Each is measured on its splits, and its rows
+are added to a JSON file at once, with Markdown tables beside it. A second call continues where the
+first one stopped, and two calls at a time share the work.
 """
 
 import contextlib
@@ -17,8 +17,20 @@ from typing import Any, NamedTuple
 
 import jax
 
-from experiments.ablations.grid import START_SEED, TABLES, Job, job_name, lineage
+from experiments.ablations.comparing import add_intervals, errors_path
+from experiments.ablations.grid import (
+  PHOTO_TABLE,
+  SPLITS,
+  TABLES,
+  Entry,
+  Job,
+  job_name,
+  lineage,
+)
+from experiments.ablations.measuring import Measure, Measured
+from experiments.ablations.prepared import BROAD, DATASET, TEST_EXAMPLES, data_folder
 from experiments.ablations.report import (
+  FULL_TABLES,
   KEY,
   Row,
   check_output,
@@ -27,24 +39,19 @@ from experiments.ablations.report import (
   row_key,
 )
 from experiments.configs.names import get_config
-from hand_jax.config import DataConfig, ExperimentConfig
+from hand_jax.config import ExperimentConfig
 from hand_jax.config_text import apply_overrides
-from hand_jax.data.example_sources import create_source
 from hand_jax.evaluation.evaluate import METRIC_NAMES
-from hand_jax.evaluation.evaluate_run import RunRequest, evaluate_run
+from hand_jax.evaluation.hand_errors import JOINTS_2D, write_hand_errors
 from hand_jax.files.writing import write_json
 from hand_jax.runs.checkpoints import check_workdir
 from hand_jax.runs.hand_models import load_training_model
 from hand_jax.runs.sources import CHECKPOINTS_NAME
 from hand_jax.training.loop import train_and_evaluate
 
-DATASET = 'synthetic_hands'
-SPLIT = 'test'
-TEST_EXAMPLES = 500  # Runs are measured on the first so many of the split, or on all if fewer.
 NOTE = 'ablation.json'  # This file of a run's folder holds its seconds of training and commits.
 
 Train = Callable[[ExperimentConfig, str], Any]
-Measure = Callable[[str, str], dict[str, Any]]
 
 
 class Settings(NamedTuple):
@@ -55,7 +62,10 @@ class Settings(NamedTuple):
   output: pathlib.Path
   overrides: tuple[str, ...] = ()
   commit: str = 'unknown'
-  train_examples: int = 0  # how many the prepared data hold
+  train_examples: tuple[tuple[str, int], ...] = ()
+  """How many examples the prepared data of each kind of hands hold."""
+  replace: bool = False
+  """Whether rows of other settings are replaced when those of the present ones are measured."""
 
   def folder(self, job: Job) -> str:
     """Returns the folder of a job's run."""
@@ -66,13 +76,14 @@ def job_overrides(job: Job, settings: Settings) -> list[str]:
   """Lists every override of a job. Of several overrides of one setting only the last is left."""
   links = []
   if job.run.init_from:
-    folders = [str(settings.workdir / job_name(name, START_SEED)) for name in job.run.init_from]
+    folders = [str(settings.workdir / job_name(name, job.seed)) for name in job.run.init_from]
     links.append(f'training.init_from={",".join(folders)}')
   if job.run.camera_prior:
-    folder = settings.workdir / job_name(job.run.camera_prior, START_SEED)
+    folder = settings.workdir / job_name(job.run.camera_prior, job.seed)
     links.append(f'training.camera_prior={folder}')
-  data = [f'data.data_dir={settings.data_dir}', f'training.seed={job.seed}']
-  texts = [*job.run.overrides, *data, *settings.overrides, *links]
+  hands = job.run.hands
+  data = [f'data.data_dir={data_folder(settings.data_dir, hands)}', f'data.hands={hands}']
+  texts = [*job.run.overrides, *data, f'training.seed={job.seed}', *settings.overrides, *links]
   return list({text.partition('=')[0].strip(): text for text in texts}.values())
 
 
@@ -85,8 +96,14 @@ def job_config(job: Job, settings: Settings) -> ExperimentConfig:
   return apply_overrides(get_config(job.run.config), job_overrides(job, settings))
 
 
-def reproduce(job: Job, settings: Settings) -> str:
-  """Writes the shell line that trains all runs a job starts from and the job, and measures it."""
+def reproduce(job: Job, split: str, settings: Settings) -> str:
+  """Writes the shell line that trains all runs a job starts from and the job, and measures it.
+
+  Args:
+    job: the job.
+    split: the split of the row, one of `SPLITS` or a name of photos.
+    settings: what all runs share.
+  """
   steps = []
   for each in (*lineage(job), job):
     step = ['python', '-m', 'experiments.train', f'--config={each.run.config}']
@@ -94,23 +111,22 @@ def reproduce(job: Job, settings: Settings) -> str:
     for text in job_overrides(each, settings):
       step += ['--set', text]
     steps.append(step)
-  steps.append(
-    ['python', '-m', 'experiments.evaluate', f'--workdir={settings.folder(job)}']
-    + [
-      f'--dataset={DATASET}',
-      f'--split={SPLIT}',
-      f'--data_dir={settings.data_dir}',
+  if split in SPLITS:
+    evaluation = ['python', '-m', 'experiments.evaluate', f'--workdir={settings.folder(job)}']
+    evaluation += [f'--dataset={DATASET}', f'--split={SPLITS[split]}']
+    evaluation += [
+      f'--data_dir={data_folder(settings.data_dir, BROAD)}',
       f'--limit={TEST_EXAMPLES}',
     ]
-  )
-  return ' && '.join(shlex.join(step) for step in steps)
+  else:
+    evaluation = ['python', '-m', 'experiments.ablations', f'--table={PHOTO_TABLE}']
+    evaluation += [f'--seeds={job.seed}', f'--photos={split}=photos/{split}']
+  return ' && '.join(shlex.join(step) for step in [*steps, evaluation])
 
 
-def job_keys(job: Job) -> list[tuple]:
-  """Lists the keys of the rows that a job fills, in the order of its entries."""
-  return [
-    (entry.table, entry.setting, entry.supervision, job.seed, entry.branch) for entry in job.entries
-  ]
+def entry_key(entry: Entry, seed: int) -> tuple:
+  """Returns the key of an entry's row, see `KEY`."""
+  return (entry.table, entry.setting, entry.supervision, seed, entry.branch, entry.split)
 
 
 def open_jobs(jobs: Sequence[Job], rows: Sequence[Row], settings: Settings) -> list[Job]:
@@ -122,21 +138,18 @@ def open_jobs(jobs: Sequence[Job], rows: Sequence[Row], settings: Settings) -> l
     settings: what all runs share.
 
   Raises:
-    ValueError: a row or a run's folder was made with other settings than are asked for now.
+    ValueError: a run's folder was made with other settings than are asked for now, or a row was and
+      `settings.replace` is not set.
   """
-  found = {row_key(row): row for row in rows}
   todo = []
   for job in jobs:
-    keys = job_keys(job)
-    wanted = _without_folders(reproduce(job, settings))
-    for key in keys:
-      if key in found and _without_folders(found[key]['command']) != wanted:
-        raise ValueError(
-          f'{settings.output} holds the row {key} of other settings than are asked for now (see '
-          'its command). Remove that row and the folder of its run, or choose another --output '
-          'and --workdir.'
-        )
-    if all(key in found for key in keys):
+    stale = [row_key(row) for row in rows if _is_stale(row, job, settings)]
+    if stale and not settings.replace:
+      raise ValueError(
+        f'{settings.output} holds the row {stale[0]} of other settings than are asked for now (see '
+        'its command). Give --replace to measure it anew, or choose another --output and --workdir.'
+      )
+    if not _missing(job, rows, settings):
       continue
     for each in (*lineage(job), job):
       check_workdir(settings.folder(each), job_config(each, settings))
@@ -144,36 +157,51 @@ def open_jobs(jobs: Sequence[Job], rows: Sequence[Row], settings: Settings) -> l
   return todo
 
 
+def _missing(job: Job, rows: Sequence[Row], settings: Settings) -> list[Entry]:
+  """Lists the entries of a job that have no row of the present settings."""
+  found = {row_key(row) for row in rows if not _is_stale(row, job, settings)}
+  return [entry for entry in job.entries if entry_key(entry, job.seed) not in found]
+
+
+def _is_stale(row: Row, job: Job, settings: Settings) -> bool:
+  """Tells whether a row is one of a job's own and was made with other settings."""
+  keys = {entry_key(entry, job.seed) for entry in job.entries}
+  wanted = _without_folders(reproduce(job, row['split'], settings))
+  return row_key(row) in keys and _without_folders(row['command']) != wanted
+
+
 def _without_folders(command: str) -> str:
   """Cuts the paths of a command to their last part, because folders do not change results."""
   return re.sub(r'([=,])[^\s,=]*/', r'\1', command)
 
 
-def result_row(job: Job, number: int, settings: Settings, results: dict, note: dict) -> Row:
+def result_row(job: Job, entry: Entry, settings: Settings, measured: Measured, note: dict) -> Row:
   """Makes the row of one of a job's entries.
 
   Args:
     job: the job, whose run is trained and measured.
-    number: the place of the entry among the job's entries.
+    entry: one of the job's entries.
     settings: what all runs share.
-    results: the figures by branch, as `evaluate_run` returns them.
+    measured: what was found on the entry's split.
     note: the seconds and the commits of the training, see `read_note`.
   """
-  entry, config = job.entries[number], job_config(job, settings)
+  config = job_config(job, settings)
   before = [job_config(each, settings).training.num_steps for each in lineage(job)]
-  available = settings.train_examples
+  available = dict(settings.train_examples)[job.run.hands]
+  figures = (*METRIC_NAMES, JOINTS_2D)
   return {
-    **dict(zip(KEY, job_keys(job)[number], strict=True)),
-    **{name: results[entry.branch][name] for name in METRIC_NAMES},
-    'mean_hand_pa_mpjpe_mm': results['mean_hand']['pa_mpjpe_mm'],
+    **dict(zip(KEY, entry_key(entry, job.seed), strict=True)),
+    'hands': job.run.hands,
+    **{name: measured.errors.mean(entry.branch, name) for name in figures},
+    'mean_hand_pa_mpjpe_mm': measured.mean_hand_pa_mpjpe_mm,
     'steps': config.training.num_steps,
     'steps_before': sum(before),
     'batch_size': config.training.batch_size,
     'train_examples': min(config.data.train_examples or available, available),
-    'test_examples': results['examples'],
+    'test_examples': len(measured.errors.example_id),
     'seconds': note['seconds'] and round(note['seconds'], 1),
     'commit': '+'.join(note['commits']),
-    'command': reproduce(job, settings),
+    'command': reproduce(job, entry.split, settings),
   }
 
 
@@ -182,16 +210,19 @@ def run_jobs(
   settings: Settings,
   train: Train,
   measure: Measure,
+  has_time: Callable[[], bool] = lambda: True,
 ) -> dict[str, str]:
   """Trains and measures what is missing, and adds to the output after every run.
 
-  A run whose loss is no longer finite is a failure. The others are finished all the same.
+  A run whose loss is no longer finite is a failure. The others are finished all the same. A run
+  that another process trains, or starts from, is left to it.
 
   Args:
     jobs: the jobs whose rows are wanted.
     settings: what all runs share.
     train: called with a config and a workdir, trains that run to its end or continues it.
-    measure: called with a workdir and a data_dir, returns the run's results on the test split.
+    measure: measures a trained run.
+    has_time: tells before each run whether it may begin.
 
   Returns:
     The reasons of the failures, by the name of the run.
@@ -201,28 +232,41 @@ def run_jobs(
       was trained then.
   """
   check_output(settings.output)
-  rows = load_rows(settings.output)
-  todo = open_jobs(jobs, rows, settings)
-  publish(settings.output, rows)
+  with _output_lock(settings):
+    rows = load_rows(settings.output)
+    todo = open_jobs(jobs, rows, settings)
+    publish(settings.output, rows)
   print(f'{len(jobs) - len(todo)} of {len(jobs)} runs are in {settings.output} already.')
   failures: dict[str, str] = {}
   for number, job in enumerate(todo, start=1):
-    print(f'Run {number} of {len(todo)}: {job.name}', flush=True)
-    for each in (*lineage(job), job):
-      if each.name in failures:
-        failures.setdefault(job.name, f'it starts from {each.name}')
-        break
+    if not has_time():
+      print(f'The time is up: {len(todo) - number + 1} runs are left for the next call.')
+      break
+    with _hold_runs([*lineage(job), job], settings) as is_ours:
+      if not is_ours:
+        print(f'Run {number} of {len(todo)}: {job.name} is under way elsewhere.', flush=True)
+      elif _missing(job, load_rows(settings.output), settings):
+        print(f'Run {number} of {len(todo)}: {job.name}', flush=True)
+        _run_job(job, settings, train, measure, failures)
+    # Without this, a process that trains many networks would keep every compiled program.
+    jax.clear_caches()
+  return failures
+
+
+def _run_job(
+  job: Job, settings: Settings, train: Train, measure: Measure, failures: dict[str, str]
+) -> None:
+  """Trains a job and what it starts from, and measures it. Adds to the failures."""
+  for each in (*lineage(job), job):
+    if each.name not in failures:
       try:
         train_job(each, settings, train)
       except FloatingPointError as error:
         failures[each.name] = str(error)
-        failures.setdefault(job.name, f'it starts from {each.name}')
-        break
-    if job.name not in failures:
-      measure_job(job, settings, measure)
-    # Without this, a process that trains many networks would keep every compiled program.
-    jax.clear_caches()
-  return failures
+    if each.name in failures:
+      failures.setdefault(job.name, f'it starts from {each.name}')
+      return
+  measure_job(job, settings, measure)
 
 
 def train_job(job: Job, settings: Settings, train: Train) -> None:
@@ -262,7 +306,7 @@ def read_note(folder: str) -> dict[str, Any]:
 
 
 def measure_job(job: Job, settings: Settings, measure: Measure) -> None:
-  """Measures a trained job and adds the rows that the output lacks.
+  """Measures a trained job, adds the rows that the output lacks and renews the intervals.
 
   Args:
     job: the job, whose run is trained.
@@ -270,51 +314,61 @@ def measure_job(job: Job, settings: Settings, measure: Measure) -> None:
     measure: measures a run, see `run_jobs`.
   """
   started = time.monotonic()
-  results = measure(settings.folder(job), settings.data_dir)
+  entries = _missing(job, load_rows(settings.output), settings)
+  splits = list(dict.fromkeys(entry.split for entry in entries))
+  full = [entry.split for entry in entries if entry.table in FULL_TABLES]
+  measured = measure(settings.folder(job), splits, full)
+  for split, found in measured.items():
+    write_hand_errors(errors_path(settings.workdir, job.name, split), found.errors)
   note = read_note(settings.folder(job))
   note['commits'] = note['commits'] or ['unknown']
   if note['seconds'] is not None:
     note['seconds'] += time.monotonic() - started
-  rows = load_rows(settings.output)
-  found = {row_key(row) for row in rows}
-  for number, key in enumerate(job_keys(job)):
-    if key not in found:
-      rows.append(result_row(job, number, settings, results, note))
-  publish(settings.output, rows)
+  with _output_lock(settings):
+    rows = load_rows(settings.output)
+    for entry in _missing(job, rows, settings):
+      rows = [row for row in rows if not _is_replaced(row, job, entry, settings)]
+      rows.append(result_row(job, entry, settings, measured[entry.split], note))
+    publish(settings.output, add_intervals(rows, settings.workdir))
 
 
-def count_training_examples(data_dir: str) -> int:
-  """Counts the examples of the prepared training split.
+def _is_replaced(row: Row, job: Job, entry: Entry, settings: Settings) -> bool:
+  """Tells whether a row of an entry's table and setting was made with other settings, at any seed.
 
-  Raises:
-    FileNotFoundError: there are no prepared data.
-    ValueError: there is no test split to measure on.
+  A mean over seeds then never mixes both.
   """
-  data = DataConfig(dataset=DATASET, data_dir=data_dir)
-  try:
-    create_source(data, SPLIT, 0)
-    return len(create_source(data, data.train_split, 0))
-  except FileNotFoundError:
-    raise FileNotFoundError(
-      f'No prepared {DATASET} in {data_dir!r}. Prepare it with python -m '
-      f'experiments.prepare_dataset --dataset={DATASET} --data_dir={data_dir} '
-      '--train_examples=24576 --image_size=128.'
-    ) from None
+  own = (entry.table, entry.setting, entry.supervision, entry.branch, entry.split)
+  if own != (row['table'], row['setting'], row['supervision'], row['branch'], row['split']):
+    return False
+  as_now = reproduce(job._replace(seed=row['seed']), row['split'], settings)
+  return _without_folders(row['command']) != _without_folders(as_now)
 
 
 @contextlib.contextmanager
-def only_one(workdir: pathlib.Path) -> Iterator[None]:
-  """Holds a lock on the workdir, which the system frees when the process ends, however it ends.
-
-  Raises:
-    RuntimeError: another process holds the lock.
-  """
-  workdir.mkdir(parents=True, exist_ok=True)
-  with (workdir / '.lock').open('w') as file:
+def _lock(path: pathlib.Path, waits: bool) -> Iterator[bool]:
+  """Holds a lock file, which the system frees when the process ends. Gives False if others do."""
+  path.parent.mkdir(parents=True, exist_ok=True)
+  with path.open('w') as file:
     try:
-      fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+      fcntl.flock(file, fcntl.LOCK_EX | (0 if waits else fcntl.LOCK_NB))
     except BlockingIOError:
-      raise RuntimeError(f'Another ablation runs in {workdir}; wait for it.') from None
+      yield False
+      return
+    yield True
+
+
+@contextlib.contextmanager
+def _hold_runs(jobs: Sequence[Job], settings: Settings) -> Iterator[bool]:
+  """Holds the runs of some jobs, so that no other process trains them. Gives False if one does."""
+  with contextlib.ExitStack() as stack:
+    paths = [settings.workdir / 'locks' / job.name for job in jobs]
+    held = [stack.enter_context(_lock(path, waits=False)) for path in paths]
+    yield all(held)
+
+
+@contextlib.contextmanager
+def _output_lock(settings: Settings) -> Iterator[None]:
+  with _lock(settings.workdir / 'locks' / 'output', waits=True):
     yield
 
 
@@ -344,9 +398,3 @@ def parse_seeds(texts: Sequence[str]) -> list[int]:
 def train_run(config: ExperimentConfig, workdir: str) -> None:
   """Trains a run, or continues it. This is the `train` of `run_jobs`."""
   train_and_evaluate(config, workdir, load_training_model(config.data.dataset, None))
-
-
-def measure_run(workdir: str, data_dir: str) -> dict[str, Any]:
-  """Measures a run on the test split. This is the `measure` of `run_jobs`."""
-  request = RunRequest(workdir, DATASET, SPLIT, data_dir, limit=TEST_EXAMPLES)
-  return evaluate_run(request)[0]

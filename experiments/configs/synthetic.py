@@ -130,11 +130,11 @@ def synthetic_small() -> ExperimentConfig:
 
 
 def synthetic_features() -> ExperimentConfig:
-  """Trains both branches on the landmark network's cached features, in minutes on two CPU cores.
+  """Trains both branches on the landmark network's cached features, with small attention.
 
-  The landmark network has seen real hands and stays as it is. AMVUR reads how far its points are
-  from the prior's mesh. Needs `--set data.data_dir=FOLDER` of broad hands that `prepare_dataset
-  --with_features` prepared.
+  The landmark network has seen real hands and stays as it is. AMVUR samples its maps at the prior's
+  mesh, and reads how far its points are from it. Needs `--set data.data_dir=FOLDER` of broad hands
+  that `prepare_dataset --with_features --feature_maps=16` prepared.
   """
   small = synthetic_small()
   return replace(
@@ -145,7 +145,13 @@ def synthetic_features() -> ExperimentConfig:
       image_size=224,
       backbone=BackboneConfig(name='hand_landmark', pretrained='hands'),
       attention=replace(
-        small.model.attention, image_features='sampled', stop_base_gradient=True, rounds=2
+        small.model.attention,
+        width=64,
+        self_layers=1,
+        coarse_vertices=64,
+        image_features='sampled',
+        map_channels=16,
+        stop_base_gradient=True,
       ),
     ),
     loss=replace(small.loss, prior_vertices=1.0),

@@ -15,9 +15,9 @@ from jaxtyping import Array, Bool, Float, Int, UInt8
 from skimage.metrics import structural_similarity
 
 from hand_jax.config import ExperimentConfig
+from hand_jax.evaluation.evaluate import estimate_images
 from hand_jax.evaluation.texture_baselines import fill_from_visible, hop_distances, mean_color
 from hand_jax.geometry.cameras import camera_from_vector, normalize_points, vertices_in_crop
-from hand_jax.models.backbone import normalize_image
 from hand_jax.models.branches import best_branch
 from hand_jax.models.hand_network import HIDING_DISTANCE, create_network
 from hand_jax.models.map_sampling import sample_bilinear
@@ -173,15 +173,8 @@ def make_textured_estimate_fn(
     variables: the network's parameters and batch statistics.
     model: the hand model.
   """
-  network = create_network(config)
-
-  @jax.jit
-  def estimate(variables, images, hand_mask, model):
-    images = normalize_image(images, config.model.backbone.name)
-    return network.apply(variables, images, model, train=False, hand_mask=hand_mask)
-
-  variables = jax.device_put(variables)
-  return lambda batch, hand_mask: estimate(variables, batch.image, hand_mask, model)
+  network, variables = create_network(config), jax.device_put(variables)
+  return lambda batch, hand_mask: estimate_images(network, variables, batch.image, model, hand_mask)
 
 
 @jax.jit

@@ -41,7 +41,7 @@ def rotation_between(
   matrix = jnp.stack([jnp.stack(row, -1) for row in rows], -2)
   size = jnp.sqrt(jnp.sum(matrix**2, axis=(-2, -1), keepdims=True)) + _TINY
   # The shift makes every eigenvalue positive, so that the largest one is the largest in size.
-  matrix = matrix / size + jnp.eye(4)
+  matrix = matrix / size + jnp.broadcast_to(jnp.eye(4), matrix.shape)
   for _ in range(_SQUARINGS):
     matrix = jnp.matmul(matrix, matrix, precision='highest')
     matrix = matrix / jnp.trace(matrix, axis1=-2, axis2=-1)[..., None, None]

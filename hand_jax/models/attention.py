@@ -1,11 +1,14 @@
 """Cross- and self-attention blocks with normalisation first and a GELU MLP.
 
-Nothing in this module is specific to hands.
+Nothing in this module is specific to hands. Parameters are float32, and blocks compute in the type
+of the tokens.
 """
 
 import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
+
+from hand_jax.models.computing import accumulator_dtype
 
 
 def dot_product_attention(
@@ -15,6 +18,8 @@ def dot_product_attention(
 ) -> Float[Array, 'batch queries heads channels']:
   """Computes softmax(Q K^T / sqrt(channels)) V for every head (Vaswani et al. 2017, eq. 1).
 
+  The softmax is computed in float32 or wider. The output has the type of the values.
+
   Args:
     queries: the matrix Q of each head.
     keys: the matrix K of each head.
@@ -22,7 +27,8 @@ def dot_product_attention(
   """
   scale = queries.shape[-1] ** -0.5
   logits = jnp.einsum('bqhc,bkhc->bhqk', queries * scale, keys)
-  return jnp.einsum('bhqk,bkhc->bqhc', nn.softmax(logits, axis=-1), values)
+  weights = nn.softmax(logits.astype(accumulator_dtype(logits.dtype)), axis=-1)
+  return jnp.einsum('bhqk,bkhc->bqhc', weights.astype(values.dtype), values)
 
 
 class MultiHeadAttention(nn.Module):
@@ -41,12 +47,13 @@ class MultiHeadAttention(nn.Module):
       raise ValueError(f'attention width {self.width} is not a multiple of heads {self.heads}')
 
     def project(name: str, tokens: Array) -> Array:
-      return nn.DenseGeneral((self.heads, self.width // self.heads), name=name)(tokens)
+      features = (self.heads, self.width // self.heads)
+      return nn.DenseGeneral(features, dtype=tokens.dtype, name=name)(tokens)
 
     mixed = dot_product_attention(
       project('query', inputs), project('key', context), project('value', context)
     )
-    return nn.DenseGeneral(self.width, axis=(-2, -1), name='output')(mixed)
+    return nn.DenseGeneral(self.width, axis=(-2, -1), dtype=mixed.dtype, name='output')(mixed)
 
 
 class FeedForward(nn.Module):
@@ -57,8 +64,8 @@ class FeedForward(nn.Module):
 
   @nn.compact
   def __call__(self, tokens: Float[Array, 'batch tokens width']) -> Float[Array, '...']:
-    hidden = nn.gelu(nn.Dense(self.width * self.mlp_ratio)(tokens))
-    return nn.Dense(self.width)(hidden)
+    hidden = nn.gelu(nn.Dense(self.width * self.mlp_ratio, dtype=tokens.dtype)(tokens))
+    return nn.Dense(self.width, dtype=tokens.dtype)(hidden)
 
 
 class CrossAttentionBlock(nn.Module):
@@ -77,9 +84,11 @@ class CrossAttentionBlock(nn.Module):
     tokens: Float[Array, 'batch tokens width'],
     context: Float[Array, 'batch keys width'],
   ) -> Float[Array, 'batch tokens width']:
+    dtype = tokens.dtype
     attention = MultiHeadAttention(self.width, self.heads)
-    tokens = tokens + attention(nn.LayerNorm()(tokens), nn.LayerNorm(name='context_norm')(context))
-    return tokens + FeedForward(self.width, self.mlp_ratio)(nn.LayerNorm()(tokens))
+    context = nn.LayerNorm(dtype=dtype, name='context_norm')(context)
+    tokens = tokens + attention(nn.LayerNorm(dtype=dtype)(tokens), context)
+    return tokens + FeedForward(self.width, self.mlp_ratio)(nn.LayerNorm(dtype=dtype)(tokens))
 
 
 class SelfAttentionBlock(nn.Module):
@@ -96,6 +105,7 @@ class SelfAttentionBlock(nn.Module):
   def __call__(
     self, tokens: Float[Array, 'batch tokens width']
   ) -> Float[Array, 'batch tokens width']:
-    normalized = nn.LayerNorm()(tokens)
+    dtype = tokens.dtype
+    normalized = nn.LayerNorm(dtype=dtype)(tokens)
     tokens = tokens + MultiHeadAttention(self.width, self.heads)(normalized, normalized)
-    return tokens + FeedForward(self.width, self.mlp_ratio)(nn.LayerNorm()(tokens))
+    return tokens + FeedForward(self.width, self.mlp_ratio)(nn.LayerNorm(dtype=dtype)(tokens))

@@ -20,6 +20,7 @@ from jaxtyping import Array, Float, UInt8
 
 from hand_jax.config import PRETRAINED, BackboneConfig
 from hand_jax.models.bundled import load_bundled_parameters
+from hand_jax.models.computing import Computing, spatial_mean
 from hand_jax.models.hand_landmark import HandLandmarkNetwork, normalize_landmarks
 from hand_jax.models.import_torch import import_torch_weights, replace_leaves
 from hand_jax.models.layers import Activation, ConvNorm, SqueezeExcite, max_pool, relu6
@@ -30,6 +31,8 @@ IMAGENET_STD = (58.395, 57.12, 57.375)
 
 # The number of blocks and the inner width of each stage.
 RESNET50_STAGES = ((3, 64), (4, 128), (6, 256), (3, 512))
+# The place of `train` among a block's arguments, where 0 is the block itself.
+TRAIN_ARGUMENT = (2,)
 
 
 class EfficientNetStage(NamedTuple):
@@ -80,17 +83,19 @@ class ResNet50(nn.Module):
   """ResNet-50 with a global feature of 2048 and a shallow map (side / 2) x (side / 2) x 64."""
 
   conv_norm: Any
+  remat: bool = False
 
   @nn.compact
   def __call__(self, images: Float[Array, 'batch height width 3'], train: bool) -> ImageFeatures:
     shallow = self.conv_norm(64, 7, 2, activation=nn.relu, name='stem')(images, train)
     x = max_pool(shallow)
+    make_block = Computing(remat=self.remat).block(Bottleneck, TRAIN_ARGUMENT)
     for stage, (repeats, features) in enumerate(RESNET50_STAGES):
       for block in range(repeats):
         stride = 2 if stage > 0 and block == 0 else 1
         name = f'stage{stage + 1}_block{block}'
-        x = Bottleneck(features, stride, self.conv_norm, name=name)(x, train)
-    return ImageFeatures(x.mean((1, 2)), shallow, last_map=x)
+        x = make_block(features, stride, self.conv_norm, name=name)(x, train)
+    return ImageFeatures(spatial_mean(x), shallow, last_map=x)
 
 
 class InvertedBottleneck(nn.Module):
@@ -128,14 +133,16 @@ class EfficientNet(nn.Module):
   activation: Activation
   squeeze_excite: bool
   conv_norm: Any
+  remat: bool = False
 
   @nn.compact
   def __call__(self, images: Float[Array, 'batch height width 3'], train: bool) -> ImageFeatures:
     active = functools.partial(self.conv_norm, activation=self.activation)
     x = shallow = active(32, 3, 2, name='stem')(images, train)
+    make_block = Computing(remat=self.remat).block(InvertedBottleneck, TRAIN_ARGUMENT)
     for stage, settings in enumerate(EFFICIENTNET_STAGES):
       for block in range(settings.repeats):
-        x = InvertedBottleneck(
+        x = make_block(
           settings,
           settings.stride if block == 0 else 1,
           self.activation,
@@ -144,7 +151,7 @@ class EfficientNet(nn.Module):
           name=f'stage{stage + 1}_block{block}',
         )(x, train)
     x = active(1280, name='head')(x, train)
-    return ImageFeatures(x.mean((1, 2)), shallow, last_map=x)
+    return ImageFeatures(spatial_mean(x), shallow, last_map=x)
 
 
 class TinyBackbone(nn.Module):
@@ -161,7 +168,7 @@ class TinyBackbone(nn.Module):
     shallow = active(16, 3, 2, name='stem')(images, train)
     x = active(32, 3, 2, name='middle')(shallow, train)
     x = active(64, 3, 2, name='head')(x, train)
-    return ImageFeatures(x.mean((1, 2)), shallow, last_map=x)
+    return ImageFeatures(spatial_mean(x), shallow, last_map=x)
 
 
 class HandLandmarkBackbone(HandLandmarkNetwork):
@@ -213,13 +220,17 @@ _BACKBONES: dict[str, Callable[[ConvNormFactory], nn.Module]] = {
 """Each backbone of `BackboneConfig.name`, built from its convolution with normalisation."""
 
 
-def create_backbone(config: BackboneConfig, axis_name: str | None = None) -> nn.Module:
+def create_backbone(
+  config: BackboneConfig, axis_name: str | None = None, remat: bool = False
+) -> nn.Module:
   """Makes the module of `config.name`, which maps (normalised images, train) to `ImageFeatures`.
 
   Args:
     config: names the backbone and the mode of its batch normalisation.
-    axis_name: pmap's axis to average batch statistics over. It has no effect with frozen batch
-      normalisation, or on hand_landmark, which has none.
+    axis_name: the axis over devices to average batch statistics over. It has no effect with frozen
+      batch normalisation, or on hand_landmark, which has none.
+    remat: whether a gradient computes the blocks' activations again instead of keeping them, in
+      backbones that have a field of this name.
 
   Raises:
     ValueError: the name or the mode of batch normalisation is unknown.
@@ -231,7 +242,8 @@ def create_backbone(config: BackboneConfig, axis_name: str | None = None) -> nn.
     raise ValueError(f"unknown backbone '{config.name}'; expected one of {names}.")
   frozen = config.batch_norm == 'frozen'
   conv_norm = functools.partial(ConvNorm, frozen=frozen, axis_name=axis_name)
-  return _BACKBONES[config.name](conv_norm)
+  backbone = _BACKBONES[config.name](conv_norm)
+  return backbone.clone(remat=True) if remat and hasattr(backbone, 'remat') else backbone
 
 
 def normalize_image(

@@ -15,7 +15,10 @@ from hand_jax.models.layers import (
 
 
 class ConvBias(nn.Module):
-  """Convolves with TensorFlow's SAME padding, adds a bias if `use_bias` is set, and activates."""
+  """Convolves with TensorFlow's SAME padding, adds a bias if `use_bias` is set, and activates.
+
+  The output has the input's type.
+  """
 
   features: int
   kernel_size: int = 1
@@ -30,7 +33,7 @@ class ConvBias(nn.Module):
   ) -> Float[Array, 'batch _h _w features']:
     inputs = 1 if self.depthwise else x.shape[-1]
     shape = (self.kernel_size, self.kernel_size, inputs, self.features)
-    kernel = self.param('kernel', kernel_init, shape, jnp.float32)
+    kernel = self.param('kernel', kernel_init, shape, jnp.float32).astype(x.dtype)
     padding = conv_padding('same', self.kernel_size, self.stride, (x.shape[1], x.shape[2]))
     if self.depthwise:
       x = depthwise_conv(x, kernel, self.stride, padding)
@@ -39,7 +42,7 @@ class ConvBias(nn.Module):
       x = convolve(x, kernel, self.stride, padding)
     if self.use_bias:
       bias = self.param('bias', nn.initializers.zeros, (self.features,), jnp.float32)
-      x = x + bias[None, None, None]
+      x = (x + bias[None, None, None]).astype(x.dtype)
     return x if self.activation is None else self.activation(x)
 
 

@@ -13,6 +13,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float, UInt8
 
+from hand_jax.models.computing import Computing, spatial_mean
 from hand_jax.models.conv_bias import ConvBias
 from hand_jax.models.layers import relu6
 
@@ -95,24 +96,28 @@ class InvertedBottleneck(nn.Module):
 class HandLandmarkNetwork(nn.Module):
   """Maps crops with values in [0, 1] to `HandLandmarkOutput`.
 
-  Crops may have any side. The network was trained on 224.
+  Crops may have any side. The network was trained on 224. With `remat`, a gradient computes the
+  blocks' activations again.
   """
+
+  remat: bool = False
 
   @nn.compact
   def __call__(self, crops: Float[Array, 'batch side side 3']) -> HandLandmarkOutput:
     x = ConvBias(STEM_FEATURES, 3, 2, activation=relu6, name='stem')(crops)
     stage_maps = []
+    make_block = Computing(remat=self.remat).block(InvertedBottleneck)
     for stage, row in enumerate(STAGES, start=1):
       for block in range(row.blocks):
         expansion, stride = row.later_expansion, 1
         if block == 0:
           expansion, stride = row.expansion, row.stride
         name = f'stage{stage}_block{block}'
-        x = InvertedBottleneck(expansion, row.kernel_size, stride, row.features, name=name)(x)
+        x = make_block(expansion, row.kernel_size, stride, row.features, name=name)(x)
       stage_maps.append(x)
     x = ConvBias(HEAD_FEATURES, activation=relu6, name='head_expand')(x)
     x = ConvBias(HEAD_FEATURES, 3, depthwise=True, activation=relu6, name='head_depthwise')(x)
-    vector = x.mean((1, 2))
+    vector = spatial_mean(x)
     right = nn.sigmoid(nn.Dense(1, name='right')(vector))[:, 0]
     presence = nn.sigmoid(nn.Dense(1, name='presence')(vector))[:, 0]
     landmarks = nn.Dense(3 * NUM_LANDMARKS, name='landmarks')(vector)

@@ -3,6 +3,7 @@
 import contextlib
 import math
 from collections.abc import Iterator
+from typing import Any
 
 import flax.errors
 import flax.linen as nn
@@ -19,6 +20,7 @@ from hand_jax.mano.model import extended_joint_regressor, regress_joints
 from hand_jax.models.anatomical_prior import AnatomicalPrior
 from hand_jax.models.backbone import create_backbone, load_backbone_variables
 from hand_jax.models.branches import best_branch
+from hand_jax.models.computing import Computing
 from hand_jax.models.image_evidence import ImageEvidence
 from hand_jax.models.prior_net import CameraModel, PriorNet, PriorSigma, hand_frame_vertices
 from hand_jax.models.texture_regressor import HiddenRegion, TextureRegressor, hidden_vertices
@@ -56,12 +58,14 @@ class HandNetwork(nn.Module):
   length_unit_m: float
   """The length unit of log-variances, in metres."""
   axis_name: str | None = None
-  """pmap's axis to average batch statistics over."""
+  """The axis over devices to average batch statistics over."""
+  remat: bool = False
+  """Whether a gradient computes the activations of blocks again instead of keeping them."""
 
   def setup(self) -> None:
     """Makes the modules that the config asks for."""
     config = self.config
-    self.backbone = create_backbone(config.backbone, axis_name=self.axis_name)
+    self.backbone = create_backbone(config.backbone, self.axis_name, self.remat)
     self.feature_norm = nn.LayerNorm()
     self.camera_model = CameraModel(config.camera_hidden, config.camera_log_variance)
     if config.branches != 'posterior':
@@ -74,13 +78,17 @@ class HandNetwork(nn.Module):
         )
     if config.branches != 'prior':
       self.vertex_regressor = VertexRegressor(
-        config.attention, self.length_unit_m, config.min_log_variance, config.max_log_variance
+        config.attention,
+        self.length_unit_m,
+        config.min_log_variance,
+        config.max_log_variance,
+        self._computing(),
       )
       if config.attention.image_features == 'sampled':
         self.image_evidence = ImageEvidence(config)
 
     if config.texture.enabled:
-      self.texture_regressor = TextureRegressor(config.texture)
+      self.texture_regressor = TextureRegressor(config.texture, self._computing())
 
   def __call__(
     self,
@@ -153,8 +161,12 @@ class HandNetwork(nn.Module):
 
   def _features(self, images: Array, train: bool, features: ImageFeatures | None) -> ImageFeatures:
     """Gives the backbone's features, or the given ones, with a normalised global vector."""
+    images = self._computing().cast(images)
     found = self.backbone(images, train) if features is None else features
     return found._replace(global_feature=self.feature_norm(found.global_feature))
+
+  def _computing(self) -> Computing:
+    return Computing(self.config.compute_dtype == 'bfloat16', self.remat)
 
   def _unit_log_variance(self) -> float:
     """Gives log(length_unit_m^2), which takes log-variances from the length unit to metres."""
@@ -239,8 +251,10 @@ class HandNetwork(nn.Module):
 
 
 def create_network(config: ExperimentConfig, axis_name: str | None = None) -> HandNetwork:
-  """Makes the network of an experiment. Under pmap, `axis_name` is the axis over devices."""
-  return HandNetwork(config.model, config.loss.convention, config.loss.length_unit_m, axis_name)
+  """Makes the network of an experiment. In a mapped step, `axis_name` is the axis over devices."""
+  remat = config.training.remat == 'blocks'
+  loss = config.loss
+  return HandNetwork(config.model, loss.convention, loss.length_unit_m, axis_name, remat)
 
 
 def render_estimate(estimate: HandEstimate, model: ManoModel, side: int) -> RenderedHand:
@@ -274,6 +288,17 @@ def naming_misfits(workdir: str) -> Iterator[None]:
     ) from None
 
 
+def _init(network: HandNetwork, key: Array, images: Array, model: ManoModel) -> Any:
+  return network.init(key, images, model, train=False)
+
+
+# Of equal networks, one is traced and compiled.
+_draw_variables = jax.jit(_init, static_argnums=0)
+_draw_variables_soon = jax.jit(
+  _init, static_argnums=0, compiler_options={'xla_backend_optimization_level': 0}
+)
+
+
 def initialize_network(network: HandNetwork, key: Array, model: ManoModel) -> dict:
   """Draws a network's starting variables, and loads pretrained ones of the backbone if configured.
 
@@ -291,14 +316,13 @@ def initialize_network(network: HandNetwork, key: Array, model: ManoModel) -> di
   """
   size = network.config.image_size
   images = jnp.zeros((1, size, size, 3), jnp.float32)
-  # A mapped axis exists only inside pmap, and the variables are the same without it.
+  # A mapped axis exists only inside a mapped step, and the variables are the same without it.
   local = network.clone(axis_name=None)
   # The function runs once, so on a CPU compiling it with little effort saves seconds. Under another
   # trace, as in `eval_shape`, nothing is compiled and JAX refuses compiler options.
   runs_on_cpu = jax.default_backend() == 'cpu' and not isinstance(key, Tracer)
-  options = {'xla_backend_optimization_level': 0} if runs_on_cpu else None
-  init = jax.jit(local.init, static_argnames='train', compiler_options=options)
-  variables = init(key, images, model, train=False)
+  draw = _draw_variables_soon if runs_on_cpu else _draw_variables
+  variables = draw(local, key, images, model)
   backbone = {
     collection: tree['backbone'] for collection, tree in variables.items() if 'backbone' in tree
   }

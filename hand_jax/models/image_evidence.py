@@ -21,6 +21,9 @@ from hand_jax.types import ImageFeatures, ManoModel
 
 # Residuals are inputs in centimetres.
 RESIDUAL_UNIT_M = 0.01
+# Residuals much longer than this are shortened to about it. Where the landmarks do not fit the hand
+# at all, the fitted scale is tiny and residuals in the image come to many metres.
+LONGEST_RESIDUAL_M = 0.04
 # A joint's residual reaches the vertices about this far from it, on the template.
 _REACH_M = 0.015
 
@@ -84,12 +87,13 @@ class ImageEvidence(nn.Module):
     else:
       residuals = joint_residuals(features, joints_hand)
       places = [_place(residuals, points) for points in (vertices_hand, joints_hand)]
-      of_joints = jnp.concatenate([residuals.image, residuals.space], -1) / RESIDUAL_UNIT_M
+      bounded = [bound_length(found) for found in (residuals.image, residuals.space)]
+      of_joints = jnp.concatenate(bounded, axis=-1) / RESIDUAL_UNIT_M
       of_vertices = jnp.einsum('vk,bki->bvi', _reach(model), of_joints, precision='highest')
       inputs = [[places[0], of_vertices], [places[1], of_joints]]
     for feature_map in self._maps(features):
       for place, parts in zip(places, inputs, strict=True):
-        parts.append(sample_bilinear(feature_map, place))
+        parts.append(sample_bilinear(feature_map.astype(place.dtype), place))
     return TokenEvidence(*(jnp.concatenate(parts, axis=-1) for parts in inputs))
 
   def _maps(self, features: ImageFeatures) -> list[Array]:
@@ -111,6 +115,12 @@ class ImageEvidence(nn.Module):
     return [
       nn.Dense(channels, name=f'reduce_map_{number}')(found) for number, found in enumerate(maps)
     ]
+
+
+def bound_length(residuals: Float[Array, '*batch 3']) -> Float[Array, '*batch 3']:
+  """Shortens vectors in metres smoothly below `LONGEST_RESIDUAL_M`, and keeps their directions."""
+  ratio = residuals / LONGEST_RESIDUAL_M
+  return residuals / jnp.sqrt(1 + jnp.sum(ratio**2, axis=-1, keepdims=True))
 
 
 def extended_joints(

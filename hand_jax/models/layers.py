@@ -16,6 +16,8 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
+from hand_jax.models.computing import accumulator_dtype, named_moments, spatial_mean
+
 Padding = tuple[tuple[int, int], tuple[int, int]]  # (top, bottom), (left, right)
 Activation = Callable[[jax.Array], jax.Array]
 
@@ -180,9 +182,9 @@ def _depthwise_kernel_gradient(x, kernel, g, stride, padding):
     ]
     return total + jnp.stack(taps, axis=1), None
 
-  start = jnp.zeros((size, size, channels), g.dtype)
+  start = jnp.zeros((size, size, channels), accumulator_dtype(g.dtype))
   total, _ = lax.scan(add_row, start, jnp.arange(batch * height))
-  return total[:, :, None]
+  return total[:, :, None].astype(kernel.dtype)
 
 
 def _save_inputs(conv, x, kernel, stride, padding):
@@ -229,16 +231,17 @@ depthwise_conv = jax.jit(_depthwise_conv, static_argnums=(2, 3))
 def batch_moments(
   x: Float[Array, 'batch height width channels'], axis_name: str | None = None
 ) -> tuple[Float[Array, 'channels'], Float[Array, 'channels']]:
-  """Computes the mean and the biased variance of each channel.
+  """Computes the mean and the biased variance of each channel, in float32 or wider.
 
   Args:
     x: a batch of maps.
-    axis_name: pmap's axis, to compute them over all of its devices.
+    axis_name: the axis over devices, to compute them over all of these.
   """
+  x = x.astype(accumulator_dtype(x.dtype))
   moments = jnp.stack([x.mean((0, 1, 2)), (x * x).mean((0, 1, 2))])
   if axis_name is not None:
     moments = lax.pmean(moments, axis_name)
-  mean, mean_square = moments
+  mean, mean_square = named_moments(moments)
   return mean, jnp.maximum(mean_square - mean * mean, 0.0)
 
 
@@ -250,7 +253,9 @@ class ConvNorm(nn.Module):
 
   Only `train=True` without `frozen` updates `batch_stats`, by new = momentum * old +
   (1 - momentum) * batch. The variance in `batch_stats` is unbiased, as in PyTorch. `axis_name` is
-  pmap's axis to average moments over.
+  the axis over devices to average moments over.
+
+  The output has the input's type. Parameters, statistics and the normalisation are float32.
   """
 
   features: int
@@ -285,14 +290,16 @@ class ConvNorm(nn.Module):
         self._update(running_mean, mean)
         self._update(running_var, var * (count / max(count - 1, 1)))
       factor = scale * lax.rsqrt(var + self.epsilon)
-      x = x * factor[None, None, None] + (bias - mean * factor)[None, None, None]
+      y = x * factor[None, None, None] + (bias - mean * factor)[None, None, None]
     else:
       factor = scale * lax.rsqrt(running_var.value + self.epsilon)
       x = self._convolve(x, kernel * factor[None, None, None])
-      x = x + (bias - running_mean.value * factor)[None, None, None]
-    return x if self.activation is None else self.activation(x)
+      y = x + (bias - running_mean.value * factor)[None, None, None]
+    y = y.astype(x.dtype)
+    return y if self.activation is None else self.activation(y)
 
   def _convolve(self, x, kernel):
+    kernel = kernel.astype(x.dtype)
     padding = conv_padding(self.padding, self.kernel_size, self.stride, x.shape[1:3])
     if self.depthwise:
       return depthwise_conv(x, kernel, self.stride, padding)
@@ -313,10 +320,10 @@ class SqueezeExcite(nn.Module):
   def __call__(
     self, x: Float[Array, 'batch height width channels']
   ) -> Float[Array, 'batch height width channels']:
-    pooled = x.mean((1, 2))
+    pooled = spatial_mean(x)
     hidden = nn.silu(nn.Dense(self.squeezed, name='reduce')(pooled))
     gates = nn.sigmoid(nn.Dense(x.shape[-1], name='expand')(hidden))
-    return x * gates[:, None, None]
+    return (x * gates[:, None, None]).astype(x.dtype)
 
 
 def max_pool(

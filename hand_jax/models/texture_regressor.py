@@ -12,6 +12,7 @@ from jaxtyping import Array, Bool, Float, Key
 
 from hand_jax.config import TextureConfig
 from hand_jax.models.attention import SelfAttentionBlock
+from hand_jax.models.computing import Computing
 from hand_jax.models.map_sampling import sample_bilinear
 from hand_jax.models.prior_net import SMALL_INIT
 from hand_jax.models.vertex_regressor import TEMPLATE_UNIT_M
@@ -138,6 +139,7 @@ class TextureRegressor(nn.Module):
   """Estimates the RGB colour of each vertex in (0, 1), after all vertices attend to each other."""
 
   config: TextureConfig
+  computing: Computing = Computing()
 
   @nn.compact
   def __call__(
@@ -161,11 +163,11 @@ class TextureRegressor(nn.Module):
     position = texture_position(template_vertices / TEMPLATE_UNIT_M, normals, settings)
     embedding = TextureEmbedding(settings.width, name='embedding')
     tokens = embedding(position, features, vertices_normalized, visible)
+    tokens = self.computing.cast(tokens)
+    make_block = self.computing.block(SelfAttentionBlock)
+    sizes = (settings.width, settings.heads, settings.mlp_ratio)
     for layer in range(settings.self_layers):
-      block = SelfAttentionBlock(
-        settings.width, settings.heads, settings.mlp_ratio, name=f'self_{layer}'
-      )
-      tokens = block(tokens)
+      tokens = make_block(*sizes, name=f'self_{layer}')(tokens)
     tokens = nn.LayerNorm(name='output_norm')(tokens)
     return nn.sigmoid(nn.Dense(3, kernel_init=SMALL_INIT, name='rgb')(tokens))
 

@@ -9,6 +9,7 @@ from jaxtyping import Array, Float, Int
 
 from hand_jax.config import AttentionConfig
 from hand_jax.models.attention import CrossAttentionBlock, SelfAttentionBlock
+from hand_jax.models.computing import Computing
 from hand_jax.models.image_evidence import TokenEvidence
 from hand_jax.models.prior_net import SMALL_INIT
 
@@ -94,6 +95,7 @@ class VertexRegressor(nn.Module):
   length_unit_m: float
   min_log_variance: float
   max_log_variance: float
+  computing: Computing = Computing()
 
   @nn.compact
   def __call__(
@@ -131,10 +133,13 @@ class VertexRegressor(nn.Module):
       appended = jnp.concatenate(evidence, axis=1)
       tokens += nn.Dense(settings.width, use_bias=False, name='evidence')(appended)
     vertices, joints = tokens[:, :vertex_count], tokens[:, vertex_count:]
+    vertices, joints = self.computing.cast(vertices), self.computing.cast(joints)
+    make_cross = self.computing.block(CrossAttentionBlock)
+    make_self = self.computing.block(SelfAttentionBlock)
     for layer in range(settings.cross_layers):
-      vertices = CrossAttentionBlock(*sizes, name=f'cross_{layer}')(vertices, joints)
+      vertices = make_cross(*sizes, name=f'cross_{layer}')(vertices, joints)
     for layer in range(settings.self_layers):
-      vertices = SelfAttentionBlock(*sizes, name=f'self_{layer}')(vertices)
+      vertices = make_self(*sizes, name=f'self_{layer}')(vertices)
     vertices = nn.LayerNorm(name='output_norm')(vertices)
     if evidence is not None:
       # What was seen at a vertex also reaches its offset directly.

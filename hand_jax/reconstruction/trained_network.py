@@ -1,5 +1,6 @@
 """One hand of a photo by a trained network: a mesh with a sigma for every vertex, and colours."""
 
+import functools
 import hashlib
 import os
 from collections.abc import Callable
@@ -98,19 +99,21 @@ def create_trained_network(
   """
   network = create_network(config)
 
-  @jax.jit
-  def apply(variables, crop, model, mask):
-    images = normalize_image(crop[None], config.model.backbone.name)
-    masks = None if mask is None else mask[None]
-    estimate = network.apply(variables, images, model, train=False, hand_mask=masks)
-    return jax.tree.map(lambda field: field[0], estimate)
-
   variables = jax.device_put(variables)
 
   def estimate(crop: np.ndarray, mask: np.ndarray | None) -> HandEstimate:
-    return apply(variables, crop, model, mask)
+    return _estimate_crop(network, variables, crop, model, mask)
 
   return TrainedNetwork(config, model, estimate, config.name)
+
+
+# Of equal networks, one is traced and compiled.
+@functools.partial(jax.jit, static_argnums=0)
+def _estimate_crop(network, variables, crop, model, mask) -> HandEstimate:
+  images = normalize_image(crop[None], network.config.backbone.name)
+  masks = None if mask is None else mask[None]
+  estimate = network.apply(variables, images, model, train=False, hand_mask=masks)
+  return jax.tree.map(lambda field: field[0], estimate)
 
 
 def crop_of_photo(

@@ -6,11 +6,13 @@ import json
 import os
 import pathlib
 import shutil
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
+from orbax.checkpoint import checkpoint_managers
 
 from hand_jax.config import ExperimentConfig, flatten_config
 from hand_jax.config_text import (
@@ -21,6 +23,7 @@ from hand_jax.config_text import (
 )
 from hand_jax.files.json_files import read_json_text
 from hand_jax.files.writing import write_whole
+from hand_jax.runs.damage import find_damage, unreadable
 from hand_jax.runs.sources import (
   CHECKPOINTS_NAME,
   FILES_NAME,
@@ -36,6 +39,8 @@ CONFIG_NAME = 'config.json'
 # A checkpoint has these items: what inference needs, what training also needs, and how many batches
 # were consumed.
 _VARIABLES, _TRAINING, _DATA = 'variables', 'training', 'data'
+_METADATA = '_CHECKPOINT_METADATA'
+_UNFINISHED = '.orbax-checkpoint-tmp'
 # A run writes these at the top of its folder, beside its config.
 _RUN_FILES = ('checkpoints', 'metrics.jsonl', 'lineage.json', 'hand_model.json', 'init_from.json')
 
@@ -49,10 +54,11 @@ class SavedNetwork(NamedTuple):
 
 
 class Restored(NamedTuple):
-  """A state, as numpy arrays, and the number of batches it had consumed."""
+  """A state, as numpy arrays, the number of batches it had consumed, and what `save` kept aside."""
 
   state: TrainState
   position: int
+  progress: dict[str, Any]
 
 
 def check_workdir(workdir: str, config: ExperimentConfig, extend: bool = False) -> bool:
@@ -116,9 +122,9 @@ def claim_workdir(workdir: str, config: ExperimentConfig, extend: bool = False) 
     OSError: the folder holds files of something else, or cannot be written to.
     ValueError: see `check_workdir`.
   """
-  is_old = check_workdir(workdir, config, extend)
   if jax.process_index() != 0:
-    return
+    return  # the first host writes, perhaps at this moment
+  is_old = check_workdir(workdir, config, extend)
   path = pathlib.Path(workdir) / CONFIG_NAME
   if is_old:
     theirs = read_config(workdir)
@@ -188,43 +194,86 @@ def read_config(workdir: str) -> ExperimentConfig:
 class Checkpoints:
   """The checkpoints of a run, which save and restore TrainStates.
 
-  A checkpoint holds one copy of the state in numpy, whatever the number of devices. A kill at any
-  time leaves the checkpoint before intact. Use this in a `with` block.
+  A checkpoint holds one copy of the state in numpy, whatever the number of devices. It is written
+  while the run goes on, and gets its name when it is complete with the list of its files. So a kill
+  at any time leaves the checkpoint before intact. All hosts make the same calls. Use this in a
+  `with` block.
+
+  Args:
+    workdir: the run's folder.
+    keep: how many of the newest checkpoints stay.
+    best_metric: name of a figure given to `save`. The checkpoint with its lowest value stays too.
   """
 
-  def __init__(self, workdir: str, keep: int = 2):
+  def __init__(self, workdir: str, keep: int = 2, best_metric: str = ''):
     self._folder = pathlib.Path(workdir).resolve() / CHECKPOINTS_NAME
-    self._manager = _open_manager(self._folder, keep)
+    self._best_metric = best_metric
+    self._saving: int | None = None
+    self._manager = _open_manager(self._folder, keep, best_metric, self._list_files)
 
   def latest_step(self) -> int | None:
     """Returns the step of the newest finished checkpoint, or None."""
     return self._manager.latest_step()
 
-  def save(self, state: TrainState, position: int) -> None:
-    """Saves the state (see `parallel.unreplicate`) under its step, with the data's position.
+  def save(
+    self,
+    state: TrainState,
+    position: int,
+    progress: dict[str, Any] | None = None,
+    figures: dict[str, float] | None = None,
+  ) -> None:
+    """Begins to save the state under its step, after the save before is finished.
+
+    Args:
+      state: the state, see `parallel.unreplicate`. Its arrays must not change afterwards.
+      position: the number of batches that it has consumed.
+      progress: what else goes on with the run, as JSON.
+      figures: validation figures of the state, one of which may be the best metric.
 
     Raises:
-      OSError: there is no room for it, or it cannot be written. Earlier checkpoints stay whole.
+      OSError: there is no room for it, or this or the last save cannot be written. Earlier
+        checkpoints stay whole.
     """
     state = jax.tree.map(np.asarray, state)
+    self.wait()
     self._check_room(state)
     items = ocp.args.Composite(
       **{
         _VARIABLES: ocp.args.StandardSave(state_variables(state)),
         _TRAINING: ocp.args.StandardSave(_training_item(state)),
-        _DATA: ocp.args.JsonSave({'position': position}),
+        _DATA: ocp.args.JsonSave({'position': position, 'progress': progress or {}}),
       }
     )
-    step = int(state.step)
-    try:
-      self._manager.save(step, args=items)
+    best = {name: value for name, value in (figures or {}).items() if name == self._best_metric}
+    self._saving = int(state.step)
+    with self._reporting_failure():
+      self._manager.save(self._saving, args=items, metrics=best or None)
+
+  def wait(self) -> None:
+    """Waits until the last save is finished.
+
+    Raises:
+      OSError: it cannot be written.
+    """
+    with self._reporting_failure():
       self._manager.wait_until_finished()
+
+  @contextlib.contextmanager
+  def _reporting_failure(self) -> Iterator[None]:
+    try:
+      yield
     except Exception as error:  # tensorstore and file errors alike
       reason = ' '.join(f'{type(error).__name__}: {error}'.split())[:300]
-      raise self._not_written(step, reason) from error
-    if jax.process_index() == 0:
-      checkpoint = self._folder / str(step)
-      write_whole(checkpoint / FILES_NAME, json.dumps(list_files(checkpoint)))
+      raise self._not_written(self._saving, reason) from error
+
+  def _list_files(self) -> None:
+    """Lists a checkpoint's files in its folder, just before Orbax gives the folder its name."""
+    if jax.process_index() != 0:
+      return
+    for folder in self._folder.glob(f'{self._saving}{_UNFINISHED}*'):
+      files = list_files(folder)
+      files.pop(_METADATA, None)  # Orbax writes the time of the renaming into it.
+      write_whole(folder / FILES_NAME, json.dumps(files))
 
   def _check_room(self, state: TrainState) -> None:
     """Checks for room first, because Orbax prints pages when a disk is full."""
@@ -234,7 +283,7 @@ class Checkpoints:
       room = f'it takes about {needed / 1e6:,.1f} MB, {free / 1e6:,.1f} MB are free'
       raise self._not_written(int(state.step), room)
 
-  def _not_written(self, step: int, reason: str) -> OSError:
+  def _not_written(self, step: int | None, reason: str) -> OSError:
     return OSError(
       f'The checkpoint of step {step} cannot be written into {self._folder}: {reason}. '
       'Earlier ones are whole: make room, and the same command goes on from there.'
@@ -259,11 +308,17 @@ class Checkpoints:
     )
     restored = _restore(self._manager, self._folder, step, items)
     state = TrainState(**restored[_VARIABLES], **restored[_TRAINING])
-    return Restored(state, int(restored[_DATA]['position']))
+    data = restored[_DATA]
+    return Restored(state, int(data['position']), data.get('progress', {}))
 
   def close(self) -> None:
-    """Ends Orbax's threads."""
-    self._manager.close()
+    """Waits for the last save and ends Orbax's threads.
+
+    Raises:
+      OSError: the last save cannot be written.
+    """
+    with self._reporting_failure():
+      self._manager.close()
 
   def __enter__(self) -> 'Checkpoints':
     return self
@@ -313,16 +368,43 @@ def _training_item(state: TrainState) -> dict[str, Any]:
   return {'step': state.step, 'opt_state': state.opt_state, 'key': state.key}
 
 
-def _open_manager(folder: pathlib.Path, keep: int | None) -> ocp.CheckpointManager:
-  """Opens the checkpoints. With `keep` None it only reads, and creates or cleans nothing."""
-  writing = keep is not None
-  if writing and jax.process_index() == 0:
-    # A killed save leaves its temporary folder behind, which Orbax does not remove.
-    for leftover in folder.glob('*.orbax-checkpoint-tmp*'):
-      shutil.rmtree(leftover, ignore_errors=True)
-  options = ocp.CheckpointManagerOptions(
-    max_to_keep=keep, create=writing, enable_async_checkpointing=False, read_only=not writing
-  )
+def _open_manager(
+  folder: pathlib.Path,
+  keep: int | None,
+  best_metric: str = '',
+  finishing: Callable[[], None] | None = None,
+) -> ocp.CheckpointManager:
+  """Opens the checkpoints.
+
+  Args:
+    folder: the folder of checkpoints.
+    keep: how many of the newest ones stay. None only reads, and creates or cleans nothing.
+    best_metric: the figure whose lowest value keeps a checkpoint too, or nothing.
+    finishing: is called when a checkpoint is complete but for its name.
+  """
+  policies: list[checkpoint_managers.PreservationPolicy] = [checkpoint_managers.LatestN(keep)]
+
+  def goodness(figures: Any) -> float:
+    return -float(figures[best_metric])
+
+  if best_metric:
+    policies.append(
+      checkpoint_managers.BestN(get_metric_fn=goodness, n=1, keep_checkpoints_without_metrics=False)
+    )
+  if keep is None:
+    options = ocp.CheckpointManagerOptions(
+      create=False, enable_async_checkpointing=False, read_only=True
+    )
+  else:
+    if jax.process_index() == 0:
+      # A killed save leaves its temporary folder behind, which Orbax does not remove.
+      for leftover in folder.glob(f'*{_UNFINISHED}*'):
+        shutil.rmtree(leftover, ignore_errors=True)
+    options = ocp.CheckpointManagerOptions(
+      preservation_policy=checkpoint_managers.AnyPreservationPolicy(policies),
+      best_fn=goodness if best_metric else None,
+      async_options=ocp.AsyncOptions(post_finalization_callback=finishing),
+    )
   return ocp.CheckpointManager(folder, options=options, item_names=(_VARIABLES, _TRAINING, _DATA))
 
 
@@ -330,41 +412,10 @@ def _restore(
   manager: ocp.CheckpointManager, folder: pathlib.Path, step: int, items: ocp.args.Composite
 ) -> Any:
   checkpoint = folder / str(step)
-  if damage := _find_damage(checkpoint):
-    raise _unreadable(checkpoint, damage)
+  if damage := find_damage(checkpoint):
+    raise unreadable(checkpoint, damage)
   try:
     return manager.restore(step, args=items)
   except Exception as error:  # tensorstore, JSON and file errors alike
     reason = ' '.join(f'{type(error).__name__}: {error}'.split())[:200]
-    raise _unreadable(checkpoint, reason) from error
-
-
-def _unreadable(checkpoint: pathlib.Path, reason: str) -> ValueError:
-  return ValueError(
-    f'Checkpoint {checkpoint} cannot be read; it is damaged or incomplete ({reason}). '
-    'Remove that folder to go on from an earlier one.'
-  )
-
-
-def _find_damage(checkpoint: pathlib.Path) -> str:
-  """Says what is wrong with a checkpoint's files, or returns an empty text.
-
-  A run that is killed before it writes the list of files leaves a checkpoint without one. Damage
-  there is left to Orbax, which finds it too but prints pages about it.
-  """
-  listed = checkpoint / FILES_NAME
-  if not listed.exists():
-    return ''
-  try:
-    expected = json.loads(listed.read_text())
-  except json.JSONDecodeError:
-    return f'{FILES_NAME} is cut short'
-  found = list_files(checkpoint)
-  for name, (size, checksum) in expected.items():
-    if name not in found:
-      return f'{name} is missing'
-    if found[name][0] != size:
-      return f'{name} has {found[name][0]} bytes, not {size}'
-    if found[name][1] != checksum:
-      return f'{name} has other content than was saved'
-  return ''
+    raise unreadable(checkpoint, reason) from error

@@ -100,10 +100,13 @@ def same_place(first: str, second: str) -> bool:
 
 def latest_step(workdir: str) -> int | None:
   """Returns the step of the newest finished checkpoint in a run's folder, or None."""
+  return max(saved_steps(pathlib.Path(workdir).resolve() / CHECKPOINTS_NAME), default=None)
+
+
+def saved_steps(folder: pathlib.Path) -> list[int]:
+  """Returns the steps of the finished checkpoints in the folder that holds them."""
   # Orbax is not asked, because its managers wait for each other across hosts, and one may be ahead.
-  folder = pathlib.Path(workdir).resolve() / CHECKPOINTS_NAME
-  steps = [int(path.name) for path in folder.glob('*') if path.name.isdigit()]
-  return max(steps, default=None)
+  return [int(path.name) for path in folder.glob('*') if path.name.isdigit()]
 
 
 def list_files(checkpoint: pathlib.Path) -> dict[str, list[int]]:

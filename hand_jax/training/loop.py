@@ -1,11 +1,11 @@
 """The outer loop of a run, `train_and_evaluate`, with everything that is not a pure function."""
 
-import dataclasses
-import math
-from typing import Any
+import contextlib
+import pathlib
+import sys
+from typing import NamedTuple, NoReturn
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from hand_jax.config import ExperimentConfig, validate_config
@@ -15,41 +15,39 @@ from hand_jax.data.pipeline import (
   check_cached_features,
   check_landmark_limit,
   check_prepared_hands,
-  evaluation_batches,
   training_batches,
 )
 from hand_jax.data.prepared import PreparedSource
-from hand_jax.evaluation.evaluate import evaluate_batches, known_joints
-from hand_jax.mano.model import extended_joint_regressor
-from hand_jax.models.branches import best_branch
-from hand_jax.models.hand_network import create_network, render_estimate
+from hand_jax.models.hand_network import create_network
 from hand_jax.runs.checkpoints import (
+  CONFIG_NAME,
   Checkpoints,
   check_workdir,
   claim_workdir,
   read_config,
 )
+from hand_jax.runs.damage import set_damaged_aside
 from hand_jax.runs.hand_models import claim_hand_model
 from hand_jax.runs.lineage import claim_lineage, make_lineage
 from hand_jax.runs.sources import latest_step
 from hand_jax.runs.train_state import TrainState
 from hand_jax.training import parallel
 from hand_jax.training.camera_prior import claim_camera_prior, load_camera_prior
+from hand_jax.training.hosts import check_same_folder, check_same_step, failing_together
 from hand_jax.training.objective import create_objective
-from hand_jax.training.reports import (
-  RunLog,
-  Stopwatch,
-  overlay_sheet,
-  texture_sheet,
-  validation_metrics,
-)
+from hand_jax.training.placement import create_placements
+from hand_jax.training.preemption import Preempted, PreemptionWatch
+from hand_jax.training.prefetch import DevicePrefetch
+from hand_jax.training.progress import Progress
+from hand_jax.training.reports import RunLog
 from hand_jax.training.state import (
   count_parameters,
   create_optimizer,
   create_train_state,
   learning_rate_schedule,
 )
-from hand_jax.training.step import EvalStep, make_eval_step, make_train_step
+from hand_jax.training.step import make_eval_step, make_train_step
+from hand_jax.training.validation import Validator
 from hand_jax.training.warm_start import (
   WarmStart,
   check_cached_backbone,
@@ -59,9 +57,7 @@ from hand_jax.training.warm_start import (
   describe_warm_start,
   warm_start,
 )
-from hand_jax.types import HandBatch, HandEstimate, ManoModel
-
-OVERLAY_IMAGES = 8
+from hand_jax.types import ManoModel
 
 
 def train_and_evaluate(
@@ -96,26 +92,39 @@ def train_and_evaluate(
       or a warm start or camera prior does not fit.
     FileNotFoundError: there is no run to take a warm start or camera prior from.
     FileExistsError: `workdir` holds files of something else, see `check_workdir`.
-    FloatingPointError: a loss term is not finite. The message names step and term.
+    FloatingPointError: `training.max_skipped_steps` steps in a row had numbers that are not finite.
+      The message names step, terms and examples.
+    Preempted: SIGTERM came. The run is saved, and the process ends with exit code 143 unless this
+      is caught.
   """
-  validate_config(config)
-  check_batch_size(config.training.batch_size)
-  check_workdir(workdir, config, extend)
-  former_steps = read_config(workdir).training.num_steps if extend else config.training.num_steps
-  data, size = config.data, config.model.image_size
-  if train_source is None:
-    train_source = create_training_source(data, size)
-  check_cached_features(train_source, config)
-  check_prepared_hands(train_source, config)
-  check_landmark_limit(train_source, config)
-  if validation_source is None:
-    count = config.training.validation_examples
-    validation_source = create_source(data, data.validation_split, size, count)
-  run = _Run(config, workdir, model, validation_source)
+  with failing_together():
+    validate_config(config)
+    check_batch_size(config.training.batch_size, config.training.accumulate_steps)
+    check_workdir(workdir, config, extend)
+    is_old = (pathlib.Path(workdir) / CONFIG_NAME).exists()
+    former_steps = read_config(workdir).training.num_steps if extend else config.training.num_steps
+    data, size = config.data, config.model.image_size
+    if train_source is None:
+      train_source = create_training_source(data, size)
+    check_cached_features(train_source, config)
+    check_prepared_hands(train_source, config)
+    check_landmark_limit(train_source, config)
+    if validation_source is None:
+      count = config.training.validation_examples
+      validation_source = create_source(data, data.validation_split, size, count)
+    if is_old and jax.process_index() == 0:
+      for line in set_damaged_aside(workdir):
+        print(line, file=sys.stderr, flush=True)
+  check_same_folder(workdir)
+  check_same_step(workdir, latest_step(workdir))
+  with failing_together():
+    run = _Run(config, workdir, model, validation_source)
   # Only now is the folder made, so that a failed command does not block its corrected version.
-  claim_workdir(workdir, config, extend)
-  claim_hand_model(workdir, model)
-  run.claim()
+  with failing_together():
+    claim_workdir(workdir, config, extend)
+    claim_hand_model(workdir, model)
+  with failing_together():
+    run.claim()
   return run.train(train_source, former_steps)
 
 
@@ -140,8 +149,8 @@ def describe_extension(config: ExperimentConfig, former_steps: int, step: int) -
   )
 
 
-def check_batch_size(batch_size: int) -> None:
-  """Checks that a batch divides over all devices of all hosts.
+def check_batch_size(batch_size: int, accumulate_steps: int = 1) -> None:
+  """Checks that a batch divides over all devices of all hosts, and each share into its parts.
 
   Raises:
     ValueError: it does not.
@@ -151,6 +160,21 @@ def check_batch_size(batch_size: int) -> None:
       f'training.batch_size should be a multiple of the number of devices '
       f'({jax.device_count()}), got {batch_size}.'
     )
+  share = batch_size // jax.device_count()
+  if share % accumulate_steps:
+    raise ValueError(
+      f"training.accumulate_steps should divide a device's share of the batch ({share} examples), "
+      f'got {accumulate_steps}.'
+    )
+
+
+class _Records(NamedTuple):
+  """What a run writes to, and who tells when to stop. Only the first host has a log."""
+
+  log: RunLog | None
+  progress: Progress
+  checkpoints: Checkpoints
+  preemption: PreemptionWatch
 
 
 class _Run:
@@ -181,10 +205,12 @@ class _Run:
       check_frozen_backbone(config, self._start)
       check_cached_backbone(config, self._initial_state)
     step = make_train_step(config, network, optimizer, prior_config)
-    self._train_step = parallel.map_train_step(step)
+    placements = create_placements(config.training.parallel)
+    self._placement = placements.training
+    self._train_step = self._placement.map_train_step(step)
     self._constants = (model, prior_variables)
     eval_step = make_eval_step(config, network, prior_config)
-    self._evaluator = _Evaluator(config, self._constants, eval_step)
+    self._validator = Validator(config, self._constants, eval_step, placements.evaluation)
 
   def claim(self) -> None:
     """Records in the workdir where a new run's parameters and camera prior come from."""
@@ -200,14 +226,22 @@ class _Run:
 
   def train(self, source: ExampleSource, former_steps: int) -> TrainState:
     """Trains to the last step. `former_steps` is the run's length before it was extended."""
-    config, num_steps = self._config, self._config.training.num_steps
-    with Checkpoints(self._workdir, config.training.keep_checkpoints) as checkpoints:
-      state, position = self._initial_state, 0
-      if restored := checkpoints.restore_latest(like=state):
-        state, position = restored
+    config, training = self._config, self._config.training
+    with (
+      PreemptionWatch() as preemption,
+      Checkpoints(self._workdir, training.keep_checkpoints, training.best_metric) as checkpoints,
+    ):
+      state, position, saved = self._initial_state, 0, {}
+      with failing_together():
+        restored = checkpoints.restore_latest(like=state)
+      if restored:
+        state, position, saved = restored
       step = int(state.step)
+      progress = Progress(config, saved, self._placement.unreplicate)
       self._announce(step, source, former_steps)
-      if step >= num_steps:
+      # A run that was stopped before it wrote the row of this step writes it now.
+      lacks_row = progress.has_row and _is_due(config, step)
+      if step >= training.num_steps and not lacks_row:
         return state
       loader = training_batches(
         source,
@@ -217,31 +251,79 @@ class _Run:
         jax.process_index(),
         jax.process_count(),
       )
-      with loader, _Reporter(self._workdir, config, step, self._is_main) as reporter:
-        state, constants = parallel.replicate(state), parallel.replicate(self._constants)
-        while step < num_steps:
-          batch = parallel.shard_batch(next(loader))
-          state, metrics = self._train_step(state, batch, *constants)
+      # A kill after that row was written leaves the same checkpoint, so it is written once more.
+      with loader, self._open_log(step - lacks_row) as log:
+        records = _Records(log, progress, checkpoints, preemption)
+        if lacks_row and self._report(records, state) is None:
+          self._stop(step)
+        host_state = state
+        placement = self._placement
+        batches = DevicePrefetch(loader, placement.shard_batch, position)
+        state, constants = placement.replicate(state), placement.replicate(self._constants)
+        while step < training.num_steps:
+          batch = next(batches)
+          names = [str(name) for name in batch.host.example_id]
+          state, metrics = self._train_step(state, batch.on_devices, *constants)
           step += 1
-          reporter.add(step, metrics)
-          if not _is_due(config, step):
-            continue
-          # Metrics are checked before anything is saved, so that no checkpoint holds a NaN.
-          reporter.flush()
-          host_state = parallel.unreplicate(state)
-          if _every(config.training.checkpoint_every, step, num_steps):
-            checkpoints.save(host_state, loader.position)
-          if reporter.log:  # only the first process has one
-            self._report(reporter, reporter.log, host_state, step)
+          progress.add(step, metrics, names)
+          is_preempted = preemption.is_due()
+          if is_preempted or _is_due(config, step):
+            host_state = placement.unreplicate(state)
+            self._record(records, host_state, batches.position, is_preempted)
       return host_state
 
-  def _report(self, reporter: '_Reporter', log: RunLog, state: TrainState, step: int) -> None:
-    training = self._config.training
-    extra = {}
+  def _record(
+    self, records: '_Records', state: TrainState, position: int, is_preempted: bool
+  ) -> None:
+    """Writes what is due after a step: the row of the log first, and then the checkpoint.
+
+    So a kill in between costs no row. The row is written again, with the same numbers, by the run
+    that goes on from the checkpoint before.
+
+    Raises:
+      Preempted: the run has to stop, and was saved.
+    """
+    training, step = self._config.training, int(state.step)
+    records.progress.flush()
+    figures = {}
+    if not is_preempted:
+      validated = self._report(records, state)
+      is_preempted, figures = validated is None, validated or {}
+    if is_preempted or _every(training.checkpoint_every, step, training.num_steps):
+      records.checkpoints.save(state, position, records.progress.to_json(), figures)
+    if is_preempted:
+      records.checkpoints.wait()
+      self._stop(step)
+
+  def _report(self, records: '_Records', state: TrainState) -> dict[str, float] | None:
+    """Writes a row of the log and returns its validation figures.
+
+    It returns None, and writes nothing, where the run has to be saved before they are computed.
+    """
+    training, step = self._config.training, int(state.step)
+    figures = {}
     if _every(training.evaluate_every, step, training.num_steps):
-      extra, sheet = self._evaluator.evaluate(state, self._validation_source)
-      log.write_image('validation', sheet, step)
-    reporter.report(log, step, extra)
+      validation = self._validator.validate(state, self._validation_source, records.preemption)
+      if validation is None:
+        return None
+      figures = validation.figures
+      if records.log:
+        records.log.write_image('validation', validation.picture, step)
+    records.progress.write_row(records.log, step, figures)
+    return figures
+
+  def _stop(self, step: int) -> NoReturn:
+    """Ends a run that has been saved."""
+    ending = Preempted(self._workdir, step)
+    if self._is_main:
+      print(ending, file=sys.stderr, flush=True)
+    raise ending
+
+  def _open_log(self, step: int) -> contextlib.AbstractContextManager[RunLog | None]:
+    """Opens the log on the first host. The others have none."""
+    if not self._is_main:
+      return contextlib.nullcontext()
+    return RunLog(self._workdir, step, self._config.training.num_steps)
 
   def _announce(self, step: int, source: ExampleSource, former_steps: int) -> None:
     if not self._is_main:
@@ -269,111 +351,6 @@ class _Run:
       print(f'Training in {self._workdir} on {devices}; compiling the step.', flush=True)
 
 
-class _Evaluator:
-  """Computes validation figures and overlays of a state, on this process' devices alone."""
-
-  def __init__(self, config: ExperimentConfig, constants: tuple[ManoModel, Any], step: EvalStep):
-    model = constants[0]
-    # One host evaluates alone, so a batch has the size of one host's share in training.
-    batch_size = config.training.batch_size // jax.process_count()
-    training = dataclasses.replace(config.training, batch_size=batch_size)
-    self._config = dataclasses.replace(config, training=training)
-    self._step = parallel.map_eval_step(step)
-    self._constants = parallel.replicate(constants)
-    self._model = model
-    self._num_vertices = len(model.v_template)
-    self._regressor = np.asarray(extended_joint_regressor(model))
-
-  def evaluate(
-    self, state: TrainState, source: ExampleSource
-  ) -> tuple[dict[str, float], np.ndarray]:
-    """Computes metrics with the prefix `validation_`, and draws overlays of the first batch."""
-    # The optimizer's moments stay on the host.
-    state = parallel.replicate(state.replace(opt_state=()))
-    totals, sheets = [], []
-
-    def estimate(batch: HandBatch) -> HandEstimate:
-      outputs = self._step(state, parallel.shard_batch(batch), *self._constants)
-      estimate, terms = parallel.gather(outputs)
-      totals.append(terms['total'][~batch.is_padding])
-      if not sheets:
-        sheets.append(_overlays(batch, estimate, self._model))
-      return estimate
-
-    with evaluation_batches(source, self._config, self._num_vertices) as batches:
-      results = evaluate_batches(estimate, batches, self._regressor, full=False)
-    total = float(np.concatenate(totals).mean())
-    metrics = {'validation_total': total, **validation_metrics(results)}
-    return metrics, sheets[0]
-
-
-class _Reporter:
-  """Collects the metrics of the steps, refuses those that are not finite, and writes their means.
-
-  A step's metrics are fetched while the next step runs, so that devices do not wait for the host.
-  """
-
-  def __init__(self, workdir: str, config: ExperimentConfig, start_step: int, is_main: bool):
-    num_steps = config.training.num_steps
-    self.log = RunLog(workdir, start_step, num_steps) if is_main else None
-    self._watch = Stopwatch(config.training.batch_size, num_steps)
-    self._pending: tuple[int, dict[str, jax.Array]] | None = None
-    self._collected: list[dict[str, float]] = []
-
-  def add(self, step: int, metrics: dict[str, jax.Array]) -> None:
-    """Takes the metrics of a step, which are replicated and perhaps not computed yet."""
-    self.flush()
-    self._pending = (step, metrics)
-
-  def flush(self) -> None:
-    """Waits for the metrics that were taken last.
-
-    Raises:
-      FloatingPointError: a metric is not finite.
-    """
-    if self._pending is None:
-      return
-    step, metrics = self._pending
-    values = {name: float(value) for name, value in parallel.unreplicate(metrics).items()}
-    self._pending = None
-    check_finite(step, values)
-    self._collected.append(values)
-    self._watch.step()
-
-  def report(self, log: RunLog, step: int, extra: dict[str, float]) -> None:
-    """Writes the means since the last report, with the extra figures of this step."""
-    means = {
-      name: math.fsum(values[name] for values in self._collected) / len(self._collected)
-      for name in self._collected[0]
-    }
-    means['learning_rate'] = self._collected[-1]['learning_rate']
-    log.write({'step': step, **means, **extra, **self._watch.read(step)})
-    self._collected = []
-    self._watch.restart()
-
-  def __enter__(self) -> '_Reporter':
-    return self
-
-  def __exit__(self, *_) -> None:
-    if self.log:
-      self.log.close()
-
-
-def check_finite(step: int, metrics: dict[str, float]) -> None:
-  """Checks that all metrics of a step are finite.
-
-  Raises:
-    FloatingPointError: a metric is NaN or infinite. The message names the step and all such
-      metrics.
-  """
-  bad = [f'{name} = {value}' for name, value in metrics.items() if not math.isfinite(value)]
-  if bad:
-    raise FloatingPointError(
-      f'Training stopped at step {step}: {", ".join(bad)}. A lower optimizer.learning_rate or '
-      'optimizer.gradient_clip_norm may help; the last checkpoint is from before.'
-    )
-
-
 def _every(interval: int, step: int, num_steps: int) -> bool:
   return step % interval == 0 or step == num_steps
 
@@ -383,21 +360,3 @@ def _is_due(config: ExperimentConfig, step: int) -> bool:
   training = config.training
   intervals = (training.log_every, training.evaluate_every, training.checkpoint_every)
   return any(_every(interval, step, training.num_steps) for interval in intervals)
-
-
-_render_estimate = jax.jit(render_estimate, static_argnums=2)
-
-
-def _overlays(batch: HandBatch, estimate: HandEstimate, model: ManoModel) -> np.ndarray:
-  """Draws what a run learns over photos: skeletons, or the coloured hand of a texture branch."""
-  shown = np.flatnonzero(~batch.is_padding)[:OVERLAY_IMAGES]
-  if estimate.vertex_colors is not None:
-    estimate = jax.tree.map(lambda leaf: jnp.asarray(leaf[shown]), estimate)
-    return texture_sheet(
-      batch.image[shown], _render_estimate(estimate, model, batch.image.shape[1])
-    )
-  return overlay_sheet(
-    batch.image[shown],
-    np.asarray(best_branch(estimate).joints_normalized.mean[shown]),
-    np.where(known_joints(batch)[..., None], batch.joints_normalized, np.nan)[shown],
-  )

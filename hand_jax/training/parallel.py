@@ -1,5 +1,9 @@
-"""Holds all code about devices: replicating the state, splitting the batch, mapping the step."""
+"""Maps steps over devices by pmap: replicates the state, splits the batch, gathers what comes back.
 
+`hand_jax/training/placement.py` chooses between this and a mesh.
+"""
+
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -11,13 +15,15 @@ from hand_jax.types import HandBatch
 AXIS_NAME = 'batch'
 
 
-def map_train_step(step: TrainStep) -> TrainStep:
-  """Maps the step over all devices of all hosts. Every argument has a leading device axis.
+def map_train_step(step: TrainStep, devices: Sequence[Any] | None = None) -> TrainStep:
+  """Maps the step over all devices of all hosts, or over `devices`.
+
+  Every argument has a leading device axis.
 
   The state is donated, so the state that was passed in is gone afterwards. It is replicated because
   a broadcast state with donation works in one process and fails in two.
   """
-  return jax.pmap(step, axis_name=AXIS_NAME, donate_argnums=0)
+  return jax.pmap(step, axis_name=AXIS_NAME, donate_argnums=0, devices=devices)
 
 
 def map_eval_step(step: EvalStep) -> EvalStep:
@@ -46,14 +52,24 @@ def shard_batch(batch: HandBatch) -> HandBatch:
     ValueError: the batch does not divide.
   """
   devices = jax.local_device_count()
+  size = share_of_batch(batch, devices)
+  batch = batch._replace(example_id=None)
+  return jax.tree.map(lambda leaf: leaf.reshape(devices, size, *leaf.shape[1:]), batch)
+
+
+def share_of_batch(batch: HandBatch, devices: int) -> int:
+  """Counts the examples of a host's batch that each of its devices gets.
+
+  Raises:
+    ValueError: the batch does not divide.
+  """
   size = len(batch.image)
   if size % devices:
     raise ValueError(
       f'training.batch_size should be a multiple of the number of devices: {size} examples on this '
       f'host do not divide over {devices}.'
     )
-  batch = batch._replace(example_id=None)
-  return jax.tree.map(lambda leaf: leaf.reshape(devices, size // devices, *leaf.shape[1:]), batch)
+  return size // devices
 
 
 def gather(tree: Any) -> Any:

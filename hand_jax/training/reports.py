@@ -4,6 +4,7 @@ import json
 import math
 import pathlib
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import cv2
@@ -20,7 +21,9 @@ METRICS_NAME = 'metrics.jsonl'
 TILE_SIDE = 256
 _TRUTH_COLOR, _ESTIMATE_COLOR = (60, 220, 60), (255, 70, 70)
 # These metrics are no loss terms, so the progress line does not list them among the terms.
-_NOT_TERMS = ('step', 'total', 'learning_rate', 'gradient_norm', 'examples_per_second')
+_NOT_TERMS = (
+  *('step', 'total', 'learning_rate', 'gradient_norm', 'skipped_steps', 'examples_per_second'),
+)
 
 
 class RunLog:
@@ -76,14 +79,20 @@ def progress_line(metrics: dict[str, float | int], num_steps: int) -> str:
   """Formats step, total, loss terms, validation figures, examples per second and time left.
 
   The validation figures are the total and PA-MPJPE, or the 2D error where there is none in 3D.
+  Skipped steps are told where there were any.
   """
-  parts = [f'step {metrics["step"]}/{num_steps}', f'total {metrics["total"]:.4g}']
+  parts = [f'step {metrics["step"]}/{num_steps}']
+  if skipped := metrics.get('skipped_steps'):
+    parts.append(f'{skipped} step(s) skipped')
+  if 'total' in metrics:  # not where all steps were skipped
+    parts.append(f'total {metrics["total"]:.4g}')
   terms = [
     f'{name} {value:.4g}'
     for name, value in metrics.items()
     if name not in _NOT_TERMS and not name.startswith(('validation', 'seconds'))
   ]
-  parts.append(', '.join(terms))
+  if terms:
+    parts.append(', '.join(terms))
   validation = {name: value for name, value in metrics.items() if name.startswith('validation')}
   has_3d = any(name.endswith('pa_mpjpe_mm') for name in validation)
   error = 'pa_mpjpe_mm' if has_3d else 'joints_2d_px'
@@ -126,14 +135,23 @@ class Stopwatch:
   """Measures examples per second and time left, from the steps since the last reading.
 
   The first step includes the compilation. It counts only where there are no others.
+
+  Args:
+    batch_size: number of examples in a step.
+    num_steps: number of steps of the whole run.
+    saved: what `to_json` gave when the run was stopped since the last reading, or nothing.
   """
 
-  def __init__(self, batch_size: int, num_steps: int):
+  def __init__(self, batch_size: int, num_steps: int, saved: Sequence[float] = ()):
     self._batch_size, self._num_steps = batch_size, num_steps
-    self._steps = 0
-    self._seconds = 0.0
+    steps, self._seconds = saved or (0, 0.0)
+    self._steps = int(steps)
     self._first_seconds = math.nan
     self._last = time.monotonic()
+
+  def to_json(self) -> list[float]:
+    """Returns the steps and seconds since the last reading."""
+    return [float(number) for number in self._measured()]
 
   def restart(self) -> None:
     """Forgets the time since the last step, which went into validation or a checkpoint."""
@@ -151,13 +169,18 @@ class Stopwatch:
 
   def read(self, step: int) -> dict[str, float]:
     """Returns `examples_per_second` and `seconds_left` at a step, and starts the next interval."""
-    steps, seconds = (self._steps, self._seconds) if self._steps else (1, self._first_seconds)
+    steps, seconds = self._measured()
     rate = steps / max(seconds, 1e-9)
     self._steps, self._seconds = 0, 0.0
     return {
       'examples_per_second': rate * self._batch_size,
       'seconds_left': (self._num_steps - step) / rate,
     }
+
+  def _measured(self) -> tuple[int, float]:
+    if self._steps or math.isnan(self._first_seconds):
+      return self._steps, self._seconds
+    return 1, self._first_seconds
 
 
 def draw_skeleton(
@@ -233,13 +256,16 @@ def _grid(tiles: list[np.ndarray], columns: int) -> np.ndarray:
 
 
 def _drop_later_lines(path: pathlib.Path, step: int) -> None:
+  """Keeps the rows up to a step, and drops what is no row, such as a line that a kill cut."""
   if not path.exists():
     return
-  kept = []
-  for line in path.read_text().splitlines():
-    try:
-      if json.loads(line)['step'] <= step:
-        kept.append(line + '\n')
-    except json.JSONDecodeError:
-      break  # a killed run left its last line half-written
-  write_whole(path, ''.join(kept))
+  lines = path.read_text(errors='replace').splitlines()
+  write_whole(path, ''.join(f'{line}\n' for line in lines if _is_row_until(line, step)))
+
+
+def _is_row_until(line: str, step: int) -> bool:
+  try:
+    row = json.loads(line)
+  except json.JSONDecodeError:
+    return False
+  return isinstance(row, dict) and isinstance(row.get('step'), int) and row['step'] <= step

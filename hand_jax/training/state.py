@@ -1,6 +1,8 @@
 """Creates the optimizer and the fresh state of a run from its config."""
 
-from typing import Any
+import functools
+from collections.abc import Callable
+from typing import Any, ParamSpec, TypeVar, cast
 
 import flax.traverse_util
 import jax
@@ -14,6 +16,19 @@ from hand_jax.training.objective import create_objective
 from hand_jax.types import ManoModel
 
 BACKBONE = 'backbone'
+
+_Arguments = ParamSpec('_Arguments')
+_Made = TypeVar('_Made')
+
+
+def remember(make: Callable[_Arguments, _Made]) -> Callable[_Arguments, _Made]:
+  """Keeps what the last four calls made, and gives it to calls with equal arguments.
+
+  JAX finds what it traced and compiled by the function, so a run that goes on in the same process
+  starts at once if its step is the function of before.
+  """
+  # functools forgets the types of the arguments.
+  return cast(Callable[_Arguments, _Made], functools.lru_cache(maxsize=4)(make))
 
 
 def learning_rate_schedule(config: OptimizerConfig, num_steps: int) -> optax.Schedule:
@@ -51,6 +66,8 @@ def backbone_mask(params: Any) -> Any:
   }
 
 
+# Equal settings give one optimizer, so that the steps made with it are found again.
+@remember
 def create_optimizer(config: OptimizerConfig, num_steps: int) -> optax.GradientTransformation:
   """Creates AdamW (Loshchilov and Hutter 2019) with clipping and a scale for the backbone.
 

@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from hand_jax.config import ExperimentConfig
 from hand_jax.losses import total_loss
@@ -18,15 +18,20 @@ from hand_jax.models.backbone import normalize_image
 from hand_jax.models.hand_network import HandNetwork, create_network
 from hand_jax.runs.train_state import TrainState, state_variables
 from hand_jax.training.objective import Objective, create_objective
-from hand_jax.training.state import BACKBONE, learning_rate_schedule
+from hand_jax.training.state import BACKBONE, learning_rate_schedule, remember
 from hand_jax.types import HandBatch, HandEstimate, ManoModel
 
 Metrics = dict[str, Float[Array, '']]
 Variables = dict[str, Any]
 TrainStep = Callable[..., tuple[TrainState, Metrics]]
 EvalStep = Callable[..., tuple[HandEstimate, dict[str, Array]]]
+# From batch statistics and a batch to gradients, metrics and new batch statistics.
+GradientsOf = Callable[[Any, HandBatch], tuple[Any, Metrics, Any]]
+SKIPPED = 'skipped_steps'
+"""A step's metric that is 1 where the step was skipped."""
 
 
+@remember
 def make_train_step(
   config: ExperimentConfig,
   network: HandNetwork,
@@ -41,8 +46,16 @@ def make_train_step(
 
   A batch that carries features needs no backbone, and a backbone that does not learn gets no
   gradient. Where the objective changes only a part of the network, the rest runs as it will in use
-  (Algorithm 4). With `network.axis_name` set, the function runs under that mapped axis. Gradients,
-  batch statistics and metrics are then averaged over it, and all replicas stay equal.
+  (Algorithm 4). A step whose numbers are not all finite is skipped: it changes the step's count and
+  nothing else in the state, bit for bit. The optimizer counts, and its schedule follows, the steps
+  that were not skipped.
+
+  With `network.axis_name` set, the function runs under that mapped axis. Gradients, batch
+  statistics and metrics are then averaged over it, and all replicas stay equal.
+
+  `training.accumulate_steps` above 1 computes the gradient in that many parts of the batch, one
+  after the other, and takes their mean. That is the gradient of the whole batch, except that batch
+  normalisation in training sees each part apart, and updates its running statistics with each.
 
   Args:
     config: the run's config.
@@ -58,19 +71,22 @@ def make_train_step(
   objective = create_objective(config)
   camera_prior_mean = _make_camera_prior_mean(objective, camera_prior_config)
   is_frozen = config.optimizer.backbone_learning_rate_scale == 0
+  parts = config.training.accumulate_steps
 
   def train_step(
     state: TrainState, batch: HandBatch, model: ManoModel, camera_prior: Variables | None = None
   ) -> tuple[TrainState, Metrics]:
-    images = normalize_image(batch.image, config.model.backbone.name)
-    keys = _example_keys(jax.random.fold_in(_run_key(state), state.step), batch)
     learned = objective.learned_parameters(state.params)
-    inputs = objective.make_inputs(batch, keys)
+    run_key = jax.random.fold_in(_run_key(state), state.step)
 
-    def loss_of(learned):
+    def loss_of(learned, batch_stats, batch):
+      images = normalize_image(batch.image, config.model.backbone.name)
+      keys = _example_keys(run_key, batch)
+      inputs = objective.make_inputs(batch, keys)
       if is_frozen and BACKBONE in learned:
         learned = {**learned, BACKBONE: jax.lax.stop_gradient(learned[BACKBONE])}
-      variables = state_variables(state.replace(params={**state.params, **learned}))
+      params = {**state.params, **learned}
+      variables = state_variables(state.replace(params=params, batch_stats=batch_stats))
       estimate, updates = network.apply(
         variables,
         images,
@@ -86,8 +102,14 @@ def make_train_step(
       metrics['total'] = total_loss(terms, objective.weights).mean()
       return metrics['total'], (metrics, updates.get('batch_stats', {}))
 
-    gradient_of = jax.value_and_grad(loss_of, has_aux=True)
-    (_, (metrics, batch_stats)), gradients = gradient_of(learned)
+    def gradients_of(batch_stats, batch):
+      gradients, (metrics, batch_stats) = jax.grad(loss_of, has_aux=True)(
+        learned, batch_stats, batch
+      )
+      return gradients, metrics, batch_stats
+
+    compute = gradients_of if parts == 1 else accumulate(gradients_of, learned, parts)
+    gradients, metrics, batch_stats = compute(state.batch_stats, batch)
     if axis_name is not None:
       # The network already averages what BatchNorm sees, so statistics differ only by rounding.
       gradients, metrics, batch_stats = jax.lax.pmean((gradients, metrics, batch_stats), axis_name)
@@ -101,11 +123,51 @@ def make_train_step(
       batch_stats=batch_stats,
       opt_state=opt_state,
     )
-    return next_state, metrics
+    # All replicas decide alike, because a number that is not finite spreads to the averages.
+    is_finite = _all_finite((gradients, metrics, batch_stats))
+    metrics[SKIPPED] = 1 - is_finite.astype(jnp.float32)
+    kept = state.replace(step=state.step + 1)
+    return jax.tree.map(lambda new, old: jnp.where(is_finite, new, old), next_state, kept), metrics
 
   return train_step
 
 
+def accumulate(gradients_of: GradientsOf, learned: Any, parts: int) -> GradientsOf:
+  """Makes a function that computes gradients in parts of the batch, one after the other.
+
+  The memory for activations is that of one part. Gradients and metrics are the means over the
+  parts, and the batch statistics go from part to part.
+
+  Args:
+    gradients_of: maps batch statistics and a batch to gradients, metrics and new statistics. The
+      gradients and metrics are means over the batch.
+    learned: the parameters whose shapes the gradients have.
+    parts: the number of parts.
+  """
+
+  def accumulated(batch_stats: Any, batch: HandBatch) -> tuple[Any, Metrics, Any]:
+    size = len(batch.image)
+    if size % parts:
+      raise ValueError(
+        f"training.accumulate_steps={parts} should divide a device's share of the batch, which has "
+        f'{size} examples.'
+      )
+    split = jax.tree.map(lambda leaf: leaf.reshape(parts, size // parts, *leaf.shape[1:]), batch)
+
+    def add(carry, part):
+      total, batch_stats = carry
+      gradients, metrics, batch_stats = gradients_of(batch_stats, part)
+      return (jax.tree.map(jnp.add, total, gradients), batch_stats), metrics
+
+    start = (jax.tree.map(jnp.zeros_like, learned), batch_stats)
+    (total, batch_stats), metrics = jax.lax.scan(add, start, split)
+    gradients = jax.tree.map(lambda leaf: leaf / parts, total)
+    return gradients, jax.tree.map(lambda values: values.mean(axis=0), metrics), batch_stats
+
+  return accumulated
+
+
+@remember
 def make_eval_step(
   config: ExperimentConfig,
   network: HandNetwork,
@@ -176,6 +238,10 @@ def _run_key(state: TrainState) -> Array:
 def _example_keys(key: Array, batch: HandBatch) -> Array:
   """Makes one key per example from its place in the split, whatever the devices and batch order."""
   return jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, batch.global_index)
+
+
+def _all_finite(tree: Any) -> Bool[Array, '']:
+  return jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(tree)]).all()
 
 
 def _global_norm(tree: Any) -> Float[Array, '']:

@@ -10,18 +10,9 @@ from experiments.ablations.grid import plan_jobs
 from experiments.ablations.report import SECTION, format_markdown, load_rows, update_section
 from experiments.checkout import ROOT
 from hand_jax.evaluation.evaluate import METRIC_NAMES
-from tests.fake_ablations import BASELINE, CONTRACT, Faked, make_row
+from tests.fake_ablations import BASELINE, CONTRACT, Faked, make_row, table_cells
 
 SEEDS = [0, 1, 2]
-
-
-def table_cells(text: str, title: str) -> list[list[str]]:
-  """The first table under a heading: header and lines, as cells."""
-  section = text.split(f'### {title}')[1]
-  table = re.search(r'(?:^\|.*\n)+', section, re.MULTILINE).group()
-  cells = [line.strip('| \n').split(' | ') for line in table.strip().split('\n')]
-  assert set(cells.pop(1)) == {'---'} and len({len(line) for line in cells}) == 1
-  return cells
 
 
 def test_seeds_become_mean_and_sample_deviation():
@@ -38,7 +29,9 @@ def test_seeds_become_mean_and_sample_deviation():
   assert (found['steps'], found['images seen']) == ('320', '10,240')
   text = format_markdown(rows)
   for seed, error in zip(SEEDS, errors, strict=True):
-    assert re.search(rf'\| Bayesian \| full \| posterior \| {seed} \|.*\| {error:.2f} \|', text)
+    assert re.search(
+      rf'\| Bayesian \| full \| posterior \| test \| {seed} \|.*\| {error:.2f} \|', text
+    )
   (one,) = table_cells(format_markdown(rows[:1]), 'Table 3')[1:]
   assert (
     '8.12' in one and '±' not in ' '.join(one) and 'Seed by seed' not in format_markdown(rows[:1])
@@ -46,23 +39,29 @@ def test_seeds_become_mean_and_sample_deviation():
 
 
 def test_the_columns_are_those_the_paper_prints():
-  names = ['setting', 'supervision', 'branch', 'seeds']
+  names = ['setting', 'supervision', 'branch', 'split', 'seeds']
   sizes = ['steps', 'images seen', 'seconds']
   aligned = ['PA AUC joints', 'PA-MPJPE', 'PA AUC vertices', 'PA-MPVPE', 'PA F@5', 'PA F@15']
   plain = ['MPJPE', 'MPVPE', 'F@5', 'F@15']
   both = ['MPJPE', 'PA-MPJPE', 'MPVPE', 'PA-MPVPE']
   gain = ['PA-MPJPE below the mean hand, %']
   titles = dict(zip(ablation_grid.TABLES, ('Table 3', 'Table 4', 'Table 5'), strict=False))
+  titles |= {'branches': 'The branches', 'weak_start': 'Algorithm 2'}
   titles |= {'convention': "The paper's letter", 'unit': 'The length', 'weak': 'The longer'}
-  text = format_markdown([make_row(table) for table in ablation_grid.TABLES])
+  tables = (*ablation_grid.TABLES, *ablation_grid.KEPT_TABLES)
+  text = format_markdown([make_row(table, joints_2d_px=7.125) for table in tables])
   values = {name: 1 + number / 8 for number, name in enumerate(METRIC_NAMES)}
-  for table, columns in zip(titles, (aligned, plain, plain, both, both, both + gain), strict=True):
+  weak = ['PA-MPJPE', 'MPJPE', '2D error, px of 224']
+  shown = (aligned, plain, plain, both, weak, both, both, both + gain)
+  for table, columns in zip(titles, shown, strict=True):
     header, line = table_cells(text, titles[table])
     assert header == names + columns + sizes
     found = dict(zip(header, line, strict=True))
     for title in columns:
       prefix = 'pa_' if title.startswith('PA') else ''
-      if title in gain:
+      if title.startswith('2D'):
+        expected = '7.12'
+      elif title in gain:
         expected = f'{100 * (1 - values["pa_mpjpe_mm"] / BASELINE):.1f}'
       elif 'F@' in title:
         expected = f'{values[prefix + "f_score_" + title.split("@")[1] + "mm"]:.3f}'
@@ -94,8 +93,8 @@ def test_the_remarks_and_commands_say_how_to_repeat_it():
   rows = [make_row(seed=seed, command=f'{shared}python -m train {seed}') for seed in (0, 1)]
   rows.append(make_row('5', steps=160, steps_before=320, commit='def5678-dirty', seconds=None))
   text = format_markdown(rows)
-  assert 'PA-MPJPE of 16.00 mm' in text and 'over 1000 test hands' in text
-  assert 'from 24,576 training hands' in text
+  assert 'PA-MPJPE of 16.00 mm' in text and 'over 1000 hands of a split' in text
+  assert 'from 24,576 broad training hands' in text
   assert 'Commit `abc1234`.' in text and 'Commit `def5678-dirty`.' in text
   found = dict(zip(*table_cells(text, 'Table 5'), strict=True))
   assert (found['steps'], found['seconds']) == ('160 after 320', '-')
@@ -105,6 +104,36 @@ def test_the_remarks_and_commands_say_how_to_repeat_it():
   # Runs of different sizes in one line are told apart.
   mixed = format_markdown([make_row(), make_row(seed=1, steps=640)])
   assert '| 320 / 640 | 10,240 / 20,480 |' in mixed
+
+
+def test_seeds_of_one_command_are_listed_once():
+  commands = [
+    f'python -m train --workdir=runs/a-seed{seed} --set training.seed={seed}' for seed in SEEDS
+  ]
+  rows = [
+    make_row(seed=seed, command=command) for seed, command in zip(SEEDS, commands, strict=True)
+  ]
+  rows.append(make_row('5', command='python -m train --workdir=runs/b-seed0'))
+  text = format_markdown(rows)
+  assert re.findall('^    (.*)$', text, re.MULTILINE) == [commands[0], rows[-1]['command']]
+  assert 'Other seeds have their number' in text
+
+
+def test_differences_are_told_with_their_interval():
+  compared = {
+    'against': 'L2',
+    'interval': [-0.5, -0.25],
+    'interval_seeds': SEEDS,
+    'differences': {'pa_mpjpe_mm': [-0.375, -0.5, -0.25], 'mpvpe_mm': [1.0, 0.0, 2.0]},
+  }
+  rows = [make_row(setting='L2'), *(make_row(seed=seed, **compared) for seed in SEEDS)]
+  text = format_markdown(rows)
+  section = text.split('### Table 3')[1].split('| minus')[1]
+  line = next(line for line in section.split('\n') if line.startswith('| Bayesian'))
+  assert line == (
+    '| Bayesian | full | posterior | test | L2 | 0, 1, 2 | -0.38 [-0.50, -0.25] | - |'
+  )
+  assert '| minus' not in format_markdown(rows[:1])
 
 
 def test_without_rows_it_says_so():
@@ -154,7 +183,9 @@ def test_the_document_follows_the_rows(settings):
 
 def test_the_published_tables_are_those_of_the_published_rows():
   rows = load_rows(ROOT / 'docs' / 'results' / 'ablations.json')
-  assert {row['table'] for row in rows} == set(ablation_grid.TABLES)
+  tables = {row['table'] for row in rows}
+  assert tables <= {*ablation_grid.TABLES, *ablation_grid.KEPT_TABLES}
+  assert tables >= {'3', '4', '5', *ablation_grid.KEPT_TABLES}
   assert all(set(row) >= CONTRACT for row in rows)
   assert format_markdown(rows).strip() in (ROOT / 'docs' / 'results.md').read_text()
   longer, start = (

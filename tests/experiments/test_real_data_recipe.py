@@ -54,8 +54,10 @@ EXTRA = {
 # One process for all commands, since each alone would import and compile for itself. Every one is
 # run as `python -m` runs it, on flags of its own.
 DRIVER = """
-import json, runpy, sys
+import gc, json, runpy, sys
 from absl import flags
+
+gc.set_threshold(100_000, 50, 100)  # as in tests/conftest.py
 
 for module, arguments in json.load(sys.stdin):
   # absl files the flags of the program itself under its name.

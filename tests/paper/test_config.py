@@ -85,6 +85,13 @@ def test_overrides_apply_in_order():
     ('model.min_log_variance=9', r'min_log_variance should be below'),
     ('model.min_log_variance=0.5', r'min_log_variance should be below zero'),
     ('model.attention.coarse_vertices=-1', r'coarse_vertices should not be negative, got -1'),
+    ('model.attention.rounds=3', r'attention.rounds should be between 1 and 2, got 3'),
+    ('model.attention.rounds=2', r"expected 1 and 0 with .*image_features='global', got 2 and 0"),
+    ('model.attention.map_channels=4', r"image_features='global', got 1 and 4"),
+    ('model.attention.map_channels=-1', r'map_channels should not be negative, got -1'),
+    ('model.attention.image_features=sampled', r'nothing to sample: tiny gives no landmarks\. Set'),
+    ('model.attention.image_features=pooled', r"one of 'global', 'sampled', got 'pooled'"),
+    ('loss.prior_vertices=-1', r'loss.prior_vertices should not be negative, got -1'),
     ('model.prior_hidden=64,0', r'model.prior_hidden should be positive, got 0'),
     ('optimizer.learning_rate=1e999', r'optimizer.learning_rate should be a finite number'),
     ('model.backbone.pretrained=imagenet', r'efficientnet_lite0 alone, not for tiny'),
@@ -101,6 +108,27 @@ def test_a_wrong_override_is_refused_in_one_line_that_names_it(text, message):
   with pytest.raises(ValueError, match=message) as caught:
     apply_overrides(get_config('toy'), [text])
   assert '\n' not in str(caught.value)
+
+
+@pytest.mark.parametrize('branches', ['prior', 'posterior'])
+def test_sampling_needs_both_branches(branches):
+  texts = [
+    *('model.backbone.name=hand_landmark', 'loss.kind=l2', 'model.vertex_offset_from=template'),
+    f'model.branches={branches}',
+  ]
+  with pytest.raises(ValueError, match=f"needs model.branches='both', got '{branches}'"):
+    apply_overrides(get_config('toy'), [*texts, 'model.attention.image_features=sampled'])
+
+
+def test_json_of_runs_before_image_features_were_sampled_means_global_ones():
+  tree = json.loads(config_to_json(get_config('toy')))
+  for name in ('image_features', 'map_channels', 'stop_base_gradient', 'rounds'):
+    del tree['model']['attention'][name]
+  del tree['loss']['prior_vertices']
+  assert config_from_json(json.dumps(tree)) == get_config('toy')
+  assert tree['model']['attention'].keys() == {
+    *('width', 'heads', 'cross_layers', 'self_layers', 'mlp_ratio', 'coarse_vertices')
+  }
 
 
 CACHED = [
@@ -165,7 +193,8 @@ def test_json_of_runs_before_cameras_were_sure_means_unsure_ones():
 
 @pytest.mark.parametrize('name', EXPERIMENTS)
 def test_named_experiments_keep_the_hands_they_were_measured_with(name):
-  assert get_config(name).data.hands == 'classic'
+  expected = 'broad' if name == 'synthetic_features' else 'classic'
+  assert get_config(name).data.hands == expected
 
 
 def test_hands_are_those_that_can_be_rendered():

@@ -71,6 +71,22 @@ def test_terms_are_the_naive_loops(convention, unit):
       np.testing.assert_allclose(terms[name][index], expected, rtol=1e-9, err_msg=name)
 
 
+def test_the_priors_own_likelihood_is_scipys_and_leaves_the_other_terms():
+  inputs = random_inputs()
+  batch = batch_of(inputs, has_3d=jnp.asarray([True, False, True]))
+  terms, before = terms_of(inputs, batch, prior_vertices=0.5), terms_of(inputs, batch)
+  density = scipy.stats.norm(np.asarray(inputs['prior_mean']) / UNIT, 1.0)
+  expected = -density.logpdf(np.asarray(inputs['truth']) / UNIT).sum(axis=(1, 2))
+  expected[1] = 0  # a hand without 3D labels
+  found = terms.pop('vertices_nll_prior')
+  np.testing.assert_allclose(found, expected, rtol=1e-9)
+  assert terms.keys() == before.keys()
+  for name, values in before.items():
+    np.testing.assert_array_equal(terms[name], values, err_msg=name)
+  weights = term_weights(LossConfig(prior_vertices=0.5, vertices_likelihood=0.0))
+  assert weights['vertices_nll_prior'] == 0.5 and weights['vertices_nll'] == 0.0
+
+
 def test_equation_6_is_equation_4_and_equation_5():
   """The printed sum, written as one formula, against the two terms that make it."""
   inputs = random_inputs()

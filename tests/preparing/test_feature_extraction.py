@@ -101,13 +101,6 @@ def test_maps_are_projected_to_few_channels(train):
   assert features.middle_maps.std() > 0.01
 
 
-def test_the_projection_is_orthonormal_fixed_and_nested():
-  wide, narrow = map_projection(112, 8, 3), map_projection(112, 3, 3)
-  np.testing.assert_allclose(wide.T @ wide, np.eye(8), atol=1e-6)
-  np.testing.assert_allclose(wide[:, :3], narrow, atol=1e-6)
-  assert np.abs(map_projection(112, 3, 4) - narrow).max() > 0.01
-
-
 def test_crops_depend_on_seed_index_and_number_and_keep_their_ranges():
   settings = CropFeatureSettings(rotation_degrees=10.0, scale_fraction=0.2, shift_fraction=0.05)
   assert crop_change(settings, 4, 1) == crop_change(settings, 4, 1)

@@ -19,7 +19,8 @@ from hand_jax.data.pipeline import (
 )
 from hand_jax.data.prepared import PreparedSource
 from hand_jax.models.backbone import normalize_image
-from hand_jax.models.hand_network import create_network
+from hand_jax.models.hand_network import create_network, initialize_network
+from hand_jax.models.map_sampling import map_projection
 from hand_jax.training import parallel
 from hand_jax.training.camera_prior import load_camera_prior
 from hand_jax.training.state import create_optimizer, create_train_state
@@ -36,6 +37,8 @@ OVERRIDES = [
   *('optimizer.backbone_learning_rate_scale=0', f'data.crop_factor={SETTINGS.crop_factor}'),
   'data.train_examples=0',
 ]
+
+POINTS = ('landmarks', 'world_landmarks')
 
 
 @pytest.fixture(scope='module')
@@ -118,6 +121,10 @@ def test_evaluation_takes_the_photos(config, source):
   assert last.is_padding.tolist() == [False, True]
 
 
+def half_precision(values):
+  return values.astype(np.float16).astype(np.float32)
+
+
 def make_step(config, model):
   network = create_network(config)
   optimizer = create_optimizer(config.optimizer, config.training.num_steps)
@@ -159,6 +166,61 @@ def test_a_step_on_cached_features_is_that_on_the_networks_own(config, source, b
   learned = jax.tree.map(lambda leaf: leaf + 1e-3, state.params['backbone'])
   with pytest.raises(ValueError, match='has learned since'):
     check_cached_backbone(config, state.replace(params={**state.params, 'backbone': learned}))
+
+
+def test_sampled_features_of_the_photo_are_the_stored_ones(config, source, model):
+  """Evaluation runs the network on the photo and reduces its maps. Training reads stored ones."""
+  texts = ['model.attention.image_features=sampled', 'model.attention.rounds=2']
+  texts += [f'model.attention.map_channels={SETTINGS.maps}', 'model.vertex_offset_from=prior']
+  sampled = apply_overrides(config, texts)
+  with training_batches(source, sampled, len(model.v_template)) as loader:
+    cached = next(loader)
+  stored = cached.features
+  network = create_network(sampled)
+  variables = initialize_network(network, jax.random.key(0), model)
+  # An untrained head's offsets are too small to tell.
+  head = variables['params']['vertex_regressor']['mean']
+  head['kernel'] = 30 * head['kernel']
+  crops = np.stack([row.image for _, row in rows_on_pictures(source, cached)])
+
+  @jax.jit
+  def vertices(images, features):
+    estimate = network.apply(variables, images, model, False, features=features)
+    return estimate.posterior.vertices.mean
+
+  unused = np.zeros_like(crops, np.float32)
+  expected = np.asarray(vertices(unused, stored))
+  # Half precision apart, the two are the same.
+  own = landmark_backbone()(crops)
+  maps = tuple(
+    half_precision(found @ map_projection(found.shape[-1], SETTINGS.maps, 0))
+    for found in (own.last_map, own.middle_map)
+  )
+  rounded = own._replace(
+    global_feature=half_precision(own.global_feature),
+    reduced_maps=maps,
+    **dict.fromkeys(('shallow_map', 'last_map', 'middle_map')),
+  )
+  np.testing.assert_allclose(vertices(unused, rounded), expected, atol=1e-5)
+  of_photo = vertices(normalize_image(crops, 'hand_landmark'), None)
+  np.testing.assert_allclose(of_photo, expected, atol=1e-4)
+  # Each of the stored parts counts for much more than that.
+  swapped = [stored._replace(**{name: getattr(stored, name)[::-1]}) for name in POINTS]
+  last, middle = stored.reduced_maps
+  swapped += [
+    stored._replace(reduced_maps=maps) for maps in ((last[::-1], middle), (last, middle[::-1]))
+  ]
+  for number, other in enumerate(swapped):
+    assert np.abs(vertices(unused, other) - expected).max() > 5e-4, f'part {number}'
+
+
+def test_maps_of_other_channels_are_refused(config, source):
+  texts = ['model.attention.image_features=sampled', 'model.attention.map_channels=4']
+  texts.append('model.vertex_offset_from=prior')
+  with pytest.raises(
+    ValueError, match=r'maps of 5 channels, this run samples 4: set .*_channels=5'
+  ):
+    check_cached_features(source, apply_overrides(config, texts))
 
 
 def test_a_frozen_backbones_step_on_pictures_is_that_on_its_features(toy_model):

@@ -52,7 +52,7 @@ def test_a_tiny_batch_is_learnt(run):
 def test_metrics_are_every_loss_term_by_name_and_their_weighted_total(run, config):
   values = run[2][0]
   weights = term_weights(config.loss)
-  assert set(values) == {*weights, 'total', 'learning_rate', 'gradient_norm'}
+  assert set(values) == {*weights, 'total', 'learning_rate', 'gradient_norm', 'skipped_steps'}
   assert all(np.shape(value) == () for value in values.values())
   total = 1e-3 * sum(weight * values[name] for name, weight in weights.items())
   np.testing.assert_allclose(values['total'], total, rtol=1e-5)
@@ -104,12 +104,12 @@ def mapped(config, toy_model, batch, parts):
   for _ in range(3):
     state, values = step(state, parallel.shard_batch(batch), replicated_model)
     metrics.append(parallel.unreplicate(values))
-  return state, metrics
+  return state, metrics, step
 
 
 def test_two_devices_take_the_step_of_one(run, mapped):
   _, states, expected = run
-  state, metrics = mapped
+  state, metrics, _ = mapped
   for values, reference in zip(metrics, expected, strict=False):
     for name, value in values.items():
       # Sums in another order; the steps amplify it.
@@ -169,6 +169,46 @@ def test_nan_under_a_mask_changes_nothing(run, batch, toy_model):
   dirty_state, values = step(states[0], dirty, toy_model)
   chex.assert_trees_all_equal(values, clean)
   chex.assert_trees_all_equal(dirty_state, clean_state)
+
+
+@pytest.mark.parametrize('spoiled', ['image', 'label'])
+def test_a_step_that_is_not_finite_changes_only_the_count(run, batch, toy_model, spoiled):
+  """On one device; on two, of which one has the bad example, see `mapped`."""
+  step, states, _ = run
+  before = states[2].replace(params=jax.tree.map(lambda leaf: -leaf, states[2].params))
+  bad = jax.tree.map(np.copy, batch)
+  if spoiled == 'label':
+    bad.joints_normalized[1, 3] = 1e25  # whose square overflows
+  else:
+    # A picture has no NaN, but a network that overflows has.
+    scale = {
+      'feature_norm': jax.tree.map(lambda leaf: leaf * np.inf, before.params['feature_norm'])
+    }
+    before = before.replace(params={**before.params, **scale})
+  after, metrics = step(before, bad, toy_model)
+  assert metrics['skipped_steps'] == 1 and not np.isfinite(metrics['total'])
+  assert int(after.step) == int(before.step) + 1
+  for ours, theirs in zip(
+    *map(jax.tree.leaves, (after.replace(step=0), before.replace(step=0))), strict=True
+  ):
+    # Bytes, since NaN is no NaN's equal and -0 is 0's.
+    assert np.asarray(ours).tobytes() == np.asarray(theirs).tobytes()
+  assert run[2][0]['skipped_steps'] == 0
+
+
+def test_two_devices_skip_a_step_that_one_finds_not_finite(mapped, batch, toy_model):
+  step = mapped[2]
+  state = parallel.replicate(parallel.unreplicate(mapped[0]))
+  expected = parallel.unreplicate(state)
+  bad = jax.tree.map(np.copy, batch)
+  bad.joints_normalized[3, 3] = 1e25
+  after, metrics = step(state, parallel.shard_batch(bad), parallel.replicate(toy_model))
+  assert parallel.unreplicate(metrics)['skipped_steps'] == 1
+  for leaf in jax.tree.leaves(after):
+    first, second = (np.asarray(shard.data) for shard in leaf.addressable_shards)
+    np.testing.assert_array_equal(first, second)
+  chex.assert_trees_all_equal(parallel.unreplicate(after).params, expected.params)
+  chex.assert_trees_all_equal(parallel.unreplicate(after).batch_stats, expected.batch_stats)
 
 
 def test_the_evaluation_step_is_repeatable_and_per_example(config, toy_model, batch, parts):

@@ -1,0 +1,61 @@
+"""Intervals of paired differences: two settings trained with the same seeds, on the same hands."""
+
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+
+DRAWS = 2000
+LEVEL = 0.95
+
+
+class PairedInterval(NamedTuple):
+  """A mean difference and the ends of its interval, in the unit of what was compared."""
+
+  difference: float
+  low: float
+  high: float
+
+
+def paired_interval(
+  first: Float[np.ndarray, 'seeds hands'],
+  second: Float[np.ndarray, 'same_seeds same_hands'],
+  draws: int = DRAWS,
+  level: float = LEVEL,
+) -> PairedInterval:
+  """Computes the interval of `first - second` by a bootstrap over seeds and hands.
+
+  Every draw takes as many seeds as there are, with replacement, then as many hands, and averages
+  the differences. All seeds measured the same hands, so one draw of hands serves all its seeds:
+  drawn apart, hands would seem as many times more than they are. The draws are the same at each
+  call.
+
+  A bootstrap of n seeds has the share (n - 1) / n of their variance. The seeds' deviations are
+  widened to make up for it. The interval of a single seed knows of hands alone.
+
+  Args:
+    first: errors, one row for each seed and one column for each hand.
+    second: the errors of the other setting, with the same seeds and hands.
+    draws: number of draws.
+    level: share of the draws inside the interval, as many outside on either side.
+
+  Raises:
+    ValueError: the two have different shapes or no values, or one is not finite.
+  """
+  if first.shape != second.shape or not first.size:
+    raise ValueError(
+      f'Paired errors need equal seeds and hands, got {first.shape} and {second.shape}.'
+    )
+  differences = np.asarray(first, np.float64) - np.asarray(second, np.float64)
+  if not np.isfinite(differences).all():
+    raise ValueError('Paired errors should be finite.')
+  seeds, hands = differences.shape
+  mean, of_seeds = differences.mean(), differences.mean(axis=1, keepdims=True)
+  widened = np.sqrt(seeds / (seeds - 1)) if seeds > 1 else 1.0
+  differences = differences + (widened - 1) * (of_seeds - mean)
+  rng = np.random.default_rng(0)
+  seed_counts = rng.multinomial(seeds, np.full(seeds, 1 / seeds), size=draws)
+  hand_counts = rng.multinomial(hands, np.full(hands, 1 / hands), size=draws)
+  means = np.sum((seed_counts @ (differences - mean)) * hand_counts, axis=1) / (seeds * hands)
+  low, high = mean + np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
+  return PairedInterval(float(mean), float(low), float(high))

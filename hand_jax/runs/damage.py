@@ -1,0 +1,75 @@
+"""Finds damaged checkpoints by the list of their files, and sets them aside."""
+
+import json
+import pathlib
+import shutil
+
+from hand_jax.runs.sources import CHECKPOINTS_NAME, FILES_NAME, list_files, saved_steps
+
+DAMAGED_NAME = 'damaged_checkpoints'
+
+
+def find_damage(checkpoint: pathlib.Path) -> str:
+  """Says what is wrong with a checkpoint's files, or returns an empty text.
+
+  A checkpoint may have no list of its files, if it is from before there were lists. Damage there is
+  left to Orbax, which finds it too but prints pages about it.
+  """
+  listed = checkpoint / FILES_NAME
+  if not listed.exists():
+    return ''
+  try:
+    expected = json.loads(listed.read_bytes())
+  except ValueError:  # JSON and UTF-8 alike
+    return f'{FILES_NAME} is cut short'
+  found = list_files(checkpoint)
+  for name, (size, checksum) in expected.items():
+    if name not in found:
+      return f'{name} is missing'
+    if found[name][0] != size:
+      return f'{name} has {found[name][0]} bytes, not {size}'
+    if found[name][1] != checksum:
+      return f'{name} has other content than was saved'
+  return ''
+
+
+def unreadable(checkpoint: pathlib.Path, reason: str) -> ValueError:
+  """Makes the error about a checkpoint that cannot be read."""
+  return ValueError(
+    f'Checkpoint {checkpoint} cannot be read; it is damaged or incomplete ({reason}). '
+    'Remove that folder to go on from an earlier one.'
+  )
+
+
+def set_damaged_aside(workdir: str) -> list[str]:
+  """Moves damaged checkpoints out of the way that are newer than the newest whole one.
+
+  The run then goes on from the whole one and saves those steps anew. Where none is whole, nothing
+  is moved, so that the run does not begin anew unasked.
+
+  Returns:
+    One line about each checkpoint that was moved.
+
+  Raises:
+    ValueError: all checkpoints are damaged. The message names the newest.
+  """
+  folder = pathlib.Path(workdir).resolve() / CHECKPOINTS_NAME
+  damages: dict[int, str] = {}
+  for step in sorted(saved_steps(folder), reverse=True):
+    if not (damage := find_damage(folder / str(step))):
+      break
+    damages[step] = damage
+  else:
+    if damages:
+      newest = max(damages)
+      raise unreadable(folder / str(newest), damages[newest])
+  aside = pathlib.Path(workdir) / DAMAGED_NAME
+  for step in damages:
+    aside.mkdir(exist_ok=True)
+    shutil.rmtree(aside / str(step), ignore_errors=True)
+    (folder / str(step)).rename(aside / str(step))
+  return [
+    f'Checkpoint {folder / str(step)} is damaged ({damage}). It lies in {aside} now, and the one '
+    'before is used.'
+    for step, damage in damages.items()
+  ]

@@ -1,0 +1,114 @@
+"""Lets the hosts of a run agree, so that what is wrong on one ends all by name.
+
+Hosts wait for each other in every collective. A host that fails alone would leave the others
+waiting, and hosts that continue from different steps would train different runs.
+"""
+
+import contextlib
+import pathlib
+import secrets
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
+_MESSAGE_BYTES = 2048
+
+
+@contextlib.contextmanager
+def failing_together() -> Iterator[None]:
+  """If a block fails on one host, it fails on all. All hosts must run it.
+
+  A host fails with its own error where it has one.
+
+  Raises:
+    ValueError: the block failed on another host. The message names that host and its error.
+  """
+  failure = None
+  try:
+    yield
+  except Exception as error:  # of any kind: the others would wait for this host
+    failure = error
+  if jax.process_count() > 1:
+    texts = _gather_texts('' if failure is None else str(failure) or type(failure).__name__)
+    if failure is None:
+      told = [f'Host {host}: {text}' for host, text in enumerate(texts) if text]
+      failure = ValueError(' '.join(told)) if told else None
+  if failure is not None:
+    raise failure
+
+
+def check_same_folder(workdir: str) -> None:
+  """Checks that all hosts see one folder. The first host leaves a file there for a moment.
+
+  A folder that does not exist is made for that moment too.
+
+  Raises:
+    ValueError: a host sees another folder, or none. All hosts raise it, and name these hosts.
+  """
+  if jax.process_count() == 1:
+    return
+  is_main, is_new = jax.process_index() == 0, not pathlib.Path(workdir).exists()
+  token = multihost_utils.broadcast_one_to_all(np.frombuffer(secrets.token_bytes(8), np.uint8))
+  path = pathlib.Path(workdir) / f'.hosts-{np.asarray(token, np.uint8).tobytes().hex()}'
+  with failing_together():
+    if is_main:
+      path.parent.mkdir(parents=True, exist_ok=True)
+      path.touch()
+  others = np.flatnonzero(~np.ravel(multihost_utils.process_allgather(np.bool_(path.exists()))))
+  if is_main:
+    path.unlink(missing_ok=True)
+    if is_new:
+      path.parent.rmdir()
+  if len(others):
+    raise ValueError(
+      f'--workdir={workdir} is not one folder for all hosts: {_name_hosts(others)} '
+      f'{"does" if len(others) == 1 else "do"} not see what host 0 writes there. Name a folder '
+      'that they share.'
+    )
+
+
+def check_same_step(workdir: str, step: int | None) -> None:
+  """Checks that all hosts would continue a run from the same step.
+
+  Args:
+    workdir: the run's folder.
+    step: the step of the newest checkpoint that this host sees, or None.
+
+  Raises:
+    ValueError: hosts see different steps. All hosts raise it, and name what each sees.
+  """
+  if jax.process_count() == 1:
+    return
+  own = np.int32(-1 if step is None else step)
+  steps = np.ravel(multihost_utils.process_allgather(own))
+  if len(set(steps.tolist())) > 1:
+    seen = ', '.join(
+      f'host {host} {"no checkpoint" if found < 0 else f"step {found}"}'
+      for host, found in enumerate(steps)
+    )
+    raise ValueError(
+      f'The hosts see different checkpoints in {workdir}: {seen}. Name a folder that they share.'
+    )
+
+
+def join_rows(tree: Any) -> Any:
+  """Joins every host's rows of numpy arrays into those of the whole batch, in the hosts' order."""
+  if jax.process_count() == 1:
+    return tree
+  return multihost_utils.process_allgather(tree, tiled=True)
+
+
+def _gather_texts(text: str) -> list[str]:
+  """Gives the texts of all hosts to each of them. Long ones are cut."""
+  data = text.encode()[:_MESSAGE_BYTES]
+  row = np.zeros(_MESSAGE_BYTES, np.uint8)
+  row[: len(data)] = np.frombuffer(data, np.uint8)
+  rows = np.asarray(multihost_utils.process_allgather(row)).reshape(-1, _MESSAGE_BYTES)
+  return [bytes(row).rstrip(b'\0').decode(errors='ignore') for row in rows]
+
+
+def _name_hosts(hosts: np.ndarray) -> str:
+  return ('host ' if len(hosts) == 1 else 'hosts ') + ', '.join(map(str, hosts))
