@@ -72,7 +72,9 @@ def test_a_network_that_follows_every_turn_is_not_changed():
   plain, averaged = perfect_network(batch), turns.averaged_over_turns(perfect_network, 5)(batch)
   assert averaged.parameters is None
   for name in ('prior', 'posterior'):
-    for expected, found in zip(getattr(plain, name), getattr(averaged, name), strict=True):
+    # Without what goes beyond diagonal Gaussians, which this network has not.
+    branches = (getattr(estimate, name)[:3] for estimate in (plain, averaged))
+    for expected, found in zip(*branches, strict=True):
       np.testing.assert_allclose(found.mean, expected.mean, atol=2e-3)
       # Equal variances along both axes stay what they are, however turned.
       np.testing.assert_allclose(np.exp(found.log_variance), VARIANCE, rtol=1e-3)

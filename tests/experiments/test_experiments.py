@@ -54,6 +54,7 @@ def at_toy_size(config):
       attention=attention,
     ),
     optimizer=dataclasses.replace(config.optimizer, warmup_steps=0),
+    data=dataclasses.replace(config.data, features='none'),
     training=dataclasses.replace(config.training, batch_size=2, num_steps=2),
   )
 
