@@ -253,7 +253,7 @@ def test_gradients_to_second_order(convention):
 
   def total(vertices, camera):
     result = propagate(vertices, camera, convention)
-    return sum(jnp.sin(leaf).sum() for g in result[1:] for leaf in g)
+    return sum(jnp.sin(leaf).sum() for leaf in jax.tree.leaves(result[1:]))
 
   camera = camera_vector(rotation_of(9), scale_per_metre=5.0)
   total = jax.jit(total)
