@@ -1,8 +1,6 @@
 """Builds a prepared data set with tfds: python -m experiments.prepare_dataset --dataset=NAME ..."""
 
-import importlib
 import os
-import pathlib
 import signal
 import sys
 import time
@@ -10,6 +8,7 @@ from typing import Any
 
 from absl import flags
 
+from experiments.builders import load_builder
 from experiments.launching import launch, print_lines, read_flags, start
 from experiments.path_flags import define_path
 from experiments.rendering_flags import define_rendering
@@ -24,26 +23,6 @@ from hand_jax.preparing.data_sets import (
 )
 
 FLAGS = flags.FLAGS
-DATASETS_FOLDER = pathlib.Path(__file__).parent.parent / 'datasets'
-BUILDERS = {
-  'synthetic_hands': ('synthetic_hands', 'SyntheticHands'),
-  'hand_photos': ('hand_photos', 'HandPhotos'),
-  'freihand': ('freihand', 'Freihand'),
-  'ho3d_v2': ('ho3d', 'Ho3d'),
-  'ho3d_v3': ('ho3d', 'Ho3d'),
-}
-"""Gives each data set the folder under `datasets` and the class of its builder."""
-
-
-def load_builder(dataset: str) -> type:
-  """Imports the tfds builder class of a data set."""
-  # The builders are no package, because their folder shares its name with a well-known one.
-  sys.path.insert(0, str(DATASETS_FOLDER))
-  import tensorflow_datasets as tfds
-
-  tfds.disable_progress_bar()
-  folder, name = BUILDERS[dataset]
-  return getattr(importlib.import_module(f'{folder}.{folder}_dataset_builder'), name)
 
 
 def define_flags() -> None:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from experiments.ablations.grid import HANDS, SPLITS
-from experiments.prepare_dataset import load_builder
+from experiments.builders import load_builder
 from hand_jax.config import DataConfig
 from hand_jax.data.crop_features import settings_of_manifest
 from hand_jax.data.prepared import hands_of_manifest, prepared_manifest

@@ -101,7 +101,8 @@ def _gaussian(config: ExperimentConfig) -> Objective:
     weights[f'{name}_nll'] = getattr(loss, name)
     weights[f'{name}_kl'] = getattr(loss, name) * loss.kl
   weights['vertices_nll'] *= loss.vertices_likelihood
-  weights['vertices_nll_prior'] = loss.prior_vertices
+  if loss.prior_vertices:
+    weights['vertices_nll_prior'] = loss.prior_vertices
 
   def compute_terms(keys, estimate, batch, model, camera_prior_mean) -> LossTerms:
     return compute_gaussian_terms(estimate, batch, loss, model.hands_mean)

@@ -1,6 +1,7 @@
 """Every named experiment, shrunk to toy size, takes a real step that moves what it trains."""
 
 import dataclasses
+import functools
 
 import chex
 import jax
@@ -53,6 +54,7 @@ def at_toy_size(config):
       attention=attention,
     ),
     optimizer=dataclasses.replace(config.optimizer, warmup_steps=0),
+    data=dataclasses.replace(config.data, features='none'),
     training=dataclasses.replace(config.training, batch_size=2, num_steps=2),
   )
 
@@ -67,11 +69,33 @@ def step_key(config):
   return str((config.model, terms, config.data.labels))
 
 
+def drawn_state(config, network, optimizer, model):
+  """A first state of numpy's draws: compiling the network's own takes as long as its step's."""
+  create = functools.partial(create_train_state, config, network, optimizer, model)
+  rng = np.random.default_rng(0)
+
+  def draw(path, leaf):
+    name = path[-1].key
+    if name in ('scale', 'var'):
+      return np.ones(leaf.shape, leaf.dtype)
+    if name in ('bias', 'mean'):
+      return np.zeros(leaf.shape, leaf.dtype)
+    fan_in = np.prod(leaf.shape[:-1])
+    return (rng.normal(size=leaf.shape) / np.sqrt(fan_in)).astype(leaf.dtype)
+
+  state = jax.eval_shape(create)
+  drawn = jax.tree_util.tree_map_with_path(draw, (state.params, state.batch_stats))
+  rest = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), state)
+  return rest.replace(params=drawn[0], batch_stats=drawn[1])
+
+
 def make_step(config, model):
   """The step and its arguments, of which the first two are state and batch."""
   network = create_network(config)
   optimizer = create_optimizer(config.optimizer, config.training.num_steps)
-  state = create_train_state(config, network, optimizer, model)
+  # A texture learns only where the hand is seen, which the network's own first camera sees to.
+  create = create_train_state if config.model.texture.enabled else drawn_state
+  state = create(config, network, optimizer, model)
   with training_batches(DrawnSource(model, 2, size=40), config, len(model.v_template)) as batches:
     batch = next(batches)._replace(example_id=None)
   is_elbo = config.loss.kind == 'elbo'

@@ -129,8 +129,8 @@ print(json.dumps(endings))
 """
 
 
-# Commands that compile little or nothing.
-WITHOUT_CACHE = {'configs', 'convert_mano', 'prepare_dataset', 'scoreboard'}
+# Commands that compile little or nothing, or for other machines.
+WITHOUT_CACHE = {'compile_for', 'configs', 'convert_mano', 'prepare_dataset', 'scoreboard'}
 
 
 @pytest.mark.slow

@@ -101,7 +101,8 @@ def test_the_right_hand_in_any_form_tells_that_a_left_one_is_mended(form, tmp_pa
 
 def test_without_the_right_hand_a_warning_says_what_was_assumed(tmp_path, caplog):
   path = write_official(tmp_path / 'MANO_LEFT.pkl', FAULTY_LEFT)
-  load_mano_model(path, 'left')
+  with caplog.at_level('WARNING', logger='absl'):  # commands keep it quiet
+    load_mano_model(path, 'left')
   (warning,) = [record.getMessage() for record in caplog.records if record.levelname == 'WARNING']
   assert str(path) in warning and 'put MANO_RIGHT beside it' in warning
 

@@ -54,7 +54,7 @@ def run(model, tmp_path_factory):
   with Checkpoints(folder) as checkpoints:
     checkpoints.save(jax.device_get(first), 1)
   with Checkpoints(folder) as checkpoints:
-    restored, position = checkpoints.restore_latest(like=jax.device_get(fresh))
+    restored, position, _ = checkpoints.restore_latest(like=jax.device_get(fresh))
     resumed, _ = step(restored, batches[position], model)
     checkpoints.save(jax.device_get(resumed), 2)
   return folder, fresh, straight, resumed

@@ -147,7 +147,8 @@ def test_a_step_compiles_for_two_devices_and_averages_once(model):
   parameters = sum(
     leaf.size for leaf in jax.tree.leaves(step_arguments(get_config('toy'), model, 1).state.params)
   )
-  assert 4 * parameters <= step.reduced_bytes <= 4.2 * parameters
+  # XLA leaves out what no term reaches, and adds metrics and statistics.
+  assert 3.8 * parameters <= step.reduced_bytes <= 4.2 * parameters
   assert step.flops > 0 and step.bytes_accessed > 0
   # Arguments alone are the parameters and Adam's two moments.
   assert step.peak_bytes > 3 * 4 * parameters
