@@ -412,17 +412,17 @@ def test_an_absent_data_set_or_split_is_named(prepared, tmp_path):
 def test_rendered_examples_have_the_hands_that_the_config_names(config, monkeypatch, colored):
   from hand_jax.synthetic import hands as synthetic
 
-  asked = []
+  asked, kinds = [], ('classic', 'broad', 'displaced')
 
   def render(seed, split, indices, image_size, with_vertex_labels, hands):
     asked.append((seed, split, indices, image_size, with_vertex_labels, hands))
     return colored.load(indices)
 
   monkeypatch.setattr(synthetic, 'render_examples', render)
-  for hands in ('classic', 'broad'):
+  for hands in kinds:
     data = dataclasses.replace(config.data, hands=hands, seed=7, render_size=40)
     create_source(data, 'train', image_size=64, count=2).load([1])
-  assert asked == [(7, 'train', [1], 40, False, hands) for hands in ('classic', 'broad')]
+  assert asked == [(7, 'train', [1], 40, False, hands) for hands in kinds]
 
 
 def test_prepared_hands_of_another_sampler_are_not_trained_on(prepared, config, monkeypatch):
