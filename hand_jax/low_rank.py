@@ -43,8 +43,8 @@ def low_rank_nll(
     seen = known.reshape(-1)
     causes, residual = jnp.where(seen[:, None], causes, 0.0), jnp.where(seen, residual, 0.0)
     own = jnp.where(seen, own, 0.0)
-  inverse, log_determinant = _solved_causes(causes)
-  distance = _squared_distance(inverse, causes, residual)
+  inverse_root, log_determinant = _solved_causes(causes)
+  distance = _squared_distance(inverse_root, causes, residual)
   return 0.5 * (count * LOG_TWO_PI + jnp.sum(own) + log_determinant + distance)
 
 
@@ -56,14 +56,14 @@ def low_rank_kl(q: DiagonalGaussian, p: LowRankGaussian) -> Float[Array, '']:
   any it is the sum of `gaussian_kl` over D.
   """
   causes, difference, own = _standardized(p, q.mean - p.mean)
-  inverse, log_determinant = _solved_causes(causes)
+  inverse_root, log_determinant = _solved_causes(causes)
   log_ratio = q.log_variance.reshape(-1) - own
   # The share of q's variance along the causes: tr(M^-1 A^T (V / D) A).
   weighted = causes.T @ (jnp.exp(log_ratio)[:, None] * causes)
-  explained = jnp.sum(inverse * weighted)
+  explained = jnp.sum((inverse_root @ weighted) * inverse_root)
   # expm1 keeps the digits of a small divergence, as in gaussian_kl.
   apart = jnp.sum(jnp.expm1(log_ratio) - log_ratio)
-  distance = _squared_distance(inverse, causes, difference)
+  distance = _squared_distance(inverse_root, causes, difference)
   return 0.5 * (apart + log_determinant - explained + distance)
 
 
@@ -109,44 +109,50 @@ def _standardized(gaussian: LowRankGaussian, difference: Array) -> tuple[Array, 
 
 
 def _solved_causes(causes: Float[Array, 'variables causes']) -> tuple[Array, Array]:
-  """Inverts M = I + A^T A, the causes' precision given the variables. Adds ln det M."""
-  return invert_positive(jnp.eye(causes.shape[1], dtype=causes.dtype) + causes.T @ causes)
+  """Gives C^-1 with C C^T = M = I + A^T A, the causes' precision given the variables.
+
+  Adds ln det M.
+  """
+  return invert_root(jnp.eye(causes.shape[1], dtype=causes.dtype) + causes.T @ causes)
 
 
 @jax.custom_jvp
-def invert_positive(
+def invert_root(
   matrix: Float[Array, 'size size'],
 ) -> tuple[Float[Array, 'size size'], Float[Array, '']]:
-  """Computes the inverse of a small positive definite matrix, and the logarithm of its determinant.
+  """Computes the inverse of a small matrix's Cholesky factor, and the determinant's logarithm.
 
-  It eliminates one column after the other (Gauss and Jordan), which needs no pivoting for such
-  matrices. LAPACK would be as good, but jaxlib 0.10 hands the matrices of a batch to the threads
-  that run the program: on two cores, two such calls at a time wait for each other for ever.
+  It eliminates one column after the other below the diagonal, which needs no pivoting for positive
+  definite matrices. The inverse of the whole matrix would lose digits that its root keeps: what
+  large directions leave of small ones. LAPACK would be as good, but jaxlib 0.10 hands the matrices
+  of a batch to the threads that run the program: on two cores, two such calls at a time wait for
+  each other for ever.
   """
+  rows = jnp.arange(len(matrix))
 
   def eliminate(index: Array, state: tuple[Array, Array]) -> tuple[Array, Array]:
-    rest, log_determinant = state
-    column, pivot = rest[:, index], rest[index, index]
-    unit = jnp.zeros_like(column).at[index].set(1.0)
-    row = rest[index].at[index].set(1.0) / pivot
-    rest = jnp.where(unit[None] > 0, unit[:, None], rest)
-    rest -= jnp.outer(column.at[index].set(0.0), row)
-    return rest.at[index].set(row), log_determinant + jnp.log(pivot)
+    rest, steps = state
+    share = jnp.where(rows > index, rest[:, index] / rest[index, index], 0.0)
+    return rest - jnp.outer(share, rest[index]), steps - jnp.outer(share, steps[index])
 
-  start = matrix, jnp.zeros((), matrix.dtype)
-  return jax.lax.fori_loop(0, len(matrix), eliminate, start)
+  start = matrix, jnp.eye(len(matrix), dtype=matrix.dtype)
+  rest, steps = jax.lax.fori_loop(0, len(matrix), eliminate, start)
+  pivots = jnp.diagonal(rest)
+  return steps / jnp.sqrt(pivots)[:, None], jnp.sum(jnp.log(pivots))
 
 
-@invert_positive.defjvp
-def _invert_positive_jvp(primals, tangents):
+@invert_root.defjvp
+def _invert_root_jvp(primals, tangents):
   (matrix,), (change,) = primals, tangents
-  inverse, log_determinant = invert_positive(matrix)
-  moved = inverse @ change
-  return (inverse, log_determinant), (-moved @ inverse, jnp.trace(moved))
+  inverse_root, log_determinant = invert_root(matrix)
+  # C^-1 dM C^-T is X + X^T with X = C^-1 dC, which is lower triangular.
+  relative = inverse_root @ change @ inverse_root.T
+  lower = jnp.tril(relative, -1) + 0.5 * jnp.diag(jnp.diagonal(relative))
+  return (inverse_root, log_determinant), (-lower @ inverse_root, jnp.trace(relative))
 
 
 def _squared_distance(
-  inverse: Float[Array, 'causes causes'],
+  inverse_root: Float[Array, 'causes causes'],
   causes: Float[Array, 'variables causes'],
   difference: Float[Array, 'variables'],
 ) -> Float[Array, '']:
@@ -155,5 +161,5 @@ def _squared_distance(
   The sum of two squares loses no digits where the causes explain nearly all of r, as the difference
   that Woodbury's identity has would, and an error of c counts in second order alone.
   """
-  explaining = inverse @ (causes.T @ difference)
+  explaining = inverse_root.T @ (inverse_root @ (causes.T @ difference))
   return jnp.sum((difference - causes @ explaining) ** 2) + jnp.sum(explaining**2)

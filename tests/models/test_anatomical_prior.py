@@ -11,9 +11,11 @@ from hand_jax.gaussian import gaussian_kl
 from hand_jax.low_rank import low_rank_kl
 from hand_jax.mano.anatomy import angles_to_pose, pose_to_angles
 from hand_jax.mano.jacobian import hand_frame_derivatives
+from hand_jax.mano.model import extended_joint_regressor
 from hand_jax.models.anatomical_prior import stated_deviations
 from hand_jax.models.hand_network import create_network, initialize_network
 from hand_jax.models.prior_net import hand_frame_vertices
+from hand_jax.propagation import hand_gaussians
 from hand_jax.types import DiagonalGaussian, HandParameters, LowRankGaussian
 
 pytestmark = pytest.mark.slow
@@ -102,6 +104,64 @@ def test_a_finite_bend_is_cheap_too(model):
   assert np.abs(moved - prior.mean).max() > 0.01
   # Half of 10 degrees over 18.75, squared, and what the arc departs from the line.
   assert 0 < cost - still < 5
+
+
+@pytest.mark.parametrize('start', ['zero', 'bent'])
+def test_the_divergence_has_the_slope_of_its_differences_in_pose_and_shape(
+  start, toy_model, float64
+):
+  """The covariance moves with the hand. At zero angles the rotations' series take over."""
+  toy = jax.tree.map(
+    lambda field: field.astype(jnp.float64) if field.dtype.kind == 'f' else field, toy_model
+  )
+  generator = np.random.default_rng(0)
+  bend = 0.3 if start == 'bent' else 0.0
+  numbers = jnp.asarray(bend * generator.normal(size=55))
+  mean = prior_of(toy, a_hand(toy)).mean
+  q = DiagonalGaussian(mean, jnp.full_like(mean, 2 * np.log(0.2 * UNIT)))
+
+  @jax.jit
+  def divergence(numbers):
+    hand = HandParameters(jnp.zeros(3), numbers[:45], numbers[45:], jnp.zeros(3))
+    return low_rank_kl(q, prior_of(toy, hand))
+
+  slope = jax.jit(jax.grad(divergence))(numbers)
+  assert np.isfinite(slope).all()
+  for _ in range(3):
+    direction = jnp.asarray(generator.normal(size=55))
+    direction /= jnp.linalg.norm(direction)
+    ahead, behind = (divergence(numbers + step * direction) for step in (1e-5, -1e-5))
+    np.testing.assert_allclose(slope @ direction, (ahead - behind) / 2e-5, rtol=1e-5, atol=1e-3)
+
+
+@pytest.mark.parametrize('name', ['vertices', 'joints', 'joints_normalized'])
+def test_single_precision_suffices_for_a_whole_hand(name, model):
+  """Also with the widest learned angles and a quarter of the usual own deviation."""
+  prior = prior_of(model, a_hand(model))
+  own = jnp.full_like(prior.mean, 2 * np.log(0.05 * UNIT))
+  wide = prior._replace(own_log_variance=own, factor=prior.factor * np.exp(2))
+  causes = jnp.asarray(np.random.default_rng(0).normal(size=55), jnp.float32)
+  moved = DiagonalGaussian(wide.mean + wide.factor @ causes, own)
+  camera = jnp.asarray([1.0, 0, 0, 0, 1, 0, 0, 0, 0, 0.7])
+  p, q = (
+    hand_gaussians(
+      vertices, camera, extended_joint_regressor(model), convention='exact', length_unit_m=UNIT
+    )
+    for vertices in (wide, moved)
+  )
+  p, q = getattr(p.correlated, name), getattr(q, name)
+  factor = np.asarray(p.factor, np.float64).reshape(p.mean.size, -1)
+  variance = np.exp(np.ravel(q.log_variance).astype(np.float64))
+  covariance = np.diag(np.exp(np.ravel(p.own_log_variance).astype(np.float64))) + factor @ factor.T
+  difference = np.ravel(q.mean).astype(np.float64) - np.ravel(p.mean)
+  precision = np.linalg.inv(covariance)
+  distance = difference @ precision @ difference - difference.size
+  log_ratio = np.linalg.slogdet(covariance)[1] - np.log(variance).sum()
+  expected = 0.5 * (np.diag(precision) @ variance + distance + log_ratio)
+  found, slope = jax.jit(jax.value_and_grad(low_rank_kl))(q, p)
+  np.testing.assert_allclose(found, expected, rtol=1e-4)
+  exact = precision @ difference
+  assert np.linalg.norm(np.ravel(slope.mean) - exact) < 1e-2 * np.linalg.norm(exact)
 
 
 @pytest.fixture(scope='module')
