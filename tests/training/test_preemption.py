@@ -40,7 +40,7 @@ class Stops:
 
   def __init__(self, folder: pathlib.Path, model, monkeypatch):
     self.folder, self.model, self.monkeypatch = folder, model, monkeypatch
-    self.config = apply_overrides(get_config('toy'), SETTINGS)
+    self.config = apply_overrides(get_config('toy_prior_weak'), SETTINGS)  # compiles soon
     self.train = DrawnSource(model, 6)
     self.validation = DrawnSource(model, 3, seed=1)
 
