@@ -11,9 +11,9 @@ from absl import flags
 from experiments.configs.names import get_config
 from experiments.launching import launch, start
 from experiments.path_flags import define_path
-from hand_jax.config import validate_config
 from hand_jax.config_text import apply_overrides
 from hand_jax.runs.hand_models import load_training_model
+from hand_jax.setting_checks import validate_config
 from hand_jax.training.ahead_of_time import (
   CompiledStep,
   compile_step,

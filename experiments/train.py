@@ -12,9 +12,10 @@ from absl import flags
 from experiments.configs.names import get_config
 from experiments.launching import launch, start
 from experiments.path_flags import define_compilation_cache, define_path, define_paths
-from hand_jax.config import ExperimentConfig, validate_config
+from hand_jax.config import ExperimentConfig
 from hand_jax.config_text import apply_overrides
 from hand_jax.runs.hand_models import load_training_model
+from hand_jax.setting_checks import validate_config
 from hand_jax.training.hosts import failing_together
 from hand_jax.training.loop import train_and_evaluate
 

@@ -8,8 +8,9 @@ import typing
 from collections.abc import Sequence
 from typing import Any, Literal
 
-from hand_jax.config import ExperimentConfig, flatten_config, validate_config
+from hand_jax.config import ExperimentConfig, flatten_config
 from hand_jax.files.paths import expand_path
+from hand_jax.setting_checks import validate_config
 
 # These settings hold files or folders, so a leading `~` is expanded in them.
 PATH_SETTINGS = (

@@ -7,12 +7,11 @@ docs/derivations.md.
 """
 
 import functools
-import math
 import operator
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Key
+from jaxtyping import Array, Bool, Float
 
 from hand_jax.config import LossConfig
 from hand_jax.gaussian import (
@@ -20,19 +19,16 @@ from hand_jax.gaussian import (
   gaussian_kl,
   gaussian_nll,
   paper_gaussian_kl,
-  sample_gaussian,
   scale_gaussian,
 )
 from hand_jax.geometry.cameras import (
   camera_from_vector,
   orthonormality_penalty,
-  project_points,
   project_points_affine,
 )
-from hand_jax.low_rank import low_rank_kl, low_rank_nll, sample_low_rank, scale_low_rank
+from hand_jax.low_rank import low_rank_kl, low_rank_nll, scale_low_rank
 from hand_jax.mano.anatomy import joint_limit_penalty, relaxed_pose_penalty
 from hand_jax.models.branches import both_branches
-from hand_jax.propagation import hand_gaussians
 from hand_jax.types import (
   CorrelatedGaussians,
   DiagonalGaussian,
@@ -76,10 +72,10 @@ def compute_gaussian_terms(
     `vertices_nll_prior` if `prior_vertices` is not 0, `camera`, and the terms of `regularizers`.
   """
   posterior, prior = (
-    _for_losses(branch, estimate.camera.mean, config) for branch in both_branches(estimate)
+    for_losses(branch, estimate.camera.mean, config) for branch in both_branches(estimate)
   )
   prior = whole_gaussians(prior)
-  labels = _labels(batch, config.length_unit_m)
+  labels = loss_labels(batch, config.length_unit_m)
   terms = {}
   for name, q, p in (
     ('vertices', posterior.vertices, prior.vertices),
@@ -113,12 +109,12 @@ def compute_squared_error_terms(
     Each term per example: `vertices` and `joints_2d` with the endings `_l2_posterior` and
     `_l2_prior` for the branches that the estimate has, `camera`, and the terms of `regularizers`.
   """
-  labels = _labels(batch, config.length_unit_m)
+  labels = loss_labels(batch, config.length_unit_m)
   terms = {}
   for name, gaussians in (('posterior', estimate.posterior), ('prior', estimate.prior)):
     if gaussians is None:
       continue
-    branch = _for_losses(gaussians, estimate.camera.mean, config)
+    branch = for_losses(gaussians, estimate.camera.mean, config)
     for quantity, gaussian in (
       ('vertices', branch.vertices),
       ('joints_2d', branch.joints_normalized),
@@ -153,139 +149,7 @@ def compute_photometric_terms(
   else:
     distance = jnp.sqrt(difference**2 + ROBUST_COLOR**2) - ROBUST_COLOR
   area = jnp.sum(mask, axis=(1, 2))
-  return _without_padding({'photometric': _sum_per_example(distance) / jnp.maximum(area, 1)}, batch)
-
-
-def compute_elbo_terms(
-  keys: Key[Array, 'batch'],
-  estimate: HandEstimate,
-  batch: HandBatch,
-  camera_prior_mean: Float[Array, 'batch 10'],
-  extended_joint_regressor: Float[Array, 'joints vertices'],
-  config: LossConfig,
-  hands_mean: Float[Array, '45'] | None = None,
-) -> LossTerms:
-  """Computes the unweighted terms of the weakly supervised objective, the negative ELBO.
-
-  See eqs. 24 and 25. The only labels are 2D joints, masked as in `compute_gaussian_terms`.
-
-  Args:
-    keys: decide the samples, one key for each example.
-    estimate: the network's output, with both branches.
-    batch: the labels and their masks.
-    camera_prior_mean: mu_C, the ten stored camera numbers of the frozen camera model.
-    extended_joint_regressor: the matrix B, which takes vertices to joints.
-    config: its `convention` gives the likelihood of the labels at a sample. In `exact` that is
-      N(S(B V), likelihood_sigma^2) in crop units, in `paper` the first line of eq. 19.
-    hands_mean: the hand model's relaxed pose, for the term `pose_prior`.
-
-  Returns:
-    Each term per example. `joints_2d_nll` is the mean over `config.samples` samples of vertices and
-    camera. `joints_2d_nll_prior` is the same for vertices sampled from the prior-net (Algorithm 2).
-    `vertices_kl` compares the branches, and `camera_kl` the camera with N(camera_prior_mean, 1).
-    `paper` adds the marginal `joints_kl`, which makes the bound looser (erratum 8). The terms of
-    `regularizers` follow.
-  """
-  branches = both_branches(estimate)
-  posterior, prior = (_for_losses(branch, estimate.camera.mean, config) for branch in branches)
-  terms = {
-    'vertices_kl': kl_per_example(
-      posterior.vertices, whole_gaussians(prior).vertices, config.convention
-    ),
-    'camera_kl': kl_per_example(
-      estimate.camera, _camera_prior(camera_prior_mean, config), config.convention
-    ),
-  }
-  if config.convention == 'paper':
-    terms['joints_kl'] = kl_per_example(posterior.joints, prior.joints, config.convention)
-  label = _labels(batch, config.length_unit_m)['joints_2d']
-  for branch_number, (name, branch) in enumerate(
-    (('joints_2d_nll', branches.posterior), ('joints_2d_nll_prior', branches.prior))
-  ):
-    nlls = []
-    for sample_number in range(config.samples):
-      draw = jax.vmap(
-        lambda key, hand, camera, numbers=(branch_number, sample_number): _sample_projection(
-          _draw_keys(key, numbers[0], numbers[1], config),
-          hand,
-          camera,
-          extended_joint_regressor,
-          config,
-        )
-      )
-      nlls.append(masked_nll(draw(keys, branch, estimate.camera), *label))
-    terms[name] = functools.reduce(operator.add, nlls) / config.samples
-  return _without_padding({**terms, **regularizers(estimate, hands_mean)}, batch)
-
-
-def _camera_prior(mean: Float[Array, 'batch 10'], config: LossConfig) -> DiagonalGaussian:
-  """P_C: a deviation of one for every stored number but the scale, which has its own."""
-  log_variance = jnp.zeros_like(mean).at[:, -1].set(2 * math.log(config.scale_prior_sigma))
-  return DiagonalGaussian(mean, log_variance)
-
-
-def _draw_keys(
-  key: Array, branch_number: int, sample_number: int, config: LossConfig
-) -> tuple[Array, Array]:
-  """The keys of a draw's hand and of its camera, which both branches may share."""
-  draw, first = (2 * sample_number + number for number in (branch_number, 0))
-  camera_draw = first if config.camera_draws == 'one' else draw
-  hand_key = jax.random.split(jax.random.fold_in(key, draw))[0]
-  return hand_key, jax.random.split(jax.random.fold_in(key, camera_draw))[1]
-
-
-def _sample_projection(
-  keys: tuple[Array, Array],
-  branch: HandGaussians,
-  camera: DiagonalGaussian,
-  extended_joint_regressor: Array,
-  config: LossConfig,
-) -> DiagonalGaussian:
-  """The likelihood of 2D joints (crop units) at one sample of a hand and its camera."""
-  hand_key, camera_key = keys
-  if config.drawn_sigmas == 'printed':
-    camera = camera._replace(log_variance=jnp.zeros_like(camera.log_variance))
-  camera_sample = sample_gaussian(camera_key, camera, config.camera_sampling_scale)
-
-  def draw(gaussian: DiagonalGaussian | LowRankGaussian) -> Array:
-    if isinstance(gaussian, LowRankGaussian):  # in `exact` alone, where both letters agree
-      return sample_low_rank(hand_key, gaussian, config.sampling_scale)
-    return sample_gaussian(hand_key, _drawn_gaussian(gaussian, config), config.sampling_scale)
-
-  vertices = whole_gaussians(branch).vertices
-  if config.joint_draws == 'regressed':
-    vertices = branch.vertices._replace(mean=draw(vertices))
-  hand = hand_gaussians(
-    vertices,
-    camera_sample,
-    extended_joint_regressor,
-    convention=config.convention,
-    length_unit_m=config.length_unit_m,
-  )
-  if config.joint_draws == 'drawn':
-    joints = draw(whole_gaussians(hand).joints)
-    projected = project_points(camera_from_vector(camera_sample), joints)
-    hand = hand._replace(
-      joints=hand.joints._replace(mean=joints),
-      joints_normalized=hand.joints_normalized._replace(mean=projected),
-    )
-  sampled = _projected(hand, camera_sample, config)
-  if config.convention == 'exact':
-    log_variance = jnp.full_like(sampled.mean, 2 * math.log(config.likelihood_sigma))
-    return sampled._replace(log_variance=log_variance)
-  return sampled
-
-
-def _drawn_gaussian(gaussian: DiagonalGaussian, config: LossConfig) -> DiagonalGaussian:
-  """What a draw of lengths comes from: N(mu, diag(sigma)) to the letter, or as stated.
-
-  The letter takes sigma for a variance. In `exact` it is one, in `paper` a deviation (erratum 1),
-  both in the length unit.
-  """
-  if config.drawn_sigmas == 'predicted' or config.convention == 'exact':
-    return gaussian
-  unit = 2 * math.log(config.length_unit_m)
-  return gaussian._replace(log_variance=0.5 * (gaussian.log_variance - unit) + unit)
+  return without_padding({'photometric': _sum_per_example(distance) / jnp.maximum(area, 1)}, batch)
 
 
 def whole_gaussians(gaussians: HandGaussians) -> HandGaussians | CorrelatedGaussians:
@@ -418,10 +282,10 @@ def _with_common_terms(
   terms['camera'] = camera_loss(
     estimate.camera.mean, jnp.asarray(batch.camera), jnp.asarray(batch.camera_mask)
   )
-  return _without_padding({**terms, **regularizers(estimate, hands_mean)}, batch)
+  return without_padding({**terms, **regularizers(estimate, hands_mean)}, batch)
 
 
-def _labels(batch: HandBatch, length_unit_m: float) -> dict[str, tuple[Array, Array]]:
+def loss_labels(batch: HandBatch, length_unit_m: float) -> dict[str, tuple[Array, Array]]:
   """Gives the label and the weight of each point. Lengths are in the length unit."""
   vertices, joints = jnp.asarray(batch.vertices_hand), jnp.asarray(batch.joints_hand)
 
@@ -439,12 +303,12 @@ def _labels(batch: HandBatch, length_unit_m: float) -> dict[str, tuple[Array, Ar
   }
 
 
-def _for_losses(
+def for_losses(
   gaussians: HandGaussians, camera: Float[Array, 'batch 10'], config: LossConfig
 ) -> HandGaussians:
   """Converts lengths to the length unit, and projects 2D joints by `config.projection`."""
   per_metre = 1 / config.length_unit_m
-  joints_normalized, correlated = _projected(gaussians, camera, config), gaussians.correlated
+  joints_normalized, correlated = projected_joints(gaussians, camera, config), gaussians.correlated
   if correlated is not None:
     correlated = CorrelatedGaussians(
       vertices=scale_low_rank(correlated.vertices, per_metre),
@@ -459,7 +323,7 @@ def _for_losses(
   )
 
 
-def _projected(
+def projected_joints(
   gaussians: HandGaussians, camera: Float[Array, '*batch 10'], config: LossConfig
 ) -> DiagonalGaussian:
   """Gives the 2D joints of one hand or a batch, with their mean by `config.projection`."""
@@ -477,7 +341,8 @@ def _masked(value: Array, instead: Array, known: Array) -> Array:
   return jnp.where(known, value, instead)
 
 
-def _without_padding(terms: LossTerms, batch: HandBatch) -> LossTerms:
+def without_padding(terms: LossTerms, batch: HandBatch) -> LossTerms:
+  """Sets every term of the examples that only fill up a batch to zero."""
   return {name: jnp.where(batch.is_padding, 0.0, term) for name, term in terms.items()}
 
 

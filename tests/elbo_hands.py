@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-from hand_jax import losses, propagation
+from hand_jax import elbo, propagation
 from hand_jax.geometry import cameras
 from hand_jax.types import DiagonalGaussian, HandBatch, HandEstimate, HandParameters
 
@@ -97,7 +97,7 @@ def elbo_terms(keys, inputs: ElboInputs, config, matrix=None, hands_mean=None):
     'is_padding': inputs.is_padding,
   }
   batch = HandBatch(**{**dict.fromkeys(HandBatch._fields), **labels})
-  return losses.compute_elbo_terms(
+  return elbo.compute_elbo_terms(
     keys, estimate, batch, inputs.camera_prior, matrix, config, hands_mean
   )
 

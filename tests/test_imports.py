@@ -10,10 +10,10 @@ import pytest
 ROOT = pathlib.Path(__file__).parent.parent
 # Lower floors first. A room may use the others of its own floor, as long as no circle arises.
 FLOORS = [
-  ('types', 'examples', 'config', 'config_text', 'version', 'files'),
+  ('types', 'examples', 'config', 'setting_checks', 'config_text', 'version', 'files'),
   ('geometry', 'gaussian', 'low_rank'),
   ('mano', 'rendering', 'propagation'),
-  ('losses', 'models', 'synthetic'),
+  ('elbo', 'losses', 'models', 'synthetic'),
   ('runs', 'data'),
   ('preparing', 'readers', 'detection', 'evaluation'),
   ('training', 'fitting', 'reconstruction'),

@@ -4,7 +4,8 @@ import difflib
 
 from experiments.configs.benchmarks import BENCHMARKS
 from experiments.configs.synthetic import SYNTHETIC
-from hand_jax.config import ExperimentConfig, validate_config
+from hand_jax.config import ExperimentConfig
+from hand_jax.setting_checks import validate_config
 
 EXPERIMENTS = {**SYNTHETIC, **BENCHMARKS}
 

@@ -16,7 +16,6 @@ from hand_jax.data.augmentation import CropChange, sample_crop_change
 VECTOR_SIZE = 1152
 NUM_LANDMARKS = 21
 LAST_MAP_SIDE, MIDDLE_MAP_SIDE = FEATURE_SIDE // 32, FEATURE_SIDE // 16
-MIDDLE_MAP_CHANNELS = 112
 _PREFIX = 'feature_'
 LANDMARK_ERRORS_FIELD = _PREFIX + 'landmark_errors'
 """This field of a record holds `CropFeatures.landmark_errors`."""

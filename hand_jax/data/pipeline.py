@@ -333,10 +333,10 @@ def _featured(
 
 
 def check_prepared_hands(source: ExampleSource, config: ExperimentConfig) -> None:
-  """Checks that prepared hands have the poses that `data.hands` names.
+  """Checks that prepared hands are of the kind that `data.hands` names.
 
   Raises:
-    ValueError: another sampler posed them.
+    ValueError: they are of another kind.
   """
   found = source.hands if isinstance(source, PreparedSource) else None
   if found not in (None, config.data.hands):

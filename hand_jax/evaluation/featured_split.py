@@ -22,7 +22,7 @@ from hand_jax.files.writing import unfinished_path
 from hand_jax.models.backbone import HandLandmarkBackbone, normalize_image
 from hand_jax.models.bundled import load_bundled_parameters
 from hand_jax.models.hand_network import create_network
-from hand_jax.models.map_sampling import map_projection
+from hand_jax.models.map_sampling import reduce_maps
 from hand_jax.types import HandBatch, HandEstimate, ImageFeatures, ManoModel
 
 # Crops go through the backbone, and features through the heads, in batches of this size.
@@ -141,11 +141,7 @@ def _backbone(map_channels: int):
     assert found.last_map is not None and found.middle_map is not None
     reduced = None
     if map_channels:
-      last, middle = (
-        whole @ map_projection(whole.shape[-1], map_channels, 0)
-        for whole in (found.last_map, found.middle_map)
-      )
-      reduced = (last, middle)
+      reduced = reduce_maps(found.last_map, found.middle_map, map_channels)
     return found._replace(shallow_map=None, last_map=None, middle_map=None, reduced_maps=reduced)
 
   return load_bundled_parameters(_BACKBONE), apply

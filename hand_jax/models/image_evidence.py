@@ -16,7 +16,7 @@ from hand_jax.config import ModelConfig
 from hand_jax.geometry.alignment import fit_scale_and_shift, rotation_between
 from hand_jax.geometry.cameras import camera_from_vector, project_points
 from hand_jax.mano.model import extended_joint_regressor
-from hand_jax.models.map_sampling import map_projection, sample_bilinear
+from hand_jax.models.map_sampling import reduce_maps, sample_bilinear
 from hand_jax.types import ImageFeatures, ManoModel
 
 # Residuals are inputs in centimetres.
@@ -103,18 +103,16 @@ class ImageEvidence(nn.Module):
       return []
     if features.reduced_maps is not None:
       return list(features.reduced_maps)
-    maps = [found for found in (features.last_map, features.middle_map) if found is not None]
-    if not maps:
+    if self.config.backbone.name == 'hand_landmark' and features.middle_map is not None:
+      assert features.last_map is not None, 'the landmark network gives both'
+      # Prepared features hold its maps reduced by the same matrices.
+      return list(reduce_maps(features.last_map, features.middle_map, channels))
+    if features.last_map is None:
       raise ValueError(
         f'model.attention.map_channels={channels} samples maps, and these features hold none: '
         f'prepare them with --feature_maps={channels}, or set model.attention.map_channels=0.'
       )
-    if self.config.backbone.name == 'hand_landmark':
-      # Prepared features hold its maps reduced by the same matrices.
-      return [found @ map_projection(found.shape[-1], channels, 0) for found in maps]
-    return [
-      nn.Dense(channels, name=f'reduce_map_{number}')(found) for number, found in enumerate(maps)
-    ]
+    return [nn.Dense(channels, name='reduce_map')(features.last_map)]
 
 
 def bound_length(residuals: Float[Array, '*batch 3']) -> Float[Array, '*batch 3']:

@@ -52,3 +52,23 @@ def map_projection(channels: int, width: int, seed: int) -> Float[np.ndarray, '{
   basis, upper = np.linalg.qr(drawn)
   # The signs make the factorisation unique, so the first columns are the same at every width.
   return (basis * np.sign(np.diag(upper))[None]).astype(np.float32)
+
+
+def reduce_maps(
+  last_map: Float[Array, 'batch _h1 _w1 _last'],
+  middle_map: Float[Array, 'batch _h2 _w2 _middle'],
+  width: int,
+  seed: int = 0,
+) -> tuple[Float[Array, 'batch _h1 _w1 {width}'], Float[Array, 'batch _h2 _w2 {width}']]:
+  """Reduces the channels of the landmark network's maps by fixed projections.
+
+  Args:
+    last_map: the map whose mean is the pooled vector.
+    middle_map: the finer map.
+    width: number of channels of both results.
+    seed: seed of the projections. Networks that sample maps take 0.
+  """
+  last, middle = (
+    found @ map_projection(found.shape[-1], width, seed) for found in (last_map, middle_map)
+  )
+  return last, middle

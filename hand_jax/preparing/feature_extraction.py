@@ -13,8 +13,6 @@ from jaxtyping import UInt8
 from hand_jax.config import FEATURE_SIDE
 from hand_jax.data.augmentation import make_row
 from hand_jax.data.crop_features import (
-  MIDDLE_MAP_CHANNELS,
-  VECTOR_SIZE,
   CropFeatures,
   CropFeatureSettings,
   crop_change,
@@ -30,7 +28,7 @@ from hand_jax.models.hand_landmark import (
   normalize_crops,
   normalize_landmarks,
 )
-from hand_jax.models.map_sampling import map_projection
+from hand_jax.models.map_sampling import reduce_maps
 from hand_jax.types import HandBatch
 
 # All crops go through the network in batches of this size, so that one compiled program is enough.
@@ -118,14 +116,9 @@ def landmark_features(
 @functools.lru_cache(maxsize=2)
 def _program(maps: int, projection_seed: int) -> Callable[[np.ndarray], CropFeatures]:
   variables = load_bundled_parameters('hand_landmark')
-  projections = [
-    map_projection(channels, maps, projection_seed)
-    for channels in (VECTOR_SIZE, MIDDLE_MAP_CHANNELS)
-    if maps
-  ]
 
   @jax.jit
-  def apply(variables, crops, projections):
+  def apply(variables, crops):
     output = apply_network(HandLandmarkNetwork(), variables, normalize_crops(crops))
     # Under the trace the fields are JAX's arrays.
     features = CropFeatures(
@@ -135,14 +128,14 @@ def _program(maps: int, projection_seed: int) -> Callable[[np.ndarray], CropFeat
       presence=output.presence,
       right=output.right,
     )
-    if projections:
-      last, middle = output.last_map @ projections[0], output.middle_map @ projections[1]
+    if maps:
+      last, middle = reduce_maps(output.last_map, output.middle_map, maps, projection_seed)
       features = features._replace(
         last_maps=last.astype(jnp.float16), middle_maps=middle.astype(jnp.float16)
       )
     return features
 
-  return lambda crops: apply(variables, crops, projections)
+  return lambda crops: apply(variables, crops)
 
 
 def _split(features: CropFeatures, settings: CropFeatureSettings) -> Sequence[CropFeatures]:

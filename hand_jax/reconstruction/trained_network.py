@@ -1,6 +1,5 @@
 """One hand of a photo by a trained network: a mesh with a sigma for every vertex, and colours."""
 
-import functools
 import hashlib
 import os
 from collections.abc import Callable
@@ -13,6 +12,7 @@ from jaxtyping import Array, Bool, Float, Int, UInt8
 
 from hand_jax.config import ExperimentConfig
 from hand_jax.data.photos import centred_square, check_box
+from hand_jax.evaluation.evaluate import estimate_images
 from hand_jax.fitting.mesh_parameters import fit_parameters
 from hand_jax.geometry.cameras import (
   camera_from_vector,
@@ -27,7 +27,6 @@ from hand_jax.geometry.rotations import matrix_to_axis_angle
 from hand_jax.geometry.warping import warp_image
 from hand_jax.mano.assets import hand_model_name
 from hand_jax.mano.model import extended_joint_regressor, mano_forward, regress_joints
-from hand_jax.models.backbone import normalize_image
 from hand_jax.models.branches import branches_of
 from hand_jax.models.hand_network import create_network
 from hand_jax.reconstruction.camera_placement import PhotoCamera, photo_camera, place_in_camera
@@ -98,22 +97,14 @@ def create_trained_network(
     model: the hand model that it was trained with.
   """
   network = create_network(config)
-
   variables = jax.device_put(variables)
 
   def estimate(crop: np.ndarray, mask: np.ndarray | None) -> HandEstimate:
-    return _estimate_crop(network, variables, crop, model, mask)
+    masks = None if mask is None else mask[None]
+    estimates = estimate_images(network, variables, crop[None], model, masks)
+    return jax.tree.map(lambda field: field[0], jax.device_get(estimates))
 
   return TrainedNetwork(config, model, estimate, config.name)
-
-
-# Of equal networks, one is traced and compiled.
-@functools.partial(jax.jit, static_argnums=0)
-def _estimate_crop(network, variables, crop, model, mask) -> HandEstimate:
-  images = normalize_image(crop[None], network.config.backbone.name)
-  masks = None if mask is None else mask[None]
-  estimate = network.apply(variables, images, model, train=False, hand_mask=masks)
-  return jax.tree.map(lambda field: field[0], estimate)
 
 
 def crop_of_photo(

@@ -119,13 +119,13 @@ def batch_shapes(config: ExperimentConfig, size: int, num_vertices: int) -> Hand
   if config.data.features == 'cached':
     channels = config.model.attention.map_channels
     points = array(np.float32, _JOINTS, 3)
-    maps = tuple(array(np.float32, n, n, channels) for n in (side // 32, side // 16))
+    last, middle = (array(np.float32, n, n, channels) for n in (side // 32, side // 16))
     features = ImageFeatures(
       array(np.float32, _VECTOR_SIZE),
       None,
       points,
       world_landmarks=points,
-      reduced_maps=maps if channels else None,  # pyright: ignore[reportArgumentType]
+      reduced_maps=(last, middle) if channels else None,
     )
   return HandBatch(
     image=array(np.uint8, side, side, 3),

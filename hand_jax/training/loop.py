@@ -8,7 +8,7 @@ from typing import NamedTuple, NoReturn
 import jax
 import numpy as np
 
-from hand_jax.config import ExperimentConfig, validate_config
+from hand_jax.config import ExperimentConfig
 from hand_jax.data.example_sources import ExampleSource, create_source, create_training_source
 from hand_jax.data.landmark_errors import describe_selection
 from hand_jax.data.pipeline import (
@@ -31,6 +31,7 @@ from hand_jax.runs.hand_models import claim_hand_model
 from hand_jax.runs.lineage import claim_lineage, make_lineage
 from hand_jax.runs.sources import latest_step
 from hand_jax.runs.train_state import TrainState
+from hand_jax.setting_checks import validate_config
 from hand_jax.training import parallel
 from hand_jax.training.camera_prior import claim_camera_prior, load_camera_prior
 from hand_jax.training.hosts import check_same_folder, check_same_step, failing_together

@@ -12,10 +12,10 @@ import jax
 from jaxtyping import Array, Float, Key
 
 from hand_jax.config import ExperimentConfig, LossConfig
+from hand_jax.elbo import compute_elbo_terms
 from hand_jax.losses import (
   TOTAL_SCALE,
   LossTerms,
-  compute_elbo_terms,
   compute_gaussian_terms,
   compute_photometric_terms,
   compute_squared_error_terms,

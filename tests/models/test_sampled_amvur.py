@@ -43,7 +43,7 @@ def test_global_features_add_no_parameters_and_sampled_ones_add_to_amvur_alone(m
   width = get_config('toy').model.attention.width
   # The tiny backbone has one map and no landmarks: place and samples.
   assert after['vertex_regressor'].pop('evidence') == {'kernel': (2 + 3, width)}
-  assert after['image_evidence'] == {'reduce_map_0': {'kernel': (64, 3), 'bias': (3,)}}
+  assert after['image_evidence'] == {'reduce_map': {'kernel': (64, 3), 'bias': (3,)}}
   for head in ('mean', 'log_variance'):
     assert after['vertex_regressor'].pop(head)['kernel'] == (width + 5, 3)
     before['vertex_regressor'].pop(head)

@@ -7,13 +7,14 @@ import typing
 import pytest
 
 from experiments.configs.names import EXPERIMENTS, get_config
-from hand_jax.config import DataConfig, ExperimentConfig, validate_config
+from hand_jax.config import DataConfig, ExperimentConfig
 from hand_jax.config_text import (
   apply_overrides,
   config_differences,
   config_from_json,
   config_to_json,
 )
+from hand_jax.setting_checks import validate_config
 from hand_jax.synthetic.scene import HANDS
 
 

@@ -12,7 +12,7 @@ import optax
 import pytest
 
 from experiments.configs.names import get_config
-from hand_jax.config import LossConfig, validate_config
+from hand_jax.config import LossConfig
 from hand_jax.config_text import apply_overrides
 from hand_jax.geometry.cameras import (
   camera_from_vector,
@@ -25,6 +25,7 @@ from hand_jax.models.backbone import normalize_image
 from hand_jax.models.hand_network import create_network, render_estimate
 from hand_jax.runs.checkpoints import load_network
 from hand_jax.runs.train_state import state_variables
+from hand_jax.setting_checks import validate_config
 from hand_jax.training import parallel
 from hand_jax.training.loop import train_and_evaluate
 from hand_jax.training.objective import term_weights
