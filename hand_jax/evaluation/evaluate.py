@@ -1,23 +1,21 @@
 """Measures a network over a split: every example once, each branch, and the mean hand."""
 
-import functools
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, UInt8
+from jaxtyping import Array, Bool, Float
 
 from hand_jax.config import ExperimentConfig
 from hand_jax.evaluation import metrics
 from hand_jax.evaluation.mean_hand import MeanHand
 from hand_jax.evaluation.uncertainty import Names, PointErrors, uncertainty_figures
 from hand_jax.geometry.cameras import camera_from_vector, camera_rotation
-from hand_jax.models.applying import apply_network
-from hand_jax.models.backbone import normalize_image
 from hand_jax.models.branches import branches_of
-from hand_jax.models.hand_network import HandNetwork, create_network
+from hand_jax.models.estimating import estimate_images
+from hand_jax.models.hand_network import create_network
 from hand_jax.types import (
   ArrayLike,
   DiagonalGaussian,
@@ -56,28 +54,6 @@ def make_estimate_fn(
   """
   network, variables = create_network(config), jax.device_put(variables)
   return lambda batch: estimate_images(network, variables, batch.image, model)
-
-
-# Of equal networks, one is traced and compiled.
-@functools.partial(jax.jit, static_argnums=0)
-def estimate_images(
-  network: HandNetwork,
-  variables: dict[str, Any],
-  images: UInt8[Array, 'batch side side 3'],
-  model: ManoModel,
-  hand_mask: Bool[Array, 'batch side side'] | None = None,
-) -> HandEstimate:
-  """Computes a trained network's estimates for crops.
-
-  Args:
-    network: the network.
-    variables: its parameters and batch statistics.
-    images: the crops.
-    model: the hand model.
-    hand_mask: where the crops show the hand, if known. A texture branch alone reads it.
-  """
-  images = normalize_image(images, network.config.backbone.name)
-  return apply_network(network, variables, images, model, train=False, hand_mask=hand_mask)
 
 
 class RootHands(NamedTuple):

@@ -15,10 +15,10 @@ from jaxtyping import Array, Bool, Float, Int, UInt8
 from skimage.metrics import structural_similarity
 
 from hand_jax.config import ExperimentConfig
-from hand_jax.evaluation.evaluate import estimate_images
 from hand_jax.evaluation.texture_baselines import fill_from_visible, hop_distances, mean_color
 from hand_jax.geometry.cameras import camera_from_vector, normalize_points, vertices_in_crop
 from hand_jax.models.branches import best_branch
+from hand_jax.models.estimating import estimate_images
 from hand_jax.models.hand_network import HIDING_DISTANCE, create_network
 from hand_jax.models.map_sampling import sample_bilinear
 from hand_jax.rendering.images import render_vertex_colors

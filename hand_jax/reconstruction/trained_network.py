@@ -12,7 +12,6 @@ from jaxtyping import Array, Bool, Float, Int, UInt8
 
 from hand_jax.config import ExperimentConfig
 from hand_jax.data.photos import centred_square, check_box
-from hand_jax.evaluation.evaluate import estimate_images
 from hand_jax.fitting.mesh_parameters import fit_parameters
 from hand_jax.geometry.cameras import (
   camera_from_vector,
@@ -28,6 +27,7 @@ from hand_jax.geometry.warping import warp_image
 from hand_jax.mano.assets import hand_model_name
 from hand_jax.mano.model import extended_joint_regressor, mano_forward, regress_joints
 from hand_jax.models.branches import branches_of
+from hand_jax.models.estimating import estimate_images
 from hand_jax.models.hand_network import create_network
 from hand_jax.reconstruction.camera_placement import PhotoCamera, photo_camera, place_in_camera
 from hand_jax.reconstruction.reconstruction import Reconstruction
