@@ -219,6 +219,10 @@ class DataConfig:
   with at most that error, as a share of half the hand's size (hand_jax/data/landmark_errors.py).
   `prepare_dataset --with_features` stored the errors. Validation and evaluation keep all examples.
 
+  With `upright` every crop is turned so that the middle finger's base lies straight above the
+  wrist, before any augmentation, in training, evaluation and use. The landmark network was trained
+  on such crops. Cached features have to be of the same kind of crops.
+
   `hands` names the kind of rendered hands (docs/synthetic_hands.md): the sampler of their poses,
   or 'displaced' for broad poses of meshes outside the shape space. Prepared synthetic hands to
   train on have to be of the same kind. Data sets of photos ignore it.
@@ -235,6 +239,7 @@ class DataConfig:
   train_examples: int = 0
   max_landmark_error: float = 0.0  # 0 sets no limit
   crop_factor: float = 2.0  # crop side over the larger side of the hand's box
+  upright: bool = False
   # Side in pixels of the pictures rendered on the fly. 0 takes model.image_size.
   render_size: int = 0
   render_workers: int = 1  # threads that make batches beside the training step

@@ -86,18 +86,19 @@ class SplitMeasurer:
     return measured
 
   def _split(self, name: str, config: ExperimentConfig) -> FeaturedSplit:
-    factor = config.data.crop_factor
+    factor, upright = config.data.crop_factor, config.data.upright
     # A run that samples no maps ignores them, and so can read what the others read.
     maps = config.model.attention.map_channels or get_config(CONFIG).model.attention.map_channels
-    if (name, factor, maps) not in self._splits:
+    if (name, factor, upright, maps) not in self._splits:
       described = (
-        f'{self._describe(name)}, crops of {factor} times the box, maps of {maps} channels'
+        f'{self._describe(name)}, {"upright " if upright else ""}crops of {factor} times the box, '
+        f'maps of {maps} channels'
       )
       path = self._folder / f'{name}-{maps}_map_channels.npz'
-      self._splits[name, factor, maps] = cached_split(
-        path, described, lambda: featured_split(self._examples(name), factor, maps)
+      self._splits[name, factor, upright, maps] = cached_split(
+        path, described, lambda: featured_split(self._examples(name), factor, maps, upright)
       )
-    return self._splits[name, factor, maps]
+    return self._splits[name, factor, upright, maps]
 
   def _describe(self, name: str) -> str:
     if name in self._photos:

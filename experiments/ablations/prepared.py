@@ -60,7 +60,8 @@ def prepare_missing(data_dir: str, kinds: Iterable[str], prepare: Prepare = prep
     prepare: prepares hands.
 
   Raises:
-    ValueError: a folder holds hands of another kind, without features or without a split.
+    ValueError: a folder holds hands of another kind, without features of upright crops or without
+      a split.
   """
   for hands in dict.fromkeys((BROAD, *kinds)):
     folder = data_folder(data_dir, hands)
@@ -73,11 +74,12 @@ def prepare_missing(data_dir: str, kinds: Iterable[str], prepare: Prepare = prep
     needed = ('train', 'validation', *(SPLITS.values() if hands == BROAD else ()))
     missing = [split for split in needed if not manifest['examples'].get(split)]
     found = hands_of_manifest(manifest)
-    if found != hands or missing or settings_of_manifest(manifest) is None:
+    features = settings_of_manifest(manifest)
+    if found != hands or missing or features is None or not features.upright:
       raise ValueError(
-        f'{folder} should hold {hands} hands with features and the splits {", ".join(needed)}; it '
-        f'holds {found} hands and {json.dumps(manifest["examples"])}. Move it away, or name '
-        'another --data_dir: what is missing is prepared there.'
+        f'{folder} should hold {hands} hands with features of upright crops and the splits '
+        f'{", ".join(needed)}; it holds {found} hands and {json.dumps(manifest["examples"])}. Move '
+        'it away, or name another --data_dir: what is missing is prepared there.'
       )
 
 

@@ -157,7 +157,12 @@ def synthetic_features() -> ExperimentConfig:
     loss=replace(small.loss, prior_vertices=1.0),
     optimizer=replace(small.optimizer, backbone_learning_rate_scale=0.0),
     data=replace(
-      small.data, hands='broad', features='cached', data_dir='prepared', train_examples=0
+      small.data,
+      hands='broad',
+      features='cached',
+      data_dir='prepared',
+      train_examples=0,
+      upright=True,
     ),
     training=replace(small.training, num_steps=3000, evaluate_every=1000, checkpoint_every=1000),
   )

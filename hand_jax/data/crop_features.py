@@ -11,7 +11,8 @@ import numpy as np
 from jaxtyping import Float
 
 from hand_jax.config import FEATURE_SIDE, AugmentationConfig
-from hand_jax.data.augmentation import CropChange, sample_crop_change
+from hand_jax.data.augmentation import CropChange, sample_crop_change, upright_change
+from hand_jax.examples import HandExample
 
 VECTOR_SIZE = 1152
 NUM_LANDMARKS = 21
@@ -29,6 +30,10 @@ class CropFeatureSettings:
   change of rotation, scale, shift and colours, whose ranges mean the same as in
   `AugmentationConfig`. `maps` is the number of channels to which the stored feature maps were
   projected, and 0 means that no maps are stored. `projection_seed` seeds that projection.
+
+  With `upright` a crop is first turned so that the middle finger's base lies straight above the
+  wrist (`upright_change`), as the landmark network was trained. Manifests of older versions do not
+  state it, and mean that crops lie as the photos do.
   """
 
   crops: int = 4
@@ -40,6 +45,7 @@ class CropFeatureSettings:
   scale_fraction: float = 0.15
   shift_fraction: float = 0.08
   color_strength: float = 0.2
+  upright: bool = True
 
   def as_manifest(self) -> dict[str, Any]:
     """Gives the settings as JSON keeps them."""
@@ -68,13 +74,16 @@ class CropFeatures(NamedTuple):
   landmark_errors: Float[np.ndarray, 'crops'] | None = None  # float32
 
 
-def crop_change(settings: CropFeatureSettings, index: int, crop: int) -> CropChange:
+def crop_change(
+  settings: CropFeatureSettings, index: int, crop: int, example: HandExample
+) -> CropChange:
   """Draws the change of one crop of an example, the same at each call.
 
   Args:
     settings: the ranges of the changes and their seed.
     index: the example's number in its split.
     crop: the crop's number in the example.
+    example: the example, whose joints tell how an upright crop is turned.
   """
   ranges = AugmentationConfig(
     settings.rotation_degrees,
@@ -82,7 +91,8 @@ def crop_change(settings: CropFeatureSettings, index: int, crop: int) -> CropCha
     settings.shift_fraction,
     settings.color_strength,
   )
-  return sample_crop_change(ranges, np.random.default_rng((settings.seed, index, crop)))
+  change = sample_crop_change(ranges, np.random.default_rng((settings.seed, index, crop)))
+  return upright_change(example, change) if settings.upright else change
 
 
 def stored_arrays(settings: CropFeatureSettings) -> dict[str, tuple[tuple[int, ...], type]]:
@@ -147,4 +157,9 @@ def decode_crop_features(record: dict[str, Any], settings: CropFeatureSettings) 
 def settings_of_manifest(manifest: dict[str, Any]) -> CropFeatureSettings | None:
   """Reads the settings in a data set's manifest, or returns None where it holds no features."""
   stated = manifest.get('settings', {}).get('crop_features')
-  return CropFeatureSettings(**stated) if stated else None
+  return stated_settings(stated) if stated else None
+
+
+def stated_settings(stated: dict[str, Any]) -> CropFeatureSettings:
+  """Reads settings as a manifest keeps them. Without `upright`, crops lie as the photos do."""
+  return CropFeatureSettings(**{'upright': False, **stated})

@@ -20,6 +20,7 @@ from hand_jax.data.augmentation import (
   add_picture,
   make_labels,
   sample_crop_change,
+  upright_change,
 )
 from hand_jax.data.crop_features import CropFeatures, CropFeatureSettings
 from hand_jax.data.example_sources import ExampleSource
@@ -230,7 +231,8 @@ def make_batch(
     slots: which example, in which epoch, each row shows.
     config: the run's config.
     num_vertices: number of vertices of the hand model.
-    seed: seed of the augmentation, for training. None makes plain rows.
+    seed: seed of the augmentation, for training. None makes plain rows, whose crops are turned
+      only where `data.upright` says so.
 
   Raises:
     ValueError: an example cannot be used. The message names it.
@@ -248,7 +250,9 @@ def make_batch(
       example = without_3d(example)
       picture = picture if isinstance(picture, EncodedPictures) else example
     size, factor = config.model.image_size, config.data.crop_factor
-    labels = make_labels(check_example(example), slot.index, size, factor, num_vertices, change)
+    example = check_example(example)
+    change = upright_change(example, change) if config.data.upright else change
+    labels = make_labels(example, slot.index, size, factor, num_vertices, change)
     labelled.append((labels[0]._replace(is_padding=np.bool_(slot.is_padding)), labels[1]))
     pictures.append(picture)
   rows = []
@@ -273,7 +277,7 @@ def _make_cached_batch(
       example = without_3d(example)
     rng = np.random.default_rng((seed, slot.epoch, slot.index))
     crop = int(rng.integers(settings.crops))
-    change = prepared.stored_change(slot.index, crop)
+    change = prepared.stored_change(slot.index, crop, example)
     size, factor = config.model.image_size, config.data.crop_factor
     labels = make_labels(check_example(example), slot.index, size, factor, num_vertices, change)
     vector = stored.vectors[crop].astype(np.float32)
@@ -310,6 +314,14 @@ def check_cached_features(source: ExampleSource, config: ExperimentConfig) -> No
       f'{settings.crop_factor} times the box, this run asks for {config.data.crop_factor}: set '
       f'data.crop_factor={settings.crop_factor}, or prepare it with '
       f'--feature_crop_factor={config.data.crop_factor}.'
+    )
+  if settings.upright != config.data.upright:
+    kinds = {True: 'upright hands', False: 'hands as they lie in the photo'}
+    raise ValueError(
+      f"data.features='cached': {config.data.dataset} holds features of crops of "
+      f'{kinds[settings.upright]}, this run (data.upright={config.data.upright}) asks for '
+      f'{kinds[config.data.upright]}: set data.upright={settings.upright}'
+      + (', or prepare it again in another folder.' if config.data.upright else '.')
     )
   channels = config.model.attention.map_channels
   if channels and (settings.maps, settings.projection_seed) != (channels, 0):

@@ -172,12 +172,17 @@ class PreparedSource:
       opened.append((_open_record(record, with_mask=False)[0], features))
     return opened
 
-  def stored_change(self, index: int, crop: int) -> CropChange:
+  def stored_change(self, index: int, crop: int, example: HandExample) -> CropChange:
     """Returns the change of one crop whose features `open_features` gives.
 
     It was drawn from the example's number in the whole split, whichever examples are kept here.
+
+    Args:
+      index: the example's number in this source.
+      crop: the crop's number in the example.
+      example: what `open_features` gives with the features.
     """
-    return crop_change(self._stored_settings(), self._number(index), crop)
+    return crop_change(self._stored_settings(), self._number(index), crop, example)
 
   def _stored_settings(self) -> CropFeatureSettings:
     if self._feature_settings is None:

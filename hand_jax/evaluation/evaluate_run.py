@@ -100,6 +100,12 @@ def evaluate_run(request: RunRequest) -> tuple[dict[str, Any], pathlib.Path]:
   check_submission_request(dataset, submission, split, request.limit)
   augmentation = augmentation_name(request.turns)
   config, variables = load_for_inference(workdir)
+  if benchmark and config.data.upright:
+    raise ValueError(
+      f'{workdir} was trained with data.upright=True: its estimates are in the axes of crops that '
+      f'labels turn, and {benchmark.title} compares hands in the axes of the photo. Evaluate it on '
+      'another data set, or train a run with data.upright=False.'
+    )
   data = data_to_measure(config, dataset, request.data_dir)
   count = request.limit or (0 if data.data_dir else RENDERED_EXAMPLES)
   source = create_source(data, split, config.model.image_size, count)

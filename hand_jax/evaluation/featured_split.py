@@ -16,9 +16,10 @@ import numpy as np
 from jaxtyping import Bool, Float, UInt8
 
 from hand_jax.config import FEATURE_SIDE, ExperimentConfig
-from hand_jax.data.augmentation import make_row
+from hand_jax.data.augmentation import CropChange, make_row, upright_change
 from hand_jax.examples import HandExample, check_example
 from hand_jax.files.writing import unfinished_path
+from hand_jax.geometry.cameras import rotation_in_plane
 from hand_jax.models.backbone import HandLandmarkBackbone, normalize_image
 from hand_jax.models.bundled import load_bundled_parameters
 from hand_jax.models.hand_network import create_network
@@ -41,7 +42,7 @@ class FeaturedSplit(NamedTuple):
   features: ImageFeatures
   """The backbone's output without maps, but with reduced ones where they were asked for."""
   joints_root: Float[np.ndarray, 'hands 21 3']
-  """Metres, camera axes, with the wrist at the origin."""
+  """Metres, with the wrist at the origin, in camera axes that turn with the crop."""
   vertices_root: Float[np.ndarray, 'hands vertices 3'] | None
   """The same of the mesh. Photos have none."""
   joints_normalized: Float[np.ndarray, 'hands 21 2']
@@ -51,7 +52,10 @@ class FeaturedSplit(NamedTuple):
 
 
 def featured_split(
-  examples: Iterable[HandExample], crop_factor: float, map_channels: int = 0
+  examples: Iterable[HandExample],
+  crop_factor: float,
+  map_channels: int = 0,
+  upright: bool = False,
 ) -> FeaturedSplit:
   """Computes the features of examples' crops as an evaluation sees them, without augmentation.
 
@@ -60,12 +64,16 @@ def featured_split(
     crop_factor: side of the crop over the larger side of the hand's box.
     map_channels: channels to which the maps are reduced, see `AttentionConfig.map_channels`. 0
       keeps no maps.
+    upright: turns crops, and with them 2D and 3D labels, as `data.upright` says.
 
   Raises:
     ValueError: an example has no 3D joints or no 2D joint, or only some have meshes, or there are
       none. The message names an example.
   """
-  parts = [_featured_block(block, crop_factor, map_channels) for block in _blocks(examples, _BATCH)]
+  parts = [
+    _featured_block(block, crop_factor, map_channels, upright)
+    for block in _blocks(examples, _BATCH)
+  ]
   if not parts:
     raise ValueError('Nothing to measure on: there is no example.')
   if len({part.vertices_root is None for part in parts}) > 1:
@@ -80,9 +88,10 @@ def _blocks(examples: Iterable[HandExample], size: int) -> Iterator[list[HandExa
 
 
 def _featured_block(
-  examples: list[HandExample], crop_factor: float, map_channels: int
+  examples: list[HandExample], crop_factor: float, map_channels: int, upright: bool
 ) -> FeaturedSplit:
   rows: list[HandBatch] = []
+  turns: list[float] = []
   for example in examples:
     if example.joints_camera is None or not np.any(example.joint_confidence > 0):
       raise ValueError(
@@ -91,26 +100,32 @@ def _featured_block(
       )
     vertices = example.vertices_camera
     count = 0 if vertices is None else len(vertices)
-    rows.append(make_row(check_example(example), 0, FEATURE_SIDE, crop_factor, count))
+    example = check_example(example)
+    change = upright_change(example, CropChange()) if upright else CropChange()
+    rows.append(make_row(example, 0, FEATURE_SIDE, crop_factor, count, change))
+    turns.append(change.rotation)
   with_meshes = [example.vertices_camera is not None for example in examples]
   if any(with_meshes) and not all(with_meshes):
     raise ValueError(f'Only some examples have meshes: {examples[0].example_id} or later ones.')
   return FeaturedSplit(
     example_id=np.array([example.example_id for example in examples]),
     features=backbone_features(np.stack([row.image for row in rows]), map_channels),
-    joints_root=np.stack([_root_relative(example, 'joints_camera') for example in examples]),
-    vertices_root=np.stack([_root_relative(example, 'vertices_camera') for example in examples])
-    if all(with_meshes)
-    else None,
+    joints_root=_root_relative(examples, turns, 'joints_camera'),
+    vertices_root=_root_relative(examples, turns, 'vertices_camera') if all(with_meshes) else None,
     joints_normalized=np.stack([row.joints_normalized for row in rows]),
     known=np.stack([row.joint_confidence > 0 for row in rows]),
   )
 
 
-def _root_relative(example: HandExample, field: str) -> np.ndarray:
-  wrist = np.asarray(example.joints_camera, np.float64)[0]
-  points = np.asarray(getattr(example, field), np.float64) - wrist
-  return (points * _MIRROR if example.side == 'left' else points).astype(np.float32)
+def _root_relative(examples: list[HandExample], turns: list[float], field: str) -> np.ndarray:
+  """Points of right hands with the wrist at the origin, in axes that turn with the crops."""
+  hands = []
+  for example, turn in zip(examples, turns, strict=True):
+    wrist = np.asarray(example.joints_camera, np.float64)[0]
+    points = np.asarray(getattr(example, field), np.float64) - wrist
+    points = points * _MIRROR if example.side == 'left' else points
+    hands.append((points @ rotation_in_plane(turn).T).astype(np.float32))
+  return np.stack(hands)
 
 
 def backbone_features(

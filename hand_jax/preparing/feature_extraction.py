@@ -87,7 +87,7 @@ def rows_of_example(
     number: the example's number in its split, which seeds the crops.
     settings: settings of the crops.
   """
-  changes = [crop_change(settings, number, crop) for crop in range(settings.crops)]
+  changes = [crop_change(settings, number, crop, example) for crop in range(settings.crops)]
   # The crop depends on box and side alone, so no vertices are needed.
   return [
     make_row(without_3d(example), number, FEATURE_SIDE, settings.crop_factor, 0, change)

@@ -6,7 +6,7 @@ from typing import Any
 
 import tensorflow_datasets as tfds
 
-from hand_jax.data.crop_features import CropFeatureSettings, record_features
+from hand_jax.data.crop_features import record_features, stated_settings
 from hand_jax.examples import Skip, example_features
 from hand_jax.preparing.feature_extraction import with_crop_features
 from hand_jax.preparing.records import (
@@ -42,7 +42,7 @@ class StreamedBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     report: Report = no_report,
     **kwargs,
   ):
-    self._crop_features = CropFeatureSettings(**crop_features) if crop_features else None
+    self._crop_features = stated_settings(crop_features) if crop_features else None
     self._report = report
     self.sha256: dict[str, str] = {}
     super().__init__(**kwargs)

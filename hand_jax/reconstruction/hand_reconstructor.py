@@ -282,7 +282,13 @@ def _by_run(
   meshes = []
   for box, hand in zip(boxes, hands, strict=True):
     photo = HandPhoto(
-      request.image, box, hand.side, request.name, request.hand_mask, _camera(request)
+      request.image,
+      box,
+      hand.side,
+      request.name,
+      request.hand_mask,
+      _camera(request),
+      np.asarray(hand.landmarks_image, np.float64),
     )
     with naming_misfits(network.run):
       mesh = reconstruct_in_box(network, photo)

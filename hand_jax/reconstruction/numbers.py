@@ -115,7 +115,8 @@ def npz_units(reconstruction: HandData) -> dict[str, str]:
     'vertices': 'as joints; faces: the three vertices of each triangle',
     'vertices_image, principal_point': 'pixels, as joints_image',
     'crop_affine, crop_side': 'maps pixels of the photo to those of the square crop that pictures '
-    'show, of crop_side pixels; for a left hand the crop is mirrored',
+    'show, of crop_side pixels; for a left hand the crop is mirrored, and a run of upright '
+    'crops sees it turned',
     'pixels_per_metre': 'weak perspective: a pixel is this times (x, y) plus that of the wrist',
     'joint_sigma_xyz_mm': 'sigma of the joints along x, y and z',
     'vertex_visible': 'per vertex: inside the photo and not behind the hand itself; objects before '
@@ -212,7 +213,7 @@ def _estimated_camera(reconstruction: HandData) -> dict[str, Any]:
     f'{prefix}standard_deviation': {
       name: _numbers(value) for name, value in spread._asdict().items()
     },
-    'estimate_meaning': 'stored numbers: first two columns of R (hand to camera axes, row '
+    'estimate_meaning': 'stored numbers: first two columns of R (hand to the axes of the crop, row '
     'vectors), translation in normalised crop units (third: metres), scale in normalised crop '
     'units per decimetre',
   }

@@ -11,7 +11,9 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, UInt8
 
 from hand_jax.config import ExperimentConfig
+from hand_jax.data.augmentation import turn_upright
 from hand_jax.data.photos import centred_square, check_box
+from hand_jax.fitting.detected import hand_in_box
 from hand_jax.fitting.mesh_parameters import fit_parameters
 from hand_jax.geometry.cameras import (
   camera_from_vector,
@@ -19,6 +21,7 @@ from hand_jax.geometry.cameras import (
   crop_affine,
   denormalize_points,
   mirror_affine,
+  rotation_in_plane,
   scale_per_metre,
   transform_points,
 )
@@ -67,6 +70,11 @@ class HandPhoto(NamedTuple):
   """What the photo shows of the hand, where that is known."""
   camera: PhotoCamera | None = None
   """None: the focal length is assumed, see `photo_camera`."""
+  landmarks_image: Float[np.ndarray, '21 2'] | None = None
+  """Where the landmark network sees the joints, in pixels.
+
+  They turn the crop of a run with `data.upright`. With None it looks for them in the box.
+  """
 
 
 def load_trained_network(workdir: str | os.PathLike, mano_dir: str | None = None) -> TrainedNetwork:
@@ -111,6 +119,7 @@ def crop_of_photo(
   image: UInt8[np.ndarray, 'height width 3'],
   box_xywh: Float[np.ndarray, '4'] | None,
   config: ExperimentConfig,
+  turn: float = 0.0,
 ) -> Float[np.ndarray, '3 3']:
   """Maps a photo to its crop: the square round the box as in training, or the largest centred one.
 
@@ -118,18 +127,20 @@ def crop_of_photo(
     image: the photo.
     box_xywh: the hand's box in pixels, or None for the largest centred square.
     config: of the network.
+    turn: turns the picture in the crop, in radians, from x (right) to y (down).
   """
   size = config.model.image_size
   if box_xywh is None:
     height, width = image.shape[:2]
-    return crop_affine(centred_square(width, height), size, 1.0)
-  return crop_affine(np.asarray(box_xywh, np.float64), size, config.data.crop_factor)
+    return crop_affine(centred_square(width, height), size, 1.0, turn)
+  return crop_affine(np.asarray(box_xywh, np.float64), size, config.data.crop_factor, turn)
 
 
 def reconstruct_in_box(network: TrainedNetwork, photo: HandPhoto) -> Reconstruction:
   """Estimates the hand in the box of an upright RGB photo, or in its largest centred square.
 
   The hand is the posterior's mean, or the prior's where the network is a prior-net alone.
+  A run with `data.upright` sees the crop turned. Its estimate is turned back to the photo's axes.
   Where `hand_mask` is known, it tells a texture branch what the photo shows of the hand, and pixels
   outside it colour no vertex.
 
@@ -145,7 +156,7 @@ def reconstruct_branches(network: TrainedNetwork, photo: HandPhoto) -> dict[str,
 
   Both hands have the same colours. The errors are those of `reconstruct_in_box`.
   """
-  image, box_xywh, side, name, hand_mask, camera = photo
+  image, box_xywh, side, name, hand_mask, camera = photo[:6]
   height, width = image.shape[:2]
   if side not in ('right', 'left'):
     raise ValueError(f"hand is {side!r}, expected 'right' or 'left'.")
@@ -159,7 +170,8 @@ def reconstruct_branches(network: TrainedNetwork, photo: HandPhoto) -> dict[str,
     seen_box = _mirror_box(box_xywh, width)
   # The network knows right hands only: show it the mirrored photo.
   seen = np.ascontiguousarray(image[:, ::-1]) if is_left else image
-  affine = crop_of_photo(seen, seen_box, config)
+  turn = _upright_turn(photo) if config.data.upright else 0.0
+  affine = crop_of_photo(seen, seen_box, config, turn)
   crop = warp_image(seen, affine, config.model.image_size)
   mask = None
   if hand_mask is not None and config.model.texture.enabled:
@@ -170,7 +182,7 @@ def reconstruct_branches(network: TrainedNetwork, photo: HandPhoto) -> dict[str,
   box = centred_square(width, height) if box_xywh is None else np.asarray(box_xywh, np.float64)
   if is_left:
     affine = affine @ mirror_affine(width)
-  view = _PhotoView(photo, box, affine, camera or photo_camera((width, height)))
+  view = _PhotoView(photo, box, affine, turn, camera or photo_camera((width, height)))
   hands = {
     branch: _assemble(network, estimate, branch, gaussians, view)
     for branch, gaussians in branches_of(estimate).items()
@@ -218,12 +230,25 @@ def _check_fields_finite(fields: dict[str, Any], run: str, name: str) -> None:
     )
 
 
+def _upright_turn(photo: HandPhoto) -> float:
+  """Computes the turn of an upright crop of the photo, which is mirrored where the hand is left."""
+  landmarks = photo.landmarks_image
+  if landmarks is None:
+    height, width = photo.image.shape[:2]
+    box = centred_square(width, height) if photo.box_xywh is None else photo.box_xywh
+    found = hand_in_box(photo.image, np.asarray(box, np.float64), photo.side)
+    landmarks = found.landmarks_image
+  turn = turn_upright(np.asarray(landmarks, np.float64))
+  return -turn if photo.side == 'left' else turn
+
+
 class _PhotoView(NamedTuple):
-  """A photo, the hand's box in it, photo to crop, and the photo's camera."""
+  """A photo, the hand's box in it, photo to crop, the crop's turn, and the photo's camera."""
 
   photo: HandPhoto
   box_xywh: np.ndarray
   photo_to_crop: np.ndarray
+  turn: float
   camera: PhotoCamera
 
 
@@ -243,7 +268,8 @@ def _assemble(
   photo_to_crop, is_left = view.photo_to_crop, view.photo.side == 'left'
   height, width = view.photo.image.shape[:2]
   camera = camera_from_vector(jnp.asarray(estimate.camera.mean))
-  rotation = np.asarray(camera_rotation(camera), np.float64)
+  # R leads from the hand frame to the axes of the crop. The photo's axes are turned back from them.
+  rotation = np.asarray(camera_rotation(camera), np.float64) @ rotation_in_plane(view.turn)
   vertices = np.asarray(gaussians.vertices.mean, np.float64) @ rotation
   joints = np.asarray(extended_joint_regressor(model), np.float64) @ vertices
   vertices, joints = vertices - joints[:1], joints - joints[:1]

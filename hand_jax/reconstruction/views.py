@@ -32,15 +32,16 @@ def display_vertices(reconstruction: HandData, crop_side: int) -> Float[np.ndarr
 
 
 def display_affine(reconstruction: HandData, side: int) -> tuple[Float[np.ndarray, '3 3'], float]:
-  """Maps the photo to the network's crop at another size, never mirrored, and tells the scale."""
-  crop_to_photo = np.linalg.inv(reconstruction.crop_affine)
-  network_side = reconstruction.crop_side
-  corners = transform_points(
-    crop_to_photo, np.array([[0.0, 0.0], [network_side, network_side]], np.float64)
-  )
-  low, high = corners.min(axis=0), corners.max(axis=0)
-  box = np.array([*low, *(high - low)])
-  return crop_affine(box, side, 1.0), float(side / (high - low).max())
+  """Maps the photo to the network's crop at another size, and tells the scale.
+
+  The result neither mirrors the photo nor turns it.
+  """
+  affine, network_side = reconstruction.crop_affine, reconstruction.crop_side
+  middle = np.full((1, 2), network_side / 2)
+  (centre,) = transform_points(np.linalg.inv(affine), middle)
+  shown = network_side / abs(np.linalg.det(affine[:2, :2])) ** 0.5
+  box = np.array([*(centre - shown / 2), shown, shown])
+  return crop_affine(box, side, 1.0), float(side / shown)
 
 
 def display_crop(reconstruction: HandData, side: int) -> Float[np.ndarray, 'side side 3']:

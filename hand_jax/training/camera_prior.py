@@ -100,6 +100,12 @@ def load_camera_prior(workdir: str, config: ExperimentConfig) -> CameraPrior | N
       f'training.camera_prior: {source} was trained on crops of {theirs} times the box, this run '
       f'asks for {ours}, where hands have another scale: set data.crop_factor={theirs}.'
     )
+  if prior.config.data.upright != config.data.upright:
+    raise ValueError(
+      f'training.camera_prior: {source} was trained with data.upright={prior.config.data.upright}, '
+      f'this run has {config.data.upright}, where hands are turned otherwise: set '
+      f'data.upright={prior.config.data.upright}.'
+    )
   return prior
 
 

@@ -25,6 +25,7 @@ _MEANINGS = {
   'model.vertex_offset_from': 'vertex_regressor',
   'loss.length_unit_m': 'vertex_regressor',
   'data.crop_factor': 'camera_model',
+  'data.upright': 'camera_model',
   'model.camera_log_variance': 'camera_model',
 }
 

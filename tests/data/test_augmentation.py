@@ -12,6 +12,8 @@ from hand_jax.data.augmentation import (
   make_row,
   mirror_example,
   sample_crop_change,
+  turn_upright,
+  upright_change,
 )
 from hand_jax.geometry.warping import warp_image
 from tests.drawn_hands import DrawnSource, project
@@ -316,3 +318,46 @@ def test_changes_stay_in_their_ranges_and_zero_switches_off():
     assert abs(values.mean()) < 5 * bound / np.sqrt(3 * len(values))
   off = sample_crop_change(AugmentationConfig(0.0, 0.0, 0.0, 0.0), np.random.default_rng(1))
   assert off == CropChange()
+
+
+def test_the_turn_upright_is_clockwise_for_a_hand_that_points_left():
+  joints = np.zeros((21, 2))
+  for direction, turn in (((0, -3), 0), ((-3, 0), 90), ((3, 0), -90), ((2, -2), -45)):
+    joints[9] = joints[0] + direction
+    assert np.rad2deg(turn_upright(joints)) == pytest.approx(turn)
+  assert turn_upright(np.ones((21, 2))) == 0
+
+
+@pytest.mark.parametrize('index', [0, 1], ids=['left', 'right'])
+def test_an_upright_crops_labels_and_picture_turn_together(source, index):
+  example = source.load([index])[0]
+  drawn = CropChange(rotation=0.3, scale=1.1, shift=(0.05, -0.02), gamma=0.9)
+  change = upright_change(example, drawn)
+  assert abs(change.rotation - 0.3) > 0.01
+  row = row_of(example, change)
+  x, y = row.joints_normalized[9] - row.joints_normalized[0]
+  assert np.arctan2(x, -y) == pytest.approx(0.3, abs=1e-4)
+  # Joints that the crop's own camera projects are the labels.
+  joints_root = row.joints_hand @ turn_of(row)
+  pixels = project(row.intrinsics, joints_root + row.root_camera[None])
+  np.testing.assert_allclose(pixels * 2 / SIDE - 1, row.joints_normalized, atol=2e-5)
+  weak = 10 * row.camera[9] * joints_root[:, :2] + row.camera[None, 6:8]
+  assert np.abs(weak - row.joints_normalized).max() < 0.12
+  # The mesh lies on what the picture shows of it.
+  vertices = (row.vertices_hand @ turn_of(row)) + row.root_camera[None]
+  places = np.floor(project(row.intrinsics, vertices)).astype(int)
+  inside = ((places >= 1) & (places < SIDE - 1)).all(axis=1)
+  shown = row.hand_mask[places[inside, 1], places[inside, 0]]
+  assert inside.mean() > 0.9 and shown.mean() > 0.95
+
+
+@pytest.mark.parametrize('unknown', [0, 9], ids=['wrist', 'middle finger'])
+def test_hands_of_unknown_direction_are_not_turned(source, unknown):
+  example = source.load([1])[0]
+  example.joint_confidence[unknown] = 0
+  example.joints_image[unknown] = np.nan
+  change = CropChange(rotation=0.2)
+  assert upright_change(example, change) == change
+  example.joint_confidence[:] = np.arange(21) % 9 == 0
+  example.joint_confidence[unknown] = 1
+  assert upright_change(example._replace(joints_image=np.ones((21, 2))), change) == change

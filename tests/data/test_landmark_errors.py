@@ -100,7 +100,7 @@ def config_for(prepared: FeaturedSet, *texts: str) -> ExperimentConfig:
 CACHED = [
   *('data.features=cached', 'model.image_size=224', f'data.crop_factor={SETTINGS.crop_factor}'),
   *('model.backbone.name=hand_landmark', 'model.backbone.pretrained=hands'),
-  'optimizer.backbone_learning_rate_scale=0',
+  *('optimizer.backbone_learning_rate_scale=0', 'data.upright=True'),
 ]
 
 
@@ -158,7 +158,7 @@ def test_cached_labels_are_those_of_the_kept_examples_own_crops(prepared):
         (example, features), *_ = whole.open_features([number])
         vectors = features.vectors.astype(np.float32)
         (crop,) = np.flatnonzero((vectors == batch.features.global_feature[place]).all(axis=1))
-        change = crop_change(SETTINGS, number, int(crop))
+        change = crop_change(SETTINGS, number, int(crop), example)
         row = make_row(example, 0, 224, SETTINGS.crop_factor, 778, change)
         for name in ('joints_normalized', 'camera', 'vertices_hand', 'root_camera', 'is_left'):
           np.testing.assert_array_equal(getattr(batch, name)[place], getattr(row, name), name)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from experiments.configs.names import get_config
-from hand_jax.config import ExperimentConfig
+from hand_jax.config import AugmentationConfig, ExperimentConfig
 from hand_jax.data.example_sources import SyntheticSource, create_source
 from hand_jax.data.pipeline import (
   BatchLoader,
@@ -443,3 +443,31 @@ def test_prepared_hands_of_another_sampler_are_not_trained_on(prepared, config, 
 def test_a_rendered_split_needs_a_count(config):
   with pytest.raises(ValueError, match="'train' is rendered on the fly"):
     create_source(config.data, 'train', image_size=64)
+
+
+def test_upright_crops_are_turned_by_the_labels_in_training_and_evaluation(source, config):
+  data = dataclasses.replace(
+    config.data, upright=True, augmentation=AugmentationConfig(0.0, 0.0, 0.0, 0.0)
+  )
+  upright = dataclasses.replace(config, data=data)
+
+  def angles(batch):
+    x, y = np.moveaxis(batch.joints_normalized[:, 9] - batch.joints_normalized[:, 0], -1, 0)
+    return np.arctan2(x, -y)
+
+  with (
+    evaluation_batches(source, config, 778) as lying,
+    evaluation_batches(source, upright, 778) as turned,
+  ):
+    for batch, other in zip(lying, turned, strict=True):
+      assert np.abs(angles(batch)).max() > 0.05
+      np.testing.assert_allclose(angles(other), 0, atol=1e-4)
+      assert (batch.image != other.image).any()
+      np.testing.assert_allclose(other.vertices_hand, batch.vertices_hand, atol=1e-6)
+  (batch,) = take(source, upright, 1)
+  np.testing.assert_allclose(angles(batch), 0, atol=1e-4)
+  noisy = dataclasses.replace(upright, data=dataclasses.replace(config.data, upright=True))
+  (batch,) = take(source, noisy, 1)
+  widest = np.deg2rad(config.data.augmentation.rotation_degrees)
+  found = np.abs(angles(batch))
+  assert found.max() <= widest + 1e-4 and found.max() > 0.02

@@ -439,7 +439,7 @@ def test_what_is_missing_is_prepared_and_nothing_else(tmp_path, monkeypatch):
 
   def manifest(hands, **more):
     examples = {'train': 9, 'validation': 2, 'test': 3, 'test_mismatch': 3}
-    prepared_settings = {'hands': hands, 'crop_features': {'crops': 2}}
+    prepared_settings = {'hands': hands, 'crop_features': {'crops': 2, 'upright': True}}
     return None, {'examples': examples, 'settings': prepared_settings} | more
 
   found = {'broad': manifest('broad')}

@@ -1,6 +1,7 @@
 """Features in prepared data sets: those of just the crops that training sees, sizes, manifests."""
 
 import dataclasses
+import functools
 import json
 
 import numpy as np
@@ -11,9 +12,10 @@ from hand_jax.data.crop_features import (
   CropFeatureSettings,
   bytes_per_example,
   crop_change,
+  settings_of_manifest,
 )
 from hand_jax.data.prepared import PreparedSource
-from hand_jax.examples import Skip, encode_example
+from hand_jax.examples import HandExample, Skip, encode_example
 from hand_jax.models.map_sampling import map_projection
 from hand_jax.preparing import feature_extraction
 from hand_jax.preparing.data_sets import (
@@ -26,11 +28,23 @@ from tests.prepared_features import COUNTS, SETTINGS, landmark_backbone, prepare
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures('no_progress_bars')]
 
+# The middle finger's base (joint 9) lies below the wrist.
+UPSIDE_DOWN = HandExample(
+  'upside down',
+  np.zeros((20, 20, 3), np.uint8),
+  'right',
+  np.array([2.0, 2.0, 10.0, 10.0]),
+  np.where(np.arange(21)[:, None] == 9, [5.0, 9.0], [5.0, 4.0]),
+  np.ones(21),
+)
+
 
 def training_crops(source, indices):
   """The crops by `make_row`, as training without features makes them from the stored photos."""
   return [
-    make_row(example, index, 224, SETTINGS.crop_factor, 778, crop_change(SETTINGS, index, crop))
+    make_row(
+      example, index, 224, SETTINGS.crop_factor, 778, crop_change(SETTINGS, index, crop, example)
+    )
     for index, example in zip(indices, source.load(indices), strict=True)
     for crop in range(SETTINGS.crops)
   ]
@@ -102,25 +116,57 @@ def test_maps_are_projected_to_few_channels(train):
 
 
 def test_crops_depend_on_seed_index_and_number_and_keep_their_ranges():
-  settings = CropFeatureSettings(rotation_degrees=10.0, scale_fraction=0.2, shift_fraction=0.05)
-  assert crop_change(settings, 4, 1) == crop_change(settings, 4, 1)
-  changes = [crop_change(settings, index, crop) for index in range(50) for crop in range(4)]
+  settings = CropFeatureSettings(
+    rotation_degrees=10.0, scale_fraction=0.2, shift_fraction=0.05, upright=False
+  )
+  draw = functools.partial(crop_change, example=UPSIDE_DOWN)
+  assert draw(settings, 4, 1) == draw(settings, 4, 1)
+  changes = [draw(settings, index, crop) for index in range(50) for crop in range(4)]
   assert len({change.rotation for change in changes}) == 200
-  assert crop_change(dataclasses.replace(settings, seed=1), 0, 0) != changes[0]
+  assert draw(dataclasses.replace(settings, seed=1), 0, 0) != changes[0]
   turns = np.rad2deg([change.rotation for change in changes])
   assert 9 < np.abs(turns).max() <= 10
   scales = np.array([change.scale for change in changes])
   assert 1 / 1.2 <= scales.min() < 0.87 and 1.15 < scales.max() <= 1.2
   assert 0.045 < np.abs([change.shift for change in changes]).max() <= 0.05
+  # An upright crop is turned first. All else is drawn as before.
+  upright = dataclasses.replace(settings, upright=True)
+  for number, change in enumerate(changes):
+    turned = draw(upright, number // 4, number % 4)
+    assert abs(turned.rotation - change.rotation) == pytest.approx(np.pi)
+    assert dataclasses.replace(turned, rotation=change.rotation) == change
+
+
+def test_stored_crops_show_hands_upright_but_for_the_drawn_turn(train):
+  """The first is a left hand: its mirrored picture is turned."""
+  indices = [0, 1, 2]
+  plain = dataclasses.replace(SETTINGS, upright=False)
+  for index, (example, _) in zip(indices, train.open_features(indices), strict=True):
+    for crop in range(SETTINGS.crops):
+      change = train.stored_change(index, crop, example)
+      drawn = crop_change(plain, index, crop, example).rotation
+      x, y = make_row(example, 0, 224, 1.7, 778, change).joints_normalized[[9, 0]]
+      direction = x - y
+      # Clockwise as seen from straight up.
+      angle = np.arctan2(direction[0], -direction[1])
+      assert angle == pytest.approx(drawn, abs=1e-4)
+      assert abs(drawn) > 1e-3
+
+
+def test_manifests_without_the_setting_mean_crops_as_hands_lie():
+  stated = CropFeatureSettings().as_manifest()
+  assert settings_of_manifest({'settings': {'crop_features': stated}}).upright
+  del stated['upright']
+  assert not settings_of_manifest({'settings': {'crop_features': stated}}).upright
 
 
 def test_skips_keep_their_places_and_take_no_number(toy_model, featured, monkeypatch):
   monkeypatch.setattr(feature_extraction, '_BATCH', 4)  # two examples a block
   asked = []
 
-  def record_number(settings, index, crop):
+  def record_number(settings, index, crop, example):
     asked.append((index, crop))
-    return crop_change(settings, index, crop)
+    return crop_change(settings, index, crop, example)
 
   monkeypatch.setattr(feature_extraction, 'crop_change', record_number)
   monkeypatch.setattr(feature_extraction, 'landmark_features', fake_features)

@@ -331,8 +331,9 @@ def test_a_run_sees_the_box_of_the_whole_hand(reconstructor, photo, monkeypatch)
   by_run = changed(reconstructor, network=network, release=None)
   ((hand,),) = by_run.reconstruct([PhotoRequest(photo, 'a')])
   assert hand.vertices is fitted.vertices and hand.detection is found
-  _, (_, box, side, name, mask, _) = seen[0]
+  _, (_, box, side, name, mask, _, landmarks) = seen[0]
   assert (side, name, mask) == ('left', 'a', None)
+  np.testing.assert_array_equal(landmarks, np.asarray(found.landmarks_image, np.float64))
   assert max(box[2:]) == pytest.approx(1.19 * max(found.box_xywh[2:]), rel=0.01)
   by_run(photo, boxes=[[10, 20, 60, 50]])
   np.testing.assert_array_equal(seen[1][1].box_xywh, [10, 20, 60, 50])

@@ -1,10 +1,12 @@
 """Reconstruction with a random toy network: frames, left hands, files, and errors by name."""
 
+import dataclasses
 import json
 import os
 import pathlib
 import subprocess
 import sys
+import types
 
 import cv2
 import jax
@@ -33,7 +35,7 @@ from hand_jax.reconstruction.trained_network import (
   reconstruct_branches,
   reconstruct_in_box,
 )
-from hand_jax.reconstruction.views import display_vertices
+from hand_jax.reconstruction.views import display_affine, display_vertices
 from tests.reference.rasterize import face_at_points
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures('small_pictures')]
@@ -435,3 +437,76 @@ def test_a_folder_that_may_not_be_written_to_is_named(tmp_path, monkeypatch):
   monkeypatch.setattr(os, 'access', lambda path, mode: path != tmp_path)
   with pytest.raises(PermissionError, match=r'^Results cannot go to .*out: .* may not be written'):
     check_output_folder(tmp_path / 'out')
+
+
+def in_upright_run(network):
+  data = dataclasses.replace(network.config.data, upright=True)
+  return network._replace(config=dataclasses.replace(network.config, data=data))
+
+
+@pytest.mark.parametrize('side', ['right', 'left'])
+def test_an_upright_runs_hand_turns_with_the_photo(network, photo, side):
+  """The photo turned by a quarter shows the same upright crop, and so the same hand, turned."""
+  upright = in_upright_run(network)
+  landmarks = np.random.default_rng(3).uniform(30, 60, (21, 2))
+  landmarks[0], landmarks[9] = [40, 60], [60, 48]
+  seen = []
+
+  def estimate(crop, mask):
+    seen.append(crop)
+    return network.estimate(crop, mask)
+
+  upright = upright._replace(estimate=estimate)
+  hand = reconstruct_in_box(upright, HandPhoto(photo, BOX, side, landmarks_image=landmarks))
+  height = photo.shape[0]
+  # A quarter clockwise: (x, y) -> (height - y, x).
+  turned_photo = np.ascontiguousarray(np.rot90(photo, -1))
+  turned_box = np.array([height - BOX[1] - BOX[3], BOX[0], BOX[3], BOX[2]])
+  turned_landmarks = np.stack([height - landmarks[:, 1], landmarks[:, 0]], axis=1)
+  turned = reconstruct_in_box(
+    upright, HandPhoto(turned_photo, turned_box, side, landmarks_image=turned_landmarks)
+  )
+  assert np.abs(seen[0].astype(int) - seen[1]).max() <= 1
+  quarter = np.array([[0, 1, 0], [-1, 0, 0], [0, 0, 1]], np.float32)  # of row vectors
+  np.testing.assert_allclose(turned.vertices, hand.vertices @ quarter, atol=1e-4)
+  np.testing.assert_allclose(turned.joints, hand.joints @ quarter, atol=1e-4)
+  expected = np.stack([height - hand.joints_image[:, 1], hand.joints_image[:, 0]], axis=1)
+  np.testing.assert_allclose(turned.joints_image, expected, atol=0.05)
+  swapped = hand.joint_sigma_xyz_mm[:, [1, 0, 2]]
+  np.testing.assert_allclose(turned.joint_sigma_xyz_mm, swapped, rtol=1e-3)
+  # In the photo's axes, weak perspective is a scale and a shift.
+  projected = hand.joints_image[0] + hand.pixels_per_metre * hand.joints[:, :2]
+  np.testing.assert_allclose(hand.joints_image, projected, atol=1e-2)
+  # The crop has the middle finger's base straight above the wrist.
+  wrist, base = (hand.crop_affine @ [*landmarks[joint], 1] for joint in (0, 9))
+  assert wrist[0] == pytest.approx(base[0]) and base[1] < wrist[1]
+  posed = mano_forward(network.model, jax.tree.map(jnp.asarray, hand.parameters)).vertices
+  mirror = [-1 if side == 'left' else 1, 1, 1]
+  errors = np.linalg.norm(np.asarray(posed) * mirror - hand.vertices, axis=1)
+  assert hand.parameters_error_mm == pytest.approx(1e3 * errors.mean(), rel=1e-3)
+  # Pictures show the whole crop, as the photo lies.
+  to_crop, scale = display_affine(hand, 100)
+  np.testing.assert_allclose(to_crop[:2, :2], scale * np.eye(2), atol=1e-9)
+  np.testing.assert_allclose(to_crop @ [50, 54.5, 1], [50, 50, 1])
+  assert scale == pytest.approx(100 / 120)
+
+
+def test_an_upright_run_looks_for_landmarks_that_nobody_gives(network, photo, monkeypatch):
+  landmarks = np.zeros((21, 2))
+  landmarks[9] = [10, 0]  # to the right
+  asked = []
+
+  def look(image, box, side):
+    asked.append((box.tolist(), side))
+    return types.SimpleNamespace(landmarks_image=landmarks)
+
+  monkeypatch.setattr(module, 'hand_in_box', look)
+  reconstruct_in_box(network, HandPhoto(photo, BOX))
+  assert asked == []
+  hand = reconstruct_in_box(in_upright_run(network), HandPhoto(photo, BOX, 'left'))
+  assert asked == [(BOX.tolist(), 'left')]
+  given = HandPhoto(photo, BOX, 'left', landmarks_image=landmarks)
+  expected = reconstruct_in_box(in_upright_run(network), given)
+  np.testing.assert_array_equal(hand.crop_affine, expected.crop_affine)
+  reconstruct_in_box(in_upright_run(network), HandPhoto(photo))
+  assert asked[1:] == [([15.0, 0.0, 90.0, 90.0], 'right')]

@@ -35,7 +35,7 @@ OVERRIDES = [
   *('data.features=cached', 'model.image_size=224', 'training.batch_size=2'),
   *('model.backbone.name=hand_landmark', 'model.backbone.pretrained=hands'),
   *('optimizer.backbone_learning_rate_scale=0', f'data.crop_factor={SETTINGS.crop_factor}'),
-  'data.train_examples=0',
+  *('data.train_examples=0', 'data.upright=True'),
 ]
 
 POINTS = ('landmarks', 'world_landmarks')
@@ -65,8 +65,8 @@ def rows_on_pictures(source, batch):
     distances = np.abs(stored.vectors.astype(np.float32) - batch.features.global_feature[place])
     crop = int(distances.max(axis=1).argmin())
     assert distances[crop].max() == 0
-    change = crop_change(SETTINGS, index, crop)
     (example,) = source.load([index])
+    change = crop_change(SETTINGS, index, crop, example)
     rows.append((crop, make_row(example, index, 224, SETTINGS.crop_factor, 778, change)))
   return rows
 
@@ -243,6 +243,11 @@ def test_sources_without_these_features_are_refused(config, source, toy_model):
   other = dataclasses.replace(config, data=dataclasses.replace(config.data, crop_factor=1.4))
   with pytest.raises(ValueError, match=r'crops of 1\.7 times the box, this run asks for 1\.4: set'):
     check_cached_features(source, other)
+  lying = dataclasses.replace(config, data=dataclasses.replace(config.data, upright=False))
+  with pytest.raises(
+    ValueError, match=r'crops of upright hands, .* lie .*: set data\.upright=True'
+  ):
+    check_cached_features(source, lying)
   with pytest.raises(ValueError, match=r'holds no features\. Prepare it .* --with_features'):
     training_batches(DrawnSource(toy_model, 2), config, 778)
 
