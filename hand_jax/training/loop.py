@@ -9,14 +9,10 @@ import jax
 import numpy as np
 
 from hand_jax.config import ExperimentConfig
+from hand_jax.data.cached_rows import check_cached_features
 from hand_jax.data.example_sources import ExampleSource, create_source, create_training_source
 from hand_jax.data.landmark_errors import describe_selection
-from hand_jax.data.pipeline import (
-  check_cached_features,
-  check_landmark_limit,
-  check_prepared_hands,
-  training_batches,
-)
+from hand_jax.data.pipeline import check_landmark_limit, check_prepared_hands, training_batches
 from hand_jax.data.prepared import PreparedSource
 from hand_jax.models.hand_network import create_network
 from hand_jax.runs.checkpoints import (
