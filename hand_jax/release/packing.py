@@ -3,6 +3,7 @@
 Parameters are kept in half precision where that hardly changes what the network estimates.
 """
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -18,7 +19,7 @@ from hand_jax.config import ExperimentConfig, flatten_config
 from hand_jax.config_text import PATH_SETTINGS, config_to_json
 from hand_jax.data.example_sources import create_source
 from hand_jax.data.pipeline import evaluation_batches
-from hand_jax.data.prepared import RENDERED_DATASET
+from hand_jax.data.prepared import RENDERED_DATASET, prepared_manifest
 from hand_jax.evaluation.evaluate import make_estimate_fn
 from hand_jax.evaluation.metrics import MM_PER_M
 from hand_jax.files.json_files import read_json
@@ -174,11 +175,20 @@ def _short_names(lineage: dict[str, Any]) -> dict[str, Any]:
 
 
 def _trained_on(workdir: str, config: ExperimentConfig) -> dict[str, Any]:
-  """Names the data of a run, with the digest that tells prepared data from others."""
+  """Names the data of a run, with the digest that tells prepared data from others.
+
+  The number of examples is None where prepared data are no longer where the run read them.
+  """
   data = config.data
   (source,) = read_sources(workdir, config).get('data.data_dir', (None,))
+  examples: int | None = data.train_examples or None
+  if data.data_dir:
+    with contextlib.suppress(FileNotFoundError):
+      _, manifest = prepared_manifest(data.dataset, data.data_dir)
+      examples = manifest['examples'][data.train_split]
   return {
     'dataset': data.dataset,
+    'examples': examples,
     'hands': data.hands,
     'labels': data.labels,
     'features': data.features,

@@ -68,6 +68,7 @@ def test_the_card_says_what_was_packed(packed):
   assert json.loads((folder / 'card.json').read_text()) == card
   assert card['commit'] == 'abc' and card['config'] == 'synthetic_features'
   assert card['step'] == STEP and card['precision'] == 'float16'
+  assert card['trained_on']['hands'] == 'broad' and card['trained_on']['examples'] is None
   # Steps 1 to 10 with 16 hands a second and 11 to 30 with 32, each step of 32 hands.
   assert card['hours'] == pytest.approx((10 * 32 / 16 + 20 * 32 / 32) / 3600, abs=6e-4)
   figures = card['evaluations']['synthetic_hands-test']
