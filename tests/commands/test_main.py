@@ -52,7 +52,7 @@ def test_flags_and_photos_in_any_order(options):
   code = run(
     *('a.jpg', '--workdir=w', '--hand', 'left', 'b.jpg', '--bbox=-1,2,3,4', '--mano_dir=m'),
     *('--hand_mask', 'k.png', 'c.jpg', '--demo_photos', '--hand=right', '--bbox=5,6,7,8'),
-    *('--focal=700', '--axes=camera', '--overwrite'),
+    *('--focal=700', '--axes=camera', '--overwrite', '--refine=off'),
   )
   assert code == 0
   assert options == [
@@ -68,6 +68,7 @@ def test_flags_and_photos_in_any_order(options):
       focal=700.0,
       axes='camera',
       overwrite=True,
+      refine='off',
     )
   ]
 
@@ -132,6 +133,7 @@ WRONG_USE = {
   'no such side': (['a.jpg', '--hand=up'], "'up'"),
   'no number': (['a.jpg', '--focal=long'], "'long'"),
   'no such axes': (['a.jpg', '--axes=z_up'], "'z_up'"),
+  'no such refinement': (['a.jpg', '--refine=maybe'], "'maybe'"),
   'value of a switch': (['--demo_photos=3'], '--demo_photos'),
   'no such subcommand': (['help', 'dance'], "'dance'"),
   'no photo': (['--workdir=w'], 'No photo is named'),
