@@ -15,6 +15,7 @@ import pytest
 
 from hand_jax.mano.assets import load_mano_model
 from hand_jax.mano.mano_files import write_converted_mano
+from tests.forked_commands import forked_commands
 from tests.prepared_features import SETTINGS, prepare_featured
 from tests.shared_programs import SharedPrograms
 from tests.toy_mano import make_toy_mano
@@ -143,3 +144,10 @@ def featured(toy_model, tmp_path_factory):
   tfds.disable_progress_bar()
   settings = {'crop_features': SETTINGS.as_manifest()}
   return prepare_featured(tmp_path_factory.mktemp('featured'), toy_model, **settings)
+
+
+@pytest.fixture(scope='session')
+def run_command():
+  """Runs a command of this package by the name of its module, as a process that starts at once."""
+  with forked_commands() as run:
+    yield run
