@@ -7,6 +7,7 @@ of their own.
 """
 
 import contextlib
+import gc
 import json
 import os
 import pathlib
@@ -67,5 +68,6 @@ if __name__ == '__main__':
   import hand_jax.preparing.data_sets
   import hand_jax.training.loop  # noqa: F401
 
+  gc.freeze()  # a child that searches for cycles would copy all of the memory
   sys.argv = wait_for_command(sys.argv[1])
   runpy.run_module(sys.argv[0], run_name='__main__', alter_sys=True)
