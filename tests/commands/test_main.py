@@ -302,31 +302,17 @@ def test_ctrl_c_ends_quietly(monkeypatch, capsys):
   assert capsys.readouterr().err.startswith('Error: stopped')
 
 
-def test_the_launch_of_the_same_code_has_the_same_flags():
+def test_the_launch_of_the_same_code_has_the_same_flags(run_command):
   """experiments.reconstruct names photos by --image; all else is as in hand-jax."""
-  declared = subprocess.run(
-    [sys.executable, '-m', launch.__name__, '--helpshort'],
-    cwd=ROOT,
-    capture_output=True,
-    text=True,
-    check=False,
-  ).stdout
+  declared = run_command(launch.__name__, '--helpshort').stdout
   for name in ('image', *PhotoOptions._fields[1:]):
     assert f'--{name}:' in declared or f'--[no]{name}:' in declared
 
 
-def test_the_launch_prints_one_line_and_fails(tmp_path):
+def test_the_launch_prints_one_line_and_fails(tmp_path, run_command):
   """As hand-jax does, with its code."""
-  result = subprocess.run(
-    [
-      *(sys.executable, '-m', launch.__name__, '--image=a.jpg', '--workdir=nowhere'),
-      f'--output={tmp_path / "out"}',
-    ],
-    cwd=ROOT,
-    capture_output=True,
-    text=True,
-    check=False,
-  )
+  flags = ['--image=a.jpg', '--workdir=nowhere', f'--output={tmp_path / "out"}']
+  result = run_command(launch.__name__, *flags)
   assert result.returncode == 2 and result.stdout == ''
   lines = [line for line in result.stderr.splitlines() if 'xla' not in line.lower()]
   assert len(lines) == 1 and lines[0].startswith('Error: nowhere') and 'without a run' in lines[0]
