@@ -40,8 +40,9 @@ from hand_jax.types import (
   RenderedHand,
 )
 
+BACKBONE = 'backbone'
 # `HandNetwork.estimate_camera` needs the variables of these modules alone.
-CAMERA_MODULES = ('backbone', 'feature_norm', 'camera_model')
+CAMERA_MODULES = (BACKBONE, 'feature_norm', 'camera_model')
 TEXTURE_REGRESSOR = 'texture_regressor'
 VERTEX_REGRESSOR = 'vertex_regressor'
 # A face hides a vertex from this far before it on, in pixels, or copies along a seam would.
