@@ -237,7 +237,9 @@ FULL_SIZE = (
 def test_a_step_at_full_size_keeps_the_state_and_has_every_term(name, toy_model):
   """Shapes alone."""
   config = get_config(name)
-  config = apply_overrides(config, ['training.batch_size=2', 'model.backbone.pretrained=none'])
+  # Drawn hands have pictures, no stored features.
+  texts = ['training.batch_size=2', 'data.features=none']
+  config = apply_overrides(config, texts)
   network = create_network(config)
   optimizer = create_optimizer(config.optimizer, config.training.num_steps)
   state = jax.eval_shape(lambda: create_train_state(config, network, optimizer, toy_model))
