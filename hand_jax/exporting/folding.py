@@ -6,10 +6,11 @@ and chooses the forms of one platform, so that the program holds neither.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from jax.core import Tracer
 from jax.extend import core
 
 # Functions within a function: the parameter that holds their own program.
@@ -25,6 +26,15 @@ _CALLS = {
 }
 # They matter to derivatives or to the compiler alone.
 _IDENTITIES = ('name', 'optimization_barrier', 'stop_gradient', 'copy', 'copy_p')
+
+
+class _Equations(NamedTuple):
+  """What `_inlined` reads of a program."""
+
+  constvars: Sequence
+  invars: Sequence
+  eqns: Sequence
+  outvars: Sequence
 
 
 def trace_folded(
@@ -71,7 +81,7 @@ def _inline(equation: Any, inputs: list, platform: str) -> list:
     return _inlined(getattr(inner, 'jaxpr', inner), getattr(inner, 'consts', ()), inputs, platform)
   if name == 'platform_index':
     return [np.int32(_branch(parameters['platforms'], platform))]
-  if name == 'cond' and not isinstance(inputs[0], jax.core.Tracer):
+  if name == 'cond' and not isinstance(inputs[0], Tracer):
     branch = parameters['branches'][int(inputs[0])]
     return _inlined(branch.jaxpr, branch.consts, inputs[1:], platform)
   found = equation.primitive.bind(*inputs, **parameters)
@@ -96,8 +106,8 @@ def _folded(program: core.ClosedJaxpr) -> core.ClosedJaxpr:
     known.update(equation.outvars if is_known else ())
   needed = {v for equation in late for v in _variables(equation.invars)} | _variables(jaxpr.outvars)
   constants = [variable for variable in known if variable in needed]
-  first = jaxpr.replace(eqns=early, invars=[], outvars=constants, debug_info=None)
-  values = jax.jit(core.jaxpr_as_fun(core.ClosedJaxpr(first, program.consts)))()
+  first = _Equations(jaxpr.constvars, (), early, constants)
+  values = jax.jit(lambda: _inlined(first, program.consts, (), ''))()
   return core.ClosedJaxpr(jaxpr.replace(eqns=late, constvars=constants), values)
 
 

@@ -56,16 +56,20 @@ def folded_axes(x):
   return x.reshape(-1, 4), x.transpose(2, 0, 1), x.reshape(-1, 2, 10)[:, None]
 
 
+def repeated(x, rows):
+  return jnp.broadcast_to(x[:, None], (x.shape[0], rows, *x.shape[1:]))
+
+
 def pooled(x):
   kernel = np.arange(36, dtype=np.float32).reshape(3, 3, 1, 4) / 36
   settings = {'dimension_numbers': ('NHWC', 'HWIO', 'NHWC'), 'feature_group_count': 4}
-  image = jnp.tile(x[:, None], (1, 5, 1, 1))
+  image = repeated(x, 5)
   convolved = lax.conv_general_dilated(image, kernel, (2, 1), ((0, 1), (1, 1)), **settings)
   return convolved, max_pool(image)
 
 
 def sampled(x):
-  return sample_bilinear(jnp.tile(x[:, None], (1, 6, 1, 1)), jnp.tanh(x[..., :2]))
+  return sample_bilinear(repeated(x, 6), jnp.tanh(x[..., :2]))
 
 
 def turned(x):

