@@ -13,7 +13,7 @@ from collections.abc import Callable
 import jax
 import numpy as np
 import onnxruntime
-from absl import app, flags
+from absl import app, flags, logging
 from jax import export
 
 from benchmarks.interleave import compare
@@ -60,6 +60,7 @@ def stablehlo_call(run: ExportedRun) -> Callable[[np.ndarray, np.ndarray], objec
 def main(argv: list[str]) -> None:
   """Measures the three programs and prints the ratios."""
   del argv
+  logging.set_verbosity(logging.ERROR)  # Orbax would log dozens of lines.
   run = load_exported_run(_WORKDIR.value)
   calls = {
     'ONNX Runtime': onnx_call(run),
