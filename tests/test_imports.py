@@ -17,7 +17,7 @@ FLOORS = [
   ('runs', 'data'),
   ('preparing', 'readers', 'detection', 'evaluation'),
   ('training', 'fitting', 'reconstruction'),
-  ('release', 'report'),
+  ('release', 'report', 'exporting'),
   ('commands', '__init__', '__main__'),
 ]
 # Reconstructing needs nothing of what trains.

@@ -16,6 +16,7 @@ class Subcommand(NamedTuple):
 
 
 SUBCOMMANDS = {
+  'export': Subcommand('export', 'writes a trained network as a StableHLO or ONNX program'),
   'help': Subcommand('help', 'explains hand-jax, or a subcommand: hand-jax help NAME'),
 }
 

@@ -3,7 +3,7 @@
 XLA's CPU backend is slow at depthwise convolutions and at the weight gradient of 1x1 convolutions.
 On CPUs the same sums are therefore written as shifted multiply-adds and as matrix products.
 Accelerators use `lax.conv_general_dilated`. `jax.lax.platform_dependent` chooses when a function is
-lowered, so there is one model and one parameter tree, and an exported program may hold both forms.
+lowered, so there is one model and one parameter tree. `hand-jax export` takes one platform's form.
 """
 
 import functools

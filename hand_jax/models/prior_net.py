@@ -53,7 +53,7 @@ class PriorNet(nn.Module):
       hand_pose = jax.vmap(pca_to_pose, in_axes=(None, 0))(model, pose)
     else:
       hand_pose = model.hands_mean[None] + pose
-    zeros = jnp.zeros((len(outputs), 3), outputs.dtype)
+    zeros = jnp.zeros((outputs.shape[0], 3), outputs.dtype)
     return HandParameters(zeros, hand_pose, betas, zeros)
 
 

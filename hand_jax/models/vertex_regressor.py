@@ -24,7 +24,7 @@ def positional_encoding(
 
   For ResNet-50 they are 799 x 2051.
   """
-  tokens, batch = len(template), len(global_feature)
+  tokens, batch = template.shape[0], global_feature.shape[0]
   xyz = jnp.broadcast_to(template[None], (batch, tokens, 3))
   features = jnp.broadcast_to(global_feature[:, None], (batch, tokens, global_feature.shape[-1]))
   return jnp.concatenate([xyz, features], axis=-1)
