@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Bool, Float, UInt8
 
 from hand_jax.config import AugmentationConfig
+from hand_jax.data.photos import UPRIGHT_JOINTS, turn_upright
 from hand_jax.examples import HandExample
 from hand_jax.geometry.cameras import (
   CAMERA_SIZE,
@@ -28,11 +29,9 @@ from hand_jax.geometry.cameras import (
   transform_points,
 )
 from hand_jax.geometry.warping import warp_image
-from hand_jax.mano.joints import JOINT_NAMES
 from hand_jax.types import HandBatch, ImageFeatures
 
 _MIRROR = np.diag([-1.0, 1.0, 1.0])
-_WRIST, _MIDDLE_BASE = JOINT_NAMES.index('wrist'), JOINT_NAMES.index('middle_mcp')
 # Scale and translation are fitted where at least this many joints are known. Two joints would
 # determine them, but unreliably.
 _MIN_FIT_JOINTS = 6
@@ -80,16 +79,6 @@ def sample_crop_change(config: AugmentationConfig, rng: np.random.Generator) -> 
   )
 
 
-def turn_upright(joints_image: Float[np.ndarray, '21 2']) -> float:
-  """Computes the turn after which the middle finger's base lies straight above the wrist.
-
-  The joints are pixels of a picture. The turn is what `CropChange.rotation` takes, in radians. It
-  is 0 where the two joints are one point, which has no direction.
-  """
-  x, y = np.asarray(joints_image, np.float64)[_MIDDLE_BASE] - joints_image[_WRIST]
-  return float(np.arctan2(-x, -y)) if x or y else 0.0
-
-
 def upright_change(example: HandExample, change: CropChange) -> CropChange:
   """Adds to a change the turn that puts the hand upright, which comes before the change's own.
 
@@ -100,7 +89,7 @@ def upright_change(example: HandExample, change: CropChange) -> CropChange:
     example: a photo with its labels, of a left or a right hand.
     change: what else the crop does.
   """
-  if not (example.joint_confidence[[_WRIST, _MIDDLE_BASE]] > 0).all():
+  if not (example.joint_confidence[UPRIGHT_JOINTS] > 0).all():
     return change
   turn = turn_upright(example.joints_image)
   turn = -turn if example.side == 'left' else turn

@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from hand_jax.detection.anchors import MIDDLE_BASE, WRIST
-from hand_jax.geometry.cameras import transform_points
+from hand_jax.geometry.cameras import angle_from_upright, transform_points
 from hand_jax.geometry.warping import warp_image
 
 # The landmark network was trained on squares of these proportions (MediaPipe's pipeline). The first
@@ -42,7 +42,7 @@ def region_from_palm(
     size: width and height of that box.
     points: the palm's seven points, see `Palms`.
   """
-  angle = _turn_upright(points[MIDDLE_BASE] - points[WRIST])
+  angle = angle_from_upright(points[MIDDLE_BASE] - points[WRIST])
   side = float(size.max())
   return _shifted(centre, _PALM_SHIFT * side, _PALM_SCALE * side, angle)
 
@@ -50,7 +50,7 @@ def region_from_palm(
 def region_from_landmarks(landmarks: Float[np.ndarray, '21 2']) -> HandRegion:
   """Places the square for another reading of a hand whose 21 landmarks (pixels) are known."""
   bases = (landmarks[_INDEX_BASE] + landmarks[_RING_BASE]) / 2
-  angle = _turn_upright((bases + landmarks[_MIDDLE_BASE]) / 2 - landmarks[0])
+  angle = angle_from_upright((bases + landmarks[_MIDDLE_BASE]) / 2 - landmarks[0])
   upright = landmarks[list(_STEADY_LANDMARKS)] @ _rotation(angle)
   low, high = upright.min(0), upright.max(0)
   extent = high - low
@@ -99,11 +99,6 @@ def turn_with_region(
 ) -> Float[np.ndarray, 'points 3']:
   """Turns 3D points from the axes of the region's crop to those of the photo (x right, y down)."""
   return np.concatenate([points[:, :2] @ _rotation(region.angle).T, points[:, 2:]], 1)
-
-
-def _turn_upright(direction: np.ndarray) -> float:
-  """Computes the angle of a direction in the picture from straight up, clockwise as seen."""
-  return float(np.arctan2(direction[0], -direction[1]))
 
 
 def _rotation(angle: float) -> np.ndarray:

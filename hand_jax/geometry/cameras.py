@@ -332,6 +332,16 @@ def rotation_in_plane(angle: float) -> Float[np.ndarray, '3 3']:
   return np.array([[cosine, -sine, 0.0], [sine, cosine, 0.0], [0.0, 0.0, 1.0]])
 
 
+def angle_from_upright(direction: Float[np.ndarray, '2']) -> float:
+  """Computes the angle of a direction in a picture from straight up, in radians.
+
+  It grows clockwise as seen, that is from x (right) towards y (down). A direction of no length has
+  the angle 0.
+  """
+  x, y = np.asarray(direction, np.float64)
+  return float(np.arctan2(x, -y)) if x or y else 0.0
+
+
 def affine_rotation(affine: Float[np.ndarray, '3 3']) -> float:
   """Recovers the angle that `crop_affine` was given, in radians.
 

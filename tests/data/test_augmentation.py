@@ -12,9 +12,9 @@ from hand_jax.data.augmentation import (
   make_row,
   mirror_example,
   sample_crop_change,
-  turn_upright,
   upright_change,
 )
+from hand_jax.data.photos import turn_upright
 from hand_jax.geometry.warping import warp_image
 from tests.drawn_hands import DrawnSource, project
 from tests.toy_mano import make_toy_mano
