@@ -3,12 +3,12 @@
 import hashlib
 import json
 import os
-import pathlib
 from collections.abc import Iterator, Sequence
 
 import jax
 import numpy as np
 
+from hand_jax.files.buckets import AnyPath, open_path
 from hand_jax.files.writing import write_whole
 from hand_jax.mano.assets import (
   FREE_HAND_VERSION,
@@ -55,7 +55,7 @@ def load_training_model(
   """
   if dataset in ANY_HAND_DATASETS and not mano_dir:
     for workdir in workdirs:
-      if (pathlib.Path(workdir) / HAND_MODEL_NAME).exists():
+      if (open_path(workdir) / HAND_MODEL_NAME).exists():
         return load_run_model(workdir)
   if dataset in MANO_FINGERTIPS:
     directory = resolve_mano_dir(mano_dir)
@@ -90,7 +90,7 @@ def claim_hand_model(workdir: str | os.PathLike, model: ManoModel) -> None:
   Raises:
     ValueError: the run in the folder uses another hand model.
   """
-  path = pathlib.Path(workdir) / HAND_MODEL_NAME
+  path = open_path(workdir) / HAND_MODEL_NAME
   digest = hand_model_digest(model)
   if not path.exists():
     if jax.process_index() > 0:
@@ -114,7 +114,7 @@ def load_run_model(workdir: str | os.PathLike, mano_dir: str | None = None) -> M
     FileNotFoundError: there is no run in the folder, or no such hand model folder.
     ValueError: none of these is the run's hand model.
   """
-  path = pathlib.Path(workdir) / HAND_MODEL_NAME
+  path = open_path(workdir) / HAND_MODEL_NAME
   if not path.exists():
     read_config(str(workdir))  # raises where there is no run at all
     raise FileNotFoundError(
@@ -154,7 +154,7 @@ def _refuse_former_hand(workdir: str | os.PathLike, digest: str) -> None:
     )
 
 
-def _recorded_digest(path: pathlib.Path) -> str:
+def _recorded_digest(path: AnyPath) -> str:
   try:
     return json.loads(path.read_text())['sha256']
   except (ValueError, KeyError, TypeError):
