@@ -9,8 +9,8 @@ import os
 import pathlib
 import shutil
 
-import fsspec
 from etils import epath
+from fsspec.config import conf
 
 from hand_jax.files.paths import RemotePathError, is_address
 
@@ -99,7 +99,7 @@ def _prepare_scheme(scheme: str) -> None:
   Orbax writes without fsspec, which would therefore remember listings that are out of date.
   """
   protocol = _PROTOCOLS.get(scheme, scheme)
-  fsspec.config.conf.setdefault(protocol, {}).setdefault('use_listings_cache', False)
+  conf.setdefault(protocol, {}).setdefault('use_listings_cache', False)
   try:
     epath.Path(f'{scheme}://none').exists()
   except ImportError as error:

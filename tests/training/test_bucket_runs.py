@@ -145,5 +145,5 @@ def test_prepared_data_are_copied_once_and_anew_when_they_change(
   manifest.write_text(manifest.read_text() + '\n')
   PreparedSource('synthetic_hands', place, 'train')
   assert 'Copying' in capfd.readouterr().err
-  with pytest.raises(FileNotFoundError, match="'ho3d_v2' in gs://b/prepared"):
+  with pytest.raises(FileNotFoundError, match="'ho3d_v2' in 'gs://b/prepared'"):
     PreparedSource('ho3d_v2', place, 'train')
