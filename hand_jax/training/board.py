@@ -28,7 +28,7 @@ class Board:
     self._temporary = None if is_local else tempfile.TemporaryDirectory()
     self._writer = self._open(purge_step)
 
-  def add_scalar(self, name: str, value: float, step: int) -> None:
+  def add_scalar(self, name: str, value: float | int, step: int) -> None:
     """Adds a figure of a step."""
     self._writer.add_scalar(name, value, step)
 

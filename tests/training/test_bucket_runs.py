@@ -15,6 +15,7 @@ from experiments.configs.names import get_config
 from hand_jax.config_text import apply_overrides
 from hand_jax.data.prepared import PreparedSource
 from hand_jax.evaluation.evaluate_run import RunRequest, report_run
+from hand_jax.files.buckets import list_tree, open_path
 from hand_jax.runs.checkpoints import load_for_inference
 from hand_jax.runs.lineage import read_lineage
 from hand_jax.runs.sources import COMMIT_NAME, latest_step
@@ -110,7 +111,7 @@ def test_unfinished_and_damaged_checkpoints_are_passed_over(runs, model, capsys)
   train(RUN, model)
   told = capsys.readouterr()
   assert 'damaged_checkpoints' in told.err and 'after step 3' in told.out
-  assert latest_step(RUN) == 4 and not list((folder / '5').rglob('*.*'))
+  assert latest_step(RUN) == 4 and not list_tree(open_path(f'{RUN}/checkpoints/5'))
   assert list((runs[0] / 'damaged_checkpoints' / '4').rglob('*.json'))
   assert read_rows(runs[0]) == rows
 
