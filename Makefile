@@ -20,7 +20,8 @@ DEMO_SETTINGS := --set training.num_steps=460 --set data.train_examples=9216 \
   --set loss.shape_prior=3 --set training.log_every=20
 # A file's tests stay in one process, which makes what they share once. The longest files come first
 # (tests/conftest.py), so that both processes end together; xdist would sort by the number of tests.
-TESTS := $(RUN) -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+# Tests start many processes, which would compile these sources anew where Python may not keep that.
+TESTS := env -u PYTHONDONTWRITEBYTECODE $(RUN) -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 # Large pages for XLA's many short-lived buffers: fewer page faults, about a fifth less CPU time.
 export GLIBC_TUNABLES = glibc.malloc.hugetlb=1
 

@@ -30,6 +30,9 @@ def define_flags() -> None:
   flags.DEFINE_bool('use_boxes', False, "Looks for each hand in its entry's box.")
   flags.DEFINE_bool('use_intrinsics', False, "Gives the program the entries' intrinsics.")
   define_path('workdir', None, 'Folder of a trained run. Default: the weights in the package.')
+  flags.DEFINE_enum(
+    'refine', 'on', ['on', 'off'], 'off measures the run in the package, which is not fitted.'
+  )
   define_overwrite()
   define_compilation_cache()
 

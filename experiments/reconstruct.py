@@ -24,6 +24,9 @@ def define_flags() -> None:
     'Folder of a trained run, such as one of make train-demo. Default: the hand model is fitted '
     'to the output of the bundled networks.',
   )
+  flags.DEFINE_enum(
+    'refine', 'on', ['on', 'off'], 'off gives the meshes of the run in the package, not fitted.'
+  )
   define_compilation_cache()
   flags.DEFINE_multi_string(
     'bbox',

@@ -15,7 +15,9 @@ import pytest
 
 from hand_jax.mano.assets import load_mano_model
 from hand_jax.mano.mano_files import write_converted_mano
+from tests.forked_commands import forked_commands
 from tests.prepared_features import SETTINGS, prepare_featured
+from tests.shared_programs import SharedPrograms
 from tests.toy_mano import make_toy_mano
 
 # Before the first computation, when XLA reads them.
@@ -37,11 +39,13 @@ os.environ['XDG_CACHE_HOME'] = str(pathlib.Path(__file__).parent.parent / '.jax_
 jax.config.update('jax_num_cpu_devices', 2)
 jax.config.update('jax_numpy_rank_promotion', 'raise')
 jax.config.update('jax_default_matmul_precision', 'highest')
-# Of each worker of pytest-xdist its own: JAX writes entries that others might read half-written.
-CACHE = pathlib.Path(__file__).parent.parent / '.jax_cache'
-CACHE /= os.environ.get('PYTEST_XDIST_WORKER', 'main')
-jax.config.update('jax_compilation_cache_dir', str(CACHE))
-jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.5)
+# Of each worker of pytest-xdist its own, which shares with the others at the end of a file.
+PROGRAMS = SharedPrograms(
+  pathlib.Path(__file__).parent.parent / '.jax_cache', os.environ.get('PYTEST_XDIST_WORKER', 'main')
+)
+jax.config.update('jax_compilation_cache_dir', str(PROGRAMS.folder))
+# Reading a program takes a few hundredths of a second.
+jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.1)
 
 
 # Tracing makes many objects that live long. At Python's thresholds, looking for cycles among them
@@ -66,6 +70,14 @@ def pytest_collection_modifyitems(config, items):
     items[:] = [item for item in items if item not in left_out]
   files = {item.path for item in items if item.get_closest_marker('slow')}
   items.sort(key=lambda item: item.path not in files)
+
+
+@pytest.fixture(scope='module', autouse=True)
+def shared_programs():
+  """Compiled programs of one file's tests are there for those of the next, in any process."""
+  PROGRAMS.exchange()
+  yield
+  PROGRAMS.exchange()
 
 
 @pytest.fixture(scope='session')
@@ -132,3 +144,10 @@ def featured(toy_model, tmp_path_factory):
   tfds.disable_progress_bar()
   settings = {'crop_features': SETTINGS.as_manifest()}
   return prepare_featured(tmp_path_factory.mktemp('featured'), toy_model, **settings)
+
+
+@pytest.fixture(scope='session')
+def run_command():
+  """Runs a command of this package by the name of its module, as a process that starts at once."""
+  with forked_commands() as run:
+    yield run

@@ -17,6 +17,7 @@ from hand_jax.config import LossConfig
 # All runs train on the cached features of a frozen landmark network. Each takes some minutes.
 CONFIG = 'synthetic_features'
 SHARED = (
+  'training.num_steps=1000',
   'training.log_every=50',
   'training.checkpoint_every=500',
   'training.evaluate_every=1000000',  # The run is then evaluated at its last step alone.

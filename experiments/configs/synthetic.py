@@ -314,19 +314,20 @@ def _small_weak_start() -> ExperimentConfig:
 
 
 def hand_photos() -> ExperimentConfig:
-  """Trains `synthetic_small` further, on photos with 2D joints (see docs/hand_photos.md).
+  """Trains the network in the package further, on photos with 2D joints (docs/hand_photos.md).
 
-  It needs `--init_from` and `--camera_prior` of a trained run, and `--set data.data_dir=DIR`.
+  It needs `--init_from=release --camera_prior=release`, or a run of `synthetic_features` in both
+  places, and `--set data.data_dir=DIR` of photos that `prepare_dataset --with_features
+  --feature_maps=16` prepared. The landmark network stays as it is.
   """
-  weak = synthetic_small_weak()
+  features = synthetic_features()
   return replace(
-    weak,
+    features,
     name='hand_photos',
     # The tilt of a trained camera is settled, so that the orthonormal projection can be used.
     loss=replace(WEAK_ELBO, projection='orthonormal', orthonormality=0.0),
-    model=replace(weak.model, backbone=replace(weak.model.backbone, batch_norm='frozen')),
-    optimizer=replace(weak.optimizer, learning_rate=2e-4, warmup_steps=20),
-    data=replace(weak.data, dataset='hand_photos', data_dir='prepared', train_examples=0),
+    optimizer=replace(features.optimizer, learning_rate=2e-4, warmup_steps=20),
+    data=replace(features.data, dataset='hand_photos', data_dir='prepared', labels='2d'),
     training=TrainingConfig(
       num_steps=300,
       batch_size=16,

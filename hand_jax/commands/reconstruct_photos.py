@@ -37,8 +37,16 @@ def create_parser() -> ArgumentParser:
     '--workdir',
     type=expand_path,
     metavar='RUN',
-    help='folder of a trained run that makes the meshes (default: the hand model is fitted to '
-    'the output of the networks in the package)',
+    help='folder of a trained run that makes the meshes, or release for the run in the package '
+    '(default: the hand model is fitted to the output of the networks in the package)',
+  )
+  add(
+    '--refine',
+    choices=['on', 'off'],
+    default='on',
+    help='off gives the meshes of the trained network in the package as they are, as '
+    '--workdir=release does, instead of the fitted ones (default: on). The meshes of a --workdir '
+    'are never fitted.',
   )
   add(
     '--output',

@@ -8,7 +8,7 @@ import collections
 import functools
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -16,17 +16,16 @@ import numpy as np
 from hand_jax.config import ExperimentConfig
 from hand_jax.data.augmentation import (
   CropChange,
-  add_features,
   add_picture,
   make_labels,
   sample_crop_change,
   upright_change,
 )
-from hand_jax.data.crop_features import CropFeatures, CropFeatureSettings
+from hand_jax.data.cached_rows import CachedRows, check_cached_features
 from hand_jax.data.example_sources import ExampleSource
 from hand_jax.data.prepared import EncodedPictures, PreparedSource
 from hand_jax.examples import HandExample, check_example, without_3d
-from hand_jax.types import HandBatch, ImageFeatures
+from hand_jax.types import HandBatch
 
 
 class Slot(NamedTuple):
@@ -157,9 +156,14 @@ def training_batches(
   check_landmark_limit(source, config)
   size, seed = config.training.batch_size, config.training.seed
   rows = _host_rows(size, host_index, host_count)
+  cached = None
+  if config.data.features == 'cached':
+    cached = CachedRows(source, config, num_vertices)
 
   def make(number: int) -> HandBatch:
     slots = training_slots(seed, len(source), number * size, size)[rows]
+    if cached is not None:
+      return _stack_cached(cached, slots)
     return make_batch(source, slots, config, num_vertices, seed)
 
   return BatchLoader(make, position, workers=config.data.render_workers)
@@ -238,7 +242,7 @@ def make_batch(
     ValueError: an example cannot be used. The message names it.
   """
   if seed is not None and config.data.features == 'cached':
-    return _make_cached_batch(source, slots, config, num_vertices, seed)
+    return _stack_cached(CachedRows(source, config, num_vertices), slots)
   # All labels are made before all pictures. Python code and work on pixels each run faster when
   # they do not alternate, and a photo is cropped while it is still in the processor's cache.
   changes = [_draw_change(slot, config, seed) for slot in slots]
@@ -259,89 +263,6 @@ def make_batch(
   for (row, placement), picture in zip(labelled, pictures, strict=True):
     rows.append(add_picture(row, placement, *_decoded(picture)))
   return stack_rows(rows)
-
-
-def _make_cached_batch(
-  source: ExampleSource,
-  slots: Sequence[Slot],
-  config: ExperimentConfig,
-  num_vertices: int,
-  seed: int,
-) -> HandBatch:
-  """Makes rows from stored features: of one crop of each example, drawn by epoch and index."""
-  prepared, settings = _featured(source, config)
-  rows = []
-  opened = prepared.open_features([slot.index for slot in slots])
-  for slot, (example, stored) in zip(slots, opened, strict=True):
-    if config.data.labels == '2d':
-      example = without_3d(example)
-    rng = np.random.default_rng((seed, slot.epoch, slot.index))
-    crop = int(rng.integers(settings.crops))
-    change = prepared.stored_change(slot.index, crop, example)
-    size, factor = config.model.image_size, config.data.crop_factor
-    labels = make_labels(check_example(example), slot.index, size, factor, num_vertices, change)
-    vector = stored.vectors[crop].astype(np.float32)
-    features = ImageFeatures(
-      vector,
-      None,
-      stored.landmarks[crop],
-      world_landmarks=stored.world_points[crop],
-      reduced_maps=_reduced_maps(stored, crop) if config.model.attention.map_channels else None,
-    )
-    rows.append(add_features(*labels, features))
-  return stack_rows(rows)
-
-
-def _reduced_maps(stored: CropFeatures, crop: int) -> tuple[Any, Any]:
-  assert stored.last_maps is not None and stored.middle_maps is not None, 'checked before training'
-  return stored.last_maps[crop].astype(np.float32), stored.middle_maps[crop].astype(np.float32)
-
-
-def check_cached_features(source: ExampleSource, config: ExperimentConfig) -> None:
-  """Checks that the source holds the features that the config asks for.
-
-  It does nothing unless `data.features` is 'cached'.
-
-  Raises:
-    ValueError: the source holds no features, or those of other crops.
-  """
-  if config.data.features != 'cached':
-    return
-  _, settings = _featured(source, config)
-  if settings.crop_factor != config.data.crop_factor:
-    raise ValueError(
-      f"data.features='cached': {config.data.dataset} holds features of crops of "
-      f'{settings.crop_factor} times the box, this run asks for {config.data.crop_factor}: set '
-      f'data.crop_factor={settings.crop_factor}, or prepare it with '
-      f'--feature_crop_factor={config.data.crop_factor}.'
-    )
-  if settings.upright != config.data.upright:
-    kinds = {True: 'upright hands', False: 'hands as they lie in the photo'}
-    raise ValueError(
-      f"data.features='cached': {config.data.dataset} holds features of crops of "
-      f'{kinds[settings.upright]}, this run (data.upright={config.data.upright}) asks for '
-      f'{kinds[config.data.upright]}: set data.upright={settings.upright}'
-      + (', or prepare it again in another folder.' if config.data.upright else '.')
-    )
-  channels = config.model.attention.map_channels
-  if channels and (settings.maps, settings.projection_seed) != (channels, 0):
-    raise ValueError(
-      f"data.features='cached': {config.data.dataset} holds maps of {settings.maps} channels, this "
-      f'run samples {channels}: set model.attention.map_channels={settings.maps}, or prepare it '
-      f'with --feature_maps={channels}.'
-    )
-
-
-def _featured(
-  source: ExampleSource, config: ExperimentConfig
-) -> tuple[PreparedSource, CropFeatureSettings]:
-  """Returns the source as one that holds features, and what it says of them."""
-  if isinstance(source, PreparedSource) and source.feature_settings is not None:
-    return source, source.feature_settings
-  raise ValueError(
-    f"data.features='cached': {config.data.dataset} in {config.data.data_dir!r} holds no "
-    'features. Prepare it in another folder with --with_features.'
-  )
 
 
 def check_prepared_hands(source: ExampleSource, config: ExperimentConfig) -> None:
@@ -372,6 +293,10 @@ def check_landmark_limit(source: ExampleSource, config: ExperimentConfig) -> Non
       f'data.max_landmark_error={wanted:g}, but the examples to train on were taken with '
       f'{found:g}: take those that create_training_source gives.'
     )
+
+
+def _stack_cached(cached: CachedRows, slots: Sequence[Slot]) -> HandBatch:
+  return stack_rows(cached.rows([(slot.index, slot.epoch) for slot in slots]))
 
 
 def _draw_change(slot: Slot, config: ExperimentConfig, seed: int | None) -> CropChange:

@@ -38,6 +38,7 @@ from hand_jax.mano.model import extended_joint_regressor
 from hand_jax.models.hand_network import naming_misfits
 from hand_jax.runs.checkpoints import CONFIG_NAME, load_for_inference
 from hand_jax.runs.hand_models import load_run_model
+from hand_jax.runs.packed_run import run_folder
 from hand_jax.types import HandBatch
 
 
@@ -195,7 +196,7 @@ def report_run(
       `publish_scores`).
   """
   submission = [Output('--submission', request.submission)] if request.submission else []
-  config_path = open_path(request.workdir) / CONFIG_NAME
+  config_path = run_folder(request.workdir) / CONFIG_NAME
   run: dict[str | os.PathLike, str] = {config_path: 'the config of the run'}
   check_score_files(output, pck, run, overwrite, submission)
   results, path = evaluate_run(request)

@@ -24,7 +24,7 @@ from hand_jax.models.computing import Computing
 from hand_jax.models.image_evidence import ImageEvidence
 from hand_jax.models.prior_net import CameraModel, PriorNet, PriorSigma, hand_frame_vertices
 from hand_jax.models.texture_regressor import HiddenRegion, TextureRegressor, hidden_vertices
-from hand_jax.models.vertex_regressor import VertexRegressor
+from hand_jax.models.vertex_regressor import VertexRegressor, query_vertices
 from hand_jax.propagation import hand_gaussians
 from hand_jax.rendering.images import render_vertex_colors
 from hand_jax.rendering.rasterize import visible_vertices
@@ -40,8 +40,9 @@ from hand_jax.types import (
   RenderedHand,
 )
 
+BACKBONE = 'backbone'
 # `HandNetwork.estimate_camera` needs the variables of these modules alone.
-CAMERA_MODULES = ('backbone', 'feature_norm', 'camera_model')
+CAMERA_MODULES = (BACKBONE, 'feature_norm', 'camera_model')
 TEXTURE_REGRESSOR = 'texture_regressor'
 VERTEX_REGRESSOR = 'vertex_regressor'
 # A face hides a vertex from this far before it on, in pixels, or copies along a seam would.
@@ -194,17 +195,22 @@ class HandNetwork(nn.Module):
     template_joints = regress_joints(model, model.v_template)
     origin = template_joints[:1]
     template = (model.v_template - origin, template_joints - origin)
+    queries = query_vertices(template[0], settings)
     if self.config.vertex_offset_from == 'template' or prior is None:
       base = jnp.expand_dims(template[0], 0)
     else:
       base = jax.lax.stop_gradient(prior.mean) if settings.stop_base_gradient else prior.mean
     if settings.image_features == 'global' or prior is None:
-      offset, log_variance = self.vertex_regressor(*template, features.global_feature)
+      offset, log_variance = self.vertex_regressor(
+        *template, features.global_feature, queries=queries
+      )
       return DiagonalGaussian(base + offset, log_variance + self._unit_log_variance())
     seen, mean, log_variance = prior.mean, base, prior.log_variance
     for _ in range(settings.rounds):
-      evidence = self.image_evidence(features, seen, camera_mean, model)
-      offset, log_variance = self.vertex_regressor(*template, features.global_feature, evidence)
+      evidence = self.image_evidence(features, seen, camera_mean, model, queries)
+      offset, log_variance = self.vertex_regressor(
+        *template, features.global_feature, evidence, queries
+      )
       mean = seen = mean + offset
     return DiagonalGaussian(mean, log_variance + self._unit_log_variance())
 

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from hand_jax.config import ModelConfig
 from hand_jax.geometry.alignment import fit_scale_and_shift, rotation_between
@@ -62,6 +62,7 @@ class ImageEvidence(nn.Module):
     vertices_hand: Float[Array, 'batch vertices 3'],
     camera_mean: Float[Array, 'batch 10'],
     model: ManoModel,
+    queries: Int[Array, 'queries'] | None = None,
   ) -> TokenEvidence:
     """Reads the image at the joints and vertices of a hand.
 
@@ -73,6 +74,7 @@ class ImageEvidence(nn.Module):
       camera_mean: the estimated camera's ten stored numbers. It places the hand where the backbone
         gives no landmarks.
       model: a right hand's model.
+      queries: ids of the vertices that have tokens. None: all have.
 
     Returns:
       For each token its place in the crop, the residuals where the backbone gives landmarks, and
@@ -80,16 +82,18 @@ class ImageEvidence(nn.Module):
     """
     vertices_hand, camera_mean = jax.lax.stop_gradient((vertices_hand, camera_mean))
     joints_hand = extended_joints(model, vertices_hand)
+    asked_hand = vertices_hand if queries is None else vertices_hand[:, queries]
     if features.landmarks is None:
       camera = camera_from_vector(camera_mean)
-      places = [project_points(camera, points) for points in (vertices_hand, joints_hand)]
+      places = [project_points(camera, points) for points in (asked_hand, joints_hand)]
       inputs = [[place] for place in places]
     else:
       residuals = joint_residuals(features, joints_hand)
-      places = [_place(residuals, points) for points in (vertices_hand, joints_hand)]
+      places = [_place(residuals, points) for points in (asked_hand, joints_hand)]
       bounded = [bound_length(found) for found in (residuals.image, residuals.space)]
       of_joints = jnp.concatenate(bounded, axis=-1) / RESIDUAL_UNIT_M
-      of_vertices = jnp.einsum('vk,bki->bvi', _reach(model), of_joints, precision='highest')
+      reach = _reach(model) if queries is None else _reach(model)[queries]
+      of_vertices = jnp.einsum('vk,bki->bvi', reach, of_joints, precision='highest')
       inputs = [[places[0], of_vertices], [places[1], of_joints]]
     for feature_map in self._maps(features):
       for place, parts in zip(places, inputs, strict=True):

@@ -46,6 +46,15 @@ def spread_vertices(template: Float[Array, 'vertices 3'], count: int) -> Int[Arr
   return jax.lax.fori_loop(0, count, add_farthest, start)[0]
 
 
+def query_vertices(
+  template: Float[Array, 'vertices 3'], settings: AttentionConfig
+) -> Int[Array, 'queries'] | None:
+  """Chooses the vertices that have tokens, or returns None where all of them have."""
+  if not settings.coarse_vertices:
+    return None
+  return spread_vertices(template, settings.coarse_vertices)
+
+
 def blend_matrix(
   template: Float[Array, 'vertices 3'], coarse: Float[Array, 'coarse 3']
 ) -> Float[Array, 'vertices coarse']:
@@ -104,6 +113,7 @@ class VertexRegressor(nn.Module):
     template_joints: Float[Array, 'joints 3'],
     global_feature: Float[Array, 'batch channels'],
     evidence: TokenEvidence | None = None,
+    queries: Int[Array, 'queries'] | None = None,
   ) -> tuple[Float[Array, 'batch vertices 3'], Float[Array, 'batch vertices 3']]:
     """Estimates an offset and a log-variance for each vertex.
 
@@ -112,6 +122,8 @@ class VertexRegressor(nn.Module):
       template_joints: metres, hand frame.
       global_feature: the backbone's pooled vector, normalised.
       evidence: further inputs of each token, as `image_features` 'sampled' asks for.
+      queries: ids of the vertices that have tokens, as `query_vertices` chooses them. The other
+        vertices take blends of their values. None: all have tokens.
 
     Returns:
       First the offsets in metres, which the caller adds to a mesh, then the log-variances of the
@@ -119,14 +131,9 @@ class VertexRegressor(nn.Module):
     """
     settings = self.attention
     sizes = (settings.width, settings.heads, settings.mlp_ratio)
-    query_vertices = template_vertices
-    if settings.coarse_vertices:
-      chosen = spread_vertices(template_vertices, settings.coarse_vertices)
-      query_vertices = template_vertices[chosen]
-      if evidence is not None:
-        evidence = evidence._replace(vertices=evidence.vertices[:, chosen])
-    vertex_count = len(query_vertices)
-    template = jnp.concatenate([query_vertices, template_joints]) / TEMPLATE_UNIT_M
+    asked = template_vertices if queries is None else template_vertices[queries]
+    vertex_count = len(asked)
+    template = jnp.concatenate([asked, template_joints]) / TEMPLATE_UNIT_M
     tokens = TokenEmbedding(settings.width, name='embedding')(template, global_feature)
     if evidence is not None:
       # Inputs appended to the token's, since a dense layer on both is the sum of two.
@@ -146,8 +153,8 @@ class VertexRegressor(nn.Module):
       vertices = jnp.concatenate([vertices, evidence.vertices], axis=-1)
     offset = nn.Dense(3, kernel_init=SMALL_INIT, name='mean')(vertices)
     raw = nn.Dense(3, kernel_init=SMALL_INIT, name='log_variance')(vertices)
-    if settings.coarse_vertices:
-      blend = blend_matrix(template_vertices, query_vertices)
+    if queries is not None:
+      blend = blend_matrix(template_vertices, asked)
       offset, raw = (
         jnp.einsum('vc,bcd->bvd', blend, values, precision='highest') for values in (offset, raw)
       )

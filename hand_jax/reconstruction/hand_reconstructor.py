@@ -40,6 +40,7 @@ from hand_jax.reconstruction.trained_network import (
   reconstruct_in_box,
 )
 from hand_jax.reconstruction.whole_pixels import in_whole_pixels
+from hand_jax.runs.packed_run import RELEASE
 from hand_jax.types import ManoModel
 
 MAX_HANDS = 10
@@ -83,18 +84,28 @@ class HandReconstructor:
     release: without a run, the weights in the box, by which `model` is fitted.
   """
 
-  def __init__(self, workdir: str | os.PathLike | None = None, mano_dir: str | None = None):
+  def __init__(
+    self,
+    workdir: str | os.PathLike | None = None,
+    mano_dir: str | None = None,
+    refine: bool = True,
+  ):
     """Loads what makes the meshes.
 
     Args:
-      workdir: folder of a trained run, or None for the weights in the box.
+      workdir: folder of a trained run, 'release' for the run in the package, or None for the
+        weights in the box.
       mano_dir: folder or file of MANO's files. None means $MANO_DIR, else the free hand.
+      refine: without a run, whether the hand model is fitted to the evidence of all networks. False
+        gives the estimates of the run in the package as they are.
 
     Raises:
       FileNotFoundError, ValueError: the run or the hand model cannot be read.
     """
     self.network: TrainedNetwork | None = None
     self.release: Release | None = None
+    if not (workdir or refine):
+      workdir = RELEASE
     if workdir:
       self.network = load_trained_network(workdir, mano_dir)
       self.model: ManoModel = self.network.model

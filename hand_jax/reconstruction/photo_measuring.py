@@ -4,7 +4,7 @@ import contextlib
 import os
 import pathlib
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from jaxtyping import UInt8
@@ -57,6 +57,8 @@ class PhotoMeasuring(NamedTuple):
   """Gives the program the entries' intrinsics, where they have them."""
   workdir: str | None = None
   """Folder of a trained run that makes the meshes, or None for the weights in the box."""
+  refine: Literal['on', 'off'] = 'on'
+  """Whether meshes are fitted to the evidence, see `HandReconstructor`."""
 
 
 def measure_photos(
@@ -75,7 +77,7 @@ def measure_photos(
   """
   entries = read_annotations(request.source, needs_keypoints=False)
   _check_entries(entries)
-  reconstructor = HandReconstructor(request.workdir)
+  reconstructor = HandReconstructor(request.workdir, refine=request.refine == 'on')
   photos: dict[str, list[int]] = {}
   for number, entry in enumerate(entries):
     photos.setdefault(str(entry.path), []).append(number)

@@ -105,7 +105,8 @@ def prepare_run(options: PhotoOptions) -> PhotoRun:
   tasks = plan_tasks(options, result_paths(record))
   if options.bbox or options.hand_mask is not None:
     _check_against_photo(tasks[0])
-  reconstructor = HandReconstructor(options.workdir, options.mano_dir)
+  refine = options.refine == 'on'
+  reconstructor = HandReconstructor(options.workdir, options.mano_dir, refine)
   has_colors = _has_colors(tasks, reconstructor)
   suffixes = output_suffixes(has_colors, is_free_hand(reconstructor.model))
   photos = [task.path for task in tasks]

@@ -4,7 +4,7 @@ import glob
 import os
 import pathlib
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
@@ -30,6 +30,7 @@ class PhotoOptions(NamedTuple):
   """Pixels."""
   axes: Axes = 'y_up'
   overwrite: bool = False
+  refine: Literal['on', 'off'] = 'on'
 
 
 class PhotoTask(NamedTuple):

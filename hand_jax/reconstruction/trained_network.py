@@ -80,14 +80,18 @@ class HandPhoto(NamedTuple):
 def load_trained_network(workdir: str | os.PathLike, mano_dir: str | None = None) -> TrainedNetwork:
   """Loads the newest checkpoint of a run and the hand model that it was trained with.
 
+  The text 'release' means the run in the package.
+
   Raises:
     FileNotFoundError, ValueError: no run, no checkpoint or hand model there, or a damaged one.
   """
   # Imported here: Orbax takes a third of a second, and the weights in the box need none.
   from hand_jax.runs.checkpoints import load_for_inference
 
-  config, variables = load_for_inference(str(workdir))
-  network = create_trained_network(config, variables, load_run_model(workdir, mano_dir))
+  # A path of the folder `release` is not the text that means the run in the package.
+  folder = workdir if isinstance(workdir, str) else os.path.join(os.curdir, workdir)
+  config, variables = load_for_inference(folder)
+  network = create_trained_network(config, variables, load_run_model(folder, mano_dir))
   digest = hashlib.sha256()
   for leaf in jax.tree.leaves(variables):
     digest.update(np.asarray(leaf).tobytes())

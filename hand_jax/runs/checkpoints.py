@@ -25,6 +25,7 @@ from hand_jax.files.json_files import read_json_text
 from hand_jax.files.paths import is_address
 from hand_jax.files.writing import write_whole
 from hand_jax.runs.damage import find_damage, unreadable
+from hand_jax.runs.packed_run import RELEASE, packed_step, read_packed_variables, run_folder
 from hand_jax.runs.sources import (
   CHECKPOINTS_NAME,
   FILES_NAME,
@@ -79,9 +80,19 @@ def check_workdir(workdir: str, config: ExperimentConfig, extend: bool = False) 
 
   Raises:
     ValueError: the folder holds a run of another config (the message names what differs), or
-      `extend` is asked for and there is nothing to extend.
+      `extend` is asked for and there is nothing to extend, or the run there is a packed one.
     FileExistsError: the folder holds no run, but files that a run would replace.
   """
+  if workdir == RELEASE:
+    raise ValueError(
+      f'{RELEASE} is the trained run in the package, which stays as it is: name another --workdir, '
+      f'or ./{RELEASE} for a folder of that name.'
+    )
+  if packed_step(workdir) is not None:
+    raise ValueError(
+      f'{workdir} holds a packed run, which cannot be continued: start from it by '
+      f'--init_from={workdir} in another --workdir.'
+    )
   path = open_path(workdir) / CONFIG_NAME
   if not path.exists():
     if extend:
@@ -187,7 +198,7 @@ def read_config(workdir: str) -> ExperimentConfig:
     FileNotFoundError: the folder holds no run.
     ValueError: its config cannot be read.
   """
-  path = open_path(workdir) / CONFIG_NAME
+  path = run_folder(workdir) / CONFIG_NAME
   if not path.exists():
     raise FileNotFoundError(
       f'{path} does not exist: {workdir} holds no training run. '
@@ -340,11 +351,15 @@ class Checkpoints:
 def load_network(workdir: str) -> SavedNetwork:
   """Loads a run's config and the variables and step of its newest checkpoint.
 
+  The run may be a packed one, such as `release`, which is in the package.
+
   Raises:
     FileNotFoundError: there is no run, or no checkpoint yet.
     ValueError: one of them cannot be read. The message names it.
   """
   config = read_config(workdir)
+  if (packed := packed_step(workdir)) is not None:
+    return SavedNetwork(config, packed, read_packed_variables(workdir))
   folder = absolute_path(workdir) / CHECKPOINTS_NAME
   if not folder.is_dir():
     raise FileNotFoundError(_no_checkpoint(workdir))

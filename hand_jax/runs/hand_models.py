@@ -18,6 +18,7 @@ from hand_jax.mano.assets import (
   with_fingertips,
 )
 from hand_jax.runs.checkpoints import read_config
+from hand_jax.runs.packed_run import run_folder
 from hand_jax.types import ManoModel
 
 HAND_MODEL_NAME = 'hand_model.json'
@@ -55,7 +56,7 @@ def load_training_model(
   """
   if dataset in ANY_HAND_DATASETS and not mano_dir:
     for workdir in workdirs:
-      if (open_path(workdir) / HAND_MODEL_NAME).exists():
+      if (run_folder(workdir) / HAND_MODEL_NAME).exists():
         return load_run_model(workdir)
   if dataset in MANO_FINGERTIPS:
     directory = resolve_mano_dir(mano_dir)
@@ -114,7 +115,7 @@ def load_run_model(workdir: str | os.PathLike, mano_dir: str | None = None) -> M
     FileNotFoundError: there is no run in the folder, or no such hand model folder.
     ValueError: none of these is the run's hand model.
   """
-  path = open_path(workdir) / HAND_MODEL_NAME
+  path = run_folder(workdir) / HAND_MODEL_NAME
   if not path.exists():
     read_config(str(workdir))  # raises where there is no run at all
     raise FileNotFoundError(

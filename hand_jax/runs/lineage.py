@@ -15,6 +15,7 @@ from hand_jax.config import ExperimentConfig
 from hand_jax.files.buckets import AnyPath, open_path
 from hand_jax.files.writing import write_whole
 from hand_jax.runs.checkpoints import read_config
+from hand_jax.runs.packed_run import run_folder
 
 LINEAGE_NAME = 'lineage.json'
 Supervision = Literal['full', 'weak']
@@ -61,7 +62,7 @@ def read_lineage(workdir: str) -> dict[str, Any]:
     FileNotFoundError: the folder holds no run.
     ValueError: the record is unreadable, or missing though the run started from others.
   """
-  path = open_path(workdir) / LINEAGE_NAME
+  path = run_folder(workdir) / LINEAGE_NAME
   if path.exists():
     return _parse(path, _check)
   config = read_config(workdir)

@@ -3,7 +3,8 @@
 A run is continued with the same sources. Their content counts and not how their paths are spelled,
 so data that moved are the same data. `sources.json` in the run's folder holds, for each setting,
 the absolute place of each source and the SHA-256 of its content, or null where that cannot be told.
-For another run it also holds the step of its checkpoint.
+For another run it also holds the step of its checkpoint. The run in the package has the place
+`release`, wherever the package lies.
 """
 
 import hashlib
@@ -17,6 +18,7 @@ from hand_jax.data.manifests import data_digest
 from hand_jax.files.buckets import AnyPath, absolute_path, list_tree, open_path, place_of
 from hand_jax.files.paths import is_address
 from hand_jax.files.writing import write_json
+from hand_jax.runs.packed_run import NETWORK_NAME, packed_step, place_of_run, run_folder
 
 SOURCES_NAME = 'sources.json'
 CHECKPOINTS_NAME = 'checkpoints'
@@ -41,7 +43,7 @@ def find_sources(config: ExperimentConfig) -> dict[str, list[Source]]:
   for setting, paths in _named_paths(config).items():
     steps = [latest_step(path) if setting in _OTHER_RUNS else None for path in paths]
     sources[setting] = [
-      Source(place_of(path), _digest(setting, path, config.data.dataset, step), step)
+      Source(_place(setting, path), _digest(setting, path, config.data.dataset, step), step)
       for path, step in zip(paths, steps, strict=True)
     ]
   return sources
@@ -89,18 +91,16 @@ def moved_sources(
       for source, path in zip(known, paths, strict=True)
     ):
       found[setting] = [
-        source._replace(place=place_of(path)) for source, path in zip(known, paths, strict=True)
+        source._replace(place=_place(setting, path))
+        for source, path in zip(known, paths, strict=True)
       ]
   return found
 
 
-def same_place(first: str, second: str) -> bool:
-  """Tells whether two paths lead to one place, which may be gone."""
-  return place_of(first) == place_of(second)
-
-
 def latest_step(workdir: str) -> int | None:
   """Returns the step of the newest finished checkpoint in a run's folder, or None."""
+  if (packed := packed_step(workdir)) is not None:
+    return packed
   return max(saved_steps(absolute_path(workdir) / CHECKPOINTS_NAME), default=None)
 
 
@@ -130,8 +130,12 @@ def _named_paths(config: ExperimentConfig) -> dict[str, tuple[str, ...]]:
   return {name: value if isinstance(value, tuple) else (value,) for name, value in values.items()}
 
 
+def _place(setting: str, path: str) -> str:
+  return place_of_run(path) if setting in _OTHER_RUNS else place_of(path)
+
+
 def _is_at(setting: str, source: Source, path: str, dataset: str) -> bool:
-  if place_of(path) == source.place:
+  if _place(setting, path) == source.place:
     # Its content may change: the run has already taken what it needs, or only names its data.
     return True
   return source.sha256 is not None and source.sha256 == _digest(setting, path, dataset, source.step)
@@ -140,7 +144,9 @@ def _is_at(setting: str, source: Source, path: str, dataset: str) -> bool:
 def _digest(setting: str, path: str, dataset: str, step: int | None) -> str | None:
   """Computes a SHA-256 of a source's content, or returns None where that is gone or unknown."""
   try:
-    if setting in _OTHER_RUNS:
+    if setting in _OTHER_RUNS and packed_step(path) is not None:
+      path = str(run_folder(path) / NETWORK_NAME)
+    elif setting in _OTHER_RUNS:
       checkpoint = open_path(path) / CHECKPOINTS_NAME / str(step)
       files = list_files(checkpoint) if step is not None else {}
       return _of(files) if files else None

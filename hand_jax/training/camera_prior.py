@@ -23,7 +23,8 @@ from hand_jax.runs.checkpoints import (
   read_config,
 )
 from hand_jax.runs.lineage import LINEAGE_NAME, Origin, read_lineage, read_origin, write_origin
-from hand_jax.runs.sources import latest_step, same_place
+from hand_jax.runs.packed_run import place_of_run
+from hand_jax.runs.sources import latest_step
 from hand_jax.training.objective import create_objective
 
 CAMERA_PRIOR_NAME = 'camera_prior'
@@ -115,7 +116,7 @@ def _is_own_copy(workdir: str, origin: Origin, source: str) -> bool:
 
   `check_workdir` has to say whether `source` is still that source.
   """
-  if same_place(origin.workdir, source):
+  if place_of_run(origin.workdir) == place_of_run(source):
     return True
   if not (open_path(workdir) / LINEAGE_NAME).exists():
     return False

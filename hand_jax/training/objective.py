@@ -21,7 +21,12 @@ from hand_jax.losses import (
   compute_squared_error_terms,
 )
 from hand_jax.mano.model import extended_joint_regressor
-from hand_jax.models.hand_network import TEXTURE_REGRESSOR, VERTEX_REGRESSOR, render_estimate
+from hand_jax.models.hand_network import (
+  BACKBONE,
+  TEXTURE_REGRESSOR,
+  VERTEX_REGRESSOR,
+  render_estimate,
+)
 from hand_jax.models.texture_regressor import sample_hidden_region
 from hand_jax.types import HandBatch, HandEstimate, ManoModel
 
@@ -53,6 +58,8 @@ class Objective(NamedTuple):
 
   The other parts come from a trained run and work as they do in use.
   """
+  frozen_parts: tuple[str, ...] = ()
+  """Parts that would learn, and stay as they are."""
   continues: str = ''
   """The run of this experiment holds those other parts."""
   needs_camera_prior: bool = False
@@ -68,13 +75,12 @@ class Objective(NamedTuple):
 
   def learned_parameters(self, params: dict[str, Any]) -> dict[str, Any]:
     """Picks the parameters that a step changes."""
-    if self.learned_parts is None:
-      return params
-    return {name: params[name] for name in self.learned_parts}
+    parts = params if self.learned_parts is None else self.learned_parts
+    return {name: params[name] for name in parts if name not in self.frozen_parts}
 
 
 def create_objective(config: ExperimentConfig) -> Objective:
-  """Builds the objective that `config.loss` names.
+  """Builds the objective that `config.loss` names. A learning rate of 0 freezes the backbone.
 
   Raises:
     ValueError: the config names a kind of loss that does not exist.
@@ -82,7 +88,8 @@ def create_objective(config: ExperimentConfig) -> Objective:
   kind = config.loss.kind
   if kind not in _KINDS:
     raise ValueError(f'loss.kind: expected one of {", ".join(_KINDS)}, got {kind!r}.')
-  return _KINDS[kind](config)
+  is_frozen = config.optimizer.backbone_learning_rate_scale == 0
+  return _KINDS[kind](config)._replace(frozen_parts=(BACKBONE,) if is_frozen else ())
 
 
 def term_weights(loss: LossConfig) -> dict[str, float]:
@@ -177,7 +184,9 @@ def _photometric(config: ExperimentConfig) -> Objective:
   # The term stands alone and has order one already, so the scale of totals is undone.
   weights = {'photometric': 1 / TOTAL_SCALE}
   trained = config.name.removesuffix('_texture')
-  return Objective(loss.kind, compute_terms, weights, make_inputs, (TEXTURE_REGRESSOR,), trained)
+  return Objective(
+    loss.kind, compute_terms, weights, make_inputs, (TEXTURE_REGRESSOR,), continues=trained
+  )
 
 
 _KINDS: dict[str, Callable[[ExperimentConfig], Objective]] = {

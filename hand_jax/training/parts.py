@@ -6,12 +6,9 @@ from typing import NamedTuple
 import jax
 
 from hand_jax.config import ExperimentConfig
+from hand_jax.data.cached_rows import check_cached_features
 from hand_jax.data.example_sources import ExampleSource, create_source, create_training_source
-from hand_jax.data.pipeline import (
-  check_cached_features,
-  check_landmark_limit,
-  check_prepared_hands,
-)
+from hand_jax.data.pipeline import check_landmark_limit, check_prepared_hands
 from hand_jax.models.hand_network import create_network
 from hand_jax.runs.sources import latest_step
 from hand_jax.runs.train_state import TrainState

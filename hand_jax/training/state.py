@@ -10,12 +10,10 @@ import jax.numpy as jnp
 import optax
 
 from hand_jax.config import ExperimentConfig, OptimizerConfig
-from hand_jax.models.hand_network import HandNetwork, initialize_network
+from hand_jax.models.hand_network import BACKBONE, HandNetwork, initialize_network
 from hand_jax.runs.train_state import TrainState
 from hand_jax.training.objective import create_objective
 from hand_jax.types import ManoModel
-
-BACKBONE = 'backbone'
 
 _Arguments = ParamSpec('_Arguments')
 _Made = TypeVar('_Made')

@@ -18,7 +18,7 @@ from hand_jax.models.backbone import normalize_image
 from hand_jax.models.hand_network import HandNetwork, create_network
 from hand_jax.runs.train_state import TrainState, state_variables
 from hand_jax.training.objective import Objective, create_objective
-from hand_jax.training.state import BACKBONE, learning_rate_schedule, remember
+from hand_jax.training.state import learning_rate_schedule, remember
 from hand_jax.types import HandBatch, HandEstimate, ManoModel
 
 Metrics = dict[str, Float[Array, '']]
@@ -70,7 +70,6 @@ def make_train_step(
   schedule = learning_rate_schedule(config.optimizer, config.training.num_steps)
   objective = create_objective(config)
   camera_prior_mean = _make_camera_prior_mean(objective, camera_prior_config)
-  is_frozen = config.optimizer.backbone_learning_rate_scale == 0
   parts = config.training.accumulate_steps
 
   def train_step(
@@ -83,8 +82,6 @@ def make_train_step(
       images = normalize_image(batch.image, config.model.backbone.name)
       keys = _example_keys(run_key, batch)
       inputs = objective.make_inputs(batch, keys)
-      if is_frozen and BACKBONE in learned:
-        learned = {**learned, BACKBONE: jax.lax.stop_gradient(learned[BACKBONE])}
       params = {**state.params, **learned}
       variables = state_variables(state.replace(params=params, batch_stats=batch_stats))
       estimate, updates = network.apply(

@@ -15,6 +15,7 @@ from hand_jax.models.bundled import load_bundled_parameters
 from hand_jax.runs.checkpoints import load_network
 from hand_jax.runs.hand_models import HAND_MODEL_NAME, hand_model_digest
 from hand_jax.runs.lineage import Origin, read_lineage
+from hand_jax.runs.packed_run import run_folder
 from hand_jax.runs.train_state import TrainState, state_variables
 from hand_jax.training.objective import Objective
 from hand_jax.types import ManoModel
@@ -249,7 +250,7 @@ def _first(texts: list[str], count: int) -> str:
 
 def _is_other_hand_model(workdir: str, model: ManoModel) -> bool:
   """Tells whether a run recorded another hand model than this one (see `claim_hand_model`)."""
-  path = open_path(workdir) / HAND_MODEL_NAME
+  path = run_folder(workdir) / HAND_MODEL_NAME
   return path.exists() and hand_model_digest(model) not in path.read_text()
 
 

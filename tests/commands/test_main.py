@@ -52,7 +52,7 @@ def test_flags_and_photos_in_any_order(options):
   code = run(
     *('a.jpg', '--workdir=w', '--hand', 'left', 'b.jpg', '--bbox=-1,2,3,4', '--mano_dir=m'),
     *('--hand_mask', 'k.png', 'c.jpg', '--demo_photos', '--hand=right', '--bbox=5,6,7,8'),
-    *('--focal=700', '--axes=camera', '--overwrite'),
+    *('--focal=700', '--axes=camera', '--overwrite', '--refine=off'),
   )
   assert code == 0
   assert options == [
@@ -68,6 +68,7 @@ def test_flags_and_photos_in_any_order(options):
       focal=700.0,
       axes='camera',
       overwrite=True,
+      refine='off',
     )
   ]
 
@@ -132,6 +133,7 @@ WRONG_USE = {
   'no such side': (['a.jpg', '--hand=up'], "'up'"),
   'no number': (['a.jpg', '--focal=long'], "'long'"),
   'no such axes': (['a.jpg', '--axes=z_up'], "'z_up'"),
+  'no such refinement': (['a.jpg', '--refine=maybe'], "'maybe'"),
   'value of a switch': (['--demo_photos=3'], '--demo_photos'),
   'no such subcommand': (['help', 'dance'], "'dance'"),
   'no photo': (['--workdir=w'], 'No photo is named'),
@@ -300,31 +302,17 @@ def test_ctrl_c_ends_quietly(monkeypatch, capsys):
   assert capsys.readouterr().err.startswith('Error: stopped')
 
 
-def test_the_launch_of_the_same_code_has_the_same_flags():
+def test_the_launch_of_the_same_code_has_the_same_flags(run_command):
   """experiments.reconstruct names photos by --image; all else is as in hand-jax."""
-  declared = subprocess.run(
-    [sys.executable, '-m', launch.__name__, '--helpshort'],
-    cwd=ROOT,
-    capture_output=True,
-    text=True,
-    check=False,
-  ).stdout
+  declared = run_command(launch.__name__, '--helpshort').stdout
   for name in ('image', *PhotoOptions._fields[1:]):
     assert f'--{name}:' in declared or f'--[no]{name}:' in declared
 
 
-def test_the_launch_prints_one_line_and_fails(tmp_path):
+def test_the_launch_prints_one_line_and_fails(tmp_path, run_command):
   """As hand-jax does, with its code."""
-  result = subprocess.run(
-    [
-      *(sys.executable, '-m', launch.__name__, '--image=a.jpg', '--workdir=nowhere'),
-      f'--output={tmp_path / "out"}',
-    ],
-    cwd=ROOT,
-    capture_output=True,
-    text=True,
-    check=False,
-  )
+  flags = ['--image=a.jpg', '--workdir=nowhere', f'--output={tmp_path / "out"}']
+  result = run_command(launch.__name__, *flags)
   assert result.returncode == 2 and result.stdout == ''
   lines = [line for line in result.stderr.splitlines() if 'xla' not in line.lower()]
   assert len(lines) == 1 and lines[0].startswith('Error: nowhere') and 'without a run' in lines[0]

@@ -1,9 +1,6 @@
 """The evaluation command on a file of predictions."""
 
 import json
-import subprocess
-import sys
-from pathlib import Path
 
 import cv2
 import pytest
@@ -12,20 +9,12 @@ from tests.evaluation.official.test_score_files import write_files
 from tests.reference import official as naive
 
 
-def run_command(*arguments):
-  return subprocess.run(
-    [sys.executable, '-m', 'experiments.evaluate', *arguments],
-    cwd=Path(__file__).parents[2],
-    capture_output=True,
-    text=True,
-  )
-
-
 @pytest.mark.slow
-def test_the_command_writes_the_official_scores(tmp_path):
+def test_the_command_writes_the_official_scores(tmp_path, run_command):
   predictions, ground_truth, *points = write_files(tmp_path)
   output = tmp_path / 'scores.json'
   done = run_command(
+    'experiments.evaluate',
     f'--predictions={predictions}',
     '--dataset=freihand',
     f'--ground_truth={ground_truth}',

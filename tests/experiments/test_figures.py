@@ -1,9 +1,5 @@
 """The command that draws figures: one line for mistakes."""
 
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 
 from experiments.figures import parse_examples
@@ -16,13 +12,7 @@ def test_numbers_of_examples():
 
 
 @pytest.mark.slow
-def test_mistakes_are_one_line():
-  run = subprocess.run(
-    [sys.executable, '-m', 'experiments.figures', '--workdir=nowhere', '--output=out'],
-    cwd=Path(__file__).parents[2],
-    capture_output=True,
-    text=True,
-    check=False,
-  )
+def test_mistakes_are_one_line(run_command):
+  run = run_command('experiments.figures', '--workdir=nowhere', '--output=out')
   lines = [line for line in run.stderr.splitlines() if 'xla' not in line.lower()]
   assert run.returncode == 2 and len(lines) == 1 and lines[0].startswith('Error: nowhere')

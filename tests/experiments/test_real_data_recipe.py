@@ -1,14 +1,8 @@
 """docs/real_data.md from its first command to its last, as written there, on drawn hands."""
 
 import json
-import os
-import pathlib
-import shlex
-import subprocess
-import sys
 
 import cv2
-import jax
 import numpy as np
 import pytest
 
@@ -16,11 +10,11 @@ from hand_jax.evaluation.official.rules import BENCHMARKS
 from hand_jax.evaluation.official.submission import check_submission
 from hand_jax.mano.assets import load_mano_model
 from hand_jax.mano.mano_files import write_converted_mano
+from tests.documents import ROOT, document_commands, run_commands
 
 pytestmark = pytest.mark.slow
 
-ROOT = pathlib.Path(__file__).parents[2]
-DOCUMENT = ROOT / 'docs' / 'real_data.md'
+DOCUMENT = 'real_data.md'
 DATASETS = ROOT / 'datasets'
 
 # Appended to the document's commands: a network of a few thousand parameters, two steps, and no
@@ -51,62 +45,6 @@ EXTRA = {
   ],
 }
 
-# One process for all commands, since each alone would import and compile for itself. Every one is
-# run as `python -m` runs it, on flags of its own.
-DRIVER = """
-import gc, json, runpy, sys
-from absl import flags
-
-gc.set_threshold(100_000, 50, 100)  # as in tests/conftest.py
-
-for module, arguments in json.load(sys.stdin):
-  # absl files the flags of the program itself under its name.
-  for flag in list(flags.FLAGS.flags_by_module_dict().get(sys.argv[0], [])):
-    delattr(flags.FLAGS, flag.name)
-  flags.FLAGS.unparse_flags()
-  sys.argv = [module, *arguments]
-  print('$', module, *arguments, flush=True)
-  try:
-    runpy.run_module(module, run_name='__main__')
-  except SystemExit as end:
-    if end.code:
-      sys.exit(f'{module} {arguments}: {end.code}')
-"""
-
-
-def document_commands() -> list[list[str]]:
-  """The document's commands in its order, as lists of arguments."""
-  lines = DOCUMENT.read_text().replace('\\\n', ' ').splitlines()
-  return [shlex.split(line) for line in lines if line.startswith('    ')]
-
-
-def run_commands(commands, folder) -> str:
-  """Runs them in `folder`; their output.
-
-  Raises:
-    AssertionError: one of them failed, with what all of them printed.
-  """
-  jobs = []
-  for python, m, module, *arguments in commands:
-    assert (python, m) == ('python', '-m')
-    jobs.append((module, [*arguments, *EXTRA.get(module.rpartition('.')[2], [])]))
-  environment = os.environ | {
-    'PYTHONPATH': str(ROOT),
-    'JAX_PLATFORMS': 'cpu',
-    'JAX_COMPILATION_CACHE_DIR': jax.config.jax_compilation_cache_dir,
-    'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0.2',
-  }
-  done = subprocess.run(
-    [sys.executable, '-c', DRIVER],
-    input=json.dumps(jobs),
-    cwd=folder,
-    env=environment,
-    capture_output=True,
-    text=True,
-  )
-  assert done.returncode == 0, f'{done.stdout}\n{done.stderr}'
-  return done.stdout
-
 
 @pytest.fixture(scope='module')
 def folder(tmp_path_factory):
@@ -118,7 +56,7 @@ def folder(tmp_path_factory):
   (folder / 'MANO').mkdir()
   arrays = {name: np.asarray(value) for name, value in load_mano_model()._asdict().items()}
   write_converted_mano(folder / 'MANO' / 'MANO_RIGHT.npz', arrays, 'right')
-  (folder / 'output.txt').write_text(run_commands(document_commands(), folder))
+  (folder / 'output.txt').write_text(run_commands(document_commands(DOCUMENT), folder, EXTRA))
   return folder
 
 
@@ -126,7 +64,7 @@ def test_two_commands_train_and_one_measures():
   """Of each data set: what comes before any option, in this order."""
   told = [
     (module.rpartition('.')[2], argument.partition('=')[2])
-    for _, _, module, *arguments in document_commands()
+    for _, _, module, *arguments in document_commands(DOCUMENT)
     for argument in arguments
     if argument.startswith(('--dataset=', '--config='))
   ]
@@ -156,7 +94,7 @@ def test_manifests_count_what_is_there_and_what_is_not(path, examples, skipped, 
 def test_every_training_command_leaves_a_checkpoint_of_its_last_step(folder):
   workdirs = [
     argument.partition('=')[2]
-    for _, _, module, *arguments in document_commands()
+    for _, _, module, *arguments in document_commands(DOCUMENT)
     for argument in arguments
     if module == 'experiments.train' and argument.startswith('--workdir=')
   ]

@@ -2,8 +2,6 @@
 
 import pathlib
 import pickle
-import subprocess
-import sys
 
 import jax.numpy as jnp
 import numpy as np
@@ -136,20 +134,14 @@ def test_what_was_downloaded_instead_of_the_model_is_named(data, what, tmp_path)
 
 
 @pytest.mark.parametrize('side', ['right', 'left'])
-def test_conversion_keeps_the_model_and_mends_once(side, tmp_path):
+def test_conversion_keeps_the_model_and_mends_once(side, tmp_path, run_command):
   source = write_official(
     tmp_path / f'MANO_{side.upper()}.pkl', TOY if side == 'right' else FAULTY_LEFT
   )
   target = tmp_path / 'converted' / f'mano_{side}.npz'
   target.parent.mkdir()
   flags = [f'--input={source}', f'--output={target}']
-  result = subprocess.run(
-    [sys.executable, '-m', 'experiments.convert_mano', *flags],
-    cwd=ROOT,
-    capture_output=True,
-    text=True,
-    check=False,
-  )
+  result = run_command('experiments.convert_mano', *flags)
   assert result.returncode == 0, result.stderr
   expected = TOY if side == 'right' else LEFT
   assert_models_equal(load_mano_model(target, side), expected)
@@ -158,16 +150,10 @@ def test_conversion_keeps_the_model_and_mends_once(side, tmp_path):
   assert [path.name for path in target.parent.iterdir()] == [target.name]
 
 
-def test_conversion_of_a_bad_file_says_so_in_one_line_and_writes_nothing(tmp_path):
+def test_conversion_of_a_bad_file_says_so_in_one_line_and_writes_nothing(tmp_path, run_command):
   source, target = tmp_path / 'MANO_RIGHT.pkl', tmp_path / 'out.npz'
   source.write_bytes(b'garbage')
-  result = subprocess.run(
-    [sys.executable, '-m', 'experiments.convert_mano', f'--input={source}', f'--output={target}'],
-    cwd=ROOT,
-    capture_output=True,
-    text=True,
-    check=False,
-  )
+  result = run_command('experiments.convert_mano', f'--input={source}', f'--output={target}')
   assert result.returncode != 0
   assert result.stderr.strip().count('\n') == 0
   assert 'MANO_RIGHT.pkl' in result.stderr

@@ -172,6 +172,17 @@ def test_points_of_another_network_are_refused(hands):
 # Tokens.
 
 
+def test_evidence_of_some_vertices_is_that_of_all_of_them_there(model, hands, turns):
+  vertices, joints = hands
+  features = features_of(joints, turns)
+  module, variables, camera = evidence_of(model, features, vertices)
+  every = jax.jit(module.apply)(variables, features, vertices, camera, model)
+  queries = jnp.asarray([5, 700, 3])
+  some = jax.jit(module.apply)(variables, features, vertices, camera, model, queries)
+  np.testing.assert_allclose(some.vertices, every.vertices[:, queries], atol=1e-6)
+  np.testing.assert_allclose(some.joints, every.joints, atol=1e-6)
+
+
 def evidence_of(model, features, vertices, camera=None, channels=0, backbone='hand_landmark'):
   config = get_config('toy').model
   attention = dataclasses.replace(config.attention, image_features='sampled', map_channels=channels)

@@ -1,5 +1,7 @@
 """AMVUR's tokens, bounds and sizes."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,6 +13,7 @@ from hand_jax.models.vertex_regressor import (
   VertexRegressor,
   blend_matrix,
   positional_encoding,
+  query_vertices,
   spread_vertices,
 )
 
@@ -94,7 +97,11 @@ def test_coarse_vertices_give_an_output_for_every_vertex():
   feature = jax.random.normal(jax.random.key(1), (2, 8))
   attention = AttentionConfig(width=16, heads=2, self_layers=1, coarse_vertices=10)
   regressor = VertexRegressor(attention, 0.01, -8.0, 6.0)
-  variables = jax.jit(regressor.init)(jax.random.key(2), vertices, vertices[:4], feature)
-  offset, log_variance = jax.jit(regressor.apply)(variables, vertices, vertices[:4], feature)
+  queries = query_vertices(vertices, attention)
+  assert queries is not None and len(set(queries.tolist())) == 10
+  inputs = (vertices, vertices[:4], feature, None, queries)
+  variables = jax.jit(regressor.init)(jax.random.key(2), *inputs)
+  offset, log_variance = jax.jit(regressor.apply)(variables, *inputs)
   assert offset.shape == log_variance.shape == (2, 30, 3)
+  assert query_vertices(vertices, dataclasses.replace(attention, coarse_vertices=0)) is None
   assert len(np.unique(np.asarray(offset[0, :, 0]))) == 30

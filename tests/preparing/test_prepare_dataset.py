@@ -385,16 +385,6 @@ def test_tensorflow_is_never_imported(tmp_path):
   assert result.stdout.split() == ['train-4', '[]'], result.stderr
 
 
-def run_command(*arguments):
-  return subprocess.run(
-    [sys.executable, '-m', 'experiments.prepare_dataset', *arguments],
-    cwd=ROOT,
-    capture_output=True,
-    text=True,
-    check=False,
-  )
-
-
 @pytest.mark.parametrize(
   'arguments, message',
   [
@@ -416,8 +406,8 @@ def run_command(*arguments):
     ),
   ],
 )
-def test_bad_settings_are_named(arguments, message):
-  result = run_command(*arguments)
+def test_bad_settings_are_named(arguments, message, run_command):
+  result = run_command('experiments.prepare_dataset', *arguments)
   assert result.returncode != 0
   assert message in result.stderr
   assert 'Traceback' not in result.stderr

@@ -197,26 +197,18 @@ def test_a_full_disk_leaves_nothing(tmp_path, monkeypatch):
   assert prepare_freihand(tmp_path).is_new
 
 
-def run_command(*arguments, **environment):
-  return subprocess.run(
-    [sys.executable, '-m', 'experiments.prepare_dataset', *arguments],
-    cwd=ROOT,
-    env=os.environ | environment,
-    capture_output=True,
-    text=True,
-    check=False,
-  )
-
-
-def test_the_command_needs_no_tensorflow_and_says_what_it_left_out(tmp_path):
+def test_the_command_needs_no_tensorflow_and_says_what_it_left_out(tmp_path, run_command):
   decoy = tmp_path / 'path' / 'tensorflow'
   decoy.mkdir(parents=True)
   (decoy / '__init__.py').write_text("raise AssertionError('TensorFlow was imported')")
-  result = run_command(
-    '--dataset=ho3d_v2',
-    f'--source={HO3D / "v2"}',
-    f'--data_dir={tmp_path / "data"}',
-    PYTHONPATH=str(decoy.parent),
+  arguments = ['--dataset=ho3d_v2', f'--source={HO3D / "v2"}', f'--data_dir={tmp_path / "data"}']
+  result = subprocess.run(
+    [sys.executable, '-m', 'experiments.prepare_dataset', *arguments],
+    cwd=ROOT,
+    env=os.environ | {'PYTHONPATH': str(decoy.parent)},
+    capture_output=True,
+    text=True,
+    check=False,
   )
   assert 'v2: train and evaluation found.' in result.stdout, result.stderr
   assert result.stdout.count('No --mano_dir: the data set will have joints but no vert') == 1
@@ -225,9 +217,7 @@ def test_the_command_needs_no_tensorflow_and_says_what_it_left_out(tmp_path):
   folder = tmp_path / 'data' / 'ho3d' / 'v2' / '1.0.0'
   settings = json.loads((folder / 'manifest.json').read_text())['settings']
   assert settings['mano_sha256'] is None and settings['validation_fraction'] == 0.01
-  result = run_command(
-    '--dataset=ho3d_v2', f'--source={HO3D / "v2"}', f'--data_dir={tmp_path / "data"}', '--strict'
-  )
+  result = run_command('experiments.prepare_dataset', *arguments, '--strict')
   assert 'was built without --strict and left out 2 of train' in result.stderr
 
 
@@ -272,8 +262,9 @@ def test_the_command_knows_what_the_photos_take(dataset, source, tmp_path):
     ),
   ],
 )
-def test_the_command_names_mistakes(arguments, message, tmp_path):
-  result = run_command(*arguments, f'--data_dir={tmp_path / "data"}')
+def test_the_command_names_mistakes(arguments, message, tmp_path, run_command):
+  data_dir = f'--data_dir={tmp_path / "data"}'
+  result = run_command('experiments.prepare_dataset', *arguments, data_dir)
   assert result.returncode != 0
   assert message in result.stderr
   assert 'Traceback' not in result.stderr

@@ -434,24 +434,23 @@ def test_annotations_that_change_while_they_are_read_are_refused(folder, tmp_pat
     builder.download_and_prepare()
 
 
-def run_command(*arguments, **environment):
-  return subprocess.run(
-    [sys.executable, '-m', 'experiments.prepare_dataset', '--dataset=hand_photos', *arguments],
-    cwd=ROOT,
-    env=os.environ | environment,
-    capture_output=True,
-    text=True,
-    check=False,
-  )
-
-
 @pytest.mark.slow
 def test_the_command_needs_no_tensorflow(folder, tmp_path):
   decoy = tmp_path / 'path' / 'tensorflow'
   decoy.mkdir(parents=True)
   (decoy / '__init__.py').write_text("raise AssertionError('TensorFlow was imported')")
   data_dir = tmp_path / 'data'
-  result = run_command(f'--source={folder}', f'--data_dir={data_dir}', PYTHONPATH=str(decoy.parent))
+  result = subprocess.run(
+    [
+      *(sys.executable, '-m', 'experiments.prepare_dataset', '--dataset=hand_photos'),
+      *(f'--source={folder}', f'--data_dir={data_dir}'),
+    ],
+    cwd=ROOT,
+    env=os.environ | {'PYTHONPATH': str(decoy.parent)},
+    capture_output=True,
+    text=True,
+    check=False,
+  )
   assert 'Complete' in result.stdout and '4 train, 1 validation' in result.stdout, result.stderr
   manifest = json.loads((data_dir / 'hand_photos' / '1.0.0' / 'manifest.json').read_text())
   assert manifest['settings'] == {
@@ -469,8 +468,9 @@ def test_the_command_needs_no_tensorflow(folder, tmp_path):
     (['--source=x', '--seed=0'], 'Error: --seed belongs to --dataset=synthetic_hands; --dataset='),
   ],
 )
-def test_the_command_names_mistakes(arguments, message, tmp_path):
-  result = run_command(f'--data_dir={tmp_path / "data"}', *arguments)
+def test_the_command_names_mistakes(arguments, message, tmp_path, run_command):
+  flags = ['--dataset=hand_photos', f'--data_dir={tmp_path / "data"}']
+  result = run_command('experiments.prepare_dataset', *flags, *arguments)
   assert result.returncode != 0
   assert message in result.stderr
   assert 'Traceback' not in result.stderr

@@ -9,14 +9,11 @@ import pytest
 
 from experiments.configs.names import get_config
 from hand_jax.config_text import apply_overrides
+from hand_jax.data import cached_rows
 from hand_jax.data.augmentation import make_row
+from hand_jax.data.cached_rows import check_cached_features
 from hand_jax.data.crop_features import crop_change
-from hand_jax.data.pipeline import (
-  check_cached_features,
-  evaluation_batches,
-  stack_rows,
-  training_batches,
-)
+from hand_jax.data.pipeline import evaluation_batches, stack_rows, training_batches
 from hand_jax.data.prepared import PreparedSource
 from hand_jax.models.backbone import normalize_image
 from hand_jax.models.hand_network import create_network, initialize_network
@@ -103,6 +100,31 @@ def test_the_crop_is_drawn_anew_each_epoch_and_repeatably(config, source, batche
   jax.tree.map(np.testing.assert_array_equal, joined, batches[0])
 
 
+@pytest.mark.parametrize(('room', 'readings'), [(2**31, [6, 0]), (0, [6, 6])])
+def test_rows_are_read_once_where_all_of_them_fit_in_memory(
+  config, source, monkeypatch, room, readings
+):
+  monkeypatch.setattr(cached_rows, 'CACHE_BYTES', room)
+  read, open_features = [], source.open_features
+  monkeypatch.setattr(
+    source, 'open_features', lambda indices: read.extend(indices) or open_features(indices)
+  )
+  made = cached_rows.CachedRows(source, config, 778)
+  # Twenty epochs show both crops of the three examples.
+  places = [(index, epoch) for epoch in range(20) for index in range(3)]
+  first, counts = made.rows(places), [len(read)]
+  again = made.rows(places)
+  assert [*counts, len(read) - counts[0]] == readings
+  jax.tree.map(np.testing.assert_array_equal, first, again)
+
+
+def test_the_bytes_of_a_row_leave_out_its_repeated_pixel(config, source):
+  (row,) = cached_rows.CachedRows(source, config, 778).rows([(0, 0)])
+  # Floats of vertices, their colours and the pooled vector are most of it.
+  floats = 2 * 778 * 3 + 1152
+  assert 4 * floats < cached_rows.held_bytes(row) < 4 * floats + 4000
+
+
 def test_features_are_sharded_and_2d_labels_stay_2d(config, source, batches):
   sharded = parallel.shard_batch(batches[0])
   assert sharded.features.global_feature.shape == (2, 1, 1152)
@@ -152,13 +174,17 @@ def test_a_step_on_cached_features_is_that_on_the_networks_own(config, source, b
   cached = batches[0]._replace(example_id=None)
   crops = np.stack([row.image for _, row in rows_on_pictures(source, cached)])
   own = landmark_backbone()(crops)
-  own = own._replace(shallow_map=None, last_map=None)
+  own = own._replace(shallow_map=None, last_map=None, middle_map=None)
   rounded = own.global_feature.astype(np.float16).astype(np.float32)
   made = step(state, cached, toy_model)
   for vector, tolerance in ((rounded, 1e-4), (own.global_feature, 5e-4)):
     computed = cached._replace(features=own._replace(global_feature=vector))
     assert_same_step(made, step(state, computed, toy_model), tolerance)
-  # The backbone is the bundled one still, and the heads have moved.
+  # Without any map they have the form of stored ones. A second compilation would take long.
+  assert step._cache_size() == 1
+  # The heads have moved. The backbone is the bundled one, and the optimizer keeps nothing of it.
+  moments = next(part for part in made[0].opt_state if hasattr(part, 'mu')).mu
+  assert set(moments) == set(state.params) - {'backbone'}
   chex.assert_trees_all_equal(made[0].params['backbone'], state.params['backbone'])
   moved = jax.tree.map(lambda a, b: np.abs(a - b).max(), made[0].params, state.params)
   assert max(jax.tree.leaves(moved['camera_model'])) > 1e-5
