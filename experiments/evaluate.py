@@ -16,6 +16,7 @@ from hand_jax.evaluation.official.rules import BENCHMARKS, NO_AUGMENTATION
 from hand_jax.evaluation.official.score_files import report_predictions
 from hand_jax.evaluation.official.submission_checks import EVALUATION_SPLIT
 from hand_jax.evaluation.run_data import RENDERED_EXAMPLES
+from hand_jax.files.paths import DATA_SCHEMES, RUN_SCHEMES
 
 FLAGS = flags.FLAGS
 
@@ -24,13 +25,14 @@ def define_flags() -> None:
   """Defines the flags when the command runs, so that tests can import several commands at once."""
   benchmarks = ', '.join(BENCHMARKS)
   define_compilation_cache()
-  define_path('workdir', None, 'Folder of a trained run.')
+  define_path('workdir', None, 'Folder of a trained run.', schemes=RUN_SCHEMES)
   flags.DEFINE_string('dataset', None, f'Data set to measure on. Predictions need {benchmarks}.')
   flags.DEFINE_string('split', EVALUATION_SPLIT, 'Split to measure a run on.')
   define_path(
     'data_dir',
     None,
     "Folder of prepared data sets. Default: the run's. Hands are rendered where it has none.",
+    schemes=DATA_SCHEMES,
   )
   flags.DEFINE_integer(
     'limit',

@@ -3,6 +3,8 @@
 Shells expand it themselves only at the start of a word, not after `=`.
 """
 
+from collections.abc import Sequence
+
 from absl import flags
 
 from hand_jax.files.outputs import OVERWRITE_HELP
@@ -13,8 +15,13 @@ flags.disclaim_key_flags()
 
 
 class _PathParser(flags.ArgumentParser):
+  # absl keeps one parser for equal arguments, if they can be hashed.
+  def __init__(self, schemes: Sequence[str] = ()):
+    super().__init__()
+    self._schemes = tuple(schemes)
+
   def parse(self, argument: str) -> str:
-    return expand_path(str(super().parse(argument)))
+    return expand_path(str(super().parse(argument)), self._schemes)
 
   def flag_type(self) -> str:
     return 'path'
@@ -26,6 +33,7 @@ def define_path(
   help_text: str,
   required: bool = False,
   values: flags.FlagValues = flags.FLAGS,
+  schemes: Sequence[str] = (),
 ) -> flags.FlagHolder:
   """Defines a flag that names one file or folder.
 
@@ -35,12 +43,13 @@ def define_path(
     help_text: the explanation that --help prints.
     required: whether the command ends with an error where the flag is missing.
     values: the flags to which this one is added.
+    schemes: kinds of buckets in which it may lie, such as `gs`. Other addresses are refused.
 
   Returns:
     The holder of the flag's value.
   """
   return flags.DEFINE(
-    _PathParser(),
+    _PathParser(schemes),
     name,
     default,
     help_text,
@@ -67,7 +76,10 @@ def define_overwrite(values: flags.FlagValues = flags.FLAGS) -> None:
 
 
 def define_paths(
-  name: str, help_text: str, values: flags.FlagValues = flags.FLAGS
+  name: str,
+  help_text: str,
+  values: flags.FlagValues = flags.FLAGS,
+  schemes: Sequence[str] = (),
 ) -> flags.FlagHolder:
   """Defines a flag that may be repeated, each time with one file or folder.
 
@@ -75,9 +87,11 @@ def define_paths(
     name: the name of the flag.
     help_text: the explanation that --help prints.
     values: the flags to which this one is added.
+    schemes: kinds of buckets in which they may lie, such as `gs`. Other addresses are refused.
 
   Returns:
     The holder of the list of paths.
   """
   serializer = flags.ArgumentSerializer()
-  return flags.DEFINE_multi(_PathParser(), serializer, name, [], help_text, flag_values=values)
+  parser = _PathParser(schemes)
+  return flags.DEFINE_multi(parser, serializer, name, [], help_text, flag_values=values)

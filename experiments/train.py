@@ -10,18 +10,26 @@ import jax
 from absl import flags
 
 from experiments.configs.names import get_config
-from experiments.launching import launch, start
+from experiments.launching import launch, print_lines, start
 from experiments.path_flags import define_compilation_cache, define_path, define_paths
 from hand_jax.config import ExperimentConfig
 from hand_jax.config_text import apply_overrides
+from hand_jax.files.paths import RUN_SCHEMES
 from hand_jax.runs.hand_models import load_training_model
 from hand_jax.setting_checks import validate_config
+from hand_jax.training.dry_run import dry_run
 from hand_jax.training.hosts import failing_together
 from hand_jax.training.loop import train_and_evaluate
+from hand_jax.training.profiling import parse_profiled_steps
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string('config', None, 'An experiment. `python -m experiments.configs` lists them.')
-define_path('workdir', None, 'Folder of the run. A run that is already there is continued.')
+define_path(
+  'workdir',
+  None,
+  'Folder of the run, or gs://BUCKET/FOLDER. A run that is already there is continued.',
+  schemes=RUN_SCHEMES,
+)
 flags.DEFINE_multi_string('set', [], 'A setting, as a.b=value. May be repeated.')
 flags.DEFINE_bool(
   'extend',
@@ -34,16 +42,24 @@ define_paths(
   'init_from',
   'Folder of a run whose newest parameters a new run copies where their names match. May be '
   'repeated, and earlier runs take precedence.',
+  schemes=RUN_SCHEMES,
 )
 define_path(
   'camera_prior',
   None,
   "Folder of the run whose camera model is the frozen prior of loss.kind='elbo'.",
+  schemes=RUN_SCHEMES,
 )
 define_path(
   'mano_dir', None, 'Folder or file of the MANO model. Default: $MANO_DIR, else the free hand.'
 )
 define_compilation_cache()
+flags.DEFINE_bool(
+  'dry_run', False, 'Checks config, data and memory, takes one step, and writes nothing.'
+)
+flags.DEFINE_string(
+  'profile_steps', None, 'FIRST:LAST: steps to trace into WORKDIR/profile, for TensorBoard.'
+)
 flags.DEFINE_bool('distributed', False, 'Joins the other hosts of a multi-host run first.')
 flags.DEFINE_string('coordinator', None, 'host:port of process 0, unless a cluster tells it.')
 flags.DEFINE_integer('num_processes', None, 'Number of hosts, unless a cluster tells it.')
@@ -88,8 +104,15 @@ def main(argv: list[str]) -> None:
     config = choose_config(FLAGS.config, FLAGS.set, FLAGS.init_from, FLAGS.camera_prior)
     workdirs = (FLAGS.workdir, *config.training.init_from)
     model = load_training_model(config.data.dataset, FLAGS.mano_dir, workdirs)
-  train_and_evaluate(config, FLAGS.workdir, model, extend=FLAGS.extend)
+    steps, text = config.training.num_steps, FLAGS.profile_steps
+    profile = None if text is None else parse_profiled_steps(text, steps)
+  if FLAGS.dry_run:
+    lines = dry_run(config, FLAGS.workdir, model, extend=FLAGS.extend)
+    # Every host takes part, and the first one tells.
+    print_lines(line for line in lines if jax.process_index() == 0)
+    return
+  train_and_evaluate(config, FLAGS.workdir, model, extend=FLAGS.extend, profile=profile)
 
 
 if __name__ == '__main__':
-  launch(main, failures=[FloatingPointError])
+  launch(main, failures=[FloatingPointError, MemoryError])

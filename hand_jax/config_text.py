@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 from hand_jax.config import ExperimentConfig, flatten_config
-from hand_jax.files.paths import expand_path
+from hand_jax.files.paths import DATA_SCHEMES, RUN_SCHEMES, expand_path
 from hand_jax.setting_checks import validate_config
 
 # These settings hold files or folders, so a leading `~` is expanded in them.
@@ -19,6 +19,12 @@ PATH_SETTINGS = (
   'training.init_from',
   'training.camera_prior',
 )
+# Those of them that may lie in a bucket, and in which.
+_BUCKET_SETTINGS = {
+  'data.data_dir': DATA_SCHEMES,
+  'training.init_from': RUN_SCHEMES,
+  'training.camera_prior': RUN_SCHEMES,
+}
 # What a run meant by leaving out a setting that did not exist yet, where it is not the default.
 BEFORE_THEY_EXISTED = {
   'data.hands': 'classic',
@@ -113,8 +119,14 @@ def _replace(node: Any, prefix: str, keys: list[str], text: str) -> Any:
   wanted = typing.get_type_hints(type(node))[key]
   value = _convert(_parse(text, wanted), wanted, path)
   if path in PATH_SETTINGS:
-    value = tuple(map(expand_path, value)) if isinstance(value, tuple) else expand_path(value)
+    schemes = _BUCKET_SETTINGS.get(path, ())
+    expanded = [expand_path(each, schemes) for each in _as_tuple(value)]
+    value = tuple(expanded) if isinstance(value, tuple) else expanded[0]
   return dataclasses.replace(node, **{key: value})
+
+
+def _as_tuple(value: Any) -> tuple[Any, ...]:
+  return value if isinstance(value, tuple) else (value,)
 
 
 def _parse(text: str, wanted: Any) -> Any:

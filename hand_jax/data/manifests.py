@@ -6,8 +6,9 @@ It imports no reader of data sets, so that it is cheap to use.
 import hashlib
 import json
 import os
-import pathlib
 from typing import Any
+
+from hand_jax.files.buckets import AnyPath, open_path
 
 MANIFEST_NAME = 'manifest.json'
 # tfds has another name than our settings and commands where a builder has configs.
@@ -30,20 +31,33 @@ def data_digest(dataset: str, data_dir: str | os.PathLike) -> str | None:
   It uses the manifest of the newest version. The result is None where there is no such data set, or
   none with a manifest of this program.
   """
-  manifests = pathlib.Path(data_dir, tfds_name(dataset)).glob(f'*/{MANIFEST_NAME}')
-  newest = max(manifests, key=_version, default=None)
+  folder = newest_version(dataset, data_dir, MANIFEST_NAME)
   try:
-    manifest = json.loads(newest.read_text()) if newest else {}
+    manifest = json.loads((folder / MANIFEST_NAME).read_text()) if folder else {}
     contents: dict[str, Any] = {name: manifest[name] for name in _CONTENTS}
   except (OSError, ValueError, LookupError, TypeError):
     return None
   return hashlib.sha256(json.dumps(contents, sort_keys=True).encode()).hexdigest()
 
 
-def _version(manifest: pathlib.Path) -> tuple[int, ...]:
-  """Returns the version of a manifest's folder as numbers to compare.
+def newest_version(
+  dataset: str, data_dir: str | os.PathLike, having: str = 'dataset_info.json'
+) -> AnyPath | None:
+  """Finds the folder of the newest version of a prepared data set, or returns None without one.
+
+  Args:
+    dataset: name of the data set.
+    data_dir: the folder that holds it, which may lie in a bucket.
+    having: the file by which a version's folder is known.
+  """
+  found = (open_path(data_dir) / tfds_name(dataset)).glob(f'*/{having}')
+  return max((path.parent for path in found), key=_version, default=None)
+
+
+def _version(folder: AnyPath) -> tuple[int, ...]:
+  """Returns the version that a folder is named by as numbers to compare.
 
   A folder that is not named by a version gives an empty tuple, which sorts below all others.
   """
-  parts = manifest.parent.name.split('.')
+  parts = folder.name.split('.')
   return tuple(map(int, parts)) if all(part.isdecimal() for part in parts) else ()

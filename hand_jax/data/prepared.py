@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from hand_jax.data.augmentation import CropChange
+from hand_jax.data.bucket_copies import copy_from_bucket
 from hand_jax.data.crop_features import (
   CropFeatures,
   CropFeatureSettings,
@@ -19,6 +20,7 @@ from hand_jax.data.decoding import decode_mask, decode_photo, photo_size, record
 from hand_jax.data.landmark_errors import Selection, read_landmark_errors, select_examples
 from hand_jax.data.manifests import MANIFEST_NAME, tfds_name
 from hand_jax.examples import HandExample, decode_example
+from hand_jax.files.paths import is_address
 from hand_jax.mano.assets import FREE_HAND_VERSION
 
 RENDERED_DATASET = 'synthetic_hands'
@@ -31,6 +33,8 @@ _WITHOUT_VALIDATION = (
 def prepared_builder(dataset: str, data_dir: str) -> Any:
   """Opens tfds' reader of a prepared data set, which needs neither TensorFlow nor builder code.
 
+  A data set in a bucket is copied to this computer first.
+
   Raises:
     FileNotFoundError: the folder does not hold the data set.
   """
@@ -38,7 +42,8 @@ def prepared_builder(dataset: str, data_dir: str) -> Any:
   import tensorflow_datasets as tfds
 
   try:
-    builder = tfds.builder(tfds_name(dataset), data_dir=data_dir, try_gcs=False)
+    folder = copy_from_bucket(dataset, data_dir) if is_address(data_dir) else data_dir
+    builder = tfds.builder(tfds_name(dataset), data_dir=folder, try_gcs=False)
     splits = builder.info.splits
   except (tfds.core.DatasetNotFoundError, FileNotFoundError):
     splits = {}

@@ -3,7 +3,6 @@
 import dataclasses
 import json
 import os
-import pathlib
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
@@ -32,6 +31,7 @@ from hand_jax.evaluation.results_text import results_summary, results_table
 from hand_jax.evaluation.run_data import RENDERED_EXAMPLES, data_to_measure, mean_hand_of
 from hand_jax.evaluation.turns import augmentation_name, averaged_over_turns
 from hand_jax.evaluation.uncertainty_plots import write_uncertainty_plots
+from hand_jax.files.buckets import AnyPath, open_path
 from hand_jax.files.outputs import Output
 from hand_jax.files.writing import write_whole
 from hand_jax.mano.model import extended_joint_regressor
@@ -76,7 +76,7 @@ class RunRequest(NamedTuple):
   """How many turns of its crop each estimate is averaged over. With 1 nothing is averaged."""
 
 
-def evaluate_run(request: RunRequest) -> tuple[dict[str, Any], pathlib.Path]:
+def evaluate_run(request: RunRequest) -> tuple[dict[str, Any], AnyPath]:
   """Measures a run on a split and writes the results.
 
   On a benchmark (`BENCHMARKS`) all predictions are also written to `request.submission`, if it is
@@ -143,7 +143,7 @@ def evaluate_run(request: RunRequest) -> tuple[dict[str, Any], pathlib.Path]:
       dataset, run.scores, workdir=workdir, split=split, test_time_augmentation=augmentation
     )
   suffix = f'-{request.turns}_turns' if request.turns > 1 else ''
-  path = pathlib.Path(workdir) / 'evaluation' / f'{dataset}-{split}{suffix}.json'
+  path = open_path(workdir) / 'evaluation' / f'{dataset}-{split}{suffix}.json'
   write_whole(path, json.dumps(results, indent=2) + '\n')
   if run and benchmark and submission:
     hands = run.predictions()

@@ -1,7 +1,6 @@
 """The baseline beside every accuracy: one constant hand, the mean of the training split."""
 
 import functools
-import pathlib
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
@@ -12,6 +11,7 @@ from jaxtyping import Array, Float
 
 from hand_jax.data.prepared import prepared_builder
 from hand_jax.evaluation.metrics import procrustes_align
+from hand_jax.files.buckets import AnyPath
 from hand_jax.files.writing import unfinished_path
 from hand_jax.mano.assets import load_mano_model
 from hand_jax.mano.gestures import POSE_SAMPLERS
@@ -184,7 +184,7 @@ def compute_mean_hand(vertices_root: Iterable[Float[np.ndarray, 'vertices 3']]) 
 
 
 def cached_mean_hand(
-  path: pathlib.Path, description: str, training_vertices: Callable[[], Iterable[np.ndarray]]
+  path: AnyPath, description: str, training_vertices: Callable[[], Iterable[np.ndarray]]
 ) -> MeanHand:
   """Reads the mean hand from its file, or computes and writes it.
 
@@ -196,7 +196,7 @@ def cached_mean_hand(
     training_vertices: gives the meshes that the mean is made of.
   """
   if path.exists():
-    with np.load(path) as stored:
+    with path.open('rb') as file, np.load(file) as stored:
       if str(stored['description']) == description:
         return MeanHand(
           stored['vertices_root'], stored['vertices_aligned'], int(stored['examples'])

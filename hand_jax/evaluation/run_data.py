@@ -1,7 +1,6 @@
 """Chooses what a run is measured on: a data set's split, and its training split's baseline."""
 
 import dataclasses
-import pathlib
 from collections.abc import Iterable
 from typing import Any
 
@@ -15,6 +14,7 @@ from hand_jax.evaluation.mean_hand import (
   prepared_root_vertices,
   rendered_root_vertices,
 )
+from hand_jax.files.buckets import open_path, place_of
 
 RENDERED_EXAMPLES = 500
 
@@ -85,7 +85,7 @@ def mean_hand_of(workdir: str, data: DataConfig, count: int) -> MeanHand | None:
   split = data.train_split
   if data.data_dir:
     # The digest identifies the data by content, wherever they lie and whatever lay there before.
-    place = data_digest(data.dataset, data.data_dir) or str(pathlib.Path(data.data_dir).resolve())
+    place = data_digest(data.dataset, data.data_dir) or place_of(data.data_dir)
   else:
     place = f'rendered with seed {data.seed}'
     # Older files do not name the hands, which were classic. They stay valid.
@@ -98,5 +98,5 @@ def mean_hand_of(workdir: str, data: DataConfig, count: int) -> MeanHand | None:
     return rendered_root_vertices(data.seed, split, count, data.hands)
 
   description = f'first {count} examples of {data.dataset}, split {split}, {place}'
-  path = pathlib.Path(workdir) / 'evaluation' / f'{data.dataset}-mean_hand.npz'
+  path = open_path(workdir) / 'evaluation' / f'{data.dataset}-mean_hand.npz'
   return cached_mean_hand(path, description, vertices)

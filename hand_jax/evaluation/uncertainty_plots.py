@@ -5,12 +5,12 @@ gained by refusing the examples of largest sigma.
 """
 
 import os
-import pathlib
 from collections.abc import Mapping
 from typing import Any
 
 from hand_jax.evaluation.plotting import COLORS, DOTS_PER_INCH, make_plain, write_png
 from hand_jax.evaluation.uncertainty import FRAMES
+from hand_jax.files.buckets import AnyPath, open_path
 
 _IDEAL = {'color': '#8a8a8a', 'linewidth': 1.5, 'linestyle': '--'}
 _PANEL = (4.8, 4.6)  # inches
@@ -19,16 +19,16 @@ _PANEL = (4.8, 4.6)  # inches
 _ENDS = ('reliability', 'risk_coverage')
 
 
-def plot_paths(results: str | os.PathLike) -> tuple[pathlib.Path, pathlib.Path]:
+def plot_paths(results: str | os.PathLike) -> tuple[AnyPath, AnyPath]:
   """Names the plots beside a results file: `NAME_reliability.png`, `NAME_risk_coverage.png`."""
-  path = pathlib.Path(results)
+  path = open_path(results)
   reliability, risk = (path.with_name(f'{path.stem}_{end}.png') for end in _ENDS)
   return reliability, risk
 
 
 def write_uncertainty_plots(
   results: str | os.PathLike, uncertainty: Mapping[str, Any], examples: str
-) -> list[pathlib.Path]:
+) -> list[AnyPath]:
   """Writes both plots beside a results file.
 
   Args:

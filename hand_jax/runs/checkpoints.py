@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import json
-import os
 import pathlib
 import shutil
 from collections.abc import Callable, Iterator
@@ -21,7 +20,9 @@ from hand_jax.config_text import (
   config_from_json,
   config_to_json,
 )
+from hand_jax.files.buckets import AnyPath, absolute_path, open_path, remove_tree
 from hand_jax.files.json_files import read_json_text
+from hand_jax.files.paths import is_address
 from hand_jax.files.writing import write_whole
 from hand_jax.runs.damage import find_damage, unreadable
 from hand_jax.runs.packed_run import RELEASE, packed_step, read_packed_variables, run_folder
@@ -32,6 +33,7 @@ from hand_jax.runs.sources import (
   list_files,
   moved_sources,
   read_sources,
+  saved_steps,
   write_sources,
 )
 from hand_jax.runs.train_state import TrainState, state_variables
@@ -91,7 +93,7 @@ def check_workdir(workdir: str, config: ExperimentConfig, extend: bool = False) 
       f'{workdir} holds a packed run, which cannot be continued: start from it by '
       f'--init_from={workdir} in another --workdir.'
     )
-  path = pathlib.Path(workdir) / CONFIG_NAME
+  path = open_path(workdir) / CONFIG_NAME
   if not path.exists():
     if extend:
       raise ValueError(f'--extend trains a run for more steps, and {workdir} holds none.')
@@ -136,7 +138,7 @@ def claim_workdir(workdir: str, config: ExperimentConfig, extend: bool = False) 
   if jax.process_index() != 0:
     return  # the first host writes, perhaps at this moment
   is_old = check_workdir(workdir, config, extend)
-  path = pathlib.Path(workdir) / CONFIG_NAME
+  path = open_path(workdir) / CONFIG_NAME
   if is_old:
     theirs = read_config(workdir)
     if config == theirs:
@@ -177,12 +179,16 @@ def _with_steps(config: ExperimentConfig, steps: int) -> ExperimentConfig:
 
 
 def _check_no_other_files(workdir: str) -> None:
-  taken = [name for name in _RUN_FILES if os.path.lexists(pathlib.Path(workdir) / name)]
+  taken = [name for name in _RUN_FILES if _is_taken(open_path(workdir) / name)]
   if taken:
     raise FileExistsError(
       f'{workdir} holds {", ".join(taken)}, but no {CONFIG_NAME} of a run: they stay as they are. '
       'Name another --workdir.'
     )
+
+
+def _is_taken(path: AnyPath) -> bool:
+  return path.exists() or (isinstance(path, pathlib.Path) and path.is_symlink())
 
 
 def read_config(workdir: str) -> ExperimentConfig:
@@ -217,7 +223,7 @@ class Checkpoints:
   """
 
   def __init__(self, workdir: str, keep: int = 2, best_metric: str = ''):
-    self._folder = pathlib.Path(workdir).resolve() / CHECKPOINTS_NAME
+    self._folder = absolute_path(workdir) / CHECKPOINTS_NAME
     self._best_metric = best_metric
     self._saving: int | None = None
     self._manager = _open_manager(self._folder, keep, best_metric, self._list_files)
@@ -281,13 +287,17 @@ class Checkpoints:
     """Lists a checkpoint's files in its folder, just before Orbax gives the folder its name."""
     if jax.process_index() != 0:
       return
-    for folder in self._folder.glob(f'{self._saving}{_UNFINISHED}*'):
+    # In a bucket a checkpoint has its name from the start.
+    ending = '' if is_address(self._folder) else f'{_UNFINISHED}*'
+    for folder in self._folder.glob(f'{self._saving}{ending}'):
       files = list_files(folder)
       files.pop(_METADATA, None)  # Orbax writes the time of the renaming into it.
       write_whole(folder / FILES_NAME, json.dumps(files))
 
   def _check_room(self, state: TrainState) -> None:
     """Checks for room first, because Orbax prints pages when a disk is full."""
+    if not isinstance(self._folder, pathlib.Path):
+      return
     needed = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
     free = shutil.disk_usage(self._folder).free
     if free < needed:
@@ -350,7 +360,7 @@ def load_network(workdir: str) -> SavedNetwork:
   config = read_config(workdir)
   if (packed := packed_step(workdir)) is not None:
     return SavedNetwork(config, packed, read_packed_variables(workdir))
-  folder = pathlib.Path(workdir).resolve() / CHECKPOINTS_NAME
+  folder = absolute_path(workdir) / CHECKPOINTS_NAME
   if not folder.is_dir():
     raise FileNotFoundError(_no_checkpoint(workdir))
   with contextlib.closing(_open_manager(folder, keep=None)) as manager:
@@ -384,7 +394,7 @@ def _training_item(state: TrainState) -> dict[str, Any]:
 
 
 def _open_manager(
-  folder: pathlib.Path,
+  folder: AnyPath,
   keep: int | None,
   best_metric: str = '',
   finishing: Callable[[], None] | None = None,
@@ -412,9 +422,9 @@ def _open_manager(
     )
   else:
     if jax.process_index() == 0:
-      # A killed save leaves its temporary folder behind, which Orbax does not remove.
-      for leftover in folder.glob(f'*{_UNFINISHED}*'):
-        shutil.rmtree(leftover, ignore_errors=True)
+      # A killed save leaves its files behind, which Orbax does not remove.
+      for leftover in unfinished_saves(folder):
+        remove_tree(leftover)
     options = ocp.CheckpointManagerOptions(
       preservation_policy=checkpoint_managers.AnyPreservationPolicy(policies),
       best_fn=goodness if best_metric else None,
@@ -423,8 +433,18 @@ def _open_manager(
   return ocp.CheckpointManager(folder, options=options, item_names=(_VARIABLES, _TRAINING, _DATA))
 
 
+def unfinished_saves(folder: AnyPath) -> list[AnyPath]:
+  """Finds what killed saves left in the folder of checkpoints."""
+  if not is_address(folder):
+    return list(folder.glob(f'*{_UNFINISHED}*'))
+  finished = saved_steps(folder)
+  return [
+    path for path in folder.glob('*') if path.name.isdigit() and int(path.name) not in finished
+  ]
+
+
 def _restore(
-  manager: ocp.CheckpointManager, folder: pathlib.Path, step: int, items: ocp.args.Composite
+  manager: ocp.CheckpointManager, folder: AnyPath, step: int, items: ocp.args.Composite
 ) -> Any:
   checkpoint = folder / str(step)
   if damage := find_damage(checkpoint):

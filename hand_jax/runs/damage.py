@@ -1,15 +1,14 @@
 """Finds damaged checkpoints by the list of their files, and sets them aside."""
 
 import json
-import pathlib
-import shutil
 
+from hand_jax.files.buckets import AnyPath, absolute_path, move_tree, open_path, remove_tree
 from hand_jax.runs.sources import CHECKPOINTS_NAME, FILES_NAME, list_files, saved_steps
 
 DAMAGED_NAME = 'damaged_checkpoints'
 
 
-def find_damage(checkpoint: pathlib.Path) -> str:
+def find_damage(checkpoint: AnyPath) -> str:
   """Says what is wrong with a checkpoint's files, or returns an empty text.
 
   A checkpoint may have no list of its files, if it is from before there were lists. Damage there is
@@ -33,7 +32,7 @@ def find_damage(checkpoint: pathlib.Path) -> str:
   return ''
 
 
-def unreadable(checkpoint: pathlib.Path, reason: str) -> ValueError:
+def unreadable(checkpoint: AnyPath, reason: str) -> ValueError:
   """Makes the error about a checkpoint that cannot be read."""
   return ValueError(
     f'Checkpoint {checkpoint} cannot be read; it is damaged or incomplete ({reason}). '
@@ -53,7 +52,7 @@ def set_damaged_aside(workdir: str) -> list[str]:
   Raises:
     ValueError: all checkpoints are damaged. The message names the newest.
   """
-  folder = pathlib.Path(workdir).resolve() / CHECKPOINTS_NAME
+  folder = absolute_path(workdir) / CHECKPOINTS_NAME
   damages: dict[int, str] = {}
   for step in sorted(saved_steps(folder), reverse=True):
     if not (damage := find_damage(folder / str(step))):
@@ -63,11 +62,11 @@ def set_damaged_aside(workdir: str) -> list[str]:
     if damages:
       newest = max(damages)
       raise unreadable(folder / str(newest), damages[newest])
-  aside = pathlib.Path(workdir) / DAMAGED_NAME
+  aside = open_path(workdir) / DAMAGED_NAME
   for step in damages:
     aside.mkdir(exist_ok=True)
-    shutil.rmtree(aside / str(step), ignore_errors=True)
-    (folder / str(step)).rename(aside / str(step))
+    remove_tree(aside / str(step))
+    move_tree(folder / str(step), aside / str(step))
   return [
     f'Checkpoint {folder / str(step)} is damaged ({damage}). It lies in {aside} now, and the one '
     'before is used.'

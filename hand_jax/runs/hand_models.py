@@ -3,12 +3,12 @@
 import hashlib
 import json
 import os
-import pathlib
 from collections.abc import Iterator, Sequence
 
 import jax
 import numpy as np
 
+from hand_jax.files.buckets import AnyPath, open_path
 from hand_jax.files.writing import write_whole
 from hand_jax.mano.assets import (
   FREE_HAND_VERSION,
@@ -91,7 +91,7 @@ def claim_hand_model(workdir: str | os.PathLike, model: ManoModel) -> None:
   Raises:
     ValueError: the run in the folder uses another hand model.
   """
-  path = pathlib.Path(workdir) / HAND_MODEL_NAME
+  path = open_path(workdir) / HAND_MODEL_NAME
   digest = hand_model_digest(model)
   if not path.exists():
     if jax.process_index() > 0:
@@ -155,7 +155,7 @@ def _refuse_former_hand(workdir: str | os.PathLike, digest: str) -> None:
     )
 
 
-def _recorded_digest(path: pathlib.Path) -> str:
+def _recorded_digest(path: AnyPath) -> str:
   try:
     return json.loads(path.read_text())['sha256']
   except (ValueError, KeyError, TypeError):

@@ -6,13 +6,13 @@ The record is complete, so the runs that it names need not exist any more.
 """
 
 import json
-import pathlib
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, NamedTuple
 
 import jax
 
 from hand_jax.config import ExperimentConfig
+from hand_jax.files.buckets import AnyPath, open_path
 from hand_jax.files.writing import write_whole
 from hand_jax.runs.checkpoints import read_config
 from hand_jax.runs.packed_run import run_folder
@@ -50,7 +50,7 @@ def make_lineage(
 def claim_lineage(workdir: str, lineage: dict[str, Any]) -> None:
   """Writes the record of a run that starts. A continued run keeps the record it has."""
   if jax.process_index() == 0:
-    write_whole(pathlib.Path(workdir) / LINEAGE_NAME, json.dumps(lineage, indent=2) + '\n')
+    write_whole(open_path(workdir) / LINEAGE_NAME, json.dumps(lineage, indent=2) + '\n')
 
 
 def read_lineage(workdir: str) -> dict[str, Any]:
@@ -84,12 +84,12 @@ def lineage_supervision(lineage: dict[str, Any]) -> Supervision:
   return 'weak' if weak and all(lineage_supervision(run) == 'weak' for run in runs[1:]) else 'full'
 
 
-def write_origin(path: pathlib.Path, origin: Origin) -> None:
+def write_origin(path: AnyPath, origin: Origin) -> None:
   """Writes an origin into a file of its own."""
   write_whole(path, json.dumps(origin._asdict(), indent=2) + '\n')
 
 
-def read_origin(path: pathlib.Path) -> Origin:
+def read_origin(path: AnyPath) -> Origin:
   """Reads what `write_origin` wrote.
 
   Raises:
@@ -99,7 +99,7 @@ def read_origin(path: pathlib.Path) -> Origin:
   return Origin(**_parse(path, _check_origin))
 
 
-def _parse(path: pathlib.Path, check: Callable[[Any], None]) -> dict[str, Any]:
+def _parse(path: AnyPath, check: Callable[[Any], None]) -> dict[str, Any]:
   try:
     tree = json.loads(path.read_text())
     check(tree)

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
+from hand_jax.files.buckets import AnyPath, open_path, place_of
 from hand_jax.files.writing import write_whole
 from hand_jax.models.bundled import load_bundled_parameters
 
@@ -27,14 +28,14 @@ _STEP = 'step'
 _BACKBONE = 'params/backbone/'
 
 
-def run_folder(workdir: str | os.PathLike) -> pathlib.Path:
+def run_folder(workdir: str | os.PathLike) -> AnyPath:
   """Returns the folder of a run to read from, which for `RELEASE` is that in the package."""
-  return PACKAGED_RUN if workdir == RELEASE else pathlib.Path(workdir)
+  return PACKAGED_RUN if workdir == RELEASE else open_path(workdir)
 
 
 def place_of_run(workdir: str) -> str:
   """Returns the real path of a run's folder, which may be gone, or `RELEASE` itself."""
-  return RELEASE if workdir == RELEASE else os.path.realpath(workdir)
+  return RELEASE if workdir == RELEASE else place_of(workdir)
 
 
 def packed_step(workdir: str | os.PathLike) -> int | None:
@@ -94,7 +95,7 @@ def _bundled_backbone() -> dict[str, np.ndarray]:
   return {_BACKBONE + name: np.asarray(array) for name, array in leaves.items()}
 
 
-def _read(path: pathlib.Path, names: list[str] | None = None) -> dict[str, np.ndarray]:
+def _read(path: AnyPath, names: list[str] | None = None) -> dict[str, np.ndarray]:
   """Reads the named arrays, or all, or raises a ValueError that names a damaged file."""
   try:
     with path.open('rb') as stream, np.load(stream) as file:

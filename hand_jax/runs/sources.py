@@ -9,14 +9,14 @@ For another run it also holds the step of its checkpoint. The run in the package
 
 import hashlib
 import json
-import os
-import pathlib
 import zlib
 from typing import Any, NamedTuple
 
 from hand_jax.config import ExperimentConfig, flatten_config
 from hand_jax.config_text import PATH_SETTINGS
 from hand_jax.data.manifests import data_digest
+from hand_jax.files.buckets import AnyPath, absolute_path, list_tree, open_path, place_of
+from hand_jax.files.paths import is_address
 from hand_jax.files.writing import write_json
 from hand_jax.runs.packed_run import NETWORK_NAME, packed_step, place_of_run, run_folder
 
@@ -24,6 +24,8 @@ SOURCES_NAME = 'sources.json'
 CHECKPOINTS_NAME = 'checkpoints'
 FILES_NAME = 'files.json'
 """In a checkpoint, this file lists the size and CRC-32 of each other file."""
+COMMIT_NAME = 'commit_success.txt'
+"""In a bucket, where nothing is renamed, Orbax writes this into a checkpoint that is complete."""
 _OTHER_RUNS = ('training.init_from', 'training.camera_prior')
 
 
@@ -50,7 +52,7 @@ def find_sources(config: ExperimentConfig) -> dict[str, list[Source]]:
 def write_sources(workdir: str, sources: dict[str, list[Source]]) -> None:
   """Writes `sources.json` into a run's folder."""
   record = {name: [source._asdict() for source in found] for name, found in sources.items()}
-  write_json(pathlib.Path(workdir) / SOURCES_NAME, record)
+  write_json(open_path(workdir) / SOURCES_NAME, record)
 
 
 def read_sources(workdir: str, config: ExperimentConfig) -> dict[str, list[Source]]:
@@ -61,7 +63,7 @@ def read_sources(workdir: str, config: ExperimentConfig) -> dict[str, list[Sourc
   Raises:
     ValueError: the record cannot be read.
   """
-  path = pathlib.Path(workdir) / SOURCES_NAME
+  path = open_path(workdir) / SOURCES_NAME
   if not path.exists():
     return find_sources(config)
   try:
@@ -99,20 +101,23 @@ def latest_step(workdir: str) -> int | None:
   """Returns the step of the newest finished checkpoint in a run's folder, or None."""
   if (packed := packed_step(workdir)) is not None:
     return packed
-  return max(saved_steps(pathlib.Path(workdir).resolve() / CHECKPOINTS_NAME), default=None)
+  return max(saved_steps(absolute_path(workdir) / CHECKPOINTS_NAME), default=None)
 
 
-def saved_steps(folder: pathlib.Path) -> list[int]:
+def saved_steps(folder: AnyPath) -> list[int]:
   """Returns the steps of the finished checkpoints in the folder that holds them."""
   # Orbax is not asked, because its managers wait for each other across hosts, and one may be ahead.
-  return [int(path.name) for path in folder.glob('*') if path.name.isdigit()]
+  steps = [path for path in folder.glob('*') if path.name.isdigit()]
+  if is_address(folder):
+    steps = [path for path in steps if (path / COMMIT_NAME).exists()]
+  return [int(path.name) for path in steps]
 
 
-def list_files(checkpoint: pathlib.Path) -> dict[str, list[int]]:
+def list_files(checkpoint: AnyPath) -> dict[str, list[int]]:
   """Lists size and CRC-32 of every file of a finished checkpoint, by its path inside."""
   files = {}
-  for path in sorted(checkpoint.rglob('*')):
-    if path.is_file() and path.name != FILES_NAME:
+  for path in list_tree(checkpoint):
+    if path.name != FILES_NAME:
       data = path.read_bytes()
       files[path.relative_to(checkpoint).as_posix()] = [len(data), zlib.crc32(data)]
   return files
@@ -126,7 +131,7 @@ def _named_paths(config: ExperimentConfig) -> dict[str, tuple[str, ...]]:
 
 
 def _place(setting: str, path: str) -> str:
-  return place_of_run(path) if setting in _OTHER_RUNS else os.path.realpath(path)
+  return place_of_run(path) if setting in _OTHER_RUNS else place_of(path)
 
 
 def _is_at(setting: str, source: Source, path: str, dataset: str) -> bool:
@@ -142,7 +147,7 @@ def _digest(setting: str, path: str, dataset: str, step: int | None) -> str | No
     if setting in _OTHER_RUNS and packed_step(path) is not None:
       path = str(run_folder(path) / NETWORK_NAME)
     elif setting in _OTHER_RUNS:
-      checkpoint = pathlib.Path(path) / CHECKPOINTS_NAME / str(step)
+      checkpoint = open_path(path) / CHECKPOINTS_NAME / str(step)
       files = list_files(checkpoint) if step is not None else {}
       return _of(files) if files else None
     if setting == 'data.data_dir':

@@ -234,21 +234,34 @@ def _hbm_bytes(topology: Topology) -> int | None:
 
 def _too_large(error: Exception, topology: Topology) -> CompiledStep:
   """Reads how much memory a step would have needed, or raises the error that is about another."""
-  found = _OUT_OF_MEMORY.search(str(error))
+  found = read_shortage(error)
   if found is None:
     raise error
-  used, of = (int(float(found[i]) * _UNITS[found[i + 1]]) for i in (1, 3))
-  return CompiledStep(False, used, of)
+  return CompiledStep(False, *found)
 
 
-def _read_program(compiled: Any, topology: Topology) -> CompiledStep:
-  memory, cost = compiled.memory_analysis(), compiled.cost_analysis()
-  peak = (
+def read_shortage(error: Exception) -> tuple[int, int] | None:
+  """Reads how many bytes XLA needed and had where a program does not fit, None for other errors."""
+  found = _OUT_OF_MEMORY.search(str(error))
+  if found is None:
+    return None
+  used, limit = (int(float(found[i]) * _UNITS[found[i + 1]]) for i in (1, 3))
+  return used, limit
+
+
+def peak_bytes(compiled: Any) -> int:
+  """Returns the largest amount of memory that a compiled program uses at once on each device."""
+  memory = compiled.memory_analysis()
+  return (
     memory.argument_size_in_bytes
     + memory.output_size_in_bytes
     - memory.alias_size_in_bytes
     + memory.temp_size_in_bytes
   )
+
+
+def _read_program(compiled: Any, topology: Topology) -> CompiledStep:
+  peak, cost = peak_bytes(compiled), compiled.cost_analysis()
   count, reduced = read_all_reduces(compiled.as_text())
   flops, accessed = float(cost['flops']), float(cost['bytes accessed'])
   hbm, roofline = _hbm_bytes(topology), None

@@ -3,7 +3,6 @@
 It was trained in a run of its own beforehand.
 """
 
-import pathlib
 import zipfile
 from typing import Any, NamedTuple
 
@@ -14,6 +13,8 @@ from jax.experimental import multihost_utils
 
 from hand_jax.config import ExperimentConfig
 from hand_jax.config_text import config_to_json
+from hand_jax.files.buckets import AnyPath, open_path
+from hand_jax.files.paths import is_address
 from hand_jax.files.writing import unfinished_path, write_whole
 from hand_jax.models.hand_network import CAMERA_MODULES
 from hand_jax.runs.checkpoints import (
@@ -69,8 +70,8 @@ def load_camera_prior(workdir: str, config: ExperimentConfig) -> CameraPrior | N
       '(Algorithm 5), kept frozen. Train one with python -m experiments.train '
       '--config=synthetic_small_prior_weak --workdir=WORKDIR, then give --camera_prior=WORKDIR.'
     )
-  folder = pathlib.Path(workdir) / CAMERA_PRIOR_NAME
-  if folder.is_dir():
+  folder = open_path(workdir) / CAMERA_PRIOR_NAME
+  if _is_copied(folder):
     prior = _read_copy(folder)
     if not _is_own_copy(workdir, prior.origin, source):
       raise ValueError(
@@ -117,7 +118,7 @@ def _is_own_copy(workdir: str, origin: Origin, source: str) -> bool:
   """
   if place_of_run(origin.workdir) == place_of_run(source):
     return True
-  if not (pathlib.Path(workdir) / LINEAGE_NAME).exists():
+  if not (open_path(workdir) / LINEAGE_NAME).exists():
     return False
   return read_lineage(workdir)['camera_prior'] == origin._asdict()
 
@@ -132,8 +133,8 @@ def claim_camera_prior(workdir: str, prior: CameraPrior | None) -> None:
   if jax.process_count() > 1:
     # All hosts must have chosen between the source and the copy before the copy appears.
     multihost_utils.sync_global_devices(CAMERA_PRIOR_NAME)
-  folder = pathlib.Path(workdir) / CAMERA_PRIOR_NAME
-  if folder.is_dir() or jax.process_index() != 0:
+  folder = open_path(workdir) / CAMERA_PRIOR_NAME
+  if _is_copied(folder) or jax.process_index() != 0:
     return
   with unfinished_path(folder) as unfinished:
     unfinished.mkdir()
@@ -141,6 +142,11 @@ def claim_camera_prior(workdir: str, prior: CameraPrior | None) -> None:
     write_origin(unfinished / ORIGIN_NAME, prior.origin)
     arrays: dict[str, Any] = traverse_util.flatten_dict(prior.variables, sep='/')
     np.savez(unfinished / VARIABLES_NAME, **arrays)
+
+
+def _is_copied(folder: AnyPath) -> bool:
+  # In a bucket the variables are written last.
+  return (folder / VARIABLES_NAME).exists() if is_address(folder) else folder.is_dir()
 
 
 def _take(workdir: str) -> CameraPrior:
@@ -159,7 +165,7 @@ def _take(workdir: str) -> CameraPrior:
   return CameraPrior(saved.config, variables, origin)
 
 
-def _read_copy(folder: pathlib.Path) -> CameraPrior:
+def _read_copy(folder: AnyPath) -> CameraPrior:
   path = folder / VARIABLES_NAME
   try:
     with path.open('rb') as stream, np.load(stream) as file:

@@ -5,7 +5,6 @@ waiting, and hosts that continue from different steps would train different runs
 """
 
 import contextlib
-import pathlib
 import secrets
 from collections.abc import Iterator
 from typing import Any
@@ -13,6 +12,9 @@ from typing import Any
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
+
+from hand_jax.files.buckets import open_path
+from hand_jax.files.paths import is_address
 
 _MESSAGE_BYTES = 2048
 
@@ -50,17 +52,17 @@ def check_same_folder(workdir: str) -> None:
   """
   if jax.process_count() == 1:
     return
-  is_main, is_new = jax.process_index() == 0, not pathlib.Path(workdir).exists()
+  is_main, is_new = jax.process_index() == 0, not open_path(workdir).exists()
   token = multihost_utils.broadcast_one_to_all(np.frombuffer(secrets.token_bytes(8), np.uint8))
-  path = pathlib.Path(workdir) / f'.hosts-{np.asarray(token, np.uint8).tobytes().hex()}'
+  path = open_path(workdir) / f'.hosts-{np.asarray(token, np.uint8).tobytes().hex()}'
   with failing_together():
     if is_main:
       path.parent.mkdir(parents=True, exist_ok=True)
-      path.touch()
+      path.write_bytes(b'')
   others = np.flatnonzero(~np.ravel(multihost_utils.process_allgather(np.bool_(path.exists()))))
   if is_main:
     path.unlink(missing_ok=True)
-    if is_new:
+    if is_new and not is_address(workdir):
       path.parent.rmdir()
   if len(others):
     raise ValueError(

@@ -2,19 +2,19 @@
 
 import json
 import math
-import pathlib
 import time
 from collections.abc import Sequence
 from typing import Any
 
 import cv2
 import numpy as np
-import tensorboardX
 from jaxtyping import Float, UInt8
 
-from hand_jax.files.writing import write_whole
+from hand_jax.files.buckets import AnyPath, open_path
+from hand_jax.files.writing import append_line, write_whole
 from hand_jax.geometry.cameras import denormalize_points
 from hand_jax.mano.joints import BONES
+from hand_jax.training.board import Board
 from hand_jax.types import RenderedHand
 
 METRICS_NAME = 'metrics.jsonl'
@@ -34,17 +34,14 @@ class RunLog:
   """
 
   def __init__(self, workdir: str, start_step: int, num_steps: int):
-    self._path = pathlib.Path(workdir) / METRICS_NAME
+    self._path = open_path(workdir) / METRICS_NAME
     self._num_steps = num_steps
     _drop_later_lines(self._path, start_step)
-    self._board = tensorboardX.SummaryWriter(
-      str(pathlib.Path(workdir) / 'tensorboard'), purge_step=start_step + 1
-    )
+    self._board = Board(self._path.parent / 'tensorboard', start_step + 1)
 
   def write(self, metrics: dict[str, float | int]) -> None:
     """Writes one line for one step. `metrics` holds `step` and every value by name."""
-    with self._path.open('a') as file:
-      file.write(json.dumps(metrics) + '\n')
+    append_line(self._path, json.dumps(metrics))
     for name, value in metrics.items():
       if name != 'step':
         self._board.add_scalar(name, value, int(metrics['step']))
@@ -59,10 +56,9 @@ class RunLog:
       image: the picture in RGB.
       step: number of the step that it shows.
     """
-    folder = self._path.parent / 'overlays'
-    folder.mkdir(exist_ok=True)
-    cv2.imwrite(str(folder / f'{name}_{step:07d}.png'), image[..., ::-1])
-    self._board.add_image(name, image, step, dataformats='HWC')
+    picture = cv2.imencode('.png', image[..., ::-1])[1].tobytes()
+    write_whole(self._path.parent / 'overlays' / f'{name}_{step:07d}.png', picture)
+    self._board.add_image(name, image, step)
 
   def close(self) -> None:
     """Closes the TensorBoard files."""
@@ -255,11 +251,11 @@ def _grid(tiles: list[np.ndarray], columns: int) -> np.ndarray:
   return np.concatenate(rows)
 
 
-def _drop_later_lines(path: pathlib.Path, step: int) -> None:
+def _drop_later_lines(path: AnyPath, step: int) -> None:
   """Keeps the rows up to a step, and drops what is no row, such as a line that a kill cut."""
   if not path.exists():
     return
-  lines = path.read_text(errors='replace').splitlines()
+  lines = path.read_bytes().decode(errors='replace').splitlines()
   write_whole(path, ''.join(f'{line}\n' for line in lines if _is_row_until(line, step)))
 
 

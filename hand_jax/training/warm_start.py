@@ -1,7 +1,6 @@
 """Starts a new run's network with the parameters of runs trained before, matched by name."""
 
 import json
-import pathlib
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
@@ -10,6 +9,7 @@ import numpy as np
 
 from hand_jax.config import ExperimentConfig
 from hand_jax.config_text import config_differences
+from hand_jax.files.buckets import open_path
 from hand_jax.files.writing import write_whole
 from hand_jax.models.bundled import load_bundled_parameters
 from hand_jax.runs.checkpoints import load_network
@@ -189,7 +189,7 @@ def claim_warm_start(workdir: str, start: WarmStart) -> None:
     ],
     'fresh': start.fresh,
   }
-  write_whole(pathlib.Path(workdir) / INIT_FROM_NAME, json.dumps(record, indent=2) + '\n')
+  write_whole(open_path(workdir) / INIT_FROM_NAME, json.dumps(record, indent=2) + '\n')
 
 
 def describe_warm_start(start: WarmStart) -> list[str]:

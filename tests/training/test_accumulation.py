@@ -12,7 +12,7 @@ from hand_jax.config_text import apply_overrides
 from hand_jax.models.backbone import normalize_image
 from hand_jax.models.hand_network import create_network
 from hand_jax.runs.train_state import state_variables
-from hand_jax.training.loop import check_batch_size
+from hand_jax.training.parts import check_batch_size
 from hand_jax.training.step import make_train_step
 
 pytestmark = pytest.mark.slow

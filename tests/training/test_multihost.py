@@ -69,11 +69,9 @@ def train_here(folder: pathlib.Path, stop: int, monkeypatch) -> None:
     loop.train_and_evaluate(config, str(folder), load_mano_model())
 
 
-@pytest.fixture(scope='module')
-def stopped(tmp_path_factory):
+def run_stopped(folder: pathlib.Path, settings=SETTINGS):
   """A run of two processes, of which the second gets SIGTERM after the second row."""
-  folder = tmp_path_factory.mktemp('two')
-  with host_processes(2, command(folder, 2)) as (first, second):
+  with host_processes(2, command(folder, 2, settings)) as (first, second):
     for line in first.stdout:
       if line.startswith('step 4/'):
         second.send_signal(signal.SIGTERM)
@@ -81,6 +79,11 @@ def stopped(tmp_path_factory):
     outputs = [process.communicate(timeout=600) for process in (first, second)]
     codes = [process.returncode for process in (first, second)]
   return folder, codes, outputs
+
+
+@pytest.fixture(scope='module')
+def stopped(tmp_path_factory):
+  return run_stopped(tmp_path_factory.mktemp('two'))
 
 
 def test_sigterm_in_one_process_saves_the_run_and_ends_all_with_143(stopped):
@@ -110,3 +113,13 @@ def test_two_processes_do_what_one_with_two_devices_does(stopped, tmp_path, monk
   assert latest_step(str(folder)) == step + 2
   longer = read_rows(folder)
   assert longer[: len(rows)] == rows and len(longer) == len(rows) + 1
+
+
+def test_a_mesh_over_two_processes_does_what_pmap_does(stopped, tmp_path):
+  folder, codes, outputs = run_stopped(tmp_path, [*SETTINGS, 'training.parallel=mesh'])
+  assert codes == [143, 143], [error[-2000:] for _, error in outputs]
+  assert latest_step(str(folder)) >= 4
+  rows, expected = read_rows(folder)[:2], read_rows(stopped[0])[:2]
+  assert [row['step'] for row in rows] == [2, 4]
+  for ours, theirs in zip(rows, expected, strict=True):
+    chex.assert_trees_all_close(ours, theirs, rtol=1e-6, atol=1e-6)

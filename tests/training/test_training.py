@@ -16,8 +16,8 @@ from hand_jax.data.pipeline import training_batches
 from hand_jax.models.hand_network import create_network
 from hand_jax.runs.train_state import state_variables
 from hand_jax.training import parallel
-from hand_jax.training.loop import check_batch_size
 from hand_jax.training.objective import term_weights
+from hand_jax.training.parts import check_batch_size
 from hand_jax.training.state import (
   backbone_mask,
   count_parameters,
