@@ -20,6 +20,7 @@ from hand_jax.evaluation.photo_scores import (
 from hand_jax.evaluation.plotting import is_own_picture
 from hand_jax.evaluation.uncertainty import uncertainty_table
 from hand_jax.evaluation.uncertainty_plots import plot_paths, write_uncertainty_plots
+from hand_jax.files.buckets import AnyPath
 from hand_jax.files.outputs import Output, check_outputs, is_json_with
 from hand_jax.files.writing import write_json
 from hand_jax.readers.hand_photos import (
@@ -121,7 +122,7 @@ def check_scores_path(
   check_outputs([Output('--output', path, is_json_with('per_photo')), *plots], inputs, overwrite)
 
 
-def write_scores(path: str | os.PathLike, scores: dict[str, Any]) -> list[pathlib.Path]:
+def write_scores(path: str | os.PathLike, scores: dict[str, Any]) -> list[AnyPath]:
   """Writes a scores.json and its two plots beside it.
 
   Args:
@@ -133,7 +134,7 @@ def write_scores(path: str | os.PathLike, scores: dict[str, Any]) -> list[pathli
   """
   write_json(path, scores)
   plots = write_uncertainty_plots(path, scores['uncertainty'], NAMES.examples)
-  return [pathlib.Path(path), *plots]
+  return [open_path(path), *plots]
 
 
 def _check_entries(entries: Sequence[PhotoEntry]) -> None:
