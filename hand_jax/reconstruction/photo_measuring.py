@@ -20,7 +20,7 @@ from hand_jax.evaluation.photo_scores import (
 from hand_jax.evaluation.plotting import is_own_picture
 from hand_jax.evaluation.uncertainty import uncertainty_table
 from hand_jax.evaluation.uncertainty_plots import plot_paths, write_uncertainty_plots
-from hand_jax.files.buckets import AnyPath
+from hand_jax.files.buckets import AnyPath, open_path
 from hand_jax.files.outputs import Output, check_outputs, is_json_with
 from hand_jax.files.writing import write_json
 from hand_jax.readers.hand_photos import (
