@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Bool, Float, UInt8
 
 from hand_jax.config import AugmentationConfig
-from hand_jax.data.photos import UPRIGHT_JOINTS, turn_upright
+from hand_jax.data.upright import UPRIGHT_JOINTS, turn_upright
 from hand_jax.examples import HandExample
 from hand_jax.geometry.cameras import (
   CAMERA_SIZE,

@@ -21,8 +21,6 @@ from hand_jax.data.photo_opening import (
 from hand_jax.data.photo_opening import (
   check_photo_file as check_photo_file,
 )
-from hand_jax.geometry.cameras import angle_from_upright
-from hand_jax.mano.joints import JOINT_NAMES
 
 # Where a folder is searched for photos, these files count.
 PHOTO_SUFFIXES = (
@@ -47,8 +45,6 @@ _BOX_RATIO_PER_MISSING = 3.2
 # Joints that all lie this close together are hardly in pixels. They are more likely fractions of
 # the image.
 MIN_EXTENT_PX = 2.0
-UPRIGHT_JOINTS = [JOINT_NAMES.index('wrist'), JOINT_NAMES.index('middle_mcp')]
-"""The joints that tell how a hand is turned in a picture."""
 # At least this many pixels of a box along each axis, and this share of its area, must lie inside
 # the photo.
 _MIN_INSIDE_PX, _MIN_INSIDE_SHARE = 8, 0.25
@@ -329,13 +325,3 @@ def demo_photo_boxes() -> dict[pathlib.Path, tuple[Float[np.ndarray, '4'], str]]
     DEMO_PHOTOS / name: (np.array(entry['box_xywh'], np.float64), entry['hand'])
     for name, entry in boxes.items()
   }
-
-
-def turn_upright(joints_image: Float[np.ndarray, '21 2']) -> float:
-  """Computes the turn after which the middle finger's base lies straight above the wrist.
-
-  The joints are pixels of a picture. The turn is what `crop_affine` takes as its rotation, in
-  radians. It is 0 where the two joints are one point, which has no direction.
-  """
-  wrist, middle_base = UPRIGHT_JOINTS
-  return -angle_from_upright(joints_image[middle_base] - joints_image[wrist])

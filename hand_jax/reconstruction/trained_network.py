@@ -11,7 +11,8 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, UInt8
 
 from hand_jax.config import ExperimentConfig
-from hand_jax.data.photos import centred_square, check_box, turn_upright
+from hand_jax.data.photos import centred_square, check_box
+from hand_jax.data.upright import turn_upright
 from hand_jax.fitting.detected import hand_in_box
 from hand_jax.fitting.mesh_parameters import fit_parameters
 from hand_jax.geometry.cameras import (

@@ -14,7 +14,7 @@ from hand_jax.data.augmentation import (
   sample_crop_change,
   upright_change,
 )
-from hand_jax.data.photos import turn_upright
+from hand_jax.data.upright import turn_upright
 from hand_jax.geometry.warping import warp_image
 from tests.drawn_hands import DrawnSource, project
 from tests.toy_mano import make_toy_mano
