@@ -25,8 +25,8 @@ def create_parser() -> ArgumentParser:
     '--workdir',
     type=expand_path,
     metavar='RUN',
-    help='folder of the trained run. The networks in the package are no single program (they '
-    'detect, and fit by iteration), and cannot be exported.',
+    help='folder of the trained run, or release for the trained network in the package. What '
+    'hand-jax does without a run detects, and fits by iteration: it is no single program.',
   )
   add(
     '--format',
@@ -65,7 +65,9 @@ def run(arguments: Sequence[str]) -> int:
   parser = create_parser()
   flags = parser.parse_args(arguments)
   if not flags.workdir:
-    parser.error('name a trained run by --workdir=RUN: the networks in the package are no program')
+    parser.error(
+      'name a trained run by --workdir=RUN, or --workdir=release for that in the package'
+    )
   try:
     for name, size in _export(flags):
       print(f'{os.path.join(flags.output, name)}: {size / 1e6:.1f} MB')
