@@ -453,4 +453,11 @@ def _restore(
     return manager.restore(step, args=items)
   except Exception as error:  # tensorstore, JSON and file errors alike
     reason = ' '.join(f'{type(error).__name__}: {error}'.split())[:200]
+    if (checkpoint / FILES_NAME).exists():
+      # All files are as they were saved, so nothing is to be removed.
+      raise ValueError(
+        f'Checkpoint {checkpoint} is whole, and cannot be read: it holds other parts than this '
+        f'version keeps of such a run ({reason}). Start from it in another --workdir by '
+        f'--init_from={folder.parent}, or go on with the version that began it.'
+      ) from error
     raise unreadable(checkpoint, reason) from error

@@ -214,6 +214,19 @@ def test_damaged_checkpoints_stay_where_none_is_whole(tmp_path):
   assert saved_steps(tmp_path / 'checkpoints') and not (tmp_path / 'damaged_checkpoints').exists()
 
 
+def test_a_whole_checkpoint_of_other_parts_is_not_called_damaged(tmp_path):
+  """As that of a version whose optimizer kept something of frozen parameters."""
+  with Checkpoints(str(tmp_path)) as checkpoints:
+    checkpoints.save(tiny_state(1), 0)
+  more = {'moments': np.zeros(3, np.float32)}
+  with (
+    Checkpoints(str(tmp_path)) as checkpoints,
+    pytest.raises(ValueError, match=r'checkpoints/1 is whole.*--init_from=\S+') as caught,
+  ):
+    checkpoints.restore_latest(tiny_state(1).replace(opt_state=more))
+  assert 'damaged' not in str(caught.value) and 'emove' not in str(caught.value)
+
+
 def test_the_best_checkpoint_is_kept_beside_the_newest(tmp_path):
   figures = {2: 5.0, 4: 3.0, 6: 4.0, 7: None, 8: 9.0}
   for steps in ((2, 4, 6), (7, 8)):  # opened twice: the figures are on disk
