@@ -44,6 +44,10 @@ def joined(x):
   )
 
 
+def parted(x):
+  return *jnp.unstack(x, axis=1), *jnp.unstack(x, axis=2)
+
+
 def sums(x):
   return x.sum((0, 2)), jax.nn.softmax(x, axis=1), x.max(-1), jnp.argmax(x, axis=1), x.mean(axis=1)
 
@@ -76,7 +80,19 @@ def turned(x):
   return rotation_between(x[..., :3], jnp.sin(3 * x[..., 1:]))
 
 
-FUNCTIONS = [bent, products, rows, joined, sums, replaced, folded_axes, pooled, sampled, turned]
+FUNCTIONS = [
+  bent,
+  products,
+  rows,
+  joined,
+  parted,
+  sums,
+  replaced,
+  folded_axes,
+  pooled,
+  sampled,
+  turned,
+]
 
 
 def run_onnx(function, *arrays):

@@ -41,8 +41,8 @@ _REDUCTIONS = {'reduce_sum': 'ReduceSum', 'reduce_max': 'ReduceMax', 'reduce_min
 _ONE = np.float32(1)
 
 
-def write_equation(graph: Graph, equation: Any, operands: Sequence[Operand]) -> Operand:
-  """Adds an equation of a JAX program to a graph and returns its result.
+def write_equation(graph: Graph, equation: Any, operands: Sequence[Operand]) -> list[Operand]:
+  """Adds an equation of a JAX program to a graph and returns its results.
 
   Args:
     graph: gets the nodes.
@@ -54,15 +54,17 @@ def write_equation(graph: Graph, equation: Any, operands: Sequence[Operand]) -> 
   """
   name = equation.primitive.name
   if name in _SAME:
-    return _elementwise(graph, _SAME[name], operands)
+    return [_elementwise(graph, _SAME[name], operands)]
   if name in _COMPOSED:
-    return _COMPOSED[name](graph, equation, operands)
+    return [_COMPOSED[name](graph, equation, operands)]
+  shapes = [variable.aval.shape for variable in equation.invars]
+  whole = [graph.whole(operand, shape) for operand, shape in zip(operands, shapes, strict=True)]
+  if name == 'unstack':
+    return _unstack(graph, equation, whole)
   writer = _reduce if name in _REDUCTIONS else _WHOLE.get(name)
   if writer is None or len(equation.outvars) != 1:
     raise ValueError(f'the operation {name!r} of JAX cannot be written to ONNX.')
-  shapes = [variable.aval.shape for variable in equation.invars]
-  whole = [graph.whole(operand, shape) for operand, shape in zip(operands, shapes, strict=True)]
-  return writer(graph, equation, whole)
+  return [writer(graph, equation, whole)]
 
 
 def _elementwise(graph: Graph, operator: str, operands: Sequence[Operand], **settings) -> Operand:
@@ -129,6 +131,16 @@ def _stack(graph: Graph, equation: Any, operands: Sequence[Operand]) -> Operand:
   slices = (*shape[:axis], 1, *shape[axis + 1 :])
   parts = [graph.reshape(operand, slices) for operand in operands]
   return graph.add('Concat', parts, shape, axis=axis)
+
+
+def _unstack(graph: Graph, equation: Any, operands: Sequence[Operand]) -> list[Operand]:
+  """Writes what `jnp.unstack` is from JAX 0.12 on. Earlier ones slice."""
+  axis, shape = int(equation.params['axis']), equation.outvars[0].aval.shape
+  # ONNX drops the axis from which a single number takes a row.
+  return [
+    graph.add('Gather', [operands[0], np.array(row, np.int64)], shape, axis=axis)
+    for row in range(len(equation.outvars))
+  ]
 
 
 def _reduce(graph: Graph, equation: Any, operands: Sequence[Operand]) -> Operand:

@@ -43,7 +43,8 @@ def onnx_program(function: Callable, inputs: dict[str, jax.ShapeDtypeStruct]) ->
 
   for equation in folded.jaxpr.eqns:
     operands = [read(atom) for atom in equation.invars]
-    values[equation.outvars[0]] = write_equation(graph, equation, operands)
+    written = write_equation(graph, equation, operands)
+    values.update(zip(equation.outvars, written, strict=True))
   # A dictionary's leaves come in the order of its sorted names.
   names = sorted(jax.eval_shape(function, *arguments))
   outputs = zip(names, folded.jaxpr.outvars, strict=True)
