@@ -1,4 +1,4 @@
-"""Tells which state of the code a command runs from."""
+"""Returns which state of the code a command runs from."""
 
 import pathlib
 import subprocess

@@ -164,7 +164,7 @@ def _missing(job: Job, rows: Sequence[Row], settings: Settings) -> list[Entry]:
 
 
 def _is_stale(row: Row, job: Job, settings: Settings) -> bool:
-  """Tells whether a row is one of a job's own and was made with other settings."""
+  """Returns whether a row is one of a job's own and was made with other settings."""
   keys = {entry_key(entry, job.seed) for entry in job.entries}
   wanted = _without_folders(reproduce(job, row['split'], settings))
   return row_key(row) in keys and _without_folders(row['command']) != wanted
@@ -333,7 +333,7 @@ def measure_job(job: Job, settings: Settings, measure: Measure) -> None:
 
 
 def _is_replaced(row: Row, job: Job, entry: Entry, settings: Settings) -> bool:
-  """Tells whether a row of an entry's table and setting was made with other settings, at any seed.
+  """Returns whether a row of an entry's table was made with other settings, at any seed.
 
   A mean over seeds then never mixes both.
   """

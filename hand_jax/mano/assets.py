@@ -103,7 +103,7 @@ def load_hand_appearance(side: str = 'right') -> HandAppearance:
 
 
 def is_free_hand(model: ManoModel) -> bool:
-  """Tells whether the model is the right hand that comes with the package.
+  """Returns whether the model is the right hand that comes with the package.
 
   That hand has texture coordinates, which MANO's files do not.
   """

@@ -196,7 +196,7 @@ def _as_model_types(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 
 def _needs_mending(path: pathlib.Path, shapedirs: np.ndarray) -> bool:
-  """Tells whether a left hand's shape components have the published sign error."""
+  """Returns whether a left hand's shape components have the published sign error."""
   try:
     right_path = find_mano_file(path.parent, 'right')
   except FileNotFoundError:
