@@ -1,4 +1,4 @@
-"""Imports point one way: a floor uses those below it, never those above, and no circle exists."""
+"""Checks that rooms import only from their own or lower floors, and in no circle."""
 
 import ast
 import collections
