@@ -113,11 +113,11 @@ def photo():
 
 @pytest.fixture(scope='module')
 def small_pictures():
-  """Reduces pictures to a sixth of the pixels, because unoptimised programs are slow."""
+  """Reduces pictures to a 25th of the pixels, because unoptimised programs are slow."""
   from hand_jax.reconstruction import views  # few tests need it
 
   with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(views, 'PANEL_SIDE', 200)
+    patch.setattr(views, 'PANEL_SIDE', 96)
     yield
 
 
