@@ -174,6 +174,13 @@ class LossConfig:
   # The deviation of the camera prior's scale, in crop units per decimetre (eq. 25 has 1). A hand's
   # scale is about 0.7, so that 1 would let it run away.
   scale_prior_sigma: float = 1.0
+  # Weighs the term that compares the drawn hand with the hand mask, where there is one
+  # (hand_jax/silhouette_loss.py). The hand is drawn softly into a picture of `silhouette_side`
+  # pixels, with a softness of `silhouette_sigma` square pixels. All kinds but a frozen
+  # 'photometric' use the three.
+  silhouette: float = 0.0
+  silhouette_side: int = 56
+  silhouette_sigma: float = 0.02
   # Of the photometric kind alone: how a pixel's difference of colours counts, see losses.py.
   photometric: Literal['squared', 'robust'] = 'squared'
 

@@ -136,8 +136,10 @@ def _check_objective(config: ExperimentConfig) -> None:
   _positive('loss.likelihood_sigma', loss.likelihood_sigma)
   _positive('loss.samples', loss.samples)
   _positive('loss.scale_prior_sigma', loss.scale_prior_sigma)
+  _positive('loss.silhouette_sigma', loss.silhouette_sigma)
+  _between('loss.silhouette_side', loss.silhouette_side, 16, 1024)
   _between('model.camera_log_variance', model.camera_log_variance, -7.5, 7.5)
-  for name in ('sampling_scale', 'camera_sampling_scale', 'prior_vertices'):
+  for name in ('sampling_scale', 'camera_sampling_scale', 'prior_vertices', 'silhouette'):
     if getattr(loss, name) < 0:
       raise ValueError(f'loss.{name} should not be negative, got {getattr(loss, name)}.')
 

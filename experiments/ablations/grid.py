@@ -32,7 +32,7 @@ SPLITS = {TEST: 'test', MISMATCH: 'test_mismatch'}
 HANDS = ('broad', 'displaced')
 """The kinds of hands to train on, each prepared in a folder of its name."""
 
-TABLES = ('3', '4', '5', 'branches', 'weak_start', 'convention', 'unit')
+TABLES = ('3', '4', '5', 'branches', 'weak_start', 'convention', 'unit', 'silhouette')
 # An earlier version measured this table. Its rows stay and say themselves how they were made.
 KEPT_TABLES = ('weak',)
 PHOTO_TABLE = 'weak_start'
@@ -113,6 +113,14 @@ ALONE = (*GLOBAL, 'model.branches=prior', 'model.vertex_offset_from=template')
 # divergence stays, which needs none and holds the depth of the posterior's mesh.
 NO_V3D = ('loss.vertices_likelihood=0', 'loss.prior_vertices=0')
 WEAK = ('data.labels=2d',)
+# These runs go on from the network in the package, for a third of the others' steps.
+FROM_RELEASE = (
+  *SHARED,
+  'training.num_steps=300',
+  'training.init_from=release',
+  'optimizer.learning_rate=5e-4',
+  'optimizer.warmup_steps=20',
+)
 FURTHER = ('optimizer.learning_rate=3e-4',)  # for runs that go on from a trained one
 
 RUNS = {
@@ -131,6 +139,8 @@ RUNS = {
     AblationRun('bayesian-displaced', SHARED, hands='displaced'),
     AblationRun('global-displaced', (*SHARED, *GLOBAL), hands='displaced'),
     AblationRun('prior-alone-displaced', (*SHARED, *ALONE, *_loss(L2_FULL)), hands='displaced'),
+    AblationRun('silhouette-off', FROM_RELEASE),
+    AblationRun('silhouette-on', (*FROM_RELEASE, 'loss.silhouette=10000')),
     # 2D joints alone: a start by squared errors, and what goes on from it.
     AblationRun('start', (*SHARED, *WEAK, *ALONE, *_loss(L2_WEAK))),
     AblationRun(
@@ -193,6 +203,8 @@ ENTRIES = (
   Entry('convention', 'exact', 'full', 'exact', against='paper'),
   Entry('unit', '1 mm', 'full', 'unit-1mm', against='1 cm'),
   Entry('unit', '1 cm', 'full', 'bayesian'),
+  Entry('silhouette', 'off', 'full', 'silhouette-off', metric='silhouette_iou'),
+  Entry('silhouette', 'on', 'full', 'silhouette-on', against='off', metric='silhouette_iou'),
 )
 
 

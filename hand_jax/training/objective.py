@@ -28,6 +28,7 @@ from hand_jax.models.hand_network import (
   render_estimate,
 )
 from hand_jax.models.texture_regressor import sample_hidden_region
+from hand_jax.silhouette_loss import SILHOUETTE, compute_silhouette_term
 from hand_jax.types import HandBatch, HandEstimate, ManoModel
 
 NetworkInputs = dict[str, Any]
@@ -89,7 +90,8 @@ def create_objective(config: ExperimentConfig) -> Objective:
   if kind not in _KINDS:
     raise ValueError(f'loss.kind: expected one of {", ".join(_KINDS)}, got {kind!r}.')
   is_frozen = config.optimizer.backbone_learning_rate_scale == 0
-  return _KINDS[kind](config)._replace(frozen_parts=(BACKBONE,) if is_frozen else ())
+  objective = _KINDS[kind](config)._replace(frozen_parts=(BACKBONE,) if is_frozen else ())
+  return _with_silhouette(objective, config.loss) if config.loss.silhouette else objective
 
 
 def term_weights(loss: LossConfig) -> dict[str, float]:
@@ -98,6 +100,18 @@ def term_weights(loss: LossConfig) -> dict[str, float]:
   `loss.kl` multiplies a divergence's own weight.
   """
   return create_objective(ExperimentConfig(loss=loss)).weights
+
+
+def _with_silhouette(objective: Objective, loss: LossConfig) -> Objective:
+  """Adds the term that compares the drawn hand with the hand masks."""
+
+  def compute_terms(keys, estimate, batch, model, camera_prior_mean) -> LossTerms:
+    terms = objective.compute_terms(keys, estimate, batch, model, camera_prior_mean)
+    return terms | {SILHOUETTE: compute_silhouette_term(estimate, batch, model.faces, loss)}
+
+  return objective._replace(
+    compute_terms=compute_terms, weights=objective.weights | {SILHOUETTE: loss.silhouette}
+  )
 
 
 def _gaussian(config: ExperimentConfig) -> Objective:
