@@ -131,8 +131,7 @@ def compute_photometric_terms(
   The mask M holds the pixels that the drawing covers and, where the photo's hand mask is known,
   that also show the hand. An empty mask and padding give zero.
 
-  A soft drawing covers pixels in part. It is drawn over the photo, so that the photo's share of a
-  pixel differs in nothing, and |M| is the sum of the shares that the hand covers.
+  A soft drawing covers pixels in part, and each counts by the share of it that the hand covers.
 
   Args:
     rendered: the hand drawn into its crop, colours in [0, 1].
@@ -145,13 +144,14 @@ def compute_photometric_terms(
     The term `photometric` per example.
   """
   shown = batch.hand_mask | ~batch.has_mask[:, None, None]
-  covered = jnp.where(shown, rendered.silhouette, 0)
+  covered = jnp.where(shown, rendered.silhouette, 0).astype(rendered.rgb.dtype)
   photo = jnp.asarray(batch.image, rendered.rgb.dtype) / 255
   difference = jnp.where(covered[..., None] > 0, rendered.rgb - photo, 0.0)
   if config.photometric == 'squared':
     distance = difference**2
   else:
     distance = jnp.sqrt(difference**2 + ROBUST_COLOR**2) - ROBUST_COLOR
+  distance = covered[..., None] * distance
   area = jnp.sum(covered, axis=(1, 2))
   return without_padding({'photometric': _sum_per_example(distance) / jnp.maximum(area, 1)}, batch)
 

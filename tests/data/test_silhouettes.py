@@ -79,7 +79,8 @@ def test_pixels_of_the_mesh_outside_the_mask_are_unknown(side, rotation):
   # or less.
   expected = (whole - without.astype(int)).sum() / SILHOUETTE_FULL
   assert hidden.sum() == pytest.approx(expected, rel=0.1)
-  assert (whole[hidden] > SILHOUETTE_FULL / 2).all()
+  # The mesh and the warped mask differ by some share of the pixels along the outline.
+  assert (whole[hidden] > SILHOUETTE_FULL / 3).all()
 
 
 def test_a_hand_that_leaves_the_photo_is_unknown_beyond_its_border():

@@ -47,7 +47,7 @@ def test_uncovered_shares_and_their_slopes_are_those_of_windows():
   close(in_tiles, in_windows)
   weight = jnp.asarray(np.random.default_rng(1).normal(size=(BATCH, HEIGHT, WIDTH)))
   slopes = jax.jit(coverage.slopes_in_windows)(*numbers, weight)
-  assert (np.abs(slopes[0]).max(axis=(2, 3)) > 0).sum() > FACES
+  assert (np.abs(slopes[0]).max(axis=(2, 3)) > 0).sum() > FACES // 2
   close(jax.jit(coverage.slopes_in_tiles)(*numbers, weight), slopes)
 
 
