@@ -14,7 +14,7 @@ FLOORS = [
   ('types', 'examples', 'config', 'setting_checks', 'config_text', 'version', 'files'),
   ('geometry', 'gaussian', 'low_rank'),
   ('mano', 'rendering', 'propagation'),
-  ('elbo', 'losses', 'models', 'synthetic'),
+  ('elbo', 'losses', 'models', 'silhouette_loss', 'synthetic'),
   ('runs', 'data'),
   ('preparing', 'readers', 'detection', 'evaluation'),
   ('training', 'fitting', 'reconstruction'),

@@ -8,10 +8,15 @@ import numpy as np
 from experiments.ablations.grid import ENTRIES, Entry, job_name, with_photos
 from experiments.ablations.report import Row
 from hand_jax.evaluation.evaluate import ERROR_NAMES
-from hand_jax.evaluation.hand_errors import JOINTS_2D, HandErrors, read_hand_errors
+from hand_jax.evaluation.hand_errors import (
+  JOINTS_2D,
+  SILHOUETTE_IOU,
+  HandErrors,
+  read_hand_errors,
+)
 from hand_jax.evaluation.paired_intervals import paired_interval
 
-COMPARED = (*ERROR_NAMES, JOINTS_2D)
+COMPARED = (*ERROR_NAMES, JOINTS_2D, SILHOUETTE_IOU)
 
 
 def errors_path(workdir: pathlib.Path, name: str, split: str) -> pathlib.Path:
@@ -103,7 +108,8 @@ def _compare(
       )
   differences = {}
   for name in COMPARED:
-    if all(name in errors.values[entry.branch] for errors in ours):
+    compared = [(errors, entry) for errors in ours] + [(errors, other) for errors in theirs]
+    if all(name in errors.values[each.branch] for errors, each in compared):
       first = np.stack([errors.values[entry.branch][name] for errors in ours])
       second = np.stack([errors.values[other.branch][name] for errors in theirs])
       differences[name] = list(paired_interval(first, second))

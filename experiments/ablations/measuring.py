@@ -32,6 +32,7 @@ from hand_jax.readers.hand_photos import (
 )
 from hand_jax.runs.checkpoints import load_for_inference
 from hand_jax.runs.hand_models import load_run_model
+from hand_jax.types import ArrayLike
 
 MEAN_HAND_EXAMPLES = 2000
 _BLOCK = 16
@@ -79,24 +80,25 @@ class SplitMeasurer:
     measured = {}
     with naming_misfits(workdir):
       for name in splits:
-        split = self._split(name, config)
-        errors = measure_hands(estimate, split, regressor, full=name in full)
+        split = self._split(name, config, model.faces)
+        errors = measure_hands(estimate, split, regressor, name in full, model.faces)
         baseline = self._baseline(name, split, np.asarray(regressor, np.float64))
         measured[name] = Measured(errors, baseline)
     return measured
 
-  def _split(self, name: str, config: ExperimentConfig) -> FeaturedSplit:
+  def _split(self, name: str, config: ExperimentConfig, faces: ArrayLike) -> FeaturedSplit:
     factor, upright = config.data.crop_factor, config.data.upright
     # A run that samples no maps ignores them, so it can read the same features as the others.
     maps = config.model.attention.map_channels or get_config(CONFIG).model.attention.map_channels
+    drawn = None if name in self._photos else faces
     if (name, factor, upright, maps) not in self._splits:
       described = (
         f'{self._describe(name)}, {"upright " if upright else ""}crops of {factor} times the box, '
-        f'maps of {maps} channels'
+        f'maps of {maps} channels' + (', silhouettes' if drawn is not None else '')
       )
       path = self._folder / f'{name}-{maps}_map_channels.npz'
       self._splits[name, factor, upright, maps] = cached_split(
-        path, described, lambda: featured_split(self._examples(name), factor, maps, upright)
+        path, described, lambda: featured_split(self._examples(name), factor, maps, upright, drawn)
       )
     return self._splits[name, factor, upright, maps]
 

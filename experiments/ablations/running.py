@@ -42,7 +42,7 @@ from experiments.configs.names import get_config
 from hand_jax.config import ExperimentConfig
 from hand_jax.config_text import apply_overrides
 from hand_jax.evaluation.evaluate import METRIC_NAMES
-from hand_jax.evaluation.hand_errors import JOINTS_2D, write_hand_errors
+from hand_jax.evaluation.hand_errors import JOINTS_2D, SILHOUETTE_IOU, write_hand_errors
 from hand_jax.files.writing import write_json
 from hand_jax.runs.checkpoints import check_workdir
 from hand_jax.runs.hand_models import load_training_model
@@ -189,7 +189,7 @@ def result_row(job: Job, entry: Entry, settings: Settings, measured: Measured, n
   config = job_config(job, settings)
   before = [job_config(each, settings).training.num_steps for each in lineage(job)]
   available = dict(settings.train_examples)[job.run.hands]
-  figures = (*METRIC_NAMES, JOINTS_2D)
+  figures = (*METRIC_NAMES, JOINTS_2D, SILHOUETTE_IOU)
   return {
     **dict(zip(KEY, entry_key(entry, job.seed), strict=True)),
     'hands': job.run.hands,

@@ -11,6 +11,7 @@ from hand_jax.data.augmentation import add_features, make_labels
 from hand_jax.data.crop_features import CropFeatures, CropFeatureSettings
 from hand_jax.data.example_sources import CACHE_BYTES, ExampleSource
 from hand_jax.data.prepared import PreparedSource
+from hand_jax.data.silhouettes import SilhouetteMaker
 from hand_jax.examples import HandExample, check_example, without_3d
 from hand_jax.types import HandBatch, ImageFeatures
 
@@ -27,12 +28,20 @@ class CachedRows:
     source: the examples, which were prepared with features.
     config: the run's config.
     num_vertices: number of vertices of the hand model.
+    silhouettes: makes the rows' silhouettes, or None to leave them out.
 
   Raises:
     ValueError: the source holds no features.
   """
 
-  def __init__(self, source: ExampleSource, config: ExperimentConfig, num_vertices: int):
+  def __init__(
+    self,
+    source: ExampleSource,
+    config: ExperimentConfig,
+    num_vertices: int,
+    silhouettes: SilhouetteMaker | None = None,
+  ):
+    self._silhouettes = silhouettes
     self._source, self._settings = _featured(source, config)
     self._config, self._num_vertices = config, num_vertices
     self._kept: dict[tuple[int, int], HandBatch] = {}
@@ -47,7 +56,8 @@ class CachedRows:
     wanted = [(index, self._drawn_crop(index, epoch)) for index, epoch in places]
     found = {key: self._kept[key] for key in wanted if key in self._kept}
     missing = [key for key in dict.fromkeys(wanted) if key not in found]
-    opened = self._source.open_features([index for index, _ in missing])
+    with_masks = self._silhouettes is not None
+    opened = self._source.open_features([index for index, _ in missing], with_masks)
     for key, (example, stored) in zip(missing, opened, strict=True):
       found[key] = self._row(*key, example, stored)
       self._keep(key, found[key])
@@ -65,7 +75,7 @@ class CachedRows:
       self._kept[key] = row
 
   def _row(self, index: int, crop: int, example: HandExample, stored: CropFeatures) -> HandBatch:
-    config = self._config
+    config, whole = self._config, example
     if config.data.labels == '2d':
       example = without_3d(example)
     change = self._source.stored_change(index, crop, example)
@@ -78,7 +88,11 @@ class CachedRows:
       world_landmarks=stored.world_points[crop],
       reduced_maps=_reduced_maps(stored, crop) if config.model.attention.map_channels else None,
     )
-    return add_features(*labels, features)
+    row, placement = labels
+    row = add_features(row, placement, features)
+    if self._silhouettes is not None:
+      row = row._replace(silhouette=self._silhouettes(whole, whole.hand_mask, placement))
+    return row
 
 
 def held_bytes(row: HandBatch) -> int:

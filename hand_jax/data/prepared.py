@@ -164,17 +164,23 @@ class PreparedSource:
     """Returns the sampler of poses of a rendered data set. None means photos, or unknown."""
     return self._hands
 
-  def open_features(self, indices: Sequence[int]) -> list[tuple[HandExample, CropFeatures]]:
-    """Reads examples with blank photos of the right size and no masks, and their crops' features.
+  def open_features(
+    self, indices: Sequence[int], with_masks: bool = False
+  ) -> list[tuple[HandExample, CropFeatures]]:
+    """Reads examples with blank photos of the right size, and their crops' features.
+
+    Masks are left out unless they are asked for.
 
     Raises:
-      ValueError: the data set was prepared without features, or a photo's header is damaged.
+      ValueError: the data set was prepared without features, or a photo's header or a mask is
+        damaged.
     """
     settings, opened = self._stored_settings(), []
     for index in indices:
       record = self._record(index)
       features = decode_crop_features(record, settings)
-      opened.append((_open_record(record, with_mask=False)[0], features))
+      example, pictures = _open_record(record, with_masks)
+      opened.append((example._replace(hand_mask=pictures.hand_mask()), features))
     return opened
 
   def stored_change(self, index: int, crop: int, example: HandExample) -> CropChange:

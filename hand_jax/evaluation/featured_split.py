@@ -16,7 +16,8 @@ import numpy as np
 from jaxtyping import Bool, Float, UInt8
 
 from hand_jax.config import FEATURE_SIDE, ExperimentConfig
-from hand_jax.data.augmentation import CropChange, make_row, upright_change
+from hand_jax.data.augmentation import CropChange, add_picture, make_labels, upright_change
+from hand_jax.data.silhouettes import SilhouetteMaker
 from hand_jax.examples import HandExample, check_example
 from hand_jax.files.writing import unfinished_path
 from hand_jax.geometry.cameras import rotation_in_plane
@@ -24,7 +25,7 @@ from hand_jax.models.backbone import HandLandmarkBackbone, normalize_image
 from hand_jax.models.bundled import load_bundled_parameters
 from hand_jax.models.hand_network import create_network
 from hand_jax.models.map_sampling import reduce_maps
-from hand_jax.types import HandBatch, HandEstimate, ImageFeatures, ManoModel
+from hand_jax.types import ArrayLike, HandBatch, HandEstimate, ImageFeatures, ManoModel
 
 # Crops go through the backbone, and features through the heads, in batches of this size.
 _BATCH = 8
@@ -49,6 +50,8 @@ class FeaturedSplit(NamedTuple):
   """In [-1, 1] over the crop of `FEATURE_SIDE` pixels."""
   known: Bool[np.ndarray, 'hands 21']
   """Marks the 2D joints that have a label. Every hand has at least one."""
+  silhouettes: UInt8[np.ndarray, 'hands 224 224'] | None = None
+  """The hands' masks over the crop, see `HandBatch.silhouette`. Photos have none."""
 
 
 def featured_split(
@@ -56,6 +59,7 @@ def featured_split(
   crop_factor: float,
   map_channels: int = 0,
   upright: bool = False,
+  faces: ArrayLike | None = None,
 ) -> FeaturedSplit:
   """Computes the features of examples' crops as an evaluation sees them, without augmentation.
 
@@ -65,13 +69,15 @@ def featured_split(
     map_channels: channels to which the maps are reduced, see `AttentionConfig.map_channels`. 0
       keeps no maps.
     upright: whether crops, and with them 2D and 3D labels, are turned as for `data.upright`.
+    faces: vertex ids of the hand model's faces. Without them there are no silhouettes.
 
   Raises:
     ValueError: an example has no 3D joints or no 2D joint, or only some have meshes, or there are
       none. The message names an example.
   """
+  maker = None if faces is None else SilhouetteMaker(FEATURE_SIDE, faces)
   parts = [
-    _featured_block(block, crop_factor, map_channels, upright)
+    _featured_block(block, crop_factor, map_channels, upright, maker)
     for block in _blocks(examples, _BATCH)
   ]
   if not parts:
@@ -88,9 +94,14 @@ def _blocks(examples: Iterable[HandExample], size: int) -> Iterator[list[HandExa
 
 
 def _featured_block(
-  examples: list[HandExample], crop_factor: float, map_channels: int, upright: bool
+  examples: list[HandExample],
+  crop_factor: float,
+  map_channels: int,
+  upright: bool,
+  maker: SilhouetteMaker | None,
 ) -> FeaturedSplit:
   rows: list[HandBatch] = []
+  silhouettes: list[np.ndarray] = []
   turns: list[float] = []
   for example in examples:
     if example.joints_camera is None or not np.any(example.joint_confidence > 0):
@@ -102,7 +113,10 @@ def _featured_block(
     count = 0 if vertices is None else len(vertices)
     example = check_example(example)
     change = upright_change(example, CropChange()) if upright else CropChange()
-    rows.append(make_row(example, 0, FEATURE_SIDE, crop_factor, count, change))
+    row, placement = make_labels(example, 0, FEATURE_SIDE, crop_factor, count, change)
+    rows.append(add_picture(row, placement, example.image, example.hand_mask))
+    if maker is not None:
+      silhouettes.append(maker(example, example.hand_mask, placement))
     turns.append(change.rotation)
   with_meshes = [example.vertices_camera is not None for example in examples]
   if any(with_meshes) and not all(with_meshes):
@@ -114,6 +128,7 @@ def _featured_block(
     vertices_root=_root_relative(examples, turns, 'vertices_camera') if all(with_meshes) else None,
     joints_normalized=np.stack([row.joints_normalized for row in rows]),
     known=np.stack([row.joint_confidence > 0 for row in rows]),
+    silhouettes=np.stack(silhouettes) if maker is not None else None,
   )
 
 
@@ -250,4 +265,5 @@ def _from_arrays(arrays: dict[str, Any]) -> FeaturedSplit:
     arrays.get('vertices_root'),
     arrays['joints_normalized'],
     arrays['known'],
+    arrays.get('silhouettes'),
   )
