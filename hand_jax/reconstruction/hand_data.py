@@ -10,6 +10,9 @@ from hand_jax.detection.reading import DetectedHand
 from hand_jax.reconstruction.camera_placement import PhotoCamera
 from hand_jax.types import HandParameters
 
+MaskSource = Literal['none', 'given', 'estimated']
+"""Where the mask of the hand comes from that tells of objects before the hand."""
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class HandData:
@@ -26,7 +29,8 @@ class HandData:
   faces: Int[np.ndarray, 'faces 3']
   vertex_sigma_mm: Float[np.ndarray, ' vertices']
   vertex_visible: Bool[np.ndarray, ' vertices']
-  """Lies inside the photo and not behind the hand itself. Objects before the hand are not known."""
+  """Lies inside the photo, not behind the hand itself, and where `mask_source` has a mask, not
+  behind an object."""
   vertex_colors: Float[np.ndarray, 'vertices 3'] | None
   """Display RGB in [0, 1] with the photo's light, or None from a network without texture."""
   vertices_image: Float[np.ndarray, 'vertices 2']
@@ -68,6 +72,7 @@ class HandData:
   """What the names of its files begin with. Several hands of a photo are numbered."""
   detection: DetectedHand | None = dataclasses.field(default=None, repr=False)
   """What the detection networks say of the hand, where they were asked."""
+  mask_source: MaskSource = 'none'
 
   @property
   def photo_size(self) -> tuple[int, int]:

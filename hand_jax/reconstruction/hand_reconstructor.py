@@ -23,6 +23,7 @@ from hand_jax.data.photos import (
   read_photo_scaled,
 )
 from hand_jax.detection.detect import check_image, detect_hands
+from hand_jax.detection.masks import estimate_hand_mask
 from hand_jax.detection.reading import DetectedHand, read_regions
 from hand_jax.fitting.detected import SeenHand, fit_detected_hands, hand_in_box
 from hand_jax.fitting.released_weights import Release, load_release
@@ -30,6 +31,7 @@ from hand_jax.mano.assets import load_mano_model, resolve_mano_dir
 from hand_jax.models.hand_network import naming_misfits
 from hand_jax.reconstruction.camera_placement import PhotoCamera, photo_camera
 from hand_jax.reconstruction.fitted import fitted_reconstruction
+from hand_jax.reconstruction.hand_data import MaskSource
 from hand_jax.reconstruction.output_names import hand_names
 from hand_jax.reconstruction.reconstruction import Reconstruction
 from hand_jax.reconstruction.trained_network import (
@@ -66,7 +68,7 @@ class PhotoRequest(NamedTuple):
   sides: Sequence[str] = ()
   """'left' or 'right' of each box in turn, or one for all hands. Without any, it is found out."""
   hand_mask: Bool[np.ndarray, 'height width'] | None = None
-  """What it shows of the hand, for a textured run."""
+  """What it shows of the hand. None: this is estimated for each hand."""
   camera: PhotoCamera | None = None
   """None: the focal length is assumed, see `photo_camera`."""
   scale: float = 1.0
@@ -132,8 +134,8 @@ class HandReconstructor:
         looks for hands.
       sides: 'left' or 'right' for each box, or one for all hands. None: found out.
       focal_length_px: of the photo. None: EXIF's where the file has it, else a stated assumption.
-      hand_mask: where one photo shows the hand, for a run with texture: pixels outside it colour
-        no vertex.
+      hand_mask: where one photo shows the hand. An object hides the vertices outside it. None: the
+        mask of each hand is estimated.
       max_hands: the search of a photo ends when so many are found.
 
     Returns:
@@ -149,9 +151,6 @@ class HandReconstructor:
       raise ValueError('boxes and hand_mask belong to one photo: give one photo at a time.')
     sides = (sides,) if isinstance(sides, str) else tuple(sides or ())
     boxes_xywh = _as_boxes(boxes)
-    textured = self.network is not None and self.network.config.model.texture.enabled
-    if hand_mask is not None and not textured:
-      raise ValueError('hand_mask: only a run with a texture branch looks at a mask. Leave it out.')
     requests = [
       read_request(photo, focal_length_px)._replace(
         boxes_xywh=boxes_xywh, sides=sides, hand_mask=hand_mask
@@ -201,8 +200,11 @@ class HandReconstructor:
     results: list[list[Reconstruction]] = [[] for _ in requests]
     for (number, _), hand in zip(seen, fitted, strict=True):
       request = requests[number]
+      mask = _hand_mask(request, hand.detected)
       results[number].append(
-        fitted_reconstruction(hand, self.model, request.image, request.name, _camera(request))
+        fitted_reconstruction(
+          hand, self.model, request.image, request.name, _camera(request), *mask
+        )
       )
     return results
 
@@ -292,19 +294,30 @@ def _by_run(
   ]
   meshes = []
   for box, hand in zip(boxes, hands, strict=True):
+    mask, mask_source = _hand_mask(request, hand)
     photo = HandPhoto(
       request.image,
       box,
       hand.side,
       request.name,
-      request.hand_mask,
+      mask,
       _camera(request),
       np.asarray(hand.landmarks_image, np.float64),
+      mask_source,
     )
     with naming_misfits(network.run):
       mesh = reconstruct_in_box(network, photo)
     meshes.append(dataclasses.replace(mesh, detection=hand))
   return meshes
+
+
+def _hand_mask(
+  request: PhotoRequest, hand: DetectedHand
+) -> tuple[Bool[np.ndarray, 'height width'], MaskSource]:
+  """The mask that was given, else the estimated one of this hand, and which of them it is."""
+  if request.hand_mask is not None:
+    return request.hand_mask, 'given'
+  return estimate_hand_mask(request.image, hand), 'estimated'
 
 
 def _size(image: np.ndarray) -> tuple[int, int]:
