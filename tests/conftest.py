@@ -113,11 +113,11 @@ def photo():
 
 @pytest.fixture(scope='module')
 def small_pictures():
-  """Pictures of a sixth of the pixels: without XLA's optimisation a large one takes seconds."""
+  """Pictures of a 25th of the pixels: without XLA's optimisation a large one takes seconds."""
   from hand_jax.reconstruction import views  # few tests need it
 
   with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(views, 'PANEL_SIDE', 200)
+    patch.setattr(views, 'PANEL_SIDE', 96)
     yield
 
 

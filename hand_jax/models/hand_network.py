@@ -5,6 +5,7 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
+import flax.core
 import flax.errors
 import flax.linen as nn
 import jax
@@ -12,7 +13,7 @@ import jax.numpy as jnp
 from jax.core import Tracer
 from jaxtyping import Array, Bool, Float
 
-from hand_jax.config import ExperimentConfig, ModelConfig
+from hand_jax.config import BackboneConfig, ExperimentConfig, ModelConfig
 from hand_jax.gaussian import Convention
 from hand_jax.geometry.cameras import camera_from_vector, normalize_points, vertices_in_crop
 from hand_jax.low_rank import marginals
@@ -294,8 +295,19 @@ def naming_misfits(workdir: str) -> Iterator[None]:
     ) from None
 
 
-def _init(network: HandNetwork, key: Array, images: Array, model: ManoModel) -> Any:
-  return network.init(key, images, model, train=False)
+def _init(
+  network: HandNetwork, key: Array, images: Array, model: ManoModel, known: dict[str, Any]
+) -> Any:
+  """Draws what is not known. The parameters of a large backbone would take seconds to compile."""
+  _, variables = network.apply(
+    known,
+    images,
+    model,
+    train=False,
+    rngs={'params': key},
+    mutable=flax.core.DenyList('intermediates'),
+  )
+  return variables
 
 
 # Of equal networks, one is traced and compiled.
@@ -328,12 +340,14 @@ def initialize_network(network: HandNetwork, key: Array, model: ManoModel) -> di
   # trace, as in `eval_shape`, nothing is compiled and JAX refuses compiler options.
   runs_on_cpu = jax.default_backend() == 'cpu' and not isinstance(key, Tracer)
   draw = _draw_variables_soon if runs_on_cpu else _draw_variables
-  variables = draw(local, key, images, model)
-  backbone = {
-    collection: tree['backbone'] for collection, tree in variables.items() if 'backbone' in tree
-  }
-  loaded = load_backbone_variables(network.config.backbone, backbone)
-  return {
-    collection: {**tree, 'backbone': loaded[collection]} if collection in loaded else tree
-    for collection, tree in variables.items()
-  }
+  return draw(local, key, images, model, _pretrained_variables(network.config.backbone, images))
+
+
+def _pretrained_variables(config: BackboneConfig, images: Array) -> dict:
+  """Reads the network's variables that are not drawn: its pretrained backbone, where one is set."""
+  if not (config.weights or config.pretrained != 'none'):
+    return {}
+  backbone = create_backbone(config)
+  shapes = jax.eval_shape(lambda: backbone.init(jax.random.key(0), images, train=False))
+  loaded = load_backbone_variables(config, shapes)
+  return {collection: {BACKBONE: tree} for collection, tree in loaded.items()}

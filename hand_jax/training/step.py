@@ -238,7 +238,14 @@ def _example_keys(key: Array, batch: HandBatch) -> Array:
 
 
 def _all_finite(tree: Any) -> Bool[Array, '']:
-  return jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(tree)]).all()
+  """Tells whether every number of every leaf is finite.
+
+  The flags of the leaves meet in a dot product. A reduction of them would be computed anew in the
+  fused loop of each leaf that depends on it, which more than doubles the time of compilation.
+  """
+  flags = jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(tree)])
+  bad = 1 - flags.astype(jnp.float32)
+  return jnp.dot(bad, bad) == 0
 
 
 def _global_norm(tree: Any) -> Float[Array, '']:

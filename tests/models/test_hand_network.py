@@ -12,6 +12,7 @@ import pytest
 from experiments.configs.names import EXPERIMENTS, get_config
 from hand_jax.config_text import apply_overrides
 from hand_jax.mano.model import regress_joints
+from hand_jax.models import hand_network
 from hand_jax.models.hand_network import CAMERA_MODULES, create_network, initialize_network
 from hand_jax.models.vertex_regressor import positional_encoding
 from hand_jax.types import HandParameters
@@ -276,3 +277,20 @@ def test_known_features_stand_for_the_backbone(toy, model):
   other = features._replace(global_feature=features.global_feature[..., ::-1])
   changed = apply(variables, images, model, train=False, features=other)
   assert np.abs(changed.camera.mean - plain.camera.mean).max() > 1e-4
+
+
+def test_a_pretrained_backbone_changes_nothing_else_in_what_is_drawn(toy, model, monkeypatch):
+  network, drawn, _, _ = toy
+  backbone = dataclasses.replace(network.config.backbone, weights='some.pth')
+  network = network.clone(config=dataclasses.replace(network.config, backbone=backbone))
+
+  def load(config, shapes):
+    return jax.tree.map(lambda leaf: jnp.full(leaf.shape, 0.5, leaf.dtype), shapes)
+
+  monkeypatch.setattr(hand_network, 'load_backbone_variables', load)
+  started = initialize_network(network, jax.random.key(0), model)
+  chex.assert_trees_all_equal_shapes_and_dtypes(started, drawn)
+  for collection, parts in started.items():
+    for name, tree in parts.items():
+      expected = load(None, tree) if name == 'backbone' else drawn[collection][name]
+      chex.assert_trees_all_equal(tree, expected)
