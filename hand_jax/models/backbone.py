@@ -272,6 +272,16 @@ def normalize_image(
   return (image - mean) / std
 
 
+def display_image(
+  normalized: Float[Array, '*batch height width 3'], name: str
+) -> Float[Array, '*batch height width 3']:
+  """Turns a backbone's input back to display RGB in [0, 1], see `normalize_image`."""
+  black, white = (normalize_image(np.full((1, 1, 3), value, np.uint8), name) for value in (0, 255))
+  trailing = (1,) * (normalized.ndim - 1) + (3,)
+  black, white = black.reshape(trailing), white.reshape(trailing)
+  return (jnp.asarray(normalized, jnp.float32) - black) / (white - black)
+
+
 def load_backbone_variables(config: BackboneConfig, variables: dict[str, Any]) -> dict[str, Any]:
   """Replaces an initialised backbone's variables by pretrained ones, where the config names any.
 

@@ -21,6 +21,7 @@ from hand_jax.models.backbone import landmark_features
 from hand_jax.models.bundled import load_bundled_parameters
 from hand_jax.models.hand_landmark import INPUT_SIDE, HandLandmarkNetwork, normalize_crops
 from hand_jax.models.hand_network import HIDING_DISTANCE
+from hand_jax.models.map_sampling import sample_bilinear
 from hand_jax.models.texture_regressor import TextureRegressor
 from hand_jax.rendering.rasterize import visible_vertices
 from hand_jax.rendering.surfaces import vertex_normals
@@ -34,6 +35,7 @@ BUNDLED_TEXTURE = TextureConfig(
   mlp_ratio=2,
   normals=True,
   hidden_fraction=0.7,
+  photo_colors=True,
 )
 """The settings of the texture branch in the package."""
 
@@ -82,20 +84,23 @@ def _program() -> Callable:
     variables: Any, crops: Array, masks: Array, vertices: Array, template: Array, faces: Array
   ) -> Array:
     backbone, texture = variables
-    output = apply_network(HandLandmarkNetwork(), backbone, normalize_crops(crops))
+    images = normalize_crops(crops)
+    output = apply_network(HandLandmarkNetwork(), backbone, images)
     features = landmark_features(output)
     norm = {'params': texture['feature_norm']}
     vector = apply_network(nn.LayerNorm(), norm, features.global_feature)
     side = crops.shape[1]
     visible = visible_vertices(vertices, faces, side, side, HIDING_DISTANCE, masks)
+    points = normalize_points(vertices[..., :2], side)
     return apply_network(
       TextureRegressor(BUNDLED_TEXTURE),
       {'params': texture['texture_regressor']},
       features._replace(global_feature=vector),
-      normalize_points(vertices[..., :2], side),
+      points,
       visible,
       jnp.asarray(template),
       vertex_normals(vertices, faces),
+      sample_bilinear(images, points),
     )
 
   return compile_well('hand_texture', apply)

@@ -71,7 +71,7 @@ def cut_crops(
     settings: how far the squares stray.
   """
   crops, masks = [], []
-  for row in rows:
+  for row in rows.tolist():
     affine = jittered_square(hands, row, rng, settings)
     colors = sample_crop_change(_COLORS, rng)
     crops.append(change_colors(warp_image(hands.images[row], affine, INPUT_SIDE), colors))

@@ -45,7 +45,7 @@ _MOST_STRAYED = 3
 class TextureSettings(NamedTuple):
   """How the branch is trained."""
 
-  steps: int = 800
+  steps: int = 200
   batch_size: int = 16
   vertices: int = 260
   """How many vertices of its hands a step looks at, drawn anew. Attention over all is slow."""
@@ -171,8 +171,9 @@ def train_texture(
   def colors_of(parameters: Any, rows: TextureReadings, visible: Array, template: Array) -> Array:
     features, points = stored_features(rows)
     normals = jnp.asarray(rows.normals, jnp.float32)
+    seen = rows.photo_colors / jnp.float32(255)
     return apply_network(
-      branch, {'params': parameters}, features, points, visible, template, normals
+      branch, {'params': parameters}, features, points, visible, template, normals, seen
     )
 
   @functools.partial(jax.jit, donate_argnums=(0, 1))
@@ -202,9 +203,10 @@ def train_texture(
     jax.random.key(settings.seed),
     features,
     points,
-    first.seen,
+    jnp.asarray(first.seen),
     template,
-    first.normals.astype(np.float32),
+    jnp.asarray(first.normals, jnp.float32),
+    jnp.asarray(first.photo_colors / np.float32(255)),
   )['params']
   state, values = optimizer.init(parameters), []
   for number in range(settings.steps):
