@@ -19,10 +19,11 @@ from hand_jax.geometry.cameras import camera_from_vector, normalize_points, vert
 from hand_jax.low_rank import marginals
 from hand_jax.mano.model import extended_joint_regressor, regress_joints
 from hand_jax.models.anatomical_prior import AnatomicalPrior
-from hand_jax.models.backbone import create_backbone, load_backbone_variables
+from hand_jax.models.backbone import create_backbone, display_image, load_backbone_variables
 from hand_jax.models.branches import best_branch
 from hand_jax.models.computing import Computing
 from hand_jax.models.image_evidence import ImageEvidence
+from hand_jax.models.map_sampling import sample_bilinear
 from hand_jax.models.prior_net import CameraModel, PriorNet, PriorSigma, hand_frame_vertices
 from hand_jax.models.texture_regressor import HiddenRegion, TextureRegressor, hidden_vertices
 from hand_jax.models.vertex_regressor import VertexRegressor, query_vertices
@@ -133,7 +134,7 @@ class HandNetwork(nn.Module):
     if self.config.texture.enabled:
       vertices = prior_marginals if posterior is None else posterior
       assert vertices is not None, 'a network has a prior-net, AMVUR or both'
-      colors = self._colors(model, features, vertices.mean, camera.mean, hand_mask, hidden)
+      colors = self._colors(model, features, images, vertices.mean, camera.mean, hand_mask, hidden)
     return HandEstimate(
       parameters=parameters,
       camera=camera,
@@ -220,6 +221,7 @@ class HandNetwork(nn.Module):
     self,
     model: ManoModel,
     features: ImageFeatures,
+    images: Array,
     vertices_hand: Array,
     camera_mean: Array,
     hand_mask: Array | None,
@@ -234,7 +236,10 @@ class HandNetwork(nn.Module):
     if hidden is not None:
       visible = visible & ~hidden_vertices(hidden, template, normals)
     points = normalize_points(vertices_image[..., :2], side)
-    return self.texture_regressor(features, points, visible, template, normals)
+    seen = None
+    if self.config.texture.photo_colors:
+      seen = sample_bilinear(display_image(images, self.config.backbone.name), points)
+    return self.texture_regressor(features, points, visible, template, normals, seen)
 
   def _propagate(
     self,

@@ -79,6 +79,10 @@ def texture_tokens(
   return jnp.concatenate([sampled, position], axis=-1)
 
 
+# Colours begin this far from black and white, whose log-odds are infinite.
+_DARKEST = 0.004
+
+
 class HiddenRegion(NamedTuple):
   """A part of each hand to hide in training: the vertices that lie farthest along a direction.
 
@@ -149,6 +153,7 @@ class TextureRegressor(nn.Module):
     visible: Bool[Array, 'batch vertices'],
     template_vertices: Float[Array, 'vertices 3'],
     normals: Float[Array, 'batch vertices 3'],
+    photo_colors: Float[Array, 'batch vertices 3'] | None = None,
   ) -> Float[Array, 'batch vertices 3']:
     """Estimates the colours of all vertices.
 
@@ -158,18 +163,44 @@ class TextureRegressor(nn.Module):
       visible: the vertices that the image shows.
       template_vertices: metres, hand frame.
       normals: the estimated mesh's normals, in camera axes.
+      photo_colors: the photo's display RGB in [0, 1] where each vertex lies, whether it is visible
+        or not. The config tells whether they are needed.
     """
     settings = self.config
     position = texture_position(template_vertices / TEMPLATE_UNIT_M, normals, settings)
     embedding = TextureEmbedding(settings.width, name='embedding')
     tokens = embedding(position, features, vertices_normalized, visible)
+    start = None
+    if settings.photo_colors:
+      if photo_colors is None:
+        raise ValueError('texture.photo_colors needs the colours of the photo at the vertices.')
+      start = starting_colors(photo_colors, visible)
+      tokens = tokens + nn.Dense(settings.width, use_bias=False, name='colors')(start - 0.5)
     tokens = self.computing.cast(tokens)
     make_block = self.computing.block(SelfAttentionBlock)
     sizes = (settings.width, settings.heads, settings.mlp_ratio)
     for layer in range(settings.self_layers):
       tokens = make_block(*sizes, name=f'self_{layer}')(tokens)
     tokens = nn.LayerNorm(name='output_norm')(tokens)
-    return nn.sigmoid(nn.Dense(3, kernel_init=SMALL_INIT, name='rgb')(tokens))
+    log_odds = nn.Dense(3, kernel_init=SMALL_INIT, name='rgb')(tokens)
+    if start is not None:
+      inside = jnp.clip(start, _DARKEST, 1 - _DARKEST)
+      log_odds = log_odds + jnp.log(inside) - jnp.log1p(-inside)
+    return nn.sigmoid(log_odds)
+
+
+def starting_colors(
+  photo_colors: Float[Array, 'batch vertices 3'], visible: Bool[Array, 'batch vertices']
+) -> Float[Array, 'batch vertices 3']:
+  """Takes the photo's colours at visible vertices, and their mean at the others.
+
+  The mean is grey where no vertex is visible.
+  """
+  shown = visible[..., None]
+  count = jnp.sum(shown, axis=1, keepdims=True)
+  total = jnp.sum(jnp.where(shown, photo_colors, 0), axis=1, keepdims=True)
+  mean = jnp.where(count > 0, total / jnp.maximum(count, 1), 0.5)
+  return jnp.where(shown, photo_colors, mean)
 
 
 def sample_hidden_region(key: Key[Array, ''], fraction: float) -> HiddenRegion:

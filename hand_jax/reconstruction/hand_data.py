@@ -10,6 +10,9 @@ from hand_jax.detection.reading import DetectedHand
 from hand_jax.reconstruction.camera_placement import PhotoCamera
 from hand_jax.types import HandParameters
 
+MaskSource = Literal['none', 'given', 'estimated']
+"""Where the mask of the hand comes from that tells of objects before the hand."""
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class HandData:
@@ -28,7 +31,7 @@ class HandData:
   vertex_visible: Bool[np.ndarray, ' vertices']
   """Whether a vertex is inside the photo and not behind the hand itself.
 
-  Other objects may hide it.
+  Where `mask_source` names a mask, vertices behind other objects count as hidden too.
   """
   vertex_colors: Float[np.ndarray, 'vertices 3'] | None
   """Display RGB in [0, 1] with the photo's light, or None from a network without texture."""
@@ -71,6 +74,7 @@ class HandData:
   """The beginning of its files' names. Several hands of a photo are numbered."""
   detection: DetectedHand | None = dataclasses.field(default=None, repr=False)
   """The output of the detection networks for this hand, if they were run."""
+  mask_source: MaskSource = 'none'
 
   @property
   def photo_size(self) -> tuple[int, int]:

@@ -23,6 +23,7 @@ from hand_jax.data.photos import (
   read_photo_scaled,
 )
 from hand_jax.detection.detect import check_image, detect_hands
+from hand_jax.detection.masks import estimate_hand_mask
 from hand_jax.detection.reading import DetectedHand, read_regions
 from hand_jax.fitting.detected import SeenHand, fit_detected_hands, hand_in_box
 from hand_jax.fitting.released_weights import Release, load_release
@@ -30,6 +31,7 @@ from hand_jax.mano.assets import load_mano_model, resolve_mano_dir
 from hand_jax.models.hand_network import naming_misfits
 from hand_jax.reconstruction.camera_placement import PhotoCamera, photo_camera
 from hand_jax.reconstruction.fitted import fitted_reconstruction
+from hand_jax.reconstruction.hand_data import MaskSource
 from hand_jax.reconstruction.output_names import hand_names
 from hand_jax.reconstruction.reconstruction import Reconstruction
 from hand_jax.reconstruction.trained_network import (
@@ -66,7 +68,7 @@ class PhotoRequest(NamedTuple):
   sides: Sequence[str] = ()
   """'left' or 'right' for each box, or one for all hands. Without any, the detector decides."""
   hand_mask: Bool[np.ndarray, 'height width'] | None = None
-  """True where the photo shows the hand. Only a textured run uses it."""
+  """True where the photo shows the hand. None estimates this for each hand."""
   camera: PhotoCamera | None = None
   """None: the focal length is assumed, see `photo_camera`."""
   scale: float = 1.0
@@ -128,15 +130,12 @@ class HandReconstructor:
       image: a file, an upright RGB array of 8 bits, or a Pillow image. The hands of a
         list of such photos are fitted together. Files and Pillow images are turned upright.
       boxes: boxes of the hands of one photo, each x, y, width, height in pixels of the upright
-        photo.
-        A box without a hand gives no result. With None the detector looks for hands.
+        photo. A box without a hand gives no result. With None the detector looks for hands.
       sides: 'left' or 'right' for each box, or one for all hands. With None the detector decides.
       focal_length_px: the photo's focal length in pixels. None takes it from EXIF, or else assumes
-        a
-        field of view, which the result states.
-      hand_mask: True where one photo shows the hand. A run with texture colours no vertex from
-        pixels
-        outside it.
+        a field of view, which the result states.
+      hand_mask: True where one photo shows the hand. An object hides the vertices outside it. None
+        estimates the mask of each hand.
       max_hands: the search of a photo ends when this many hands are found.
 
     Returns:
@@ -153,9 +152,6 @@ class HandReconstructor:
       raise ValueError('boxes and hand_mask belong to one photo: give one photo at a time.')
     sides = (sides,) if isinstance(sides, str) else tuple(sides or ())
     boxes_xywh = _as_boxes(boxes)
-    textured = self.network is not None and self.network.config.model.texture.enabled
-    if hand_mask is not None and not textured:
-      raise ValueError('hand_mask: only a run with a texture branch looks at a mask. Leave it out.')
     requests = [
       read_request(photo, focal_length_px)._replace(
         boxes_xywh=boxes_xywh, sides=sides, hand_mask=hand_mask
@@ -205,8 +201,11 @@ class HandReconstructor:
     results: list[list[Reconstruction]] = [[] for _ in requests]
     for (number, _), hand in zip(seen, fitted, strict=True):
       request = requests[number]
+      mask = _hand_mask(request, hand.detected)
       results[number].append(
-        fitted_reconstruction(hand, self.model, request.image, request.name, _camera(request))
+        fitted_reconstruction(
+          hand, self.model, request.image, request.name, _camera(request), *mask
+        )
       )
     return results
 
@@ -296,19 +295,30 @@ def _by_run(
   ]
   meshes = []
   for box, hand in zip(boxes, hands, strict=True):
+    mask, mask_source = _hand_mask(request, hand)
     photo = HandPhoto(
       request.image,
       box,
       hand.side,
       request.name,
-      request.hand_mask,
+      mask,
       _camera(request),
       np.asarray(hand.landmarks_image, np.float64),
+      mask_source,
     )
     with naming_misfits(network.run):
       mesh = reconstruct_in_box(network, photo)
     meshes.append(dataclasses.replace(mesh, detection=hand))
   return meshes
+
+
+def _hand_mask(
+  request: PhotoRequest, hand: DetectedHand
+) -> tuple[Bool[np.ndarray, 'height width'], MaskSource]:
+  """The mask that was given, else the estimated one of this hand, and which of them it is."""
+  if request.hand_mask is not None:
+    return request.hand_mask, 'given'
+  return estimate_hand_mask(request.image, hand), 'estimated'
 
 
 def _size(image: np.ndarray) -> tuple[int, int]:

@@ -28,6 +28,7 @@ _NOT_IN_NPZ = (
     'photo',
     'photo_name',
     'photo_scale',
+    'mask_source',
     'whole_size',
     'file_stem',
     'camera',
@@ -119,8 +120,7 @@ def npz_units(reconstruction: HandData) -> dict[str, str]:
     'crops sees it turned',
     'pixels_per_metre': 'weak perspective: a pixel is this times (x, y) plus that of the wrist',
     'joint_sigma_xyz_mm': 'sigma of the joints along x, y and z',
-    'vertex_visible': 'per vertex: inside the photo and not behind the hand itself; objects before '
-    'the hand are not known',
+    'vertex_visible': f'per vertex: {_visible_meaning(reconstruction)}',
   }
   if reconstruction.parameters is not None:
     names = ', '.join(f'{prefix}{name}' for name in reconstruction.parameters._fields)
@@ -132,6 +132,14 @@ def npz_units(reconstruction: HandData) -> dict[str, str]:
   if reconstruction.vertex_colors is not None:
     meaning['vertex_colors'] = _COLORS
   return meaning
+
+
+def _visible_meaning(reconstruction: HandData) -> str:
+  source = reconstruction.mask_source
+  seen = 'inside the photo and not behind the hand itself'
+  if source == 'none':
+    return f'{seen}; objects before the hand are not known'
+  return f'{seen}, nor behind an object by the {source} mask of the hand'
 
 
 def _places(reconstruction: HandData) -> dict[str, str]:
@@ -152,8 +160,7 @@ def units(reconstruction: HandData) -> dict[str, str]:
   meaning = {
     **_places(reconstruction),
     'photo_to_crop': 'maps pixels of the photo to those of the crop that pictures show',
-    'visible_vertices': 'inside the photo and not behind the hand itself; objects before the hand '
-    'are not known',
+    'visible_vertices': _visible_meaning(reconstruction),
   }
   if reconstruction.detection is not None:
     meaning['detection'] = (

@@ -8,7 +8,7 @@ import errno
 import hashlib
 import pathlib
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,6 +18,7 @@ from hand_jax.data.photos import check_box, photo_size, read_mask
 from hand_jax.files.outputs import check_output_folder
 from hand_jax.fitting.released_weights import release_digest
 from hand_jax.mano.assets import hand_model_name, is_free_hand
+from hand_jax.models.bundled import bundled_digest
 from hand_jax.reconstruction.camera_placement import check_focal_length
 from hand_jax.reconstruction.files import (
   OUTPUT_SUFFIXES,
@@ -107,7 +108,8 @@ def prepare_run(options: PhotoOptions) -> PhotoRun:
     _check_against_photo(tasks[0])
   refine = options.refine == 'on'
   reconstructor = HandReconstructor(options.workdir, options.mano_dir, refine)
-  has_colors = _has_colors(tasks, reconstructor)
+  network = reconstructor.network
+  has_colors = network is not None and network.config.model.texture.enabled
   suffixes = output_suffixes(has_colors, is_free_hand(reconstructor.model))
   photos = [task.path for task in tasks]
   check_names(photos, record, suffixes, MAX_HANDS, options.overwrite)
@@ -135,19 +137,6 @@ def read_task(task: PhotoTask, focal_length_px: float | None) -> PhotoRequest:
     sides=task.sides,
     hand_mask=None if task.hand_mask is None else _read_mask(task, size),
   )
-
-
-def _has_colors(tasks: Sequence[PhotoTask], reconstructor: HandReconstructor) -> bool:
-  """Returns whether hands get colours. A mask that nothing can use raises a ValueError."""
-  network = reconstructor.network
-  has_colors = network is not None and network.config.model.texture.enabled
-  if not has_colors and any(task.hand_mask is not None for task in tasks):
-    who = 'without --workdir there is' if network is None else f'{network.run} has'
-    raise ValueError(
-      f'--hand_mask: {who} no texture branch, and only that uses a mask. Leave it out, or '
-      'name a textured run.'
-    )
-  return has_colors
 
 
 def _check_same_settings(run: PhotoRun) -> None:
@@ -180,6 +169,7 @@ def _settings(task: PhotoTask, run: PhotoRun) -> dict[str, Any]:
   return {
     'version': VERSION,
     'weights': release_digest() if network is None else network.digest,
+    'mask_weights': bundled_digest('hand_mask'),
     'hand_model': {'name': hand_model_name(model), 'sha256': hand_model_digest(model)},
     'boxes_xywh': [list(map(float, box)) for box in task.boxes_xywh],
     'sides': list(task.sides),

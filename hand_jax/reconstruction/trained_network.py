@@ -33,6 +33,8 @@ from hand_jax.models.branches import branches_of
 from hand_jax.models.estimating import estimate_images
 from hand_jax.models.hand_network import create_network
 from hand_jax.reconstruction.camera_placement import PhotoCamera, photo_camera, place_in_camera
+from hand_jax.reconstruction.hand_data import MaskSource
+from hand_jax.reconstruction.occlusion import near_hand_mask
 from hand_jax.reconstruction.reconstruction import Reconstruction
 from hand_jax.rendering.rasterize import visible_vertices
 from hand_jax.runs.hand_models import load_run_model
@@ -75,6 +77,7 @@ class HandPhoto(NamedTuple):
 
   They turn the crop of a run with `data.upright`. With None the landmark network is run on the box.
   """
+  mask_source: MaskSource = 'given'
 
 
 def load_trained_network(workdir: str | os.PathLike, mano_dir: str | None = None) -> TrainedNetwork:
@@ -296,13 +299,14 @@ def _assemble(
   pixels = joints_image[:1] + pixels_per_metre * vertices[:, :2]
   spread = np.exp(np.asarray(gaussians.joints.log_variance, np.float64)) @ rotation**2
   colors = estimate.vertex_colors
+  visible = visible_in_photo(vertices, pixels, np.asarray(model.faces), (width, height))
   return Reconstruction(
     vertices=vertices.astype(np.float32),
     joints=joints.astype(np.float32),
     faces=np.asarray(model.faces)[:, ::-1] if is_left else np.asarray(model.faces),
     vertex_sigma_mm=_sigma_mm(np.asarray(gaussians.vertices.log_variance)),
     joint_sigma_mm=_sigma_mm(np.asarray(gaussians.joints.log_variance)),
-    vertex_visible=visible_in_photo(vertices, pixels, np.asarray(model.faces), (width, height)),
+    vertex_visible=visible & near_hand_mask(view.photo.hand_mask, photo_to_crop, side, pixels),
     vertex_colors=None if colors is None else np.asarray(colors),
     vertices_image=pixels.astype(np.float32),
     joint_sigma_xyz_mm=(_MM_PER_M * np.sqrt(spread)).astype(np.float32),
@@ -322,6 +326,7 @@ def _assemble(
     camera_log_variance=np.asarray(estimate.camera.log_variance),
     photo=view.photo.image,
     photo_name=view.photo.name,
+    mask_source=view.photo.mask_source,
   )
 
 

@@ -169,13 +169,18 @@ def visible_vertices(
     table = jax.vmap(_face_table, (0, None), out_axes=1)(fixed, faces)
     table = jax.tree.map(lambda field: field[:, :, None], table)
     visible = lax.scan(step, visible, (table, faces), unroll=4)[0]
-  return visible if hand_mask is None else visible & _near_mask(fixed, hand_mask)
+  return visible if hand_mask is None else visible & near_mask(fixed, hand_mask)
 
 
-def _near_mask(
+def near_mask(
   vertices_image: Float[Array, 'batch vertices 3'], mask: Bool[Array, 'batch height width']
 ) -> Bool[Array, 'batch vertices']:
-  """Tells whether the pixel of a vertex, or one of its eight neighbours, is in the mask."""
+  """Tells whether the pixel of a vertex, or one of its eight neighbours, is in the mask.
+
+  Args:
+    vertices_image: pixel x, pixel y and depth.
+    mask: True where the photo shows the hand with nothing before it.
+  """
   height, width = mask.shape[1:]
   # Vertices outside the image take a pixel of its border, but the caller does not count them.
   column = jnp.clip(jnp.floor(vertices_image[..., 0]), 0, width - 1).astype(jnp.int32)
