@@ -1,7 +1,7 @@
 """Convolutions that are fast on CPUs and accelerators, and convolution with batch normalisation.
 
-XLA's CPU backend is slow at depthwise convolutions and at the weight gradient of 1x1 convolutions.
-On CPUs the same sums are therefore written as shifted multiply-adds and as matrix products.
+XLA's CPU backend is slow at depthwise convolutions and at the weight gradients of all others. On
+CPUs the same sums are therefore written as shifted multiply-adds and as matrix products.
 Accelerators use `lax.conv_general_dilated`. `jax.lax.platform_dependent` chooses when a function is
 lowered, so there is one model and one parameter tree. `hand-jax export` takes one platform's form.
 """
@@ -95,20 +95,14 @@ def _depthwise_conv(
   return jnp.asarray(filtered)
 
 
-def dense_conv(
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def _dense_conv(
   x: Float[Array, 'batch height width inputs'],
   kernel: Float[Array, 'size size inputs outputs'],
   stride: int,
   padding: Padding,
 ) -> Float[Array, 'batch _h _w outputs']:
-  """Convolves with every input channel for each output. XLA's own form is the fastest everywhere.
-
-  Args:
-    x: images.
-    kernel: the filters.
-    stride: pixels along either axis.
-    padding: zeros around the images, see `conv_padding`.
-  """
+  """Convolves with every input channel for each output, everywhere by XLA's own form."""
   return _lax_conv(x, kernel, stride, padding)
 
 
@@ -187,6 +181,25 @@ def _depthwise_kernel_gradient(x, kernel, g, stride, padding):
   return total[:, :, None].astype(kernel.dtype)
 
 
+def _dense_kernel_gradient(x, kernel, g, stride, padding):
+  """Computes one matrix product for each row of the kernel, over all pixels of the output.
+
+  The columns of a row stand side by side as channels, so that the products of few input channels
+  are not too thin.
+  """
+  size, _, inputs, outputs = kernel.shape
+  padded = _pad_space(x, padding)
+  height, width = ((n - 1) * stride + 1 for n in g.shape[1:3])
+  shifted = [padded[:, :, column : column + width : stride] for column in range(size)]
+  columns = jnp.concatenate(shifted, axis=-1)
+  pixels = g.reshape(-1, outputs)
+  rows = [
+    jnp.dot(columns[:, row : row + height : stride].reshape(-1, size * inputs).T, pixels)
+    for row in range(size)
+  ]
+  return jnp.stack(rows).reshape(kernel.shape).astype(kernel.dtype)
+
+
 def _save_inputs(conv, x, kernel, stride, padding):
   return conv(x, kernel, stride, padding), (x, kernel)
 
@@ -217,15 +230,27 @@ def _depthwise_backward(stride, padding, saved, g):
   return lax.platform_dependent(*saved, g, cpu=shifts_backward, default=lax_backward)
 
 
+def _dense_backward(stride, padding, saved, g):
+  lax_backward = functools.partial(_lax_backward, stride=stride, padding=padding)
+
+  def products_backward(x, kernel, g):
+    by_input = jax.linear_transpose(lambda x: _lax_conv(x, kernel, stride, padding), x)(g)[0]
+    return by_input, _dense_kernel_gradient(x, kernel, g, stride, padding)
+
+  return lax.platform_dependent(*saved, g, cpu=products_backward, default=lax_backward)
+
+
 # The derivative rules choose the platform again. Differentiating through the first choice would
 # keep the saved values of both forms in memory at once.
 _pointwise_conv.defvjp(functools.partial(_save_inputs, _pointwise_conv), _pointwise_backward)
 _depthwise_conv.defvjp(functools.partial(_save_inputs, _depthwise_conv), _depthwise_backward)
+_dense_conv.defvjp(functools.partial(_save_inputs, _dense_conv), _dense_backward)
 
 # A network with many equal layers traces and lowers a jitted function once, which halves the time
 # before the first output.
 pointwise_conv = jax.jit(_pointwise_conv, static_argnums=(2, 3))
 depthwise_conv = jax.jit(_depthwise_conv, static_argnums=(2, 3))
+dense_conv = jax.jit(_dense_conv, static_argnums=(2, 3))
 
 
 def batch_moments(
