@@ -138,9 +138,8 @@ def _table_4(labels: str = '3d', **weights: float) -> Callable[[str], Experiment
   Rows without the vertices' labels keep their divergence (`vertices_likelihood` 0), which needs
   none.
   The paper does not say whether its rows do. Without the divergence nothing would determine the
-  depth
-  of the posterior's mesh, because 2D joints do not constrain it, and yet the paper's first row has
-  only 28.8 mm. With it, depth comes from the prior-net's anatomy and from the warm-ups.
+  depth of the posterior's mesh, because 2D joints do not constrain it, and yet the paper's first
+  row has only 28.8 mm. With it, depth comes from the prior-net's anatomy and from the warm-ups.
   """
 
   def make(name: str) -> ExperimentConfig:

@@ -132,11 +132,9 @@ class HandReconstructor:
         A box without a hand gives no result. With None the detector looks for hands.
       sides: 'left' or 'right' for each box, or one for all hands. With None the detector decides.
       focal_length_px: the photo's focal length in pixels. None takes it from EXIF, or else assumes
-        a
-        field of view, which the result states.
+        a field of view, which the result states.
       hand_mask: True where one photo shows the hand. A run with texture colours no vertex from
-        pixels
-        outside it.
+        pixels outside it.
       max_hands: the search of a photo ends when this many hands are found.
 
     Returns:
