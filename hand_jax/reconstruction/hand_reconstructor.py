@@ -128,8 +128,7 @@ class HandReconstructor:
       image: a file, an upright RGB array of 8 bits, or a Pillow image. The hands of a
         list of such photos are fitted together. Files and Pillow images are turned upright.
       boxes: boxes of the hands of one photo, each x, y, width, height in pixels of the upright
-        photo.
-        A box without a hand gives no result. With None the detector looks for hands.
+        photo. A box without a hand gives no result. With None the detector looks for hands.
       sides: 'left' or 'right' for each box, or one for all hands. With None the detector decides.
       focal_length_px: the photo's focal length in pixels. None takes it from EXIF, or else assumes
         a field of view, which the result states.
