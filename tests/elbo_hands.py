@@ -110,8 +110,7 @@ def terms_at_noise(inputs: ElboInputs, config, hand_noise, camera_noise, matrix=
   """Computes the code's own terms with given values in place of all standard normal draws.
 
   Call it under a trace (jit, vmap, grad) for one example. `hand_noise` has the shape (V, 3), or (K,
-  3)
-  where joints are drawn, and `camera_noise` has the shape (10,).
+  3) where joints are drawn, and `camera_noise` has the shape (10,).
   """
   noise = {hand_noise.shape: hand_noise, camera_noise.shape: camera_noise}
   with mock.patch.object(jax.random, 'normal', lambda key, shape, dtype: noise[shape]):

@@ -2,8 +2,7 @@
 
 `python -m tests.make_dummy_data` makes datasets/*/dummy_data again from the free hand, so they hold
 no data of others. This module has the conventions of the formats and uses none of the code that
-reads
-them, so a test compares two independent conversions.
+reads them, so a test compares two independent conversions.
 """
 
 import json
@@ -242,8 +241,7 @@ def write_ho3d(
   """Writes the layout without depth, and returns the hands by split/SEQUENCE/FRAME.
 
   With `with_faults`, sequence DMB10 has a frame that was not annotated, and the list names one that
-  is
-  missing. `with_truth` adds the labels of the evaluation frames that were published later.
+  is missing. `with_truth` adds the labels of the evaluation frames that were published later.
   """
   suffix = {'v2': '.png', 'v3': '.jpg'}[version]
   faces = np.asarray(model.faces)

@@ -20,8 +20,7 @@ class Ho3d(PublishedBuilder):
   """Builds `train`, `validation` (both from train.txt) and `test` (evaluation.txt, in its order).
 
   The configs are `v2` and `v3`. `mano_dir` holds the MANO model that gives the vertices. None
-  leaves
-  them out. `mano_sha256` is only stored in the manifest.
+  leaves them out. `mano_sha256` is only stored in the manifest.
   """
 
   name = 'ho3d'

@@ -216,8 +216,7 @@ def run_jobs(
   """Trains and measures what is missing, and adds to the output after every run.
 
   A run whose loss is no longer finite counts as failed, and the others are still finished. A run
-  that
-  another process trains or needs is left to that process.
+  that another process trains or needs is left to that process.
 
   Args:
     jobs: the jobs whose rows are wanted.

@@ -2,8 +2,7 @@
 
 These settings are the paper's: Table 1's sizes (ResNet-50, 38 + 10 outputs, attention over all 778
 vertices), and eqs. 6, 11, 15 and 19 as printed, each with a weight of one, as the supplementary
-sums
-them. The 40 epochs are those of the paper's release, which trains with Adam. Learning rate,
+sums them. The 40 epochs are those of the paper's release, which trains with Adam. Learning rate,
 schedule, batch size, crops and augmentation are ours. None of these was run on the real data.
 
 With weights of one, 2334 vertex coordinates outweigh the ten numbers of the camera. On rendered

@@ -136,11 +136,10 @@ def _table_4(labels: str = '3d', **weights: float) -> Callable[[str], Experiment
   """Builds a row of Table 4, which is `ho3d_v2_supervised` with some losses left out.
 
   Rows without the vertices' labels keep their divergence (`vertices_likelihood` 0), which needs
-  none.
-  The paper does not say whether its rows do. Without the divergence nothing would determine the
-  depth
-  of the posterior's mesh, because 2D joints do not constrain it, and yet the paper's first row has
-  only 28.8 mm. With it, depth comes from the prior-net's anatomy and from the warm-ups.
+  none. The paper does not say whether its rows do. Without the divergence nothing would determine
+  the depth of the posterior's mesh, because 2D joints do not constrain it, and yet the paper's
+  first row has only 28.8 mm. With it, depth comes from the prior-net's anatomy and from the
+  warm-ups.
   """
 
   def make(name: str) -> ExperimentConfig:

@@ -205,8 +205,7 @@ def synthetic_weak() -> ExperimentConfig:
   """Trains Algorithm 2 at full size from 2D joints alone, with EfficientNet-B0, for accelerators.
 
   It needs `--camera_prior=WORKDIR` of a `synthetic_prior_weak` run, `--init_from` of the same run,
-  and
-  after it `--init_from` of a `synthetic_amvur_weak` run.
+  and after it `--init_from` of a `synthetic_amvur_weak` run.
   """
   full = synthetic_supervised()
   return replace(
@@ -244,8 +243,7 @@ def synthetic_amvur_weak() -> ExperimentConfig:
   """Trains AMVUR and camera alone (Algorithm 6) by squared errors of 2D joints.
 
   It needs `--init_from` of a `synthetic_prior_weak` run, whose backbone stays frozen. Only the
-  start
-  determines the depth of its vertices.
+  start determines the depth of its vertices.
   """
   return amvur_on_prior(synthetic_weak(), L2_WEAK, 'synthetic_amvur_weak')
 
@@ -431,8 +429,7 @@ def amvur_on_prior(joint: ExperimentConfig, loss: LossConfig, name: str) -> Expe
   """Makes the experiment of AMVUR alone on the frozen backbone of a prior-net's run.
 
   Joint training can then take the prior-net from one run and AMVUR from the other, because both
-  were
-  trained on the same features.
+  were trained on the same features.
 
   Args:
     joint: the experiment with both branches.

@@ -83,8 +83,7 @@ def upright_change(example: HandExample, change: CropChange) -> CropChange:
   """Adds to a change the turn that puts the hand upright, which comes before the change's own.
 
   For a left hand it is the turn of the mirrored picture, which the crop shows. An example whose
-  wrist
-  or middle finger's base is unknown is not turned.
+  wrist or middle finger's base is unknown is not turned.
 
   Args:
     example: a photo with its labels, of a left or a right hand.

@@ -17,8 +17,7 @@ def copy_from_bucket(dataset: str, data_dir: str) -> str:
   """Copies the newest version of a prepared data set into the cache folder.
 
   Only missing files are copied. A file counts as present if it has the right size and the data set
-  was
-  not prepared again since.
+  was not prepared again since.
 
   Returns:
     The folder of this computer to use as `data_dir`.

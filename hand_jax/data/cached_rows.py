@@ -21,8 +21,7 @@ class CachedRows:
 
   A row depends only on its example and crop. The epoch and the example's number decide the crop.
   Rows are kept because making one takes longer than a training step of a small head. Several
-  threads
-  may ask for rows at once. At worst, two of them make the same row.
+  threads may ask for rows at once. At worst, two of them make the same row.
 
   Args:
     source: the examples, which were prepared with features.

@@ -216,10 +216,8 @@ def expected_normalized_error(binned: BinnedErrors) -> float:
   """Computes the expected normalised calibration error, ENCE (Levi et al. 2022).
 
   It is the mean over bins of `|rms_sigma - rms_error| / rms_sigma`, the relative difference of
-  errors
-  from their sigma. Even for a correct sigma it is above zero by chance, and more so with fewer
-  values
-  in a bin.
+  errors from their sigma. Even for a correct sigma it is above zero by chance, and more so with
+  fewer values in a bin.
   """
   return float(np.mean(np.abs(binned.rms_sigma - binned.rms_error) / binned.rms_sigma))
 

@@ -281,10 +281,8 @@ def evaluate_batches(
     - `posterior` and `prior`, as far as the network has them, and `mean_hand`, where it was given:
       the mean of each metric.
     - `uncertainty`: the figures of `calibration` for the `branch` that it names (the posterior, or
-    the
-      prior of a network without a posterior). With `full` it also holds the figures of
-      `uncertainty_figures` in
-      each of `FRAMES`.
+      the prior of a network without a posterior). With `full` it also holds the figures of
+      `uncertainty_figures` in each of `FRAMES`.
 
     Where any example has 2D labels, also `joints_2d` with
 

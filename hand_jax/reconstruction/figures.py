@@ -2,8 +2,7 @@
 
 `clear.png` shows the first synthetic hands of the split whose silhouette is visible by more than
 0.97, and `occluded.png` those between 0.3 and 0.6. An object hides the rest, because a forearm
-seldom
-hides so much. `photos.png` shows the bundled photos. No hand is chosen by the quality of its
+seldom hides so much. `photos.png` shows the bundled photos. No hand is chosen by the quality of its
 result.
 
 The columns show the network's crop, the mesh of each branch over it, and the better branch's

@@ -78,8 +78,7 @@ def write_reconstruction(
 
   A hand with vertex colours has further files, `NAME_texture...`, with views and meshes. The free
   hand also has a texture picture with the OBJ's material. Files of these names are replaced. The
-  NPZ
-  and JSON files leave out values that the network does not estimate.
+  NPZ and JSON files leave out values that the network does not estimate.
 
   Args:
     reconstruction: the hand.

@@ -35,8 +35,7 @@ class Reconstruction(HandData):
 
     Raises:
       FileExistsError: a file of such a name exists, or one of them is the photo itself, which is
-        never
-        replaced.
+        never replaced.
       ValueError: the axes are unknown, or the name is not a valid file name.
       NotADirectoryError, PermissionError: nothing can be written to the folder.
     """

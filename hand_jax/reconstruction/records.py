@@ -1,8 +1,7 @@
 """Keeps summary.json: the result of each photo, the settings, and the files of the photo.
 
 A photo that the file lists with the same content and settings is not processed again, and only
-files
-that it lists are ever replaced.
+files that it lists are ever replaced.
 """
 
 import hashlib

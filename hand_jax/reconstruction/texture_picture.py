@@ -33,8 +33,7 @@ class TextureLayout(NamedTuple):
 
   `places` are pixels of the square picture. The first pixel's centre is (0.5, 0.5), y points down,
   and the places of the patches come last. `corners` holds an index into them for each corner of
-  each
-  face, and `vertices` holds the vertex at each place.
+  each face, and `vertices` holds the vertex at each place.
   """
 
   places: Float[np.ndarray, 'places 2']

@@ -155,8 +155,7 @@ def reconstruct_in_box(network: TrainedNetwork, photo: HandPhoto) -> Reconstruct
 
   Raises:
     ValueError: the box has no area or lies outside the image, the mask has another size, the side
-      is
-      neither 'left' nor 'right', or the estimate is not finite. The message names the photo.
+      is neither 'left' nor 'right', or the estimate is not finite. The message names the photo.
   """
   return next(iter(reconstruct_branches(network, photo).values()))
 

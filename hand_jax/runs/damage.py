@@ -44,8 +44,7 @@ def set_damaged_aside(workdir: str) -> list[str]:
   """Moves away damaged checkpoints that are newer than the newest whole one.
 
   The run then continues from the whole one and saves those steps again. If none is whole, nothing
-  is
-  moved, so that the run does not silently start from the beginning.
+  is moved, so that the run does not silently start from the beginning.
 
   Returns:
     One line about each checkpoint that was moved.

@@ -3,9 +3,8 @@
 A run is continued with the same sources. They are compared by content and not by path, so data that
 moved are the same data. `sources.json` in the run's folder holds, for each setting, the absolute
 path of each source and the SHA-256 of its content, or null where that is unknown. For another run
-it
-also holds the step of its checkpoint. The run in the package has the path `release`, wherever the
-package lies.
+it also holds the step of its checkpoint. The run in the package has the path `release`, wherever
+the package lies.
 """
 
 import hashlib
@@ -60,8 +59,7 @@ def read_sources(workdir: str, config: ExperimentConfig) -> dict[str, list[Sourc
   """Reads the sources of the run in a folder, which has this config.
 
   For a run of an early version, which has no record, it takes the present content of the paths in
-  the
-  config.
+  the config.
 
   Raises:
     ValueError: the record cannot be read.
