@@ -35,7 +35,7 @@ IMAGENET_STD = (58.395, 57.12, 57.375)
 
 # The number of blocks and the inner width of each stage.
 RESNET50_STAGES = ((3, 64), (4, 128), (6, 256), (3, 512))
-# The place of `train` among a block's arguments, where 0 is the block itself.
+# The index of `train` among a block's arguments, where 0 is the block itself.
 TRAIN_ARGUMENT = (2,)
 
 
@@ -188,7 +188,7 @@ class HandLandmarkBackbone(HandLandmarkNetwork):
 
 
 def landmark_features(output: HandLandmarkOutput) -> ImageFeatures:
-  """Takes what a backbone gives out of the landmark network's output."""
+  """Picks the features of a backbone from the landmark network's output."""
   return ImageFeatures(
     output.global_feature,
     output.shallow_map,
@@ -275,7 +275,7 @@ def normalize_image(
 def display_image(
   normalized: Float[Array, '*batch height width 3'], name: str
 ) -> Float[Array, '*batch height width 3']:
-  """Turns a backbone's input back to display RGB in [0, 1], see `normalize_image`."""
+  """Converts a backbone's input back to display RGB in [0, 1], see `normalize_image`."""
   black, white = (normalize_image(np.full((1, 1, 3), value, np.uint8), name) for value in (0, 255))
   trailing = (1,) * (normalized.ndim - 1) + (3,)
   black, white = black.reshape(trailing), white.reshape(trailing)

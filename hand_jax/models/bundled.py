@@ -1,4 +1,4 @@
-"""The weights of the hand networks that come with the package."""
+"""Loads the weights of the hand networks that come with the package."""
 
 import functools
 import hashlib
@@ -33,6 +33,6 @@ def load_bundled_parameters(name: str) -> dict[str, Any]:
 
 @functools.cache
 def bundled_digest(name: str) -> str:
-  """Computes the SHA-256 digest of a network's file, which tells its weights from others."""
+  """Computes the SHA-256 digest of a network's file, which identifies its weights."""
   asset = importlib.resources.files('hand_jax') / 'assets' / f'{name}.npz'
   return hashlib.sha256(asset.read_bytes()).hexdigest()

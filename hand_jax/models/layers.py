@@ -2,8 +2,9 @@
 
 XLA's CPU backend is slow at depthwise convolutions and at the weight gradients of all others. On
 CPUs the same sums are therefore written as shifted multiply-adds and as matrix products.
-Accelerators use `lax.conv_general_dilated`. `jax.lax.platform_dependent` chooses when a function is
-lowered, so there is one model and one parameter tree. `hand-jax export` takes one platform's form.
+Accelerators use `lax.conv_general_dilated`. `jax.lax.platform_dependent` chooses the form when a
+function is lowered, so there is one model and one parameter tree. `hand-jax export` writes the form
+of one platform.
 """
 
 import functools
@@ -263,7 +264,7 @@ def batch_moments(
 
   Args:
     x: a batch of maps.
-    axis_name: the axis over devices, to compute them over all of these.
+    axis_name: the axis over devices, if the moments are those of the batches of all devices.
   """
   x = x.astype(accumulator_dtype(x.dtype))
   moments = jnp.stack([x.mean((0, 1, 2)), (x * x).mean((0, 1, 2))])
@@ -277,7 +278,8 @@ class ConvNorm(nn.Module):
   """A convolution without bias, batch normalisation and an activation.
 
   With running statistics (`train=False`, or always when `frozen`) the normalisation is folded into
-  the kernel, which saves passes over the image forwards and backwards. Scale and bias still learn.
+  the kernel, which saves passes over the image forwards and backwards. Scale and bias are still
+  trained.
 
   Only `train=True` without `frozen` updates `batch_stats`, by new = momentum * old +
   (1 - momentum) * batch. The variance in `batch_stats` is unbiased, as in PyTorch. `axis_name` is
@@ -357,6 +359,6 @@ class SqueezeExcite(nn.Module):
 def max_pool(
   x: Float[Array, 'batch height width channels'],
 ) -> Float[Array, 'batch _h _w channels']:
-  """Takes 3x3 maxima with stride 2, as ResNet does. The border of one pixel never is a maximum."""
-  border = cast(Any, ((1, 1), (1, 1)))  # flax declares a text, and takes numbers too
+  """Takes 3x3 maxima with stride 2, as ResNet does. The border of one pixel is never a maximum."""
+  border = cast(Any, ((1, 1), (1, 1)))  # Flax declares a string here, but accepts numbers too.
   return nn.max_pool(x, (3, 3), (2, 2), border)

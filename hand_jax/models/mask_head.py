@@ -1,6 +1,6 @@
-"""Tells which pixels of a crop show the hand, from the landmark network's maps.
+"""Estimates which pixels of a crop show the hand, from the landmark network's maps.
 
-The landmark network stays as it is. Its maps, from coarse to fine, are joined as in a U-Net
+The landmark network is not changed. Its maps, from coarse to fine, are joined as in a U-Net
 (Ronneberger et al. 2015): the result so far is enlarged, the next map is added, and 3x3
 convolutions refine the sum.
 """
@@ -29,7 +29,7 @@ class MaskMaps(NamedTuple):
 
 
 def mask_maps(output: HandLandmarkOutput) -> MaskMaps:
-  """Takes the maps that the head reads out of the landmark network's output."""
+  """Picks the maps that the head reads from the landmark network's output."""
   return MaskMaps(
     output.last_map, output.middle_map, output.coarse_map, output.fine_map, output.shallow_map
   )
@@ -38,14 +38,14 @@ def mask_maps(output: HandLandmarkOutput) -> MaskMaps:
 def enlarged_mask(
   log_odds: Float[Array, 'batch _h2 _w2'], side: int
 ) -> Bool[Array, 'batch side side']:
-  """Tells which pixels of a whole crop more likely than not show the hand."""
+  """Returns the pixels of a whole crop that show the hand with a probability above one half."""
   return jax.image.resize(log_odds, (len(log_odds), side, side), 'bilinear') > 0
 
 
 class MaskHead(nn.Module):
   """Maps `MaskMaps` to the log-odds that a pixel shows the hand, at half the crop's resolution.
 
-  Pixels of a forearm, of an object before the hand and of the background are none of the hand.
+  Pixels of a forearm, of an object in front of the hand and of the background do not count as hand.
   """
 
   @nn.compact

@@ -1,7 +1,4 @@
-"""Occlusion-aware texture regression (Table 1).
-
-The colours of all vertices are estimated from image features at the visible ones.
-"""
+"""Estimates the colours of all vertices from image features at the visible ones (Table 1)."""
 
 from typing import NamedTuple
 
@@ -24,7 +21,7 @@ def reverse_interpolation(
   vertices_normalized: Float[Array, 'batch vertices 2'],
   visible: Bool[Array, 'batch vertices'],
 ) -> Float[Array, 'batch vertices channels']:
-  """Reads features for each visible vertex: the shallow map's at its place, and the global vector.
+  """Reads the shallow map at each visible vertex, and appends the global vector.
 
   Args:
     features: a backbone's output, with its shallow map.
@@ -62,7 +59,7 @@ def texture_position(
   Args:
     template: xyz of the template's vertices, in units of `TEMPLATE_UNIT_M`.
     normals: the estimated mesh's normals, in camera axes.
-    config: its `normals` tells whether the normals are appended to xyz.
+    config: its `normals` sets whether the normals are appended to xyz.
   """
   position = jnp.broadcast_to(template[None], normals.shape)
   return jnp.concatenate([position, normals], axis=-1) if config.normals else position
@@ -86,8 +83,8 @@ _DARKEST = 0.004
 class HiddenRegion(NamedTuple):
   """A part of each hand to hide in training: the vertices that lie farthest along a direction.
 
-  The direction has parts for positions and for normals, so that sides of a hand and sides of its
-  fingers are hidden, as in photos.
+  The direction has parts for positions and for normals. In this way both sides of a whole hand and
+  sides of its fingers are hidden, as in photos.
   """
 
   direction: Float[Array, 'batch 6']
@@ -99,7 +96,7 @@ class HiddenRegion(NamedTuple):
 
 def _shallow_map(features: ImageFeatures) -> Float[Array, 'batch height width channels']:
   if features.shallow_map is None:
-    raise ValueError('texture needs the map of a photo: stored features have none.')
+    raise ValueError('texture needs the map of a photo, but stored features have none.')
   return features.shallow_map
 
 
@@ -164,7 +161,7 @@ class TextureRegressor(nn.Module):
       template_vertices: metres, hand frame.
       normals: the estimated mesh's normals, in camera axes.
       photo_colors: the photo's display RGB in [0, 1] where each vertex lies, whether it is visible
-        or not. The config tells whether they are needed.
+        or not. They are needed if the config sets `photo_colors`.
     """
     settings = self.config
     position = texture_position(template_vertices / TEMPLATE_UNIT_M, normals, settings)
@@ -192,7 +189,7 @@ class TextureRegressor(nn.Module):
 def starting_colors(
   photo_colors: Float[Array, 'batch vertices 3'], visible: Bool[Array, 'batch vertices']
 ) -> Float[Array, 'batch vertices 3']:
-  """Takes the photo's colours at visible vertices, and their mean at the others.
+  """Returns the photo's colours at visible vertices, and their mean at the others.
 
   The mean is grey where no vertex is visible.
   """

@@ -1,7 +1,8 @@
-"""The product of 1 - D over all faces, and its derivatives (see soft.py), in two forms.
+"""Computes the product of 1 - D over all faces, and its derivatives (see soft.py), in two forms.
 
-On a CPU windows round each face are visited one after the other (`soft_windows.py`), elsewhere all
-tiles of the pictures at once (`tiles.py`). Both compute the same numbers but for rounding.
+On a CPU windows round each face are visited one after the other (`soft_windows.py`). On other
+devices all tiles of the pictures are computed at once (`tiles.py`). Both compute the same numbers
+except for rounding.
 """
 
 import functools
@@ -33,9 +34,9 @@ from hand_jax.rendering.tiles import (
   to_tiles,
 )
 
-# Each loop step visits one window of pixels. The shape is measured: as in the hard rasterizer, a
-# step has to touch less than about 1 kB to be quick on a CPU. For the same reason a step sums two
-# numbers, the parts of a complex one, rather than all it could.
+# Each loop step visits one window of pixels. This shape was measured. As in the hard rasterizer, a
+# step has to touch less than about 1 kB to be quick on a CPU. For the same reason a step sums only
+# two numbers, as the parts of a complex one.
 _WINDOW = (2, 16)
 
 
@@ -87,7 +88,7 @@ uncovered.defvjp(_forward, _backward)
 
 
 def uncovered_in_windows(height: int, width: int, corners, valid, sigma, radius) -> Array:
-  """Is the form of `uncovered` for a CPU, and has its arguments."""
+  """Computes `uncovered` on a CPU, from the same arguments."""
 
   def one(image):
     corners, valid = image
@@ -110,10 +111,10 @@ def uncovered_in_windows(height: int, width: int, corners, valid, sigma, radius)
 
 
 def slopes_in_windows(corners, valid, sigma, radius, weight) -> tuple[Array, Array]:
-  """Sums derivatives over each face's pixels, corner by corner, and then sigma's.
+  """Sums the derivatives by the corners and by sigma over each face's pixels.
 
   Args:
-    corners: as in `uncovered`, and so are the next three.
+    corners: as in `uncovered`, like the next three arguments.
     valid: whether a face is drawn.
     sigma: softness, square pixels.
     radius: blur radius, pixels.
@@ -161,7 +162,7 @@ def slopes_in_windows(corners, valid, sigma, radius, weight) -> tuple[Array, Arr
 
 
 def uncovered_in_tiles(height: int, width: int, corners, valid, sigma, radius) -> Array:
-  """Is the form of `uncovered` for accelerators, and has its arguments."""
+  """Computes `uncovered` on accelerators, from the same arguments."""
   tiles = tiles_of(corners, valid, radius, height, width)
   table, flat = edge_table_of_batch(corners), corners.reshape(*corners.shape[:2], 6)
 
@@ -177,7 +178,7 @@ def uncovered_in_tiles(height: int, width: int, corners, valid, sigma, radius) -
 
 
 def slopes_in_tiles(corners, valid, sigma, radius, weight) -> tuple[Array, Array]:
-  """Is the form of `slopes_in_windows` for accelerators, and has its arguments and results."""
+  """Computes `slopes_in_windows` on accelerators, with the same arguments and results."""
   tiles = tiles_of(corners, valid, radius, *weight.shape[1:])
   table, flat = edge_table_of_batch(corners), corners.reshape(*corners.shape[:2], 6)
   weight = to_tiles(weight)
