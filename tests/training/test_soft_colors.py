@@ -80,7 +80,7 @@ def test_descent_moves_the_plate_onto_the_photo():
   camera = CAMERA
   for _ in range(60):
     slope = slopes(PLATE, camera, SKIN, image, kind='soft')[1]
-    camera = camera.at[6].add(-0.005 * slope[6])
+    camera = camera.at[6].add(-0.01 * slope[6])
   # Two pixels are a sixth of the crop's half.
   assert float(camera[6]) == pytest.approx(-1 / 6, abs=0.03)
 
