@@ -46,8 +46,7 @@ _NOTHING = -1e30
 Blended = tuple[Float[Array, '*batch height width'], Float[Array, '*batch height width channels']]
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
-def blend_faces(height: int, width: int, numbers, valid, sigma, gamma, radius) -> Blended:
+def _blend_faces(height: int, width: int, numbers, valid, sigma, gamma, radius) -> Blended:
   """Computes the log of the faces' summed weights and their mean colour at each pixel.
 
   Args:
@@ -59,6 +58,9 @@ def blend_faces(height: int, width: int, numbers, valid, sigma, gamma, radius) -
     sigma: softness of the coverage, square pixels.
     gamma: softness in nearness.
     radius: blur radius, pixels. It has no derivative.
+
+  Returns:
+    Arrays (batch, height, width) and (batch, height, width, channels).
   """
   return lax.platform_dependent(
     numbers,
@@ -69,6 +71,9 @@ def blend_faces(height: int, width: int, numbers, valid, sigma, gamma, radius) -
     cpu=functools.partial(blended_in_windows, height, width),
     default=functools.partial(blended_in_tiles, height, width),
   )
+
+
+blend_faces = jax.custom_vjp(_blend_faces, nondiff_argnums=(0, 1))
 
 
 def _forward(height, width, numbers, valid, sigma, gamma, radius):

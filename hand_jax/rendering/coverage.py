@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jaxtyping import Array, Float
+from jaxtyping import Array
 
 from hand_jax.rendering.soft_windows import (
   coverage_logit,
@@ -39,10 +39,7 @@ from hand_jax.rendering.tiles import (
 _WINDOW = (2, 16)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
-def uncovered(
-  height: int, width: int, corners, valid, sigma, radius
-) -> Float[Array, 'batch height width']:
+def _uncovered(height: int, width: int, corners, valid, sigma, radius):
   """Multiplies 1 - D over all faces at each pixel.
 
   Args:
@@ -52,6 +49,9 @@ def uncovered(
     valid: (batch, faces) whether a face is drawn.
     sigma: softness, square pixels.
     radius: blur radius, pixels. It has no derivative.
+
+  Returns:
+    An array (batch, height, width).
   """
   return lax.platform_dependent(
     corners,
@@ -61,6 +61,9 @@ def uncovered(
     cpu=functools.partial(uncovered_in_windows, height, width),
     default=functools.partial(uncovered_in_tiles, height, width),
   )
+
+
+uncovered = jax.custom_vjp(_uncovered, nondiff_argnums=(0, 1))
 
 
 def _forward(height, width, corners, valid, sigma, radius):
