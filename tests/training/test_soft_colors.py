@@ -70,8 +70,8 @@ def test_a_soft_drawing_pulls_vertices_and_camera_and_a_hard_one_neither():
   for kind in ('squared', 'robust'):
     by_vertices, by_camera, by_colors = slopes(PLATE, CAMERA, SKIN, image, kind=kind)
     # The colour is the same everywhere, so that no place on the plate is better than another.
-    np.testing.assert_allclose(by_vertices, 0, atol=1e-6)
-    np.testing.assert_allclose(by_camera, 0, atol=1e-6)
+    np.testing.assert_allclose(by_vertices, 0, atol=1e-4)
+    np.testing.assert_allclose(by_camera, 0, atol=1e-4)
     assert np.abs(by_colors).max() > 1e-3
 
 
