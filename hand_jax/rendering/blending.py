@@ -147,10 +147,19 @@ def _finished(peak, total, colors) -> Blended:
 
 
 def blended_in_windows(height: int, width: int, numbers, valid, sigma, gamma, radius) -> Blended:
-  """Is the form of `blend_faces` for a CPU, and has its arguments.
+  """Computes `blend_faces` as suits a CPU.
 
   Each loop keeps one image: first the greatest exponent, then the sums of weights and colours two
   at a time.
+
+  Args:
+    height: height of the pictures, pixels.
+    width: width of the pictures, pixels.
+    numbers: (batch, faces, 9 + 3 channels) the faces, as in `blend_faces`.
+    valid: (batch, faces) whether a face is drawn.
+    sigma: softness of the coverage, square pixels.
+    gamma: softness in nearness.
+    radius: blur radius, pixels.
   """
 
   def one(image):
@@ -267,9 +276,18 @@ def _pulls_of(parts, reached, exponent, constant, *pulls) -> tuple[Array, ...]:
 
 
 def blended_in_tiles(height: int, width: int, numbers, valid, sigma, gamma, radius) -> Blended:
-  """Is the form of `blend_faces` for accelerators, and has its arguments.
+  """Computes `blend_faces` as suits accelerators.
 
   Sums of weights are relative to the greatest exponent so far.
+
+  Args:
+    height: height of the pictures, pixels.
+    width: width of the pictures, pixels.
+    numbers: (batch, faces, 9 + 3 channels) the faces, as in `blend_faces`.
+    valid: (batch, faces) whether a face is drawn.
+    sigma: softness of the coverage, square pixels.
+    gamma: softness in nearness.
+    radius: blur radius, pixels.
   """
   corners = numbers[..., :6].reshape(*numbers.shape[:2], 3, 2)
   tiles, table = tiles_of(corners, valid, radius, height, width), edge_table_of_batch(corners)
@@ -301,7 +319,7 @@ def blended_in_tiles(height: int, width: int, numbers, valid, sigma, gamma, radi
 def slopes_in_tiles(
   numbers, valid, sigma, gamma, radius, exponent, constant, by_color
 ) -> tuple[Array, Array, Array]:
-  """Is the form of `slopes_in_windows` for accelerators.
+  """Computes what `slopes_in_windows` does as suits accelerators.
 
   Args:
     numbers: as in `slopes_in_windows`, and so are all others.

@@ -90,7 +90,16 @@ uncovered.defvjp(_forward, _backward)
 
 
 def uncovered_in_windows(height: int, width: int, corners, valid, sigma, radius) -> Array:
-  """Is the form of `uncovered` for a CPU, and has its arguments."""
+  """Computes `uncovered` as suits a CPU.
+
+  Args:
+    height: height of the pictures, pixels.
+    width: width of the pictures, pixels.
+    corners: (batch, faces, 3, 2) corners of the faces, pixels.
+    valid: (batch, faces) whether a face is drawn.
+    sigma: softness, square pixels.
+    radius: blur radius, pixels.
+  """
 
   def one(image):
     corners, valid = image
@@ -164,7 +173,16 @@ def slopes_in_windows(corners, valid, sigma, radius, weight) -> tuple[Array, Arr
 
 
 def uncovered_in_tiles(height: int, width: int, corners, valid, sigma, radius) -> Array:
-  """Is the form of `uncovered` for accelerators, and has its arguments."""
+  """Computes `uncovered` as suits accelerators.
+
+  Args:
+    height: height of the pictures, pixels.
+    width: width of the pictures, pixels.
+    corners: (batch, faces, 3, 2) corners of the faces, pixels.
+    valid: (batch, faces) whether a face is drawn.
+    sigma: softness, square pixels.
+    radius: blur radius, pixels.
+  """
   tiles = tiles_of(corners, valid, radius, height, width)
   table, flat = edge_table_of_batch(corners), corners.reshape(*corners.shape[:2], 6)
 
@@ -180,7 +198,18 @@ def uncovered_in_tiles(height: int, width: int, corners, valid, sigma, radius) -
 
 
 def slopes_in_tiles(corners, valid, sigma, radius, weight) -> tuple[Array, Array]:
-  """Is the form of `slopes_in_windows` for accelerators, and has its arguments and results."""
+  """Computes what `slopes_in_windows` does as suits accelerators.
+
+  Args:
+    corners: (batch, faces, 3, 2) corners of the faces, pixels.
+    valid: (batch, faces) whether a face is drawn.
+    sigma: softness, square pixels.
+    radius: blur radius, pixels.
+    weight: (batch, height, width) the derivative by the sum of logits, divided by -D.
+
+  Returns:
+    The derivatives by corners and by sigma.
+  """
   tiles = tiles_of(corners, valid, radius, *weight.shape[1:])
   table, flat = edge_table_of_batch(corners), corners.reshape(*corners.shape[:2], 6)
   weight = to_tiles(weight)

@@ -128,7 +128,13 @@ def add_to_faces(
   faces: Int[Array, 'batch tiles some'],
   terms: list[Float[Array, 'batch tiles some 1 1']],
 ) -> Float[Array, 'batch faces numbers']:
-  """Adds to the numbers of the listed faces. Terms of faces that are not in a list must be 0."""
+  """Adds terms to the numbers of the listed faces.
+
+  Args:
+    sums: the numbers of all faces.
+    faces: numbers of the listed faces.
+    terms: what to add to each number, 0 for faces that are not in a list.
+  """
   rows = jnp.stack([term[..., 0, 0] for term in terms], axis=-1)
   return sums.at[jnp.arange(sums.shape[0])[:, None, None], faces].add(rows)
 
