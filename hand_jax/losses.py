@@ -131,24 +131,28 @@ def compute_photometric_terms(
   The mask M holds the pixels that the drawing covers and, where the photo's hand mask is known,
   that also show the hand. An empty mask and padding give zero.
 
+  A soft drawing covers pixels in part, and each counts by the share of it that the hand covers.
+
   Args:
-    rendered: the hand drawn hard into its crop, colours in [0, 1].
+    rendered: the hand drawn into its crop, colours in [0, 1].
     batch: the photo, and its hand mask where there is one.
     config: its `photometric` chooses what is averaged over M. 'squared' takes |I - J|^2. 'robust'
       takes the sum over channels of sqrt((I - J)^2 + c^2) - c with c = `ROBUST_COLOR` (Charbonnier
-      et al. 1994), in which the few pixels along misplaced edges weigh less.
+      et al. 1994), in which the few pixels along misplaced edges weigh less. 'soft' takes the same.
 
   Returns:
     The term `photometric` per example.
   """
-  mask = rendered.silhouette & (batch.hand_mask | ~batch.has_mask[:, None, None])
+  shown = batch.hand_mask | ~batch.has_mask[:, None, None]
+  covered = jnp.where(shown, rendered.silhouette, 0).astype(rendered.rgb.dtype)
   photo = jnp.asarray(batch.image, rendered.rgb.dtype) / 255
-  difference = jnp.where(mask[..., None], rendered.rgb - photo, 0.0)
+  difference = jnp.where(covered[..., None] > 0, rendered.rgb - photo, 0.0)
   if config.photometric == 'squared':
     distance = difference**2
   else:
     distance = jnp.sqrt(difference**2 + ROBUST_COLOR**2) - ROBUST_COLOR
-  area = jnp.sum(mask, axis=(1, 2))
+  distance = covered[..., None] * distance
+  area = jnp.sum(covered, axis=(1, 2))
   return without_padding({'photometric': _sum_per_example(distance) / jnp.maximum(area, 1)}, batch)
 
 

@@ -169,7 +169,7 @@ def make_textured_estimate_fn(
   It is compiled and runs on this process' first device.
 
   Args:
-    config: the run's configuration, which says how the network is built and images are normalised.
+    config: the run's configuration, which determines the network and the normalisation of images.
     variables: the network's parameters and batch statistics.
     model: the hand model.
   """

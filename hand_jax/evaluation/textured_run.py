@@ -1,4 +1,4 @@
-"""Measures the texture branch of a trained run on a split, and says what was found."""
+"""Measures the texture branch of a trained run on a split, and describes the results."""
 
 import dataclasses
 import pathlib
@@ -24,9 +24,9 @@ from hand_jax.runs.hand_models import load_run_model
 
 
 class TexturedRunRequest(NamedTuple):
-  """What to measure a run on.
+  """The run, and the data to measure it on.
 
-  Each field is the flag of the same name of `experiments.evaluate_texture`.
+  Each field is the value of the flag of the same name of `experiments.evaluate_texture`.
   """
 
   workdir: str

@@ -30,6 +30,7 @@ from hand_jax.models.vertex_regressor import VertexRegressor, query_vertices
 from hand_jax.propagation import hand_gaussians
 from hand_jax.rendering.images import render_vertex_colors
 from hand_jax.rendering.rasterize import visible_vertices
+from hand_jax.rendering.soft import soft_blend
 from hand_jax.rendering.surfaces import vertex_normals
 from hand_jax.types import (
   DiagonalGaussian,
@@ -277,11 +278,42 @@ def render_estimate(estimate: HandEstimate, model: ManoModel, side: int) -> Rend
     model: a right hand's model.
     side: the side of the crops in pixels.
   """
+  vertices_image, colors = _drawn_parts(estimate, side)
+  return render_vertex_colors(vertices_image, model.faces, colors, side, side)
+
+
+def blend_estimate(
+  estimate: HandEstimate,
+  model: ManoModel,
+  photos: Float[Array, 'batch side side 3'],
+  sigma: float,
+  gamma: float,
+) -> RenderedHand:
+  """Draws estimated hands softly over their photos, by their estimated cameras.
+
+  Unlike `render_estimate`, the drawing has a gradient along its outline too.
+
+  Args:
+    estimate: the output of a network with a texture branch.
+    model: a right hand's model.
+    photos: the crops, RGB in [0, 1].
+    sigma: softness in square pixels, as in `soft_blend`.
+    gamma: softness in nearness, as there.
+  """
+  side = photos.shape[1]
+  vertices_image, colors = _drawn_parts(estimate, side)
+  return soft_blend(vertices_image, model.faces, colors, photos, side, side, sigma, gamma)
+
+
+def _drawn_parts(estimate: HandEstimate, side: int) -> tuple[Array, Array]:
+  """Gives vertices in pixels of the crop, and their colours."""
   if estimate.vertex_colors is None:
     raise ValueError('the estimate has no colours to draw: its network has no texture branch.')
   camera = camera_from_vector(estimate.camera.mean)
-  vertices_image = vertices_in_crop(camera, best_branch(estimate).vertices.mean, side)
-  return render_vertex_colors(vertices_image, model.faces, estimate.vertex_colors, side, side)
+  return (
+    vertices_in_crop(camera, best_branch(estimate).vertices.mean, side),
+    estimate.vertex_colors,
+  )
 
 
 @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""Describes a hand that was fitted to its evidence as a run's hands are described."""
+"""Makes the same `Reconstruction` from a fitted hand as a trained run gives."""
 
 import numpy as np
 from jaxtyping import Bool, UInt8
@@ -17,7 +17,7 @@ from hand_jax.types import ManoModel
 FIT = 'fit'
 """The branch of a hand that was fitted to the evidence of its photo."""
 _MM_PER_M = 1000.0
-# Pictures show a square of this many pixels, this much larger than the hand's box.
+# Pictures show a square with this side in pixels. It is larger than the hand's box by this factor.
 _SHOWN_SIDE, _SHOWN_FACTOR = 224, 1.25
 
 
@@ -30,7 +30,7 @@ def fitted_reconstruction(
   hand_mask: Bool[np.ndarray, 'height width'] | None = None,
   mask_source: MaskSource = 'none',
 ) -> Reconstruction:
-  """Gathers what a fit says of a hand.
+  """Makes the reconstruction of a fitted hand.
 
   Args:
     fitted: the hand, in the photo's axes and pixels.
@@ -47,7 +47,8 @@ def fitted_reconstruction(
   box = np.asarray(detected.box_xywh, np.float64)
   shown = crop_affine(_mirrored_box(box, size[0]) if is_left else box, _SHOWN_SIDE, _SHOWN_FACTOR)
   photo_to_crop = shown @ mirror_affine(size[0]) if is_left else shown
-  # The fit's own focal length explains the pixels best. Places in the camera rest on the photo's.
+  # The fit's own focal length explains the pixels best, so it decides visibility. Positions in the
+  # camera use the photo's focal length.
   seen = np.asarray(mesh.vertices + mesh.wrist_camera[None], np.float64)
   middle = np.asarray(mesh.principal_point)[None]
   pixels = middle + np.asarray(mesh.focal_length) * seen[:, :2] / seen[:, 2:]

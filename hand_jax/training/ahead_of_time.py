@@ -127,6 +127,8 @@ def batch_shapes(config: ExperimentConfig, size: int, num_vertices: int) -> Hand
       world_landmarks=points,
       reduced_maps=(last, middle) if channels else None,
     )
+  small = config.loss.silhouette_side
+  silhouette = array(np.uint8, small, small) if config.loss.silhouette else None
   return HandBatch(
     image=array(np.uint8, side, side, 3),
     example_id=None,
@@ -149,6 +151,7 @@ def batch_shapes(config: ExperimentConfig, size: int, num_vertices: int) -> Hand
     has_vertex_colors=array(np.bool_),
     is_padding=array(np.bool_),
     features=features,
+    silhouette=silhouette,
   )
 
 

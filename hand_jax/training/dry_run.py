@@ -85,7 +85,8 @@ def dry_run(
 
 def _first_batch(source: ExampleSource, config: ExperimentConfig, model: ManoModel) -> HandBatch:
   place = jax.process_index(), jax.process_count()
-  with training_batches(source, config, len(model.v_template), 0, *place) as batches:
+  count = len(model.v_template)
+  with training_batches(source, config, count, 0, *place, model.faces) as batches:
     return next(batches)
 
 

@@ -172,6 +172,7 @@ class _Run:
         position,
         jax.process_index(),
         jax.process_count(),
+        self._model.faces,
       )
       # A kill after that row was written leaves the same checkpoint, so it is written once more.
       profiling = Profiler(self._workdir, self._profile)

@@ -78,9 +78,9 @@ class Validator:
         pictures.append(_draw(batch, estimate, self._model))
       return estimate
 
-    num_vertices = len(self._model.v_template)
+    num_vertices, faces = len(self._model.v_template), self._model.faces
     try:
-      with evaluation_batches(source, self._config, num_vertices) as batches:
+      with evaluation_batches(source, self._config, num_vertices, faces=faces) as batches:
         results = evaluate_batches(estimate, batches, self._regressor, full=False)
     except _Preempted:
       return None

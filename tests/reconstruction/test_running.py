@@ -171,7 +171,7 @@ BAD_OPTIONS = {
     '--hand is given 2 times and --bbox 1 times',
   ),
   'no focal length': (['a.png'], {'focal': 0.0}, 'focal length is 0, expected pixels'),
-  'empty folder': (['empty'], {}, r'The folder empty holds no photo: files .*\.jpg'),
+  'empty folder': (['empty'], {}, r'The folder empty holds no photo: expected files .*\.jpg'),
   'empty pattern': (['z*.png'], {}, r'The pattern z\*\.png holds no photo'),
   'output over a photo': (
     ['a.png', 'a_overlay.png'],
