@@ -49,7 +49,7 @@ class TextureSettings(NamedTuple):
   batch_size: int = 16
   vertices: int = 260
   """How many vertices of its hands a step looks at, drawn anew. Attention over all is slow."""
-  learning_rate: float = 1e-3
+  learning_rate: float = 2e-3
   strayed_share: float = 0.5
   """Share of the crops that are learned with a strayed mask instead of the true one."""
   seed: int = 0
