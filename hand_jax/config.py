@@ -80,6 +80,9 @@ class TextureConfig:
   # Training hides up to this share of a hand's vertices from the branch, whole regions at a time,
   # so that it learns to colour what a photo does not show. 0 is Algorithm 4 as printed.
   hidden_fraction: float = 0.0
+  # Begins with the photo's own colour at a visible vertex, and with the mean of these colours at
+  # another. The branch then only learns what to add. False is Algorithm 4 as printed.
+  photo_colors: bool = False
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Measures trained runs on splits whose features are computed once, hand by hand."""
+"""Measures trained runs on each hand of splits whose features are computed once."""
 
 import pathlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -46,7 +46,7 @@ class Measured(NamedTuple):
 
 
 Measure = Callable[[str, Sequence[str], Sequence[str]], dict[str, Measured]]
-"""Maps a run's folder, splits and those of them that need all metrics to what was measured."""
+"""Maps a run's folder, its splits, and the splits that need all metrics, to the measurements."""
 
 
 class SplitMeasurer:
@@ -66,7 +66,7 @@ class SplitMeasurer:
   def measure(
     self, workdir: str, splits: Sequence[str], full: Sequence[str] = ()
   ) -> dict[str, Measured]:
-    """Measures a trained run, as `Measure` says.
+    """Measures a trained run, see `Measure`.
 
     Raises:
       OSError, ValueError: the run or a split cannot be used.
@@ -88,7 +88,7 @@ class SplitMeasurer:
 
   def _split(self, name: str, config: ExperimentConfig, faces: ArrayLike) -> FeaturedSplit:
     factor, upright = config.data.crop_factor, config.data.upright
-    # A run that samples no maps ignores them, and so can read what the others read.
+    # A run that samples no maps ignores them, so it can read the same features as the others.
     maps = config.model.attention.map_channels or get_config(CONFIG).model.attention.map_channels
     drawn = None if name in self._photos else faces
     if (name, factor, upright, maps) not in self._splits:
@@ -155,7 +155,7 @@ def parse_photos(texts: Sequence[str]) -> dict[str, str]:
   """Reads the folders of the flag, each as NAME=FOLDER.
 
   Raises:
-    ValueError: a text has another form, or a name stands twice or for a rendered split.
+    ValueError: a text has another form, or a name is given twice or is that of a rendered split.
   """
   photos: dict[str, str] = {}
   for text in texts:

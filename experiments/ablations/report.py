@@ -84,7 +84,7 @@ LAYOUTS: dict[str, tuple[str, tuple[Column, ...]]] = {
 }
 FULL_TABLES = ('3', '4', '5')
 """The rows of these tables need all metrics. The others need errors alone, which take less time."""
-# The differences that a table tells, where its rows have any.
+# The differences that a table shows, where its rows have any.
 _DIFFERENCES = {
   'pa_mpjpe_mm': 'PA-MPJPE',
   'mpjpe_mm': 'MPJPE',
@@ -126,7 +126,7 @@ def _of(rows: Sequence[Row], table: str) -> list[Row]:
 def in_order(rows: Sequence[Row]) -> list[Row]:
   """Lists rows in the order of tables, splits, the grid's entries and seeds.
 
-  The order of measurement plays no part, but for rows of one seed that the grid does not know.
+  The order of measurement only matters for rows of one seed that the grid does not contain.
   """
   entries = [(entry.table, entry.setting, entry.supervision, entry.branch) for entry in ENTRIES]
   numbers = {names: number for number, names in reversed(list(enumerate(entries)))}
@@ -237,7 +237,7 @@ def _format_commands(rows: Sequence[Row]) -> str:
 
 
 def _distinct(values: Iterable[Any]) -> str:
-  """Joins the distinct values. There are several where runs of different sizes meet."""
+  """Joins the distinct values. There are several if runs of different sizes are listed."""
   return ' / '.join(dict.fromkeys(map(str, values)))
 
 
@@ -253,7 +253,7 @@ def load_rows(path: pathlib.Path) -> list[Row]:
   """
   if not path.exists():
     return []
-  expected = 'expected a list of rows as this command writes it; move it away or mend it.'
+  expected = 'expected a list of rows as this command writes it; move it away or repair it.'
   try:
     rows = read_json(path)
   except ValueError as error:
@@ -279,10 +279,10 @@ def row_key(row: Row) -> tuple:
 
 
 def update_section(path: pathlib.Path, text: str) -> None:
-  """Replaces what stands between the two marker lines of a document by a text.
+  """Replaces the lines between the two marker lines of a document by a text.
 
   Raises:
-    ValueError: the markers are not there once each, in their order.
+    ValueError: a marker is missing, occurs twice, or the two are in the wrong order.
   """
   content = path.read_text()
   start, end = SECTION

@@ -19,9 +19,9 @@ from hand_jax.types import HandBatch, ImageFeatures
 class CachedRows:
   """Makes rows of stored crops, and keeps them for later epochs where all of them fit in memory.
 
-  A row depends on its example and crop alone. The epoch and the example's number draw the crop.
-  Reading and labelling a row takes longer than a small head takes to learn from it. Several threads
-  may ask for rows at once: at worst two make the same row.
+  A row depends only on its example and crop. The epoch and the example's number decide the crop.
+  Rows are kept because making one takes longer than a training step of a small head. Several
+  threads may ask for rows at once. At worst, two of them make the same row.
 
   Args:
     source: the examples, which were prepared with features.
@@ -44,13 +44,13 @@ class CachedRows:
     self._source, self._settings = _featured(source, config)
     self._config, self._num_vertices = config, num_vertices
     self._kept: dict[tuple[int, int], HandBatch] = {}
-    self._keeps: bool | None = None  # Unknown before the first row, which tells the size of all.
+    self._keeps: bool | None = None  # Unknown before the first row, whose size all rows have.
 
   def rows(self, places: Sequence[tuple[int, int]]) -> list[HandBatch]:
     """Returns the rows of some examples in some epochs.
 
     Args:
-      places: the number of each example, and the epoch in which the row is shown.
+      places: for each row the number of its example, and the epoch in which it is shown.
     """
     wanted = [(index, self._drawn_crop(index, epoch)) for index, epoch in places]
     found = {key: self._kept[key] for key in wanted if key in self._kept}
@@ -95,7 +95,7 @@ class CachedRows:
 
 
 def held_bytes(row: HandBatch) -> int:
-  """Counts the bytes of a row. Its picture and mask are one value each, repeated."""
+  """Counts the bytes of a row. Its picture and mask repeat one value and take no memory."""
   return sum(
     np.asarray(leaf).nbytes for leaf in jax.tree.leaves(row._replace(image=None, hand_mask=None))
   )
@@ -144,7 +144,7 @@ def check_cached_features(source: ExampleSource, config: ExperimentConfig) -> No
 def _featured(
   source: ExampleSource, config: ExperimentConfig
 ) -> tuple[PreparedSource, CropFeatureSettings]:
-  """Returns the source as one that holds features, and what it says of them."""
+  """Returns the source as one that holds features, and the settings of these features."""
   if isinstance(source, PreparedSource) and source.feature_settings is not None:
     return source, source.feature_settings
   raise ValueError(

@@ -303,8 +303,8 @@ def check_landmark_limit(source: ExampleSource, config: ExperimentConfig) -> Non
   found, wanted = selection.most if selection else 0.0, config.data.max_landmark_error
   if found != wanted:
     raise ValueError(
-      f'data.max_landmark_error={wanted:g}, but the examples to train on were taken with '
-      f'{found:g}: take those that create_training_source gives.'
+      f'data.max_landmark_error={wanted:g}, but the examples to train on were selected with '
+      f'{found:g}: use create_training_source to select them.'
     )
 
 

@@ -1,7 +1,7 @@
-"""Hands to measure on with the landmark network's features, computed once for all runs.
+"""Computes the landmark network's features of a split once, to measure many runs on it.
 
-The backbone takes most of an evaluation's time. Runs that keep it as it is all get the same
-features of the same crops.
+The backbone takes most of an evaluation's time. Runs that do not train it have the same features of
+the same crops.
 """
 
 import functools
@@ -37,7 +37,7 @@ FeaturesFn = Callable[[ImageFeatures], HandEstimate]
 
 
 class FeaturedSplit(NamedTuple):
-  """The features of hands' crops and the hands' labels. All are right hands: left ones mirrored."""
+  """The features and labels of hands' crops. Left hands are mirrored, so all are right hands."""
 
   example_id: np.ndarray  # (hands,) str
   features: ImageFeatures
@@ -45,11 +45,11 @@ class FeaturedSplit(NamedTuple):
   joints_root: Float[np.ndarray, 'hands 21 3']
   """Metres, with the wrist at the origin, in camera axes that turn with the crop."""
   vertices_root: Float[np.ndarray, 'hands vertices 3'] | None
-  """The same of the mesh. Photos have none."""
+  """The vertices of the mesh in the same frame. Photos have none."""
   joints_normalized: Float[np.ndarray, 'hands 21 2']
   """In [-1, 1] over the crop of `FEATURE_SIDE` pixels."""
   known: Bool[np.ndarray, 'hands 21']
-  """Tells which of the 2D joints are labelled. Every hand has one."""
+  """Marks the 2D joints that have a label. Every hand has at least one."""
   silhouettes: UInt8[np.ndarray, 'hands 224 224'] | None = None
   """The hands' masks over the crop, see `HandBatch.silhouette`. Photos have none."""
 
@@ -68,7 +68,7 @@ def featured_split(
     crop_factor: side of the crop over the larger side of the hand's box.
     map_channels: channels to which the maps are reduced, see `AttentionConfig.map_channels`. 0
       keeps no maps.
-    upright: turns crops, and with them 2D and 3D labels, as `data.upright` says.
+    upright: whether crops, and with them 2D and 3D labels, are turned as for `data.upright`.
     faces: vertex ids of the hand model's faces. Without them there are no silhouettes.
 
   Raises:
@@ -81,7 +81,7 @@ def featured_split(
     for block in _blocks(examples, _BATCH)
   ]
   if not parts:
-    raise ValueError('Nothing to measure on: there is no example.')
+    raise ValueError('Nothing to measure on: the split has no example.')
   if len({part.vertices_root is None for part in parts}) > 1:
     raise ValueError(f'Only some examples have meshes: {parts[0].example_id[0]} or later ones.')
   return jax.tree.map(lambda *arrays: np.concatenate(arrays), *parts)
@@ -133,7 +133,7 @@ def _featured_block(
 
 
 def _root_relative(examples: list[HandExample], turns: list[float], field: str) -> np.ndarray:
-  """Points of right hands with the wrist at the origin, in axes that turn with the crops."""
+  """Moves points of right hands to the wrist, in axes that turn with the crops."""
   hands = []
   for example, turn in zip(examples, turns, strict=True):
     wrist = np.asarray(example.joints_camera, np.float64)[0]
@@ -180,7 +180,7 @@ def _backbone(map_channels: int):
 def make_features_fn(config: ExperimentConfig, variables: dict, model: ManoModel) -> FeaturesFn:
   """Makes the function that estimates hands from features with a trained network.
 
-  It is what `make_estimate_fn` in evaluate.py gives for the crops of these features.
+  It gives the same estimates as `make_estimate_fn` in evaluate.py for the crops of these features.
 
   Args:
     config: the run's configuration.
@@ -188,13 +188,13 @@ def make_features_fn(config: ExperimentConfig, variables: dict, model: ManoModel
     model: the hand model.
 
   Raises:
-    ValueError: the run's backbone is not the landmark network as it is.
+    ValueError: the run's backbone is not the unchanged landmark network.
   """
   backbone = config.model.backbone
   is_frozen = config.optimizer.backbone_learning_rate_scale == 0
   if (backbone.name, backbone.pretrained) != (_BACKBONE, 'hands') or not is_frozen:
     raise ValueError(
-      f'Features stand for a frozen {_BACKBONE} with pretrained=hands; the run {config.name} has '
+      f'Features replace a frozen {_BACKBONE} with pretrained=hands; the run {config.name} has '
       f'model.backbone.name={backbone.name}, pretrained={backbone.pretrained}, '
       f'optimizer.backbone_learning_rate_scale={config.optimizer.backbone_learning_rate_scale}.'
     )
@@ -202,7 +202,7 @@ def make_features_fn(config: ExperimentConfig, variables: dict, model: ManoModel
 
   @jax.jit
   def estimate(variables, features, model):
-    # The features replace what the network would see in the images.
+    # The features replace the images, which the network does not read.
     images = jnp.zeros((_BATCH, 1, 1, 3))
     return network.apply(variables, images, model, train=False, features=features)
 
@@ -229,8 +229,8 @@ def cached_split(
 
   Args:
     path: the file.
-    description: says which hands and crops these are.
-    make: makes the split.
+    description: describes the hands and crops, and is stored with them.
+    make: computes the split.
   """
   if path.exists():
     with np.load(path) as stored:

@@ -1,4 +1,4 @@
-"""Errors of a run hand by hand, which paired comparisons need, and the file that keeps them."""
+"""Measures a run on each hand for paired comparisons, and keeps the errors in a file."""
 
 import os
 from typing import NamedTuple
@@ -140,7 +140,7 @@ def read_hand_errors(path: str | os.PathLike) -> HandErrors:
   """Reads a file of `write_hand_errors`.
 
   Raises:
-    OSError, ValueError: the file is missing or is no such file.
+    OSError, ValueError: the file is missing, or it is not a file of `write_hand_errors`.
   """
   values: dict[str, dict[str, np.ndarray]] = {}
   with np.load(path) as stored:

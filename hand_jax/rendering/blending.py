@@ -1,7 +1,8 @@
-"""Weights and colours of all faces at each pixel, with derivatives, in two forms (see soft.py).
+"""Blends the weights and colours of all faces at each pixel, in two forms (see soft.py).
 
-On a CPU windows round each face are visited one after the other (`soft_windows.py`), elsewhere all
-tiles of the pictures at once (`tiles.py`). Both compute the same numbers but for rounding.
+On a CPU windows round each face are visited one after the other (`soft_windows.py`). On other
+devices all tiles of the pictures are computed at once (`tiles.py`). Both compute the same numbers
+except for rounding. Each form has its derivatives.
 """
 
 import functools
@@ -34,8 +35,8 @@ from hand_jax.rendering.tiles import (
   to_tiles,
 )
 
-# Shapes are measured, see coverage.py. The derivative sums too many numbers for quick steps, and
-# makes up for slow ones by large windows.
+# These shapes were measured, see coverage.py. The derivative sums too many numbers for quick steps.
+# Large windows compensate for its slow ones.
 _WINDOW = (1, 8)
 _SLOPE_WINDOW = (8, 16)
 # Triangles of a smaller area count as segments.
@@ -52,8 +53,8 @@ def _blend_faces(height: int, width: int, numbers, valid, sigma, gamma, radius) 
   Args:
     height: height of the pictures, pixels.
     width: width of the pictures, pixels.
-    numbers: (batch, faces, 9 + 3 channels) a face's six corner coordinates, three nearnesses and
-      the colours of its corners.
+    numbers: (batch, faces, 9 + 3 channels) a face's six corner coordinates in pixels, three
+      nearnesses and the colours of its corners.
     valid: (batch, faces) whether a face is drawn.
     sigma: softness of the coverage, square pixels.
     gamma: softness in nearness.
@@ -82,7 +83,7 @@ def _forward(height, width, numbers, valid, sigma, gamma, radius):
 
 
 def _backward(height, width, residuals, cotangents):
-  """With a face's share s of a pixel: d exponent = s d logit, d color = s (dc + (c - color) dl)."""
+  """Uses d exponent = s d logit and d color = s (dc + (c - color) dl) for a face's share s."""
   numbers, valid, sigma, gamma, radius, exponent, color = residuals
   by_exponent, by_color = cotangents
   constant = by_exponent - jnp.sum(by_color * color, axis=-1)
@@ -134,12 +135,15 @@ def _fragment(parameters, edges, x, y, radius):
 
 
 def _log_sigmoid(x):
-  """Is exact to one rounding of 1. `log1p` would make a loop step six times as slow on a CPU."""
+  """Computes log sigmoid to one rounding of 1.
+
+  `log1p` would make a loop step six times as slow on a CPU.
+  """
   return jnp.minimum(x, 0) - jnp.log(1 + jnp.exp(-jnp.abs(x)))
 
 
 def _finished(peak, total, colors) -> Blended:
-  """Turns the greatest exponent, and the sums of weights and of colours, into results."""
+  """Computes the results from the greatest exponent and the sums of weights and of colours."""
   hit = total > 0
   safe = jnp.where(hit, total, 1)
   exponent = jnp.where(hit, peak + jnp.log(safe), _NOTHING)
@@ -147,10 +151,10 @@ def _finished(peak, total, colors) -> Blended:
 
 
 def blended_in_windows(height: int, width: int, numbers, valid, sigma, gamma, radius) -> Blended:
-  """Computes `blend_faces` as suits a CPU.
+  """Computes `blend_faces` on a CPU.
 
-  Each loop keeps one image: first the greatest exponent, then the sums of weights and colours two
-  at a time.
+  Each loop keeps one image. The first loop finds the greatest exponent, and the later loops sum
+  weights and colours, two at a time.
 
   Args:
     height: height of the pictures, pixels.
@@ -218,14 +222,14 @@ def slopes_in_windows(
   """Sums derivatives over each face's pixels.
 
   Args:
-    numbers: as in `blend_faces`, and so are the next four.
+    numbers: as in `blend_faces`, like the next four arguments.
     valid: whether a face is drawn.
     sigma: softness of the coverage, square pixels.
     gamma: softness in nearness.
     radius: blur radius, pixels.
     exponent: (batch, height, width) the first result of `blend_faces`.
-    constant: (batch, height, width) the derivative by the exponent, less that by the mean colour
-      times this colour.
+    constant: (batch, height, width) the derivative by the exponent, minus the product of the mean
+      colour and the derivative by it.
     by_color: (batch, height, width, channels) the derivative by the mean colour.
 
   Returns:
@@ -276,7 +280,7 @@ def _pulls_of(parts, reached, exponent, constant, *pulls) -> tuple[Array, ...]:
 
 
 def blended_in_tiles(height: int, width: int, numbers, valid, sigma, gamma, radius) -> Blended:
-  """Computes `blend_faces` as suits accelerators.
+  """Computes `blend_faces` on accelerators.
 
   Sums of weights are relative to the greatest exponent so far.
 
@@ -319,10 +323,10 @@ def blended_in_tiles(height: int, width: int, numbers, valid, sigma, gamma, radi
 def slopes_in_tiles(
   numbers, valid, sigma, gamma, radius, exponent, constant, by_color
 ) -> tuple[Array, Array, Array]:
-  """Computes what `slopes_in_windows` does as suits accelerators.
+  """Computes `slopes_in_windows` on accelerators.
 
   Args:
-    numbers: as in `slopes_in_windows`, and so are all others.
+    numbers: as in `slopes_in_windows`, like all other arguments.
     valid: whether a face is drawn.
     sigma: softness of the coverage, square pixels.
     gamma: softness in nearness.

@@ -1,7 +1,8 @@
-"""The product of 1 - D over all faces, and its derivatives (see soft.py), in two forms.
+"""Computes the product of 1 - D over all faces, and its derivatives (see soft.py), in two forms.
 
-On a CPU windows round each face are visited one after the other (`soft_windows.py`), elsewhere all
-tiles of the pictures at once (`tiles.py`). Both compute the same numbers but for rounding.
+On a CPU windows round each face are visited one after the other (`soft_windows.py`). On other
+devices all tiles of the pictures are computed at once (`tiles.py`). Both compute the same numbers
+except for rounding.
 """
 
 import functools
@@ -33,9 +34,9 @@ from hand_jax.rendering.tiles import (
   to_tiles,
 )
 
-# Each loop step visits one window of pixels. The shape is measured: as in the hard rasterizer, a
-# step has to touch less than about 1 kB to be quick on a CPU. For the same reason a step sums two
-# numbers, the parts of a complex one, rather than all it could.
+# Each loop step visits one window of pixels. This shape was measured. As in the hard rasterizer, a
+# step has to touch less than about 1 kB to be quick on a CPU. For the same reason a step sums only
+# two numbers, as the parts of a complex one.
 _WINDOW = (2, 16)
 
 
@@ -90,7 +91,7 @@ uncovered.defvjp(_forward, _backward)
 
 
 def uncovered_in_windows(height: int, width: int, corners, valid, sigma, radius) -> Array:
-  """Computes `uncovered` as suits a CPU.
+  """Computes `uncovered` on a CPU.
 
   Args:
     height: height of the pictures, pixels.
@@ -122,10 +123,10 @@ def uncovered_in_windows(height: int, width: int, corners, valid, sigma, radius)
 
 
 def slopes_in_windows(corners, valid, sigma, radius, weight) -> tuple[Array, Array]:
-  """Sums derivatives over each face's pixels, corner by corner, and then sigma's.
+  """Sums the derivatives by the corners and by sigma over each face's pixels.
 
   Args:
-    corners: as in `uncovered`, and so are the next three.
+    corners: as in `uncovered`, like the next three arguments.
     valid: whether a face is drawn.
     sigma: softness, square pixels.
     radius: blur radius, pixels.
@@ -173,7 +174,7 @@ def slopes_in_windows(corners, valid, sigma, radius, weight) -> tuple[Array, Arr
 
 
 def uncovered_in_tiles(height: int, width: int, corners, valid, sigma, radius) -> Array:
-  """Computes `uncovered` as suits accelerators.
+  """Computes `uncovered` on accelerators.
 
   Args:
     height: height of the pictures, pixels.
@@ -198,7 +199,7 @@ def uncovered_in_tiles(height: int, width: int, corners, valid, sigma, radius) -
 
 
 def slopes_in_tiles(corners, valid, sigma, radius, weight) -> tuple[Array, Array]:
-  """Computes what `slopes_in_windows` does as suits accelerators.
+  """Computes `slopes_in_windows` on accelerators.
 
   Args:
     corners: (batch, faces, 3, 2) corners of the faces, pixels.

@@ -1,16 +1,17 @@
-"""Soft silhouette and soft colour blending (SoftRas): pictures that move smoothly with the mesh.
+"""Draws soft silhouettes and softly blended colours (SoftRas), which change smoothly with the mesh.
 
-After Liu et al., "Soft Rasterizer: A Differentiable Renderer for Image-based 3D Reasoning", 2019
-(https://arxiv.org/abs/1904.01786). Every face covers a pixel to the degree D = sigmoid(s d^2 /
-sigma), where d is the distance in pixels from the pixel's centre to the triangle's boundary, and s
-is +1 inside and -1 outside (Eq. 1). The boundary consists of three segments. A face without area
-has an outside only, with the value and gradient of a very thin triangle's outside.
+The method follows Liu et al., "Soft Rasterizer: A Differentiable Renderer for Image-based 3D
+Reasoning", 2019 (https://arxiv.org/abs/1904.01786). Every face covers a pixel to the degree
+D = sigmoid(s d^2 / sigma), where d is the distance in pixels from the pixel's centre to the
+triangle's boundary, and s is +1 inside and -1 outside (Eq. 1). The boundary consists of three
+segments. A face without area has only an outside, with the value and gradient of a very thin
+triangle's outside.
 
-On a CPU pixels are visited in windows round each face, one after the other (`soft_windows.py`):
-128,040 steps for the silhouettes of 8 hands at 224 x 224 pixels with a sigma of 1, and four times
-as many for the derivatives. On other devices all tiles of all pictures are computed at once, a few
-faces of each at a time (`tiles.py`). Derivatives (reverse mode, first order) visit the same pixels
-again and keep nothing but the picture. The second form compiles for TPUs
+On a CPU pixels are visited in windows round each face, one after the other (`soft_windows.py`).
+The silhouettes of 8 hands at 224 x 224 pixels with a sigma of 1 take 128,040 steps, and the
+derivatives four times as many. On other devices all tiles of all pictures are computed at once, a
+few faces of each at a time (`tiles.py`). Derivatives (reverse mode, first order) visit the same
+pixels again and keep nothing but the picture. The second form compiles for TPUs
 (benchmarks/tpu_rendering.py), but its speed there was not measured.
 """
 
@@ -39,13 +40,13 @@ def soft_silhouette(
   sigma: Scalar,
   blur_radius: Scalar | None = None,
 ) -> Float[Array, 'batch height width']:
-  """Computes coverage in [0, 1]: 1 - prod over faces of (1 - sigmoid(s d^2 / sigma)), Eq. 4.
+  """Computes coverage in [0, 1], 1 - prod over faces of (1 - sigmoid(s d^2 / sigma)) (Eq. 4).
 
-  Where faces are smaller than sqrt(sigma), several of them cover a pixel outside the mesh, and the
-  silhouette grows beyond the outline. Against a hard mask keep sigma small, or end with it small.
-  Faces are ignored if a vertex is not finite or beyond `LARGEST_COORDINATE`. Others may reach far
-  out of the image: in float32 and 224 x 224 pixels an edge is off by less than 5e-4 pixels. The
-  result is differentiable once, in reverse mode, in `vertices_image` and `sigma`.
+  If faces are smaller than sqrt(sigma), several of them cover a pixel outside the mesh, and the
+  silhouette grows beyond the outline. To fit a hard mask, keep sigma small, or make it small at the
+  end. Faces are ignored if a vertex is not finite or beyond `LARGEST_COORDINATE`. Other faces may
+  reach far out of the image: in float32 and 224 x 224 pixels an edge is off by less than 5e-4
+  pixels. The result is differentiable once, in reverse mode, in `vertices_image` and `sigma`.
 
   Args:
     vertices_image: pixel x and pixel y, with centres at +0.5. A third coordinate is not used.
@@ -53,8 +54,8 @@ def soft_silhouette(
     height: height of the image, pixels.
     width: width of the image, pixels.
     sigma: softness in square pixels. Smaller values give a sharper picture.
-    blur_radius: reach of a face in pixels, beyond which it adds nothing. None takes
-      `default_blur_radius`.
+    blur_radius: reach of a face in pixels, beyond which it adds nothing. With None
+      `default_blur_radius` computes it.
 
   Raises:
     ValueError: the image is empty, `sigma` is below 1e-12, `blur_radius` is negative, or
@@ -74,8 +75,8 @@ def soft_silhouette(
 def default_blur_radius(sigma: Scalar, faces: int) -> Float[Array, '']:
   """Computes sqrt(sigma ln(1e4 faces)) pixels. Faces beyond it change coverage by less than 1e-4.
 
-  Farther away a face's D is below exp(-d^2 / sigma) <= 1e-4 / faces, and a silhouette changes by
-  less than the sum of the D that are left out.
+  Farther away a face's D is below exp(-d^2 / sigma) <= 1e-4 / faces. A silhouette changes by less
+  than the sum of the D that are left out.
   """
   return jnp.sqrt(sigma * np.log(faces / _IGNORED_COVERAGE))
 
@@ -91,7 +92,7 @@ def _check(height, width, sigma, blur_radius) -> None:
 
 
 def _drop_broken(corners: Array) -> tuple[Array, Array]:
-  """Sets the corners of unusable faces to 0, and tells which faces are usable."""
+  """Sets the corners of unusable faces to 0, and returns which faces are usable."""
   good = jnp.all(jnp.abs(corners) <= LARGEST_COORDINATE, axis=(-2, -1), keepdims=True)
   return jnp.where(good, corners, 0), good[..., 0, 0]
 
@@ -112,25 +113,27 @@ def soft_blend(
 ) -> RenderedHand:
   """Blends colours by nearness and coverage (Eq. 2 and 3 of SoftRas), and adds the soft silhouette.
 
-  A face weighs D exp(z / gamma), the background exp(epsilon / gamma), and a pixel's colour is the
-  weighted mean. z = (far - depth) / (far - near), so that 1 is nearest. Faces weigh nothing where
-  their z leaves [0, 1], or beyond the blur radius. Colour and depth are those at the pixel's
-  screen-space barycentrics, clipped to [0, 1] and divided by their sum. Outside a face they belong
-  to a point on its boundary. Faces without area have a silhouette but no colour. The result is
-  stable for small gamma.
+  A face has the weight D exp(z / gamma), the background has exp(epsilon / gamma), and a pixel's
+  colour is the weighted mean. z is (far - depth) / (far - near), so that 1 is nearest. The weight
+  of a face is 0 where its z leaves [0, 1], and beyond the blur radius. Colour and depth are taken
+  at the pixel's screen-space barycentrics, clipped to [0, 1] and divided by their sum. Outside a
+  face this is a point on its boundary. Faces without area have a silhouette but no colour. The
+  result is stable for small gamma.
 
   Args:
     vertices_image: pixels and depth. Smaller depths are nearer. Broken faces are ignored.
     faces: vertex ids.
     colors: colours of the vertices, with any number of channels.
-    background: a picture, a colour or a grey.
+    background: a picture, a colour or a grey level, with the channels of `colors`.
     height: height of the image, pixels.
     width: width of the image, pixels.
     sigma: softness of the coverage in square pixels, as in `soft_silhouette`.
     gamma: softness in nearness. Smaller values give more weight to the nearest face.
     blur_radius: reach of a face in pixels, as in `soft_silhouette`.
-    near: depth where z is 1. None puts it a tenth of each mesh's depth range before the mesh.
-    far: depth where z is 0. None puts it as far behind the mesh. Both defaults count as constants.
+    near: depth where z is 1. With None it is in front of each mesh, by a tenth of the mesh's depth
+      range.
+    far: depth where z is 0. With None it is behind the mesh, by the same distance. Both defaults
+      count as constants in derivatives.
     epsilon: nearness of the background.
 
   Raises:

@@ -1,9 +1,9 @@
-"""The form of soft rendering for accelerators: all square tiles of all pictures at once.
+"""Computes soft rendering on accelerators, for all square tiles of all pictures at once.
 
 Every tile has a list of the faces that reach it, and each step of a loop takes the next few faces
 of all lists. The longest list decides the number of steps, some tens for a hand. The windows of
-`soft_windows.py` would take hundreds of thousands of steps one after the other, which suits a CPU
-alone. This form is plain XLA. It takes no face by all pixels, and keeps nothing of a step but the
+`soft_windows.py` would take hundreds of thousands of steps one after the other, which suits only a
+CPU. This form is plain XLA. No step computes a face at all pixels, and a step keeps only the
 picture or the sums over each face's pixels.
 """
 
@@ -19,7 +19,7 @@ from hand_jax.rendering.soft_windows import EdgeTable
 SIDE = 16
 """Side of a tile in pixels."""
 FACES_AT_ONCE = 8
-"""How many faces of each tile's list a step of the loop takes."""
+"""The number of faces of each tile's list in one step of the loop."""
 
 Update = Callable[[Array, Array, Any], Any]
 
@@ -31,9 +31,9 @@ class Tiles(NamedTuple):
   """Pixel centres of the tiles."""
   y: Float[Array, '1 tiles 1 side side']
   faces: Int[Array, 'batch tiles places']
-  """Numbers of faces. Those that meet the tile come first, in ascending order."""
+  """Face ids. Faces that meet the tile come first, in ascending order."""
   counts: Int[Array, 'batch tiles']
-  """How many faces meet each tile."""
+  """The number of faces that meet each tile."""
 
 
 def tiles_of(
@@ -82,8 +82,8 @@ def fold_faces(tiles: Tiles, update: Update, start: Any) -> Any:
 
   Args:
     tiles: the tiles, from `tiles_of`.
-    update: called as `update(faces, exist, value)` with numbers of faces (batch, tiles, some) and
-      whether they are in the lists (batch, tiles, some, 1, 1). It returns the next value.
+    update: called as `update(faces, exist, value)` with face ids (batch, tiles, some) and whether
+      they are in the lists (batch, tiles, some, 1, 1). It returns the next value.
     start: the first value.
 
   Returns:
@@ -110,11 +110,11 @@ def take(
 
 
 def take_edges(table: EdgeTable, faces: Int[Array, 'batch tiles some']) -> EdgeTable:
-  """Gathers the edges of the listed faces, in the form that `squared_distance` takes.
+  """Gathers the edges of the listed faces, as arguments of `squared_distance`.
 
   Args:
     table: the edges of all faces of all pictures.
-    faces: numbers of faces.
+    faces: face ids.
   """
   *sides, winding = table
   packed = jnp.concatenate([*sides, winding[..., None]], axis=-1)

@@ -1,8 +1,8 @@
-"""Builds the objective of a run, with all that belongs to a kind of loss, from the config.
+"""Builds the objective of a run from the config, with everything that depends on the kind of loss.
 
-The train step, the fresh state, the warm start and the camera prior use the objective, and know no
-kind of loss by name. A new kind needs a name in `LossConfig.kind`, its terms in `hand_jax.losses`,
-and one row of `_KINDS` below.
+The train step, the fresh state, the warm start and the camera prior use the objective, and do not
+depend on the names of kinds. A new kind needs a name in `LossConfig.kind`, its terms in
+`hand_jax.losses`, and one row of `_KINDS` below.
 """
 
 from collections.abc import Callable
@@ -45,12 +45,12 @@ _FRESH_AMVUR = (
 
 
 class Objective(NamedTuple):
-  """What a run minimises, and what it needs for that.
+  """The function that a run minimises, and the inputs and trained parts that it needs.
 
   `compute_terms` takes one key per example, the estimate, the batch, the hand model, and the mean
   of the frozen camera prior (None without one). It returns the unweighted terms per example.
-  `make_inputs` takes the batch and, only while training, one key per example. It returns what the
-  network is given besides images and hand model.
+  `make_inputs` takes the batch and, only while training, one key per example. It returns the inputs
+  of the network besides images and hand model.
   """
 
   kind: str
@@ -58,23 +58,23 @@ class Objective(NamedTuple):
   weights: dict[str, float]
   make_inputs: MakeInputs
   learned_parts: tuple[str, ...] | None = None
-  """Only these parts of the network learn, or all of them if this is None.
+  """Only these parts of the network are trained, or all of them if this is None.
 
-  The other parts come from a trained run and work as they do in use.
+  The other parts come from a trained run and are in evaluation mode.
   """
   frozen_parts: tuple[str, ...] = ()
-  """Parts that would learn, and stay as they are."""
+  """Parts that would be trained, but are frozen."""
   continues: str = ''
-  """The run of this experiment holds those other parts."""
+  """The name of the experiment whose run holds those other parts."""
   needs_camera_prior: bool = False
   needs_trained: tuple[str, ...] = ()
-  """Parts that learn on but must come from a trained run."""
+  """Parts that are trained further, but must come from a trained run."""
   why_trained: str = ''
-  """What is wrong with fresh ones, by the settings' names, and what to do."""
+  """Why untrained ones do not work, by the settings' names, and what to do."""
 
   @property
   def learns_everything(self) -> bool:
-    """Tells whether all parts of the network learn."""
+    """Returns whether all parts of the network are trained."""
     return self.learned_parts is None
 
   def learned_parameters(self, params: dict[str, Any]) -> dict[str, Any]:
@@ -120,7 +120,7 @@ def _with_silhouette(objective: Objective, loss: LossConfig) -> Objective:
 
 
 def _with_colors(objective: Objective, config: ExperimentConfig) -> Objective:
-  """Adds the photometric term, from which vertices, camera and colours learn together."""
+  """Adds the photometric term, which trains vertices, camera and colours together."""
   loss = config.loss
 
   def compute_terms(keys, estimate, batch, model, camera_prior_mean) -> LossTerms:
@@ -166,7 +166,7 @@ def _squared_errors(config: ExperimentConfig) -> Objective:
 
 
 def _elbo(config: ExperimentConfig) -> Objective:
-  """Builds Algorithm 2: the sampled bound from 2D joints alone, with a frozen camera prior."""
+  """Builds Algorithm 2, the sampled bound from 2D joints alone, with a frozen camera prior."""
   loss = config.loss
   weights = _regularizer_weights(loss)
   weights['joints_2d_nll'] = loss.joints_2d
@@ -198,7 +198,7 @@ def _elbo(config: ExperimentConfig) -> Objective:
 
 
 def _photometric(config: ExperimentConfig) -> Objective:
-  """Builds Algorithm 4: colours of the drawn hand, for the texture branch alone."""
+  """Builds Algorithm 4, which trains only the texture branch, by the colours of the drawn hand."""
   loss = config.loss
 
   def compute_terms(keys, estimate, batch, model, camera_prior_mean) -> LossTerms:
@@ -234,7 +234,7 @@ def _texture_inputs(config: ExperimentConfig) -> MakeInputs:
   hidden_fraction = config.model.texture.hidden_fraction
 
   def make_inputs(batch: HandBatch, keys: Array | None) -> NetworkInputs:
-    """Limits what the branch sees of the photo to the hand, and further while training.
+    """Limits the branch's view of the photo to the hand, and hides further parts while training.
 
     See `TextureConfig`.
     """

@@ -19,6 +19,7 @@ from hand_jax.mano.model import extended_joint_regressor, mano_forward
 from hand_jax.reconstruction import hand_reconstructor
 from hand_jax.reconstruction.camera_placement import PhotoCamera
 from hand_jax.reconstruction.hand_reconstructor import HandReconstructor, PhotoRequest
+from hand_jax.reconstruction.numbers import json_content
 from hand_jax.reconstruction.running import prepare_run
 from hand_jax.reconstruction.tasks import PhotoOptions
 from hand_jax.reconstruction.trained_network import TrainedNetwork
@@ -190,6 +191,38 @@ def test_a_box_without_a_hand_gives_none(reconstructor):
   assert reconstructor(np.full_like(image, 90), boxes=[[50, 50, 300, 300]]) == []
 
 
+@pytest.mark.parametrize('refine', [True, False])
+def test_an_object_hides_vertices_by_the_given_mask_or_the_estimated_one(
+  refine, photo, reconstructor, monkeypatch
+):
+  """Half of the photo at a time. The given mask wins, and the mesh does not depend on either."""
+  monkeypatch.setattr(
+    hand_reconstructor, 'detect_hands', lambda image, _: [found_hand(image, reconstructor.model)]
+  )
+  upper = np.zeros(photo.shape[:2], bool)
+  upper[: photo.shape[0] // 2] = True
+  monkeypatch.setattr(hand_reconstructor, 'estimate_hand_mask', lambda image, hand: upper)
+  program = reconstructor if refine else HandReconstructor(refine=False)
+  (by_estimate,) = program(photo)
+  (by_lower,) = program(photo, hand_mask=~upper)
+  (by_whole,) = program(photo, hand_mask=np.ones_like(upper))
+  hands = by_estimate, by_lower, by_whole
+  assert [hand.mask_source for hand in hands] == ['estimated', 'given', 'given']
+  for hand in hands[:2]:
+    np.testing.assert_array_equal(hand.vertices, by_whole.vertices)
+  seen = [hand.vertex_visible for hand in hands]
+  assert seen[0].any() and seen[1].any()
+  # The two halves are the whole, and only a strip along the middle is in both.
+  np.testing.assert_array_equal(seen[0] | seen[1], seen[2])
+  middle = photo.shape[0] / 2
+  both = by_whole.vertices_image[seen[0] & seen[1], 1]
+  extent = np.ptp(by_whole.vertices_image)
+  assert (np.abs(both - middle) < 0.05 * extent).all()
+  assert (by_whole.vertices_image[seen[0] & ~seen[1], 1] < middle).all()
+  meaning = [json_content(hand, {})['units']['visible_vertices'] for hand in hands]
+  assert 'by the estimated mask' in meaning[0] and 'by the given mask' in meaning[1]
+
+
 def test_what_is_no_request_is_told(reconstructor, photo):
   with pytest.raises(ValueError, match="side is 'up', expected 'right', 'left' or None"):
     reconstructor(photo, sides='up')
@@ -202,8 +235,8 @@ def test_what_is_no_request_is_told(reconstructor, photo):
   for boxes in ([100, 100, 300, 500], [[1, 2, 3]], ['a'], [[1, 2, 3, 'b']]):
     with pytest.raises(ValueError, match='expected a list of boxes, each of four numbers'):
       reconstructor(photo, boxes=boxes)
-  with pytest.raises(ValueError, match='hand_mask: only a run with a texture branch'):
-    reconstructor(photo, hand_mask=np.ones(photo.shape[:2], bool))
+  with pytest.raises(ValueError, match='hand_mask has 4 x 5 pixels'):
+    reconstructor(photo, hand_mask=np.ones((5, 4), bool))
   with pytest.raises(ValueError, match='belong to one photo'):
     reconstructor([photo, photo], boxes=[[1, 1, 40, 40]])
 

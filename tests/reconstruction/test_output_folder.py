@@ -97,7 +97,7 @@ def test_the_same_photo_and_settings_are_not_done_again(folder, monkeypatch):
     patch.setattr(hand_reconstructor, 'detect_hands', refuse)
     for spelled in ('hand.jpg', str(folder / 'hand.jpg'), 'hand.jpg'):
       (outcome,) = reconstruct(spelled)
-      assert outcome.lines == ('hand.jpg: done before by the same settings, 1 hand',)
+      assert outcome.lines == ('hand.jpg: done before with the same settings, 1 hand',)
       assert not outcome.is_written and not outcome.failed
   assert contents('out') == before
   pathlib.Path('out/hand.obj').unlink()
@@ -145,7 +145,7 @@ def test_a_photo_without_a_hand_is_remembered(folder, found):
   del found[:]
   assert reconstruct('hand.jpg')[0].lines == ('hand.jpg: no hand found',)
   assert reconstruct('hand.jpg')[0].lines == (
-    'hand.jpg: done before by the same settings, no hands',
+    'hand.jpg: done before with the same settings, no hands',
   )
   (entry,) = json.loads(pathlib.Path('out/summary.json').read_text())
   assert entry['hands'] == [] and 'error' not in entry

@@ -214,7 +214,7 @@ def test_a_step_on_cached_features_is_that_on_the_networks_own(config, source, b
   assert max(jax.tree.leaves(moved['camera_model'])) > 1e-5
   check_cached_backbone(config, made[0])
   learned = jax.tree.map(lambda leaf: leaf + 1e-3, state.params['backbone'])
-  with pytest.raises(ValueError, match='has learned since'):
+  with pytest.raises(ValueError, match='has trained it further'):
     check_cached_backbone(config, state.replace(params={**state.params, 'backbone': learned}))
 
 
