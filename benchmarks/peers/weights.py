@@ -48,7 +48,7 @@ def _copy(module: nn.Module, params: Any, stats: Any) -> None:
     _set(module.bias, params['bias'])
   else:
     for name, child in module.named_children():
-      if next(child.parameters(), None) is not None:
+      if any(parameter.requires_grad for parameter in child.parameters()):
         _copy(child, params[name], stats.get(name, {}))
 
 

@@ -74,7 +74,8 @@ def measure_hands(
     # The crop's side is 2 long in normalised coordinates.
     values[name] = {**figures, JOINTS_2D: distances * FEATURE_SIDE / 2}
     if split.silhouettes is not None and faces is not None:
-      drawn = _drawn_hands(estimates.camera.mean, gaussians.vertices.mean, faces)
+      camera, vertices = map(np.asarray, (estimates.camera.mean, gaussians.vertices.mean))
+      drawn = _drawn_hands(camera, vertices, faces)
       values[name][SILHOUETTE_IOU] = silhouette_iou(drawn, split.silhouettes)
   return HandErrors(split.example_id, values)
 

@@ -277,9 +277,8 @@ def batch_moments(
 class ConvNorm(nn.Module):
   """A convolution without bias, batch normalisation and an activation.
 
-  With running statistics (`train=False`, or always when `frozen`) the normalisation is folded into
-  the kernel, which saves passes over the image forwards and backwards. Scale and bias are still
-  trained.
+  With running statistics in training (`frozen`) the normalisation is folded into the kernel, which
+  saves passes over the image forwards and backwards. Scale and bias are still trained.
 
   Only `train=True` without `frozen` updates `batch_stats`, by new = momentum * old +
   (1 - momentum) * batch. The variance in `batch_stats` is unbiased, as in PyTorch. `axis_name` is
@@ -303,6 +302,7 @@ class ConvNorm(nn.Module):
   def __call__(
     self, x: Float[Array, 'batch height width inputs'], train: bool
   ) -> Float[Array, 'batch _h _w features']:
+    dtype = x.dtype
     inputs = 1 if self.depthwise else x.shape[-1]
     shape = (self.kernel_size, self.kernel_size, inputs, self.features)
     kernel = self.param('kernel', kernel_init, shape, jnp.float32)
@@ -323,9 +323,13 @@ class ConvNorm(nn.Module):
       y = x * factor[None, None, None] + (bias - mean * factor)[None, None, None]
     else:
       factor = scale * lax.rsqrt(running_var.value + self.epsilon)
-      x = self._convolve(x, kernel * factor[None, None, None])
+      if train:
+        x = self._convolve(x, kernel * factor[None, None, None])
+      else:
+        # One pass over the image both scales and shifts it, and no pass over the kernel is needed.
+        x = self._convolve(x, kernel) * factor[None, None, None]
       y = x + (bias - running_mean.value * factor)[None, None, None]
-    y = y.astype(x.dtype)
+    y = y.astype(dtype)
     return y if self.activation is None else self.activation(y)
 
   def _convolve(self, x, kernel):

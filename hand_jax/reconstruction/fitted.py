@@ -7,6 +7,7 @@ from hand_jax.fitting.detected import FittedHand
 from hand_jax.geometry.cameras import crop_affine, mirror_affine
 from hand_jax.mano.assets import hand_model_name
 from hand_jax.reconstruction.camera_placement import PhotoCamera, place_in_camera
+from hand_jax.reconstruction.hand_colors import color_hand
 from hand_jax.reconstruction.hand_data import MaskSource
 from hand_jax.reconstruction.occlusion import near_hand_mask
 from hand_jax.reconstruction.reconstruction import Reconstruction
@@ -37,7 +38,7 @@ def fitted_reconstruction(
     photo: upright RGB.
     photo_name: the photo's name.
     camera: the photo's camera, in which the hand is placed.
-    hand_mask: where the photo shows the hand, where that is known.
+    hand_mask: where the photo shows the hand. With None the vertices get no colours.
     mask_source: where the mask comes from.
   """
   detected, mesh, _ = fitted
@@ -55,13 +56,18 @@ def fitted_reconstruction(
   visible = visible_in_photo(np.asarray(mesh.vertices), pixels, faces, size)
   covariance = np.diagonal(mesh.joint_covariance, axis1=-2, axis2=-1)
   pixels_per_metre = float(mesh.pixels_per_metre)
+  colors = None
+  if hand_mask is not None:
+    depth = pixels_per_metre * np.asarray(mesh.vertices, np.float64)[:, 2:]
+    points = np.concatenate([pixels, depth], axis=1)
+    colors = color_hand(photo, detected, points, model, hand_mask)
   return Reconstruction(
     vertices=np.asarray(mesh.vertices, np.float32),
     joints=np.asarray(mesh.joints, np.float32),
     faces=faces[:, ::-1] if is_left else faces,
     vertex_sigma_mm=np.asarray(mesh.vertex_sigma_mm, np.float32),
     vertex_visible=visible & near_hand_mask(hand_mask, photo_to_crop, _SHOWN_SIDE, pixels),
-    vertex_colors=None,
+    vertex_colors=colors,
     vertices_image=pixels.astype(np.float32),
     joint_sigma_mm=np.asarray(mesh.joint_sigma_mm, np.float32),
     joint_sigma_xyz_mm=(_MM_PER_M * np.sqrt(covariance)).astype(np.float32),

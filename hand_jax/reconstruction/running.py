@@ -109,7 +109,7 @@ def prepare_run(options: PhotoOptions) -> PhotoRun:
   refine = options.refine == 'on'
   reconstructor = HandReconstructor(options.workdir, options.mano_dir, refine)
   network = reconstructor.network
-  has_colors = network is not None and network.config.model.texture.enabled
+  has_colors = network is None or network.config.model.texture.enabled
   suffixes = output_suffixes(has_colors, is_free_hand(reconstructor.model))
   photos = [task.path for task in tasks]
   check_names(photos, record, suffixes, MAX_HANDS, options.overwrite)
@@ -170,6 +170,7 @@ def _settings(task: PhotoTask, run: PhotoRun) -> dict[str, Any]:
     'version': VERSION,
     'weights': release_digest() if network is None else network.digest,
     'mask_weights': bundled_digest('hand_mask'),
+    'texture_weights': bundled_digest('hand_texture') if network is None else None,
     'hand_model': {'name': hand_model_name(model), 'sha256': hand_model_digest(model)},
     'boxes_xywh': [list(map(float, box)) for box in task.boxes_xywh],
     'sides': list(task.sides),

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
+from hand_jax.config import LossConfig
 from hand_jax.config_text import config_to_json
 from hand_jax.files.json_files import read_json
 from hand_jax.files.writing import write_json, write_whole
@@ -63,7 +64,7 @@ def appearance_plan(scale: float = 1.0, test_hands: int = 192) -> AppearancePlan
 
   return AppearancePlan(
     learned=(plan('broad', 2304), plan('classic', 2496)),
-    textured=(plan('broad', 1216), plan('classic', 1216)),
+    textured=(plan('broad', 1216), plan('classic', 1120)),
     measured={
       split: RenderPlan('classic', split, 0, test_hands)
       for split in ('test', 'test_broad', 'test_mismatch')
@@ -160,7 +161,8 @@ def make_texture(
       'hours': round((time.monotonic() - started) / 3600, 3),
     }
     write_json(card_path, card)
-  _write_textured_run(folder / TEXTURED_RUN, saved, read_parameters(path))
+  hands = sum(part.count for part in plan.textured)
+  _write_textured_run(folder / TEXTURED_RUN, saved, read_parameters(path), hands)
   return read_json(card_path)
 
 
@@ -183,10 +185,21 @@ def _readings(
     return TextureReadings(**{name: file[name] for name in TextureReadings._fields})
 
 
-def _write_textured_run(folder: pathlib.Path, saved: SavedNetwork, texture: dict[str, Any]) -> None:
-  """Writes the run in the package as a packed run with a texture branch."""
-  model = dataclasses.replace(saved.config.model, texture=TEXTURE)
-  config = dataclasses.replace(saved.config, name='release_texture', model=model)
+def _write_textured_run(
+  folder: pathlib.Path, saved: SavedNetwork, texture: dict[str, Any], hands: int
+) -> None:
+  """Writes the run in the package as a packed run with a texture branch that saw so many hands."""
+  old = saved.config
+  config = dataclasses.replace(
+    old,
+    name='release_texture',
+    model=dataclasses.replace(old.model, texture=TEXTURE),
+    loss=LossConfig(
+      kind='photometric', convention=old.loss.convention, length_unit_m=old.loss.length_unit_m
+    ),
+    # A texture needs pictures.
+    data=dataclasses.replace(old.data, features='none', data_dir='', train_examples=hands),
+  )
   params = {**saved.variables['params'], 'texture_regressor': texture['texture_regressor']}
   folder.mkdir(parents=True, exist_ok=True)
   write_packed_variables(folder, saved.step, {**saved.variables, 'params': params}, np.float16)

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, UInt8
 
 from hand_jax.config import AugmentationConfig
@@ -154,8 +155,10 @@ def train_mask_head(
   first, after = settings.left_out
   steps = settings.steps - (after - first)
 
-  def schedule(count: Array) -> Array:
-    return jnp.asarray(whole(jnp.where(count < first, count, count + after - first)))
+  def schedule(count: ArrayLike) -> Array:
+    step = jnp.asarray(count)
+    shifted = jnp.where(step < first, step, step + after - first)
+    return jnp.asarray(whole(shifted))
 
   optimizer = optax.chain(
     optax.clip_by_global_norm(1.0), optax.adamw(schedule, weight_decay=settings.weight_decay)

@@ -49,7 +49,7 @@ class TextureSettings(NamedTuple):
   batch_size: int = 16
   vertices: int = 260
   """The number of random vertices of each hand in a step. Attention over all of them is slow."""
-  learning_rate: float = 1e-3
+  learning_rate: float = 2e-3
   strayed_share: float = 0.5
   """Share of the crops in training that have a strayed mask instead of the true one."""
   seed: int = 0

@@ -47,8 +47,7 @@ _NOTHING = -1e30
 Blended = tuple[Float[Array, '*batch height width'], Float[Array, '*batch height width channels']]
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
-def blend_faces(height: int, width: int, numbers, valid, sigma, gamma, radius) -> Blended:
+def _blend_faces(height: int, width: int, numbers, valid, sigma, gamma, radius) -> Blended:
   """Computes the log of the faces' summed weights and their mean colour at each pixel.
 
   Args:
@@ -60,6 +59,9 @@ def blend_faces(height: int, width: int, numbers, valid, sigma, gamma, radius) -
     sigma: softness of the coverage, square pixels.
     gamma: softness in nearness.
     radius: blur radius, pixels. It has no derivative.
+
+  Returns:
+    Arrays (batch, height, width) and (batch, height, width, channels).
   """
   return lax.platform_dependent(
     numbers,
@@ -70,6 +72,9 @@ def blend_faces(height: int, width: int, numbers, valid, sigma, gamma, radius) -
     cpu=functools.partial(blended_in_windows, height, width),
     default=functools.partial(blended_in_tiles, height, width),
   )
+
+
+blend_faces = jax.custom_vjp(_blend_faces, nondiff_argnums=(0, 1))
 
 
 def _forward(height, width, numbers, valid, sigma, gamma, radius):
@@ -146,10 +151,19 @@ def _finished(peak, total, colors) -> Blended:
 
 
 def blended_in_windows(height: int, width: int, numbers, valid, sigma, gamma, radius) -> Blended:
-  """Computes `blend_faces` on a CPU, from the same arguments.
+  """Computes `blend_faces` on a CPU.
 
-  Each loop keeps one image. The first loop finds the greatest exponent, and the later loops sum
-  weights and colours, two at a time.
+  Each loop keeps one image: first the greatest exponent, then the sums of weights and colours two
+  at a time.
+
+  Args:
+    height: height of the pictures, pixels.
+    width: width of the pictures, pixels.
+    numbers: (batch, faces, 9 + 3 channels) the faces, as in `blend_faces`.
+    valid: (batch, faces) whether a face is drawn.
+    sigma: softness of the coverage, square pixels.
+    gamma: softness in nearness.
+    radius: blur radius, pixels.
   """
 
   def one(image):
@@ -266,9 +280,18 @@ def _pulls_of(parts, reached, exponent, constant, *pulls) -> tuple[Array, ...]:
 
 
 def blended_in_tiles(height: int, width: int, numbers, valid, sigma, gamma, radius) -> Blended:
-  """Computes `blend_faces` on accelerators, from the same arguments.
+  """Computes `blend_faces` on accelerators.
 
   Sums of weights are relative to the greatest exponent so far.
+
+  Args:
+    height: height of the pictures, pixels.
+    width: width of the pictures, pixels.
+    numbers: (batch, faces, 9 + 3 channels) the faces, as in `blend_faces`.
+    valid: (batch, faces) whether a face is drawn.
+    sigma: softness of the coverage, square pixels.
+    gamma: softness in nearness.
+    radius: blur radius, pixels.
   """
   corners = numbers[..., :6].reshape(*numbers.shape[:2], 3, 2)
   tiles, table = tiles_of(corners, valid, radius, height, width), edge_table_of_batch(corners)

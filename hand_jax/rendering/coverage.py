@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jaxtyping import Array, Float
+from jaxtyping import Array
 
 from hand_jax.rendering.soft_windows import (
   coverage_logit,
@@ -40,10 +40,7 @@ from hand_jax.rendering.tiles import (
 _WINDOW = (2, 16)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
-def uncovered(
-  height: int, width: int, corners, valid, sigma, radius
-) -> Float[Array, 'batch height width']:
+def _uncovered(height: int, width: int, corners, valid, sigma, radius):
   """Multiplies 1 - D over all faces at each pixel.
 
   Args:
@@ -53,6 +50,9 @@ def uncovered(
     valid: (batch, faces) whether a face is drawn.
     sigma: softness, square pixels.
     radius: blur radius, pixels. It has no derivative.
+
+  Returns:
+    An array (batch, height, width).
   """
   return lax.platform_dependent(
     corners,
@@ -62,6 +62,9 @@ def uncovered(
     cpu=functools.partial(uncovered_in_windows, height, width),
     default=functools.partial(uncovered_in_tiles, height, width),
   )
+
+
+uncovered = jax.custom_vjp(_uncovered, nondiff_argnums=(0, 1))
 
 
 def _forward(height, width, corners, valid, sigma, radius):
@@ -88,7 +91,16 @@ uncovered.defvjp(_forward, _backward)
 
 
 def uncovered_in_windows(height: int, width: int, corners, valid, sigma, radius) -> Array:
-  """Computes `uncovered` on a CPU, from the same arguments."""
+  """Computes `uncovered` on a CPU.
+
+  Args:
+    height: height of the pictures, pixels.
+    width: width of the pictures, pixels.
+    corners: (batch, faces, 3, 2) corners of the faces, pixels.
+    valid: (batch, faces) whether a face is drawn.
+    sigma: softness, square pixels.
+    radius: blur radius, pixels.
+  """
 
   def one(image):
     corners, valid = image
@@ -162,7 +174,16 @@ def slopes_in_windows(corners, valid, sigma, radius, weight) -> tuple[Array, Arr
 
 
 def uncovered_in_tiles(height: int, width: int, corners, valid, sigma, radius) -> Array:
-  """Computes `uncovered` on accelerators, from the same arguments."""
+  """Computes `uncovered` on accelerators.
+
+  Args:
+    height: height of the pictures, pixels.
+    width: width of the pictures, pixels.
+    corners: (batch, faces, 3, 2) corners of the faces, pixels.
+    valid: (batch, faces) whether a face is drawn.
+    sigma: softness, square pixels.
+    radius: blur radius, pixels.
+  """
   tiles = tiles_of(corners, valid, radius, height, width)
   table, flat = edge_table_of_batch(corners), corners.reshape(*corners.shape[:2], 6)
 
@@ -178,7 +199,18 @@ def uncovered_in_tiles(height: int, width: int, corners, valid, sigma, radius) -
 
 
 def slopes_in_tiles(corners, valid, sigma, radius, weight) -> tuple[Array, Array]:
-  """Computes `slopes_in_windows` on accelerators, with the same arguments and results."""
+  """Computes `slopes_in_windows` on accelerators.
+
+  Args:
+    corners: (batch, faces, 3, 2) corners of the faces, pixels.
+    valid: (batch, faces) whether a face is drawn.
+    sigma: softness, square pixels.
+    radius: blur radius, pixels.
+    weight: (batch, height, width) the derivative by the sum of logits, divided by -D.
+
+  Returns:
+    The derivatives by corners and by sigma.
+  """
   tiles = tiles_of(corners, valid, radius, *weight.shape[1:])
   table, flat = edge_table_of_batch(corners), corners.reshape(*corners.shape[:2], 6)
   weight = to_tiles(weight)

@@ -8,7 +8,7 @@ picture or the sums over each face's pixels.
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 from jax import lax
@@ -21,9 +21,7 @@ SIDE = 16
 FACES_AT_ONCE = 8
 """The number of faces of each tile's list in one step of the loop."""
 
-Update = Callable[
-  [Int[Array, 'batch tiles some'], Bool[Array, 'batch tiles some 1 1'], Array], Array
-]
+Update = Callable[[Array, Array, Any], Any]
 
 
 class Tiles(NamedTuple):
@@ -79,7 +77,7 @@ def tiles_of(
   return Tiles(x, y, faces.astype(jnp.int32), jnp.sum(met, axis=-1, dtype=jnp.int32))
 
 
-def fold_faces(tiles: Tiles, update: Update, start):
+def fold_faces(tiles: Tiles, update: Update, start: Any) -> Any:
   """Folds a function over the lists of all tiles, a few faces of each at a time.
 
   Args:
@@ -122,7 +120,7 @@ def take_edges(table: EdgeTable, faces: Int[Array, 'batch tiles some']) -> EdgeT
   packed = jnp.concatenate([*sides, winding[..., None]], axis=-1)
   numbers = take(packed, faces)
   fields = [jnp.stack(numbers[i : i + 3]) for i in range(0, 3 * len(sides), 3)]
-  return EdgeTable(*fields, numbers[-1])
+  return EdgeTable._make((*fields, numbers[-1]))
 
 
 def add_to_faces(
@@ -130,7 +128,13 @@ def add_to_faces(
   faces: Int[Array, 'batch tiles some'],
   terms: list[Float[Array, 'batch tiles some 1 1']],
 ) -> Float[Array, 'batch faces numbers']:
-  """Adds to the numbers of the listed faces. Terms of faces that are not in a list must be 0."""
+  """Adds terms to the numbers of the listed faces.
+
+  Args:
+    sums: the numbers of all faces.
+    faces: numbers of the listed faces.
+    terms: what to add to each number, 0 for faces that are not in a list.
+  """
   rows = jnp.stack([term[..., 0, 0] for term in terms], axis=-1)
   return sums.at[jnp.arange(sums.shape[0])[:, None, None], faces].add(rows)
 

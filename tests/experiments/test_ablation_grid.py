@@ -49,9 +49,7 @@ def test_the_tables_hold_what_they_should():
   }
   assert printed['convention'] == {(name, 'full', 'posterior') for name in ('paper', 'exact')}
   assert printed['unit'] == {(name, 'full', 'posterior') for name in ('1 mm', '1 cm')}
-  assert printed['silhouette'] == {
-    (name, supervision, 'posterior') for name in ('off', 'on') for supervision in ('full', 'weak')
-  }
+  assert printed['silhouette'] == {(name, 'full', 'posterior') for name in ('off', 'on')}
   assert set(printed) == set(ablation_grid.TABLES)
   keys = {ablations.entry_key(entry, 0) for entry in ENTRIES}
   assert len(keys) == len(ENTRIES)
@@ -122,8 +120,7 @@ def test_a_row_has_the_supervision_and_the_branch_it_names(entry, settings):
     assert ablations.job_config(job, settings).data.labels == '2d'
   base = config_of('bayesian', settings)
   sizes = (config.training.num_steps, config.training.batch_size)
-  steps = 300 if entry.table == 'silhouette' else base.training.num_steps
-  assert sizes == (steps, base.training.batch_size)
+  assert sizes == (base.training.num_steps, base.training.batch_size)
 
 
 @pytest.mark.parametrize(
@@ -159,14 +156,12 @@ def test_a_run_differs_from_the_full_one_by_what_its_row_says(run, path, value, 
   assert min(loss.vertices, loss.joints, loss.joints_2d, loss.camera) > 0
 
 
-@pytest.mark.parametrize('run', ['silhouette', 'silhouette-weak'])
-def test_runs_with_and_without_silhouettes_differ_by_that_alone(run, settings):
-  off, on = config_of(f'{run}-off', settings), config_of(f'{run}-on', settings)
+def test_runs_with_and_without_silhouettes_differ_by_that_alone(settings):
+  off, on = config_of('silhouette-off', settings), config_of('silhouette-on', settings)
   (found,) = config_differences(on, off)
   assert found.startswith('loss.silhouette: ') and on.loss.silhouette > 0 == off.loss.silhouette
-  # Both go on from the network in the package, and the weak ones from its camera.
+  # Both go on from the network in the package.
   assert off.training.init_from == ('release',)
-  assert off.training.camera_prior == ('release' if run.endswith('weak') else '')
 
 
 def test_weak_runs_compare_at_equal_budget_from_one_start(settings):

@@ -53,12 +53,24 @@ def bundled(request, reconstructor):
 
 def test_bundled_photos_have_one_left_hand_whose_mesh_lies_on_the_landmarks(bundled):
   _, box, (hand,) = bundled
-  assert hand.is_left and hand.branch == 'fit' and hand.vertex_colors is None
+  assert hand.is_left and hand.branch == 'fit'
   landmarks = hand.detection.landmarks_image
   size = max(box[2:])
   errors = np.linalg.norm(hand.joints_image - landmarks, axis=1)
   assert errors.mean() < 0.06 * size
   assert errors[[8, 12, 16, 20]].max() < 0.1 * size  # the tips of the fingers
+
+
+def test_bundled_hands_have_the_colours_of_skin(bundled):
+  """Those of visible vertices are near the photo's, and none is the wall's grey."""
+  image, _, (hand,) = bundled
+  colors = hand.vertex_colors
+  assert colors.shape == hand.vertices.shape and colors.min() >= 0 and colors.max() <= 1
+  column, row = hand.vertices_image[hand.vertex_visible].astype(int).T
+  seen = image[row, column] / 255
+  assert np.abs(colors[hand.vertex_visible] - seen).mean() < 0.08
+  # Skin is redder than it is blue, on the side that the photo does not show too.
+  assert (colors[:, 0] - colors[:, 2]).mean() > 0.05
 
 
 def test_joints_and_their_pixels_are_those_of_the_mesh(bundled, reconstructor):
@@ -291,7 +303,8 @@ def test_a_known_focal_length_reaches_the_fit_and_the_place(reconstructor, tmp_p
 def test_a_hand_is_saved_and_shown(bundled, tmp_path):
   _, _, (hand,) = bundled
   paths = hand.save(tmp_path / 'new', 'mine')
-  assert {path.suffix for path in paths} == {'.png', '.obj', '.ply', '.glb', '.npz', '.json'}
+  suffixes = {'.png', '.obj', '.mtl', '.ply', '.glb', '.npz', '.json'}
+  assert {path.suffix for path in paths} == suffixes
   with pytest.raises(FileExistsError, match=r'mine_overlay\.png exists: it stays as it is'):
     hand.save(tmp_path / 'new', 'mine')
   assert hand.save(tmp_path / 'new', 'mine', overwrite=True) == paths
@@ -320,7 +333,7 @@ def test_several_hands_save_themselves_under_their_own_names(reconstructor, tmp_
   hands = reconstructor(tmp_path / 'two.png')
   for hand in hands:
     hand.save(tmp_path / 'out')
-  names = {path.name for path in (tmp_path / 'out').glob('*.glb')}
+  names = {path.name for path in (tmp_path / 'out').glob('*t.glb')}
   assert names == {f'two_{number}_{hand.side}.glb' for number, hand in enumerate(hands, start=1)}
   (alone,) = reconstructor(left)
   assert alone.file_stem == 'hand'
@@ -364,8 +377,9 @@ def test_a_run_sees_the_box_of_the_whole_hand(reconstructor, photo, monkeypatch)
   by_run = changed(reconstructor, network=network, release=None)
   ((hand,),) = by_run.reconstruct([PhotoRequest(photo, 'a')])
   assert hand.vertices is fitted.vertices and hand.detection is found
-  _, (_, box, side, name, mask, _, landmarks) = seen[0]
-  assert (side, name, mask) == ('left', 'a', None)
+  _, (_, box, side, name, mask, _, landmarks, source) = seen[0]
+  assert (side, name, source) == ('left', 'a', 'estimated')
+  assert mask.shape == photo.shape[:2]
   np.testing.assert_array_equal(landmarks, np.asarray(found.landmarks_image, np.float64))
   assert max(box[2:]) == pytest.approx(1.19 * max(found.box_xywh[2:]), rel=0.01)
   by_run(photo, boxes=[[10, 20, 60, 50]])

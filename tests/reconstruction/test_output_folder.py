@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from hand_jax.reconstruction import hand_reconstructor, running
+from hand_jax.reconstruction.files import output_suffixes
 from hand_jax.reconstruction.output_names import hand_names, possible_names
 from hand_jax.reconstruction.records import OutputRecord
 from hand_jax.reconstruction.running import PhotoOutcome, prepare_run
@@ -55,7 +56,7 @@ def test_every_written_name_was_checked(folder, found):
     assert set(entry['files']) <= set(possible_names('hand', suffixes, 10)) | {
       f'hand_{number}_{side}{suffix}'
       for number, side in enumerate(sides, 1)
-      for suffix in ('.obj', '.ply', '.glb', '.npz', '.json', '_overlay.png', '_legend.png')
+      for suffix in output_suffixes(True, True)
     }
     # What an earlier run left of other hands is gone.
     assert set(contents('out')) == {*entry['files'], 'summary.json'}

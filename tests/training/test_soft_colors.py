@@ -63,15 +63,15 @@ def test_a_soft_drawing_pulls_vertices_and_camera_and_a_hard_one_neither():
   # The photo's plate lies two pixels to the left of the drawn one.
   image = photo(slice(4, 16))
   by_vertices, by_camera, by_colors = slopes(PLATE, CAMERA, SKIN, image, kind='soft')
-  assert by_camera[6] > 0.1 and np.abs(by_camera[7]) < 0.01
+  assert by_camera[6] > 1 and np.abs(by_camera[7]) < 0.1
   # The right edge moves to the left.
   assert (by_vertices[1:3, 0] > 0.1).all()
   assert np.abs(by_colors).max() > 1e-3
   for kind in ('squared', 'robust'):
     by_vertices, by_camera, by_colors = slopes(PLATE, CAMERA, SKIN, image, kind=kind)
     # The colour is the same everywhere, so that no place on the plate is better than another.
-    np.testing.assert_allclose(by_vertices, 0, atol=1e-6)
-    np.testing.assert_allclose(by_camera, 0, atol=1e-6)
+    np.testing.assert_allclose(by_vertices, 0, atol=1e-4)
+    np.testing.assert_allclose(by_camera, 0, atol=1e-4)
     assert np.abs(by_colors).max() > 1e-3
 
 
@@ -80,7 +80,7 @@ def test_descent_moves_the_plate_onto_the_photo():
   camera = CAMERA
   for _ in range(60):
     slope = slopes(PLATE, camera, SKIN, image, kind='soft')[1]
-    camera = camera.at[6].add(-0.005 * slope[6])
+    camera = camera.at[6].add(-0.01 * slope[6])
   # Two pixels are a sixth of the crop's half.
   assert float(camera[6]) == pytest.approx(-1 / 6, abs=0.03)
 
