@@ -87,7 +87,7 @@ def compile_for(device, function: Callable, batch: int) -> str:
   middle = time.perf_counter()
   compiled = lowered.compile()
   memory, cost = compiled.memory_analysis(), compiled.cost_analysis()
-  assert memory is not None and cost is not None, 'a TPU program has both'
+  assert memory is not None and cost is not None, 'a TPU program reports its memory and its cost'
   moved = cost.get('bytes accessed', 0) / _MIB
   end = time.perf_counter()
   return (

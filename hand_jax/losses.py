@@ -312,7 +312,13 @@ def loss_labels(batch: HandBatch, length_unit_m: float) -> dict[str, tuple[Array
 def for_losses(
   gaussians: HandGaussians, camera: Float[Array, 'batch 10'], config: LossConfig
 ) -> HandGaussians:
-  """Converts lengths to the length unit, and projects 2D joints by `config.projection`."""
+  """Converts lengths to the length unit, and projects 2D joints by `config.projection`.
+
+  Args:
+    gaussians: a branch's Gaussians in metres, hand frame.
+    camera: the estimated camera's ten stored numbers.
+    config: sets the length unit and the projection.
+  """
   per_metre = 1 / config.length_unit_m
   joints_normalized, correlated = projected_joints(gaussians, camera, config), gaussians.correlated
   if correlated is not None:
@@ -332,7 +338,13 @@ def for_losses(
 def projected_joints(
   gaussians: HandGaussians, camera: Float[Array, '*batch 10'], config: LossConfig
 ) -> DiagonalGaussian:
-  """Computes the 2D joints of one hand or a batch, with their mean by `config.projection`."""
+  """Computes the 2D joints of one hand or a batch, with their mean by `config.projection`.
+
+  Args:
+    gaussians: a branch's Gaussians in metres, hand frame.
+    camera: the camera's ten stored numbers.
+    config: sets the projection.
+  """
   if config.projection == 'orthonormal':
     return gaussians.joints_normalized
   mean = project_points_affine(camera_from_vector(camera), gaussians.joints.mean)

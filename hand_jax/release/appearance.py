@@ -188,7 +188,7 @@ def _readings(
 def _write_textured_run(
   folder: pathlib.Path, saved: SavedNetwork, texture: dict[str, Any], hands: int
 ) -> None:
-  """Writes the run in the package as a packed run with a texture branch that saw so many hands."""
+  """Writes the run in the package with a texture branch, which was trained on `hands` hands."""
   old = saved.config
   config = dataclasses.replace(
     old,
