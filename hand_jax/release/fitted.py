@@ -1,4 +1,4 @@
-"""Runs the default program on rendered hands and compares it with the truth.
+"""Runs the default program on rendered hands, and compares its results with the truth.
 
 The calibration and the card use the errors.
 """

@@ -39,8 +39,8 @@ _STAGE_FILES = ('heads.npz', 'calibrated.npz', 'release.npz', 'release_card.json
 class ErrorSizes(NamedTuple):
   """Root mean square errors in mm that the fit assumes, one for each kind of evidence.
 
-  These three numbers alone were chosen on real photos, on both measuring sets together, because
-  renders are harder to read than photos. How errors differ between joints comes from renders.
+  Only these three numbers were chosen on real photos, on both measuring sets together, because
+  renders are harder to read than photos. The ratios between joints come from renders.
   """
 
   image: float = 3.0

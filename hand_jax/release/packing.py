@@ -178,7 +178,7 @@ def _short_names(lineage: dict[str, Any]) -> dict[str, Any]:
 def _trained_on(workdir: str, config: ExperimentConfig) -> dict[str, Any]:
   """Names the data of a run, with the digest that identifies prepared data.
 
-  The number of examples is None where prepared data are no longer where the run read them.
+  The number of examples is None if the prepared data are no longer in the folder of the run.
   """
   data = config.data
   (source,) = read_sources(workdir, config).get('data.data_dir', (None,))
