@@ -1,13 +1,13 @@
-"""Measures this project beside what one would pick instead, and shows one table.
+"""Measures this project beside its alternatives, and shows one table.
 
   make bench
   make bench ROWS=resnet50_forward_b8,inference_b1
 
-This needs the extra `benchmark`, and a C++ compiler for torch.compile. Each row runs in a process
-of its own, so that a missing library costs its rows alone. Both sides of a row have the same
+This needs the extra `benchmark`, and a C++ compiler for torch.compile. Each row runs in a separate
+process, so that without a library only its rows are missing. Both sides of a row have the same
 weights and inputs, and their results are compared before anything is timed. They run in turn.
-benchmarks/results.json keeps the results, also those of rows that were not asked for, and the table
-of docs/performance.md is written from it.
+benchmarks/results.json keeps the results, including earlier ones of rows that were not requested
+now. The table of docs/performance.md is written from it.
 """
 
 import json
@@ -24,28 +24,28 @@ from absl import app, flags
 from benchmarks.report import describe_row, markdown_table, replace_table
 from benchmarks.table import ROWS
 
-_ROWS = flags.DEFINE_list('rows', [], 'Names of rows. Without any, all are measured.')
+_ROWS = flags.DEFINE_list('rows', [], 'Names of rows. By default all are measured.')
 _QUICK = flags.DEFINE_bool('quick', False, 'Try the rows with three repetitions, and keep nothing.')
-_MINUTES = flags.DEFINE_float('minutes', 44.0, 'No row is measured after so many minutes.')
+_MINUTES = flags.DEFINE_float('minutes', 44.0, 'All rows are stopped after this time.')
 
 FOLDER = pathlib.Path(__file__).parent
 RESULTS = FOLDER / 'results.json'
 PAGE = FOLDER.parent / 'docs' / 'performance.md'
-# A row that takes longer is given up.
+# A row that takes longer is stopped.
 MOST_SECONDS = 900
 
 
 def measure_in_process(name: str, seconds: float, quick: bool) -> dict[str, Any] | str:
-  """Measures a row in a process of its own. Returns its figures, or why there are none.
+  """Measures a row in a separate process. Returns its figures, or the reason why there are none.
 
   Args:
-    name: of the row.
-    seconds: when the process is ended.
-    quick: whether three repetitions are enough.
+    name: name of the row.
+    seconds: the process is stopped after this time.
+    quick: whether to try the row with only three repetitions.
   """
-  # NumPy's product is to be the fastest that the machine has, whatever is set for other programs.
+  # NumPy's product should be the fastest on this machine. Ignore settings for other programs.
   environment = {k: v for k, v in os.environ.items() if not k.startswith('OPENBLAS_')}
-  # torch.compile's compilers say much about what does not matter here.
+  # The compilers of torch.compile print many messages that do not matter here.
   environment |= {'TORCH_LOGS': '-all', 'OMP_NUM_THREADS': '2'}
   with tempfile.TemporaryDirectory() as folder:
     path = pathlib.Path(folder) / 'row.json'
@@ -56,7 +56,7 @@ def measure_in_process(name: str, seconds: float, quick: bool) -> dict[str, Any]
         command, cwd=FOLDER.parent, env=environment, capture_output=True, text=True, timeout=seconds
       )
     except subprocess.TimeoutExpired:
-      return f'gave up after {seconds:.0f} s'
+      return f'stopped after {seconds:.0f} s'
     if path.exists():
       return json.loads(path.read_text())
     lines = made.stderr.strip().splitlines()
@@ -77,13 +77,13 @@ def main(argv: list[str]) -> None:
   names = _ROWS.value or list(ROWS)
   unknown = [name for name in names if name not in ROWS]
   if unknown:
-    sys.exit(f'Unknown rows: {", ".join(unknown)}. There are: {", ".join(ROWS)}.')
+    sys.exit(f'Unknown rows: {", ".join(unknown)}. Expected some of: {", ".join(ROWS)}.')
   results = {row['row']: row for row in json.loads(RESULTS.read_text())} if RESULTS.exists() else {}
   start, missing = time.monotonic(), {}
   for name in names:
     left = 60 * _MINUTES.value - (time.monotonic() - start)
     if left <= 0:
-      missing[name] = 'the time was over'
+      missing[name] = 'no time was left'
       continue
     found = measure_in_process(name, min(left, MOST_SECONDS), _QUICK.value)
     if isinstance(found, str):

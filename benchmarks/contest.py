@@ -1,4 +1,4 @@
-"""What a row of the benchmark measures, and how it is timed."""
+"""Times our functions and those of other libraries in turn, for one row of the benchmark."""
 
 import gc
 import statistics
@@ -12,9 +12,9 @@ import numpy as np
 Call = Callable[[], object]
 ROUNDS = 3
 LEAST_REPEATS = 15
-# A round of a fast row goes on for so many seconds, or for so many repetitions.
+# A round of a fast row ends after this many seconds, or after this many repetitions.
 ROUND_SECONDS, MOST_REPEATS = 1.0, 100
-# Threads that still spin from one competitor's work would disturb the next.
+# Threads that still spin from one competitor's work would disturb the next one.
 PAUSE_SECONDS = 0.003
 
 
@@ -23,19 +23,19 @@ class Contest(NamedTuple):
 
   ours: Call
   peers: Mapping[str, Call]
-  """By name. The fastest of them counts. Empty: nothing does the same."""
+  """Functions of other libraries by name. The fastest one counts. It may be empty."""
   difference: float | None = None
   """The largest difference of results, as a share of the largest value."""
   compiled: Any = None
-  """Our compiled program, which tells its arithmetic and its memory."""
+  """Our compiled program, which reports its arithmetic and its memory."""
   work: float | None = None
-  """Arithmetic operations of a call of ours, where the compiler does not count them."""
+  """Arithmetic operations of one call of ours, if the compiler does not count them."""
   moved: float | None = None
-  """Bytes that a call has to read and write, for rows that memory bounds."""
+  """Bytes that a call has to read and write, for rows that memory limits."""
 
 
 class Timing(NamedTuple):
-  """Medians in milliseconds of each round."""
+  """The medians of each round, in milliseconds."""
 
   peer: str
   ours_ms: list[float]
@@ -49,7 +49,7 @@ class Timing(NamedTuple):
 
 
 def relative_difference(ours: Sequence[Any], theirs: Sequence[Any]) -> float:
-  """Returns the largest difference of pairs of arrays, each as a share of its largest value."""
+  """Returns the largest difference of pairs of arrays, as a share of each pair's largest value."""
   shares = []
   for a, b in zip(ours, theirs, strict=True):
     a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
@@ -61,8 +61,8 @@ def timed(contest: Contest, quick: bool = False) -> Timing:
   """Times ours and the fastest peer in turn, in rounds.
 
   Args:
-    contest: what is timed.
-    quick: whether one round of three repetitions is enough, to try the benchmark itself.
+    contest: the functions to time.
+    quick: whether to time only one round of three repetitions, for a trial of the benchmark.
   """
   contest.ours()
   peer = fastest_peer(contest, 1 if quick else 4)
@@ -73,7 +73,7 @@ def timed(contest: Contest, quick: bool = False) -> Timing:
 
 
 def fastest_peer(contest: Contest, repeats: int) -> str:
-  """Finds the peer with the lowest median in a heat. No peer gives an empty name."""
+  """Finds the peer with the lowest median in `repeats` runs. Without peers the name is empty."""
   for call in contest.peers.values():
     call()
   if len(contest.peers) < 2:

@@ -4,7 +4,7 @@
 
 This needs ONNX Runtime (pip install -e '.[onnx]'). Both sides compute everything from crops to
 meshes, sigma and camera in float32, in turn and in one process. The StableHLO program of `hand-jax
-export` runs beside them. On a shared machine only the ratios are reliable.
+export` is measured as well. On a shared machine only the ratios are reliable.
 """
 
 import functools

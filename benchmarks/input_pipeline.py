@@ -2,11 +2,11 @@
 
   python -m benchmarks.input_pipeline
 
-The benchmark draws its own photos of 640 x 480, which show a shaded hand before a noisy background.
-It prepares them once as JPEG of quality 95 and once as PNG. In one run it measures:
+The benchmark draws its own photos of 640 x 480, which show a shaded hand in front of a noisy
+background. It prepares them once as JPEG of quality 95 and once as PNG. In one run it measures:
 
-- bare decoders, against decoding, cropping and augmenting and against the whole path from a record
-  to a row of a batch, on one core
+- on one core, bare decoders, beside decoding, cropping and augmenting, and beside the whole path
+  from a record to a row of a batch
 - batches with one and with two workers
 - memory over epochs
 """
@@ -101,7 +101,10 @@ def _project(points: np.ndarray, intrinsics: np.ndarray) -> np.ndarray:
 def _draw(
   vertices: np.ndarray, points: np.ndarray, faces: np.ndarray, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-  """Draws faces from far to near on smooth noisy colours, and returns photo (RGB) and hand mask."""
+  """Draws faces from far to near over smooth noisy colours.
+
+  It returns the photo (RGB) and the hand mask.
+  """
   smooth = rng.integers(0, 255, (15, 20, 3), np.uint8)
   image = cv2.resize(smooth, (_WIDTH, _HEIGHT), interpolation=cv2.INTER_CUBIC)
   mask = np.zeros((_HEIGHT, _WIDTH), np.uint8)
@@ -160,7 +163,7 @@ def prepare(builder: type[_Photos], examples: Sequence[HandExample], folder: str
   Args:
     builder: the data set's builder.
     examples: the examples to prepare.
-    folder: where the prepared data go.
+    folder: the folder for the prepared data.
   """
   builder.examples = examples
   made = builder(data_dir=folder, file_format='array_record')
@@ -169,7 +172,7 @@ def prepare(builder: type[_Photos], examples: Sequence[HandExample], folder: str
 
 
 def decoders(extension: str) -> dict[str, Callable[[bytes], np.ndarray]]:
-  """Returns functions that decode a whole photo to RGB, by the name of library and mode."""
+  """Returns functions that decode a whole photo to RGB, by the names of library and mode."""
 
   def opencv(data: bytes) -> np.ndarray:
     image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
@@ -194,19 +197,19 @@ def paths(
 ) -> dict[str, Callable[[], object]]:
   """Returns functions that run parts of our pipeline on one batch, by name.
 
-  The first makes augmented crops from photos. The others make batches from records, without and
-  with hand masks, which textured runs need.
+  The first makes augmented crops from photos. The second makes batches from records without hand
+  masks, and the third with hand masks, which textured runs need.
 
   Args:
     source: the prepared data.
     slots: the examples of the batch.
-    config: the experiment that trains on them.
+    config: the config of an experiment that trains on these data.
   """
   opened = source.open([slot.index for slot in slots], with_masks=False)
   boxes = [example.box_xywh.astype(np.float64) for example, _ in opened]
 
   def crop() -> None:
-    # As `make_batch` does, this finds the place of every crop before it warps any pixels.
+    # Like `make_batch`, this finds the place of every crop before it warps any pixels.
     changes, affines = [], []
     for slot, box in zip(slots, boxes, strict=True):
       rng = np.random.default_rng((0, slot.epoch, slot.index))
@@ -231,18 +234,18 @@ def measure_one_core(
 ) -> None:
   """Compares bare decoders with our paths on one core, and prints photos per second.
 
-  They run in turn, and time is the CPU time of this thread.
+  They run in turn. The CPU time of this thread is measured.
 
   Args:
     source: the prepared data.
     photos: the encoded photos, in the order of the source.
-    extension: the kind of the photos.
-    config: the experiment that trains on them.
+    extension: file extension of the photos, such as '.jpg'.
+    config: the config of an experiment that trains on these data.
   """
   slots = training_slots(0, len(source), 0, _BATCH)
   chosen = [photos[slot.index] for slot in slots]
   bare = {
-    # No result is kept, because a decoder that always fills new memory would be slowed down.
+    # No result is kept, because a decoder that always has to fill new memory would be slower.
     name: lambda decode=decode: collections.deque(map(decode, chosen), maxlen=0)
     for name, decode in decoders(extension).items()
   }
@@ -271,7 +274,7 @@ def measure_workers(source: PreparedSource, config: ExperimentConfig, batches: i
   Args:
     source: the prepared data.
     config: the experiment that trains on them.
-    batches: how many batches each measurement takes.
+    batches: number of batches in each measurement.
   """
 
   def run(workers: int) -> Callable[[], None]:
@@ -298,7 +301,7 @@ def measure_memory(source: PreparedSource, config: ExperimentConfig, epochs: int
   Args:
     source: the prepared data.
     config: the experiment that trains on them.
-    epochs: how many epochs to run.
+    epochs: number of epochs to run.
   """
   per_epoch = -(-len(source) // _BATCH)
   megabytes = []
@@ -335,7 +338,7 @@ def main(argv: list[str]) -> None:
     for builder in (JpegPhotos, PngPhotos):
       source = prepare(builder, examples, folder)
       photos = [encode(examples[_number(source, i)], builder.extension) for i in range(len(source))]
-      # Threads that start from here on inherit the one core.
+      # Threads that start from now on inherit the one core.
       os.sched_setaffinity(0, {max(cores)})
       measure_one_core(source, photos, builder.extension, config)
       os.sched_setaffinity(0, cores)
@@ -345,7 +348,7 @@ def main(argv: list[str]) -> None:
 
 
 def _number(source: PreparedSource, index: int) -> int:
-  """Returns which of the drawn examples is at a place of the source, because tfds shuffles them."""
+  """Returns the number of the drawn example at an index of the source. tfds shuffles examples."""
   ((example, _),) = source.open([index])
   return int(example.example_id.removeprefix('photo-'))
 

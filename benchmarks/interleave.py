@@ -8,13 +8,13 @@ from collections.abc import Callable, Mapping
 def compare(callables: Mapping[str, Callable[[], object]], repeats: int = 20) -> dict[str, float]:
   """Measures the median seconds of each callable, in turn, so that noise affects all of them alike.
 
-  Medians are printed with their ratios to the first. Two rounds before the measurement compile and
-  warm up.
+  Medians are printed with their ratios to the first callable's median. Two rounds before the
+  measurement compile and warm up.
 
   Args:
-    callables: functions that do their whole work and return when it is done (`block_until_ready`
-      included), by name.
-    repeats: how often each is timed.
+    callables: functions by name, which do their whole work and return when it is done (including
+      `block_until_ready`).
+    repeats: how often each callable is timed.
   """
   for function in callables.values():
     function()

@@ -1,4 +1,4 @@
-"""Measures what this machine can do at most, and describes it in words."""
+"""Measures the peak arithmetic and memory rates of this machine, and describes it in words."""
 
 import os
 import pathlib
@@ -10,7 +10,7 @@ import numpy as np
 
 
 def measure_limits() -> dict[str, float]:
-  """Measures the fastest float32 matrix product (GFLOP/s) and copy in memory (GB/s).
+  """Measures the fastest float32 matrix product (GFLOP/s) and the fastest memory copy (GB/s).
 
   The product is the faster of NumPy's and JAX's. A copy reads and writes each byte.
   """
@@ -52,5 +52,5 @@ def describe() -> str:
 
 
 def other_load() -> float:
-  """Returns how many processes ran on average during the last minute."""
+  """Returns the average number of running processes during the last minute."""
   return os.getloadavg()[0]

@@ -1,4 +1,4 @@
-"""Measures one row in a process of its own and writes the result as JSON.
+"""Measures one row in a separate process and writes the result as JSON.
 
   python -m benchmarks.one_row NAME RESULT.json [quick]
 
@@ -19,7 +19,7 @@ from benchmarks.machine import describe, measure_limits, other_load
 from benchmarks.table import ROWS, Row
 
 _THREADS = 2
-# Results that differ by more than this share are results of different functions.
+# If results differ by more than this share, the two sides compute different functions.
 MOST_DIFFERENCE = 1e-3
 
 

@@ -3,8 +3,8 @@
   python -m benchmarks.rasterizer
 
 The benchmark prints times for a batch of posed free hands, and their ratios. Brute force tests
-every pixel against every face. Other libraries take part where they can be imported, and a line
-says so where they cannot. `benchmarks/rasterizer_rivals.py` says how to get them.
+every pixel against every face. Other libraries are measured if they can be imported, and a line
+names those that cannot. `benchmarks/rasterizer_rivals.py` explains how to install them.
 """
 
 import functools
@@ -40,9 +40,9 @@ def rasterize_brute_force(vertices_image, faces, height, width) -> Fragments:
 
   Args:
     vertices_image: (batch, V, 3) pixels and depth.
-    faces: (F, 3) triangles.
-    height: pixels.
-    width: pixels.
+    faces: (F, 3) vertex ids of the triangles.
+    height: height of the images, pixels.
+    width: width of the images, pixels.
   """
   face_index = _nearest_faces_of_chunks(vertices_image, faces, height, width)
   barycentric, depth = lax.map(
@@ -55,7 +55,7 @@ def posed_hands(batch: int, size: int):
   """Poses free hands at random orientations, so that each fills three quarters of its image.
 
   Args:
-    batch: how many hands.
+    batch: number of hands.
     size: height and width of the images in pixels.
 
   Returns:
@@ -90,7 +90,7 @@ def main(_) -> None:
   differing = jnp.mean(fast.face_index != slow.face_index)
   covered = jnp.mean(fast.face_index >= 0)
   print(f'{_BATCH.value} hands of {size} x {size} pixels, {covered:.1%} covered')
-  print(f'pixels where the two forms name different faces: {differing:.1e}')
+  print(f'share of pixels where the two forms find different faces: {differing:.1e}')
 
   attributes = jnp.ones((*vertices.shape[:2], 3))
 
@@ -106,7 +106,7 @@ def main(_) -> None:
   rivals = rasterizer_rivals.available(np.asarray(vertices), np.asarray(faces), size)
   for name, rival in rivals.items():
     agreement = np.mean(rival() == np.asarray(fast.face_index))
-    print(f'{name}: names the same face at {agreement:.3%} of the pixels')
+    print(f'{name}: finds the same face at {agreement:.3%} of the pixels')
     timed[name] = rival
   medians = compare(timed, _REPEATS.value)
   per_image = 1e3 * medians['visible vertices'] / _BATCH.value

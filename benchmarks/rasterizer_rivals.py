@@ -1,13 +1,13 @@
-"""Other libraries that find the face each pixel sees, on the same images as our rasterizer.
+"""Runs other libraries that find the face of each pixel, on the same images as our rasterizer.
 
 - trimesh with embree (`pip install trimesh embreex`) finds the first hits of one ray per pixel,
   parallel to the depth axis. Rays and embree's scenes are made before the timing, which favours
   embree, because every new hand would need a new scene.
-- PyTorch3D has a CPU rasterizer (`pytorch3d._C.rasterize_meshes`), which is used in its hard form:
-  no blur, one face per pixel, no perspective correction. For most platforms it has no package. An
-  installation from source serves. So does its source file
-  `csrc/rasterize_meshes/rasterize_meshes_cpu.cpp` alone, which `torch.utils.cpp_extension` builds
-  with that one binding into a module `pytorch3d/_C` on the path.
+- PyTorch3D has a CPU rasterizer (`pytorch3d._C.rasterize_meshes`), which is used without blur, with
+  one face per pixel and without perspective correction. It has no package for most platforms, and
+  can be installed from source. It is also enough to build its source file
+  `csrc/rasterize_meshes/rasterize_meshes_cpu.cpp` by `torch.utils.cpp_extension`, with that one
+  binding, into a module `pytorch3d/_C` on the path.
 """
 
 import importlib.util
@@ -24,7 +24,7 @@ def available(
   faces: Int[np.ndarray, 'faces 3'],
   size: int,
 ) -> dict[str, Rival]:
-  """Returns functions that find the face at each pixel (-1: none), by the name of the library.
+  """Returns functions that find the face at each pixel (-1 for none), by the name of the library.
 
   The names of missing libraries are printed.
 
@@ -58,7 +58,7 @@ def ray_casting(vertices_image: np.ndarray, faces: np.ndarray, size: int) -> Riv
   import trimesh
   from trimesh.ray.ray_pyembree import RayMeshIntersector
 
-  # Depth is spread to the scale of the image, so that embree's tolerance resolves it.
+  # Depth is scaled to the size of the image, so that embree's tolerance resolves it.
   depth = vertices_image[..., 2:]
   spread = (depth - depth.min()) / np.ptp(depth) * size
   images = np.concatenate([vertices_image[..., :2], spread], axis=-1).astype(np.float64)
@@ -98,8 +98,8 @@ def pytorch3d_rasterizer(vertices_image: np.ndarray, faces: np.ndarray, size: in
   neighbours = torch.full((batch * count,), -1)
 
   def rasterize():
-    # The blur is 0, and there is 1 face per pixel. A CPU uses no bins. The three False turn
-    # perspective correction, clipping and culling off.
+    # The blur is 0, and there is 1 face per pixel. A CPU uses no bins. The three values False turn
+    # off perspective correction, clipping and culling.
     arguments = (corners, first, counts, neighbours, (size, size), 0.0, 1, 0, 0)
     packed = _C.rasterize_meshes(*arguments, False, False, False)[0][..., 0].numpy()
     offset = first.numpy()[:, None, None]

@@ -6,7 +6,7 @@ from typing import Any
 from benchmarks.table import ROWS
 
 START, END = '<!-- table: written by make bench -->', '<!-- end of the table -->'
-# More running programs than this before a row say that it had the machine not to itself.
+# With more running programs than this before a row, the row shared the machine with others.
 QUIET_LOAD = 1.0
 _HEAD = (
   '| row | what | ours, ms | peer, ms | peer | ratio | bar | share of peak | memory, MiB |',
@@ -15,7 +15,7 @@ _HEAD = (
 
 
 def describe_row(found: dict[str, Any]) -> str:
-  """Returns one line about a result."""
+  """Describes a result in one line."""
   cells = _cells(found)
   if found['peer'] is None:
     return f'{cells[0]}: {cells[2]} ms, share of peak {cells[7]}'

@@ -6,7 +6,7 @@ The benchmark prints times for a batch of posed free hands, their ratio, and the
 values and gradients. Both forms compute the same function with the same blur radius. The plain form
 gives every face a square window that holds the largest face of the batch with its blur, and it
 leaves the derivative to JAX. It works through the faces in chunks, so that the arrays that autodiff
-keeps fit into memory and caches. The fastest size of chunk counts.
+keeps fit into memory and caches. The fastest chunk size counts.
 """
 
 import functools
@@ -32,13 +32,13 @@ def plain_silhouette(vertices_image, faces, height, width, sigma, radius, side, 
 
   Args:
     vertices_image: (batch, V, 3) pixels and depth.
-    faces: (F, 3) triangles.
-    height: pixels.
-    width: pixels.
+    faces: (F, 3) vertex ids of the triangles.
+    height: height of the images, pixels.
+    width: width of the images, pixels.
     sigma: blur in square pixels.
     radius: blur radius in pixels.
     side: side of a window in pixels.
-    chunk: how many faces are computed together.
+    chunk: number of faces that are computed together.
   """
   padding = -faces.shape[0] % chunk
   ids = jnp.pad(faces, ((0, padding), (0, 0))).reshape(-1, chunk, 3)
@@ -85,8 +85,7 @@ def _log_left_over(corners, x, y, sigma, radius):
   positive = (sides[0] > 0) & (sides[1] > 0) & (sides[2] > 0)
   inside = positive | ((sides[0] < 0) & (sides[1] < 0) & (sides[2] < 0))
   logit = jnp.where(inside, squared, -squared) / sigma
-  # XLA's CPU code takes far longer for log1p than for log, which would put this form at a
-  # disadvantage.
+  # XLA's CPU code takes far longer for log1p than for log. The comparison would be unfair with it.
   logs = -jnp.maximum(logit, 0) - jnp.log(1 + jnp.exp(-jnp.abs(logit)))
   return jnp.where(inside | (squared < radius**2), logs, 0)
 
@@ -96,7 +95,7 @@ def widest_window(vertices_image, faces, radius) -> int:
 
   Args:
     vertices_image: (batch, V, 3) pixels and depth.
-    faces: (F, 3) triangles.
+    faces: (F, 3) vertex ids of the triangles.
     radius: blur radius in pixels.
   """
   corners = np.asarray(vertices_image)[:, np.asarray(faces), :2]

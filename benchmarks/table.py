@@ -1,4 +1,4 @@
-"""The rows of the benchmark, in the order in which they are measured and shown."""
+"""Lists the rows of the benchmark, in the order in which they are measured and shown."""
 
 from typing import NamedTuple
 
@@ -8,10 +8,10 @@ class Row(NamedTuple):
 
   words: str
   maker: str
-  """Module and function in `benchmarks.rows` that give the contest."""
+  """Module and function in `benchmarks.rows` that make the contest, such as 'mano:forward'."""
   arguments: tuple = ()
   bar: float | None = None
-  """The ratio that is aimed at."""
+  """The target for the ratio of our time to the peer's. None sets no target."""
 
 
 _BACKBONES = {

@@ -4,9 +4,9 @@
 
 The compiler is in `libtpu` (`pip install libtpu`). For each function the benchmark prints the
 seconds to lower and to compile it, the memory of the compiled program, and the operations and bytes
-that the compiler counts. It counts the body of a loop once: soft pictures take the printed number
-of steps, for as many posed hands. The compiler reports an error where a program does not fit into a
-chip's memory. Nothing is run, so that speed and numerics on a TPU are not measured.
+that the compiler counts. It counts the body of a loop once, and soft pictures of these posed hands
+take the printed number of steps. The compiler reports an error if a program does not fit into a
+chip's memory. Nothing is run, so speed and numerics on a TPU are not measured.
 """
 
 import importlib.util
@@ -33,7 +33,7 @@ _SIGMA = 1.0
 
 
 def rendering_functions(size: int) -> dict[str, Callable]:
-  """Returns functions of vertices (batch, V, 3), faces and attributes (batch, V, 3), by name."""
+  """Returns functions by name, of vertices (batch, V, 3), faces and attributes (batch, V, 3)."""
 
   def image_loss(vertices, faces, attributes):
     fragments = rasterize(vertices, faces, size, size)
@@ -77,7 +77,7 @@ def compile_for(device, function: Callable, batch: int) -> str:
   Args:
     device: the chip.
     function: one of `rendering_functions`.
-    batch: how many images.
+    batch: number of images.
   """
   sharding = jax.sharding.SingleDeviceSharding(device)
   floats = jax.ShapeDtypeStruct((batch, _VERTICES, 3), jnp.float32, sharding=sharding)
@@ -87,7 +87,7 @@ def compile_for(device, function: Callable, batch: int) -> str:
   middle = time.perf_counter()
   compiled = lowered.compile()
   memory, cost = compiled.memory_analysis(), compiled.cost_analysis()
-  assert memory is not None and cost is not None, 'a TPU program has both'
+  assert memory is not None and cost is not None, 'a TPU program reports its memory and its cost'
   moved = cost.get('bytes accessed', 0) / _MIB
   end = time.perf_counter()
   return (
@@ -104,7 +104,7 @@ def main(_) -> None:
   if importlib.util.find_spec('libtpu') is None:
     print('libtpu is not installed, nothing was compiled: pip install libtpu')
     return
-  # Only the compiler is used, so libtpu need not ask the metadata service of a cloud machine.
+  # Only the compiler is used, so libtpu need not query the metadata service of a cloud machine.
   os.environ.setdefault('TPU_SKIP_MDS_QUERY', '1')
   batch, size = flags.FLAGS.batch, flags.FLAGS.size
   topology = topologies.get_topology_desc(platform='tpu', topology_name=_TOPOLOGY.value)

@@ -103,7 +103,7 @@ def compute_squared_error_terms(
   Args:
     estimate: the network's output. It may lack a branch.
     batch: the labels and their masks.
-    config: gives the unit of length and the projection.
+    config: sets the unit of length and the projection.
     hands_mean: the hand model's relaxed pose, for the term `pose_prior`.
 
   Returns:
@@ -129,14 +129,14 @@ def compute_photometric_terms(
 ) -> LossTerms:
   """Computes the mean colour difference between drawing I and photo J over a mask (Algorithm 4).
 
-  The mask M holds the pixels that the drawing covers and, where the photo's hand mask is known,
-  that also show the hand. An empty mask and padding give zero.
+  The mask M holds the pixels that the drawing covers. If the photo's hand mask is known, they also
+  have to show the hand. An empty mask and padding give zero.
 
   A soft drawing covers pixels in part, and each pixel is weighted by its covered share.
 
   Args:
     rendered: the hand drawn into its crop, colours in [0, 1].
-    batch: the photo, and its hand mask where there is one.
+    batch: the photo, and its hand mask if there is one.
     config: its `photometric` chooses the difference to average over M. 'squared' takes |I - J|^2.
       'robust' takes the sum over channels of sqrt((I - J)^2 + c^2) - c with c = `ROBUST_COLOR`
       (Charbonnier et al. 1994), which gives less weight to the few pixels along misplaced edges.
@@ -312,7 +312,13 @@ def loss_labels(batch: HandBatch, length_unit_m: float) -> dict[str, tuple[Array
 def for_losses(
   gaussians: HandGaussians, camera: Float[Array, 'batch 10'], config: LossConfig
 ) -> HandGaussians:
-  """Converts lengths to the length unit, and projects 2D joints by `config.projection`."""
+  """Converts lengths to the length unit, and projects 2D joints by `config.projection`.
+
+  Args:
+    gaussians: a branch's Gaussians in metres, hand frame.
+    camera: the estimated camera's ten stored numbers.
+    config: sets the length unit and the projection.
+  """
   per_metre = 1 / config.length_unit_m
   joints_normalized, correlated = projected_joints(gaussians, camera, config), gaussians.correlated
   if correlated is not None:
@@ -332,7 +338,13 @@ def for_losses(
 def projected_joints(
   gaussians: HandGaussians, camera: Float[Array, '*batch 10'], config: LossConfig
 ) -> DiagonalGaussian:
-  """Computes the 2D joints of one hand or a batch, with their mean by `config.projection`."""
+  """Computes the 2D joints of one hand or a batch, with their mean by `config.projection`.
+
+  Args:
+    gaussians: a branch's Gaussians in metres, hand frame.
+    camera: the camera's ten stored numbers.
+    config: sets the projection.
+  """
   if config.projection == 'orthonormal':
     return gaussians.joints_normalized
   mean = project_points_affine(camera_from_vector(camera), gaussians.joints.mean)

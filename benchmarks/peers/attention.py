@@ -1,4 +1,7 @@
-"""AMVUR's head in PyTorch: Table 1's tokens, scaled_dot_product_attention, fused projections."""
+"""Holds AMVUR's head in PyTorch, with Table 1's tokens and scaled_dot_product_attention.
+
+Projections of the same input are fused.
+"""
 
 import math
 
@@ -9,11 +12,11 @@ from torch.nn import functional as F
 from hand_jax.config import ModelConfig
 from hand_jax.models.vertex_regressor import TEMPLATE_UNIT_M
 
-EPSILON = 1e-6  # Flax's of layer normalisation
+EPSILON = 1e-6  # the value of Flax's layer normalisation
 
 
 class Attention(nn.Module):
-  """Multi-head attention. Projections of the same input are one layer, as in PyTorch's own."""
+  """Multi-head attention. As in PyTorch's module, projections of the same input are one layer."""
 
   def __init__(self, width: int, heads: int, is_self: bool):
     super().__init__()
@@ -25,7 +28,7 @@ class Attention(nn.Module):
     self.output = nn.Linear(width, width)
 
   def projections(self):
-    """Lists the layers with the names of what they give."""
+    """Lists the layers with the names of their outputs."""
     if self.is_self:
       return [(self.query_key_value, ('query', 'key', 'value'))]
     return [(self.query, ('query',)), (self.key_value, ('key', 'value'))]
@@ -68,7 +71,7 @@ class Block(nn.Module):
     self.FeedForward_0 = FeedForward(width, ratio)
 
   def forward(self, tokens, context=None):
-    """Attends to the context, or to the tokens themselves without one."""
+    """Attends to the context, or to the tokens themselves if there is no context."""
     if context is not None:
       context = self.context_norm(context)
     tokens = tokens + self.MultiHeadAttention_0(self.LayerNorm_0(tokens), context)
@@ -83,14 +86,14 @@ class TokenEmbedding(nn.Module):
     self.dense = nn.Linear(3 + channels, width)
 
   def forward(self, template, feature):
-    """Writes the tokens out and applies the layer."""
+    """Joins the parts of the tokens and applies the layer."""
     batch, count = feature.shape[0], template.shape[0]
     xyz = template[None].expand(batch, -1, -1)
     return self.dense(torch.cat([xyz, feature[:, None].expand(-1, count, -1)], -1))
 
 
 class VertexRegressor(nn.Module):
-  """Offsets in metres and bounded log-variances of all vertices."""
+  """Estimates offsets in metres and bounded log-variances of all vertices."""
 
   def __init__(self, config: ModelConfig, channels: int, length_unit_m: float):
     super().__init__()

@@ -1,7 +1,7 @@
-"""ResNet-50, EfficientNet-B0 and Lite0 in PyTorch, as torchvision and timm write them.
+"""Holds ResNet-50, EfficientNet-B0 and Lite0 in PyTorch, with the layers of torchvision and timm.
 
 Submodules have the names of this project's modules, so that `benchmarks.peers.weights` can copy
-parameters by name. torchvision itself, whose builds depend on those of torch, is not needed.
+parameters by name. The package torchvision, whose builds depend on those of torch, is not needed.
 """
 
 import torch
@@ -12,7 +12,7 @@ from hand_jax.models.backbone import EFFICIENTNET_STAGES, RESNET50_STAGES, Effic
 
 
 class ConvNorm(nn.Module):
-  """A convolution with batch normalisation and, where one is given, an activation."""
+  """A convolution with batch normalisation and, if one is given, an activation."""
 
   def __init__(
     self, inputs, outputs, size=1, stride=1, groups=1, activation=None, same=False, epsilon=1e-5
@@ -25,14 +25,14 @@ class ConvNorm(nn.Module):
     self.activation = activation
 
   def forward(self, x):
-    """Applies the three, after TensorFlow's padding where `same` asks for it."""
+    """Applies the layers in turn, after TensorFlow's padding if `same` is set."""
     if self.same:
       x = F.pad(x, self._padding(x))
     x = self.norm(self.conv(x))
     return x if self.activation is None else self.activation(x)
 
   def _padding(self, x):
-    """Left, right, top and bottom, the larger part after the image."""
+    """Returns the padding on the left, right, top and bottom. Right and bottom are the larger."""
     sides = []
     for n in (x.shape[3], x.shape[2]):
       total = max((-(-n // self.stride) - 1) * self.stride + self.size - n, 0)
@@ -120,13 +120,16 @@ class InvertedBottleneck(nn.Module):
     self.residual = inputs == settings.features and stride == 1
 
   def forward(self, x):
-    """Filters and gates the features, and adds the input where it has the same shape."""
+    """Filters and gates the features, and adds the input if it has the same shape."""
     y = self.project(self.squeeze_excite(self.depthwise(self.expand(x))))
     return x + y if self.residual else y
 
 
 class EfficientNet(nn.Module):
-  """EfficientNet-B0, or Lite0 without gates and with TensorFlow's padding, of 1280 features."""
+  """EfficientNet-B0, or Lite0 without gates and with TensorFlow's padding.
+
+  Both return 1280 features.
+  """
 
   def __init__(self, lite: bool = False):
     super().__init__()
@@ -151,7 +154,7 @@ class EfficientNet(nn.Module):
 
 
 def norm_options(lite: bool) -> dict:
-  """Returns what the convolutions of Lite0 do otherwise than those of B0."""
+  """Returns the options in which the convolutions of Lite0 differ from those of B0."""
   return {'same': True, 'epsilon': 1e-3} if lite else {}
 
 

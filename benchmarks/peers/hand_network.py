@@ -1,4 +1,4 @@
-"""The whole network of Table 1 in PyTorch, with the MANO layer of smplx."""
+"""Holds the whole network of Table 1 in PyTorch, with the MANO layer of smplx."""
 
 import math
 from typing import NamedTuple
@@ -29,7 +29,7 @@ class Branch(NamedTuple):
 
 
 class Estimate(NamedTuple):
-  """What the network gives."""
+  """The network's output."""
 
   prior: Branch
   posterior: Branch

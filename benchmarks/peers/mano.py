@@ -1,4 +1,4 @@
-"""The MANO layer of the smplx package, loaded with this project's free hand."""
+"""Loads this project's free hand into the MANO layer of the smplx package."""
 
 import pathlib
 import pickle
@@ -16,7 +16,7 @@ from hand_jax.types import ManoModel
 def benchmark_model() -> ManoModel:
   """Loads the free hand and gives it random pose blend shapes.
 
-  Its own are zero. Random ones keep either side from skipping that work.
+  The blend shapes of the free hand are zero. With random ones neither side can skip that work.
   """
   model = load_mano_model()
   posedirs = np.random.default_rng(0).normal(size=model.posedirs.shape) * 1e-4

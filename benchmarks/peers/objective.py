@@ -1,4 +1,4 @@
-"""The supervised objective of Algorithm 1 in PyTorch, in the paper's convention."""
+"""Computes the supervised objective of Algorithm 1 in PyTorch, in the paper's convention."""
 
 import math
 from typing import NamedTuple
@@ -26,7 +26,7 @@ def supervised_loss(estimate: Estimate, labels: Labels, length_unit_m: float) ->
   Args:
     estimate: the network's output.
     labels: the labels.
-    length_unit_m: the unit of lengths behind the log-variances.
+    length_unit_m: the unit of lengths in the log-variances, in metres.
   """
   prior, posterior = (in_unit(b, length_unit_m) for b in (estimate.prior, estimate.posterior))
   known = (labels.vertices / length_unit_m, labels.joints / length_unit_m, labels.joints_2d)
@@ -37,7 +37,7 @@ def supervised_loss(estimate: Estimate, labels: Labels, length_unit_m: float) ->
 
 
 def in_unit(branch: Branch, length_unit_m: float) -> Branch:
-  """Converts lengths from metres."""
+  """Converts lengths from metres to the length unit."""
   shift = 2 * math.log(length_unit_m)
   vertices, joints = (
     (mean / length_unit_m, log_variance - shift) for mean, log_variance in branch[:2]

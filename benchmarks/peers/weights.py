@@ -11,14 +11,14 @@ from benchmarks.peers.backbones import ConvNorm
 
 
 def copy_weights(module: nn.Module, variables: dict[str, Any]) -> nn.Module:
-  """Fills a module with the parameters and statistics that lie at the same names, and returns it.
+  """Fills a module with the parameters and statistics of the same names, and returns it.
 
   Args:
     module: the PyTorch module.
     variables: Flax's collections 'params' and, with batch normalisation, 'batch_stats'.
 
   Raises:
-    KeyError: a module has no parameters of its name.
+    KeyError: a submodule has no parameters of the same name.
   """
   _copy(module, variables['params'], variables.get('batch_stats', {}))
   return module

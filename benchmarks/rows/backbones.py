@@ -1,4 +1,4 @@
-"""Backbones beside PyTorch in channels-last form, eager and compiled, with the same weights."""
+"""Measures backbones beside PyTorch (channels last, eager and compiled) with the same weights."""
 
 from typing import Any
 
@@ -42,8 +42,8 @@ def forward(name: str, batch: int) -> Contest:
 def train(name: str, batch: int) -> Contest:
   """Compares steps of AdamW on a loss that is linear in the features.
 
-  Equal are the loss, and the gradient of the last kernel. Those of the first ones grow rounding
-  errors through all the normalisations.
+  The losses, and the gradients of the last kernel, are compared. The gradients of the first kernels
+  contain rounding errors that grow through all the normalisations.
   """
   module, variables, images = _ours(name, batch)
   x, outputs = jnp.asarray(images), 1280 if name.startswith('efficientnet') else 2048
@@ -67,7 +67,7 @@ def train(name: str, batch: int) -> Contest:
 
   params = variables['params']
   state = (params, variables['batch_stats'], optimizer.init(params))
-  # The steps give the state's memory away, so the peers' weights are copied first.
+  # The steps donate the memory of the state, so the peers' weights are copied first.
   modules = [copy_weights(BACKBONES[name](), variables) for _ in range(2)]
   compiled = jax.jit(step, donate_argnums=0).lower(state, x, jnp.asarray(target)).compile()
   ours = Stepping(compiled, state, (x, jnp.asarray(target)))
@@ -134,9 +134,9 @@ def training(module, inputs, loss, transform=lambda module: module):
 
   Args:
     module: the module to train.
-    inputs: its inputs.
-    loss: maps its outputs to a number.
-    transform: what is applied to the module before, such as torch.compile.
+    inputs: the inputs of the module.
+    loss: maps the module's outputs to a number.
+    transform: applied to the module before the training, such as torch.compile.
   """
   module = module.train().to(memory_format=torch.channels_last)
   applied = transform(module)

@@ -1,4 +1,4 @@
-"""Making training examples: crops of photos beside bare decoding, and rendered hands."""
+"""Measures making training examples: crops of photos beside bare decoding, and rendered hands."""
 
 import itertools
 import os
@@ -21,7 +21,7 @@ SIDE = 224
 
 
 def crops(count: int) -> Contest:
-  """Compares decoding, cropping and augmenting JPEG photos of 640 x 480 with decoding them alone.
+  """Compares decoding, cropping and augmenting JPEG photos of 640 x 480 with only decoding them.
 
   Both run on one core.
   """
@@ -47,7 +47,7 @@ def crops(count: int) -> Contest:
 
 
 def rendered_hands(count: int) -> Contest:
-  """Measures rendering photos of hands with all labels, other hands each time."""
+  """Measures rendering photos of hands with all labels. Each call renders other hands."""
   numbers = itertools.count(0, count)
 
   def call():

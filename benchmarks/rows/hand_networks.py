@@ -1,7 +1,7 @@
-"""The palm detector and the landmark network beside LiteRT, and photos by the whole program.
+"""Measures the palm detector and the landmark network beside LiteRT, and the whole program.
 
-LiteRT needs `pip install ai-edge-litert`, and the weights in their published form need the wheel
-of mediapipe 0.10.21 (pip download --no-deps mediapipe==0.10.21), which is only read. The
+LiteRT needs `pip install ai-edge-litert`. The published weights are read from the wheel of
+mediapipe 0.10.21 (pip download --no-deps mediapipe==0.10.21), which is not installed. The
 environment variable MEDIAPIPE_WHEEL names its file.
 """
 
@@ -22,12 +22,12 @@ from tools.drawn_hand import draw_test_picture
 from tools.published_networks import NETWORKS, create_interpreter
 
 _MODULES = {'palm_detection': PalmDetectionNetwork(), 'hand_landmark': HandLandmarkNetwork()}
-# The features of the landmark network are left out, since LiteRT does not give them.
+# The features of the landmark network are left out, because LiteRT does not return them.
 _OUTPUTS = {'palm_detection': 2, 'hand_landmark': 4}
 
 
 def one_picture(name: str) -> Contest:
-  """Compares one pass on a picture in the computer's memory, results included."""
+  """Compares one pass on a picture, including the copies from and to the computer's memory."""
   module, variables = _MODULES[name], load_bundled_parameters(name)
   picture = jnp.asarray(draw_test_picture(NETWORKS[name].input_side))[None]
   run = jax.jit(lambda variables, x: module.apply(variables, normalize_crops(x))[: _OUTPUTS[name]])
@@ -41,11 +41,11 @@ def litert(name: str, threads: int = 2) -> Callable[[], list[np.ndarray]]:
   """Returns a function that runs one pass of LiteRT on the test picture.
 
   Raises:
-    ValueError: the environment names no wheel, or one that does not hold the network.
+    ValueError: the environment names no wheel, or a wheel that does not hold the network.
   """
   wheel = os.environ.get('MEDIAPIPE_WHEEL', '')
   if not wheel:
-    raise ValueError('MEDIAPIPE_WHEEL should name the wheel of mediapipe 0.10.21.')
+    raise ValueError('MEDIAPIPE_WHEEL should name the file of the wheel of mediapipe 0.10.21.')
   network = NETWORKS[name]
   interpreter = create_interpreter(wheel, network, threads)
   picture = draw_test_picture(network.input_side)[None] / np.float32(255)
@@ -60,7 +60,7 @@ def litert(name: str, threads: int = 2) -> Callable[[], list[np.ndarray]]:
 
 
 def _difference(ours, theirs) -> float:
-  """Compares each of our outputs with the nearest of theirs, whose order is another."""
+  """Compares each of our outputs with the nearest of theirs, which have another order."""
   nearest = []
   for found in ours:
     flat = np.asarray(found).reshape(-1)
@@ -76,7 +76,7 @@ def photo() -> Contest:
 
 
 def folder(count: int) -> Contest:
-  """Compares photos that are reconstructed together with the same ones in turn."""
+  """Compares reconstructing photos together with reconstructing the same photos in turn."""
   reconstructor, requests = HandReconstructor(), _requests(count)
   one_by_one = lambda: [reconstructor.reconstruct([request]) for request in requests]  # noqa: E731
   return Contest(lambda: reconstructor.reconstruct(requests), {'ours, one by one': one_by_one})

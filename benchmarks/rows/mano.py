@@ -1,4 +1,4 @@
-"""The MANO layer beside the smplx package."""
+"""Measures the MANO layer beside the smplx package."""
 
 import jax
 import jax.numpy as jnp
@@ -39,8 +39,8 @@ def forward_backward(batch: int) -> Contest:
     value = (output.vertices**2).sum() + (output.joints**2).sum()
     return torch.autograd.grad(value, theirs)
 
-  # smplx gives the 16 joints of the chain, and our standard joints hold tips of other vertices:
-  # the results are compared on the vertices alone.
+  # smplx returns the 16 joints of the chain, and our standard joints have finger tips at other
+  # vertices. So only the results of the vertices are compared.
   by_vertices = jax.jit(jax.grad(lambda p: jnp.sum(_pose(model, p).vertices ** 2)))(ours)
   vertices = _smplx(layer, theirs).vertices
   reference = torch.autograd.grad((vertices**2).sum(), theirs)

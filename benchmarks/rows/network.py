@@ -1,4 +1,4 @@
-"""AMVUR's head, the whole network, its training step and its losses beside PyTorch."""
+"""Measures AMVUR's head, the whole network, its training step and its losses beside PyTorch."""
 
 import functools
 
@@ -32,7 +32,7 @@ CHANNELS = 2048
 
 
 def head_forward(batch: int) -> Contest:
-  """Compares AMVUR on pooled features: cross-attention, four layers of self-attention, heads."""
+  """Compares AMVUR on pooled features, with cross-attention, four self-attentions and the heads."""
   ours, peer, arguments, tensors = _heads(batch)
   compiled, call = compile_call(ours.apply, *arguments)
   peer.eval()
@@ -46,7 +46,7 @@ def head_forward(batch: int) -> Contest:
 def head_train(batch: int) -> Contest:
   """Compares gradients of the head's parameters and features, for given gradients of its outputs.
 
-  Equal are the results and the gradient of the features.
+  The results and the gradients of the features are compared.
   """
   ours, peer, (variables, *inputs), tensors = _heads(batch)
   outputs = jax.eval_shape(ours.apply, variables, *inputs)
@@ -97,9 +97,9 @@ def inference_row(batch: int) -> Contest:
 
 
 def train_step(batch: int) -> Contest:
-  """Compares whole supervised training steps: uint8 crops, network, losses, gradients and AdamW.
+  """Compares whole supervised training steps, from uint8 crops to the update of AdamW.
 
-  Equal are the loss and the norm of the gradient.
+  The losses and the norms of the gradients are compared.
   """
   config, model, variables, images = _network(batch)
   network = create_network(config)
@@ -120,7 +120,7 @@ def train_step(batch: int) -> Contest:
 
 
 def losses(batch: int) -> Contest:
-  """Compares value and gradient of the supervised losses by what the network estimates."""
+  """Compares the supervised losses, and their gradients by the network's estimates."""
   config, model, variables, images = _network(batch)
   estimate = estimate_images(create_network(config), variables, jnp.asarray(images), model)
   data = _labelled(model, images)._replace(example_id=None)
@@ -179,7 +179,7 @@ def _peer(config: ExperimentConfig, model: ManoModel, batch: int, variables) -> 
 
 
 def _labelled(model: ManoModel, images: np.ndarray) -> HandBatch:
-  """Gives every crop labels at random, all of them known."""
+  """Gives every crop random labels, all of them known."""
   batch, rng = len(images), np.random.default_rng(3)
   template = np.asarray(model.v_template)
   vertices = (template + rng.normal(scale=0.01, size=(batch, *template.shape))).astype(np.float32)
@@ -242,7 +242,7 @@ def _peer_results(estimate: Estimate) -> list:
 
 
 def _as_peer(estimate: HandEstimate):
-  """Copies an estimate into tensors that want a gradient. Returns them, and the estimate."""
+  """Copies an estimate into tensors that require a gradient. Returns them, and the estimate."""
   leaves = [torch.tensor(np.asarray(x), requires_grad=True) for x in _results(estimate)]
   pairs = list(zip(leaves[::2], leaves[1::2], strict=True))
   pose, betas = (torch.tensor(np.asarray(x)) for x in estimate.parameters[1:3])

@@ -1,4 +1,4 @@
-"""A new process that reconstructs one photo, from the start of Python on."""
+"""Measures a new process that reconstructs one photo, from the start of Python on."""
 
 import subprocess
 import sys
@@ -13,7 +13,7 @@ _IMPORTS = 'import numpy, jax, jax.numpy, flax.linen, cv2; jax.numpy.zeros(1).bl
 def cold_start() -> Contest:
   """Compares a whole process with one that only imports the libraries and starts JAX.
 
-  Compiled programs of an earlier process are at hand.
+  Compiled programs of an earlier process are in the cache.
   """
 
   def run(program: str):

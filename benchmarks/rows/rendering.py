@@ -1,4 +1,4 @@
-"""The rasterizer beside embree, and the soft silhouette beside plain autodiff."""
+"""Measures the rasterizer beside embree, and the soft silhouette beside plain autodiff."""
 
 import functools
 
@@ -22,7 +22,7 @@ def rasterizer(batch: int) -> Contest:
   """Compares finding the face at each pixel with trimesh's first hits by embree.
 
   Raises:
-    ValueError: the two name different faces at too many pixels.
+    ValueError: the two find different faces at too many pixels.
   """
   vertices, faces = posed_hands(batch, SIDE)
   compiled, ours = compile_call(lambda v: rasterize(v, faces, SIDE, SIDE), vertices)
@@ -34,7 +34,7 @@ def rasterizer(batch: int) -> Contest:
 
 
 def visibility(batch: int) -> Contest:
-  """Measures which vertices are seen."""
+  """Measures finding the visible vertices."""
   vertices, faces = posed_hands(batch, SIDE)
   compiled, ours = compile_call(lambda v: visible_vertices(v, faces, SIDE, SIDE), vertices)
   return Contest(ours, {}, compiled=compiled)

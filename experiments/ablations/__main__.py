@@ -44,7 +44,7 @@ def define_flags() -> None:
     'supervision', '', ['', 'full', 'weak'], 'Runs the rows of one supervision. Default: both.'
   )
   define_compilation_cache()
-  define_path('workdir', 'runs/ablations', 'Folder in which each run has a folder of its own.')
+  define_path('workdir', 'runs/ablations', 'Folder that gets one folder for each run.')
   define_path('data_dir', 'runs/prepared', 'Folder of the prepared hands, made if missing.')
   define_path('output', 'docs/results/ablations.json', 'File to which the rows are written.')
   flags.DEFINE_list('seeds', [str(seed) for seed in SEEDS], 'Seeds of all runs.')
@@ -58,12 +58,12 @@ def define_flags() -> None:
     'replace', False, 'Replaces rows of other settings when rows of the new settings are measured.'
   )
   flags.DEFINE_float('minutes', None, 'No run begins after this many minutes.', lower_bound=0)
-  flags.DEFINE_integer('steps', None, 'Steps of every run, in place of its own.', lower_bound=1)
+  flags.DEFINE_integer('steps', None, 'Steps of every run, instead of its own.', lower_bound=1)
   flags.DEFINE_multi_string('set', [], 'A setting of every run, as a.b=value. May be repeated.')
 
 
 def main(argv: list[str]) -> None:
-  """Reads the flags, trains and measures what is missing, and writes the tables."""
+  """Reads the flags, trains and measures the missing runs, and writes the tables."""
   start(argv, 'settings are given as --set a.b=value')
   overrides = tuple(FLAGS.set)
   if FLAGS.steps is not None:

@@ -25,12 +25,12 @@ def errors_path(workdir: pathlib.Path, name: str, split: str) -> pathlib.Path:
 
 
 def add_intervals(rows: Sequence[Row], workdir: pathlib.Path) -> list[Row]:
-  """Adds to the rows their differences to others, over the seeds that both have.
+  """Adds to the rows their differences to other rows, over the seeds that both have.
 
-  All seeds of an entry get the same values. `against` names the row that it is compared with.
-  `difference` and `interval` are the mean and the ends of the difference of `interval_metric`, over
-  `interval_seeds`. `differences` holds [mean, low, high] of every error. Rows whose errors on each
-  hand are not in the workdir do not change.
+  All seeds of an entry get the same values. `against` names the row with which it is compared.
+  `difference` is the mean difference of `interval_metric` over `interval_seeds`, and `interval`
+  holds the ends of its interval. `differences` holds [mean, low, high] for every error. Rows whose
+  errors on each hand are not in the workdir do not change.
 
   Args:
     rows: the rows of all tables.
@@ -55,7 +55,7 @@ def add_intervals(rows: Sequence[Row], workdir: pathlib.Path) -> list[Row]:
 
 
 def _other(entry: Entry, entries: Sequence[Entry]) -> Entry | None:
-  """Finds the row that an entry is compared with, or None if it is compared with none."""
+  """Finds the row with which an entry is compared. Returns None if there is no comparison."""
   place = (entry.table, entry.supervision, entry.split, entry.against, entry.against_branch)
   for other in entries:
     if place == (other.table, other.supervision, other.split, other.setting, other.branch):
@@ -64,7 +64,7 @@ def _other(entry: Entry, entries: Sequence[Entry]) -> Entry | None:
 
 
 def _label(entry: Entry, entries: Sequence[Entry]) -> str:
-  """Names a row by its setting, and by its branch where the setting has several."""
+  """Names a row by its setting, and by its branch if the setting has several."""
   branches = {
     other.branch
     for other in entries

@@ -21,20 +21,21 @@ SHARED = (
   'training.num_steps=1000',
   'training.log_every=50',
   'training.checkpoint_every=500',
-  'training.evaluate_every=1000000',  # The run is then evaluated at its last step alone.
+  'training.evaluate_every=1000000',  # The run is then evaluated only at its last step.
   'training.validation_examples=64',
 )
 SEEDS = (0, 1, 2, 3, 4)
 
-# The test split has the shapes of the model, and the other one meshes that it cannot reach.
+# Hands of the test split have shapes of the model. The other split has meshes that no shape and
+# pose of the model can reach.
 TEST, MISMATCH = 'test', 'mismatch'
 SPLITS = {TEST: 'test', MISMATCH: 'test_mismatch'}
-"""Names the splits of the prepared broad hands by the rows' names."""
+"""The names of the splits in the prepared broad hands, by their names in the rows."""
 HANDS = ('broad', 'displaced')
 """The kinds of hands to train on, each prepared in a folder of its name."""
 
 TABLES = ('3', '4', '5', 'branches', 'weak_start', 'convention', 'unit', 'silhouette')
-# An earlier version measured this table. Its rows stay, and each names the command that made it.
+# An earlier version measured this table. Its rows stay, and each one names its own command.
 KEPT_TABLES = ('weak',)
 PHOTO_TABLE = 'weak_start'
 """The rows of this table are also measured on folders of photos."""
@@ -43,7 +44,7 @@ PHOTO_TABLE = 'weak_start'
 class AblationRun(NamedTuple):
   """One training run. `init_from` and `camera_prior` name runs that are trained before it.
 
-  Those runs have the seed of this one. `hands` names the kind of hands that it is trained on.
+  Those runs have the same seed. `hands` names the kind of hands on which the run is trained.
   """
 
   name: str
@@ -60,7 +61,7 @@ class AblationRun(NamedTuple):
 
 
 class Entry(NamedTuple):
-  """One row of a table, without its seed: the words it prints, and the run and branch it shows.
+  """One row of a table, without its seed. It has the printed words, and names a run and a branch.
 
   The difference to another row of the table, with the same supervision and split, is shown with its
   interval. `against` and `against_branch` name that row, and `metric` names the main figure of the
@@ -103,16 +104,16 @@ def _loss(wanted: LossConfig) -> tuple[str, ...]:
   return tuple(f'loss.{name}={value}' for name, value in settings if value != present[name])
 
 
-# AMVUR reads the pooled vector alone, as in Table 1.
+# As in Table 1, AMVUR reads only the pooled vector.
 GLOBAL = (
   'model.attention.image_features=global',
   'model.attention.map_channels=0',
   'model.attention.rounds=1',
 )
-# The prior-net and the camera model alone (Algorithm 5).
+# These runs have only the prior-net and the camera model (Algorithm 5).
 ALONE = (*GLOBAL, 'model.branches=prior', 'model.vertex_offset_from=template')
-# Without V3D no label of the vertices is used, neither by the posterior nor by the prior. The
-# divergence stays, because it needs no label and determines the depth of the posterior's mesh.
+# Without V3D no vertex labels are used, neither for the posterior nor for the prior. The divergence
+# stays, because it needs no label and determines the depth of the posterior's mesh.
 NO_V3D = ('loss.vertices_likelihood=0', 'loss.prior_vertices=0')
 WEAK = ('data.labels=2d',)
 # These runs start from the network in the package.
@@ -131,13 +132,13 @@ RUNS = {
     AblationRun('j2d-c-j3d', (*SHARED, *NO_V3D)),
     AblationRun('exact', (*SHARED, 'loss.convention=exact')),
     AblationRun('unit-1mm', (*SHARED, 'loss.length_unit_m=0.001')),
-    # Meshes that no shape and pose of the model can reach.
+    # These hands have meshes that no shape and pose of the model can reach.
     AblationRun('bayesian-displaced', SHARED, hands='displaced'),
     AblationRun('global-displaced', (*SHARED, *GLOBAL), hands='displaced'),
     AblationRun('prior-alone-displaced', (*SHARED, *ALONE, *_loss(L2_FULL)), hands='displaced'),
     AblationRun('silhouette-off', FROM_RELEASE),
     AblationRun('silhouette-on', (*FROM_RELEASE, 'loss.silhouette=10000')),
-    # 2D joints alone: a start by squared errors, and the runs that start from it.
+    # These runs use 2D joints alone. The first has squared errors, and the others start from it.
     AblationRun('start', (*SHARED, *WEAK, *ALONE, *_loss(L2_WEAK))),
     AblationRun(
       'weak-bayesian',
@@ -224,8 +225,8 @@ def plan_jobs(
 ) -> list[Job]:
   """Lists the jobs behind the rows of some tables, each once, in the order of seeds and tables.
 
-  A job that several tables show fills the rows of all of them. Every seed's comparisons are whole
-  before the next seed begins.
+  A job that several tables show fills the rows of all of them. All comparisons of a seed are
+  complete before the next seed begins.
 
   Args:
     tables: names of tables, see `TABLES`.

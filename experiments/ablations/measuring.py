@@ -39,7 +39,7 @@ _BLOCK = 16
 
 
 class Measured(NamedTuple):
-  """A run's errors on one split, and the PA-MPJPE of the mean hand there. Photos have none."""
+  """A run's errors on one split, and the PA-MPJPE of the mean hand there (None for photos)."""
 
   errors: HandErrors
   mean_hand_pa_mpjpe_mm: float | None = None
@@ -50,12 +50,12 @@ Measure = Callable[[str, Sequence[str], Sequence[str]], dict[str, Measured]]
 
 
 class SplitMeasurer:
-  """Measures runs on splits, each of which is prepared once and kept in memory and in a file.
+  """Measures runs on splits. Each split is prepared once and kept in memory and in a file.
 
   Args:
     workdir: folder of the ablations, which gets the files.
     data_dir: folder with the prepared hands of each kind.
-    photos: folders in the hand_photos format by the names of their splits. They only measure.
+    photos: folders in the hand_photos format by the names of their splits. Nothing trains on them.
   """
 
   def __init__(self, workdir: pathlib.Path, data_dir: str, photos: dict[str, str]):
@@ -88,7 +88,7 @@ class SplitMeasurer:
 
   def _split(self, name: str, config: ExperimentConfig, faces: ArrayLike) -> FeaturedSplit:
     factor, upright = config.data.crop_factor, config.data.upright
-    # A run that samples no maps ignores them, so it can read the same features as the others.
+    # A run that samples no maps ignores them, so it can read the same features as other runs.
     maps = config.model.attention.map_channels or get_config(CONFIG).model.attention.map_channels
     drawn = None if name in self._photos else faces
     if (name, factor, upright, maps) not in self._splits:
@@ -155,7 +155,7 @@ def parse_photos(texts: Sequence[str]) -> dict[str, str]:
   """Reads the folders of the flag, each as NAME=FOLDER.
 
   Raises:
-    ValueError: a text has another form, or a name is given twice or is that of a rendered split.
+    ValueError: a text has another form, or a name is given twice or names a rendered split.
   """
   photos: dict[str, str] = {}
   for text in texts:

@@ -1,4 +1,4 @@
-"""Prepares the hands of the ablations, for training and measuring, where they are missing."""
+"""Prepares the hands of the ablations for training and measuring, if they are missing."""
 
 import json
 import pathlib
@@ -15,7 +15,7 @@ from hand_jax.preparing.data_sets import PrepareRequest, prepare_data_set
 DATASET = 'synthetic_hands'
 TRAIN_EXAMPLES, TEST_EXAMPLES = 8000, 500
 BROAD, DISPLACED = HANDS
-"""Hands to measure on are those of the first kind's folder."""
+"""The kinds of hands. Runs of all kinds are measured on hands in the folder of the first kind."""
 
 Prepare = Callable[[PrepareRequest], Any]
 
@@ -45,19 +45,19 @@ def prepare_request(data_dir: str, hands: str) -> PrepareRequest:
 
 
 def prepare_hands(request: PrepareRequest) -> None:
-  """Prepares hands as `experiments.prepare_dataset` does. This is the `prepare` of the others."""
+  """Prepares hands as `experiments.prepare_dataset` does. It is the default `prepare` below."""
   prepare_data_set(DATASET, load_builder(DATASET), request)
 
 
 def prepare_missing(data_dir: str, kinds: Iterable[str], prepare: Prepare = prepare_hands) -> None:
-  """Prepares the kinds of hands that are not there yet, and checks those that are.
+  """Prepares the missing kinds of hands, and checks the existing ones.
 
   Prepared hands may differ from `prepare_request` in their number.
 
   Args:
     data_dir: folder that has a folder for each kind.
-    kinds: the kinds that runs train on. The first of `HANDS` is always needed, to measure on.
-    prepare: prepares hands.
+    kinds: the kinds that runs train on. The first of `HANDS` is always needed, for measuring.
+    prepare: called with a request, prepares these hands.
 
   Raises:
     ValueError: a folder holds hands of another kind, without features of upright crops or without
@@ -87,7 +87,7 @@ def count_training_examples(data_dir: str, hands: str) -> int:
   """Counts the prepared training examples of a kind.
 
   Raises:
-    FileNotFoundError: there are no prepared hands.
+    FileNotFoundError: the hands of this kind are not prepared.
   """
   folder = data_folder(data_dir, hands)
   return prepared_manifest(DATASET, folder)[1]['examples'][DataConfig().train_split]

@@ -16,16 +16,16 @@ from hand_jax.files.writing import write_json, write_whole
 
 Row = dict[str, Any]
 KEY = ('table', 'setting', 'supervision', 'seed', 'branch', 'split')
-# The tables need these of a row. `result_row` in experiments/ablations/running.py fills them.
+# The tables need these values of a row. `result_row` in experiments/ablations/running.py sets them.
 REQUIRED = (*KEY, 'hands', *ERROR_NAMES, 'mean_hand_pa_mpjpe_mm', 'steps', 'commit', 'command')
 REQUIRED += ('batch_size', 'train_examples', 'test_examples', 'seconds')
 SECTION = ('<!-- ablations -->', '<!-- /ablations -->')
 
 
 class Column(NamedTuple):
-  """A figure of a table: its heading, the function that takes it from a row, and its digits.
+  """A figure of a table: its heading, the function that reads it from a row, and its digits.
 
-  The function gives None where a row does not have the figure.
+  The function returns None if a row does not have the figure.
   """
 
   title: str
@@ -38,7 +38,7 @@ def _metric(title: str, name: str) -> Column:
 
 
 def below_mean_hand(row: Row) -> float:
-  """Returns by how many percent the PA-MPJPE is below that of the mean hand."""
+  """Returns the percentage by which the PA-MPJPE is below the PA-MPJPE of the mean hand."""
   return 100 * (1 - row['pa_mpjpe_mm'] / row['mean_hand_pa_mpjpe_mm'])
 
 
@@ -64,7 +64,7 @@ _BOTH = (
 )
 _GAIN = Column('PA-MPJPE below the mean hand, %', below_mean_hand, 1)
 _IN_PICTURE = _metric('2D error, px of 224', JOINTS_2D)
-# Each table has a heading and columns. Where the paper prints the table, the columns are the same.
+# Each table has a heading and columns. If the paper prints the table, the columns are the same.
 LAYOUTS: dict[str, tuple[str, tuple[Column, ...]]] = {
   '3': ('Table 3: Bayesian against L2, after Procrustes', _ALIGNED),
   '4': ('Table 4: one loss after the other, before Procrustes', _UNALIGNED),
@@ -83,8 +83,8 @@ LAYOUTS: dict[str, tuple[str, tuple[Column, ...]]] = {
   'weak': ('The longer run with 2D joints alone', (*_BOTH, _GAIN)),
 }
 FULL_TABLES = ('3', '4', '5')
-"""The rows of these tables need all metrics. The others need errors alone, which take less time."""
-# The differences that a table shows, where its rows have any.
+"""The rows of these tables need all metrics. Other tables need only errors, which is faster."""
+# The differences that a table shows, if its rows have any.
 _DIFFERENCES = {
   'pa_mpjpe_mm': 'PA-MPJPE',
   'mpjpe_mm': 'MPJPE',
@@ -224,7 +224,7 @@ def _remarks(rows: list[Row]) -> str:
 def _format_commands(rows: Sequence[Row]) -> str:
   """Lists every step of the rows' commands once, in an order in which they can be run.
 
-  Of steps that differ by their seed alone the first is listed.
+  If steps differ only by their seed, the first one is listed.
   """
   steps: dict[str, str] = {}
   for row in in_order(rows):
@@ -299,7 +299,7 @@ def update_section(path: pathlib.Path, text: str) -> None:
 
 
 def check_output(output: pathlib.Path) -> None:
-  """Checks, before any run, that `publish` replaces no file but its own (see `load_rows`).
+  """Checks, before any run, that `publish` replaces only its own files (see `load_rows`).
 
   Raises:
     OSError, ValueError: see `check_outputs`.

@@ -49,7 +49,7 @@ from hand_jax.runs.hand_models import load_training_model
 from hand_jax.runs.sources import CHECKPOINTS_NAME
 from hand_jax.training.loop import train_and_evaluate
 
-NOTE = 'ablation.json'  # This file of a run's folder holds its seconds of training and commits.
+NOTE = 'ablation.json'  # In a run's folder this file holds its seconds of training and commits.
 
 Train = Callable[[ExperimentConfig, str], Any]
 
@@ -65,7 +65,7 @@ class Settings(NamedTuple):
   train_examples: tuple[tuple[str, int], ...] = ()
   """The number of prepared examples of each kind of hands."""
   replace: bool = False
-  """Whether rows of other settings are replaced when those of the present ones are measured."""
+  """Whether rows of other settings are replaced when rows of the present settings are measured."""
 
   def folder(self, job: Job) -> str:
     """Returns the folder of a job's run."""
@@ -73,7 +73,7 @@ class Settings(NamedTuple):
 
 
 def job_overrides(job: Job, settings: Settings) -> list[str]:
-  """Lists every override of a job. Of several overrides of one setting only the last is kept."""
+  """Lists every override of a job. If a setting has several overrides, only the last is kept."""
   links = []
   if job.run.init_from:
     folders = [str(settings.workdir / job_name(name, job.seed)) for name in job.run.init_from]
@@ -97,7 +97,7 @@ def job_config(job: Job, settings: Settings) -> ExperimentConfig:
 
 
 def reproduce(job: Job, split: str, settings: Settings) -> str:
-  """Writes the shell line that trains all runs a job starts from and the job, and measures it.
+  """Writes the shell line that trains a job and all runs from which it starts, and measures it.
 
   Args:
     job: the job.
@@ -130,15 +130,15 @@ def entry_key(entry: Entry, seed: int) -> tuple:
 
 
 def open_jobs(jobs: Sequence[Job], rows: Sequence[Row], settings: Settings) -> list[Job]:
-  """Lists the jobs whose rows are not all there yet, and checks what earlier calls left.
+  """Lists the jobs that still lack rows, and checks the files of earlier calls.
 
   Args:
-    jobs: the jobs whose rows are wanted.
+    jobs: the jobs whose rows are requested.
     rows: the rows that the output holds.
     settings: the flags that all runs share.
 
   Raises:
-    ValueError: a run's folder was made with other settings than are asked for now, or a row was and
+    ValueError: a run's folder was made with other settings than the present ones, or a row was and
       `settings.replace` is not set.
   """
   todo = []
@@ -146,7 +146,7 @@ def open_jobs(jobs: Sequence[Job], rows: Sequence[Row], settings: Settings) -> l
     stale = [row_key(row) for row in rows if _is_stale(row, job, settings)]
     if stale and not settings.replace:
       raise ValueError(
-        f'{settings.output} holds the row {stale[0]} of other settings than are asked for now (see '
+        f'{settings.output} holds the row {stale[0]} of other settings than the present ones (see '
         'its command). Give --replace to measure it again, or choose another --output and '
         '--workdir.'
       )
@@ -165,7 +165,7 @@ def _missing(job: Job, rows: Sequence[Row], settings: Settings) -> list[Entry]:
 
 
 def _is_stale(row: Row, job: Job, settings: Settings) -> bool:
-  """Returns whether a row is one of a job's own and was made with other settings."""
+  """Returns whether a row belongs to a job and was made with other settings."""
   keys = {entry_key(entry, job.seed) for entry in job.entries}
   wanted = _without_folders(reproduce(job, row['split'], settings))
   return row_key(row) in keys and _without_folders(row['command']) != wanted
@@ -180,7 +180,7 @@ def result_row(job: Job, entry: Entry, settings: Settings, measured: Measured, n
   """Makes the row of one of a job's entries.
 
   Args:
-    job: the job, whose run is trained and measured.
+    job: the trained and measured job.
     entry: one of the job's entries.
     settings: the flags that all runs share.
     measured: the measurements on the entry's split.
@@ -213,13 +213,13 @@ def run_jobs(
   measure: Measure,
   has_time: Callable[[], bool] = lambda: True,
 ) -> dict[str, str]:
-  """Trains and measures what is missing, and adds to the output after every run.
+  """Trains and measures the missing runs, and adds their rows to the output after every run.
 
   A run whose loss is no longer finite counts as failed, and the others are still finished. A run
   that another process trains or needs is left to that process.
 
   Args:
-    jobs: the jobs whose rows are wanted.
+    jobs: the jobs whose rows are requested.
     settings: the flags that all runs share.
     train: called with a config and a workdir, trains that run to its end or continues it.
     measure: measures a trained run.
@@ -257,7 +257,7 @@ def run_jobs(
 def _run_job(
   job: Job, settings: Settings, train: Train, measure: Measure, failures: dict[str, str]
 ) -> None:
-  """Trains the runs that a job starts from and the job, and measures it. Adds to the failures."""
+  """Trains a job and the runs from which it starts, and measures it. Adds to the failures."""
   for each in (*lineage(job), job):
     if each.name not in failures:
       try:
@@ -287,7 +287,7 @@ def train_job(job: Job, settings: Settings, train: Train) -> None:
   is_new = not check_workdir(folder, config)
   before = 0.0 if is_new else note['seconds']
   path.parent.mkdir(parents=True, exist_ok=True)
-  # Until the training ends or is stopped, its seconds are unknown. They stay so if it is killed.
+  # Until the training ends or is stopped, its seconds are unknown. They stay unknown after a kill.
   write_json(path, {'seconds': None, 'commits': commits})
   started = time.monotonic()
   try:
@@ -300,7 +300,7 @@ def train_job(job: Job, settings: Settings, train: Train) -> None:
 def read_note(folder: str) -> dict[str, Any]:
   """Reads a run's seconds of training and its commits.
 
-  The seconds are None where they are unknown, for instance because another command trained the run.
+  The seconds are None if they are unknown, for instance because another command trained the run.
   """
   path = pathlib.Path(folder) / NOTE
   return json.loads(path.read_text()) if path.exists() else {'seconds': None, 'commits': []}
@@ -310,7 +310,7 @@ def measure_job(job: Job, settings: Settings, measure: Measure) -> None:
   """Measures a trained job, adds the rows that the output lacks and renews the intervals.
 
   Args:
-    job: the job, whose run is trained.
+    job: the trained job.
     settings: the flags that all runs share.
     measure: measures a run, see `run_jobs`.
   """
@@ -336,7 +336,7 @@ def measure_job(job: Job, settings: Settings, measure: Measure) -> None:
 def _is_replaced(row: Row, job: Job, entry: Entry, settings: Settings) -> bool:
   """Returns whether a row of an entry's table was made with other settings, at any seed.
 
-  A mean over seeds then never mixes both.
+  So a mean over seeds never mixes both.
   """
   own = (entry.table, entry.setting, entry.supervision, entry.branch, entry.split)
   if own != (row['table'], row['setting'], row['supervision'], row['branch'], row['split']):
@@ -347,7 +347,7 @@ def _is_replaced(row: Row, job: Job, entry: Entry, settings: Settings) -> bool:
 
 @contextlib.contextmanager
 def _lock(path: pathlib.Path, waits: bool) -> Iterator[bool]:
-  """Holds a lock file, which the system frees when the process ends. Gives False if others do."""
+  """Holds a lock file until the process ends at the latest. Yields False if another holds it."""
   path.parent.mkdir(parents=True, exist_ok=True)
   with path.open('w') as file:
     try:
@@ -360,7 +360,7 @@ def _lock(path: pathlib.Path, waits: bool) -> Iterator[bool]:
 
 @contextlib.contextmanager
 def _hold_runs(jobs: Sequence[Job], settings: Settings) -> Iterator[bool]:
-  """Holds the runs of some jobs, so that no other process trains them. Gives False if one does."""
+  """Keeps other processes from training the runs of some jobs. Yields False if one does so now."""
   with contextlib.ExitStack() as stack:
     paths = [settings.workdir / 'locks' / job.name for job in jobs]
     held = [stack.enter_context(_lock(path, waits=False)) for path in paths]
@@ -377,7 +377,7 @@ def parse_tables(text: str) -> tuple[str, ...]:
   """Reads the tables of the flag: one name, several with commas, or `all`.
 
   Raises:
-    ValueError: there is no such table.
+    ValueError: a name is not that of a table.
   """
   tables = TABLES if text == 'all' else tuple(text.split(','))
   if unknown := [table for table in tables if table not in TABLES]:
@@ -389,7 +389,7 @@ def parse_seeds(texts: Sequence[str]) -> list[int]:
   """Reads the seeds of the flag, each once.
 
   Raises:
-    ValueError: a seed is no whole number from 0 on, or there is none.
+    ValueError: a seed is not a whole number from 0 on, or no seed is given.
   """
   if not texts or not all(text.strip().isdecimal() for text in texts):
     raise ValueError(f'--seeds should be whole numbers such as 0,1,2, got {",".join(texts)!r}.')

@@ -1,4 +1,4 @@
-"""Tells which pixels of a photo show a hand, by the bundled networks."""
+"""Estimates which pixels of a photo show a hand, by the bundled networks."""
 
 import functools
 from typing import Any
@@ -19,19 +19,19 @@ from hand_jax.models.mask_head import MaskHead, enlarged_mask, mask_maps
 def estimate_hand_mask(
   image: UInt8[np.ndarray, 'height width 3'], hand: DetectedHand
 ) -> Bool[np.ndarray, 'height width']:
-  """Tells which pixels of a photo show a hand that was found in it.
+  """Estimates which pixels of a photo show a detected hand.
 
-  The forearm, objects before the hand and other hands are none of it. Nothing counts outside the
-  square that the landmark network would read next.
+  The forearm, objects in front of the hand and other hands do not count. No pixel counts outside
+  the square that the landmark network would read next.
 
   Args:
     image: RGB, upright.
-    hand: the hand.
+    hand: the detected hand.
   """
   region = region_from_landmarks(np.asarray(hand.landmarks_image, np.float64))
   crop = crop_region(image, region, INPUT_SIDE)
   is_left = hand.side == 'left'
-  # The networks know right hands.
+  # The networks were trained on right hands.
   (mask,) = mask_in_crops(np.ascontiguousarray(crop[:, ::-1] if is_left else crop)[None])
   return _in_photo(mask[:, ::-1] if is_left else mask, photo_to_crop(region, INPUT_SIDE), image)
 
@@ -64,11 +64,11 @@ def _in_photo(mask: np.ndarray, to_crop: np.ndarray, image: np.ndarray) -> np.nd
 def mask_in_crops(
   crops: UInt8[np.ndarray, 'crops side side 3'], parameters: dict[str, Any] | None = None
 ) -> Bool[np.ndarray, 'crops side side']:
-  """Tells which pixels of crops show the right hand for which each was cut.
+  """Estimates which pixels of crops show the right hand for which each crop was cut.
 
   Args:
     crops: RGB, of hands with their fingers up. Left hands are mirrored.
-    parameters: those of another `MaskHead` than the bundled one.
+    parameters: the parameters of a `MaskHead`. With None the bundled ones are used.
   """
   head = load_bundled_parameters('hand_mask')['params'] if parameters is None else parameters
   variables = _landmark_variables()

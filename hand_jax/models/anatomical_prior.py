@@ -12,7 +12,7 @@ from hand_jax.mano.jacobian import hand_frame_derivatives
 from hand_jax.models.prior_net import Mlp
 from hand_jax.types import HandParameters, LowRankGaussian, ManoModel
 
-# A learned factor of an angle's deviation stays between exp(-2) and exp(2).
+# The trained factor of an angle's deviation stays between exp(-2) and exp(2).
 MAX_LOG_FACTOR = 2.0
 
 

@@ -283,7 +283,7 @@ def display_image(
 
 
 def load_backbone_variables(config: BackboneConfig, variables: dict[str, Any]) -> dict[str, Any]:
-  """Replaces an initialised backbone's variables by pretrained ones, where the config names any.
+  """Replaces an initialised backbone's variables by pretrained ones, if the config names any.
 
   Args:
     config: its `weights` names a torchvision `.pth` or `.safetensors` file. Its `pretrained` takes

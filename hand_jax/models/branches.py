@@ -24,7 +24,7 @@ def both_branches(estimate: HandEstimate) -> TwoBranches:
   """Returns posterior and prior of an estimate.
 
   Raises:
-    ValueError: the network has one branch alone.
+    ValueError: the network has only one branch.
   """
   if estimate.posterior is None or estimate.prior is None:
     raise ValueError(

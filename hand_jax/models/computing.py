@@ -25,7 +25,7 @@ class Computing(NamedTuple):
   """Whether a gradient computes a block's activations again instead of keeping them."""
 
   def cast(self, x: Float[Array, '*shape']) -> Float[Array, '*shape']:
-    """Converts activations to bfloat16, or leaves them as they are."""
+    """Converts activations to bfloat16, or returns them unchanged."""
     return x.astype(jnp.bfloat16) if self.is_bfloat16 else x
 
   def block(self, module: type[nn.Module], static_argnums: tuple[int, ...] = ()) -> Any:
@@ -56,5 +56,5 @@ def accumulator_dtype(dtype: jnp.dtype) -> jnp.dtype:
 def spatial_mean(
   x: Float[Array, 'batch height width channels'],
 ) -> Float[Array, 'batch channels']:
-  """Averages maps over their pixels, in float32 where they are bfloat16."""
+  """Averages maps over their pixels. The averages of bfloat16 maps are computed in float32."""
   return x.mean((1, 2), dtype=accumulator_dtype(x.dtype))

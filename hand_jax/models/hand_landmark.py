@@ -1,4 +1,4 @@
-"""The landmark network, which finds 21 points, presence and side in a turned crop of one hand.
+"""Finds 21 points, presence and side in an upright crop of one hand, by the landmark network.
 
 The architecture is that of MediaPipe's `hand_landmark_full` (Apache-2.0). It has EfficientNet-B0's
 inverted bottlenecks (Tan and Le 2019) without squeeze-excite, with ReLU6 and with batch
@@ -74,7 +74,7 @@ class HandLandmarkOutput(NamedTuple):
 class InvertedBottleneck(nn.Module):
   """Widens by 1x1, filters by depthwise and narrows by 1x1.
 
-  The result is added to the input where their shapes agree.
+  The result is added to the input if their shapes agree.
   """
 
   expansion: int

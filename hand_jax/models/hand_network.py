@@ -1,4 +1,4 @@
-"""The whole network, from an image to a `HandEstimate` (Algorithms 1 and 3)."""
+"""Holds the whole network, from an image to a `HandEstimate` (Algorithms 1 and 3)."""
 
 import contextlib
 import math
@@ -44,7 +44,7 @@ from hand_jax.types import (
 )
 
 BACKBONE = 'backbone'
-# `HandNetwork.estimate_camera` needs the variables of these modules alone.
+# `HandNetwork.estimate_camera` needs only the variables of these modules.
 CAMERA_MODULES = (BACKBONE, 'feature_norm', 'camera_model')
 TEXTURE_REGRESSOR = 'texture_regressor'
 VERTEX_REGRESSOR = 'vertex_regressor'
@@ -69,7 +69,7 @@ class HandNetwork(nn.Module):
   """Whether a gradient computes the activations of blocks again instead of keeping them."""
 
   def setup(self) -> None:
-    """Makes the modules that the config asks for."""
+    """Makes the modules that the config requires."""
     config = self.config
     self.backbone = create_backbone(config.backbone, self.axis_name, self.remat)
     self.feature_norm = nn.LayerNorm()
@@ -386,7 +386,7 @@ def initialize_network(network: HandNetwork, key: Array, model: ManoModel) -> di
 
 
 def _pretrained_variables(config: BackboneConfig, images: Array) -> dict:
-  """Reads the network's variables that are not drawn: its pretrained backbone, where one is set."""
+  """Reads the network's variables that are not drawn, which are those of a pretrained backbone."""
   if not (config.weights or config.pretrained != 'none'):
     return {}
   backbone = create_backbone(config)

@@ -76,8 +76,8 @@ class ImageEvidence(nn.Module):
     Args:
       features: the backbone's output.
       vertices_hand: the estimated hand in metres, hand frame.
-      camera_mean: the estimated camera's ten stored numbers. It places the hand where the backbone
-        gives no landmarks.
+      camera_mean: the estimated camera's ten stored numbers. It places the hand in the crop if the
+        backbone gives no landmarks.
       model: a right hand's model.
       queries: ids of the vertices that have tokens. With None all vertices have tokens.
 
@@ -113,12 +113,12 @@ class ImageEvidence(nn.Module):
     if features.reduced_maps is not None:
       return list(features.reduced_maps)
     if self.config.backbone.name == 'hand_landmark' and features.middle_map is not None:
-      assert features.last_map is not None, 'the landmark network gives both'
+      assert features.last_map is not None, 'the landmark network gives both maps'
       # Prepared features hold its maps reduced by the same matrices.
       return list(reduce_maps(features.last_map, features.middle_map, channels))
     if features.last_map is None:
       raise ValueError(
-        f'model.attention.map_channels={channels} samples maps, and these features hold none: '
+        f'model.attention.map_channels={channels} samples maps, but these features hold none: '
         f'prepare them with --feature_maps={channels}, or set model.attention.map_channels=0.'
       )
     return [nn.Dense(channels, name='reduce_map')(features.last_map)]
@@ -154,7 +154,7 @@ def joint_residuals(
     ValueError: the features hold no landmarks, or no points in space.
   """
   if features.landmarks is None or features.world_landmarks is None:
-    raise ValueError("residuals need the landmark network's points, and these features have none.")
+    raise ValueError("residuals need the landmark network's points, but these features have none.")
   landmarks, world = jax.lax.stop_gradient((features.landmarks, features.world_landmarks))
   centred, seen = (points - points.mean(axis=-2, keepdims=True) for points in (joints_hand, world))
   rotation = rotation_between(centred, seen)

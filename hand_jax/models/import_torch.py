@@ -152,7 +152,7 @@ def _read_zip(file: BinaryIO, file_size: int) -> dict[str, np.ndarray]:
     folder = heads[0].removesuffix('data.pkl')
     if sizes.get(f'{folder}byteorder', 0) == 3:  # The file then says 'big', not 'little'.
       raise ValueError('it was written on a big-endian machine')
-    # PyTorch does not compress. With this check nothing that is read can be larger than the file.
+    # PyTorch does not compress. With this check no data that are read can be larger than the file.
     if sum(sizes.values()) > file_size:
       raise ValueError('the archive holds more than its own size')
     state = _TorchPickle(archive.read(heads[0])).run()

@@ -94,7 +94,7 @@ class CameraModel(nn.Module):
     initial = jnp.asarray(INITIAL_CAMERA, global_feature.dtype)
     offset = Mlp(self.hidden, len(INITIAL_CAMERA), name='mean')(global_feature)
     raw = Mlp(self.hidden, len(INITIAL_CAMERA), name='log_variance')(global_feature)
-    # tanh keeps the variance between e^-8 and e^8 whatever the last layer gives.
+    # tanh keeps the variance between e^-8 and e^8 for any output of the last layer.
     bound = MAX_CAMERA_LOG_VARIANCE
     start = bound * math.atanh(self.initial_log_variance / bound)
     log_variance = bound * jnp.tanh((raw + start) / bound)

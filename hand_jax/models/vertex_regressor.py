@@ -49,7 +49,7 @@ def spread_vertices(template: Float[Array, 'vertices 3'], count: int) -> Int[Arr
 def query_vertices(
   template: Float[Array, 'vertices 3'], settings: AttentionConfig
 ) -> Int[Array, 'queries'] | None:
-  """Chooses the vertices that have tokens, or returns None where all of them have."""
+  """Chooses the vertices that have tokens, or returns None if all of them have tokens."""
   if not settings.coarse_vertices:
     return None
   return spread_vertices(template, settings.coarse_vertices)

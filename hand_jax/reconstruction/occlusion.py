@@ -1,4 +1,4 @@
-"""Tells which vertices of an estimated mesh an object hides, from a mask of the hand."""
+"""Finds the vertices of an estimated mesh that an object hides, from a mask of the hand."""
 
 import cv2
 import numpy as np
@@ -7,8 +7,8 @@ from jaxtyping import Bool, Float
 from hand_jax.geometry.cameras import transform_points
 from hand_jax.geometry.warping import warp_image
 
-# Meshes and estimated masks are some millimetres off. A vertex counts as seen this close to the
-# mask, as a share of the crop's side, which is about 4 mm.
+# Meshes and estimated masks are some millimetres off. A vertex that is this close to the mask, as a
+# share of the crop's side, counts as seen. This is about 4 mm.
 _MISFIT = 0.02
 
 
@@ -18,12 +18,12 @@ def near_hand_mask(
   side: int,
   vertices_image: Float[np.ndarray, 'vertices 2'],
 ) -> Bool[np.ndarray, ' vertices']:
-  """Tells which vertices lie where the photo shows the hand, or a few millimetres beside it.
+  """Finds the vertices that lie where the photo shows the hand, or a few millimetres beside it.
 
   Args:
-    hand_mask: where the photo shows the hand. With None all vertices count.
-    photo_to_crop: maps the photo to a square crop of the hand.
-    side: of the crop, pixels.
+    hand_mask: True for pixels of the photo that show the hand. With None all vertices count.
+    photo_to_crop: affine map from pixels of the photo to pixels of a square crop of the hand.
+    side: side of the crop, pixels.
     vertices_image: the vertices in pixels of the photo.
   """
   if hand_mask is None:

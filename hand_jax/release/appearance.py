@@ -1,7 +1,7 @@
 """Makes the mask head and the texture branch that the package ships, stage by stage.
 
-The stages are: renders -> mask head -> readings -> texture branch. A finished one is not made
-again, and renders and readings that were begun go on.
+The stages are: renders -> mask head -> readings -> texture branch. A finished stage is not made
+again. Interrupted renders and readings continue where they stopped.
 """
 
 import dataclasses
@@ -40,23 +40,23 @@ _READINGS_NAME = 'texture_readings.npz'
 
 
 class AppearancePlan(NamedTuple):
-  """Says what the parts are made from. No photo of a person is among it."""
+  """The data and settings that the parts are made from. No photo of a person is among the data."""
 
   learned: tuple[RenderPlan, ...]
   measured: dict[str, RenderPlan]
-  """Hands that nothing learns from, by the name of their split."""
+  """Hands on which nothing is trained, by the name of their split."""
   textured: tuple[RenderPlan, ...] = ()
-  """The hands whose colours are learned."""
+  """The hands on which the texture branch is trained."""
   mask: MaskSettings = MaskSettings()
   texture: TextureSettings = TextureSettings()
 
 
 def appearance_plan(scale: float = 1.0, test_hands: int = 192) -> AppearancePlan:
-  """Plans how the shipped parts are made.
+  """Returns the plan by which the shipped parts are made.
 
   Args:
-    scale: multiplies the number of hands to learn from. The shipped parts were made with 1.
-    test_hands: how many hands of each test split are measured.
+    scale: multiplies the number of hands to train on. The shipped parts were made with 1.
+    test_hands: the number of hands of each test split that are measured.
   """
 
   def plan(hands: str, count: int) -> RenderPlan:
@@ -81,13 +81,13 @@ def make_mask_head(
   """Makes `hand_mask.npz` and `hand_mask_card.json` in a folder, and returns the card.
 
   Args:
-    plan: what the head is made from.
-    workdir: folder where the stages keep what they made.
+    plan: the data and settings of the head.
+    workdir: folder where the stages keep their results.
     commit: commit of the code, for the card.
-    report: is told what is going on.
+    report: called with a line about each step.
 
   Raises:
-    ValueError: the folder holds a head of another plan.
+    ValueError: the folder holds a head that was made by another plan.
   """
   folder = pathlib.Path(workdir)
   path, card_path = folder / MASK_NAME, folder / MASK_CARD_NAME
@@ -134,10 +134,10 @@ def make_texture(
   The run is the one in the package with the texture branch added, which `evaluate_texture` reads.
 
   Args:
-    plan: what the branch is made from.
-    workdir: folder where the stages keep what they made. Its mask head is finished.
+    plan: the data and settings of the branch.
+    workdir: folder where the stages keep their results. It holds the finished mask head.
     commit: commit of the code, for the card.
-    report: is told what is going on.
+    report: called with a line about each step.
   """
   folder = pathlib.Path(workdir)
   path, card_path = folder / TEXTURE_NAME, folder / TEXTURE_CARD_NAME
@@ -188,7 +188,7 @@ def _readings(
 def _write_textured_run(
   folder: pathlib.Path, saved: SavedNetwork, texture: dict[str, Any], hands: int
 ) -> None:
-  """Writes the run in the package as a packed run with a texture branch that saw so many hands."""
+  """Writes the run in the package with a texture branch, which was trained on `hands` hands."""
   old = saved.config
   config = dataclasses.replace(
     old,
@@ -209,7 +209,7 @@ def _write_textured_run(
 
 
 def write_parameters(path: str | os.PathLike, parameters: dict[str, Any]) -> None:
-  """Writes a network's parameters in half precision, which is precise enough for these."""
+  """Writes a network's parameters in half precision, which is precise enough for these networks."""
   leaves: dict[str, Any] = flatten_dict(parameters, sep='/')
   halves: dict[str, Any] = {name: np.asarray(leaf, np.float16) for name, leaf in leaves.items()}
   buffer = io.BytesIO()
@@ -218,7 +218,7 @@ def write_parameters(path: str | os.PathLike, parameters: dict[str, Any]) -> Non
 
 
 def read_parameters(path: str | os.PathLike) -> dict[str, Any]:
-  """Reads what `write_parameters` wrote, in single precision."""
+  """Reads the parameters that `write_parameters` wrote, in single precision."""
   with np.load(path) as file:
     leaves = {name: file[name].astype(np.float32) for name in file.files}
   return unflatten_dict(leaves, sep='/')

@@ -14,7 +14,7 @@ from hand_jax.mano.joints import JOINT_NAMES
 from hand_jax.release.fitted import FittedHands
 from hand_jax.types import ManoModel
 
-# Errors have heavier tails than a Gaussian, so that one factor cannot meet both shares exactly.
+# Errors have heavier tails than a Gaussian, so one factor cannot reach both coverages exactly.
 _LEVELS = (0.68, 0.95)
 
 

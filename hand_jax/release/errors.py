@@ -12,7 +12,7 @@ from hand_jax.models.joint_heads import JointEstimate
 from hand_jax.release.heads import aligned_errors
 from hand_jax.release.readings import ReadHands
 
-# No angle gets a smaller deviation, even if the sampler hardly moves it.
+# The deviation of an angle is at least this large, even if the sampler hardly moves the angle.
 _SMALLEST_SIGMA_DEG = 2.0
 
 

@@ -1,4 +1,7 @@
-"""Runs the default program on rendered hands beside the truth, for calibration and for the card."""
+"""Runs the default program on rendered hands, and compares its results with the truth.
+
+The calibration and the card use the errors.
+"""
 
 from typing import NamedTuple
 
@@ -29,16 +32,16 @@ class FittedHands(NamedTuple):
   pa_joint_errors: Float[np.ndarray, 'hands 21']
   """The joints' distances from the truth after Procrustes alignment."""
   log_scale: Float[np.ndarray, 'hands']
-  """The heads' estimate of how large the hand's errors are (`JointEstimate`)."""
+  """The heads' estimate of the scale of the hand's errors (`JointEstimate`)."""
 
 
 def fit_rendered(model: ManoModel, release: Release, plan: ReadingPlan) -> FittedHands:
   """Runs the program on rendered right hands, each in one jittered square round its joints.
 
   Args:
-    model: the right hand's model.
-    release: the weights to run it with.
-    plan: which hands to render.
+    model: a right hand's model.
+    release: the weights of the program.
+    plan: the hands to render.
   """
   parts = []
   for start in range(0, plan.count, _BLOCK):
@@ -73,7 +76,7 @@ def _sigma(covariance: Float[np.ndarray, 'points 3 3']) -> np.ndarray:
 
 
 def summary(fitted: FittedHands) -> dict[str, float]:
-  """Averages a split's figures, rounded to the digits that mean something.
+  """Averages a split's figures, rounded to the significant digits.
 
   `coverage_...` are shares of vertex coordinates inside their interval. The other figures are in
   mm.

@@ -21,8 +21,8 @@ from hand_jax.models.joint_heads import (
 from hand_jax.release.readings import ReadHands, batches
 
 _ESTIMATE_BATCH = 512
-# Inputs are divided by at least this share of the median deviation. Inputs that never move, which
-# are half of the vector, do not count for the median.
+# Inputs are divided by at least this share of the median deviation. Constant inputs, which are half
+# of the vector, do not count for the median.
 _SMALLEST_DEVIATION = 0.05
 
 
@@ -142,7 +142,8 @@ _landmark_inputs = jax.jit(landmark_inputs)
 def _train_points(read: ReadHands, inputs: np.ndarray, settings: HeadSettings) -> dict[str, Any]:
   """Trains the nonlinear expert by the mean absolute error.
 
-  It learns on standardised inputs. Its first layer then takes over their scale and shift.
+  It is trained on standardised inputs. Afterwards their scale and shift are folded into its first
+  layer.
   """
   mean, deviation = inputs.mean(0), _deviations(inputs)
   scaled, wanted = (inputs - mean) / deviation, targets(read)
@@ -164,7 +165,7 @@ def _train_scale(
 ) -> dict[str, Any]:
   """Trains the error scale by the likelihood of errors whose deviation is `usual` times the scale.
 
-  Errors are those after alignment.
+  The errors are measured after alignment.
   """
   errors = aligned_errors(np.asarray(estimate(parameters, read).joints), read.joints_camera)
   squared = np.sum(errors**2, axis=-1)
@@ -209,7 +210,7 @@ def _descend(
     updates, state = optimizer.update(gradients, state, parameters)
     return optax.apply_updates(parameters, updates), state
 
-  # The step takes over the memory of its arguments, so it gets copies.
+  # The step overwrites the memory of its arguments, so it gets copies.
   parameters = jax.tree.map(jnp.array, parameters)
   rng = np.random.default_rng(settings.seed)
   for _ in range(epochs):

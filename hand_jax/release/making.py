@@ -39,8 +39,8 @@ _STAGE_FILES = ('heads.npz', 'calibrated.npz', 'release.npz', 'release_card.json
 class ErrorSizes(NamedTuple):
   """Root mean square errors in mm that the fit assumes, one for each kind of evidence.
 
-  These three numbers alone were chosen on real photos, on both measuring sets together, because
-  renders are harder to read than photos. How errors differ between joints comes from renders.
+  Only these three numbers were chosen on real photos, on both measuring sets together, because
+  renders are harder to read than photos. The ratios between joints come from renders.
   """
 
   image: float = 3.0
@@ -131,7 +131,7 @@ def make_release(
 
 
 def _keep_plan(plan: ReleasePlan, folder: pathlib.Path) -> None:
-  """Writes the plan into a new folder, and compares it with that of an old one."""
+  """Writes the plan into a new folder, or compares it with the plan of an existing one."""
   path, text = folder / 'plan.json', json.loads(json.dumps(_plan_numbers(plan)))
   if not path.exists():
     if taken := [name for name in _STAGE_FILES if os.path.lexists(folder / name)]:
@@ -167,13 +167,13 @@ def _trained(
 ) -> Release:
   learned, held_out = _read(plan.learned, folder, report), _read(plan.held_out, folder, report)
   learned = _readable(learned, plan.heads)
-  for read, what in ((learned, 'learn from'), (held_out, 'tell the errors from')):
+  for read, what in ((learned, 'train on'), (held_out, 'measure the errors on')):
     if len(read.vectors) < 2 * plan.heads.batch_size:
       raise ValueError(
         f'{len(read.vectors)} crops to {what} are too few: expected at least two batches of '
         f'{plan.heads.batch_size}. Ask for more hands (--scale).'
       )
-  # The error scale must also see hard hands, so it learns from all that were held out.
+  # The error scale must also see hard hands, so it is trained on all held-out hands.
   parameters = train_heads(learned, held_out, plan.heads)
   held_out = _readable(held_out, plan.heads)
   shapes = error_shapes(held_out, estimate(parameters, held_out))

@@ -1,4 +1,4 @@
-"""Trains and measures the head that tells which pixels show the hand, on rendered hands."""
+"""Trains and measures the head that estimates which pixels show the hand, on rendered hands."""
 
 import functools
 from collections.abc import Callable
@@ -24,8 +24,8 @@ from hand_jax.models.hand_landmark import INPUT_SIDE, HandLandmarkNetwork, norma
 from hand_jax.models.mask_head import MaskHead, MaskMaps, mask_maps
 from hand_jax.release.rendered import RenderedHands
 
-# Half of the squares are those of the detector's second look, and half those of a trained run,
-# round the box of the vertices. Both stray.
+# Half of the squares are placed as in the detector's second reading, and half as in a trained run,
+# round the box of the vertices. Both get random deviations.
 _BOX_FACTOR = 1.4
 _COLORS = AugmentationConfig(0.0, 0.0, 0.0, 0.3)
 _MEASURED_BATCH = 16
@@ -33,17 +33,17 @@ _REPORTED_STEPS = 50
 
 
 class MaskSettings(NamedTuple):
-  """How the head is trained."""
+  """The settings of the head's training."""
 
   steps: int = 450
   """Length of the schedule of learning rates, which falls as a cosine after a short rise."""
   left_out: tuple[int, int] = (125, 330)
-  """From and to which step the schedule is passed over, so that training is shorter."""
+  """The first and last step of a part of the schedule that is left out, to shorten the training."""
   batch_size: int = 8
   learning_rate: float = 3e-3
   weight_decay: float = 1e-4
   overlap_weight: float = 0.5
-  """Weight of the soft intersection over union beside the cross-entropy of pixels."""
+  """Weight of the soft intersection over union relative to the cross-entropy of pixels."""
   log_side_sigma: float = 0.12
   shift_sigma: float = 0.05
   """As a share of the square's side."""
@@ -57,19 +57,19 @@ class MaskCrops(NamedTuple):
 
   crops: UInt8[np.ndarray, 'crops side side 3']
   masks: UInt8[np.ndarray, 'crops side side']
-  """255 where the hand is seen, less where it covers a part of the pixel."""
+  """255 where the hand is visible, and less where it covers only a part of the pixel."""
 
 
 def cut_crops(
   hands: RenderedHands, rows: np.ndarray, rng: np.random.Generator, settings: MaskSettings
 ) -> MaskCrops:
-  """Cuts squares out of rendered photos, with colours that stray as the squares do.
+  """Cuts squares out of rendered photos. Squares and colours get random deviations.
 
   Args:
     hands: the photos.
-    rows: numbers of the photos to show.
+    rows: row numbers of the photos to cut.
     rng: draws the squares and colours.
-    settings: how far the squares stray.
+    settings: the deviations of the squares.
   """
   crops, masks = [], []
   for row in rows.tolist():
@@ -87,9 +87,9 @@ def jittered_square(
 
   Args:
     hands: the photos.
-    row: the photo's number.
+    row: the photo's row number.
     rng: draws the square.
-    settings: how far the square strays.
+    settings: the deviations of the square.
   """
   shift = settings.shift_sigma * rng.normal(size=2)
   scale = float(np.exp(settings.log_side_sigma * rng.normal()))
@@ -122,7 +122,7 @@ def mask_loss(
 
   Args:
     log_odds: the head's output.
-    shares: the share of each pixel that the hand covers.
+    shares: the share of each pixel that the hand covers, in [0, 1].
     overlap_weight: weight of the second term.
   """
   entropy = jnp.mean(optax.sigmoid_binary_cross_entropy(log_odds, shares))
@@ -137,12 +137,12 @@ def train_mask_head(
   settings: MaskSettings,
   report: Callable[[int, float, dict[str, Any]], None] = lambda step, loss, parameters: None,
 ) -> dict[str, Any]:
-  """Trains the head on the maps of the bundled landmark network, which stays as it is.
+  """Trains the head on the maps of the bundled landmark network, which does not change.
 
   Args:
-    hands: what to learn from.
-    settings: how to train.
-    report: is told the step, the mean loss since it was told before, and the parameters.
+    hands: the hands to train on.
+    settings: the settings of the training.
+    report: called with the step, the mean loss since the last call, and the parameters.
 
   Returns:
     The head's parameters.
@@ -199,7 +199,7 @@ def train_mask_head(
 
 
 def _start(head: MaskHead, maps: MaskMaps, rng: np.random.Generator) -> dict[str, Any]:
-  """Draws parameters with which every layer's output is about one, however large the maps are."""
+  """Draws parameters that bring every layer's output to order one, for maps of any scale."""
   maps = jax.tree.map(lambda found: np.asarray(found, np.float32), maps)
   shapes = jax.eval_shape(head.init, jax.random.key(0), maps)['params']
   lengths = {
@@ -219,7 +219,7 @@ def _start(head: MaskHead, maps: MaskMaps, rng: np.random.Generator) -> dict[str
 def mask_overlap(
   found: Bool[np.ndarray, 'crops side side'], true: Bool[np.ndarray, 'crops side side']
 ) -> Float[np.ndarray, ' crops']:
-  """Computes each crop's intersection over union of two masks, 1 where both are empty."""
+  """Computes each crop's intersection over union of two masks, or 1 if both are empty."""
   both, either = (found & true).sum((1, 2)), (found | true).sum((1, 2))
   return np.where(either > 0, both / np.maximum(either, 1), 1.0)
 
@@ -230,9 +230,9 @@ def measure_mask_head(
   """Measures the head on one jittered crop of each hand, at the crop's full resolution.
 
   Args:
-    hands: hands that it has not learned from.
-    parameters: the head's.
-    settings: how far the squares stray.
+    hands: hands on which the head was not trained.
+    parameters: the parameters of the head.
+    settings: the deviations of the squares.
 
   Returns:
     `iou_mean`, `iou_median` and `iou_10_percent` (a tenth of the crops is below it).

@@ -56,7 +56,7 @@ def pack_run(
 
   Raises:
     FileNotFoundError, ValueError: the run cannot be read or packed.
-    FileExistsError: the folder holds something else than a packed run.
+    FileExistsError: the folder holds other files than those of a packed run.
   """
   folder, saved = pathlib.Path(folder), load_network(str(workdir))
   if folder.exists() and {path.name for path in folder.iterdir()} != set(_FILES):
@@ -107,7 +107,7 @@ def half_precision_change(saved: SavedNetwork, model: ManoModel, hands: int) -> 
   data = dataclasses.replace(saved.config.data, dataset=RENDERED_DATASET, data_dir='')
   config = dataclasses.replace(saved.config, data=data)
   source = create_source(data, 'validation', config.model.image_size, hands)
-  # The backbone is not packed and stays as it is.
+  # The backbone is not packed, so its parameters are not rounded.
   params = {
     name: tree if name == 'backbone' else jax.tree.map(_in_half_precision, tree)
     for name, tree in saved.variables['params'].items()
@@ -178,7 +178,7 @@ def _short_names(lineage: dict[str, Any]) -> dict[str, Any]:
 def _trained_on(workdir: str, config: ExperimentConfig) -> dict[str, Any]:
   """Names the data of a run, with the digest that identifies prepared data.
 
-  The number of examples is None where prepared data are no longer where the run read them.
+  The number of examples is None if the prepared data are no longer in the folder of the run.
   """
   data = config.data
   (source,) = read_sources(workdir, config).get('data.data_dir', (None,))
@@ -199,7 +199,7 @@ def _trained_on(workdir: str, config: ExperimentConfig) -> dict[str, Any]:
 
 
 def _hours(workdir: pathlib.Path, batch_size: int) -> float:
-  """Adds up the time of a run's steps from its log, without validation and compilation."""
+  """Adds up the hours of a run's steps from its log, without validation and compilation."""
   seconds, before = 0.0, 0
   for line in (workdir / 'metrics.jsonl').read_text().splitlines():
     row = json.loads(line)

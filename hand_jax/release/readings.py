@@ -29,15 +29,15 @@ from hand_jax.synthetic.hands import render_examples
 
 SHARD_SIZE = 512
 # Squares differ from those of the true joints by these deviations, as in the detector's second
-# reading:
-# the logarithm of the side, the shift as a share of the side, and the turn in radians.
+# reading. They belong to the logarithm of the side, to the shift as a share of the side, and to the
+# turn in radians.
 _LOG_SIDE_SIGMA, _SHIFT_SIGMA, _TURN_SIGMA = 0.08, 0.035, np.radians(6.0)
 # This many hands are rendered before their crops go through the network.
 _BLOCK = 32
 
 
 class ReadHands(NamedTuple):
-  """Crops of rendered right hands: the network's outputs and the truth, in the crop's own frame."""
+  """The network's outputs on crops of rendered right hands, and the truth in the crop's frame."""
 
   vectors: Float[np.ndarray, 'crops 1152']
   """The network's pooled vector."""
@@ -188,7 +188,7 @@ def batches(read: ReadHands, size: int, rng: np.random.Generator) -> Iterator[np
 def landmark_error_share(read: ReadHands) -> Float[np.ndarray, 'crops']:
   """Computes the network's mean 2D error as a share of half the true joints' box.
 
-  The box counts by its larger side.
+  The size of the box is its larger side.
   """
   errors = np.linalg.norm(read.landmarks[..., :2] - read.joints_crop, axis=-1).mean(axis=1)
   return errors / (np.ptp(read.joints_crop, axis=1).max(axis=1) / 2)

@@ -1,6 +1,6 @@
-"""Renders hands with masks and vertex colours once, and keeps them in files to learn from.
+"""Renders hands with masks and vertex colours once, and keeps them in files for training.
 
-A pass that was stopped goes on where it was.
+A pass that was stopped continues where it stopped.
 """
 
 import io
@@ -19,11 +19,11 @@ SHARD_SIZE = 64
 
 
 class RenderedHands(NamedTuple):
-  """Rendered right hands with what a photo does not tell: the mask, the mesh and its colours."""
+  """Rendered right hands with labels that a photo lacks: the mask, the mesh and its colours."""
 
   images: UInt8[np.ndarray, 'hands side side 3']
   masks: Bool[np.ndarray, 'hands side side']
-  """True where the hand is seen: no forearm, and no object before the hand."""
+  """True where the hand is visible. Forearms and objects in front of the hand are False."""
   joints_image: Float[np.ndarray, 'hands 21 2']
   """Pixels."""
   vertices_image: Float[np.ndarray, 'hands vertices 2']
@@ -35,7 +35,7 @@ class RenderedHands(NamedTuple):
 
 
 class RenderPlan(NamedTuple):
-  """Says which hands are rendered: the first `count` of a seed and split."""
+  """The hands to render, which are the first `count` of a seed and split."""
 
   hands: str
   split: str
@@ -45,7 +45,7 @@ class RenderPlan(NamedTuple):
 
   @property
   def name(self) -> str:
-    """Names the folder that keeps the hands, whatever their number."""
+    """Names the folder that keeps the hands. The name does not depend on `count`."""
     return f'{self.hands}_{self.split}_{self.seed}_{self.image_size}px'
 
 
@@ -54,12 +54,12 @@ def rendered_hands(
   folder: str | os.PathLike,
   report: Callable[[int, int], None] = lambda done, count: None,
 ) -> RenderedHands:
-  """Renders the hands of a plan. Files that are there already are taken as they are.
+  """Renders the hands of a plan. Existing files are used as they are.
 
   Args:
-    plan: which hands.
-    folder: keeps the hands, in a subfolder of the plan's name.
-    report: is told how many hands are done, and of how many.
+    plan: the hands to render.
+    folder: folder that keeps the hands, in a subfolder of the plan's name.
+    report: called with the number of finished hands and the number of all hands.
   """
   parts = []
   for start in range(0, plan.count, SHARD_SIZE):
@@ -73,7 +73,7 @@ def rendered_hands(
 
 
 def joined(parts: Sequence[RenderedHands]) -> RenderedHands:
-  """Puts hands one after the other."""
+  """Concatenates rendered hands."""
   return RenderedHands(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
 
 

@@ -1,7 +1,7 @@
 """Trains the texture branch of the network in the package, on rendered hands.
 
-Renders know the colour of every vertex, so the branch also learns from those that a photo does not
-show. The rest of the network stays as it is, so what the branch reads is computed once.
+Renders give the colour of every vertex, so the branch is also trained on vertices that a photo does
+not show. The rest of the network does not change, so the inputs of the branch are computed once.
 """
 
 import functools
@@ -43,31 +43,31 @@ _MOST_STRAYED = 3
 
 
 class TextureSettings(NamedTuple):
-  """How the branch is trained."""
+  """The settings of the branch's training."""
 
   steps: int = 200
   batch_size: int = 16
   vertices: int = 260
-  """How many vertices of its hands a step looks at, drawn anew. Attention over all is slow."""
+  """The number of random vertices of each hand in a step. Attention over all of them is slow."""
   learning_rate: float = 2e-3
   strayed_share: float = 0.5
-  """Share of the crops that are learned with a strayed mask instead of the true one."""
+  """Share of the crops in training that have a strayed mask instead of the true one."""
   seed: int = 0
 
 
 class TextureReadings(NamedTuple):
-  """What the branch reads of crops, and the colours it should find."""
+  """The inputs of the branch for crops, and the colours that it should find."""
 
   sampled: Float[np.ndarray, 'crops vertices channels']
   """The shallow map at the estimated vertices."""
   vectors: Float[np.ndarray, 'crops features']
   """The normalised global vector."""
   normals: Float[np.ndarray, 'crops vertices 3']
-  """Those of the estimated mesh, camera axes."""
+  """The normals of the estimated mesh, in camera axes."""
   seen: Bool[np.ndarray, 'crops vertices']
   """Whether the photo shows the estimated vertex, by the true mask."""
   seen_by_strayed: Bool[np.ndarray, 'crops vertices']
-  """The same by a mask that is too small or too large, as an estimated one may be."""
+  """The same by a mask that is too small or too large, as an estimated mask may be."""
   photo_colors: UInt8[np.ndarray, 'crops vertices 3']
   """The photo's colour at the estimated vertex."""
   true_colors: UInt8[np.ndarray, 'crops vertices 3']
@@ -86,8 +86,8 @@ def read_texture(
     hands: the photos.
     saved: the network that estimates the meshes.
     model: a right hand's model.
-    seed: draws the squares.
-    report: is told how many hands are read, and of how many.
+    seed: seed of the random squares.
+    report: called with the number of finished hands and the number of all hands.
   """
   rng, mask_rng = np.random.default_rng(seed), np.random.default_rng((seed, 1))
   network, side = create_network(saved.config), saved.config.model.image_size
@@ -105,7 +105,7 @@ def read_texture(
     points = normalize_points(vertices[..., :2], side)
     norm = {'params': params['feature_norm']}
     shallow = features.shallow_map
-    assert shallow is not None, 'the landmark network has one'
+    assert shallow is not None, 'the landmark network has a shallow map'
     return (
       sample_bilinear(shallow, points).astype(jnp.float16),
       apply_network(nn.LayerNorm(), norm, features.global_feature).astype(jnp.float16),
@@ -147,15 +147,15 @@ def train_texture(
 ) -> dict[str, Any]:
   """Trains the branch by the absolute error of colours.
 
-  A vertex that the photo shows should have the photo's colour where the estimated mesh has it, as
-  in Algorithm 4. Any other vertex should have its true colour. A random region of the hand is
-  hidden from the branch, which still should find the same colours.
+  A vertex that the photo shows should have the photo's colour at its estimated place, as in
+  Algorithm 4. Any other vertex should have its true colour. A random region of the hand is hidden
+  from the branch, which still should find the same colours.
 
   Args:
-    readings: what to learn from.
+    readings: the inputs and colours to train on.
     model: a right hand's model.
-    settings: how to train.
-    report: is told the step, the mean loss since it was told before, and the parameters.
+    settings: the settings of the training.
+    report: called with the step, the mean loss since the last call, and the parameters.
 
   Returns:
     The parameters of `TextureRegressor`.
@@ -223,7 +223,7 @@ def train_texture(
 
 
 def _part(readings: TextureReadings, rows: np.ndarray, chosen: np.ndarray) -> TextureReadings:
-  """Takes some vertices of some hands."""
+  """Selects some vertices of some hands."""
   of_vertices = {
     name: array[rows][:, chosen] for name, array in readings._asdict().items() if name != 'vectors'
   }
@@ -231,9 +231,10 @@ def _part(readings: TextureReadings, rows: np.ndarray, chosen: np.ndarray) -> Te
 
 
 def stored_features(readings: TextureReadings) -> tuple[ImageFeatures, Array]:
-  """Gives the branch its features: a map of one row whose pixels are the vertices, and the places.
+  """Returns features for the branch, and the places of the vertices in their map.
 
-  Sampled there, the map gives exactly the stored numbers.
+  The map has one row, whose pixels are the vertices. Sampled at these places, it gives exactly the
+  stored numbers.
   """
   sampled = jnp.asarray(readings.sampled, jnp.float32)
   batch, count = sampled.shape[:2]

@@ -1,8 +1,8 @@
 """Removes vertices that a camera cannot see because they lie at or behind it.
 
 The rasterizer does not clip: it drops each face that has a vertex with NaN. These functions set NaN
-for vertices nearer than the near plane. Their gradients are exactly zero there, whatever the
-projection of such a vertex gives.
+for vertices nearer than the near plane. Their gradients are exactly zero there, for any result of
+the projection of such a vertex.
 """
 
 import jax.numpy as jnp

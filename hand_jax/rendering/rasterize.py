@@ -16,7 +16,7 @@ the lower face index wins. Repeated faces and parallel faces of constant depth h
 The face that a pixel sees is found in one of two forms, which agree. On a CPU each face tests the
 pixels in small windows. On other devices chunks of faces are tested at all pixels at once. A loop
 of thousands of small steps suits a CPU best and an accelerator worst. The second form is plain XLA,
-not a hand-written kernel. It fuses into one pass over the pixels per chunk, keeps nothing of a
+not a hand-written kernel. It fuses into one pass over the pixels per chunk, keeps no result of a
 chunk in memory, and compiles for TPUs (benchmarks/tpu_rendering.py).
 """
 

@@ -132,8 +132,8 @@ def add_to_faces(
 
   Args:
     sums: the numbers of all faces.
-    faces: numbers of the listed faces.
-    terms: what to add to each number, 0 for faces that are not in a list.
+    faces: ids of the listed faces.
+    terms: values to add to each number, 0 for faces that are not in a list.
   """
   rows = jnp.stack([term[..., 0, 0] for term in terms], axis=-1)
   return sums.at[jnp.arange(sums.shape[0])[:, None, None], faces].add(rows)

@@ -61,7 +61,7 @@ def estimate_roofline(
     bytes_accessed: bytes that one device reads and writes in one step.
     reduced_bytes: bytes of the gradients and statistics that devices average in one step.
     devices: number of devices.
-    devices_per_chip: number of devices that share the figures of one chip.
+    devices_per_chip: number of devices that share the figures of one chip (two for v4).
   """
   # In a ring each device sends every byte twice, except the share of one device.
   sent = 2 * reduced_bytes * (devices - 1) / devices

@@ -168,6 +168,11 @@ def step_arguments(config: ExperimentConfig, model: ManoModel, batch_size: int) 
   """Finds the shapes of a step's arguments without computing anything.
 
   The camera prior of the elbo has the shapes of the run's own network.
+
+  Args:
+    config: the run's config.
+    model: the hand model.
+    batch_size: number of examples in the batch of all devices.
   """
   network = create_network(config)
   optimizer = create_optimizer(config.optimizer, config.training.num_steps)

@@ -29,11 +29,23 @@ class Board:
     self._writer = self._open(purge_step)
 
   def add_scalar(self, name: str, value: float | int, step: int) -> None:
-    """Adds a figure of a step."""
+    """Adds a figure of a step.
+
+    Args:
+      name: name of the figure.
+      value: value of the figure.
+      step: number of the step.
+    """
     self._writer.add_scalar(name, value, step)
 
   def add_image(self, name: str, image: UInt8[np.ndarray, 'height width 3'], step: int) -> None:
-    """Adds a picture of a step, in RGB."""
+    """Adds a picture of a step.
+
+    Args:
+      name: name of the picture.
+      image: the picture in RGB.
+      step: number of the step.
+    """
     self._writer.add_image(name, image, step, dataformats='HWC')
 
   def flush(self) -> None:

@@ -7,7 +7,14 @@ from hand_jax.training.ahead_of_time import CompiledStep, Topology
 
 
 def describe(step: CompiledStep, topology: Topology, config: ExperimentConfig, batch: int) -> str:
-  """Describes a compiled step in lines of text."""
+  """Describes a compiled step in lines of text.
+
+  Args:
+    step: the figures of the compiled step.
+    topology: the devices for which it was compiled.
+    config: the run's config.
+    batch: number of examples on each device.
+  """
   devices = len(topology.devices)
   memory = f'Memory of each device: {step.peak_bytes / 2**30:.2f} GiB'
   if step.hbm_bytes is not None:
@@ -44,7 +51,14 @@ def _describe_time(step: CompiledStep, config: ExperimentConfig, batch: int) -> 
 
 
 def as_json(step: CompiledStep, topology: Topology, config: str, batch: int) -> str:
-  """Writes the figures as one line of JSON. The figures of a step that does not fit are null."""
+  """Writes the figures as one line of JSON. The figures of a step that does not fit are null.
+
+  Args:
+    step: the figures of the compiled step.
+    topology: the devices for which it was compiled.
+    config: name of the run's config.
+    batch: number of examples on each device.
+  """
   roofline = step.roofline
   return json.dumps(
     {

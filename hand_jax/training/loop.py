@@ -202,7 +202,7 @@ class _Run:
   def _record(
     self, records: '_Records', state: TrainState, position: int, is_preempted: bool
   ) -> None:
-    """Writes what is due after a step: the row of the log first, and then the checkpoint.
+    """Writes the outputs that are due after a step, first the row of the log, then the checkpoint.
 
     So no row is lost if the process is killed in between. The run that continues from the previous
     checkpoint writes the row again, with the same numbers.

@@ -40,7 +40,7 @@ _FRESH_AMVUR = (
   "loss.kind='elbo' with model.vertex_offset_from='template' would start from the flat template, "
   'and the divergence would pull the trained prior-net towards it. Name a warm-up of AMVUR '
   '(Algorithm 6; experiments with `amvur` and `weak` in their names) by --init_from=WORKDIR, or '
-  'take model.vertex_offset_from=prior.'
+  'set model.vertex_offset_from=prior.'
 )
 
 
@@ -204,7 +204,7 @@ def _photometric(config: ExperimentConfig) -> Objective:
   def compute_terms(keys, estimate, batch, model, camera_prior_mean) -> LossTerms:
     return _photometric_terms(estimate, batch, model, loss)
 
-  # The term stands alone and has order one already, so the scale of totals is undone.
+  # This is the only term, and it has order one already, so the scale of totals is undone.
   weights = {'photometric': 1 / TOTAL_SCALE}
   trained = config.name.removesuffix('_texture')
   return Objective(

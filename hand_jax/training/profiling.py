@@ -82,7 +82,7 @@ class Profiler:
     return self
 
   def __exit__(self, *_) -> None:
-    # A run that stops within these steps keeps what was traced.
+    # A run that stops within these steps keeps its trace so far.
     if self._is_tracing:
       self._end()
     if self._temporary:

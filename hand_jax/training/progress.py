@@ -61,7 +61,7 @@ class Progress:
 
   @property
   def has_row(self) -> bool:
-    """Whether any step was taken since the last row."""
+    """Returns whether any step was taken since the last row."""
     return self._steps + self._skipped > 0
 
   def add(self, step: int, metrics: dict[str, jax.Array], example_ids: list[str]) -> None:

@@ -74,7 +74,7 @@ class RunLog:
 def progress_line(metrics: dict[str, float | int], num_steps: int) -> str:
   """Formats step, total, loss terms, validation figures, examples per second and time left.
 
-  The validation figures are the total and PA-MPJPE, or the 2D error where there is none in 3D.
+  The validation figures are the total and PA-MPJPE, or the 2D error if there is none in 3D.
   Skipped steps are listed if there are any.
   """
   parts = [f'step {metrics["step"]}/{num_steps}']
@@ -214,7 +214,7 @@ def overlay_sheet(
   Args:
     images: crops in RGB.
     joints_normalized: estimated joints in [-1, 1] over the crop.
-    truth_normalized: labelled joints in the same unit, NaN where they are unknown.
+    truth_normalized: labelled joints in the same unit, NaN if they are unknown.
     columns: number of crops in a row.
   """
   tiles = []

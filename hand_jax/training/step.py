@@ -42,7 +42,7 @@ def make_train_step(
 
   It maps state, batch, hand model and camera prior to the next state and the metrics. These are
   every loss term by name, `total`, and more. The camera prior is the variables of the frozen camera
-  model, or None where the objective needs none.
+  model, or None if the objective needs none.
 
   A batch that carries features needs no backbone, and a frozen backbone gets no gradient. If the
   objective trains only a part of the network, the rest runs in evaluation mode (Algorithm 4). A
@@ -64,7 +64,7 @@ def make_train_step(
     camera_prior_config: config of the run that trained the camera prior, if the objective needs it.
 
   Raises:
-    ValueError: the objective needs a camera prior and has no config of it.
+    ValueError: the objective needs a camera prior, but `camera_prior_config` is None.
   """
   axis_name = network.axis_name
   schedule = learning_rate_schedule(config.optimizer, config.training.num_steps)
@@ -108,7 +108,7 @@ def make_train_step(
     compute = gradients_of if parts == 1 else accumulate(gradients_of, learned, parts)
     gradients, metrics, batch_stats = compute(state.batch_stats, batch)
     if axis_name is not None:
-      # The network already averages what BatchNorm sees, so statistics differ only by rounding.
+      # The network already averages the inputs of BatchNorm, so statistics differ only by rounding.
       gradients, metrics, batch_stats = jax.lax.pmean((gradients, metrics, batch_stats), axis_name)
     updates, opt_state = optimizer.update(gradients, state.opt_state, learned)
     changed: Any = optax.apply_updates(learned, updates)
@@ -181,7 +181,7 @@ def make_eval_step(
     camera_prior_config: config of the run that trained the camera prior, if the objective needs it.
 
   Raises:
-    ValueError: the objective needs a camera prior and has no config of it.
+    ValueError: the objective needs a camera prior, but `camera_prior_config` is None.
   """
   objective = create_objective(config)
   camera_prior_mean = _make_camera_prior_mean(objective, camera_prior_config)

@@ -47,7 +47,7 @@ class TakenFrom(NamedTuple):
 
 
 class WarmStart(NamedTuple):
-  """Where each array of the new network comes from, which is a source or a fresh draw."""
+  """The origin of each array of the new network, which is a source or a fresh draw."""
 
   sources: tuple[TakenFrom, ...]
   fresh: tuple[str, ...]
@@ -67,12 +67,12 @@ def warm_start(
 
   Args:
     state: the fresh state of the new run.
-    workdirs: folders of the runs to take from.
+    workdirs: folders of the runs to take parameters from, in order of precedence.
     model: the new run's hand model. It is only compared with those of the sources.
     config: the new run's config. It is only compared with those of the sources.
 
   Returns:
-    The state, and where each of its arrays comes from.
+    The state, and the origin of each of its arrays.
 
   Raises:
     FileNotFoundError: a folder has no run or no checkpoint.
@@ -88,8 +88,8 @@ def warm_start(
     common = [name for name in theirs if name in ours]
     if not common:
       raise ValueError(
-        f'training.init_from: {workdir} ({saved.config.name}) holds nothing that has a place in '
-        f'this network. It has {_parts(theirs)}; this one {_parts(ours)}.'
+        f'training.init_from: {workdir} ({saved.config.name}) holds no parameters of this '
+        f'network. It has {_parts(theirs)}; this one has {_parts(ours)}. Name another run.'
       )
     misfits = [
       f'{name} is {_describe(theirs[name])} there, {_describe(ours[name])} here'

@@ -82,7 +82,7 @@ def test_a_stopped_stage_leaves_nothing_and_the_others_stay(plan, tmp_path, monk
 
 def test_too_few_hands_are_refused_before_a_stage_is_written(plan, tmp_path, monkeypatch):
   monkeypatch.setattr(making, 'read_plan', lambda part, *_: made_up(8, part.seed, noise=0.01))
-  with pytest.raises(ValueError, match=r'16 crops to learn from are too few.*two batches of 16'):
+  with pytest.raises(ValueError, match=r'16 crops to train on are too few.*two batches of 16'):
     making.make_release(plan, tmp_path / 'a')
   monkeypatch.setattr(making, 'read_plan', lambda part, *_: made_up(48, part.seed, noise=0.01))
   few = plan._replace(calibration=plan.calibration[:1])

@@ -179,7 +179,7 @@ def test_model_settings_that_differ_are_named_beside_the_shapes(sources, toy_mod
 def test_a_source_without_anything_for_the_network_is_refused(sources, toy_model):
   state = drawn_state(SIGMA, 1)
   with pytest.raises(
-    ValueError, match=r'prior_weak\) holds nothing.*has backbone.*one prior_sigma'
+    ValueError, match=r'prior_weak\) holds no parameters.*has backbone.*one has prior_sigma'
   ):
     warm_start(state, [sources['prior'][0]], toy_model)
 
