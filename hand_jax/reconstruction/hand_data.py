@@ -66,6 +66,8 @@ class HandData:
   """Width and height of the whole photo in pixels, or None where `photo` is the whole one."""
   file_stem: str = 'hand'
   """What the names of its files begin with. Several hands of a photo are numbered."""
+  given_box: int | None = None
+  """Which of the boxes that the caller gave it was found in, counted from 0. None: of none."""
   detection: DetectedHand | None = dataclasses.field(default=None, repr=False)
   """What the detection networks say of the hand, where they were asked."""
 

@@ -30,6 +30,7 @@ _NOT_IN_NPZ = (
     'photo_scale',
     'whole_size',
     'file_stem',
+    'given_box',
     'camera',
     'is_left',
   ),

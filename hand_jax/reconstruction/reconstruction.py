@@ -27,7 +27,7 @@ class Reconstruction(HandData):
     """Writes the hand's meshes, pictures and numbers, and returns their paths.
 
     Args:
-      folder: is made where it is missing.
+      folder: is made where it is missing. A leading `~` is expanded.
       name: what the files' names begin with. None means the photo's name without its suffix, and
         number and side where the photo has several hands.
       axes: of OBJ and PLY: 'y_up' as GLB has, or 'camera'.
@@ -39,6 +39,7 @@ class Reconstruction(HandData):
       ValueError: there are no such axes, or the name is no name of a file.
       NotADirectoryError, PermissionError: nothing can be written to the folder.
     """
+    folder = os.path.expanduser(folder)
     name = self.file_stem if name is None else name
     if not name or pathlib.PurePath(name).name != name:
       raise ValueError(f'name is {name!r}, expected the beginning of a file name, without folders.')
