@@ -196,8 +196,9 @@ def read_mask(path: str | os.PathLike) -> Bool[np.ndarray, 'height width']:
 
 def _is_black_and_white(colors: UInt8[np.ndarray, 'pixels 3']) -> bool:
   """Whether colours are drawn in black and white, with some of both and little between."""
-  black, white = np.all(colors <= _NEARLY, axis=-1), np.all(colors >= 255 - _NEARLY, axis=-1)
-  return bool(black.any() and white.any() and np.mean(black | white) >= _DRAWN_SHARE)
+  black = int(np.count_nonzero(colors.max(axis=-1) <= _NEARLY))
+  white = int(np.count_nonzero(colors.min(axis=-1) >= 255 - _NEARLY))
+  return black > 0 and white > 0 and black + white >= _DRAWN_SHARE * len(colors)
 
 
 def _draft(file: Image.Image, step: int) -> int:

@@ -80,7 +80,7 @@ def check_names(
         raise FileExistsError(
           f'A result of {photo} would replace {path}, which {flag} reads. Name another --output.'
         )
-      if path.is_dir() and not path.is_symlink():
+      if os.path.isdir(path) and not path.is_symlink():  # no error for a name that is too long
         raise IsADirectoryError(
           f'{path} is a folder, in the way of a result of {photo}. Name another --output.'
         )

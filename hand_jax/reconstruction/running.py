@@ -257,7 +257,7 @@ def _try_photo(task: PhotoTask, run: PhotoRun) -> PhotoOutcome:
   path, entry = task.path, None
   try:
     settings = _settings(task, run)
-    sha256 = file_sha256(path) if path.is_file() else ''
+    sha256 = file_sha256(path) if os.path.isfile(path) else ''
     if not run.options.overwrite and run.record.is_done(path.stem, sha256, settings):
       count = len(run.record.entries[path.stem]['hands'])
       hands = f'{count or "no"} hand{"s" * (count != 1)}'

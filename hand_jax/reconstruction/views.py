@@ -19,6 +19,8 @@ _HANDS_SIDE = 1280
 # Okabe and Ito's colours, which people with any colour vision can tell apart.
 _HAND_COLORS = ((0, 158, 115), (230, 159, 0), (86, 180, 233), (204, 121, 167), (213, 94, 0))
 _JPEG_QUALITY = 88
+# Between a hand's mesh and its label, as a share of the mesh's larger side.
+_LABEL_GAP = 0.05
 
 
 def display_vertices(reconstruction: HandData, crop_side: int) -> Float[np.ndarray, 'vertices 3']:
@@ -97,24 +99,29 @@ def hands_image(hands: Sequence[HandData]) -> bytes:
   size = [max(1, round(scale * length)) for length in photo.shape[1::-1]]
   picture = cv2.resize(photo, size, interpolation=cv2.INTER_AREA)
   unit = max(max(size) / 640, 0.5)
-  points = [_drawn_points(hand, scale * hand.photo_scale, picture.shape) for hand in hands]
+  drawn = [scale * hand.photo_scale for hand in hands]
+  joints = [
+    _whole(one * hand.joints_image, picture) for one, hand in zip(drawn, hands, strict=True)
+  ]
+  meshes = [
+    _whole(one * hand.vertices_image, picture) for one, hand in zip(drawn, hands, strict=True)
+  ]
   colors = [_HAND_COLORS[number % 5] for number in range(len(hands))]
-  for joints, color in zip(points, colors, strict=True):
-    _draw_bones(picture, joints, color, unit)
+  for points, color in zip(joints, colors, strict=True):
+    _draw_bones(picture, points, color, unit)
   for number, hand in enumerate(hands):
-    _draw_label(picture, f'{number + 1} {hand.side}', points, number, colors[number], unit)
+    _draw_label(picture, f'{number + 1} {hand.side}', meshes, number, colors[number], unit)
   quality = [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY]
   return cv2.imencode('.jpg', np.ascontiguousarray(picture[..., ::-1]), quality)[1].tobytes()
 
 
-def _drawn_points(
-  hand: HandData, scale: float, shape: tuple[int, ...]
-) -> Int[np.ndarray, 'joints 2']:
-  """Places the joints in OpenCV's pixels, whose centres are whole numbers."""
+def _whole(
+  points: Float[np.ndarray, 'points 2'], picture: np.ndarray
+) -> Int[np.ndarray, 'points 2']:
+  """Rounds pixels of a picture to those of OpenCV, whose centres are whole numbers."""
   # Far coordinates would overflow OpenCV's integers.
-  limit = 4 * max(shape)
-  points = np.clip(scale * hand.joints_image.astype(np.float64) - 0.5, -limit, limit)
-  return np.round(points).astype(int)
+  limit = 4 * max(picture.shape)
+  return np.round(np.clip(points.astype(np.float64) - 0.5, -limit, limit)).astype(int)
 
 
 def _draw_bones(
@@ -135,18 +142,20 @@ def _draw_label(
   color: tuple[int, int, int],
   unit: float,
 ) -> None:
-  """Writes a label beside one of the hands, whose joints are `hands[number]`."""
+  """Writes a label beside one of the hands, whose mesh is `hands[number]`."""
   font, size = cv2.FONT_HERSHEY_SIMPLEX, 0.5 * unit
   (width, height), _ = cv2.getTextSize(label, font, size, 1)
   size_px = (width + 6, height + 7)
-  x, y = label_place(hands, number, size_px, picture.shape[1::-1], round(6 * unit))
+  # The hand may be somewhat larger than the mesh.
+  gap = round(4 * unit + _LABEL_GAP * np.ptp(hands[number], axis=0).max())
+  x, y = label_place(hands, number, size_px, picture.shape[1::-1], gap)
   cv2.rectangle(picture, (x, y), (x + size_px[0], y + size_px[1]), color, -1)
   place, thickness = (x + 3, y + height + 3), max(1, round(unit))
   cv2.putText(picture, label, place, font, size, (0, 0, 0), thickness, cv2.LINE_AA)
 
 
 def label_place(
-  hands: Sequence[Int[np.ndarray, 'joints 2']],
+  hands: Sequence[Int[np.ndarray, 'points 2']],
   number: int,
   size: tuple[int, int],
   picture_size: tuple[int, int],
@@ -154,15 +163,15 @@ def label_place(
 ) -> tuple[int, int]:
   """Finds the place of a hand's label: above, below, left or right of it, where there is room.
 
-  A place that covers no joint of any hand is preferred. Where there is no room beside the hand, the
+  A place that covers no point of any hand is preferred. Where there is no room beside the hand, the
   label lies over its upper left corner.
 
   Args:
-    hands: the joints of all hands, in pixels of the picture.
+    hands: points of all hands, in pixels of the picture.
     number: which hand the label is of, counted from 0.
     size: width and height of the label, pixels.
     picture_size: width and height of the picture, pixels.
-    gap: pixels between the label and the box of a hand's joints. Fingers end beyond their joints.
+    gap: pixels between the label and the box of a hand's points.
 
   Returns:
     The label's left and upper edges.
@@ -177,12 +186,12 @@ def label_place(
     np.array([low[0] - gap - size[0], y]),
     np.array([high[0] + gap, y]),
   ]
-  joints = np.concatenate(hands)
+  points = np.concatenate(hands)
   fitting = [place for place in outside if ((place >= 0) & (place <= room)).all()]
   free = [
     place
     for place in fitting
-    if not ((joints > place - gap) & (joints < place + extent + gap)).all(axis=1).any()
+    if not ((points > place - gap) & (points < place + extent + gap)).all(axis=1).any()
   ]
   place = (free or fitting or [np.clip(outside[0], 0, room)])[0]
   return int(place[0]), int(place[1])

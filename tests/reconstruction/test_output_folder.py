@@ -318,6 +318,15 @@ def test_a_photo_called_summary_fails_alone(folder):
   assert not pathlib.Path('out/summary.obj').exists()
 
 
+def test_names_that_are_too_long_are_told_for_their_photo_alone(folder):
+  """Of a photo that is not there, and of one whose results would have them."""
+  long = f'{"b" * 250}.jpg'
+  shutil.copy('hand.jpg', long)
+  gone, done, failed = reconstruct(f'{"a" * 300}.jpg', 'hand.jpg', long)
+  assert gone.failed and gone.lines[0].endswith('aaa.jpg does not exist.') and not done.failed
+  assert failed.failed and failed.lines[0].endswith('. Rename the photo.')
+
+
 def test_a_box_is_named_once(folder):
   with pytest.raises(ValueError, match='--bbox is given twice with the same box'):
     plan_tasks(PhotoOptions(['hand.jpg'], 'out', bbox=['1,2,30,40', '1,2,30,40.0']))
