@@ -2,6 +2,7 @@
 # make test: the test suite.
 # make test-fast: the part of it without the tests marked slow.
 # make test-faults: runs that are killed again and again, alone and on several hosts; minutes.
+# make bench: speed beside PyTorch, smplx, embree and LiteRT; ROWS=a,b measures some rows.
 # make lint: ruff and basedpyright.  make docs: these pages and the API as HTML, in build/docs.
 # All build .venv first when it is missing or older than the requirements. PYTHON picks the Python.
 PYTHON ?= python3
@@ -11,7 +12,7 @@ DEMO := runs/demo
 
 # A .venv whose Python is gone, after an upgrade of the system say, counts as missing.
 ifeq ($(shell $(RUN) -c 'print(1)' 2>/dev/null),)
-$(shell rm -f $(VENV)/.installed $(VENV)/.installed-dev $(VENV)/.installed-docs)
+$(shell rm -f $(VENV)/.installed $(VENV)/.installed-dev $(VENV)/.installed-docs $(VENV)/.installed-bench)
 endif
 # train-demo's short run of synthetic_small: minutes instead of an hour. So few steps go to the hand's
 # pose first, less to the camera; hand size, which takes long to learn, comes from a prior.
@@ -25,13 +26,15 @@ TESTS := env -u PYTHONDONTWRITEBYTECODE $(RUN) -m pytest -n 2 --dist loadfile --
 # Large pages for XLA's many short-lived buffers: fewer page faults, about a fifth less CPU time.
 export GLIBC_TUNABLES = glibc.malloc.hugetlb=1
 
-.PHONY: demo train-demo test test-fast test-faults lint docs venv venv-dev venv-docs clean
+.PHONY: demo train-demo test test-fast test-faults bench lint docs venv venv-dev venv-docs venv-bench clean
 
 venv: $(VENV)/.installed
 
 venv-dev: $(VENV)/.installed-dev
 
 venv-docs: $(VENV)/.installed-docs
+
+venv-bench: $(VENV)/.installed-bench
 
 $(VENV)/.installed: pyproject.toml
 	@$(PYTHON) -c 'import sys' 2>/dev/null || { \
@@ -56,6 +59,11 @@ $(VENV)/.installed-docs: $(VENV)/.installed
 	@$(RUN) -m pip install --quiet --disable-pip-version-check -e '.[docs]'
 	@touch $@
 
+$(VENV)/.installed-bench: $(VENV)/.installed
+	@echo "Installing what the benchmarks compare with."
+	@$(RUN) -m pip install --quiet --disable-pip-version-check -e '.[benchmark]'
+	@touch $@
+
 demo: venv
 	@$(RUN) -m hand_jax --demo_photos --output=demo_output --overwrite
 
@@ -76,6 +84,9 @@ test-fast: venv-dev
 
 test-faults: venv-dev
 	$(TESTS) -m faults tests/faults
+
+bench: venv-bench
+	@$(RUN) -m benchmarks --rows=$(ROWS)
 
 lint: venv-dev
 	$(VENV)/bin/ruff check .

@@ -3,9 +3,10 @@
   python -m benchmarks.tpu_rendering
 
 The compiler is in `libtpu` (`pip install libtpu`). For each function the benchmark prints the
-seconds to lower and to compile it, and the memory of the compiled program. The compiler reports an
-error where a program does not fit into a chip's memory. Nothing is run, so that speed and numerics
-on a TPU are not measured.
+seconds to lower and to compile it, the memory of the compiled program, and the operations and bytes
+that the compiler counts. It counts the body of a loop once: soft pictures take the printed number
+of steps, for as many posed hands. The compiler reports an error where a program does not fit into a
+chip's memory. Nothing is run, so that speed and numerics on a TPU are not measured.
 """
 
 import importlib.util
@@ -18,14 +19,17 @@ import jax.numpy as jnp
 from absl import app, flags
 from jax.experimental import topologies
 
+from benchmarks.rasterizer import posed_hands
 from hand_jax.rendering.rasterize import rasterize, visible_vertices
+from hand_jax.rendering.soft import default_blur_radius, soft_blend, soft_silhouette
 from hand_jax.rendering.surfaces import interpolate
+from hand_jax.rendering.tiles import FACES_AT_ONCE, tiles_of
 
 _TOPOLOGY = flags.DEFINE_string('topology', 'v5e:2x2', 'Name of the TPU topology to compile for.')
-_BATCH = flags.DEFINE_integer('batch', 8, 'Images per chip.')
-_SIZE = flags.DEFINE_integer('size', 224, 'Height and width in pixels.')
+# The flags --batch, images per chip, and --size are defined in benchmarks.rasterizer.
 _VERTICES, _FACES = 778, 1538
 _MIB = 2**20
+_SIGMA = 1.0
 
 
 def rendering_functions(size: int) -> dict[str, Callable]:
@@ -40,14 +44,31 @@ def rendering_functions(size: int) -> dict[str, Callable]:
     'visible_vertices': lambda vertices, faces, _: visible_vertices(vertices, faces, size, size),
     'rasterize and interpolate, gradient': jax.grad(image_loss, argnums=(0, 2)),
   }
-  if importlib.util.find_spec('hand_jax.rendering.soft') is not None:
-    from hand_jax.rendering.soft import soft_silhouette
 
-    def silhouette_loss(vertices, faces, _):
-      return jnp.sum(soft_silhouette(vertices, faces, size, size, 1.0) ** 2)
+  def silhouette(vertices, faces, _):
+    return soft_silhouette(vertices, faces, size, size, _SIGMA)
 
-    functions['soft_silhouette, gradient'] = jax.grad(silhouette_loss)
-  return functions
+  def blend(vertices, faces, attributes):
+    return soft_blend(vertices, faces, attributes, 0.0, size, size, _SIGMA, 0.01).rgb
+
+  def slope_of(picture):
+    return jax.grad(lambda *arrays: jnp.sum(picture(*arrays) ** 2), argnums=(0, 2))
+
+  return functions | {
+    'soft_silhouette': silhouette,
+    'soft_silhouette, gradient': slope_of(silhouette),
+    'soft_blend': blend,
+    'soft_blend, gradient': slope_of(blend),
+  }
+
+
+def loop_steps(batch: int, size: int) -> int:
+  """Counts the steps of the loop over faces in soft pictures of posed hands."""
+  vertices, faces = posed_hands(batch, size)
+  corners = jnp.asarray(vertices)[:, faces, :2]
+  radius = default_blur_radius(_SIGMA, len(faces))
+  tiles = tiles_of(corners, jnp.ones(corners.shape[:2], bool), radius, size, size)
+  return -(-int(tiles.counts.max()) // FACES_AT_ONCE)
 
 
 def compile_for(device, function: Callable, batch: int) -> str:
@@ -64,13 +85,17 @@ def compile_for(device, function: Callable, batch: int) -> str:
   start = time.perf_counter()
   lowered = jax.jit(function).lower(floats, faces, floats)
   middle = time.perf_counter()
-  memory = lowered.compile().memory_analysis()
+  compiled = lowered.compile()
+  memory, cost = compiled.memory_analysis(), compiled.cost_analysis()
+  assert memory is not None and cost is not None, 'a TPU program has both'
+  moved = cost.get('bytes accessed', 0) / _MIB
   end = time.perf_counter()
   return (
     f'lower {middle - start:5.1f} s  compile {end - middle:6.1f} s'
     f'  temporary {memory.temp_size_in_bytes / _MIB:8.2f} MiB'
     f'  arguments {memory.argument_size_in_bytes / _MIB:6.2f} MiB'
     f'  results {memory.output_size_in_bytes / _MIB:6.2f} MiB'
+    f'  {cost.get("flops", 0) / 1e9:8.3f} Gflop  {moved:8.1f} MiB moved'
   )
 
 
@@ -81,13 +106,14 @@ def main(_) -> None:
     return
   # Only the compiler is used, so libtpu need not ask the metadata service of a cloud machine.
   os.environ.setdefault('TPU_SKIP_MDS_QUERY', '1')
+  batch, size = flags.FLAGS.batch, flags.FLAGS.size
   topology = topologies.get_topology_desc(platform='tpu', topology_name=_TOPOLOGY.value)
   device = topology.devices[0]
-  print(
-    f'{_BATCH.value} images of {_SIZE.value} x {_SIZE.value} pixels on one {device.device_kind}'
-  )
-  for name, function in rendering_functions(_SIZE.value).items():
-    print(f'{name:36s} {compile_for(device, function, _BATCH.value)}', flush=True)
+  print(f'{batch} images of {size} x {size} pixels on one {device.device_kind}')
+  steps = loop_steps(batch, size)
+  print(f'soft pictures: {steps} steps of each loop over the faces of all tiles')
+  for name, function in rendering_functions(size).items():
+    print(f'{name:36s} {compile_for(device, function, batch)}', flush=True)
 
 
 if __name__ == '__main__':

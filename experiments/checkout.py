@@ -1,4 +1,4 @@
-"""Tells which state of the code a command runs from."""
+"""Finds the commit of the code that a command runs from."""
 
 import pathlib
 import subprocess

@@ -54,7 +54,7 @@ def define_flags(values: flags.FlagValues = flags.FLAGS) -> None:
 
 
 def main(argv: list[str]) -> int:
-  """Reads the flags, compiles the step, and prints what it needs."""
+  """Reads the flags, compiles the step, and prints its memory and cost."""
   start(argv, 'settings are given as --set a.b=value')
   config = apply_overrides(get_config(FLAGS.config), FLAGS.set)
   # The mesh is what is compiled. A pmap of the same step cannot be compiled for absent devices.

@@ -38,6 +38,12 @@ def define_flags(values: flags.FlagValues = FLAGS) -> None:
   flags.DEFINE_bool(
     'use_masks', True, 'Allows the colours to depend on the hand masks.', flag_values=values
   )
+  flags.DEFINE_bool(
+    'estimate_masks',
+    False,
+    'Measures once more, with masks estimated from the photos: without_masks in the results.',
+    flag_values=values,
+  )
   define_path(
     'mano_dir',
     None,

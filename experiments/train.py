@@ -35,8 +35,8 @@ flags.DEFINE_bool(
   'extend',
   False,
   'Trains a run in --workdir for more steps than it was made for. training.num_steps counts its '
-  'former steps too. The schedule of the learning rate is made anew for them, so that the rate '
-  'rises and falls once more.',
+  'former steps too. The schedule of the learning rate is computed again for all steps, so that '
+  'the rate jumps up.',
 )
 define_paths(
   'init_from',
@@ -61,9 +61,9 @@ flags.DEFINE_string(
   'profile_steps', None, 'FIRST:LAST: steps to trace into WORKDIR/profile, for TensorBoard.'
 )
 flags.DEFINE_bool('distributed', False, 'Joins the other hosts of a multi-host run first.')
-flags.DEFINE_string('coordinator', None, 'host:port of process 0, unless a cluster tells it.')
-flags.DEFINE_integer('num_processes', None, 'Number of hosts, unless a cluster tells it.')
-flags.DEFINE_integer('process_id', None, 'Number of this host, unless a cluster tells it.')
+flags.DEFINE_string('coordinator', None, 'host:port of process 0. Default: detected by JAX.')
+flags.DEFINE_integer('num_processes', None, 'Number of hosts. Default: detected by JAX.')
+flags.DEFINE_integer('process_id', None, 'Number of this host. Default: detected by JAX.')
 flags.mark_flags_as_required(['config', 'workdir'])
 
 
@@ -108,7 +108,7 @@ def main(argv: list[str]) -> None:
     profile = None if text is None else parse_profiled_steps(text, steps)
   if FLAGS.dry_run:
     lines = dry_run(config, FLAGS.workdir, model, extend=FLAGS.extend)
-    # Every host takes part, and the first one tells.
+    # Every host takes part, and the first one prints.
     print_lines(line for line in lines if jax.process_index() == 0)
     return
   train_and_evaluate(config, FLAGS.workdir, model, extend=FLAGS.extend, profile=profile)

@@ -80,6 +80,9 @@ class TextureConfig:
   # Training hides up to this share of a hand's vertices from the branch, whole regions at a time,
   # so that it learns to colour what a photo does not show. 0 is Algorithm 4 as printed.
   hidden_fraction: float = 0.0
+  # Begins with the photo's own colour at a visible vertex, and with the mean of these colours at
+  # another. The branch then only learns what to add. False is Algorithm 4 as printed.
+  photo_colors: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -174,8 +177,21 @@ class LossConfig:
   # The deviation of the camera prior's scale, in crop units per decimetre (eq. 25 has 1). A hand's
   # scale is about 0.7, so that 1 would let it run away.
   scale_prior_sigma: float = 1.0
-  # Of the photometric kind alone: how a pixel's difference of colours counts, see losses.py.
-  photometric: Literal['squared', 'robust'] = 'squared'
+  # Weighs the term that compares the drawn hand with the hand mask, where there is one
+  # (hand_jax/silhouette_loss.py). The hand is drawn softly into a picture of `silhouette_side`
+  # pixels, with a softness of `silhouette_sigma` square pixels. Not for the photometric kind.
+  silhouette: float = 0.0
+  silhouette_side: int = 56
+  silhouette_sigma: float = 0.02
+  # How a pixel's difference of colours counts (losses.py). The first two draw the hand hard. 'soft'
+  # is robust and draws it softly over the photo, so that its outline has a gradient too.
+  photometric: Literal['squared', 'robust', 'soft'] = 'squared'
+  # Adds the photometric term to the kinds 'gaussian', 'l2' and 'elbo'. Vertices, camera and colours
+  # then learn together, and the network needs its texture branch.
+  photometric_weight: float = 0.0
+  # Softness of 'soft': in square pixels of the crop, and in nearness (see `soft_blend`).
+  photometric_sigma: float = 0.2
+  photometric_gamma: float = 0.01
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The weakly supervised objective: a sampled bound whose only labels are 2D joints (eqs. 24, 25).
+"""Computes the weakly supervised objective, a sampled bound from 2D joints alone (eqs. 24, 25).
 
 See docs/derivations.md.
 """
@@ -45,13 +45,13 @@ def compute_elbo_terms(
   See eqs. 24 and 25. The only labels are 2D joints, masked as in `compute_gaussian_terms`.
 
   Args:
-    keys: decide the samples, one key for each example.
+    keys: the random keys of the samples, one for each example.
     estimate: the network's output, with both branches.
     batch: the labels and their masks.
     camera_prior_mean: mu_C, the ten stored camera numbers of the frozen camera model.
     extended_joint_regressor: the matrix B, which takes vertices to joints.
-    config: its `convention` gives the likelihood of the labels at a sample. In `exact` that is
-      N(S(B V), likelihood_sigma^2) in crop units, in `paper` the first line of eq. 19.
+    config: its `convention` chooses the likelihood of the labels at a sample. `exact` takes
+      N(S(B V), likelihood_sigma^2) in crop units, `paper` takes the first line of eq. 19.
     hands_mean: the hand model's relaxed pose, for the term `pose_prior`.
 
   Returns:
@@ -94,7 +94,7 @@ def compute_elbo_terms(
 
 
 def _camera_prior(mean: Float[Array, 'batch 10'], config: LossConfig) -> DiagonalGaussian:
-  """P_C: a deviation of one for every stored number but the scale, which has its own."""
+  """Makes P_C. Its deviation is one for every stored number but the scale, which has its own."""
   log_variance = jnp.zeros_like(mean).at[:, -1].set(2 * math.log(config.scale_prior_sigma))
   return DiagonalGaussian(mean, log_variance)
 
@@ -102,7 +102,7 @@ def _camera_prior(mean: Float[Array, 'batch 10'], config: LossConfig) -> Diagona
 def _draw_keys(
   key: Array, branch_number: int, sample_number: int, config: LossConfig
 ) -> tuple[Array, Array]:
-  """The keys of a draw's hand and of its camera, which both branches may share."""
+  """Makes the keys of a draw's hand and of its camera, which both branches may share."""
   draw, first = (2 * sample_number + number for number in (branch_number, 0))
   camera_draw = first if config.camera_draws == 'one' else draw
   hand_key = jax.random.split(jax.random.fold_in(key, draw))[0]
@@ -116,14 +116,14 @@ def _sample_projection(
   extended_joint_regressor: Array,
   config: LossConfig,
 ) -> DiagonalGaussian:
-  """The likelihood of 2D joints (crop units) at one sample of a hand and its camera."""
+  """Draws a hand and its camera, and gives the likelihood of 2D joints there (crop units)."""
   hand_key, camera_key = keys
   if config.drawn_sigmas == 'printed':
     camera = camera._replace(log_variance=jnp.zeros_like(camera.log_variance))
   camera_sample = sample_gaussian(camera_key, camera, config.camera_sampling_scale)
 
   def draw(gaussian: DiagonalGaussian | LowRankGaussian) -> Array:
-    if isinstance(gaussian, LowRankGaussian):  # in `exact` alone, where both letters agree
+    if isinstance(gaussian, LowRankGaussian):  # Only `exact` allows it, where both settings agree.
       return sample_low_rank(hand_key, gaussian, config.sampling_scale)
     return sample_gaussian(hand_key, _drawn_gaussian(gaussian, config), config.sampling_scale)
 
@@ -152,10 +152,10 @@ def _sample_projection(
 
 
 def _drawn_gaussian(gaussian: DiagonalGaussian, config: LossConfig) -> DiagonalGaussian:
-  """What a draw of lengths comes from: N(mu, diag(sigma)) to the letter, or as stated.
+  """Returns the Gaussian from which lengths are drawn, see `LossConfig.drawn_sigmas`.
 
-  The letter takes sigma for a variance. In `exact` it is one, in `paper` a deviation (erratum 1),
-  both in the length unit.
+  The paper prints N(mu, diag(sigma)), which uses sigma as a variance. In `exact` sigma is a
+  variance, and in `paper` a deviation (erratum 1), both in the length unit.
   """
   if config.drawn_sigmas == 'predicted' or config.convention == 'exact':
     return gaussian

@@ -1,8 +1,8 @@
-"""Each loss term by name and per example, and the weighted total.
+"""Computes each loss term by name and per example, and the weighted total.
 
 Gaussian terms follow the paper's eqs. 6, 11, 15 and 19. They are sums over coordinates, split into
 the likelihood (`_nll`), which needs labels, and the divergence from the prior-net (`_kl`), which
-needs none. No gradient is stopped, so the divergence also teaches the prior-net. See
+needs none. No gradient is stopped, so the divergence also trains the prior-net. See
 docs/derivations.md.
 """
 
@@ -41,9 +41,9 @@ from hand_jax.types import (
 
 LossTerms = dict[str, Float[Array, 'batch']]
 
-# The total is in thousands of nats: sums over some 2400 coordinates read well. One constant moves
-# no minimum, and AdamW's steps do not depend on it. It does not bring gradients to order one: their
-# norms are still 10 to 120, see `OptimizerConfig.gradient_clip_norm`.
+# The total is in thousands of nats, which are readable units for sums over some 2400 coordinates. A
+# constant factor moves no minimum, and AdamW's steps do not depend on it. Gradients do not become
+# of order one: their norms are still 10 to 120, see `OptimizerConfig.gradient_clip_norm`.
 TOTAL_SCALE = 1e-3
 # The robust colour loss is linear in differences far above this and quadratic far below it.
 ROBUST_COLOR = 0.02
@@ -57,14 +57,15 @@ def compute_gaussian_terms(
 ) -> LossTerms:
   """Computes the unweighted terms of the supervised objective (Algorithms 1 and 3).
 
-  A term whose label is masked is zero for that example, whatever the label holds: joints weigh by
-  their confidence, and camera numbers by their mask. Padding examples are zero in every term.
+  A term whose label is masked is zero for that example, whatever the label holds. Joints are
+  weighted by their confidence, and camera numbers by their mask. Padding examples are zero in every
+  term.
 
   Args:
     estimate: the network's output, with both branches.
     batch: the labels and their masks.
     config: its `length_unit_m` is the unit of lengths, in which the prior's sigma_v is 1. Its
-      `projection` gives the 2D joints, in normalised crop coordinates.
+      `projection` chooses how 2D joints are computed, in normalised crop coordinates.
     hands_mean: the hand model's relaxed pose, for the term `pose_prior`.
 
   Returns:
@@ -97,7 +98,7 @@ def compute_squared_error_terms(
 ) -> LossTerms:
   """Computes the unweighted squared errors of Algorithms 5 and 6.
 
-  Units and masks are those of `compute_gaussian_terms`.
+  Units and masks are the same as in `compute_gaussian_terms`.
 
   Args:
     estimate: the network's output. It may lack a branch.
@@ -131,29 +132,34 @@ def compute_photometric_terms(
   The mask M holds the pixels that the drawing covers and, where the photo's hand mask is known,
   that also show the hand. An empty mask and padding give zero.
 
+  A soft drawing covers pixels in part, and each pixel is weighted by its covered share.
+
   Args:
-    rendered: the hand drawn hard into its crop, colours in [0, 1].
+    rendered: the hand drawn into its crop, colours in [0, 1].
     batch: the photo, and its hand mask where there is one.
-    config: its `photometric` chooses what is averaged over M. 'squared' takes |I - J|^2. 'robust'
-      takes the sum over channels of sqrt((I - J)^2 + c^2) - c with c = `ROBUST_COLOR` (Charbonnier
-      et al. 1994), in which the few pixels along misplaced edges weigh less.
+    config: its `photometric` chooses the difference to average over M. 'squared' takes |I - J|^2.
+      'robust' takes the sum over channels of sqrt((I - J)^2 + c^2) - c with c = `ROBUST_COLOR`
+      (Charbonnier et al. 1994), which gives less weight to the few pixels along misplaced edges.
+      'soft' takes the same.
 
   Returns:
     The term `photometric` per example.
   """
-  mask = rendered.silhouette & (batch.hand_mask | ~batch.has_mask[:, None, None])
+  shown = batch.hand_mask | ~batch.has_mask[:, None, None]
+  covered = jnp.where(shown, rendered.silhouette, 0).astype(rendered.rgb.dtype)
   photo = jnp.asarray(batch.image, rendered.rgb.dtype) / 255
-  difference = jnp.where(mask[..., None], rendered.rgb - photo, 0.0)
+  difference = jnp.where(covered[..., None] > 0, rendered.rgb - photo, 0.0)
   if config.photometric == 'squared':
     distance = difference**2
   else:
     distance = jnp.sqrt(difference**2 + ROBUST_COLOR**2) - ROBUST_COLOR
-  area = jnp.sum(mask, axis=(1, 2))
+  distance = covered[..., None] * distance
+  area = jnp.sum(covered, axis=(1, 2))
   return without_padding({'photometric': _sum_per_example(distance) / jnp.maximum(area, 1)}, batch)
 
 
 def whole_gaussians(gaussians: HandGaussians) -> HandGaussians | CorrelatedGaussians:
-  """Gives a branch's Gaussians with the common causes of their variables, where there are any."""
+  """Returns a branch's Gaussians, with the common causes of their variables if there are any."""
   return gaussians if gaussians.correlated is None else gaussians.correlated
 
 
@@ -184,7 +190,7 @@ def regularizers(estimate: HandEstimate, hands_mean: Float[Array, '45'] | None =
 
 
 def total_loss(terms: LossTerms, weights: dict[str, float]) -> Float[Array, 'batch']:
-  """Sums the terms by their weights, times `TOTAL_SCALE`. A weight of zero leaves its term out.
+  """Sums the weighted terms, times `TOTAL_SCALE`. A weight of zero leaves its term out.
 
   A weight may name a term that is not in `terms`, as when the network lacks that term's branch.
 
@@ -208,7 +214,7 @@ def camera_loss(
   Args:
     predicted: the estimated numbers, in `HandCamera`'s stored scaling.
     camera: the labels, in the same scaling.
-    camera_mask: which of the labels are known.
+    camera_mask: True for known labels.
   """
   return _sum_per_example((_masked(camera, predicted, camera_mask) - predicted) ** 2)
 
@@ -221,8 +227,8 @@ def masked_nll(
   """Sums the negative log-likelihood over coordinates, each point times its weight.
 
   Args:
-    gaussian: the estimated points. Those with common causes count fully or not at all: unknown ones
-      are integrated out.
+    gaussian: the estimated points. Points with common causes count fully or not at all, and unknown
+      points are integrated out.
     value: the labels, in the same unit. They may hold anything where the weight is zero.
     weight: 0 where a point is unknown.
   """
@@ -260,8 +266,8 @@ def kl_per_example(
   """Sums the divergence of the posterior from the prior over coordinates.
 
   Args:
-    posterior: the distribution that KL(posterior || prior) names first.
-    prior: the other one, in the same unit.
+    posterior: the first distribution of KL(posterior || prior).
+    prior: the second distribution, in the same unit.
     convention: 'exact' takes the KL, 'paper' takes eq. 5 as printed.
 
   Raises:
@@ -278,7 +284,7 @@ def kl_per_example(
 def _with_common_terms(
   terms: LossTerms, estimate: HandEstimate, batch: HandBatch, hands_mean: Array | None
 ) -> LossTerms:
-  """Adds the camera's term and those without labels, and sets padding examples to zero."""
+  """Adds the camera's term and the regularizers, and sets padding examples to zero."""
   terms['camera'] = camera_loss(
     estimate.camera.mean, jnp.asarray(batch.camera), jnp.asarray(batch.camera_mask)
   )
@@ -286,7 +292,7 @@ def _with_common_terms(
 
 
 def loss_labels(batch: HandBatch, length_unit_m: float) -> dict[str, tuple[Array, Array]]:
-  """Gives the label and the weight of each point. Lengths are in the length unit."""
+  """Returns the label and the weight of each point. Lengths are in the length unit."""
   vertices, joints = jnp.asarray(batch.vertices_hand), jnp.asarray(batch.joints_hand)
 
   def has_3d(values):
@@ -326,7 +332,7 @@ def for_losses(
 def projected_joints(
   gaussians: HandGaussians, camera: Float[Array, '*batch 10'], config: LossConfig
 ) -> DiagonalGaussian:
-  """Gives the 2D joints of one hand or a batch, with their mean by `config.projection`."""
+  """Computes the 2D joints of one hand or a batch, with their mean by `config.projection`."""
   if config.projection == 'orthonormal':
     return gaussians.joints_normalized
   mean = project_points_affine(camera_from_vector(camera), gaussians.joints.mean)

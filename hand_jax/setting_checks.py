@@ -111,10 +111,18 @@ def _check_texture(texture: TextureConfig) -> None:
 def _check_objective(config: ExperimentConfig) -> None:
   """Refuses a loss that the chosen branches of the network cannot serve."""
   model, loss = config.model, config.loss
-  if model.texture.enabled != (loss.kind == 'photometric'):
+  alone = loss.kind == 'photometric'
+  if alone and (loss.photometric_weight or loss.silhouette):
     raise ValueError(
-      "model.texture.enabled and loss.kind='photometric' go together: the texture branch is "
-      f'trained alone, the rest without it. Got {model.texture.enabled} and {loss.kind!r}.'
+      "loss.kind='photometric' trains the texture branch alone, with one term: expected 0 for "
+      f'loss.photometric_weight and loss.silhouette, got {loss.photometric_weight} and '
+      f'{loss.silhouette}.'
+    )
+  if model.texture.enabled != (alone or loss.photometric_weight > 0):
+    raise ValueError(
+      "model.texture.enabled and loss.kind='photometric' go together, where the texture branch is "
+      'trained alone, or a loss.photometric_weight, which trains it with the rest. Got '
+      f'{model.texture.enabled}, {loss.kind!r} and {loss.photometric_weight}.'
     )
   if model.branches != 'both' and loss.kind not in ('l2', 'photometric'):
     raise ValueError(
@@ -136,8 +144,17 @@ def _check_objective(config: ExperimentConfig) -> None:
   _positive('loss.likelihood_sigma', loss.likelihood_sigma)
   _positive('loss.samples', loss.samples)
   _positive('loss.scale_prior_sigma', loss.scale_prior_sigma)
+  for name in ('silhouette_sigma', 'photometric_sigma', 'photometric_gamma'):
+    _positive(f'loss.{name}', getattr(loss, name))
+  _between('loss.silhouette_side', loss.silhouette_side, 16, 1024)
   _between('model.camera_log_variance', model.camera_log_variance, -7.5, 7.5)
-  for name in ('sampling_scale', 'camera_sampling_scale', 'prior_vertices'):
+  for name in (
+    'sampling_scale',
+    'camera_sampling_scale',
+    'prior_vertices',
+    'silhouette',
+    'photometric_weight',
+  ):
     if getattr(loss, name) < 0:
       raise ValueError(f'loss.{name} should not be negative, got {getattr(loss, name)}.')
 

@@ -185,13 +185,19 @@ class RenderedHand(NamedTuple):
   silhouette: Bool[Array, 'batch height width'] | Float[Array, 'batch height width']
 
 
+SILHOUETTE_FULL, SILHOUETTE_UNKNOWN = 254, 255
+"""Levels of `HandBatch.silhouette`: a pixel that shows nothing but the hand, and one of which it is
+not known whether the hand is there, because something may hide it."""
+
+
 class HandBatch(NamedTuple):
   """A batch of crops and labels. It always has the same fields, and absent labels are masked.
 
   Left hands are mirrored into right ones together with their labels, and `is_left` marks them. A
   masked field may hold anything, NaN included. `example_id` holds strings, which stay on the host:
   on a device it is None. `features` that were read from a prepared data set replace the image,
-  which is then black, and its hand mask.
+  which is then black, and its hand mask. Where an objective asks for it (`loss.silhouette`),
+  `silhouette` holds a small hand mask in either case.
   """
 
   image: Any  # (batch, side, side, 3) uint8 RGB
@@ -215,3 +221,6 @@ class HandBatch(NamedTuple):
   has_vertex_colors: Any  # (batch,) bool, for both of the above
   is_padding: Any  # (batch,) bool, True for examples that fill up a last batch and count nowhere
   features: ImageFeatures | None = None  # float32, a frozen backbone's output for the crop
+  # (batch, small, small) uint8: `SILHOUETTE_FULL` times the share of the pixel that shows the hand,
+  # or `SILHOUETTE_UNKNOWN`
+  silhouette: Any = None

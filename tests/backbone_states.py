@@ -1,4 +1,4 @@
-"""State dicts by rule, so that only outputs of the reference programs need storing.
+"""Fills state dicts by a rule, so that only outputs of the reference programs are stored.
 
 `fixtures/resnet50.npz` and `fixtures/efficientnet_b0.npz` hold features which torchvision 0.29.1
 computed from exactly these weights, `fixtures/efficientnet_lite0.npz` those of the package
@@ -19,7 +19,7 @@ GAINS = {'resnet50': 1.0, 'efficientnet_b0': 2.3}  # keep the signal alive to th
 
 
 def reference_image():
-  """The input of all references: two images, channels last."""
+  """Makes the input of all references: two images, channels last."""
   image = np.random.default_rng(0).standard_normal((2, 3, 224, 224))
   return image.astype(np.float32).transpose(0, 2, 3, 1)
 
@@ -30,13 +30,13 @@ def load_fixture(name):
 
 
 def state_shapes(name):
-  """Entry names of the published state dict and their shapes."""
+  """Returns the entry names of the published state dict and their shapes."""
   pairs = (str(key).split(':') for key in load_fixture(name)['keys'])
   return {entry: ast.literal_eval(shape) for entry, shape in pairs}
 
 
 def fill(entry, shape, gain):
-  """Values of one entry: numpy's generator seeded by the CRC-32 of its name."""
+  """Draws the values of one entry by numpy's generator, seeded by the CRC-32 of its name."""
   rng = np.random.default_rng(zlib.crc32(entry.encode()))
   if entry.endswith('num_batches_tracked'):
     return np.zeros(shape, np.int64)
@@ -58,7 +58,7 @@ def filled_state(name):
 
 
 def write_safetensors(path, arrays):
-  """The format: header length, JSON header, then the arrays one after another."""
+  """Writes the format: header length, JSON header, then the arrays one after another."""
   types = {'float32': 'F32', 'float16': 'F16', 'float64': 'F64', 'int64': 'I64'}
   header, chunks, offset = {'__metadata__': {'format': 'pt'}}, [], 0
   for name, array in arrays.items():

@@ -1,6 +1,6 @@
-"""Settings and shared fixtures of every test: two CPU devices, full precision, the free hand.
+"""Sets up every test (two CPU devices, full precision, the free hand) and shares fixtures.
 
-XLA compiles soon instead of well: nearly all of the tests' time is tracing and compilation.
+XLA compiles fast instead of well, because nearly all of the tests' time is tracing and compilation.
 Processes that tests start do so too, by the environment.
 """
 
@@ -20,7 +20,7 @@ from tests.prepared_features import SETTINGS, prepare_featured
 from tests.shared_programs import SharedPrograms
 from tests.toy_mano import make_toy_mano
 
-# Before the first computation, when XLA reads them.
+# Set these before the first computation, when XLA reads them.
 FLAGS = [
   '--xla_backend_optimization_level=0',
   # Programs of a few hundred kernels gain nothing from being split into parts to compile.
@@ -33,13 +33,13 @@ os.environ['XLA_FLAGS'] = ' '.join([os.environ.get('XLA_FLAGS', ''), *FLAGS]).st
 
 # The tests use the free hand, whatever the caller's shell names.
 os.environ.pop('MANO_DIR', None)
-# Commands that tests run as processes keep compiled programs; not in the user's cache.
+# Commands that tests run as processes keep compiled programs, but not in the user's cache.
 os.environ['XDG_CACHE_HOME'] = str(pathlib.Path(__file__).parent.parent / '.jax_cache' / 'user')
 
 jax.config.update('jax_num_cpu_devices', 2)
 jax.config.update('jax_numpy_rank_promotion', 'raise')
 jax.config.update('jax_default_matmul_precision', 'highest')
-# Of each worker of pytest-xdist its own, which shares with the others at the end of a file.
+# Each worker of pytest-xdist has its own programs, and shares them with the others after each file.
 PROGRAMS = SharedPrograms(
   pathlib.Path(__file__).parent.parent / '.jax_cache', os.environ.get('PYTEST_XDIST_WORKER', 'main')
 )
@@ -54,7 +54,7 @@ gc.set_threshold(100_000, 50, 100)
 
 
 def pytest_collection_finish():
-  """Leaves what imports and collection made out of all later searches for cycles."""
+  """Excludes the objects of imports and collection from all later garbage collections."""
   gc.collect()
   gc.freeze()
 
@@ -74,7 +74,7 @@ def pytest_collection_modifyitems(config, items):
 
 @pytest.fixture(scope='module', autouse=True)
 def shared_programs():
-  """Compiled programs of one file's tests are there for those of the next, in any process."""
+  """Makes compiled programs of one file's tests available to later files, in any process."""
   PROGRAMS.exchange()
   yield
   PROGRAMS.exchange()
@@ -82,19 +82,19 @@ def shared_programs():
 
 @pytest.fixture(scope='session')
 def model():
-  """The free right hand."""
+  """Loads the free right hand."""
   return load_mano_model()
 
 
 @pytest.fixture(scope='session')
 def toy_model():
-  """The toy hand: MANO's structure and pose blend shapes, which the free hand has none of."""
+  """Makes the toy hand, which has pose blend shapes, unlike the free hand."""
   return make_toy_mano()
 
 
 @pytest.fixture(scope='session')
 def mano_dir(model, tmp_path_factory):
-  """A folder that holds the free hand as if it were the user's MANO."""
+  """Makes a folder that holds the free hand as if it were the user's MANO."""
   folder = tmp_path_factory.mktemp('mano')
   arrays = {name: np.asarray(value) for name, value in model._asdict().items()}
   write_converted_mano(folder / 'MANO_RIGHT.npz', arrays, 'right')
@@ -103,7 +103,7 @@ def mano_dir(model, tmp_path_factory):
 
 @pytest.fixture(scope='session')
 def photo():
-  """An image of smooth colours, 120 pixels wide and 90 high."""
+  """Draws an image of smooth colours, 120 pixels wide and 90 high."""
   drawn = np.random.default_rng(0).uniform(0, 255, (9, 12, 3)).astype(np.float32)
   smooth = np.clip(cv2.resize(drawn, (120, 90), interpolation=cv2.INTER_CUBIC), 0, 255)
   smooth = smooth.astype(np.uint8)
@@ -113,11 +113,11 @@ def photo():
 
 @pytest.fixture(scope='module')
 def small_pictures():
-  """Pictures of a sixth of the pixels: without XLA's optimisation a large one takes seconds."""
+  """Reduces pictures to a 25th of the pixels, because unoptimised programs are slow."""
   from hand_jax.reconstruction import views  # few tests need it
 
   with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(views, 'PANEL_SIDE', 200)
+    patch.setattr(views, 'PANEL_SIDE', 96)
     yield
 
 
@@ -138,7 +138,7 @@ def no_progress_bars():
 
 @pytest.fixture(scope='session')
 def featured(toy_model, tmp_path_factory):
-  """Drawn hands, prepared with the landmark network's features."""
+  """Prepares drawn hands with the landmark network's features."""
   import tensorflow_datasets as tfds
 
   tfds.disable_progress_bar()

@@ -25,7 +25,7 @@ if packaged_run:
   from hand_jax.runs import packed_run
   packed_run.PACKAGED_RUN = pathlib.Path(packaged_run)
 for module, arguments in jobs:
-  # absl files the flags of the program itself under its name.
+  # absl keeps the flags of the program itself under its name.
   for flag in list(flags.FLAGS.flags_by_module_dict().get(sys.argv[0], [])):
     delattr(flags.FLAGS, flag.name)
   flags.FLAGS.unparse_flags()
@@ -40,7 +40,7 @@ for module, arguments in jobs:
 
 
 def document_commands(document: str) -> list[list[str]]:
-  """The commands of a document of docs/ in its order, as lists of arguments."""
+  """Reads the commands of a document of docs/ in their order, as lists of arguments."""
   lines = (ROOT / 'docs' / document).read_text().replace('\\\n', ' ').splitlines()
   return [shlex.split(line) for line in lines if line.startswith('    ')]
 
@@ -51,16 +51,16 @@ def run_commands(
   extra: Mapping[str, Sequence[str]],
   packaged_run: pathlib.Path | None = None,
 ) -> str:
-  """Runs them in `folder`; their output.
+  """Runs commands in a folder and returns their output.
 
   Args:
-    commands: each begins with a Python and -m.
+    commands: the commands. Each begins with a Python and -m.
     folder: the working folder.
-    extra: what is appended to the commands of a module, by its last name.
-    packaged_run: stands for the trained run in the package.
+    extra: arguments to append to the commands of a module, by its last name.
+    packaged_run: the folder that replaces the trained run in the package.
 
   Raises:
-    AssertionError: one of them failed, with what all of them printed.
+    AssertionError: a command failed. The message holds the output of all of them.
   """
   jobs = []
   for python, m, module, *arguments in commands:

@@ -1,4 +1,4 @@
-"""Hands drawn as dots, with exact labels: a data source for tests that needs no renderer."""
+"""Draws hands as dots with exact labels, as a data source for tests that needs no renderer."""
 
 from collections.abc import Sequence
 
@@ -13,7 +13,7 @@ from hand_jax.types import HandParameters, ManoModel
 
 
 class DrawnSource:
-  """`count` examples: bent, turned and shifted hands before a dark background."""
+  """A source of `count` bent, turned and shifted hands before a dark background."""
 
   def __init__(self, model: ManoModel, count: int, size: int = 80, seed: int = 0):
     rng = np.random.default_rng(seed)
@@ -67,11 +67,11 @@ class DrawnSource:
 
 
 class Killed(Exception):
-  """Stands for a killed process."""
+  """Simulates a killed process."""
 
 
 class KilledSource(DrawnSource):
-  """Fails when it is asked again after 12 examples: while the fourth batch of four is made."""
+  """Fails after 12 examples, while the fourth batch of four is made."""
 
   def load(self, indices: Sequence[int]) -> list[HandExample]:
     if len(self.loaded) >= 12:
@@ -80,6 +80,6 @@ class KilledSource(DrawnSource):
 
 
 def project(intrinsics: np.ndarray, points: np.ndarray) -> np.ndarray:
-  """Pixels of camera-space points, written out apart from `hand_jax.geometry.cameras`."""
+  """Projects camera-space points to pixels, independently of `hand_jax.geometry.cameras`."""
   homogeneous = points.astype(np.float64) @ np.asarray(intrinsics, np.float64).T
   return homogeneous[:, :2] / homogeneous[:, 2:]

@@ -1,4 +1,4 @@
-"""Small hands for the tests of the weakly supervised objective: inputs, terms, and chosen noise."""
+"""Makes small hands for the tests of the weakly supervised objective, with chosen noise."""
 
 from typing import NamedTuple
 from unittest import mock
@@ -17,11 +17,11 @@ FEW, MANY = 3, 3000  # sizes of a batch
 UNIT = 0.01  # metres: LossConfig's default length unit
 SCALE = 8.0  # crop units per metre
 SAMPLED = ('joints_2d_nll', 'joints_2d_nll_prior')  # the terms that random numbers decide
-CERTAIN = -60.0  # log-variance of a number that is as good as known
+CERTAIN = -60.0  # log-variance of a number that is practically known
 
 
 class ElboInputs(NamedTuple):
-  """What decides the terms, for a batch; vertices in metres, labels in crop units."""
+  """The inputs of the terms for a batch, with vertices in metres and labels in crop units."""
 
   posterior: DiagonalGaussian  # (batch, V, 3)
   prior: DiagonalGaussian
@@ -36,14 +36,14 @@ class ElboInputs(NamedTuple):
 
 
 def regressor(seed=0):
-  """Rows that mix all vertices, the last one picking a vertex."""
+  """Draws rows that mix all vertices. The last row picks one vertex."""
   rows = np.random.default_rng(seed).dirichlet(np.ones(VERTICES), JOINTS)
   rows[-1] = np.eye(VERTICES)[2]
   return rows
 
 
 def random_inputs(batch=1, seed=0, camera_log_variance=-4.0) -> ElboInputs:
-  """Means centimetres apart, deviations round a centimetre, labels near the projected means."""
+  """Draws means centimetres apart, deviations near 1 cm, and labels near the projections."""
   generator = np.random.default_rng(seed)
   normal = generator.normal
   truth = normal(scale=0.05, size=(batch, VERTICES, 3))
@@ -72,7 +72,7 @@ def random_inputs(batch=1, seed=0, camera_log_variance=-4.0) -> ElboInputs:
 
 
 def elbo_terms(keys, inputs: ElboInputs, config, matrix=None, hands_mean=None):
-  """compute_elbo_terms of a batch that carries 2D joints alone; every other label is NaN."""
+  """Computes the terms of a batch that has 2D joints alone. Every other label is NaN."""
   matrix = jnp.asarray(regressor() if matrix is None else matrix)
   size, vertices = inputs.posterior.mean.shape[:2]
   propagate = jax.vmap(
@@ -107,10 +107,10 @@ compiled_terms = jax.jit(elbo_terms, static_argnames='config')
 
 
 def terms_at_noise(inputs: ElboInputs, config, hand_noise, camera_noise, matrix=None):
-  """The code's own terms where every draw of standard normals is the one given, not random.
+  """Computes the code's own terms with given values in place of all standard normal draws.
 
-  To be traced (jit, vmap, grad): numbers for one example, `hand_noise` (V, 3), or (K, 3) where
-  joints are drawn, and `camera_noise` (10,).
+  Call it under a trace (jit, vmap, grad) for one example. `hand_noise` has the shape (V, 3), or (K,
+  3) where joints are drawn, and `camera_noise` has the shape (10,).
   """
   noise = {hand_noise.shape: hand_noise, camera_noise.shape: camera_noise}
   with mock.patch.object(jax.random, 'normal', lambda key, shape, dtype: noise[shape]):
@@ -118,5 +118,5 @@ def terms_at_noise(inputs: ElboInputs, config, hand_noise, camera_noise, matrix=
 
 
 def cubature(size):
-  """Nodes (2 size, size): their plain mean integrates polynomials to degree 3 over normals."""
+  """Returns nodes (2 size, size) whose mean integrates polynomials to degree 3 over normals."""
   return np.sqrt(size) * np.concatenate([np.eye(size), -np.eye(size)])

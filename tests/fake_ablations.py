@@ -1,4 +1,4 @@
-"""Ablation runs without training: settings, faked runs, made-up rows."""
+"""Fakes ablation runs without training: their settings, runs and rows."""
 
 import pathlib
 import re
@@ -31,7 +31,7 @@ def config_of(run: str, settings, seed: int = 0):
 
 
 def faked_errors(name: str, split: str, full: bool) -> HandErrors:
-  """Errors that tell run, hand, branch and figure; those of a run's seeds are alike."""
+  """Makes errors that differ by run, hand, branch and figure, and are similar for a run's seeds."""
   hands = np.arange(HANDS) / 8
   figures = METRIC_NAMES if full else ERROR_NAMES
   if split not in SPLITS:
@@ -48,7 +48,7 @@ def faked_errors(name: str, split: str, full: bool) -> HandErrors:
 
 
 class Faked:
-  """Stands for training and evaluation; `stop` maps a run's folder to what its training raises."""
+  """Replaces training and evaluation. `stop` maps a run's folder to the error of its training."""
 
   def __init__(self, stop=()):
     self.trained, self.measured, self.stop = [], [], dict(stop)
@@ -102,7 +102,7 @@ def make_row(table='3', setting='Bayesian', supervision='full', seed=0, branch='
 
 
 def table_cells(text: str, title: str) -> list[list[str]]:
-  """The first table under a heading: header and lines, as cells."""
+  """Returns the cells of the first table under a heading, the header included."""
   section = text.split(f'### {title}')[1]
   found = re.search(r'(?:^\|.*\n)+', section, re.MULTILINE)
   assert found, title

@@ -1,7 +1,8 @@
-"""A bucket for tests, registered with fsspec under gs://, that refuses what buckets lack.
+"""Simulates a bucket for tests, under gs:// of fsspec, that can neither append nor rename.
 
-Its objects lie in a folder, where TensorStore writes arrays in place of its driver for gs://. There
-are no folders in it: what makes one does nothing, and one exists as long as it has an object.
+Its objects lie in a local folder, where TensorStore writes arrays without its driver for gs://. The
+bucket has no folders of its own. Making one does nothing, and one exists as long as it has an
+object.
 """
 
 import io

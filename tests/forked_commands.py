@@ -1,4 +1,4 @@
-"""Commands as processes that need not import JAX and TFDS anew, which takes seconds each time.
+"""Runs commands as processes that do not import JAX and TFDS again, which takes seconds each time.
 
 `python -m tests.forked_commands` imports what the commands share. Then it forks for every line of
 its input, which is a JSON object, and the child runs the command as `python -m` would. JAX computes

@@ -1,4 +1,4 @@
-"""A hand as the detector would find it, for tests that are not about finding."""
+"""Makes a hand as the detector would find it, for tests that are not about detection."""
 
 import numpy as np
 
@@ -10,7 +10,7 @@ SHARE = 0.6
 
 
 def found_hand(image: np.ndarray, model, side: str = 'right') -> DetectedHand:
-  """The flat hand in the middle of a photo, seen along its axis, its landmarks without error."""
+  """Makes a flat hand in the middle of a photo, with landmarks without error."""
   from hand_jax.mano.model import regress_joints
 
   joints = np.asarray(regress_joints(model, model.v_template), np.float64)

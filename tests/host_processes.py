@@ -1,4 +1,4 @@
-"""Starts processes that stand for the hosts of a run, and ends them with the test."""
+"""Starts processes that simulate the hosts of a run, and ends them with the test."""
 
 import contextlib
 import os
@@ -18,7 +18,7 @@ def free_port() -> int:
 
 
 def host_settings(devices: int) -> dict[str, str]:
-  """What a process needs in its environment to compute on that many CPU devices as tests do."""
+  """Returns the environment of a process that computes on that many CPU devices as tests do."""
   return {
     'JAX_PLATFORMS': 'cpu',
     'JAX_NUM_CPU_DEVICES': str(devices),
@@ -31,7 +31,10 @@ def host_settings(devices: int) -> dict[str, str]:
 def host_processes(
   count: int, arguments: Callable[[int, int], Sequence[str]], devices: int = 1
 ) -> Iterator[list[subprocess.Popen]]:
-  """`count` Python processes with that many devices each, whose arguments follow rank and port."""
+  """Starts `count` Python processes with that many devices each.
+
+  `arguments` maps the rank and the port to the arguments of a process.
+  """
   port = free_port()
   processes = [
     subprocess.Popen(

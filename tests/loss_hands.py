@@ -1,4 +1,4 @@
-"""Drawn estimates and labels for the tests of the losses, and their terms, compiled as one."""
+"""Draws estimates and labels for the tests of the losses, and computes their terms."""
 
 import functools
 
@@ -31,7 +31,7 @@ def regressor(seed=0):
 
 
 def random_inputs(seed=0):
-  """What a network's heads give, for a batch: moments in metres, sigmas round a centimetre."""
+  """Draws the outputs of a network's heads for a batch, in metres, with sigmas near 1 cm."""
   generator = np.random.default_rng(seed)
   normal = generator.normal
   truth = normal(scale=0.05, size=(BATCH, VERTICES, 3))
@@ -99,7 +99,7 @@ def batch_of(inputs, **changes) -> HandBatch:
 
 # Compiled as one: operation by operation these tests would take minutes.
 def compute_terms(estimate, batch, config, hands_mean=None):
-  """The terms of the config's kind, `gaussian` or `l2`."""
+  """Computes the terms of the config's kind, `gaussian` or `l2`."""
   kinds = {
     'gaussian': losses.compute_gaussian_terms,
     'l2': losses.compute_squared_error_terms,

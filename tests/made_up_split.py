@@ -1,4 +1,4 @@
-"""A split that is made up: true hands, predicted ones, sigmas; and its metrics by plain loops."""
+"""Makes up a split of true and predicted hands with sigmas, and its metrics by plain loops."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -28,7 +28,7 @@ def joint_regressor():
 
 
 def camera_vectors(rotations):
-  """Cameras whose R (`points_hand @ R`) is given: its first two columns, then T and s."""
+  """Makes cameras with a given R (`points_hand @ R`): its first two columns, then T and s."""
   vectors = np.zeros((len(rotations), 10), np.float32)
   vectors[:, :3], vectors[:, 3:6] = rotations[:, :, 0], rotations[:, :, 1]
   vectors[:, 8:] = [0.5, 1.0]
@@ -36,9 +36,9 @@ def camera_vectors(rotations):
 
 
 class World:
-  """A made-up split: true hands and rotations, predicted ones, and sigmas.
+  """A made-up split of true and predicted hands and rotations, with sigmas.
 
-  `known_2d` gives it 2D labels; `branches` are those its network has.
+  `known_2d` gives it 2D labels, and `branches` lists the branches of its network.
   """
 
   branches = BRANCHES
@@ -63,7 +63,10 @@ class World:
     self.confidence = np.zeros(points[:2])
 
   def label_2d(self, seed=0):
-    """2D labels with every kind of gap: confidence 0, NaN, infinity; example 2 and 5 have none."""
+    """Adds 2D labels with all kinds of gaps: confidence 0, NaN, infinity.
+
+    Examples 2 and 5 have none.
+    """
     rng = np.random.default_rng(seed)
     self.joints_2d = rng.uniform(-1, 1, self.joints_2d.shape)
     self.confidence = rng.choice([0.0, 0.2, 1.0], size=self.confidence.shape, p=[0.3, 0.3, 0.4])
@@ -75,7 +78,7 @@ class World:
     return self
 
   def batch(self, rows, padding=0):
-    """The rows as a HandBatch; padding rows repeat nothing and hold NaN."""
+    """Returns the rows as a HandBatch. Padding rows hold NaN."""
 
     def padded(values, filling=np.nan):
       full = np.full((len(rows) + padding, *values.shape[1:]), filling, values.dtype)
@@ -109,7 +112,7 @@ class World:
     )
 
   def estimate(self, batch):
-    """What a network would return for the batch, looked up by example id."""
+    """Looks up a network's output for the batch by example id."""
     rows = np.array([int(name or 0) for name in batch.example_id])
 
     def gaussians(name):
@@ -139,7 +142,7 @@ class World:
 
 
 def naive_metrics(predicted, target, prefix=''):
-  """One example's metrics by plain loops and scipy."""
+  """Computes one example's metrics by plain loops and scipy."""
   values = {}
   for name, metric, area, ours, theirs in (
     ('joints', 'mpjpe_mm', 'auc_joints', joint_regressor() @ predicted, joint_regressor() @ target),

@@ -1,8 +1,8 @@
-"""Folders in the genuine formats of FreiHAND and HO3D, filled with drawn hands of any model.
+"""Writes folders in the original formats of FreiHAND and HO3D, with drawn hands of any model.
 
-`python -m tests.make_dummy_data` makes datasets/*/dummy_data again, from the free hand: nothing in
-them is anybody else's. Written from the formats' side, in their conventions, with none of the code
-that reads them: what a test reads back went through two independent conversions.
+`python -m tests.make_dummy_data` makes datasets/*/dummy_data again from the free hand, so they hold
+no data of others. This module has the conventions of the formats and uses none of the code that
+reads them, so a test compares two independent conversions.
 """
 
 import json
@@ -32,7 +32,7 @@ _forward = jax.jit(mano_forward)
 
 
 class Hand(NamedTuple):
-  """A posed hand before a camera with y down and z forward; metres, joints in standard order."""
+  """A posed hand in camera axes (y down, z forward), in metres, with joints in standard order."""
 
   parameters: HandParameters
   vertices: np.ndarray
@@ -40,7 +40,7 @@ class Hand(NamedTuple):
 
 
 def make_hand(model: ManoModel, seed: int, centre: Sequence[float]) -> Hand:
-  """A natural pose, turned anyhow, whose middle lies at `centre` (metres)."""
+  """Draws a natural pose with a random rotation, whose middle lies at `centre` (metres)."""
   rng = np.random.default_rng(seed)
   parameters = HandParameters(
     global_orient=np.float32(Rotation.random(rng=rng).as_rotvec()),
@@ -55,7 +55,7 @@ def make_hand(model: ManoModel, seed: int, centre: Sequence[float]) -> Hand:
 
 
 def project(points: np.ndarray, intrinsics: np.ndarray) -> np.ndarray:
-  """Pixels, whole numbers at pixel centres."""
+  """Projects points to pixels, with whole numbers at pixel centres."""
   homogeneous = points.astype(np.float64) @ intrinsics.T
   return homogeneous[:, :2] / homogeneous[:, 2:]
 
@@ -74,7 +74,7 @@ def paint_hand(picture: np.ndarray, hand: Hand, faces: np.ndarray, intrinsics: n
 
 
 def background(height: int, width: int, seed: int) -> np.ndarray:
-  """A plain picture with a few large shapes."""
+  """Draws a plain picture with a few large shapes."""
   rng = np.random.default_rng(seed)
   picture = np.full((height, width, 3), rng.integers(40, 200, 3), np.uint8)
   for _ in range(3):
@@ -94,7 +94,7 @@ def write_image(path: pathlib.Path, rgb: np.ndarray, quality: int = 50) -> None:
 
 
 def write_json(path: pathlib.Path, arrays: Sequence[np.ndarray], decimals: int = 6) -> None:
-  """A list of nested lists, as FreiHAND's files."""
+  """Writes a list of nested lists, like FreiHAND's files."""
   path.parent.mkdir(parents=True, exist_ok=True)
   path.write_text(json.dumps([np.round(np.float64(a), decimals).tolist() for a in arrays]))
 
@@ -103,7 +103,7 @@ def write_json(path: pathlib.Path, arrays: Sequence[np.ndarray], decimals: int =
 
 
 def freihand_mano(hand: Hand, hands_mean: np.ndarray) -> np.ndarray:
-  """(1, 61): rotations less the mean pose, betas, u and v of the root, focal length over depth."""
+  """Returns (1, 61): rotations less the mean pose, betas, the root's u and v, focal over depth."""
   root = hand.joints[_MIDDLE_MCP].astype(np.float64)
   focal = (FREIHAND_K[0, 0] + FREIHAND_K[1, 1]) / 2
   scale = focal / root[2]
@@ -122,7 +122,7 @@ def freihand_mano(hand: Hand, hands_mean: np.ndarray) -> np.ndarray:
 def write_freihand(
   folder: pathlib.Path, model: ManoModel, samples: int = 3, evaluation: int = 2
 ) -> dict[str, list[Hand]]:
-  """The whole layout, with training and evaluation annotations; returns the hands in it."""
+  """Writes the layout with training and evaluation annotations, and returns the hands in it."""
   faces, hands = np.asarray(model.faces), {}
   for half, count in (('training', samples), ('evaluation', evaluation)):
     first = 100 if half == 'training' else 200
@@ -152,12 +152,12 @@ def write_freihand(
 
 
 def flip(points: np.ndarray) -> np.ndarray:
-  """From y down and z forward to y up and z backwards, or back."""
+  """Converts points from y down and z forward to y up and z backwards, or back."""
   return np.stack([points[..., 0], -points[..., 1], -points[..., 2]], axis=-1)
 
 
 def ho3d_meta(hand: Hand | None, model: ManoModel) -> dict[str, Any]:
-  """The training annotation of a frame; None: one that was not annotated."""
+  """Makes the training annotation of a frame. None is a frame that was not annotated."""
   content: dict[str, Any] = dict.fromkeys(
     ('handJoints3D', 'handPose', 'handTrans', 'handBeta', 'objRot', 'objTrans', 'objCorners3D')
   )
@@ -188,7 +188,7 @@ def ho3d_meta(hand: Hand | None, model: ManoModel) -> dict[str, Any]:
 
 
 def ho3d_evaluation_meta(hand: Hand) -> dict[str, Any]:
-  """The evaluation annotation: the wrist and a box in pixels alone."""
+  """Makes the evaluation annotation, which only has the wrist and a box in pixels."""
   pixels = project(hand.vertices, HO3D_K)
   box = [*np.floor(pixels.min(axis=0)).astype(int), *np.ceil(pixels.max(axis=0)).astype(int)]
   return {
@@ -208,7 +208,7 @@ def ho3d_evaluation_meta(hand: Hand) -> dict[str, Any]:
 def write_ho3d_frame(
   folder: pathlib.Path, suffix: str, frame: str, hand: Hand | None, meta: Any, faces: np.ndarray
 ) -> None:
-  """A frame's photo, annotation and, in v3's training half, segmentation."""
+  """Writes a frame's photo, annotation and, in v3's training half, segmentation."""
   sequence, number = frame.split('/')
   seed = sum(map(ord, frame))
   picture = background(480, 640, seed)
@@ -217,7 +217,7 @@ def write_ho3d_frame(
     paint_hand(picture, hand, faces, HO3D_K)
     mask = np.zeros((480, 640), np.uint8)
     paint_hand(mask, hand, faces, HO3D_K)
-    # Something before the hand, so that the mask is not the whole hand.
+    # Draw an object before the hand, so that the mask is not the whole hand.
     corner = np.round(project(hand.joints[:1], HO3D_K)[0]).astype(int).tolist()
     other = [corner[0] + 70, corner[1] + 40]
     for image, color in ((picture, (90, 60, 200)), (segmentation, (0, 255, 0))):
@@ -238,10 +238,10 @@ def write_ho3d(
   with_truth: bool = False,
   with_faults: bool = True,
 ) -> dict[str, Hand | None]:
-  """The layout without depth; returns the hands by split/SEQUENCE/FRAME.
+  """Writes the layout without depth, and returns the hands by split/SEQUENCE/FRAME.
 
-  Sequence DMB10 has a frame that was not annotated and, in the list alone, one that is missing
-  (`with_faults`); `with_truth` adds the labels of the evaluation frames that were published later.
+  With `with_faults`, sequence DMB10 has a frame that was not annotated, and the list names one that
+  is missing. `with_truth` adds the labels of the evaluation frames that were published later.
   """
   suffix = {'v2': '.png', 'v3': '.jpg'}[version]
   faces = np.asarray(model.faces)

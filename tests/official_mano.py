@@ -1,4 +1,4 @@
-"""Files in the format of MANO's own, written with made-up content: Python 2, chumpy, old SciPy."""
+"""Writes files in MANO's format (Python 2, chumpy, old SciPy) with made-up content."""
 
 import contextlib
 import io
@@ -66,7 +66,7 @@ class _Python2Pickler(pickle._Pickler):
 
 
 def python2_dumps(content: object, protocol: int = 2) -> bytes:
-  """The bytes that Python 2 with an old NumPy would have written (protocols 0 to 2)."""
+  """Makes the bytes that Python 2 with an old NumPy would have written (protocols 0 to 2)."""
   file = io.BytesIO()
   with _importable_stubs():
     _Python2Pickler(file, protocol, fix_imports=True).dump(content)
@@ -80,7 +80,7 @@ def chumpy_value(values: np.ndarray) -> object:
 
 
 def chumpy_select(values: np.ndarray, extra: int = 7) -> object:
-  """A chumpy selection whose value is `values`, out of a larger shuffled array."""
+  """Makes a chumpy selection of `values` out of a larger shuffled array."""
   rng = np.random.default_rng(0)
   source = rng.normal(size=values.size + extra)
   indices = rng.permutation(source.size)[: values.size]
@@ -104,7 +104,7 @@ def old_csc(matrix: np.ndarray) -> object:
 
 
 def official_content(model: ManoModel) -> dict[str, object]:
-  """A model as the dictionary of an official file."""
+  """Converts a model to the dictionary of an official file."""
   arrays = {name: np.asarray(value) for name, value in model._asdict().items()}
   parents = np.asarray([2**32 - 1, *MANO_PARENTS[1:]], np.uint32)
   return {

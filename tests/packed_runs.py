@@ -1,4 +1,4 @@
-"""Trained runs of `synthetic_features` with drawn numbers, on disk as training leaves them."""
+"""Writes trained runs of `synthetic_features` with random numbers, as training leaves them."""
 
 import json
 import pathlib
@@ -23,7 +23,7 @@ STEP = 30
 
 
 def drawn_variables(seed: int = 0) -> dict[str, Any]:
-  """Variables of the network of `synthetic_features` that estimate something like a hand."""
+  """Draws variables of the network of `synthetic_features` that estimate roughly a hand."""
   network, model = create_network(get_config('synthetic_features')), load_mano_model()
   shapes = jax.eval_shape(lambda: initialize_network(network, jax.random.key(0), model))
   rng = np.random.default_rng(seed)
@@ -60,5 +60,5 @@ def save_features_run(workdir: pathlib.Path, variables: dict[str, Any], *setting
 
 
 def put_in_package(monkeypatch: pytest.MonkeyPatch, folder: pathlib.Path) -> None:
-  """Lets a folder stand for the trained run in the package."""
+  """Replaces the trained run in the package by a folder."""
   monkeypatch.setattr(packed_run, 'PACKAGED_RUN', folder)

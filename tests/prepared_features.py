@@ -1,4 +1,4 @@
-"""Prepared data sets of drawn hands with the landmark network's features, for tests."""
+"""Prepares data sets of drawn hands with the landmark network's features, for tests."""
 
 import functools
 import pathlib
@@ -27,7 +27,7 @@ class FeaturedSet(NamedTuple):
 
 
 def render_drawn(sources, seed, split, indices, image_size, hands):
-  """Stands for the renderer of `SyntheticHands`."""
+  """Replaces the renderer of `SyntheticHands`."""
   return sources[split].load(indices)
 
 
@@ -44,7 +44,7 @@ def prepare_featured(folder: pathlib.Path, model: ManoModel, **settings) -> Feat
 
 @functools.cache
 def landmark_backbone():
-  """The backbone on uint8 crops, compiled apart from the program that prepares features."""
+  """Compiles the backbone on uint8 crops, separately from the program that prepares features."""
   variables = load_bundled_parameters('hand_landmark')
 
   @jax.jit

@@ -1,4 +1,4 @@
-"""Runs on disk for tests: states of a few drawn arrays, saved under a named config."""
+"""Writes runs for tests: states of a few random arrays, saved under a named config."""
 
 import dataclasses
 import pathlib
@@ -33,7 +33,7 @@ def array_names(*parts: dict[str, tuple[int, ...]]) -> set[str]:
 
 
 def drawn_state(shapes: dict[str, tuple[int, ...]], seed: int) -> TrainState:
-  """A state of the named arrays, every number of it drawn."""
+  """Makes a state of the named arrays with random numbers."""
   rng = np.random.default_rng(seed)
   tree = {'params': {}, 'batch_stats': {}}
   for name, shape in shapes.items():
@@ -69,7 +69,7 @@ def named_config(name: str, labels: str, **training: object) -> ExperimentConfig
 def save_run(
   workdir: pathlib.Path, state: TrainState, config: ExperimentConfig, lineage: dict | None = None
 ) -> str:
-  """A run's folder with a checkpoint; without `lineage`, as runs were before there were records."""
+  """Writes a run's folder with a checkpoint. Without `lineage` it is like an early run."""
   claim_workdir(str(workdir), config)
   with Checkpoints(str(workdir)) as checkpoints:
     checkpoints.save(state, position=0)

@@ -1,9 +1,10 @@
-"""Imports point one way: a floor uses those below it, never those above, and no circle exists."""
+"""Checks that rooms import only from their own or lower floors, and in no circle."""
 
 import ast
 import collections
 import functools
 import pathlib
+import re
 
 import pytest
 
@@ -13,7 +14,7 @@ FLOORS = [
   ('types', 'examples', 'config', 'setting_checks', 'config_text', 'version', 'files'),
   ('geometry', 'gaussian', 'low_rank'),
   ('mano', 'rendering', 'propagation'),
-  ('elbo', 'losses', 'models', 'synthetic'),
+  ('elbo', 'losses', 'models', 'silhouette_loss', 'synthetic'),
   ('runs', 'data'),
   ('preparing', 'readers', 'detection', 'evaluation'),
   ('training', 'fitting', 'reconstruction'),
@@ -104,6 +105,26 @@ def test_rooms_of_one_floor_make_no_circle():
   for room, others in uses.items():
     for other in others - {room}:
       assert room not in uses[other], f'{room} and {other} use one another'
+
+
+def test_the_picture_in_the_architecture_page_shows_the_imports():
+  """Every arrow drawn is an import, and every import is an arrow or follows from some."""
+  text = (ROOT / 'docs' / 'architecture.md').read_text()
+  picture = text.partition('## The rooms as a picture')[2].split('```')[1]
+  drawn = collections.defaultdict(set)
+  for room, others in re.findall(r'(\w+) -> (\w+(?:, \w+)*)', picture):
+    drawn[room] |= set(others.split(', '))
+  uses = collections.defaultdict(set)
+  for name in LIBRARY:
+    others = {room_of(o) for o in imported_modules(MODULES[name]) if o.startswith('hand_jax.')}
+    uses[room_of(name)] |= others - {room_of(name)}
+
+  def reached(room: str) -> set[str]:
+    return drawn[room].union(*map(reached, sorted(drawn[room])))
+
+  for room in {name for floor in FLOORS for name in floor} - {'__init__', '__main__'}:
+    assert drawn[room] <= uses[room], f'{room} does not import {drawn[room] - uses[room]}'
+    assert uses[room] <= reached(room), f'{room} also imports {uses[room] - reached(room)}'
 
 
 @pytest.mark.parametrize(

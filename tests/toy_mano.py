@@ -1,7 +1,7 @@
-"""A synthetic hand with MANO's real structure, for tests that need no data file at all.
+"""Makes a synthetic hand with MANO's real structure, for tests without any data file.
 
-Fingers are tubes along -x, the palm faces -y, the thumb is on the +z side: MANO's axes for a right
-hand. The mesh is a disc of 778 vertices and 1538 faces with a 16-edge boundary.
+Fingers are tubes along -x, the palm faces -y and the thumb is on the +z side, as in MANO's axes for
+a right hand. The mesh is a disc of 778 vertices and 1538 faces with a 16-edge boundary.
 """
 
 import jax.numpy as jnp
@@ -15,7 +15,7 @@ _BOUNDARY = 16
 
 
 def toy_joints() -> np.ndarray:
-  """The 16 chain joints and 5 tips (thumb to pinky) of the toy hand, metres."""
+  """Returns the 16 chain joints and 5 tips (thumb to pinky) of the toy hand, metres."""
   joints = np.zeros((16, 3))
   joints[0] = [0.09, 0.0, 0.0]
   lateral = {1: 0.025, 4: 0.005, 7: -0.035, 10: -0.015}  # index, middle, pinky, ring
@@ -30,7 +30,7 @@ def toy_joints() -> np.ndarray:
 
 
 def toy_faces() -> np.ndarray:
-  """A triangulated disc of 778 vertices with a 16-edge rim: 1538 faces."""
+  """Triangulates a disc of 778 vertices with a 16-edge rim into 1538 faces."""
   rings = 47  # 26 more vertices are put inside triangles of the first band
   faces = []
   for ring in range(rings - 1):
@@ -48,7 +48,7 @@ def toy_faces() -> np.ndarray:
 
 
 def make_toy_mano(seed: int = 0) -> ManoModel:
-  """A valid, deterministic model: regressor rows and skinning weights are convex combinations."""
+  """Makes a valid, deterministic model, whose regressor and skinning weights are convex."""
   rng = np.random.default_rng(seed)
   joints = toy_joints()
   # Vertices are scattered round the 20 bones.
@@ -86,7 +86,7 @@ def _nearest(points: np.ndarray, target: np.ndarray) -> int:
 
 
 def _regressor(points: np.ndarray, joints: np.ndarray) -> np.ndarray:
-  """Sparse rows that sum to one: inverse-distance weights of the 12 nearest vertices."""
+  """Makes sparse rows that sum to one, by inverse distances to the 12 nearest vertices."""
   rows = np.zeros((len(joints), len(points)))
   for row, joint in zip(rows, joints, strict=True):
     distance = np.linalg.norm(points - joint, axis=-1)
@@ -97,7 +97,7 @@ def _regressor(points: np.ndarray, joints: np.ndarray) -> np.ndarray:
 
 
 def _weights(points: np.ndarray, joints: np.ndarray) -> np.ndarray:
-  """At most four joints a vertex, closer bones weigh more."""
+  """Gives each vertex at most four joints, of which closer bones weigh more."""
   child = {0: 4, 3: 17, 6: 18, 9: 20, 12: 19, 15: 16}
   ends = np.stack([joints[child.get(i, i + 1)] for i in range(16)])
   axis = ends - joints[:16]

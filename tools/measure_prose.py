@@ -80,7 +80,7 @@ def measure_prose(folder: pathlib.Path) -> tuple[Prose, list[Fault]]:
 
 
 def starts_with_verb(docstring: str) -> bool:
-  """Tells whether the first word looks like a verb in the third person, such as `Reads`."""
+  """Returns whether the first word looks like a verb in the third person, such as `Reads`."""
   word = re.match(r"[A-Za-z']+", docstring.strip())
   if word is None:
     return False

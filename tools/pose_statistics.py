@@ -133,7 +133,7 @@ def hand_capsules(model: ManoModel) -> Capsules:
 
 
 def _may_meet(first: str, second: str, same_finger: bool) -> bool:
-  """Tells whether two bones, named by the joints where they begin, can be apart from each other."""
+  """Returns whether two bones can be apart. They are named by the joints where they begin."""
   palm = [name == 'wrist' for name in (first, second)]
   if all(palm):
     return False

@@ -1,4 +1,4 @@
-"""tfds builder of FreiHAND from its genuine folder; layout and conversions in README.md."""
+"""Builds FreiHAND with tfds from its original folder. README.md has the layout and conversions."""
 
 from collections.abc import Sequence
 from typing import Any

@@ -1,4 +1,4 @@
-"""tfds builder of one's own photos with 2D joints; the folder's format is in README.md."""
+"""Builds a user's photos with 2D joints with tfds. README.md has the format of the folder."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -20,8 +20,8 @@ from hand_jax.readers.hand_photos import (
 class HandPhotos(StreamedBuilder):
   """Builds `train` and `validation` from the folder `source`, in the order of its annotations.
 
-  Every entry and photo is checked before anything is built. `annotations_sha256`, where given, is
-  what the annotations must still be. The first step that `report` is told of is `check`.
+  Every entry and photo is checked before anything is built. If `annotations_sha256` is given, the
+  annotations must still have this digest. The first step that `report` gets is `check`.
   """
 
   name = 'hand_photos'
@@ -47,7 +47,7 @@ class HandPhotos(StreamedBuilder):
       FileNotFoundError, ValueError: see `read_annotations`, `load_example`, `split_entries`.
     """
     if self._annotations_sha256 not in (None, annotations_digest(self._source)):
-      raise ValueError(f'{annotations_path(self._source)} was changed meanwhile; start again.')
+      raise ValueError(f'{annotations_path(self._source)} was changed meanwhile: start again.')
     entries = read_annotations(self._source)
     self._splits = split_entries(entries, self._validation_fraction)
     for done, entry in enumerate(entries, start=1):

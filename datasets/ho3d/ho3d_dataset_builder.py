@@ -1,4 +1,4 @@
-"""tfds builder of HO3D v2 and v3 from genuine folders; layout and conversions in README.md."""
+"""Builds HO3D v2 and v3 with tfds from the original folders. README.md has the conversions."""
 
 from collections.abc import Sequence
 from typing import Any, ClassVar
@@ -19,8 +19,8 @@ from hand_jax.readers.ho3d_folder import (
 class Ho3d(PublishedBuilder):
   """Builds `train`, `validation` (both from train.txt) and `test` (evaluation.txt, in its order).
 
-  The configs are `v2` and `v3`. `mano_dir` holds the MANO model that vertices are made with; None
-  leaves them out. `mano_sha256` is for the record of what was built.
+  The configs are `v2` and `v3`. `mano_dir` holds the MANO model that gives the vertices. None
+  leaves them out. `mano_sha256` is only stored in the manifest.
   """
 
   name = 'ho3d'

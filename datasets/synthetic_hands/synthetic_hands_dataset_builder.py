@@ -1,4 +1,4 @@
-"""tfds builder of rendered hands; a split's example i depends on seed, split, i and the sampler."""
+"""Builds rendered hands with tfds. Example i depends on seed, split, i and the sampler."""
 
 import functools
 from collections.abc import Callable, Iterator, Sequence
@@ -15,7 +15,7 @@ Render = Callable[[int, str, Sequence[int], int, str], Sequence[HandExample]]
 
 
 def render_hands(seed: int, split: str, indices: Sequence[int], image_size: int, hands: str):
-  """`render_examples` of hand_jax.synthetic.hands, imported only where rendering happens."""
+  """Calls `render_examples` of hand_jax.synthetic.hands, which is imported only for rendering."""
   from hand_jax.synthetic.hands import render_examples
 
   return render_examples(
@@ -26,12 +26,12 @@ def render_hands(seed: int, split: str, indices: Sequence[int], image_size: int,
 def render_records(
   render: Render, seed: int, split: str, image_size: int, hands: str, indices: range
 ) -> list[dict[str, Any]]:
-  """The numbered examples as records; runs in worker processes."""
+  """Makes the records of the numbered examples. Worker processes run this."""
   return [encode_example(example) for example in render(seed, split, indices, image_size, hands)]
 
 
 def chunks_of(count: int) -> Iterator[range]:
-  """0 to count in the pieces that a worker renders at a time."""
+  """Divides 0 to count into the pieces that a worker renders at a time."""
   return (range(start, min(start + CHUNK, count)) for start in range(0, count, CHUNK))
 
 

@@ -55,9 +55,9 @@ def define_flags() -> None:
     'is measured too. May be repeated. Nothing trains on them.',
   )
   flags.DEFINE_boolean(
-    'replace', False, 'Replaces rows of other settings once those of the present ones are measured.'
+    'replace', False, 'Replaces rows of other settings when rows of the new settings are measured.'
   )
-  flags.DEFINE_float('minutes', None, 'No run begins after so many minutes.', lower_bound=0)
+  flags.DEFINE_float('minutes', None, 'No run begins after this many minutes.', lower_bound=0)
   flags.DEFINE_integer('steps', None, 'Steps of every run, in place of its own.', lower_bound=1)
   flags.DEFINE_multi_string('set', [], 'A setting of every run, as a.b=value. May be repeated.')
 
@@ -69,8 +69,8 @@ def main(argv: list[str]) -> None:
   if FLAGS.steps is not None:
     overrides = (f'training.num_steps={FLAGS.steps}', *overrides)
   workdir = pathlib.Path(FLAGS.workdir)
-  # A plain `kill` then ends the command as Ctrl-C does, and the note of the run under way still
-  # gets its seconds.
+  # A plain `kill` then ends the command as Ctrl-C does, and the note of the current run still gets
+  # its seconds.
   signal.signal(signal.SIGTERM, signal.default_int_handler)
   deadline = time.monotonic() + 60 * (FLAGS.minutes if FLAGS.minutes is not None else math.inf)
   try:
@@ -94,7 +94,7 @@ def main(argv: list[str]) -> None:
       jobs, settings, train_run, measurer.measure, lambda: time.monotonic() < deadline
     )
   except KeyboardInterrupt:
-    print_error('stopped. What has finished is kept; the same command goes on from here.')
+    print_error('stopped. Finished runs are kept, and the same command continues from here.')
     sys.exit(ExitCode.STOPPED)
   print(f'Written to {settings.output} and {settings.output.with_suffix(".md")}.')
   if failures:

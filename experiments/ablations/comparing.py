@@ -8,24 +8,29 @@ import numpy as np
 from experiments.ablations.grid import ENTRIES, Entry, job_name, with_photos
 from experiments.ablations.report import Row
 from hand_jax.evaluation.evaluate import ERROR_NAMES
-from hand_jax.evaluation.hand_errors import JOINTS_2D, HandErrors, read_hand_errors
+from hand_jax.evaluation.hand_errors import (
+  JOINTS_2D,
+  SILHOUETTE_IOU,
+  HandErrors,
+  read_hand_errors,
+)
 from hand_jax.evaluation.paired_intervals import paired_interval
 
-COMPARED = (*ERROR_NAMES, JOINTS_2D)
+COMPARED = (*ERROR_NAMES, JOINTS_2D, SILHOUETTE_IOU)
 
 
 def errors_path(workdir: pathlib.Path, name: str, split: str) -> pathlib.Path:
-  """Names the file of a run's errors hand by hand."""
+  """Returns the file of a run's errors on each hand."""
   return workdir / name / 'errors' / f'{split}.npz'
 
 
 def add_intervals(rows: Sequence[Row], workdir: pathlib.Path) -> list[Row]:
   """Adds to the rows their differences to others, over the seeds that both have.
 
-  All seeds of an entry get the same: `against`, the row that it is compared with, `difference` and
-  `interval`, mean and ends of the difference of `interval_metric`, `interval_seeds`, and
-  `differences`, [mean, low, high] of every error. Rows whose errors hand by hand are not in the
-  workdir stay as they are.
+  All seeds of an entry get the same values. `against` names the row that it is compared with.
+  `difference` and `interval` are the mean and the ends of the difference of `interval_metric`, over
+  `interval_seeds`. `differences` holds [mean, low, high] of every error. Rows whose errors on each
+  hand are not in the workdir do not change.
 
   Args:
     rows: the rows of all tables.
@@ -79,7 +84,7 @@ def _is_of(row: Row, entry: Entry) -> bool:
 def _errors_by_seed(
   entry: Entry, rows: Sequence[Row], workdir: pathlib.Path
 ) -> dict[int, HandErrors]:
-  """Reads the errors behind an entry's rows, as far as they are those that the rows average."""
+  """Reads the errors of an entry's rows. Errors whose mean is not that of the row are left out."""
   found = {}
   for row in rows:
     path = errors_path(workdir, job_name(entry.run, row['seed']), entry.split)
@@ -99,11 +104,12 @@ def _compare(
     if not np.array_equal(errors.example_id, ours[0].example_id):
       raise ValueError(
         f'Runs of table {entry.table} were measured on different hands of split {entry.split}: '
-        'remove their folders errors, and their rows.'
+        "remove the folders 'errors' of these runs, and their rows."
       )
   differences = {}
   for name in COMPARED:
-    if all(name in errors.values[entry.branch] for errors in ours):
+    compared = [(errors, entry) for errors in ours] + [(errors, other) for errors in theirs]
+    if all(name in errors.values[each.branch] for errors, each in compared):
       first = np.stack([errors.values[entry.branch][name] for errors in ours])
       second = np.stack([errors.values[other.branch][name] for errors in theirs])
       differences[name] = list(paired_interval(first, second))

@@ -2,7 +2,7 @@
 
 A run is a named config with overrides. Tables share runs: the supervised Bayesian run, for
 instance, is a row of Tables 3, 4 and 5, of the branches, of the conventions and of the units.
-Settings are edited here. The command (`experiments/ablations/running.py`) tells rows of the new
+Edit settings here. The command (`experiments/ablations/running.py`) distinguishes rows of the new
 settings from those of the old ones.
 """
 
@@ -13,6 +13,7 @@ from typing import NamedTuple
 from experiments.configs.names import get_config
 from experiments.configs.synthetic import L2_FULL, L2_WEAK, WEAK_ELBO, WEAK_L2
 from hand_jax.config import LossConfig
+from hand_jax.evaluation.hand_errors import SILHOUETTE_IOU as IOU
 
 # All runs train on the cached features of a frozen landmark network. Each takes some minutes.
 CONFIG = 'synthetic_features'
@@ -32,8 +33,8 @@ SPLITS = {TEST: 'test', MISMATCH: 'test_mismatch'}
 HANDS = ('broad', 'displaced')
 """The kinds of hands to train on, each prepared in a folder of its name."""
 
-TABLES = ('3', '4', '5', 'branches', 'weak_start', 'convention', 'unit')
-# An earlier version measured this table. Its rows stay and say themselves how they were made.
+TABLES = ('3', '4', '5', 'branches', 'weak_start', 'convention', 'unit', 'silhouette')
+# An earlier version measured this table. Its rows stay, and each names the command that made it.
 KEPT_TABLES = ('weak',)
 PHOTO_TABLE = 'weak_start'
 """The rows of this table are also measured on folders of photos."""
@@ -61,8 +62,9 @@ class AblationRun(NamedTuple):
 class Entry(NamedTuple):
   """One row of a table, without its seed: the words it prints, and the run and branch it shows.
 
-  The difference to another row of the table, with the same supervision and split, is told with its
-  interval. `against` and `against_branch` name that row, and `metric` what is compared first.
+  The difference to another row of the table, with the same supervision and split, is shown with its
+  interval. `against` and `against_branch` name that row, and `metric` names the main figure of the
+  comparison.
   """
 
   table: str
@@ -110,10 +112,12 @@ GLOBAL = (
 # The prior-net and the camera model alone (Algorithm 5).
 ALONE = (*GLOBAL, 'model.branches=prior', 'model.vertex_offset_from=template')
 # Without V3D no label of the vertices is used, neither by the posterior nor by the prior. The
-# divergence stays, which needs none and holds the depth of the posterior's mesh.
+# divergence stays, because it needs no label and determines the depth of the posterior's mesh.
 NO_V3D = ('loss.vertices_likelihood=0', 'loss.prior_vertices=0')
 WEAK = ('data.labels=2d',)
-FURTHER = ('optimizer.learning_rate=3e-4',)  # for runs that go on from a trained one
+# These runs go on from the network in the package.
+FROM_RELEASE = (*SHARED, 'training.init_from=release', 'training.checkpoint_every=100')
+FURTHER = ('optimizer.learning_rate=3e-4',)  # for runs that start from a trained one
 
 RUNS = {
   run.name: run
@@ -131,7 +135,9 @@ RUNS = {
     AblationRun('bayesian-displaced', SHARED, hands='displaced'),
     AblationRun('global-displaced', (*SHARED, *GLOBAL), hands='displaced'),
     AblationRun('prior-alone-displaced', (*SHARED, *ALONE, *_loss(L2_FULL)), hands='displaced'),
-    # 2D joints alone: a start by squared errors, and what goes on from it.
+    AblationRun('silhouette-off', FROM_RELEASE),
+    AblationRun('silhouette-on', (*FROM_RELEASE, 'loss.silhouette=10000')),
+    # 2D joints alone: a start by squared errors, and the runs that start from it.
     AblationRun('start', (*SHARED, *WEAK, *ALONE, *_loss(L2_WEAK))),
     AblationRun(
       'weak-bayesian',
@@ -193,6 +199,8 @@ ENTRIES = (
   Entry('convention', 'exact', 'full', 'exact', against='paper'),
   Entry('unit', '1 mm', 'full', 'unit-1mm', against='1 cm'),
   Entry('unit', '1 cm', 'full', 'bayesian'),
+  Entry('silhouette', 'off', 'full', 'silhouette-off', metric=IOU),
+  Entry('silhouette', 'on', 'full', 'silhouette-on', against='off', metric=IOU),
 )
 
 

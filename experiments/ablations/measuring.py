@@ -1,4 +1,4 @@
-"""Measures trained runs on splits whose features are computed once, hand by hand."""
+"""Measures trained runs on each hand of splits whose features are computed once."""
 
 import pathlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -32,6 +32,7 @@ from hand_jax.readers.hand_photos import (
 )
 from hand_jax.runs.checkpoints import load_for_inference
 from hand_jax.runs.hand_models import load_run_model
+from hand_jax.types import ArrayLike
 
 MEAN_HAND_EXAMPLES = 2000
 _BLOCK = 16
@@ -45,7 +46,7 @@ class Measured(NamedTuple):
 
 
 Measure = Callable[[str, Sequence[str], Sequence[str]], dict[str, Measured]]
-"""Maps a run's folder, splits and those of them that need all metrics to what was measured."""
+"""Maps a run's folder, its splits, and the splits that need all metrics, to the measurements."""
 
 
 class SplitMeasurer:
@@ -65,7 +66,7 @@ class SplitMeasurer:
   def measure(
     self, workdir: str, splits: Sequence[str], full: Sequence[str] = ()
   ) -> dict[str, Measured]:
-    """Measures a trained run, as `Measure` says.
+    """Measures a trained run, see `Measure`.
 
     Raises:
       OSError, ValueError: the run or a split cannot be used.
@@ -79,24 +80,25 @@ class SplitMeasurer:
     measured = {}
     with naming_misfits(workdir):
       for name in splits:
-        split = self._split(name, config)
-        errors = measure_hands(estimate, split, regressor, full=name in full)
+        split = self._split(name, config, model.faces)
+        errors = measure_hands(estimate, split, regressor, name in full, model.faces)
         baseline = self._baseline(name, split, np.asarray(regressor, np.float64))
         measured[name] = Measured(errors, baseline)
     return measured
 
-  def _split(self, name: str, config: ExperimentConfig) -> FeaturedSplit:
+  def _split(self, name: str, config: ExperimentConfig, faces: ArrayLike) -> FeaturedSplit:
     factor, upright = config.data.crop_factor, config.data.upright
-    # A run that samples no maps ignores them, and so can read what the others read.
+    # A run that samples no maps ignores them, so it can read the same features as the others.
     maps = config.model.attention.map_channels or get_config(CONFIG).model.attention.map_channels
+    drawn = None if name in self._photos else faces
     if (name, factor, upright, maps) not in self._splits:
       described = (
         f'{self._describe(name)}, {"upright " if upright else ""}crops of {factor} times the box, '
-        f'maps of {maps} channels'
+        f'maps of {maps} channels' + (', silhouettes' if drawn is not None else '')
       )
       path = self._folder / f'{name}-{maps}_map_channels.npz'
       self._splits[name, factor, upright, maps] = cached_split(
-        path, described, lambda: featured_split(self._examples(name), factor, maps, upright)
+        path, described, lambda: featured_split(self._examples(name), factor, maps, upright, drawn)
       )
     return self._splits[name, factor, upright, maps]
 
@@ -153,7 +155,7 @@ def parse_photos(texts: Sequence[str]) -> dict[str, str]:
   """Reads the folders of the flag, each as NAME=FOLDER.
 
   Raises:
-    ValueError: a text has another form, or a name stands twice or for a rendered split.
+    ValueError: a text has another form, or a name is given twice or is that of a rendered split.
   """
   photos: dict[str, str] = {}
   for text in texts:

@@ -1,4 +1,4 @@
-"""The hands that the ablations train and are measured on: prepared where they are missing."""
+"""Prepares the hands of the ablations, for training and measuring, where they are missing."""
 
 import json
 import pathlib
@@ -26,7 +26,7 @@ def data_folder(data_dir: str, hands: str) -> str:
 
 
 def prepare_request(data_dir: str, hands: str) -> PrepareRequest:
-  """States all settings of the hands of a kind, as the flags of `experiments.prepare_dataset`."""
+  """Returns all settings of the hands of a kind, as the flags of `experiments.prepare_dataset`."""
   measured = TEST_EXAMPLES if hands == BROAD else 0
   return PrepareRequest(
     data_folder(data_dir, hands),
@@ -79,7 +79,7 @@ def prepare_missing(data_dir: str, kinds: Iterable[str], prepare: Prepare = prep
       raise ValueError(
         f'{folder} should hold {hands} hands with features of upright crops and the splits '
         f'{", ".join(needed)}; it holds {found} hands and {json.dumps(manifest["examples"])}. Move '
-        'it away, or name another --data_dir: what is missing is prepared there.'
+        'it away, or name another --data_dir, in which missing hands are prepared.'
       )
 
 

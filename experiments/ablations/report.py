@@ -9,7 +9,7 @@ import numpy as np
 
 from experiments.ablations.grid import ENTRIES, KEPT_TABLES, SPLITS, TABLES
 from hand_jax.evaluation.evaluate import ERROR_NAMES
-from hand_jax.evaluation.hand_errors import JOINTS_2D
+from hand_jax.evaluation.hand_errors import JOINTS_2D, SILHOUETTE_IOU
 from hand_jax.files.json_files import read_json
 from hand_jax.files.outputs import Output, check_outputs, is_text_beginning
 from hand_jax.files.writing import write_json, write_whole
@@ -76,17 +76,22 @@ LAYOUTS: dict[str, tuple[str, tuple[Column, ...]]] = {
   ),
   'convention': ("The paper's letter against the exact form", _BOTH),
   'unit': ('The length unit, in which the prior has a deviation of one', _BOTH),
+  'silhouette': (
+    'The soft silhouette in the loss',
+    (_metric('silhouette IoU', SILHOUETTE_IOU), *_BOTH, _IN_PICTURE),
+  ),
   'weak': ('The longer run with 2D joints alone', (*_BOTH, _GAIN)),
 }
 FULL_TABLES = ('3', '4', '5')
 """The rows of these tables need all metrics. The others need errors alone, which take less time."""
-# The differences that a table tells, where its rows have any.
+# The differences that a table shows, where its rows have any.
 _DIFFERENCES = {
   'pa_mpjpe_mm': 'PA-MPJPE',
   'mpjpe_mm': 'MPJPE',
   'pa_mpvpe_mm': 'PA-MPVPE',
   'mpvpe_mm': 'MPVPE',
   JOINTS_2D: '2D error',
+  SILHOUETTE_IOU: 'silhouette IoU',
 }
 _TOLD = {
   '3': ('pa_mpjpe_mm', 'mpjpe_mm'),
@@ -94,6 +99,7 @@ _TOLD = {
   '5': ('pa_mpvpe_mm', 'mpvpe_mm'),
   'branches': ('pa_mpvpe_mm',),
   'weak_start': ('pa_mpjpe_mm', JOINTS_2D),
+  'silhouette': (SILHOUETTE_IOU, 'pa_mpjpe_mm', JOINTS_2D),
 }
 _SHOWN = (*TABLES, *KEPT_TABLES)
 _NO_RUN = 'No run has finished yet.\n'
@@ -120,7 +126,7 @@ def _of(rows: Sequence[Row], table: str) -> list[Row]:
 def in_order(rows: Sequence[Row]) -> list[Row]:
   """Lists rows in the order of tables, splits, the grid's entries and seeds.
 
-  The order of measurement plays no part, but for rows of one seed that the grid does not know.
+  The order of measurement only matters for rows of one seed that the grid does not contain.
   """
   entries = [(entry.table, entry.setting, entry.supervision, entry.branch) for entry in ENTRIES]
   numbers = {names: number for number, names in reversed(list(enumerate(entries)))}
@@ -163,10 +169,16 @@ def _difference_lines(table: str, rows: Sequence[Row]) -> list[str]:
   for row in rows:
     found = [row['differences'].get(name) for name in told]
     cells = [
-      f'{each[0]:+.2f} [{each[1]:+.2f}, {each[2]:+.2f}]' if each else _MISSING for each in found
+      _difference(name, each) if each else _MISSING for name, each in zip(told, found, strict=True)
     ]
     lines.append([*_names(row), row['against'], ', '.join(map(str, row['interval_seeds'])), *cells])
   return _table_lines(header, lines)
+
+
+def _difference(name: str, values: Sequence[float]) -> str:
+  digits = 4 if name == SILHOUETTE_IOU else 2
+  mean, low, high = (f'{value:+.{digits}f}' for value in values)
+  return f'{mean} [{low}, {high}]'
 
 
 def _cells(group: list[Row], columns: Sequence[Column]) -> list[str]:
@@ -225,7 +237,7 @@ def _format_commands(rows: Sequence[Row]) -> str:
 
 
 def _distinct(values: Iterable[Any]) -> str:
-  """Joins the distinct values. There are several where runs of different sizes meet."""
+  """Joins the distinct values. There are several if runs of different sizes are listed."""
   return ' / '.join(dict.fromkeys(map(str, values)))
 
 
@@ -241,7 +253,7 @@ def load_rows(path: pathlib.Path) -> list[Row]:
   """
   if not path.exists():
     return []
-  expected = 'expected a list of rows as this command writes it; move it away or mend it.'
+  expected = 'expected a list of rows as this command writes it; move it away or repair it.'
   try:
     rows = read_json(path)
   except ValueError as error:
@@ -267,10 +279,10 @@ def row_key(row: Row) -> tuple:
 
 
 def update_section(path: pathlib.Path, text: str) -> None:
-  """Replaces what stands between the two marker lines of a document by a text.
+  """Replaces the lines between the two marker lines of a document by a text.
 
   Raises:
-    ValueError: the markers are not there once each, in their order.
+    ValueError: a marker is missing, occurs twice, or the two are in the wrong order.
   """
   content = path.read_text()
   start, end = SECTION

@@ -42,7 +42,7 @@ from experiments.configs.names import get_config
 from hand_jax.config import ExperimentConfig
 from hand_jax.config_text import apply_overrides
 from hand_jax.evaluation.evaluate import METRIC_NAMES
-from hand_jax.evaluation.hand_errors import JOINTS_2D, write_hand_errors
+from hand_jax.evaluation.hand_errors import JOINTS_2D, SILHOUETTE_IOU, write_hand_errors
 from hand_jax.files.writing import write_json
 from hand_jax.runs.checkpoints import check_workdir
 from hand_jax.runs.hand_models import load_training_model
@@ -63,7 +63,7 @@ class Settings(NamedTuple):
   overrides: tuple[str, ...] = ()
   commit: str = 'unknown'
   train_examples: tuple[tuple[str, int], ...] = ()
-  """How many examples the prepared data of each kind of hands hold."""
+  """The number of prepared examples of each kind of hands."""
   replace: bool = False
   """Whether rows of other settings are replaced when those of the present ones are measured."""
 
@@ -73,7 +73,7 @@ class Settings(NamedTuple):
 
 
 def job_overrides(job: Job, settings: Settings) -> list[str]:
-  """Lists every override of a job. Of several overrides of one setting only the last is left."""
+  """Lists every override of a job. Of several overrides of one setting only the last is kept."""
   links = []
   if job.run.init_from:
     folders = [str(settings.workdir / job_name(name, job.seed)) for name in job.run.init_from]
@@ -102,7 +102,7 @@ def reproduce(job: Job, split: str, settings: Settings) -> str:
   Args:
     job: the job.
     split: the split of the row, one of `SPLITS` or a name of photos.
-    settings: what all runs share.
+    settings: the flags that all runs share.
   """
   steps = []
   for each in (*lineage(job), job):
@@ -135,7 +135,7 @@ def open_jobs(jobs: Sequence[Job], rows: Sequence[Row], settings: Settings) -> l
   Args:
     jobs: the jobs whose rows are wanted.
     rows: the rows that the output holds.
-    settings: what all runs share.
+    settings: the flags that all runs share.
 
   Raises:
     ValueError: a run's folder was made with other settings than are asked for now, or a row was and
@@ -147,7 +147,8 @@ def open_jobs(jobs: Sequence[Job], rows: Sequence[Row], settings: Settings) -> l
     if stale and not settings.replace:
       raise ValueError(
         f'{settings.output} holds the row {stale[0]} of other settings than are asked for now (see '
-        'its command). Give --replace to measure it anew, or choose another --output and --workdir.'
+        'its command). Give --replace to measure it again, or choose another --output and '
+        '--workdir.'
       )
     if not _missing(job, rows, settings):
       continue
@@ -164,7 +165,7 @@ def _missing(job: Job, rows: Sequence[Row], settings: Settings) -> list[Entry]:
 
 
 def _is_stale(row: Row, job: Job, settings: Settings) -> bool:
-  """Tells whether a row is one of a job's own and was made with other settings."""
+  """Returns whether a row is one of a job's own and was made with other settings."""
   keys = {entry_key(entry, job.seed) for entry in job.entries}
   wanted = _without_folders(reproduce(job, row['split'], settings))
   return row_key(row) in keys and _without_folders(row['command']) != wanted
@@ -181,14 +182,14 @@ def result_row(job: Job, entry: Entry, settings: Settings, measured: Measured, n
   Args:
     job: the job, whose run is trained and measured.
     entry: one of the job's entries.
-    settings: what all runs share.
-    measured: what was found on the entry's split.
+    settings: the flags that all runs share.
+    measured: the measurements on the entry's split.
     note: the seconds and the commits of the training, see `read_note`.
   """
   config = job_config(job, settings)
   before = [job_config(each, settings).training.num_steps for each in lineage(job)]
   available = dict(settings.train_examples)[job.run.hands]
-  figures = (*METRIC_NAMES, JOINTS_2D)
+  figures = (*METRIC_NAMES, JOINTS_2D, SILHOUETTE_IOU)
   return {
     **dict(zip(KEY, entry_key(entry, job.seed), strict=True)),
     'hands': job.run.hands,
@@ -214,22 +215,22 @@ def run_jobs(
 ) -> dict[str, str]:
   """Trains and measures what is missing, and adds to the output after every run.
 
-  A run whose loss is no longer finite is a failure. The others are finished all the same. A run
-  that another process trains, or starts from, is left to it.
+  A run whose loss is no longer finite counts as failed, and the others are still finished. A run
+  that another process trains or needs is left to that process.
 
   Args:
     jobs: the jobs whose rows are wanted.
-    settings: what all runs share.
+    settings: the flags that all runs share.
     train: called with a config and a workdir, trains that run to its end or continues it.
     measure: measures a trained run.
-    has_time: tells before each run whether it may begin.
+    has_time: called before each run, returns whether it may begin.
 
   Returns:
     The reasons of the failures, by the name of the run.
 
   Raises:
-    OSError, ValueError: see `check_output`, `load_rows`, `open_jobs` and `update_section`. Nothing
-      was trained then.
+    OSError, ValueError: see `check_output`, `load_rows`, `open_jobs` and `update_section`. They are
+      raised before any training.
   """
   check_output(settings.output)
   with _output_lock(settings):
@@ -244,7 +245,7 @@ def run_jobs(
       break
     with _hold_runs([*lineage(job), job], settings) as is_ours:
       if not is_ours:
-        print(f'Run {number} of {len(todo)}: {job.name} is under way elsewhere.', flush=True)
+        print(f'Run {number} of {len(todo)}: another process trains {job.name}.', flush=True)
       elif _missing(job, load_rows(settings.output), settings):
         print(f'Run {number} of {len(todo)}: {job.name}', flush=True)
         _run_job(job, settings, train, measure, failures)
@@ -256,7 +257,7 @@ def run_jobs(
 def _run_job(
   job: Job, settings: Settings, train: Train, measure: Measure, failures: dict[str, str]
 ) -> None:
-  """Trains a job and what it starts from, and measures it. Adds to the failures."""
+  """Trains the runs that a job starts from and the job, and measures it. Adds to the failures."""
   for each in (*lineage(job), job):
     if each.name not in failures:
       try:
@@ -274,7 +275,7 @@ def train_job(job: Job, settings: Settings, train: Train) -> None:
 
   Args:
     job: the job to train.
-    settings: what all runs share.
+    settings: the flags that all runs share.
     train: trains a run, see `run_jobs`.
   """
   config, folder = job_config(job, settings), settings.folder(job)
@@ -310,7 +311,7 @@ def measure_job(job: Job, settings: Settings, measure: Measure) -> None:
 
   Args:
     job: the job, whose run is trained.
-    settings: what all runs share.
+    settings: the flags that all runs share.
     measure: measures a run, see `run_jobs`.
   """
   started = time.monotonic()
@@ -333,7 +334,7 @@ def measure_job(job: Job, settings: Settings, measure: Measure) -> None:
 
 
 def _is_replaced(row: Row, job: Job, entry: Entry, settings: Settings) -> bool:
-  """Tells whether a row of an entry's table and setting was made with other settings, at any seed.
+  """Returns whether a row of an entry's table was made with other settings, at any seed.
 
   A mean over seeds then never mixes both.
   """

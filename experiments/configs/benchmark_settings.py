@@ -1,13 +1,13 @@
-"""The supervised experiment of FreiHAND, HO3D v2 and HO3D v3, one literal config each.
+"""Defines the supervised experiments of FreiHAND, HO3D v2 and HO3D v3 as one literal config each.
 
-What they say of the paper: Table 1's sizes (ResNet-50, 38 + 10 outputs, attention over all 778
-vertices), eqs. 6, 11, 15 and 19 to the letter, each with a weight of one, as the supplementary sums
-them. Its release trains 40 epochs with Adam. Learning rate, schedule, batch size, crops and
-augmentation are ours. None of these was run on the genuine data.
+These settings are the paper's: Table 1's sizes (ResNet-50, 38 + 10 outputs, attention over all 778
+vertices), and eqs. 6, 11, 15 and 19 as printed, each with a weight of one, as the supplementary
+sums them. The 40 epochs are those of the paper's release, which trains with Adam. Learning rate,
+schedule, batch size, crops and augmentation are ours. None of these was run on the real data.
 
 With weights of one, 2334 vertex coordinates outweigh the ten numbers of the camera. On rendered
-hands, `synthetic_small` needs a camera weight of 2000 to learn the camera in 4000 steps; whether
-81,000 steps make up for that is not known.
+hands, `synthetic_small` needs a camera weight of 2000 to learn the camera in 4000 steps. It is not
+known whether 81,000 steps are enough with a weight of one.
 """
 
 from dataclasses import replace
@@ -27,7 +27,7 @@ from hand_jax.config import (
 
 
 def freihand() -> ExperimentConfig:
-  """Algorithm 1 on FreiHAND's 130,240 training photos."""
+  """Trains Algorithm 1 on FreiHAND's 130,240 training photos."""
   return ExperimentConfig(
     name='freihand_supervised',
     model=ModelConfig(
@@ -71,7 +71,7 @@ def freihand() -> ExperimentConfig:
 
 
 def ho3d_v2() -> ExperimentConfig:
-  """Algorithm 1 on HO3D v2's 66,034 training photos."""
+  """Trains Algorithm 1 on HO3D v2's 66,034 training photos."""
   return ExperimentConfig(
     name='ho3d_v2_supervised',
     model=ModelConfig(
@@ -115,7 +115,7 @@ def ho3d_v2() -> ExperimentConfig:
 
 
 def ho3d_v3() -> ExperimentConfig:
-  """Algorithm 1 on HO3D v3's training photos."""
+  """Trains Algorithm 1 on HO3D v3's training photos."""
   return ExperimentConfig(
     name='ho3d_v3_supervised',
     model=ModelConfig(
@@ -162,12 +162,12 @@ SUPERVISED = {'freihand': freihand, 'ho3d_v2': ho3d_v2, 'ho3d_v3': ho3d_v3}
 
 
 def supervised(dataset: str, name: str) -> ExperimentConfig:
-  """The literal config of a data set under the name of one of its experiments."""
+  """Returns the literal config of a data set under the name of one of its experiments."""
   return replace(SUPERVISED[dataset](), name=name)
 
 
 def weakly_supervised(dataset: str, name: str) -> ExperimentConfig:
-  """Algorithm 2 with EfficientNet-B0 on the 2D joints alone; the objective is `WEAK_ELBO`."""
+  """Trains Algorithm 2 with EfficientNet-B0 on 2D joints alone, with the objective `WEAK_ELBO`."""
   full = supervised(dataset, name)
   return replace(
     full,

@@ -2,7 +2,7 @@
 
 Each experiment is a row of `ROWS`. The words of a row quote the paper's errors in mm, before
 Procrustes where they say so. Whole tables with a column for our figures are in docs/results.md.
-None of these experiments was run here, because the data sets may not be passed on freely. `python
+None of these experiments was run here, because the data sets may not be redistributed. `python
 -m experiments.configs NAME` prints a row with the command that launches it, and docs/real_data.md
 has the whole recipe.
 
@@ -73,7 +73,7 @@ def _amvur(base: Callable, loss: LossConfig) -> Callable[[str], ExperimentConfig
 
 
 def _dataset_rows(dataset: str, title: str, full: str, weak: str, texture: str) -> list[tuple]:
-  """The seven experiments of every data set; `full`, `weak` and `texture` tell of the paper."""
+  """Lists the seven experiments of a data set. `full`, `weak` and `texture` quote the paper."""
   supervise = functools.partial(supervised, dataset)
   supervise_weakly = functools.partial(weakly_supervised, dataset)
   name = f'{dataset}_{{}}'.format
@@ -112,7 +112,7 @@ def _dataset_rows(dataset: str, title: str, full: str, weak: str, texture: str) 
     (
       weak_amvur,
       f"Algorithm 6 from {title}'s 2D joints alone, on the backbone of the prior-net: the other "
-      'warm-up of Algorithm 2. Nothing but its start holds the depth of its vertices.',
+      'warm-up of Algorithm 2. Only its start determines the depth of its vertices.',
       3.7,
       _amvur(supervise_weakly, L2_WEAK),
       (weak_prior,),
@@ -133,12 +133,13 @@ def _table_3(loss: LossConfig, base: Callable) -> Callable[[str], ExperimentConf
 
 
 def _table_4(labels: str = '3d', **weights: float) -> Callable[[str], ExperimentConfig]:
-  """A row of Table 4: `ho3d_v2_supervised` with some losses left out.
+  """Builds a row of Table 4, which is `ho3d_v2_supervised` with some losses left out.
 
   Rows without the vertices' labels keep their divergence (`vertices_likelihood` 0), which needs
-  none. The paper's table does not say whether its rows do. Without it nothing would hold the depth
-  of the posterior's mesh, since 2D joints see what lies across the line of sight, and the paper's
-  first row has 28.8 mm. Depth then comes from the prior-net's anatomy and from the warm-ups.
+  none. The paper does not say whether its rows do. Without the divergence nothing would determine
+  the depth of the posterior's mesh, because 2D joints do not constrain it, and yet the paper's
+  first row has only 28.8 mm. With it, depth comes from the prior-net's anatomy and from the
+  warm-ups.
   """
 
   def make(name: str) -> ExperimentConfig:
@@ -221,7 +222,7 @@ _TABLE = [
   (
     'ho3d_v2_j2d_prior',
     'The first start of all rows of Table 4: Algorithm 5 with their ResNet-50 from 2D joints '
-    'alone, so that no row has seen a label that it leaves out.',
+    'alone, so that no row was trained on a label that it leaves out.',
     1.1,
     _prior(_J2D, L2_WEAK),
   ),

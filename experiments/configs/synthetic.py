@@ -34,9 +34,10 @@ L2_WEAK = LossConfig(
   shape_prior=3.0,
   pose_prior=5.0,
 )
-# Algorithm 2 as it works: a likelihood that states how good a 2D label is (0.05 crop units, 3
-# pixels of 112), since eq. 19's grows with the scale that is drawn and excuses errors by it; a
-# scale held near the camera prior's; a divergence that lets AMVUR move (docs/derivations.md).
+# Algorithm 2 with the changes that make it work (docs/derivations.md). The likelihood has the
+# deviation of a 2D label (0.05 crop units, 3 pixels of 112), because that of eq. 19 grows with the
+# drawn scale, so that a large scale hides errors. The scale stays near the camera prior's, and a
+# smaller weight of the divergence lets AMVUR move.
 WEAK_ELBO = LossConfig(
   kind='elbo',
   convention='exact',
@@ -50,7 +51,7 @@ WEAK_ELBO = LossConfig(
   shape_prior=5.0,
   pose_prior=3.0,
 )
-# Algorithm 2 to the letter: eqs. 19, 24, 25 with weights of one, sigmas as printed, no penalties.
+# Algorithm 2 as printed: eqs. 19, 24 and 25 with weights of one, sigmas as printed, no penalties.
 WEAK_LETTER = LossConfig(
   kind='elbo',
   convention='paper',
@@ -132,9 +133,10 @@ def synthetic_small() -> ExperimentConfig:
 def synthetic_features() -> ExperimentConfig:
   """Trains both branches on the landmark network's cached features, with small attention.
 
-  The landmark network has seen real hands and stays as it is. AMVUR samples its maps at the prior's
-  mesh, and reads how far its points are from it. Needs `--set data.data_dir=FOLDER` of broad hands
-  that `prepare_dataset --with_features --feature_maps=16` prepared.
+  The landmark network was trained on real hands and stays frozen. AMVUR samples its maps at the
+  prior's mesh, and gets the distances of its points from that mesh. The experiment needs `--set
+  data.data_dir=FOLDER` of broad hands that `prepare_dataset --with_features --feature_maps=16`
+  prepared.
   """
   small = synthetic_small()
   return replace(
@@ -202,8 +204,8 @@ def toy() -> ExperimentConfig:
 def synthetic_weak() -> ExperimentConfig:
   """Trains Algorithm 2 at full size from 2D joints alone, with EfficientNet-B0, for accelerators.
 
-  Needs `--camera_prior=WORKDIR` of a `synthetic_prior_weak` run, which also warms it up
-  (`--init_from`), and after it `--init_from` of a `synthetic_amvur_weak` run.
+  It needs `--camera_prior=WORKDIR` of a `synthetic_prior_weak` run, `--init_from` of the same run,
+  and after it `--init_from` of a `synthetic_amvur_weak` run.
   """
   full = synthetic_supervised()
   return replace(
@@ -229,18 +231,19 @@ def synthetic_prior_weak() -> ExperimentConfig:
 
 
 def synthetic_amvur_supervised() -> ExperimentConfig:
-  """Algorithm 6: AMVUR and camera model alone, squared errors of vertices, camera, 2D joints.
+  """Trains AMVUR and camera alone (Algorithm 6) by squared errors from 3D labels.
 
-  Needs `--init_from` of a `synthetic_prior_supervised` run, whose backbone stays as it is.
+  The errors are those of vertices, camera and 2D joints. It needs `--init_from` of a
+  `synthetic_prior_supervised` run, whose backbone stays frozen.
   """
   return amvur_on_prior(synthetic_supervised(), L2_FULL, 'synthetic_amvur_supervised')
 
 
 def synthetic_amvur_weak() -> ExperimentConfig:
-  """Algorithm 6, weakly: squared errors of 2D joints alone.
+  """Trains AMVUR and camera alone (Algorithm 6) by squared errors of 2D joints.
 
-  Needs `--init_from` of a `synthetic_prior_weak` run, whose backbone stays as it is. Nothing but
-  the start holds the depth of its vertices.
+  It needs `--init_from` of a `synthetic_prior_weak` run, whose backbone stays frozen. Only the
+  start determines the depth of its vertices.
   """
   return amvur_on_prior(synthetic_weak(), L2_WEAK, 'synthetic_amvur_weak')
 
@@ -248,8 +251,8 @@ def synthetic_amvur_weak() -> ExperimentConfig:
 def synthetic_small_weak() -> ExperimentConfig:
   """Trains `synthetic_small` from 2D joints alone (Algorithm 2).
 
-  Warm it up with `--init_from` of a `synthetic_small_prior_weak` run. It goes on from there, hence
-  the lower learning rate.
+  Warm it up with `--init_from` of a `synthetic_small_prior_weak` run. The learning rate is lower
+  because it starts from a trained run.
   """
   small = synthetic_small()
   return replace(
@@ -262,10 +265,10 @@ def synthetic_small_weak() -> ExperimentConfig:
 
 
 def synthetic_small_weak_letter() -> ExperimentConfig:
-  """`synthetic_small_weak` to the letter of the paper, to be compared with.
+  """Trains `synthetic_small_weak` exactly as the paper prints it, for comparison.
 
-  Its cameras are drawn with a deviation of 1, which moves a hand by half the crop. The settings one
-  by one: docs/derivations.md.
+  Its cameras are drawn with a deviation of 1, which moves a hand by half the crop.
+  docs/derivations.md explains each setting.
   """
   return replace(synthetic_small_weak(), name='synthetic_small_weak_letter', loss=WEAK_LETTER)
 
@@ -286,7 +289,7 @@ def synthetic_small_prior_supervised() -> ExperimentConfig:
 
 
 def synthetic_small_prior_weak() -> ExperimentConfig:
-  """Algorithm 5 from 2D joints alone, on two CPU cores: also the camera prior of Algorithm 2."""
+  """Trains Algorithm 5 from 2D joints on two CPU cores, also as camera prior of Algorithm 2."""
   return branch_alone(_small_weak_start(), 'prior', L2_WEAK, 'synthetic_small_prior_weak')
 
 
@@ -309,7 +312,7 @@ def synthetic_small_amvur_weak() -> ExperimentConfig:
 
 
 def _small_weak_start() -> ExperimentConfig:
-  """`synthetic_small_weak` with the learning rate of a first stage."""
+  """Returns `synthetic_small_weak` with the learning rate of a first stage."""
   return replace(synthetic_small_weak(), optimizer=synthetic_small().optimizer)
 
 
@@ -318,13 +321,13 @@ def hand_photos() -> ExperimentConfig:
 
   It needs `--init_from=release --camera_prior=release`, or a run of `synthetic_features` in both
   places, and `--set data.data_dir=DIR` of photos that `prepare_dataset --with_features
-  --feature_maps=16` prepared. The landmark network stays as it is.
+  --feature_maps=16` prepared. The landmark network stays frozen.
   """
   features = synthetic_features()
   return replace(
     features,
     name='hand_photos',
-    # The tilt of a trained camera is settled, so that the orthonormal projection can be used.
+    # A trained camera already has the right tilt, so the orthonormal projection can be used.
     loss=replace(WEAK_ELBO, projection='orthonormal', orthonormality=0.0),
     optimizer=replace(features.optimizer, learning_rate=2e-4, warmup_steps=20),
     data=replace(features.data, dataset='hand_photos', data_dir='prepared', labels='2d'),
@@ -423,10 +426,15 @@ def textured(
 
 
 def amvur_on_prior(joint: ExperimentConfig, loss: LossConfig, name: str) -> ExperimentConfig:
-  """AMVUR alone on the backbone of a prior-net's run, which stays as it is.
+  """Makes the experiment of AMVUR alone on the frozen backbone of a prior-net's run.
 
-  Joint training can then take the prior-net from one run and AMVUR from the other: both have learnt
-  to read the same features.
+  Joint training can then take the prior-net from one run and AMVUR from the other, because both
+  were trained on the same features.
+
+  Args:
+    joint: the experiment with both branches.
+    loss: the loss of AMVUR alone.
+    name: the name of the new experiment.
   """
   alone = branch_alone(joint, 'posterior', loss, name)
   return replace(alone, optimizer=replace(alone.optimizer, backbone_learning_rate_scale=0.0))

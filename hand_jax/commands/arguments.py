@@ -82,7 +82,7 @@ def discard_output() -> None:
 
 
 def reader_is_gone() -> bool:
-  """Tells whether the program that read the output of this process has ended."""
+  """Returns whether the program that read the output of this process has ended."""
   try:
     output = select.poll()
     output.register(sys.stdout.fileno(), 0)

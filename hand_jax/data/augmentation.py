@@ -82,12 +82,12 @@ def sample_crop_change(config: AugmentationConfig, rng: np.random.Generator) -> 
 def upright_change(example: HandExample, change: CropChange) -> CropChange:
   """Adds to a change the turn that puts the hand upright, which comes before the change's own.
 
-  The turn is that of the picture which the crop shows: of a left hand the mirrored one. An example
-  that does not know its wrist or the middle finger's base is not turned.
+  For a left hand it is the turn of the mirrored picture, which the crop shows. An example whose
+  wrist or middle finger's base is unknown is not turned.
 
   Args:
     example: a photo with its labels, of a left or a right hand.
-    change: what else the crop does.
+    change: the other changes of the crop.
   """
   if not (example.joint_confidence[UPRIGHT_JOINTS] > 0).all():
     return change

@@ -14,9 +14,10 @@ from hand_jax.files.writing import unfinished_path
 
 
 def copy_from_bucket(dataset: str, data_dir: str) -> str:
-  """Copies the newest version of a prepared data set into the cache folder, as far as it lacks it.
+  """Copies the newest version of a prepared data set into the cache folder.
 
-  Files of the right size are there already, unless the data set was prepared anew.
+  Only missing files are copied. A file counts as present if it has the right size and the data set
+  was not prepared again since.
 
   Returns:
     The folder of this computer to use as `data_dir`.
@@ -53,8 +54,8 @@ def _copy(
   folder.mkdir(parents=True, exist_ok=True)
   if (free := shutil.disk_usage(folder).free) < needed:
     raise OSError(
-      f'Copying {data_dir} takes {needed / 1e9:,.1f} GB, {free / 1e9:,.1f} GB are free in '
-      f'{folder}: make room, or name another place by $XDG_CACHE_HOME.'
+      f'Copying {data_dir} takes {needed / 1e9:,.1f} GB, but {free / 1e9:,.1f} GB are free in '
+      f'{folder}: make room, or name another folder by $XDG_CACHE_HOME.'
     )
   print(f'Copying {needed / 1e9:,.2f} GB of {data_dir} to {folder}.', file=sys.stderr, flush=True)
   for local, (path, _) in missing.items():

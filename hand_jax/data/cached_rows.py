@@ -11,6 +11,7 @@ from hand_jax.data.augmentation import add_features, make_labels
 from hand_jax.data.crop_features import CropFeatures, CropFeatureSettings
 from hand_jax.data.example_sources import CACHE_BYTES, ExampleSource
 from hand_jax.data.prepared import PreparedSource
+from hand_jax.data.silhouettes import SilhouetteMaker
 from hand_jax.examples import HandExample, check_example, without_3d
 from hand_jax.types import HandBatch, ImageFeatures
 
@@ -18,35 +19,44 @@ from hand_jax.types import HandBatch, ImageFeatures
 class CachedRows:
   """Makes rows of stored crops, and keeps them for later epochs where all of them fit in memory.
 
-  A row depends on its example and crop alone. The epoch and the example's number draw the crop.
-  Reading and labelling a row takes longer than a small head takes to learn from it. Several threads
-  may ask for rows at once: at worst two make the same row.
+  A row depends only on its example and crop. The epoch and the example's number decide the crop.
+  Rows are kept because making one takes longer than a training step of a small head. Several
+  threads may ask for rows at once. At worst, two of them make the same row.
 
   Args:
     source: the examples, which were prepared with features.
     config: the run's config.
     num_vertices: number of vertices of the hand model.
+    silhouettes: makes the rows' silhouettes, or None to leave them out.
 
   Raises:
     ValueError: the source holds no features.
   """
 
-  def __init__(self, source: ExampleSource, config: ExperimentConfig, num_vertices: int):
+  def __init__(
+    self,
+    source: ExampleSource,
+    config: ExperimentConfig,
+    num_vertices: int,
+    silhouettes: SilhouetteMaker | None = None,
+  ):
+    self._silhouettes = silhouettes
     self._source, self._settings = _featured(source, config)
     self._config, self._num_vertices = config, num_vertices
     self._kept: dict[tuple[int, int], HandBatch] = {}
-    self._keeps: bool | None = None  # Unknown before the first row, which tells the size of all.
+    self._keeps: bool | None = None  # Unknown before the first row, whose size all rows have.
 
   def rows(self, places: Sequence[tuple[int, int]]) -> list[HandBatch]:
     """Returns the rows of some examples in some epochs.
 
     Args:
-      places: the number of each example, and the epoch in which the row is shown.
+      places: for each row the number of its example, and the epoch in which it is shown.
     """
     wanted = [(index, self._drawn_crop(index, epoch)) for index, epoch in places]
     found = {key: self._kept[key] for key in wanted if key in self._kept}
     missing = [key for key in dict.fromkeys(wanted) if key not in found]
-    opened = self._source.open_features([index for index, _ in missing])
+    with_masks = self._silhouettes is not None
+    opened = self._source.open_features([index for index, _ in missing], with_masks)
     for key, (example, stored) in zip(missing, opened, strict=True):
       found[key] = self._row(*key, example, stored)
       self._keep(key, found[key])
@@ -64,7 +74,7 @@ class CachedRows:
       self._kept[key] = row
 
   def _row(self, index: int, crop: int, example: HandExample, stored: CropFeatures) -> HandBatch:
-    config = self._config
+    config, whole = self._config, example
     if config.data.labels == '2d':
       example = without_3d(example)
     change = self._source.stored_change(index, crop, example)
@@ -77,11 +87,15 @@ class CachedRows:
       world_landmarks=stored.world_points[crop],
       reduced_maps=_reduced_maps(stored, crop) if config.model.attention.map_channels else None,
     )
-    return add_features(*labels, features)
+    row, placement = labels
+    row = add_features(row, placement, features)
+    if self._silhouettes is not None:
+      row = row._replace(silhouette=self._silhouettes(whole, whole.hand_mask, placement))
+    return row
 
 
 def held_bytes(row: HandBatch) -> int:
-  """Counts the bytes of a row. Its picture and mask are one value each, repeated."""
+  """Counts the bytes of a row. Its picture and mask repeat one value and take no memory."""
   return sum(
     np.asarray(leaf).nbytes for leaf in jax.tree.leaves(row._replace(image=None, hand_mask=None))
   )
@@ -130,7 +144,7 @@ def check_cached_features(source: ExampleSource, config: ExperimentConfig) -> No
 def _featured(
   source: ExampleSource, config: ExperimentConfig
 ) -> tuple[PreparedSource, CropFeatureSettings]:
-  """Returns the source as one that holds features, and what it says of them."""
+  """Returns the source as one that holds features, and the settings of these features."""
   if isinstance(source, PreparedSource) and source.feature_settings is not None:
     return source, source.feature_settings
   raise ValueError(

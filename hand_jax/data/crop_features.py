@@ -59,8 +59,8 @@ class CropFeatures(NamedTuple):
   unit. `world_points` is in metres. Its origin is near the hand's centre, and its axes are the
   camera axes turned with the crop. `presence` and `right` are the probabilities that there is a
   hand and that it is a right one. The maps come from the network's last and fifth stage and are
-  projected. They are None in a data set without maps. `landmark_errors` tells how far x and y of
-  the landmarks are from the labels, see `hand_jax/data/landmark_errors.py`. It is None in a data
+  projected. They are None in a data set without maps. `landmark_errors` is the distance of the
+  landmarks' x and y from the labels, see `hand_jax/data/landmark_errors.py`. It is None in a data
   set that an older version prepared.
   """
 
@@ -83,7 +83,7 @@ def crop_change(
     settings: the ranges of the changes and their seed.
     index: the example's number in its split.
     crop: the crop's number in the example.
-    example: the example, whose joints tell how an upright crop is turned.
+    example: the example, whose joints determine the turn of an upright crop.
   """
   ranges = AugmentationConfig(
     settings.rotation_degrees,

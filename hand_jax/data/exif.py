@@ -1,4 +1,4 @@
-"""Reads what a photo's EXIF data say about its lens."""
+"""Reads the focal length from a photo's EXIF data."""
 
 import os
 

@@ -24,8 +24,9 @@ from hand_jax.data.augmentation import (
 from hand_jax.data.cached_rows import CachedRows, check_cached_features
 from hand_jax.data.example_sources import ExampleSource
 from hand_jax.data.prepared import EncodedPictures, PreparedSource
+from hand_jax.data.silhouettes import SilhouetteMaker
 from hand_jax.examples import HandExample, check_example, without_3d
-from hand_jax.types import HandBatch
+from hand_jax.types import ArrayLike, HandBatch
 
 
 class Slot(NamedTuple):
@@ -130,12 +131,14 @@ def training_batches(
   position: int = 0,
   host_index: int = 0,
   host_count: int = 1,
+  faces: ArrayLike | None = None,
 ) -> BatchLoader:
   """Iterates endlessly over shuffled and augmented batches, of which each host gets its own rows.
 
   With `data.labels` '2d' the batches carry only 2D joints. Prepared masks are left out then, and
   also where the model has no texture branch, because nothing else in training uses them and a mask
-  takes as long to decode as a photo. Evaluation batches keep every label.
+  takes as long to decode as a photo. Evaluation batches keep every label. A weight of
+  `loss.silhouette` adds silhouettes to all of them, also with '2d'.
 
   An example's order and noise depend only on (training.seed, epoch, index), not on the batch size
   or the hosts.
@@ -147,6 +150,7 @@ def training_batches(
     position: number of batches that the run has taken before.
     host_index: this host's number.
     host_count: number of hosts.
+    faces: vertex ids of the hand model's faces. Without them batches have no silhouettes.
 
   Raises:
     ValueError: the source does not fit the config, or the batch size does not divide by the hosts.
@@ -156,15 +160,16 @@ def training_batches(
   check_landmark_limit(source, config)
   size, seed = config.training.batch_size, config.training.seed
   rows = _host_rows(size, host_index, host_count)
+  silhouettes = _silhouette_maker(config, faces)
   cached = None
   if config.data.features == 'cached':
-    cached = CachedRows(source, config, num_vertices)
+    cached = CachedRows(source, config, num_vertices, silhouettes)
 
   def make(number: int) -> HandBatch:
     slots = training_slots(seed, len(source), number * size, size)[rows]
     if cached is not None:
       return _stack_cached(cached, slots)
-    return make_batch(source, slots, config, num_vertices, seed)
+    return make_batch(source, slots, config, num_vertices, seed, silhouettes)
 
   return BatchLoader(make, position, workers=config.data.render_workers)
 
@@ -175,6 +180,7 @@ def evaluation_batches(
   num_vertices: int,
   host_index: int = 0,
   host_count: int = 1,
+  faces: ArrayLike | None = None,
 ) -> BatchLoader:
   """Iterates over every example once, in order and without augmentation.
 
@@ -186,16 +192,18 @@ def evaluation_batches(
     num_vertices: number of vertices of the hand model.
     host_index: this host's number.
     host_count: number of hosts.
+    faces: vertex ids of the hand model's faces. Without them batches have no silhouettes.
 
   Raises:
     ValueError: the batch size does not divide by the hosts.
   """
   size = config.training.batch_size
   rows = _host_rows(size, host_index, host_count)
+  silhouettes = _silhouette_maker(config, faces)
 
   def make(number: int) -> HandBatch:
     slots = evaluation_slots(len(source), number * size, size)[rows]
-    return make_batch(source, slots, config, num_vertices, seed=None)
+    return make_batch(source, slots, config, num_vertices, None, silhouettes)
 
   num_batches = -(-len(source) // size)
   return BatchLoader(make, num_batches=num_batches, workers=config.data.render_workers)
@@ -225,6 +233,7 @@ def make_batch(
   config: ExperimentConfig,
   num_vertices: int,
   seed: int | None,
+  silhouettes: SilhouetteMaker | None = None,
 ) -> HandBatch:
   """Makes the rows that the slots name, in order.
 
@@ -237,31 +246,35 @@ def make_batch(
     num_vertices: number of vertices of the hand model.
     seed: seed of the augmentation, for training. None makes plain rows, whose crops are turned
       only where `data.upright` says so.
+    silhouettes: makes the rows' silhouettes, or None to leave them out.
 
   Raises:
     ValueError: an example cannot be used. The message names it.
   """
   if seed is not None and config.data.features == 'cached':
-    return _stack_cached(CachedRows(source, config, num_vertices), slots)
+    return _stack_cached(CachedRows(source, config, num_vertices, silhouettes), slots)
   # All labels are made before all pictures. Python code and work on pixels each run faster when
   # they do not alternate, and a photo is cropped while it is still in the processor's cache.
   changes = [_draw_change(slot, config, seed) for slot in slots]
   labelled, pictures = [], []
-  for slot, change, (example, picture) in zip(
-    slots, changes, _open(source, slots, config, seed), strict=True
+  is_weak = seed is not None and config.data.labels == '2d'
+  for slot, change, (whole, picture) in zip(
+    slots, changes, _open(source, slots, config, seed, silhouettes is not None), strict=True
   ):
-    if seed is not None and config.data.labels == '2d':
-      example = without_3d(example)
-      picture = picture if isinstance(picture, EncodedPictures) else example
+    example = without_3d(whole) if is_weak else whole
     size, factor = config.model.image_size, config.data.crop_factor
     example = check_example(example)
     change = upright_change(example, change) if config.data.upright else change
     labels = make_labels(example, slot.index, size, factor, num_vertices, change)
     labelled.append((labels[0]._replace(is_padding=np.bool_(slot.is_padding)), labels[1]))
-    pictures.append(picture)
+    pictures.append((whole, picture))
   rows = []
-  for (row, placement), picture in zip(labelled, pictures, strict=True):
-    rows.append(add_picture(row, placement, *_decoded(picture)))
+  for (row, placement), (whole, picture) in zip(labelled, pictures, strict=True):
+    photo, mask = _decoded(picture)
+    row = add_picture(row, placement, photo, None if is_weak else mask)
+    if silhouettes is not None:
+      row = row._replace(silhouette=silhouettes(whole, mask, placement))
+    rows.append(row)
   return stack_rows(rows)
 
 
@@ -290,8 +303,8 @@ def check_landmark_limit(source: ExampleSource, config: ExperimentConfig) -> Non
   found, wanted = selection.most if selection else 0.0, config.data.max_landmark_error
   if found != wanted:
     raise ValueError(
-      f'data.max_landmark_error={wanted:g}, but the examples to train on were taken with '
-      f'{found:g}: take those that create_training_source gives.'
+      f'data.max_landmark_error={wanted:g}, but the examples to train on were selected with '
+      f'{found:g}: use create_training_source to select them.'
     )
 
 
@@ -307,14 +320,25 @@ def _draw_change(slot: Slot, config: ExperimentConfig, seed: int | None) -> Crop
 
 
 def _open(
-  source: ExampleSource, slots: Sequence[Slot], config: ExperimentConfig, seed: int | None
+  source: ExampleSource,
+  slots: Sequence[Slot],
+  config: ExperimentConfig,
+  seed: int | None,
+  needs_masks: bool,
 ) -> Sequence[tuple[HandExample, EncodedPictures | HandExample]]:
   """Opens the slots' examples, each with what holds its photo and mask."""
   indices = [slot.index for slot in slots]
   if not isinstance(source, PreparedSource):
     return [(example, example) for example in source.load(indices)]
-  with_masks = seed is None or (config.model.texture.enabled and config.data.labels != '2d')
-  return source.open(indices, with_masks)
+  textured = config.model.texture.enabled and config.data.labels != '2d'
+  return source.open(indices, seed is None or textured or needs_masks)
+
+
+def _silhouette_maker(config: ExperimentConfig, faces: ArrayLike | None) -> SilhouetteMaker | None:
+  """Makes what makes silhouettes, where the objective asks for them and the faces are known."""
+  if not config.loss.silhouette or faces is None:
+    return None
+  return SilhouetteMaker(config.loss.silhouette_side, faces)
 
 
 def _decoded(picture: EncodedPictures | HandExample) -> tuple[np.ndarray, np.ndarray | None]:

@@ -151,30 +151,36 @@ class PreparedSource:
 
   @property
   def feature_settings(self) -> CropFeatureSettings | None:
-    """Tells which crops' features the data set holds beside its photos, None if it holds none."""
+    """Returns the settings of the crops whose features are stored, or None without features."""
     return self._feature_settings
 
   @property
   def selection(self) -> Selection | None:
-    """Tells which examples of the split a limit on the landmark error keeps, None without one."""
+    """Returns the examples that the limit on the landmark error keeps, or None without a limit."""
     return self._selection
 
   @property
   def hands(self) -> str | None:
-    """Tells which sampler posed the hands of a rendered data set. None means photos, or unknown."""
+    """Returns the sampler of poses of a rendered data set. None means photos, or unknown."""
     return self._hands
 
-  def open_features(self, indices: Sequence[int]) -> list[tuple[HandExample, CropFeatures]]:
-    """Reads examples with blank photos of the right size and no masks, and their crops' features.
+  def open_features(
+    self, indices: Sequence[int], with_masks: bool = False
+  ) -> list[tuple[HandExample, CropFeatures]]:
+    """Reads examples with blank photos of the right size, and their crops' features.
+
+    Masks are left out unless they are asked for.
 
     Raises:
-      ValueError: the data set was prepared without features, or a photo's header is damaged.
+      ValueError: the data set was prepared without features, or a photo's header or a mask is
+        damaged.
     """
     settings, opened = self._stored_settings(), []
     for index in indices:
       record = self._record(index)
       features = decode_crop_features(record, settings)
-      opened.append((_open_record(record, with_mask=False)[0], features))
+      example, pictures = _open_record(record, with_masks)
+      opened.append((example._replace(hand_mask=pictures.hand_mask()), features))
     return opened
 
   def stored_change(self, index: int, crop: int, example: HandExample) -> CropChange:
@@ -221,8 +227,8 @@ def _check_rendered_hand(name: str, builder: Any) -> None:
   version = builder.info.version
   if name == RENDERED_DATASET and version.major != FREE_HAND_VERSION:
     raise ValueError(
-      f'{builder.data_dir} shows free hand {version.major}, this version of hand_jax has free hand '
-      f'{FREE_HAND_VERSION}: prepare synthetic_hands again.'
+      f'{builder.data_dir} shows free hand {version.major}, but this version of hand_jax has free '
+      f'hand {FREE_HAND_VERSION}: prepare synthetic_hands again.'
     )
 
 
@@ -232,9 +238,9 @@ def _manifest_if_ours(path: pathlib.Path) -> dict[str, Any] | None:
 
 
 def hands_of_manifest(manifest: dict[str, Any]) -> str:
-  """Tells which sampler posed the hands of a rendered data set.
+  """Returns the name of the sampler that posed the hands of a rendered data set.
 
-  The first data sets do not say so. They are 'classic'.
+  The manifests of the first data sets do not name it. They are 'classic'.
   """
   return manifest['settings'].get('hands', 'classic')
 

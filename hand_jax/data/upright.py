@@ -1,4 +1,4 @@
-"""Tells how a hand is turned in a picture, from its joints."""
+"""Computes how a hand is turned in a picture, from its joints."""
 
 import numpy as np
 from jaxtyping import Float
@@ -7,7 +7,7 @@ from hand_jax.geometry.cameras import angle_from_upright
 from hand_jax.mano.joints import JOINT_NAMES
 
 UPRIGHT_JOINTS = [JOINT_NAMES.index('wrist'), JOINT_NAMES.index('middle_mcp')]
-"""The joints that tell the turn: the wrist and the middle finger's base."""
+"""The joints that determine the turn: the wrist and the middle finger's base."""
 
 
 def turn_upright(joints_image: Float[np.ndarray, '21 2']) -> float:

@@ -46,7 +46,7 @@ def _palm_program() -> Callable[[np.ndarray], PalmDetectionOutput]:
   def apply(variables, x):
     return PalmDetectionNetwork().apply(variables, normalize_crops(x))
 
-  return functools.partial(_compile_well('palm_detection', apply, PalmDetectionOutput), variables)
+  return functools.partial(compile_well('palm_detection', apply, PalmDetectionOutput), variables)
 
 
 @functools.cache
@@ -57,14 +57,20 @@ def _landmark_program() -> Callable[[np.ndarray], HandReadings]:
     output = apply_network(HandLandmarkNetwork(), variables, normalize_crops(x))
     return HandReadings(*output[: len(HandReadings._fields)])
 
-  return functools.partial(_compile_well('hand_landmark', apply, HandReadings), variables)
+  return functools.partial(compile_well('hand_landmark', apply, HandReadings), variables)
 
 
-def _compile_well(name: str, function: Callable, result: type) -> Callable:
-  """Compiles for speed on CPUs, even where XLA_FLAGS ask for less, as these programs run often."""
+def compile_well(name: str, function: Callable, *types: type) -> Callable:
+  """Compiles for speed on CPUs, even where XLA_FLAGS ask for less, as these programs run often.
+
+  Args:
+    name: the name of the kept files, see `keep_traced`.
+    function: a pure function that takes and returns trees of arrays.
+    *types: the named tuples among its arguments and results.
+  """
   on_cpu = jax.default_backend() == 'cpu'
   options = {'xla_backend_optimization_level': 3} if on_cpu else None
-  return keep_traced(name, function, [result], options)
+  return keep_traced(name, function, types, options)
 
 
 def _run_in_batches(program, pictures, size):

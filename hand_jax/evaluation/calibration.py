@@ -58,7 +58,7 @@ class BinnedErrors(NamedTuple):
 def known_coordinates(
   error: Float[np.ndarray, '*shape'], sigma: Float[np.ndarray, '*shape']
 ) -> Bool[np.ndarray, '*shape']:
-  """Tells which coordinates have both an error and a sigma.
+  """Returns which coordinates have both an error and a sigma.
 
   Raises:
     ValueError: a known coordinate has a sigma that is not finite and above zero, or an infinite
@@ -66,9 +66,9 @@ def known_coordinates(
   """
   known = ~(np.isnan(error) | np.isnan(sigma))
   if not ((sigma > 0) & np.isfinite(sigma))[known].all():
-    raise ValueError('sigma: expected finite numbers above zero, or NaN where there is none')
+    raise ValueError('sigma: expected finite numbers above zero, or NaN where none is stated')
   if not np.isfinite(error[known]).all():
-    raise ValueError('error: expected finite numbers, or NaN where there is none')
+    raise ValueError('error: expected finite numbers, or NaN where it is unknown')
   return known
 
 
@@ -215,9 +215,9 @@ def binned_errors(
 def expected_normalized_error(binned: BinnedErrors) -> float:
   """Computes the expected normalised calibration error, ENCE (Levi et al. 2022).
 
-  It is the mean over bins of `|rms_sigma - rms_error| / rms_sigma`, and so tells how far errors are
-  from their sigma as a share of sigma. Chance alone keeps it above zero, and the more so the fewer
-  values a bin holds.
+  It is the mean over bins of `|rms_sigma - rms_error| / rms_sigma`, the relative difference of
+  errors from their sigma. Even for a correct sigma it is above zero by chance, and more so with
+  fewer values in a bin.
   """
   return float(np.mean(np.abs(binned.rms_sigma - binned.rms_error) / binned.rms_sigma))
 
@@ -227,7 +227,7 @@ def likelihood_scales(
   sigma: Float[np.ndarray, '*batch points 3'],
   groups: Int[np.ndarray, ' points'],
 ) -> Float[np.ndarray, ' groups']:
-  """Fits for each group the factor of sigma that makes its errors likeliest.
+  """Fits for each group the factor of sigma that maximises the likelihood of its errors.
 
   The factor is sqrt(mean(error^2 / sigma^2)), at which the derivative of `mean_nll` by the factor
   is zero (Laves et al. 2020). Heavy tails make it larger than coverage needs.

@@ -45,7 +45,7 @@ def make_estimate_fn(
   """Makes the function with which `evaluate_batches` runs a trained network.
 
   Args:
-    config: the run's configuration, which says how the network is built and images are normalised.
+    config: the run's configuration, which determines the network and the normalisation of images.
     variables: the network's parameters and batch statistics.
     model: the hand model.
 
@@ -151,13 +151,13 @@ def target_hands(batch: HandBatch, rotations: Float[np.ndarray, 'batch 3 3']) ->
 
 
 def has_labels(batch: HandBatch) -> Bool[np.ndarray, ' batch']:
-  """Tells which examples count in 3D: real ones with a mesh, joints and the orientation of both."""
+  """Returns which examples count in 3D: real ones with mesh, joints and their orientation."""
   oriented = np.asarray(batch.camera_mask)[:, :6].all(axis=1)
   return ~np.asarray(batch.is_padding) & np.asarray(batch.has_3d) & oriented
 
 
 def known_joints(batch: HandBatch) -> Bool[np.ndarray, 'batch joints']:
-  """Tells which 2D labels count: finite ones of positive confidence, in real examples."""
+  """Returns which 2D labels count: finite ones of positive confidence, in real examples."""
   finite = np.isfinite(np.asarray(batch.joints_normalized)).all(axis=-1)
   known = finite & (np.asarray(batch.joint_confidence) > 0)
   return known & ~np.asarray(batch.is_padding)[:, None]
@@ -192,8 +192,9 @@ def vertex_errors(
   """Computes the error and sigma of every vertex, by the name of its frame (`FRAMES`).
 
   Values are in mm, axis by axis and in single precision. Root-relative variances are those of the
-  hand frame, turned into the camera's axes. They hold nothing for the orientation, because the
-  Gaussians of the vertices say nothing about it. Aligned sigmas have the alignment's scale and use
+  hand frame, turned into the camera's axes. They do not include the uncertainty of the orientation,
+  which the Gaussians of the vertices do not
+  describe. Aligned sigmas have the alignment's scale and use
   a vertex's mean variance along every axis, because the alignment turns the axes.
 
   Args:
@@ -226,7 +227,7 @@ def vertex_errors(
 
 
 def calibration(uncertainty: Uncertainty) -> dict[str, float]:
-  """Measures how well sigma tells the error, by rank correlations and by sizes in mm.
+  """Measures how well sigma predicts the error, by rank correlations and by sizes in mm.
 
   It gives these figures:
 
@@ -279,9 +280,9 @@ def evaluate_batches(
 
     - `posterior` and `prior`, as far as the network has them, and `mean_hand`, where it was given:
       the mean of each metric.
-    - `uncertainty`: what `calibration` finds for the `branch` it names (the posterior, or the prior
-      of a network without one). With `full` it also holds the figures of `uncertainty_figures` in
-      each of `FRAMES`.
+    - `uncertainty`: the figures of `calibration` for the `branch` that it names (the posterior, or
+      the prior of a network without a posterior). With `full` it also holds the figures of
+      `uncertainty_figures` in each of `FRAMES`.
 
     Where any example has 2D labels, also `joints_2d` with
 

@@ -1,4 +1,4 @@
-"""Measures a trained run on a split, and says what was found."""
+"""Measures a trained run on a split, and describes the results."""
 
 import dataclasses
 import json
@@ -43,9 +43,9 @@ from hand_jax.types import HandBatch
 
 
 class RunRequest(NamedTuple):
-  """What to measure a run on.
+  """The run, and the data to measure it on.
 
-  Each field is the flag of the same name of `experiments.evaluate`.
+  Each field is the value of the flag of the same name of `experiments.evaluate`.
   """
 
   workdir: str
@@ -181,7 +181,7 @@ def report_run(
 ) -> Iterator[str]:
   """Measures a run and yields what to print about it: tables, and which files were written.
 
-  Where there are 3D labels, two plots beside the results show how well sigma tells the error.
+  Where there are 3D labels, two plots beside the results show how well sigma predicts the error.
 
   Args:
     request: the run, and what to measure it on.

@@ -1,7 +1,7 @@
-"""Hands to measure on with the landmark network's features, computed once for all runs.
+"""Computes the landmark network's features of a split once, to measure many runs on it.
 
-The backbone takes most of an evaluation's time. Runs that keep it as it is all get the same
-features of the same crops.
+The backbone takes most of an evaluation's time. Runs that do not train it have the same features of
+the same crops.
 """
 
 import functools
@@ -16,7 +16,8 @@ import numpy as np
 from jaxtyping import Bool, Float, UInt8
 
 from hand_jax.config import FEATURE_SIDE, ExperimentConfig
-from hand_jax.data.augmentation import CropChange, make_row, upright_change
+from hand_jax.data.augmentation import CropChange, add_picture, make_labels, upright_change
+from hand_jax.data.silhouettes import SilhouetteMaker
 from hand_jax.examples import HandExample, check_example
 from hand_jax.files.writing import unfinished_path
 from hand_jax.geometry.cameras import rotation_in_plane
@@ -24,7 +25,7 @@ from hand_jax.models.backbone import HandLandmarkBackbone, normalize_image
 from hand_jax.models.bundled import load_bundled_parameters
 from hand_jax.models.hand_network import create_network
 from hand_jax.models.map_sampling import reduce_maps
-from hand_jax.types import HandBatch, HandEstimate, ImageFeatures, ManoModel
+from hand_jax.types import ArrayLike, HandBatch, HandEstimate, ImageFeatures, ManoModel
 
 # Crops go through the backbone, and features through the heads, in batches of this size.
 _BATCH = 8
@@ -36,7 +37,7 @@ FeaturesFn = Callable[[ImageFeatures], HandEstimate]
 
 
 class FeaturedSplit(NamedTuple):
-  """The features of hands' crops and the hands' labels. All are right hands: left ones mirrored."""
+  """The features and labels of hands' crops. Left hands are mirrored, so all are right hands."""
 
   example_id: np.ndarray  # (hands,) str
   features: ImageFeatures
@@ -44,11 +45,13 @@ class FeaturedSplit(NamedTuple):
   joints_root: Float[np.ndarray, 'hands 21 3']
   """Metres, with the wrist at the origin, in camera axes that turn with the crop."""
   vertices_root: Float[np.ndarray, 'hands vertices 3'] | None
-  """The same of the mesh. Photos have none."""
+  """The vertices of the mesh in the same frame. Photos have none."""
   joints_normalized: Float[np.ndarray, 'hands 21 2']
   """In [-1, 1] over the crop of `FEATURE_SIDE` pixels."""
   known: Bool[np.ndarray, 'hands 21']
-  """Tells which of the 2D joints are labelled. Every hand has one."""
+  """Marks the 2D joints that have a label. Every hand has at least one."""
+  silhouettes: UInt8[np.ndarray, 'hands 224 224'] | None = None
+  """The hands' masks over the crop, see `HandBatch.silhouette`. Photos have none."""
 
 
 def featured_split(
@@ -56,6 +59,7 @@ def featured_split(
   crop_factor: float,
   map_channels: int = 0,
   upright: bool = False,
+  faces: ArrayLike | None = None,
 ) -> FeaturedSplit:
   """Computes the features of examples' crops as an evaluation sees them, without augmentation.
 
@@ -64,18 +68,20 @@ def featured_split(
     crop_factor: side of the crop over the larger side of the hand's box.
     map_channels: channels to which the maps are reduced, see `AttentionConfig.map_channels`. 0
       keeps no maps.
-    upright: turns crops, and with them 2D and 3D labels, as `data.upright` says.
+    upright: whether crops, and with them 2D and 3D labels, are turned as for `data.upright`.
+    faces: vertex ids of the hand model's faces. Without them there are no silhouettes.
 
   Raises:
     ValueError: an example has no 3D joints or no 2D joint, or only some have meshes, or there are
       none. The message names an example.
   """
+  maker = None if faces is None else SilhouetteMaker(FEATURE_SIDE, faces)
   parts = [
-    _featured_block(block, crop_factor, map_channels, upright)
+    _featured_block(block, crop_factor, map_channels, upright, maker)
     for block in _blocks(examples, _BATCH)
   ]
   if not parts:
-    raise ValueError('Nothing to measure on: there is no example.')
+    raise ValueError('Nothing to measure on: the split has no example.')
   if len({part.vertices_root is None for part in parts}) > 1:
     raise ValueError(f'Only some examples have meshes: {parts[0].example_id[0]} or later ones.')
   return jax.tree.map(lambda *arrays: np.concatenate(arrays), *parts)
@@ -88,9 +94,14 @@ def _blocks(examples: Iterable[HandExample], size: int) -> Iterator[list[HandExa
 
 
 def _featured_block(
-  examples: list[HandExample], crop_factor: float, map_channels: int, upright: bool
+  examples: list[HandExample],
+  crop_factor: float,
+  map_channels: int,
+  upright: bool,
+  maker: SilhouetteMaker | None,
 ) -> FeaturedSplit:
   rows: list[HandBatch] = []
+  silhouettes: list[np.ndarray] = []
   turns: list[float] = []
   for example in examples:
     if example.joints_camera is None or not np.any(example.joint_confidence > 0):
@@ -102,7 +113,10 @@ def _featured_block(
     count = 0 if vertices is None else len(vertices)
     example = check_example(example)
     change = upright_change(example, CropChange()) if upright else CropChange()
-    rows.append(make_row(example, 0, FEATURE_SIDE, crop_factor, count, change))
+    row, placement = make_labels(example, 0, FEATURE_SIDE, crop_factor, count, change)
+    rows.append(add_picture(row, placement, example.image, example.hand_mask))
+    if maker is not None:
+      silhouettes.append(maker(example, example.hand_mask, placement))
     turns.append(change.rotation)
   with_meshes = [example.vertices_camera is not None for example in examples]
   if any(with_meshes) and not all(with_meshes):
@@ -114,11 +128,12 @@ def _featured_block(
     vertices_root=_root_relative(examples, turns, 'vertices_camera') if all(with_meshes) else None,
     joints_normalized=np.stack([row.joints_normalized for row in rows]),
     known=np.stack([row.joint_confidence > 0 for row in rows]),
+    silhouettes=np.stack(silhouettes) if maker is not None else None,
   )
 
 
 def _root_relative(examples: list[HandExample], turns: list[float], field: str) -> np.ndarray:
-  """Points of right hands with the wrist at the origin, in axes that turn with the crops."""
+  """Moves points of right hands to the wrist, in axes that turn with the crops."""
   hands = []
   for example, turn in zip(examples, turns, strict=True):
     wrist = np.asarray(example.joints_camera, np.float64)[0]
@@ -165,7 +180,7 @@ def _backbone(map_channels: int):
 def make_features_fn(config: ExperimentConfig, variables: dict, model: ManoModel) -> FeaturesFn:
   """Makes the function that estimates hands from features with a trained network.
 
-  It is what `make_estimate_fn` in evaluate.py gives for the crops of these features.
+  It gives the same estimates as `make_estimate_fn` in evaluate.py for the crops of these features.
 
   Args:
     config: the run's configuration.
@@ -173,13 +188,13 @@ def make_features_fn(config: ExperimentConfig, variables: dict, model: ManoModel
     model: the hand model.
 
   Raises:
-    ValueError: the run's backbone is not the landmark network as it is.
+    ValueError: the run's backbone is not the unchanged landmark network.
   """
   backbone = config.model.backbone
   is_frozen = config.optimizer.backbone_learning_rate_scale == 0
   if (backbone.name, backbone.pretrained) != (_BACKBONE, 'hands') or not is_frozen:
     raise ValueError(
-      f'Features stand for a frozen {_BACKBONE} with pretrained=hands; the run {config.name} has '
+      f'Features replace a frozen {_BACKBONE} with pretrained=hands; the run {config.name} has '
       f'model.backbone.name={backbone.name}, pretrained={backbone.pretrained}, '
       f'optimizer.backbone_learning_rate_scale={config.optimizer.backbone_learning_rate_scale}.'
     )
@@ -187,7 +202,7 @@ def make_features_fn(config: ExperimentConfig, variables: dict, model: ManoModel
 
   @jax.jit
   def estimate(variables, features, model):
-    # The features replace what the network would see in the images.
+    # The features replace the images, which the network does not read.
     images = jnp.zeros((_BATCH, 1, 1, 3))
     return network.apply(variables, images, model, train=False, features=features)
 
@@ -214,8 +229,8 @@ def cached_split(
 
   Args:
     path: the file.
-    description: says which hands and crops these are.
-    make: makes the split.
+    description: describes the hands and crops, and is stored with them.
+    make: computes the split.
   """
   if path.exists():
     with np.load(path) as stored:
@@ -250,4 +265,5 @@ def _from_arrays(arrays: dict[str, Any]) -> FeaturedSplit:
     arrays.get('vertices_root'),
     arrays['joints_normalized'],
     arrays['known'],
+    arrays.get('silhouettes'),
   )

@@ -192,8 +192,8 @@ def cached_mean_hand(
 
   Args:
     path: the file.
-    description: says which data the mean is made of, and how much of them.
-    training_vertices: gives the meshes that the mean is made of.
+    description: describes the data of the mean and their number, and is stored with it.
+    training_vertices: returns the meshes that are averaged.
   """
   if path.exists():
     with path.open('rb') as file, np.load(file) as stored:

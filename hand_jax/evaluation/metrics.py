@@ -242,7 +242,7 @@ def spearman_correlation(
   """Computes Spearman's rank correlation along the first axis.
 
   Equal values share the mean of their ranks. The correlation is exactly 0 where either side is
-  constant, because a constant tells nothing.
+  constant, because a constant holds no information.
 
   Raises:
     ValueError: a value is not finite.

@@ -1,4 +1,4 @@
-"""Intervals of paired differences: two settings trained with the same seeds, on the same hands."""
+"""Computes intervals of the difference between two settings with equal seeds, on equal hands."""
 
 from typing import NamedTuple
 
@@ -10,7 +10,7 @@ LEVEL = 0.95
 
 
 class PairedInterval(NamedTuple):
-  """A mean difference and the ends of its interval, in the unit of what was compared."""
+  """A mean difference and the ends of its interval, in the unit of the compared errors."""
 
   difference: float
   low: float
@@ -25,19 +25,20 @@ def paired_interval(
 ) -> PairedInterval:
   """Computes the interval of `first - second` by a bootstrap over seeds and hands.
 
-  Every draw takes as many seeds as there are, with replacement, then as many hands, and averages
-  the differences. All seeds measured the same hands, so one draw of hands serves all its seeds:
-  drawn apart, hands would seem as many times more than they are. The draws are the same at each
-  call.
+  Every draw takes n of the n seeds with replacement, then the same for hands, and averages the
+  differences. All seeds were measured on the same hands, so one draw of hands serves all its seeds.
+  Separate draws would treat the hands of different seeds as independent. The draws are the same at
+  each call.
 
-  A bootstrap of n seeds has the share (n - 1) / n of their variance. The seeds' deviations are
-  widened to make up for it. The interval of a single seed knows of hands alone.
+  A bootstrap of n seeds underestimates their variance by the factor (n - 1) / n. The seeds'
+  deviations are enlarged to correct this. With a single seed the interval only covers the spread of
+  hands.
 
   Args:
     first: errors, one row for each seed and one column for each hand.
     second: the errors of the other setting, with the same seeds and hands.
     draws: number of draws.
-    level: share of the draws inside the interval, as many outside on either side.
+    level: share of the draws inside the interval. The rest lies in equal parts below and above.
 
   Raises:
     ValueError: the two have different shapes or no values, or one is not finite.
@@ -48,7 +49,7 @@ def paired_interval(
     )
   differences = np.asarray(first, np.float64) - np.asarray(second, np.float64)
   if not np.isfinite(differences).all():
-    raise ValueError('Paired errors should be finite.')
+    raise ValueError('Paired errors should be finite numbers; got NaN or infinity.')
   seeds, hands = differences.shape
   mean, of_seeds = differences.mean(), differences.mean(axis=1, keepdims=True)
   widened = np.sqrt(seeds / (seeds - 1)) if seeds > 1 else 1.0

@@ -24,7 +24,8 @@ NAMES = Names('photos', 'joints')
 
 MIN_OVERLAP = 0.1
 """A found hand belongs to an entry only if their boxes' intersection over union is above this."""
-# An alignment moves fewer points than this onto their targets (almost) exactly and tells nothing.
+# An alignment moves fewer points than this (almost) exactly onto their targets, so it measures
+# nothing.
 _MIN_ALIGNED_POINTS = 3
 # Boxes below this size (pixels) and hands below this size (metres) are not divided by their size.
 _SMALLEST_BOX_PX, _SMALLEST_HAND_M = 1e-6, 1e-6
@@ -227,7 +228,7 @@ def _aligned_joints(true: TrueHand, hand: FoundHand) -> PointErrors | None:
 
 
 def _has_sigma(hand: FoundHand, known: np.ndarray) -> bool:
-  """Tells whether a deviation is stated for every known joint but the wrist."""
+  """Returns whether a deviation is stated for every known joint but the wrist."""
   stated = hand.joint_sigma[known & (np.arange(len(known)) != _WRIST)]
   return bool(np.isfinite(hand.joint_sigma).all() and (stated > 0).all())
 

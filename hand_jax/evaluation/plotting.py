@@ -1,4 +1,4 @@
-"""Draws what all plots share: colours, plain axes, and PNG files that say who made them."""
+"""Provides what all plots share: colours, plain axes, and PNG files that name this program."""
 
 import io
 import os
@@ -43,7 +43,7 @@ def write_picture(path: str | os.PathLike, image: UInt8[np.ndarray, 'height widt
 
 
 def is_own_picture(path: pathlib.Path) -> bool:
-  """Tells whether this library wrote the picture in a file (for `Output.is_own`)."""
+  """Returns whether this library wrote the picture in a file (for `Output.is_own`)."""
   try:
     with Image.open(path) as image:
       return image.format == 'PNG' and image.info.get('Software') == _MAKER['Software']

@@ -1,4 +1,4 @@
-"""Counts on the terminal how much has been measured."""
+"""Shows on the terminal how many examples have been measured."""
 
 import sys
 from collections.abc import Iterable, Iterator

@@ -65,7 +65,7 @@ def uninformative_sparsification_error(curve: RiskCoverage) -> float:
 
 
 def varies(values: Float[np.ndarray, ' n']) -> bool:
-  """Tells whether there are two different values, without which no rank correlation is defined."""
+  """Returns whether two values differ. Otherwise no rank correlation is defined."""
   return values.size > 1 and bool((values != values[0]).any())
 
 

@@ -1,4 +1,4 @@
-"""Writes the results of a measured split as text: a table, and what it means."""
+"""Writes the results of a measured split as text: a table, and a summary."""
 
 from typing import Any
 
@@ -12,8 +12,9 @@ def results_table(results: dict[str, Any]) -> str:
   """Puts the results of `evaluate_batches` into lines of text.
 
   The table has one row per metric. Where there is a baseline, the row ends with the first branch's
-  gain over the mean hand, in percent for errors in mm and as a plain difference for shares. Below
-  it stand the 2D errors and what sigma tells in each frame. Whatever was not measured is left out.
+  gain over the mean hand, in percent for errors in mm and as a plain difference for shares. The 2D
+  errors and the figures of sigma in each frame follow. Figures that were not measured are left
+  out.
   """
   lines = []
   if results['examples']:
@@ -60,7 +61,7 @@ def _metric_rows(results: dict[str, Any]) -> list[str]:
 
 
 def results_summary(results: dict[str, Any]) -> str:
-  """Says in one or two lines what the table means: the baseline, and the gain over it."""
+  """Summarises the table in one or two lines: the baseline, and the gain over it."""
   if not results['examples'] and 'joints_2d' not in results:
     return 'No example of the split has labels: there is nothing to measure here.'
   if not results['examples']:

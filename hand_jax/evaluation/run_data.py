@@ -1,4 +1,4 @@
-"""Chooses what a run is measured on: a data set's split, and its training split's baseline."""
+"""Chooses the data to measure a run on: a split, and the baseline of the training split."""
 
 import dataclasses
 from collections.abc import Iterable
@@ -55,7 +55,7 @@ def _check_still_there(dataset: str, data_dir: str) -> None:
 
 
 def has_meshes(data: DataConfig, count: int) -> bool:
-  """Tells whether one of the first `count` training examples has a mesh to make a mean hand of.
+  """Returns whether one of the first `count` training examples has a mesh to make a mean hand of.
 
   Data sets that have no training split, or only 2D joints, have no such baseline.
   """

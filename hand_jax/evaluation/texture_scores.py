@@ -169,7 +169,7 @@ def make_textured_estimate_fn(
   It is compiled and runs on this process' first device.
 
   Args:
-    config: the run's configuration, which says how the network is built and images are normalised.
+    config: the run's configuration, which determines the network and the normalisation of images.
     variables: the network's parameters and batch statistics.
     model: the hand model.
   """
@@ -212,6 +212,7 @@ def evaluate_texture(
   faces: Int[Array, 'faces 3'],
   *,
   use_masks: bool = True,
+  estimate_masks: Callable[[HandBatch], HandMasks] | None = None,
 ) -> dict[str, Any]:
   """Measures the colours of each of `SOURCES`.
 
@@ -223,9 +224,12 @@ def evaluate_texture(
     batches: the split's examples. Each counts once, and padding never counts.
     faces: the mesh's faces.
     use_masks: whether the network and the baselines get the hand masks. Otherwise they get None.
+    estimate_masks: estimates the masks of a batch from its crops. Everything is then measured once
+      more, with these masks for the network and the baselines.
 
   Returns:
-    The metrics by source, several counts, and `use_masks`.
+    The metrics by source, several counts, and `use_masks`. With `estimate_masks` there are the
+    metrics by source once more, under `without_masks`.
 
     - `PIXEL_METRICS` are means over the examples' values, so that the PSNR is a mean of decibels.
       Examples without a pixel that counts are left out, and counted in `examples_without_pixels`.
@@ -237,31 +241,50 @@ def evaluate_texture(
   Raises:
     ValueError: no pixel can be measured, an estimate has no colours, or a value is not finite.
   """
-  totals = _Totals()
-  hops = None
+  given, estimated = _Totals(), _Totals()
   for batch in batches:
     if np.asarray(batch.is_padding).all():
       continue
-    hand_mask = known_hand_masks(batch) if use_masks else None
-    estimate = estimate_fn(batch, hand_mask)
-    if estimate.vertex_colors is None:
-      raise ValueError('The estimates have no vertex colours: the network has no texture branch.')
-    side = batch.image.shape[1]
-    images = jnp.asarray(batch.image)
-    hands = jax.device_get(project_hands(estimate, faces, images, hand_mask))
-    learned = np.asarray(estimate.vertex_colors)
-    _check_colors_finite(batch, hands.vertices_image, learned)
-    drawn = {'learned': _draw(hands.vertices_image, faces, learned, side)}
-    silhouette = np.asarray(drawn['learned'].silhouette)
-    given = silhouette if hand_mask is None else silhouette & hand_mask
-    if hops is None:
-      hops = hop_distances(np.asarray(faces), learned.shape[1])
-    colors = {'learned': learned, **baseline_colors(batch, hands, given, hops)}
-    for name in SOURCES[1:]:
-      drawn[name] = _draw(hands.vertices_image, faces, jnp.asarray(colors[name]), side)
-    pictures = {name: np.asarray(hand.rgb) for name, hand in drawn.items()}
-    totals.add(batch, colors, pictures, silhouette & known_hand_masks(batch))
-  return {**totals.means(), 'use_masks': use_masks}
+    masks = known_hand_masks(batch) if use_masks else None
+    _measure(given, batch, estimate_fn(batch, masks), masks, faces)
+    if estimate_masks is not None:
+      masks = estimate_masks(batch)
+      _measure(estimated, batch, estimate_fn(batch, masks), masks, faces)
+  results: dict[str, Any] = {**given.means(), 'use_masks': use_masks}
+  if estimate_masks is not None:
+    means = estimated.means()
+    results['without_masks'] = {name: means[name] for name in SOURCES}
+  return results
+
+
+def _measure(
+  totals: '_Totals',
+  batch: HandBatch,
+  estimate: HandEstimate,
+  masks: HandMasks | None,
+  faces: Int[Array, 'faces 3'],
+) -> None:
+  """Adds the figures of a batch, whose sources got these masks."""
+  if estimate.vertex_colors is None:
+    raise ValueError('The estimates have no vertex colours: the network has no texture branch.')
+  side = batch.image.shape[1]
+  hands = jax.device_get(project_hands(estimate, faces, jnp.asarray(batch.image), masks))
+  learned = np.asarray(estimate.vertex_colors)
+  _check_colors_finite(batch, hands.vertices_image, learned)
+  drawn = {'learned': _draw(hands.vertices_image, faces, learned, side)}
+  silhouette = np.asarray(drawn['learned'].silhouette)
+  taken = silhouette if masks is None else silhouette & masks
+  hops = _hop_distances(np.asarray(faces, np.int32).tobytes(), learned.shape[1])
+  colors = {'learned': learned, **baseline_colors(batch, hands, taken, hops)}
+  for name in SOURCES[1:]:
+    drawn[name] = _draw(hands.vertices_image, faces, jnp.asarray(colors[name]), side)
+  pictures = {name: np.asarray(hand.rgb) for name, hand in drawn.items()}
+  totals.add(batch, colors, pictures, silhouette & known_hand_masks(batch))
+
+
+@functools.lru_cache(maxsize=1)
+def _hop_distances(faces: bytes, num_vertices: int) -> Int[np.ndarray, 'vertices vertices']:
+  return hop_distances(np.frombuffer(faces, np.int32).reshape(-1, 3), num_vertices)
 
 
 def baseline_colors(
@@ -390,6 +413,12 @@ def texture_table(results: dict[str, Any]) -> str:
     )
   else:
     lines.append('Vertices: no example has true vertex colours.')
+  for name, found in results.get('without_masks', {}).items():
+    error, psnr = found['l1_occluded_vertices'], found['psnr_visible_db']
+    cell = '-' if error is None else f'{error:.4f}'
+    lines.append(
+      f'With estimated masks, {name.replace("_", " ")}: {psnr:.2f} dB, occluded vertices {cell}.'
+    )
   if not results['use_masks']:
     lines.append('Hand masks were given to no source; pixels are still counted inside them.')
   return '\n'.join(lines)

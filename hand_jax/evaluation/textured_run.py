@@ -1,4 +1,4 @@
-"""Measures the texture branch of a trained run on a split, and says what was found."""
+"""Measures the texture branch of a trained run on a split, and describes the results."""
 
 import dataclasses
 import pathlib
@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from hand_jax.data.example_sources import create_source
 from hand_jax.data.pipeline import evaluation_batches
+from hand_jax.evaluation.estimated_masks import estimate_crop_masks
 from hand_jax.evaluation.progress import with_progress
 from hand_jax.evaluation.run_data import RENDERED_DATASET, RENDERED_EXAMPLES, data_to_measure
 from hand_jax.evaluation.texture_scores import (
@@ -23,9 +24,9 @@ from hand_jax.runs.hand_models import load_run_model
 
 
 class TexturedRunRequest(NamedTuple):
-  """What to measure a run on.
+  """The run, and the data to measure it on.
 
-  Each field is the flag of the same name of `experiments.evaluate_texture`.
+  Each field is the value of the flag of the same name of `experiments.evaluate_texture`.
   """
 
   workdir: str
@@ -44,6 +45,8 @@ class TexturedRunRequest(NamedTuple):
   """
   use_masks: bool = True
   """Whether the network and the baselines get the hand masks."""
+  estimate_masks: bool = False
+  """Whether to measure once more with masks that are estimated from the crops."""
   mano_dir: str | None = None
   """Folder or file of the MANO model, if the run was trained with it.
 
@@ -73,8 +76,8 @@ def evaluate_textured_run(
 
   Raises:
     FileNotFoundError: the run, its checkpoint, the data set or the hand model is missing.
-    ValueError: one of them cannot be used, the split does not exist, or the run has no texture
-      branch.
+    ValueError: one of them cannot be used, the split does not exist, the run has no texture
+      branch, or masks cannot be estimated in its crops.
     OSError: the output cannot be written (see `check_outputs`).
   """
   workdir, output = request.workdir, request.output
@@ -85,6 +88,11 @@ def evaluate_textured_run(
     raise ValueError(
       f'{workdir} (config {config.name}) has no texture branch: train one on top of it with python '
       f'-m experiments.train --config=..._texture --init_from={workdir} --workdir=ANOTHER.'
+    )
+  if request.estimate_masks and not config.data.upright:
+    raise ValueError(
+      f'{workdir} (config {config.name}) sees hands as they lie in the photo: masks are estimated '
+      'in upright crops alone (data.upright).'
     )
   if output is not None:
     is_own = is_json_with('crop_size_px', 'command', 'commit')
@@ -101,6 +109,7 @@ def evaluate_textured_run(
       with_progress(batches, len(source)),
       model.faces,
       use_masks=request.use_masks,
+      estimate_masks=estimate_crop_masks if request.estimate_masks else None,
     )
   results |= {
     'dataset': dataset,
@@ -129,6 +138,7 @@ def texture_command(request: TexturedRunRequest) -> str:
   ]
   line += [f'--limit={request.limit}'] if request.limit else []
   line += [] if request.use_masks else ['--nouse_masks']
+  line += ['--estimate_masks'] if request.estimate_masks else []
   line += [f'--mano_dir={request.mano_dir}'] if request.mano_dir else []
   line += [f'--output={request.output}'] if request.output is not None else []
   return shlex.join(line)

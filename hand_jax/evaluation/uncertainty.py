@@ -1,4 +1,4 @@
-"""Computes all figures of how well sigma tells the error, for results files and as text.
+"""Computes all figures of how well sigma predicts the error, for results files and as text.
 
 A figure that is not defined is None, which JSON writes as null. No figure is NaN.
 """
@@ -38,7 +38,7 @@ FRAMES = {
   'root_relative': 'root-relative',
   'aligned': 'aligned',
 }
-"""The frames that errors are relative to: their keys in results, and how tables call them."""
+"""The frames that errors are relative to: their keys in results, and their names in tables."""
 # A results file holds the risk-coverage curve at these shares.
 _SHARES = np.linspace(0.05, 1.0, 20)
 

@@ -1,7 +1,7 @@
-"""Draws two plots of how well sigma tells the error, from the curves in a results file.
+"""Draws two plots of how well sigma predicts the error, from the curves in a results file.
 
-The reliability plot shows whether sigma has the right size. The risk-coverage plot shows what is
-gained by refusing the examples of largest sigma.
+The reliability plot shows whether sigma has the right size. The risk-coverage plot shows how much
+the error falls if the examples of largest sigma are refused.
 """
 
 import os

@@ -38,7 +38,7 @@ OUTPUTS = {
   'camera': 'weak perspective: pixels of the crop per metre, then x and y of the wrist in pixels. '
   'A point lies at camera[1:] + camera[0] * point[:2]',
 }
-"""What the exported program returns, by name."""
+"""The outputs of the exported program, by name."""
 
 
 def program_inputs(config: ExperimentConfig) -> dict[str, jax.ShapeDtypeStruct]:
@@ -63,8 +63,8 @@ def create_crop_program(
   """Makes the function of a trained network that is exported.
 
   Args:
-    config: of the network.
-    variables: its parameters and statistics.
+    config: the config of the network.
+    variables: its parameters and batch statistics.
     model: the hand model that it was trained with.
 
   Returns:
@@ -75,7 +75,7 @@ def create_crop_program(
   side = config.model.image_size
 
   def program(crops: UInt8[Array, 'batch side side 3'], is_left: Bool[Array, 'batch']) -> Outputs:
-    # The network knows right hands only: show it the mirrored crop.
+    # The network was trained on right hands only, so it gets the mirrored crop.
     seen = jnp.where(is_left[:, None, None, None], crops[:, :, ::-1], crops)
     estimate = estimate_images(network, variables, seen, model)
     gaussians, camera = best_branch(estimate), camera_from_vector(estimate.camera.mean)

@@ -1,4 +1,4 @@
-"""Exports a run: the program, and a JSON file that says what goes in and what comes out."""
+"""Exports a run as a program, with a JSON file that describes its inputs and outputs."""
 
 import dataclasses
 import json
@@ -26,7 +26,7 @@ _NAME = 'hand_network'
 
 
 class ExportedRun(NamedTuple):
-  """What is exported of a run."""
+  """The parts of a run that are exported."""
 
   config: ExperimentConfig
   variables: dict[str, Any]
@@ -47,7 +47,7 @@ def exported_files(
   Args:
     run: config, variables and hand model.
     format: 'stablehlo' for `jax.export.deserialize`, or 'onnx'.
-    platforms: of `PLATFORMS`. An ONNX file is for all, and does not depend on them.
+    platforms: some of `PLATFORMS`. An ONNX file serves all platforms and does not depend on them.
 
   Returns:
     The contents of the files by their names.
@@ -80,12 +80,12 @@ def stablehlo(run: ExportedRun, platform: str) -> bytes:
 
 
 def describe(run: ExportedRun, program: str, platform: str) -> dict[str, Any]:
-  """Says what an exported program is made from, what goes in, and what comes out.
+  """Describes the origin, the inputs and the outputs of an exported program.
 
   Args:
-    run: what is exported.
+    run: the exported run.
     program: name of the program's file.
-    platform: that it is for. An empty one stands for all.
+    platform: the platform of the program, or an empty text for all platforms.
   """
   config, model = run.config, run.model
   side, vertices = config.model.image_size, len(model.v_template)
@@ -151,10 +151,10 @@ def _preprocessing(config: ExperimentConfig) -> dict[str, Any]:
 
 
 def _onnx(run: ExportedRun) -> bytes:
-  # Imported here: the package onnx is optional.
+  # Import here, because the package onnx is optional.
   from hand_jax.exporting.to_onnx.program import onnx_program
 
-  # ONNX's operators are not known for bfloat16 everywhere.
+  # Not every ONNX runtime supports the operators for bfloat16.
   settings = dataclasses.replace(run.config.model, compute_dtype='float32')
   config = dataclasses.replace(run.config, model=settings)
   program = create_crop_program(config, run.variables, run.model)
@@ -170,12 +170,12 @@ def _program_name(format: Format, platform: str) -> str:
 
 
 def load_exported_run(workdir: str | os.PathLike, mano_dir: str | None = None) -> ExportedRun:
-  """Loads what is exported of a run: its newest checkpoint, and the hand model of its training.
+  """Loads the newest checkpoint of a run and the hand model that it was trained with.
 
   Raises:
-    FileNotFoundError, ValueError: no run, no checkpoint or hand model there, or a damaged one.
+    FileNotFoundError, ValueError: the run, its checkpoint or its hand model is missing or damaged.
   """
-  # Imported here: Orbax takes a third of a second.
+  # Import here, because Orbax takes a third of a second.
   from hand_jax.runs.checkpoints import load_for_inference
   from hand_jax.runs.hand_models import load_run_model
 

@@ -1,8 +1,9 @@
-"""Traces a function once, with what needs no input computed ahead of time.
+"""Traces a function once, and computes everything that depends on no input ahead of time.
 
-A trained network is a function of its input alone: parameters, hand model and everything computed
-from them are constants. `trace_folded` computes those constants where it traces, loops included,
-and chooses the forms of one platform, so that the program holds neither.
+A trained network is a function of its input alone. Its parameters, the hand model and everything
+computed from them are constants. `trace_folded` computes these constants while it traces, also
+where loops make them, and chooses the code of one platform. The program then holds neither those
+loops nor a choice of platform.
 """
 
 from collections.abc import Callable, Sequence
@@ -13,7 +14,7 @@ import numpy as np
 from jax.core import Tracer
 from jax.extend import core
 
-# Functions within a function: the parameter that holds their own program.
+# Primitives that call a function, with the name of the parameter that holds its program.
 _CALLS = {
   'jit': 'jaxpr',
   'pjit': 'jaxpr',
@@ -24,12 +25,12 @@ _CALLS = {
   'custom_jvp_call': 'call_jaxpr',
   'custom_vjp_call': 'call_jaxpr',
 }
-# They matter to derivatives or to the compiler alone.
+# These primitives only matter to derivatives or to the compiler.
 _IDENTITIES = ('name', 'optimization_barrier', 'stop_gradient', 'copy', 'copy_p')
 
 
 class _Equations(NamedTuple):
-  """What `_inlined` reads of a program."""
+  """The parts of a program that `_inlined` reads."""
 
   constvars: Sequence
   invars: Sequence
@@ -44,11 +45,11 @@ def trace_folded(
 
   Args:
     function: takes the arguments by position and returns a tree of arrays.
-    arguments: shapes, which may be symbolic, and types.
-    platform: 'cpu', 'cuda' or 'tpu'. Any other name takes what `platform_dependent` has by default.
+    arguments: shapes and types of the arguments. Shapes may be symbolic.
+    platform: 'cpu', 'cuda' or 'tpu'. Any other name takes the default of `platform_dependent`.
 
   Returns:
-    The program, without inner functions, and without what no result needs.
+    The program, without inner functions, and without equations that no result needs.
   """
   whole = jax.make_jaxpr(function)(*arguments)
 
@@ -89,15 +90,15 @@ def _inline(equation: Any, inputs: list, platform: str) -> list:
 
 
 def _branch(platforms: Sequence[tuple[str, ...] | None], platform: str) -> int:
-  """Chooses among the forms of `platform_dependent`. None stands for all other platforms."""
+  """Chooses a branch of `platform_dependent`. None means all other platforms."""
   for number, names in enumerate(platforms):
     if names is None or platform in names:
       return number
-  raise ValueError(f'the program has no form for the platform {platform!r}.')
+  raise ValueError(f'The program has no code for the platform {platform!r}.')
 
 
 def _folded(program: core.ClosedJaxpr) -> core.ClosedJaxpr:
-  """Computes what depends on no input, all at once, and keeps the equations that do."""
+  """Computes all equations that depend on no input at once, and keeps the others."""
   jaxpr = program.jaxpr
   known, early, late = set(jaxpr.constvars), [], []
   for equation in _used(jaxpr.eqns, jaxpr.outvars):

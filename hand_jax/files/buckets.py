@@ -1,7 +1,7 @@
-"""Files and folders that may lie in a bucket, such as `gs://bucket/run`, through etils' epath.
+"""Handles files and folders that may lie in a bucket, such as `gs://bucket/run`, by etils' epath.
 
-A bucket keeps whole objects. It has no folders of its own, nothing is appended to an object, and
-no folder is renamed. What needs that is done here by writing whole objects.
+A bucket keeps whole objects. It has no real folders, and it can neither append to an object nor
+rename a folder. The functions here write whole objects instead.
 """
 
 import functools
@@ -34,13 +34,13 @@ def open_path(path: str | os.PathLike) -> AnyPath:
 
 
 def absolute_path(path: str | os.PathLike) -> AnyPath:
-  """Returns the path with what a relative one means here. Addresses are absolute."""
+  """Makes a relative path absolute. Addresses are absolute already."""
   opened = open_path(path)
   return opened.resolve() if isinstance(opened, pathlib.Path) else opened
 
 
 def place_of(path: str | os.PathLike) -> str:
-  """Returns the one spelling of a place that has several, through links and relative paths."""
+  """Returns one absolute path for a place, whatever links or relative paths lead to it."""
   if is_address(path):
     return str(open_path(path)).rstrip('/')
   return os.path.realpath(path)
@@ -57,7 +57,10 @@ def list_tree(folder: AnyPath) -> list[AnyPath]:
 
 
 def remove_tree(folder: AnyPath) -> None:
-  """Removes a folder with all that is in it, as far as it is there and can be removed."""
+  """Removes a folder with its content.
+
+  Missing files and files that cannot be removed are skipped.
+  """
   if isinstance(folder, pathlib.Path):
     shutil.rmtree(folder, ignore_errors=True)
     return
@@ -87,16 +90,16 @@ def upload(local: pathlib.Path, target: AnyPath) -> None:
     try:
       with file.open('rb') as source, place.open('wb') as sink:
         shutil.copyfileobj(source, sink)
-    except Exception as error:  # storage services raise what they like
+    except Exception as error:  # storage services raise errors of any type
       reason = ' '.join(f'{type(error).__name__}: {error}'.split())[:300]
       raise OSError(f'{place} cannot be written: {reason}') from error
 
 
 @functools.cache
 def _prepare_scheme(scheme: str) -> None:
-  """Checks that a kind of bucket can be read, and lets its listings be read afresh each time.
+  """Checks that a kind of bucket can be read, and disables the caching of its listings.
 
-  Orbax writes without fsspec, which would therefore remember listings that are out of date.
+  Orbax writes without fsspec, so fsspec's cached listings would be out of date.
   """
   protocol = _PROTOCOLS.get(scheme, scheme)
   conf.setdefault(protocol, {}).setdefault('use_listings_cache', False)
@@ -105,5 +108,5 @@ def _prepare_scheme(scheme: str) -> None:
   except ImportError as error:
     advice = f'Install {_PACKAGES[scheme]}' if scheme in _PACKAGES else 'Mount the storage'
     raise RemotePathError(f'{scheme}:// cannot be read here ({error}). {advice}.') from None
-  except Exception:  # No such bucket, or no leave to see it. The bucket at hand will tell.
+  except Exception:  # No such bucket, or no permission. The first read of the bucket reports it.
     return

@@ -42,7 +42,7 @@ class JsonListReader:
     self._place += 1
 
   def is_at(self, character: str) -> bool:
-    """Tells whether that character comes next."""
+    """Returns whether that character comes next."""
     return self._next_character() == character
 
   def elements(self, what: str) -> Iterator[Any]:

@@ -36,7 +36,7 @@ class Output(NamedTuple):
   """The flag that names it or its folder, such as `--output`."""
   path: str | os.PathLike
   is_own: Callable[[pathlib.Path], bool] = written_by_nobody
-  """Tells whether this program wrote a file as this output."""
+  """Given a file, returns whether this program wrote it as this output."""
 
 
 def check_outputs(
@@ -50,7 +50,7 @@ def check_outputs(
 
   Args:
     outputs: all files that will be written.
-    inputs: the files that are read, and what to call each in a message.
+    inputs: the files that are read, each with its name in error messages.
     overwrite: whether files that this program did not write may be replaced. None is for a command
       that has no flag `--overwrite`.
 
@@ -74,7 +74,7 @@ def check_outputs(
     check_output_folder(path.parent)
     if os.path.lexists(path) and not overwrite and not _is_empty(path) and not output.is_own(path):
       raise FileExistsError(
-        f'{path} exists and is no result of this command: it stays as it is. Name another '
+        f'{path} exists and is no result of this command, so it is not replaced. Name another '
         f'{output.flag}{"" if overwrite is None else ", or give --overwrite"}.'
       )
 
@@ -120,7 +120,7 @@ class OutputFolderError(OSError):
 
 
 def same_file(first: str | os.PathLike, second: str | os.PathLike) -> bool:
-  """Tells whether two paths lead to one file, also through links. The file need not exist yet."""
+  """Returns whether two paths lead to one file, also through links. The file need not exist yet."""
   try:
     return os.path.samefile(first, second)
   except OSError:

@@ -20,7 +20,7 @@ class RemotePathError(ValueError, argparse.ArgumentTypeError):
 
 
 def is_address(path: str | os.PathLike) -> bool:
-  """Tells whether a path leads to a storage service, such as `gs://bucket/run`."""
+  """Returns whether a path leads to a storage service, such as `gs://bucket/run`."""
   return bool(_ADDRESS.match(os.fspath(path)))
 
 

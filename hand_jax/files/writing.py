@@ -19,8 +19,8 @@ def unfinished_path(path: str | os.PathLike) -> Iterator[pathlib.Path]:
   The block makes a file or a folder there. If the block fails, that file or folder is removed, and
   an earlier one under `path` stays. The parent folder is made where it is missing.
 
-  In a bucket nothing is renamed: the block gets a path of this computer, and what it made there is
-  written as whole objects when it ends.
+  A bucket cannot rename. There the block gets a local path, and its files are written to the bucket
+  as whole objects when it ends.
 
   Raises:
     OSError: a file cannot be written, in the block or here, as when the disk is full. The error

@@ -74,7 +74,7 @@ class HandUnknowns(NamedTuple):
   heads: Alignment
   """The transform from the hand to the heads' joints."""
   parameters: HandParameters
-  """The rotation `global_orient` comes before the start's. The hand in camera axes is turned by
+  """The rotation `global_orient` is applied before the start's. The rotation to camera axes is
   `start.rotation @ matrix(global_orient)`."""
 
 

@@ -60,7 +60,7 @@ def minimize(
     robust_limit: the size in standard deviations above which a block counts linearly.
 
   Returns:
-    The best unknowns that were met, their energy and their normal matrix.
+    The unknowns with the lowest energy that was found, that energy and their normal matrix.
   """
 
   def step(state, _):

@@ -112,7 +112,7 @@ def pose_within_limits(
   with the joints MCP, PIP and DIP. The joints of the thumb are CMC, MCP and IP.
   """
   angles = jnp.zeros((15, 3)).at[_PLACES].set(jnp.concatenate([fingers, thumb]).reshape(15, 3))
-  # Clip half a degree inside the limits, because the way to radians and back rounds.
+  # Clip half a degree inside the limits, because the conversion to radians and back rounds.
   angles = jnp.clip(angles, LOWER_LIMITS + 0.5, UPPER_LIMITS - 0.5)
   return angles_to_pose(angles)
 

@@ -24,7 +24,7 @@ Files and runs name it, for example as `free hand 2`.
 
 
 class HandAppearance(NamedTuple):
-  """What rendering needs besides the shape.
+  """The appearance of a hand, which rendering needs besides the shape.
 
   The free hand has these arrays, and MANO's files do not.
   """
@@ -64,7 +64,7 @@ def resolve_mano_dir(flag_value: str | None) -> str | None:
   """Returns the folder of MANO's files: the flag's, else $MANO_DIR's, else None for the free hand.
 
   Raises:
-    FileNotFoundError: the named folder does not exist. The message says where the name came from.
+    FileNotFoundError: the named folder does not exist. The message names the flag or variable.
   """
   origin, directory = '--mano_dir', flag_value
   if not directory:
@@ -105,7 +105,7 @@ def load_hand_appearance(side: str = 'right') -> HandAppearance:
 
 
 def is_free_hand(model: ManoModel) -> bool:
-  """Tells whether the model is the right hand that comes with the package.
+  """Returns whether the model is the right hand that comes with the package.
 
   That hand has texture coordinates, which MANO's files do not.
   """

@@ -1,4 +1,4 @@
-"""MANO's own model files: reading, checking, mending the left hand, and the converted `.npz`.
+"""Reads and checks MANO's own model files, corrects the left hand, and converts to `.npz`.
 
 The files come from https://mano.is.tue.mpg.de under their own licence and are never shipped here.
 """
@@ -62,9 +62,9 @@ def find_mano_file(directory: str | os.PathLike, side: str) -> pathlib.Path:
 def read_official_mano(path: str | os.PathLike, side: str) -> dict[str, np.ndarray]:
   """Reads the arrays of an official `.pkl`, named as in `ManoModel`, in float32, int32 and metres.
 
-  MANO_LEFT was published with the wrong sign of x in its shape components. This function mends
-  them, unless MANO_RIGHT lies beside the file, in any form, and shows that they already mirror the
-  right hand's. Where MANO_RIGHT is missing, a warning says what was assumed.
+  MANO_LEFT was published with the wrong sign of x in its shape components. This function corrects
+  them, unless MANO_RIGHT lies beside the file, in any form, and shows that they
+  already mirror the right hand's. If MANO_RIGHT is missing, a warning states the assumption.
 
   Raises:
     FileNotFoundError: there is no such file.
@@ -129,7 +129,7 @@ def write_converted_mano(path: str | os.PathLike, arrays: dict[str, np.ndarray],
 
 
 def side_of_template(template: np.ndarray, joint_regressor: np.ndarray) -> str:
-  """Tells the side of a template hand in MANO's axes.
+  """Finds the side of a template hand in MANO's axes.
 
   Returns 'right' where the fingers point along -x from the wrist, and 'left' where they point
   along +x.
@@ -196,7 +196,7 @@ def _as_model_types(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 
 def _needs_mending(path: pathlib.Path, shapedirs: np.ndarray) -> bool:
-  """Tells whether a left hand's shape components have the published sign error."""
+  """Returns whether a left hand's shape components have the published sign error."""
   try:
     right_path = find_mano_file(path.parent, 'right')
   except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""A prior over vertices that knows anatomy: its covariance follows from the hand model."""
+"""Gives the prior over vertices a covariance that follows from joint angles and hand shape."""
 
 import flax.linen as nn
 import jax
@@ -50,7 +50,7 @@ class AnatomicalPrior(nn.Module):
       global_feature: the backbone's pooled vector, normalised.
       model: a right hand's model.
       parameters: the prior-net's hand.
-      mean: that hand's vertices, metres, hand frame.
+      mean: the vertices of that hand, in metres, in the hand frame.
     """
     derivatives = jax.vmap(hand_frame_derivatives, in_axes=(None, 0))(model, parameters)
     shapes = model.shapedirs.shape[-1]

@@ -1,4 +1,4 @@
-"""Applying networks whose variables do not change."""
+"""Applies networks whose variables do not change."""
 
 from typing import Any
 
@@ -6,14 +6,14 @@ import flax.linen as nn
 
 
 def apply_network(network: nn.Module, variables: Any, *inputs: Any, **options: Any) -> Any:
-  """Applies a network and returns what its method returns.
+  """Applies a network and returns its output.
 
   Flax's own `apply` can return changed variables too, and its type says so for every call.
 
   Args:
     network: the module.
     variables: its variables by collection, such as `{'params': ...}`.
-    *inputs: what the method takes by position.
-    **options: what the method takes by name. `method` names a method other than `__call__`.
+    *inputs: the positional arguments of the method.
+    **options: the keyword arguments of the method. `method` names a method other than `__call__`.
   """
   return network.apply(variables, *inputs, **options)

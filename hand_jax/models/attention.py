@@ -26,9 +26,12 @@ def dot_product_attention(
     values: the matrix V of each head.
   """
   scale = queries.shape[-1] ** -0.5
-  logits = jnp.einsum('bqhc,bkhc->bhqk', queries * scale, keys)
+  # With the heads in front every product is one of contiguous matrices, which is faster on CPUs.
+  queries, keys, values = (jnp.moveaxis(x, 2, 1) for x in (queries * scale, keys, values))
+  logits = jnp.einsum('bhqc,bhkc->bhqk', queries, keys)
   weights = nn.softmax(logits.astype(accumulator_dtype(logits.dtype)), axis=-1)
-  return jnp.einsum('bhqk,bkhc->bqhc', weights.astype(values.dtype), values)
+  mixed = jnp.einsum('bhqk,bhkc->bhqc', weights.astype(values.dtype), values)
+  return jnp.moveaxis(mixed, 1, 2)
 
 
 class MultiHeadAttention(nn.Module):

@@ -21,7 +21,11 @@ from jaxtyping import Array, Float, UInt8
 from hand_jax.config import PRETRAINED, BackboneConfig
 from hand_jax.models.bundled import load_bundled_parameters
 from hand_jax.models.computing import Computing, spatial_mean
-from hand_jax.models.hand_landmark import HandLandmarkNetwork, normalize_landmarks
+from hand_jax.models.hand_landmark import (
+  HandLandmarkNetwork,
+  HandLandmarkOutput,
+  normalize_landmarks,
+)
 from hand_jax.models.import_torch import import_torch_weights, replace_leaves
 from hand_jax.models.layers import Activation, ConvNorm, SqueezeExcite, max_pool, relu6
 from hand_jax.types import ArrayLike, ImageFeatures
@@ -31,7 +35,7 @@ IMAGENET_STD = (58.395, 57.12, 57.375)
 
 # The number of blocks and the inner width of each stage.
 RESNET50_STAGES = ((3, 64), (4, 128), (6, 256), (3, 512))
-# The place of `train` among a block's arguments, where 0 is the block itself.
+# The index of `train` among a block's arguments, where 0 is the block itself.
 TRAIN_ARGUMENT = (2,)
 
 
@@ -180,16 +184,19 @@ class HandLandmarkBackbone(HandLandmarkNetwork):
 
   def __call__(self, images: Float[Array, 'batch height width 3'], train: bool) -> ImageFeatures:
     del train
-    output = super().__call__(images)
-    landmarks = normalize_landmarks(output.landmarks)
-    return ImageFeatures(
-      output.global_feature,
-      output.shallow_map,
-      landmarks,
-      output.last_map,
-      output.world_landmarks,
-      output.middle_map,
-    )
+    return landmark_features(super().__call__(images))
+
+
+def landmark_features(output: HandLandmarkOutput) -> ImageFeatures:
+  """Picks the features of a backbone from the landmark network's output."""
+  return ImageFeatures(
+    output.global_feature,
+    output.shallow_map,
+    normalize_landmarks(output.landmarks),
+    output.last_map,
+    output.world_landmarks,
+    output.middle_map,
+  )
 
 
 ConvNormFactory = Callable[..., nn.Module]
@@ -263,6 +270,16 @@ def normalize_image(
   mean = jnp.asarray(IMAGENET_MEAN, jnp.float32).reshape(trailing)
   std = jnp.asarray(IMAGENET_STD, jnp.float32).reshape(trailing)
   return (image - mean) / std
+
+
+def display_image(
+  normalized: Float[Array, '*batch height width 3'], name: str
+) -> Float[Array, '*batch height width 3']:
+  """Converts a backbone's input back to display RGB in [0, 1], see `normalize_image`."""
+  black, white = (normalize_image(np.full((1, 1, 3), value, np.uint8), name) for value in (0, 255))
+  trailing = (1,) * (normalized.ndim - 1) + (3,)
+  black, white = black.reshape(trailing), white.reshape(trailing)
+  return (jnp.asarray(normalized, jnp.float32) - black) / (white - black)
 
 
 def load_backbone_variables(config: BackboneConfig, variables: dict[str, Any]) -> dict[str, Any]:

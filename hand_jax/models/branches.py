@@ -1,4 +1,4 @@
-"""Access by name to the branches of a network's estimate."""
+"""Finds the branches of a network's estimate by their names."""
 
 from typing import NamedTuple
 

@@ -1,8 +1,8 @@
-"""How the costly parts of a network compute: in which precision, and what is kept for gradients.
+"""Chooses the precision of the costly parts, and the activations kept for gradients.
 
 The costly parts are the backbone and the attention blocks. Parameters, batch statistics, the pooled
-vector, the heads and all geometry are float32 in any case: bfloat16 keeps three digits, too few for
-metres and pixels.
+vector, the heads and all geometry are always float32, because the three digits of bfloat16 are too
+few for metres and pixels.
 """
 
 from typing import Any, NamedTuple
@@ -35,7 +35,7 @@ class Computing(NamedTuple):
 
     Args:
       module: the class of the block.
-      static_argnums: the places of arguments that are no arrays, where 0 is the block itself.
+      static_argnums: the indices of arguments that are not arrays, where 0 is the block itself.
     """
     if not self.remat:
       return module
@@ -44,7 +44,7 @@ class Computing(NamedTuple):
 
 
 def named_moments(moments: Float[Array, '*shape']) -> Float[Array, '*shape']:
-  """Marks what `Computing.block` keeps besides the inputs."""
+  """Marks the moments, which `Computing.block` keeps in addition to the inputs."""
   return checkpoint_name(moments, BATCH_MOMENTS)
 
 

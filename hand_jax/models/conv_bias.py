@@ -1,4 +1,4 @@
-"""Layers of networks whose normalisation is folded into convolutions: bias and activations."""
+"""Holds layers for networks whose normalisation is folded into the convolutions."""
 
 import flax.linen as nn
 import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""Estimates hands in crops by a trained network, compiled."""
+"""Estimates hands in crops by a trained network, in one compiled program."""
 
 import functools
 from typing import Any
@@ -12,7 +12,7 @@ from hand_jax.models.hand_network import HandNetwork
 from hand_jax.types import HandEstimate, ManoModel
 
 
-# Of equal networks, one is traced and compiled.
+# Equal networks share one traced and compiled program.
 @functools.partial(jax.jit, static_argnums=0)
 def estimate_images(
   network: HandNetwork,
@@ -26,9 +26,9 @@ def estimate_images(
   Args:
     network: the network.
     variables: its parameters and batch statistics.
-    images: the crops.
-    model: the hand model.
-    hand_mask: where the crops show the hand, if known. A texture branch alone reads it.
+    images: the crops, RGB from 0 to 255.
+    model: a right hand's model.
+    hand_mask: True for pixels that show the hand, if known. Only a texture branch reads it.
   """
   images = normalize_image(images, network.config.backbone.name)
   return apply_network(network, variables, images, model, train=False, hand_mask=hand_mask)

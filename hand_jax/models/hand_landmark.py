@@ -65,6 +65,10 @@ class HandLandmarkOutput(NamedTuple):
   """The output of stage 5 (side / 16)."""
   shallow_map: Float[Array, 'batch _height _width 16']
   """The output of stage 1 (side / 2)."""
+  fine_map: Float[Array, 'batch _h4 _w4 24']
+  """The output of stage 2 (side / 4)."""
+  coarse_map: Float[Array, 'batch _h8 _w8 40']
+  """The output of stage 3 (side / 8)."""
 
 
 class InvertedBottleneck(nn.Module):
@@ -131,6 +135,8 @@ class HandLandmarkNetwork(nn.Module):
       last_map=x,
       middle_map=stage_maps[4],
       shallow_map=stage_maps[0],
+      fine_map=stage_maps[1],
+      coarse_map=stage_maps[2],
     )
 
 

@@ -19,16 +19,18 @@ from hand_jax.geometry.cameras import camera_from_vector, normalize_points, vert
 from hand_jax.low_rank import marginals
 from hand_jax.mano.model import extended_joint_regressor, regress_joints
 from hand_jax.models.anatomical_prior import AnatomicalPrior
-from hand_jax.models.backbone import create_backbone, load_backbone_variables
+from hand_jax.models.backbone import create_backbone, display_image, load_backbone_variables
 from hand_jax.models.branches import best_branch
 from hand_jax.models.computing import Computing
 from hand_jax.models.image_evidence import ImageEvidence
+from hand_jax.models.map_sampling import sample_bilinear
 from hand_jax.models.prior_net import CameraModel, PriorNet, PriorSigma, hand_frame_vertices
 from hand_jax.models.texture_regressor import HiddenRegion, TextureRegressor, hidden_vertices
 from hand_jax.models.vertex_regressor import VertexRegressor, query_vertices
 from hand_jax.propagation import hand_gaussians
 from hand_jax.rendering.images import render_vertex_colors
 from hand_jax.rendering.rasterize import visible_vertices
+from hand_jax.rendering.soft import soft_blend
 from hand_jax.rendering.surfaces import vertex_normals
 from hand_jax.types import (
   DiagonalGaussian,
@@ -46,7 +48,8 @@ BACKBONE = 'backbone'
 CAMERA_MODULES = (BACKBONE, 'feature_norm', 'camera_model')
 TEXTURE_REGRESSOR = 'texture_regressor'
 VERTEX_REGRESSOR = 'vertex_regressor'
-# A face hides a vertex from this far before it on, in pixels, or copies along a seam would.
+# A face must be nearer to the camera than a vertex by more than this (pixels) to hide it. Otherwise
+# copies of a vertex along a seam would hide each other.
 HIDING_DISTANCE = 0.01
 
 
@@ -54,7 +57,8 @@ class HandNetwork(nn.Module):
   """Backbone, prior-net, camera model and AMVUR, which give Gaussians over vertices and joints."""
 
   config: ModelConfig
-  """Its `branches` may leave the prior-net or AMVUR out, and its `texture` adds colours."""
+  """The architecture. Its `branches` may leave out the prior-net or AMVUR, and its `texture` adds
+  vertex colours."""
   convention: Convention
   """How variances propagate from vertices to joints, see `hand_jax.propagation`."""
   length_unit_m: float
@@ -109,11 +113,11 @@ class HandNetwork(nn.Module):
     Args:
       images: crops, normalised for the backbone.
       model: a right hand's model.
-      train: whether batch normalisation takes the statistics of this batch, unless it is frozen.
-      hand_mask: the pixels where the photo shows the hand. Only the texture branch uses it.
+      train: whether batch normalisation uses the statistics of this batch, unless it is frozen.
+      hand_mask: True for pixels where the photo shows the hand. Only the texture branch uses it.
       hidden: a region to hide in training. Only the texture branch uses it.
-      features: the backbone's output, where it is known already. The backbone then does not run,
-        and `images` have no effect.
+      features: the backbone's output, if it is known already. The backbone then does not run, and
+        `images` have no effect.
 
     Returns:
       Gaussians in metres in the hand frame, and in [-1, 1] over the crop.
@@ -132,7 +136,7 @@ class HandNetwork(nn.Module):
     if self.config.texture.enabled:
       vertices = prior_marginals if posterior is None else posterior
       assert vertices is not None, 'a network has a prior-net, AMVUR or both'
-      colors = self._colors(model, features, vertices.mean, camera.mean, hand_mask, hidden)
+      colors = self._colors(model, features, images, vertices.mean, camera.mean, hand_mask, hidden)
     return HandEstimate(
       parameters=parameters,
       camera=camera,
@@ -147,14 +151,14 @@ class HandNetwork(nn.Module):
     train: bool,
     features: ImageFeatures | None = None,
   ) -> DiagonalGaussian:
-    """Estimates the camera alone, for `apply(..., method='estimate_camera')`.
+    """Estimates only the camera, for `apply(..., method='estimate_camera')`.
 
     This needs no hand model, and only the variables of `CAMERA_MODULES`.
 
     Args:
       images: crops, normalised for the backbone.
-      train: whether batch normalisation takes the statistics of this batch, unless it is frozen.
-      features: the backbone's output, where it is known already, instead of `images`.
+      train: whether batch normalisation uses the statistics of this batch, unless it is frozen.
+      features: the backbone's output, if it is known already. It replaces `images`.
 
     Returns:
       A Gaussian over the ten stored numbers of a `HandCamera`.
@@ -162,7 +166,7 @@ class HandNetwork(nn.Module):
     return self.camera_model(self._features(images, train, features).global_feature)
 
   def _features(self, images: Array, train: bool, features: ImageFeatures | None) -> ImageFeatures:
-    """Gives the backbone's features, or the given ones, with a normalised global vector."""
+    """Returns the backbone's features, or the given ones, with a normalised global vector."""
     images = self._computing().cast(images)
     found = self.backbone(images, train) if features is None else features
     return found._replace(global_feature=self.feature_norm(found.global_feature))
@@ -171,7 +175,7 @@ class HandNetwork(nn.Module):
     return Computing(self.config.compute_dtype == 'bfloat16', self.remat)
 
   def _unit_log_variance(self) -> float:
-    """Gives log(length_unit_m^2), which takes log-variances from the length unit to metres."""
+    """Returns log(length_unit_m^2), which converts log-variances from the length unit to metres."""
     return 2 * math.log(self.length_unit_m)
 
   def _prior(
@@ -219,6 +223,7 @@ class HandNetwork(nn.Module):
     self,
     model: ManoModel,
     features: ImageFeatures,
+    images: Array,
     vertices_hand: Array,
     camera_mean: Array,
     hand_mask: Array | None,
@@ -233,7 +238,10 @@ class HandNetwork(nn.Module):
     if hidden is not None:
       visible = visible & ~hidden_vertices(hidden, template, normals)
     points = normalize_points(vertices_image[..., :2], side)
-    return self.texture_regressor(features, points, visible, template, normals)
+    seen = None
+    if self.config.texture.photo_colors:
+      seen = sample_bilinear(display_image(images, self.config.backbone.name), points)
+    return self.texture_regressor(features, points, visible, template, normals, seen)
 
   def _propagate(
     self,
@@ -265,18 +273,49 @@ def create_network(config: ExperimentConfig, axis_name: str | None = None) -> Ha
 
 
 def render_estimate(estimate: HandEstimate, model: ManoModel, side: int) -> RenderedHand:
-  """Draws estimated hands with their colours into crops, by their estimated cameras.
+  """Draws estimated hands with their colours into crops, seen by their estimated cameras.
 
   Args:
     estimate: the output of a network with a texture branch.
     model: a right hand's model.
     side: the side of the crops in pixels.
   """
+  vertices_image, colors = _drawn_parts(estimate, side)
+  return render_vertex_colors(vertices_image, model.faces, colors, side, side)
+
+
+def blend_estimate(
+  estimate: HandEstimate,
+  model: ManoModel,
+  photos: Float[Array, 'batch side side 3'],
+  sigma: float,
+  gamma: float,
+) -> RenderedHand:
+  """Draws estimated hands softly over their photos, seen by their estimated cameras.
+
+  Unlike in `render_estimate`, the drawing has a gradient along its outline too.
+
+  Args:
+    estimate: the output of a network with a texture branch.
+    model: a right hand's model.
+    photos: the crops, RGB in [0, 1].
+    sigma: softness in square pixels, as in `soft_blend`.
+    gamma: softness in nearness, as in `soft_blend`.
+  """
+  side = photos.shape[1]
+  vertices_image, colors = _drawn_parts(estimate, side)
+  return soft_blend(vertices_image, model.faces, colors, photos, side, side, sigma, gamma)
+
+
+def _drawn_parts(estimate: HandEstimate, side: int) -> tuple[Array, Array]:
+  """Returns the vertices in pixels of the crop, and their colours."""
   if estimate.vertex_colors is None:
     raise ValueError('the estimate has no colours to draw: its network has no texture branch.')
   camera = camera_from_vector(estimate.camera.mean)
-  vertices_image = vertices_in_crop(camera, best_branch(estimate).vertices.mean, side)
-  return render_vertex_colors(vertices_image, model.faces, estimate.vertex_colors, side, side)
+  return (
+    vertices_in_crop(camera, best_branch(estimate).vertices.mean, side),
+    estimate.vertex_colors,
+  )
 
 
 @contextlib.contextmanager
@@ -298,7 +337,10 @@ def naming_misfits(workdir: str) -> Iterator[None]:
 def _init(
   network: HandNetwork, key: Array, images: Array, model: ManoModel, known: dict[str, Any]
 ) -> Any:
-  """Draws what is not known. The parameters of a large backbone would take seconds to compile."""
+  """Draws the variables that no pretrained weights give.
+
+  The parameters of a large backbone would take seconds to compile.
+  """
   _, variables = network.apply(
     known,
     images,
@@ -310,7 +352,7 @@ def _init(
   return variables
 
 
-# Of equal networks, one is traced and compiled.
+# Equal networks share one traced and compiled program.
 _draw_variables = jax.jit(_init, static_argnums=0)
 _draw_variables_soon = jax.jit(
   _init, static_argnums=0, compiler_options={'xla_backend_optimization_level': 0}

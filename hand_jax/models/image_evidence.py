@@ -1,8 +1,9 @@
-"""What the image says at the joints and vertices of an estimated hand, as inputs of AMVUR's tokens.
+"""Collects what the image shows at the joints and vertices of an estimated hand.
 
-The paper gives every token the same pooled vector (Table 1). Here each token also reads the image
-where its own joint or vertex is seen. The landmark network's points say more than maps do: how far
-each joint of the estimated hand is from what was seen, in the image and in space.
+The paper gives every token of AMVUR the same pooled vector (Table 1). Here each token also reads
+the image where its own joint or vertex is seen. The points of the landmark network add more than
+the feature maps: they show how far each joint of the estimated hand is from its detected point, in
+the image and in space.
 """
 
 from typing import NamedTuple
@@ -36,10 +37,14 @@ class TokenEvidence(NamedTuple):
 
 
 class JointResiduals(NamedTuple):
-  """How the landmark network's points differ from an estimated hand's joints, and its view."""
+  """The differences between the landmark network's points and an estimated hand's joints.
+
+  The fitted view of the hand follows them.
+  """
 
   image: Float[Array, 'batch 21 3']
-  """Differences in the image, in metres, hand frame. They have no part along the viewing axis."""
+  """Differences in the image, in metres, hand frame. Their component along the viewing axis is
+  zero."""
   space: Float[Array, 'batch 21 3']
   """Differences from the network's points in space, in metres, hand frame."""
   rotation: Float[Array, 'batch 3 3']
@@ -74,11 +79,11 @@ class ImageEvidence(nn.Module):
       camera_mean: the estimated camera's ten stored numbers. It places the hand where the backbone
         gives no landmarks.
       model: a right hand's model.
-      queries: ids of the vertices that have tokens. None: all have.
+      queries: ids of the vertices that have tokens. With None all vertices have tokens.
 
     Returns:
-      For each token its place in the crop, the residuals where the backbone gives landmarks, and
-      samples of the maps where the config asks for their channels.
+      For each token its place in the crop, the residuals if the backbone gives landmarks, and
+      samples of the maps if the config requests their channels.
     """
     vertices_hand, camera_mean = jax.lax.stop_gradient((vertices_hand, camera_mean))
     joints_hand = extended_joints(model, vertices_hand)
@@ -101,7 +106,7 @@ class ImageEvidence(nn.Module):
     return TokenEvidence(*(jnp.concatenate(parts, axis=-1) for parts in inputs))
 
   def _maps(self, features: ImageFeatures) -> list[Array]:
-    """Returns the backbone's maps, reduced to the channels that the config asks for."""
+    """Returns the backbone's maps, reduced to the number of channels in the config."""
     channels = self.config.attention.map_channels
     if not channels:
       return []
@@ -153,7 +158,7 @@ def joint_residuals(
   landmarks, world = jax.lax.stop_gradient((features.landmarks, features.world_landmarks))
   centred, seen = (points - points.mean(axis=-2, keepdims=True) for points in (joints_hand, world))
   rotation = rotation_between(centred, seen)
-  # Row vectors: points @ rotation is what the inverse rotation does to columns.
+  # With row vectors, points @ rotation applies the inverse rotation.
   seen_hand = jnp.matmul(seen, rotation, precision='highest')
   scale, shift = fit_scale_and_shift(seen_hand, centred)
   space = scale[:, None, None] * seen_hand + shift[:, None] - centred

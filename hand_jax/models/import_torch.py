@@ -63,7 +63,7 @@ class _Tensor(NamedTuple):
 
 
 class _TorchPickle(PickleInterpreter):
-  """Knows the names that a state dict needs, and refuses all others. It calls none of them."""
+  """Accepts the names that a state dict needs, and refuses all others. It calls none of them."""
 
   def find_global(self, module, name):
     if (module, name) in _CALLED_NAMES:

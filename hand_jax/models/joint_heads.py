@@ -1,9 +1,9 @@
 """Heads on the landmark network, which estimate 21 joints and the scale of their error.
 
-Two experts estimate the joints, and their errors differ because their kinds do: one is linear in
-the landmark network's pooled vector, the other is a small network on its points. The estimate is
-the mean of the two. A third head estimates how much larger than usual the error of that mean is. It
-reads the same points, and how much the distances between joints disagree.
+Two experts estimate the joints. One is linear in the landmark network's pooled vector, and the
+other is a small network on its points. As the two are of different kinds, their errors differ, and
+the estimate is their mean. A third head estimates the ratio of that mean's error to the usual
+error. Its inputs are the same points, and the differences between the experts' joint distances.
 """
 
 from typing import NamedTuple
@@ -16,7 +16,7 @@ from jaxtyping import Array, Float
 from hand_jax.types import ArrayLike
 
 NUM_INPUTS = 126
-"""How many numbers `landmark_inputs` gives for a hand."""
+"""The number of values that `landmark_inputs` returns for a hand."""
 # In this unit the outputs of the experts are of order one, and so are their world points.
 UNIT_M = 0.05
 # The logarithm of an error scale stays within this distance of 0, the usual scale.
@@ -72,7 +72,7 @@ class JointHeads(nn.Module):
     seen = jnp.concatenate(
       [inputs, disagreement(joints, linear), disagreement(joints, world)], axis=1
     )
-    # The scale only describes the experts' error, so its gradient must not change the experts.
+    # The scale only describes the experts' error. Its gradient must not change the experts.
     hidden = nn.gelu(nn.Dense(self.scale_hidden, name='scale_hidden')(jax.lax.stop_gradient(seen)))
     scale = nn.Dense(1, name='scale', kernel_init=nn.initializers.zeros)(hidden)[:, 0]
     return JointEstimate(UNIT_M * joints, _MAX_LOG_SCALE * jnp.tanh(scale / _MAX_LOG_SCALE))

@@ -1,9 +1,10 @@
 """Convolutions that are fast on CPUs and accelerators, and convolution with batch normalisation.
 
-XLA's CPU backend is slow at depthwise convolutions and at the weight gradient of 1x1 convolutions.
-On CPUs the same sums are therefore written as shifted multiply-adds and as matrix products.
-Accelerators use `lax.conv_general_dilated`. `jax.lax.platform_dependent` chooses when a function is
-lowered, so there is one model and one parameter tree. `hand-jax export` takes one platform's form.
+XLA's CPU backend is slow at depthwise convolutions and at the weight gradients of all others. On
+CPUs the same sums are therefore written as shifted multiply-adds and as matrix products.
+Accelerators use `lax.conv_general_dilated`. `jax.lax.platform_dependent` chooses the form when a
+function is lowered, so there is one model and one parameter tree. `hand-jax export` writes the form
+of one platform.
 """
 
 import functools
@@ -95,20 +96,14 @@ def _depthwise_conv(
   return jnp.asarray(filtered)
 
 
-def dense_conv(
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def _dense_conv(
   x: Float[Array, 'batch height width inputs'],
   kernel: Float[Array, 'size size inputs outputs'],
   stride: int,
   padding: Padding,
 ) -> Float[Array, 'batch _h _w outputs']:
-  """Convolves with every input channel for each output. XLA's own form is the fastest everywhere.
-
-  Args:
-    x: images.
-    kernel: the filters.
-    stride: pixels along either axis.
-    padding: zeros around the images, see `conv_padding`.
-  """
+  """Convolves with every input channel for each output, everywhere by XLA's own form."""
   return _lax_conv(x, kernel, stride, padding)
 
 
@@ -165,26 +160,48 @@ def _depthwise_input_gradient(x, kernel, g, stride, padding):
 
 
 def _depthwise_kernel_gradient(x, kernel, g, stride, padding):
-  """Scans over output rows, so that the size * size * channels sums stay in the cache."""
+  """Scans over output rows, so that the sums of every tap and output column stay in the cache.
+
+  XLA's CPU code adds whole rows several times faster than it sums along them, so the sum over the
+  columns comes last, once.
+  """
   size = kernel.shape[0]
   batch, height, width, channels = g.shape
   padded = _pad_space(x, padding)
 
-  def add_row(total, index):
+  def add_row(totals, index):
     image, row = index // height, index % height
-    g_row = lax.dynamic_slice(g, (image, row, 0, 0), (1, 1, width, channels))[0, 0]
+    g_row = lax.dynamic_slice(g, (image, row, 0, 0), (1, 1, width, channels))[0]
     x_rows = lax.dynamic_slice(
       padded, (image, row * stride, 0, 0), (1, size, padded.shape[2], channels)
     )[0]
-    taps = [
-      (x_rows[:, column : column + (width - 1) * stride + 1 : stride] * g_row[None]).sum(1)
-      for column in range(size)
+    windows = [
+      x_rows[:, column : column + (width - 1) * stride + 1 : stride] for column in range(size)
     ]
-    return total + jnp.stack(taps, axis=1), None
+    return tuple(t + w * g_row for t, w in zip(totals, windows, strict=True)), None
 
-  start = jnp.zeros((size, size, channels), accumulator_dtype(g.dtype))
-  total, _ = lax.scan(add_row, start, jnp.arange(batch * height))
-  return total[:, :, None].astype(kernel.dtype)
+  start = jnp.zeros((size, width, channels), accumulator_dtype(g.dtype))
+  totals, _ = lax.scan(add_row, (start,) * size, jnp.arange(batch * height))
+  return jnp.stack([t.sum(1) for t in totals], axis=1)[:, :, None].astype(kernel.dtype)
+
+
+def _dense_kernel_gradient(x, kernel, g, stride, padding):
+  """Computes one matrix product for each row of the kernel, over all pixels of the output.
+
+  The columns of a row stand side by side as channels, so that the products of few input channels
+  are not too thin.
+  """
+  size, _, inputs, outputs = kernel.shape
+  padded = _pad_space(x, padding)
+  height, width = ((n - 1) * stride + 1 for n in g.shape[1:3])
+  shifted = [padded[:, :, column : column + width : stride] for column in range(size)]
+  columns = jnp.concatenate(shifted, axis=-1)
+  pixels = g.reshape(-1, outputs)
+  rows = [
+    jnp.dot(columns[:, row : row + height : stride].reshape(-1, size * inputs).T, pixels)
+    for row in range(size)
+  ]
+  return jnp.stack(rows).reshape(kernel.shape).astype(kernel.dtype)
 
 
 def _save_inputs(conv, x, kernel, stride, padding):
@@ -217,15 +234,27 @@ def _depthwise_backward(stride, padding, saved, g):
   return lax.platform_dependent(*saved, g, cpu=shifts_backward, default=lax_backward)
 
 
+def _dense_backward(stride, padding, saved, g):
+  lax_backward = functools.partial(_lax_backward, stride=stride, padding=padding)
+
+  def products_backward(x, kernel, g):
+    by_input = jax.linear_transpose(lambda x: _lax_conv(x, kernel, stride, padding), x)(g)[0]
+    return by_input, _dense_kernel_gradient(x, kernel, g, stride, padding)
+
+  return lax.platform_dependent(*saved, g, cpu=products_backward, default=lax_backward)
+
+
 # The derivative rules choose the platform again. Differentiating through the first choice would
 # keep the saved values of both forms in memory at once.
 _pointwise_conv.defvjp(functools.partial(_save_inputs, _pointwise_conv), _pointwise_backward)
 _depthwise_conv.defvjp(functools.partial(_save_inputs, _depthwise_conv), _depthwise_backward)
+_dense_conv.defvjp(functools.partial(_save_inputs, _dense_conv), _dense_backward)
 
 # A network with many equal layers traces and lowers a jitted function once, which halves the time
 # before the first output.
 pointwise_conv = jax.jit(_pointwise_conv, static_argnums=(2, 3))
 depthwise_conv = jax.jit(_depthwise_conv, static_argnums=(2, 3))
+dense_conv = jax.jit(_dense_conv, static_argnums=(2, 3))
 
 
 def batch_moments(
@@ -235,7 +264,7 @@ def batch_moments(
 
   Args:
     x: a batch of maps.
-    axis_name: the axis over devices, to compute them over all of these.
+    axis_name: the axis over devices, if the moments are those of the batches of all devices.
   """
   x = x.astype(accumulator_dtype(x.dtype))
   moments = jnp.stack([x.mean((0, 1, 2)), (x * x).mean((0, 1, 2))])
@@ -248,8 +277,8 @@ def batch_moments(
 class ConvNorm(nn.Module):
   """A convolution without bias, batch normalisation and an activation.
 
-  With running statistics (`train=False`, or always when `frozen`) the normalisation is folded into
-  the kernel, which saves passes over the image forwards and backwards. Scale and bias still learn.
+  With running statistics in training (`frozen`) the normalisation is folded into the kernel, which
+  saves passes over the image forwards and backwards. Scale and bias are still trained.
 
   Only `train=True` without `frozen` updates `batch_stats`, by new = momentum * old +
   (1 - momentum) * batch. The variance in `batch_stats` is unbiased, as in PyTorch. `axis_name` is
@@ -273,6 +302,7 @@ class ConvNorm(nn.Module):
   def __call__(
     self, x: Float[Array, 'batch height width inputs'], train: bool
   ) -> Float[Array, 'batch _h _w features']:
+    dtype = x.dtype
     inputs = 1 if self.depthwise else x.shape[-1]
     shape = (self.kernel_size, self.kernel_size, inputs, self.features)
     kernel = self.param('kernel', kernel_init, shape, jnp.float32)
@@ -293,9 +323,13 @@ class ConvNorm(nn.Module):
       y = x * factor[None, None, None] + (bias - mean * factor)[None, None, None]
     else:
       factor = scale * lax.rsqrt(running_var.value + self.epsilon)
-      x = self._convolve(x, kernel * factor[None, None, None])
+      if train:
+        x = self._convolve(x, kernel * factor[None, None, None])
+      else:
+        # One pass over the image both scales and shifts it, and no pass over the kernel is needed.
+        x = self._convolve(x, kernel) * factor[None, None, None]
       y = x + (bias - running_mean.value * factor)[None, None, None]
-    y = y.astype(x.dtype)
+    y = y.astype(dtype)
     return y if self.activation is None else self.activation(y)
 
   def _convolve(self, x, kernel):
@@ -329,6 +363,6 @@ class SqueezeExcite(nn.Module):
 def max_pool(
   x: Float[Array, 'batch height width channels'],
 ) -> Float[Array, 'batch _h _w channels']:
-  """Takes 3x3 maxima with stride 2, as ResNet does. The border of one pixel never is a maximum."""
-  border = cast(Any, ((1, 1), (1, 1)))  # flax declares a text, and takes numbers too
+  """Takes 3x3 maxima with stride 2, as ResNet does. The border of one pixel is never a maximum."""
+  border = cast(Any, ((1, 1), (1, 1)))  # Flax declares a string here, but accepts numbers too.
   return nn.max_pool(x, (3, 3), (2, 2), border)

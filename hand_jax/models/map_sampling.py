@@ -63,10 +63,10 @@ def reduce_maps(
   """Reduces the channels of the landmark network's maps by fixed projections.
 
   Args:
-    last_map: the map whose mean is the pooled vector.
-    middle_map: the finer map.
+    last_map: the map whose mean is the pooled vector, at 1/32 of the crop's side.
+    middle_map: the finer map, at 1/16 of the crop's side.
     width: number of channels of both results.
-    seed: seed of the projections. Networks that sample maps take 0.
+    seed: seed of the projections. Networks that sample maps use 0.
   """
   last, middle = (
     found @ map_projection(found.shape[-1], width, seed) for found in (last_map, middle_map)

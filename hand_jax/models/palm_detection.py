@@ -1,4 +1,4 @@
-"""The palm detector, which finds boxes and seven points of palms at 2016 anchors of a square photo.
+"""Finds boxes and seven points of palms at 2016 anchors of a square photo, by the palm detector.
 
 The architecture is that of MediaPipe's `palm_detection_full` (Apache-2.0), a single-shot detector
 in the manner of BlazeFace (Bazarevsky et al. 2019). Its blocks have one 5x5 depthwise and one 1x1

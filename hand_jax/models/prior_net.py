@@ -1,4 +1,7 @@
-"""Prior-net and camera model, which read MANO parameters and a camera from the global feature."""
+"""Estimates MANO parameters by the prior-net, and a camera by the camera model.
+
+Both read the global feature.
+"""
 
 import math
 
@@ -10,10 +13,10 @@ from jaxtyping import Array, Float
 from hand_jax.mano.model import mano_forward, pca_to_pose, regress_joints
 from hand_jax.types import DiagonalGaussian, HandParameters, ManoModel
 
-# The camera before any training, in HandCamera's stored scaling: the hand's axes are the camera's,
-# it is half a metre away, and it fills most of the crop.
+# The camera before any training, in HandCamera's stored scaling. The hand has the camera's axes, is
+# half a metre away and fills most of the crop.
 INITIAL_CAMERA = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 0.5, 0.7)
-# The camera's log-variance stays within this of zero.
+# The camera's log-variance stays within this distance of zero.
 MAX_CAMERA_LOG_VARIANCE = 8.0
 SMALL_INIT = nn.initializers.variance_scaling(0.01, 'fan_in', 'truncated_normal')
 
@@ -34,7 +37,7 @@ class Mlp(nn.Module):
 class PriorNet(nn.Module):
   """Estimates hand pose and shape from the global feature (Table 1).
 
-  There are 45 pose numbers, or fewer PCA coefficients, and 10 of shape (erratum 6). The pose is an
+  It returns 45 pose numbers, or fewer PCA coefficients, and 10 of shape (erratum 6). The pose is an
   offset from the hand model's mean pose, so an untrained network gives a relaxed hand. Global
   orientation and translation are zero, because the camera holds them.
   """
@@ -60,8 +63,8 @@ class PriorNet(nn.Module):
 class PriorSigma(nn.Module):
   """Estimates the log-variance of the prior's vertices, in length units squared.
 
-  There are three numbers per bone, which skinning weights spread over the vertices. A tanh bounds
-  them. They start near zero, which is the paper's sigma_v = 1.
+  The output has three numbers per bone, which skinning weights spread over the vertices. A tanh
+  bounds them. They start near zero, which corresponds to the paper's sigma_v = 1.
   """
 
   hidden: tuple[int, ...]
@@ -77,10 +80,10 @@ class PriorSigma(nn.Module):
 
 
 class CameraModel(nn.Module):
-  """Global feature -> Gaussian over the camera's ten stored numbers (Table 1, last rows).
+  """Maps the global feature to a Gaussian over the camera's ten stored numbers (end of Table 1).
 
-  The log-variance starts at `initial_log_variance`, which is no parameter: a head that a warm-up
-  left untrained starts there too.
+  The log-variance starts at `initial_log_variance`. This is a constant, so an untrained head also
+  starts there.
   """
 
   hidden: tuple[int, ...]

@@ -1,7 +1,4 @@
-"""Occlusion-aware texture regression (Table 1).
-
-The colours of all vertices are estimated from image features at the visible ones.
-"""
+"""Estimates the colours of all vertices from image features at the visible ones (Table 1)."""
 
 from typing import NamedTuple
 
@@ -24,7 +21,7 @@ def reverse_interpolation(
   vertices_normalized: Float[Array, 'batch vertices 2'],
   visible: Bool[Array, 'batch vertices'],
 ) -> Float[Array, 'batch vertices channels']:
-  """Reads features for each visible vertex: the shallow map's at its place, and the global vector.
+  """Reads the shallow map at each visible vertex, and appends the global vector.
 
   Args:
     features: a backbone's output, with its shallow map.
@@ -62,7 +59,7 @@ def texture_position(
   Args:
     template: xyz of the template's vertices, in units of `TEMPLATE_UNIT_M`.
     normals: the estimated mesh's normals, in camera axes.
-    config: its `normals` tells whether the normals are appended to xyz.
+    config: its `normals` sets whether the normals are appended to xyz.
   """
   position = jnp.broadcast_to(template[None], normals.shape)
   return jnp.concatenate([position, normals], axis=-1) if config.normals else position
@@ -79,11 +76,15 @@ def texture_tokens(
   return jnp.concatenate([sampled, position], axis=-1)
 
 
+# Colours begin this far from black and white, whose log-odds are infinite.
+_DARKEST = 0.004
+
+
 class HiddenRegion(NamedTuple):
   """A part of each hand to hide in training: the vertices that lie farthest along a direction.
 
-  The direction has parts for positions and for normals, so that sides of a hand and sides of its
-  fingers are hidden, as in photos.
+  The direction has parts for positions and for normals. In this way both sides of a whole hand and
+  sides of its fingers are hidden, as in photos.
   """
 
   direction: Float[Array, 'batch 6']
@@ -95,7 +96,7 @@ class HiddenRegion(NamedTuple):
 
 def _shallow_map(features: ImageFeatures) -> Float[Array, 'batch height width channels']:
   if features.shallow_map is None:
-    raise ValueError('texture needs the map of a photo: stored features have none.')
+    raise ValueError('texture needs the map of a photo, but stored features have none.')
   return features.shallow_map
 
 
@@ -149,6 +150,7 @@ class TextureRegressor(nn.Module):
     visible: Bool[Array, 'batch vertices'],
     template_vertices: Float[Array, 'vertices 3'],
     normals: Float[Array, 'batch vertices 3'],
+    photo_colors: Float[Array, 'batch vertices 3'] | None = None,
   ) -> Float[Array, 'batch vertices 3']:
     """Estimates the colours of all vertices.
 
@@ -158,18 +160,44 @@ class TextureRegressor(nn.Module):
       visible: the vertices that the image shows.
       template_vertices: metres, hand frame.
       normals: the estimated mesh's normals, in camera axes.
+      photo_colors: the photo's display RGB in [0, 1] where each vertex lies, whether it is visible
+        or not. They are needed if the config sets `photo_colors`.
     """
     settings = self.config
     position = texture_position(template_vertices / TEMPLATE_UNIT_M, normals, settings)
     embedding = TextureEmbedding(settings.width, name='embedding')
     tokens = embedding(position, features, vertices_normalized, visible)
+    start = None
+    if settings.photo_colors:
+      if photo_colors is None:
+        raise ValueError('texture.photo_colors needs the colours of the photo at the vertices.')
+      start = starting_colors(photo_colors, visible)
+      tokens = tokens + nn.Dense(settings.width, use_bias=False, name='colors')(start - 0.5)
     tokens = self.computing.cast(tokens)
     make_block = self.computing.block(SelfAttentionBlock)
     sizes = (settings.width, settings.heads, settings.mlp_ratio)
     for layer in range(settings.self_layers):
       tokens = make_block(*sizes, name=f'self_{layer}')(tokens)
     tokens = nn.LayerNorm(name='output_norm')(tokens)
-    return nn.sigmoid(nn.Dense(3, kernel_init=SMALL_INIT, name='rgb')(tokens))
+    log_odds = nn.Dense(3, kernel_init=SMALL_INIT, name='rgb')(tokens)
+    if start is not None:
+      inside = jnp.clip(start, _DARKEST, 1 - _DARKEST)
+      log_odds = log_odds + jnp.log(inside) - jnp.log1p(-inside)
+    return nn.sigmoid(log_odds)
+
+
+def starting_colors(
+  photo_colors: Float[Array, 'batch vertices 3'], visible: Bool[Array, 'batch vertices']
+) -> Float[Array, 'batch vertices 3']:
+  """Returns the photo's colours at visible vertices, and their mean at the others.
+
+  The mean is grey where no vertex is visible.
+  """
+  shown = visible[..., None]
+  count = jnp.sum(shown, axis=1, keepdims=True)
+  total = jnp.sum(jnp.where(shown, photo_colors, 0), axis=1, keepdims=True)
+  mean = jnp.where(count > 0, total / jnp.maximum(count, 1), 0.5)
+  return jnp.where(shown, photo_colors, mean)
 
 
 def sample_hidden_region(key: Key[Array, ''], fraction: float) -> HiddenRegion:

@@ -1,4 +1,4 @@
-"""AMVUR, which estimates a Gaussian over every vertex by attention (Table 1)."""
+"""Estimates a Gaussian over every vertex by attention, with AMVUR (Table 1)."""
 
 import math
 
@@ -20,9 +20,9 @@ TEMPLATE_UNIT_M = 0.04
 def positional_encoding(
   template: Float[Array, 'tokens 3'], global_feature: Float[Array, 'batch channels']
 ) -> Float[Array, 'batch tokens inputs']:
-  """Writes out Table 1's tokens, template xyz followed by the global feature.
+  """Joins template xyz and the global feature into the tokens of Table 1.
 
-  For ResNet-50 they are 799 x 2051.
+  For ResNet-50 they have the shape 799 x 2051.
   """
   tokens, batch = template.shape[0], global_feature.shape[0]
   xyz = jnp.broadcast_to(template[None], (batch, tokens, 3))
@@ -121,12 +121,12 @@ class VertexRegressor(nn.Module):
       template_vertices: metres, hand frame.
       template_joints: metres, hand frame.
       global_feature: the backbone's pooled vector, normalised.
-      evidence: further inputs of each token, as `image_features` 'sampled' asks for.
+      evidence: further inputs of each token, which `image_features` 'sampled' requires.
       queries: ids of the vertices that have tokens, as `query_vertices` chooses them. The other
-        vertices take blends of their values. None: all have tokens.
+        vertices take blends of their values. With None all vertices have tokens.
 
     Returns:
-      First the offsets in metres, which the caller adds to a mesh, then the log-variances of the
+      The offsets in metres, which the caller adds to a mesh, and the log-variances of the
       coordinates in `length_unit_m` squared, bounded to [min_log_variance, max_log_variance].
     """
     settings = self.attention
@@ -136,7 +136,7 @@ class VertexRegressor(nn.Module):
     template = jnp.concatenate([asked, template_joints]) / TEMPLATE_UNIT_M
     tokens = TokenEmbedding(settings.width, name='embedding')(template, global_feature)
     if evidence is not None:
-      # Inputs appended to the token's, since a dense layer on both is the sum of two.
+      # A dense layer on the joined inputs is the sum of a dense layer on each.
       appended = jnp.concatenate(evidence, axis=1)
       tokens += nn.Dense(settings.width, use_bias=False, name='evidence')(appended)
     vertices, joints = tokens[:, :vertex_count], tokens[:, vertex_count:]
@@ -149,7 +149,7 @@ class VertexRegressor(nn.Module):
       vertices = make_self(*sizes, name=f'self_{layer}')(vertices)
     vertices = nn.LayerNorm(name='output_norm')(vertices)
     if evidence is not None:
-      # What was seen at a vertex also reaches its offset directly.
+      # The evidence at a vertex also reaches its offset directly.
       vertices = jnp.concatenate([vertices, evidence.vertices], axis=-1)
     offset = nn.Dense(3, kernel_init=SMALL_INIT, name='mean')(vertices)
     raw = nn.Dense(3, kernel_init=SMALL_INIT, name='log_variance')(vertices)
@@ -161,7 +161,7 @@ class VertexRegressor(nn.Module):
     return offset * self.length_unit_m, self._bounded(raw)
 
   def _bounded(self, raw: Array) -> Array:
-    """Clamps smoothly. A raw value of zero gives zero, a deviation of one length unit."""
+    """Clamps smoothly. A raw value of zero gives zero, which is a deviation of one length unit."""
     low, high = self.min_log_variance, self.max_log_variance
     start = math.log(-low / high)  # At this logit, low + (high - low) sigmoid is zero.
     return low + (high - low) * nn.sigmoid(raw + start)

@@ -28,7 +28,7 @@ _SIZED_PHOTOS = 500
 
 
 class Progress:
-  """A line on the terminal that says how far a split is and how long it will take."""
+  """A line on the terminal with the progress of a split and the time that is left."""
 
   def __init__(self, interval_s: float | None = None, clock: Callable[[], float] = time.monotonic):
     self._split, self._output, self._clock = '', sys.stdout, clock
@@ -41,8 +41,8 @@ class Progress:
 
     Args:
       split: name of the split.
-      done: number of examples that are done.
-      count: number of examples there will be.
+      done: number of finished examples.
+      count: number of all examples.
     """
     now = self._clock()
     if split != self._split and self._split:
@@ -126,8 +126,8 @@ def _check_room(folder: pathlib.Path, needed_bytes: int) -> None:
   if free < needed_bytes:
     needed, free = (f'{size / 1e6:,.0f} MB' for size in (needed_bytes, free))
     raise OSError(
-      f'{folder} has {free} free, but the photos alone will take {needed}: make room or choose '
-      'another --data_dir.'
+      f'{folder} has {free} free, but the photos alone will take {needed}: free some room or '
+      'choose another --data_dir.'
     )
 
 
@@ -141,8 +141,8 @@ def _only_one_build(path: pathlib.Path) -> Iterator[None]:
   except OSError as error:
     reason = 'it is a file' if isinstance(error, FileExistsError) else error.strerror
     raise OSError(
-      f'Nothing can be written into {folder} ({reason}): --data_dir should name a folder, there or '
-      'not, in which files may be made.'
+      f'Nothing can be written into {folder} ({reason}): --data_dir should name a folder, which '
+      'need not exist yet, where this user may write.'
     ) from None
   with file:
     try:
@@ -176,16 +176,17 @@ def prepare(
   """Builds `data_dir/<name>[/<config>]/<version>`, or keeps it where it is finished already.
 
   Everything is written beside the final folder, which appears whole at the end. A build that was
-  stopped leaves nothing there, and the next one starts afresh. Call this in the main thread.
+  stopped leaves nothing there, and the next one starts from the beginning. Call this in the main
+  thread.
 
   Args:
     create_builder: a tfds builder class. Its builders have a `sha256` for each split, and `skips`
       for each split where examples may be unusable.
     data_dir: the folder of all prepared data sets.
-    settings: settings of the builder that decide the contents. They go into the manifest.
+    settings: settings of the builder that determine the contents. They go into the manifest.
     config: name of the builder's config, where it has any.
-    needed_bytes: the least that the result will take on disk.
-    **build_settings: settings of the builder that decide only how the contents are made.
+    needed_bytes: the smallest number of bytes that the result will take on disk.
+    **build_settings: settings of the builder that do not affect the contents.
 
   Returns:
     The finished data set.

@@ -1,4 +1,4 @@
-"""Prepares each data set as the flags of `experiments.prepare_dataset` say."""
+"""Prepares each data set by the flags of `experiments.prepare_dataset`."""
 
 import functools
 import os
@@ -21,8 +21,8 @@ from hand_jax.preparing.building import Prepared, Progress, prepare, size_of_pho
 from hand_jax.readers import freihand, hand_photos, ho3d_folder
 from hand_jax.readers.annotation_files import files_digest
 
-# The report says how many examples this `data.max_landmark_error` keeps. Heads learned best from
-# such crops.
+# The report shows how many examples this `data.max_landmark_error` keeps. Heads trained on such
+# crops were the best.
 _TOLD_LANDMARK_ERROR = 0.12
 CreateBuilder = Callable[..., Any]
 """It is a tfds builder class of the folder `datasets`, see `prepare`."""
@@ -148,7 +148,7 @@ def _ho3d_photos(source: str, half: str, version: str) -> list[pathlib.Path]:
 
 
 def _announce(source: str, halves: Sequence[str]) -> None:
-  """Says what was found, and why nothing will be seen for a while."""
+  """Prints the halves that were found, and why the next output takes a while."""
   print(f'{source}: {" and ".join(halves)} found. Reading the annotations ...', flush=True)
 
 
@@ -205,7 +205,7 @@ def _refuse_skips(prepared: Prepared, strict: bool) -> None:
 
 
 class Recipe(NamedTuple):
-  """How a data set is prepared, and which flags it uses."""
+  """The function that prepares a data set, and the flags that it uses."""
 
   prepare: Callable[[CreateBuilder, PrepareRequest], Prepared]
   own_flags: tuple[str, ...]
@@ -248,7 +248,7 @@ def prepare_data_set(
   Raises:
     OSError: the source or MANO is missing, or `data_dir` cannot be written to or has no room.
     RuntimeError: another build is running.
-    ValueError: a flag, the source or a finished data set is not as it should be.
+    ValueError: a flag, the source or a finished data set cannot be used.
   """
   return RECIPES[dataset].prepare(create_builder, request)
 
@@ -275,7 +275,7 @@ def refuse_idle_feature_flags(given: Collection[str], with_features: bool) -> No
   """
   for name in given:
     if name.startswith('feature_') and not with_features:
-      raise ValueError(f'--{name} says how features are stored: it needs --with_features.')
+      raise ValueError(f'--{name} describes stored features: it needs --with_features.')
 
 
 def describe_prepared(prepared: Prepared, seconds: float) -> Iterator[str]:

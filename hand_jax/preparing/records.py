@@ -17,7 +17,7 @@ import numpy as np
 from hand_jax.examples import Skip
 
 Report = Callable[[str, int, int], None]
-"""It is called with a split's name, the examples done, and the examples there will be."""
+"""It is called with a split's name, and the numbers of finished and of all examples."""
 
 Job = TypeVar('Job')
 
@@ -27,8 +27,8 @@ def no_report(split: str, done: int, count: int) -> None:
 
   Args:
     split: name of the split.
-    done: number of examples that are done.
-    count: number of examples there will be.
+    done: number of finished examples.
+    count: number of all examples.
   """
 
 

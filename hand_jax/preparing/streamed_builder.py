@@ -90,7 +90,7 @@ class PublishedBuilder(StreamedBuilder, skip_registration=True):
     source: the unpacked folder.
     validation_fraction: this share of what there is to train on is held out.
     limit: largest number of examples of a split. 0 takes all.
-    annotations_sha256: is not used here, but goes into the manifest with the other settings.
+    annotations_sha256: only stored in the manifest with the other settings.
     strict: makes the first example that cannot be used an error.
     workers: number of processes. It changes nothing in the result.
   """
@@ -120,7 +120,7 @@ class PublishedBuilder(StreamedBuilder, skip_registration=True):
 
     Raises:
       FileNotFoundError: the source lacks files.
-      ValueError: the source is not as it should be, see `numbered_records`.
+      ValueError: the source cannot be used, see `numbered_records`.
     """
     with worker_processes(self._workers) as self._executor:
       super().download_and_prepare(**kwargs)

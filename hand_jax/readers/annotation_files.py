@@ -24,7 +24,7 @@ class BadExampleError(ValueError):
 class JsonEntries(NamedTuple):
   """A list of arrays, one for each sample.
 
-  `problems` says, by the sample's number, why an entry cannot be used.
+  `problems` holds, by the sample's number, the reason why an entry cannot be used.
   """
 
   values: Float[np.ndarray, 'samples *shape']  # 0 where there is a problem
@@ -144,7 +144,7 @@ def _decode_mask(data: bytes, path: pathlib.Path, mode: str) -> np.ndarray:
 
 
 def _short(path: pathlib.Path) -> str:
-  """Returns the part of a path that says which of a data set's files it is."""
+  """Returns the part of a path that identifies a file of the data set."""
   return '/'.join(path.parts[-3:])
 
 

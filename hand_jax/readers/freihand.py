@@ -70,8 +70,8 @@ _VERSION_COUNT = {'training': len(VERSIONS), 'evaluation': 1}
 class FreihandSplit(NamedTuple):
   """One half of the data set, checked: the annotations of its samples, and where its photos are.
 
-  `verts` and `xyz` in `labels` are metres in camera axes. `problems` says, by the sample's number,
-  why a sample cannot be used.
+  `verts` and `xyz` in `labels` are metres in camera axes. `problems` holds, by the sample's number,
+  the reason why a sample cannot be used.
   """
 
   folder: pathlib.Path
@@ -89,11 +89,11 @@ class FreihandJob(NamedTuple):
   name: str
   samples: int
   image_ids: tuple[int, ...]
-  labels: tuple[dict[str, np.ndarray] | str, ...]  # a text says why a sample cannot be used
+  labels: tuple[dict[str, np.ndarray] | str, ...]  # a text is the reason why a sample is unusable
 
 
 def check_folder(folder: str | os.PathLike) -> list[str]:
-  """Finds out which halves a folder holds, of training and evaluation, without reading a file.
+  """Lists the halves (training, evaluation) that a folder holds, without reading a file.
 
   Raises:
     FileNotFoundError: there is no half, or one lacks some of its files. The message names them.
@@ -280,8 +280,8 @@ def make_example(
   Args:
     example_id: name of the example.
     pixels: the photo in RGB.
-    labels: `K` and, where they are known, `xyz`, `verts` and `mano`, as they are in the files.
-      Without `xyz` every joint has confidence 0.
+    labels: `K` and, where they are known, `xyz`, `verts` and `mano`, not converted yet. Without
+      `xyz` every joint has confidence 0.
     hand_mask: the pixels that show the hand, or None where this is unknown.
 
   Raises:
@@ -326,9 +326,9 @@ def freihand_parameters(
   middle finger projects to the root's place in `mano`.
 
   Args:
-    mano: the sample's numbers as they are in the file.
-    intrinsics: `K` as it is in the file. Like the root's place in `mano`, it counts from pixel
-      centres.
+    mano: the sample's numbers from the file, not converted.
+    intrinsics: `K` from the file, not converted. Like the root's place in `mano`, it counts from
+      pixel centres.
     model: MANO's right hand, with FreiHAND's fingertips where joints matter.
 
   Raises:

@@ -26,7 +26,7 @@ It is None where they were not published, and a text where they cannot be used.
 
 
 def check_folder(folder: str | os.PathLike, version: str) -> list[str]:
-  """Finds out which halves a folder holds, of train and evaluation, and checks every sequence.
+  """Lists the halves (train, evaluation) that a folder holds, and checks every sequence.
 
   Raises:
     FileNotFoundError: there is no half, or one lacks its list, a sequence, or a sequence's photos
@@ -144,7 +144,7 @@ def read_evaluation_truths(folder: str | os.PathLike, count: int) -> list[Truth]
   """Reads joints and vertices of each evaluation frame, in the files' order and axes.
 
   `evaluation_xyz.json` and `evaluation_verts.json` were published after the challenges. Without
-  these files every entry is None. An entry that cannot be used is a text that says why.
+  these files every entry is None. An entry that cannot be used is a text with the reason.
 
   Raises:
     FileNotFoundError: one of the two files is missing.
@@ -156,7 +156,10 @@ def read_evaluation_truths(folder: str | os.PathLike, count: int) -> list[Truth]
   if len(missing) == 2:
     return [None] * count
   if missing:
-    raise FileNotFoundError(f'{folder} lacks {missing[0]}; it goes with the other one.')
+    raise FileNotFoundError(
+      f'{folder} lacks {missing[0]}: expected evaluation_xyz.json and evaluation_verts.json, or '
+      'neither of them.'
+    )
   joints = read_json_entries(folder / names[0], (len(JOINT_NAMES), 3))
   vertices = read_json_entries(folder / names[1], (NUM_VERTICES, 3))
   for name, entries in zip(names, (joints, vertices), strict=True):

@@ -1,7 +1,7 @@
 """Checks whether labels can belong to a hand: metres, a camera in pixels, joints in their box.
 
 Labels in another unit, or for another copy of the photo, look like any other numbers. Their size
-gives them away. Each check raises a ValueError that says what was found and what was expected.
+gives them away. Each check raises a ValueError that names the found and the expected values.
 """
 
 import numpy as np
@@ -19,7 +19,7 @@ FOCAL_PER_SIDE = (0.2, 50.0)
 
 These are fields of view from 136 degrees to one degree.
 """
-# At least this many joints tell the extent of the whole hand. Fewer may lie close together.
+# At least this many joints show the extent of the whole hand. Fewer may lie close together.
 _ENOUGH_JOINTS = 15
 # Joints reach beyond the hand's box by at most this share of the box's larger side.
 _BOX_MARGIN = 0.25

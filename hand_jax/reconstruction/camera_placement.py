@@ -1,8 +1,8 @@
-"""Where a hand is in the space of the photo's camera, and which focal length that rests on.
+"""Places a hand in the space of the photo's camera, by a known or assumed focal length.
 
-A photo tells how large a hand looks, not how far away it is: a hand twice as large at twice the
+A photo shows how large a hand looks, but not how far away it is. A hand twice as large at twice the
 distance gives the same picture, and so does a longer focal length. Depth is therefore as uncertain
-as the hand's size, and as the focal length where nobody gave one.
+as the hand's size, and also as the focal length if that is not given.
 """
 
 import numbers
@@ -11,15 +11,17 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-# Wider than adults' hands differ: a photo does not tell a child's hand from a far one.
+# Larger than the spread of adults' hands, because a photo cannot distinguish a child's hand from a
+# hand that is farther away.
 SIZE_SIGMA = 0.10
 DEFAULT_FOCAL_SIGMA = 0.25
 DEFAULT_FIELD_OF_VIEW_DEG = 70.0
 # Millimetres: the diagonal of a 24 x 36 mm frame, which "35 mm equivalent" refers to.
 _FRAME_DIAGONAL_MM = 43.27
-# A photo with another focal length than these has wrong EXIF data.
+# EXIF data with a focal length outside this range (mm) are wrong.
 _FOCAL_35MM_RANGE = (5.0, 2000.0)
-# Diagonals of the photo: from an extreme wide-angle lens to an extreme telephoto one.
+# The range of given focal lengths, in diagonals of the photo: from an extreme wide-angle lens to an
+# extreme telephoto lens.
 _GIVEN_RANGE = (0.2, 20.0)
 GIVEN, EXIF, ASSUMED = 'given', 'exif', 'assumed'
 _SOURCES = {
@@ -30,7 +32,7 @@ _SOURCES = {
 
 
 class PhotoCamera(NamedTuple):
-  """Is the pinhole of a photo, in square pixels of the upright photo."""
+  """Holds the pinhole camera of a photo, in square pixels of the upright photo."""
 
   focal_length_px: float
   principal_point: tuple[float, float]
@@ -39,25 +41,25 @@ class PhotoCamera(NamedTuple):
 
   @property
   def source_text(self) -> str:
-    """Says in words where the focal length comes from."""
+    """Describes the source of the focal length in words."""
     return _SOURCES[self.source]
 
   @property
   def intrinsics(self) -> Float[np.ndarray, '3 3'] | None:
-    """Returns the camera's matrix, or None where the focal length is only assumed."""
+    """Returns the intrinsic matrix in pixels, or None where the focal length is only assumed."""
     if self.source == ASSUMED:
       return None
     focal, (x, y) = self.focal_length_px, self.principal_point
     return np.array([[focal, 0, x], [0, focal, y], [0, 0, 1]], np.float64)
 
   def scaled(self, factor: float) -> 'PhotoCamera':
-    """Returns the camera of the same photo with so many times the pixels along each side."""
+    """Returns the camera of the same photo resized by `factor` along each side."""
     x, y = self.principal_point
     return PhotoCamera(factor * self.focal_length_px, (factor * x, factor * y), self.source)
 
   @property
   def relative_depth_sigma(self) -> float:
-    """Tells one sigma of a hand's distance as a share of that distance."""
+    """Returns one sigma of a hand's distance as a share of that distance."""
     return float(np.hypot(SIZE_SIGMA, DEFAULT_FOCAL_SIGMA * (self.source == ASSUMED)))
 
 
@@ -66,17 +68,20 @@ def photo_camera(
   focal_length_px: float | int | None = None,
   focal_35mm: float | None = None,
 ) -> PhotoCamera:
-  """Chooses the camera of a photo: a given focal length, else the EXIF data's, else 70 degrees.
+  """Chooses the camera of a photo.
+
+  A given focal length comes first, then that of the EXIF data. Without either the diagonal field of
+  view is assumed to be 70 degrees.
 
   Args:
     photo_size: the upright photo's width and height in pixels. Its centre is the principal point.
     focal_length_px: the focal length in pixels, where it is known.
-    focal_35mm: EXIF's `FocalLengthIn35mmFilm`. Values that no lens has are passed over.
+    focal_35mm: EXIF's `FocalLengthIn35mmFilm`. Impossible values are ignored.
 
   Raises:
-    ValueError: the given focal length is not a finite number above zero, or no lens of this photo
-      has it.
-    TypeError: it is no number.
+    ValueError: the given focal length is not a finite number above zero, or it is impossible for a
+      photo of this size.
+    TypeError: the focal length is not a number.
   """
   width, height = photo_size
   diagonal, centre = float(np.hypot(width, height)), (width / 2, height / 2)
@@ -91,7 +96,12 @@ def photo_camera(
 
 
 def check_focal_length(focal_length_px: float | int) -> None:
-  """Raises a TypeError or a ValueError when something is no finite number above zero."""
+  """Checks that a focal length is a finite number above zero.
+
+  Raises:
+    TypeError: it is not a number.
+    ValueError: it is not finite, or not above zero.
+  """
   if isinstance(focal_length_px, bool) or not isinstance(focal_length_px, numbers.Real):
     raise TypeError(f'The focal length is {focal_length_px!r}, expected a number of pixels.')
   if not 0 < focal_length_px < float('inf'):
@@ -132,7 +142,10 @@ def check_lens(
 
 
 def camera_from_intrinsics(intrinsics: Float[np.ndarray, '3 3']) -> PhotoCamera:
-  """Makes a camera of a matrix in pixels, with the geometric mean of both focal lengths."""
+  """Makes a camera from an intrinsic matrix in pixels, with the mean of both focal lengths.
+
+  The mean is the geometric one.
+  """
   focal = float(np.sqrt(intrinsics[0, 0] * intrinsics[1, 1]))
   return PhotoCamera(focal, (float(intrinsics[0, 2]), float(intrinsics[1, 2])), GIVEN)
 
@@ -143,16 +156,17 @@ def place_in_camera(
   camera: PhotoCamera,
   pixels_per_metre: float,
 ) -> Float[np.ndarray, '3']:
-  """Finds the place of the wrist in camera space at which the joints are seen at their pixels.
+  """Finds the position of the wrist in camera space that best projects the joints to their pixels.
 
-  A joint (x, y, z) about the wrist at t is seen at u where f (x + t_x) = (u - c) (z + t_z), and
-  likewise for y. That is linear in t, and solved by least squares.
+  A joint (x, y, z) relative to the wrist at t projects to u if f (x + t_x) = (u - c) (z + t_z), and
+  likewise for y. These equations are linear in t and are solved by least squares.
 
   Args:
-    joints: metres about the wrist, camera axes.
-    joints_image: where the photo shows them, pixels.
-    camera: of the photo.
-    pixels_per_metre: the hand's scale, which places it where the pixels put it behind the camera.
+    joints: metres relative to the wrist, camera axes.
+    joints_image: the joints in pixels of the photo.
+    camera: the photo's camera.
+    pixels_per_metre: the scale of the hand in weak perspective. It gives the depth if the
+      least-squares solution lies behind the camera.
   """
   focal = camera.focal_length_px
   joints = np.asarray(joints, np.float64)
@@ -164,6 +178,6 @@ def place_in_camera(
   place = np.linalg.lstsq(rows.reshape(-1, 3), known.reshape(-1), rcond=None)[0]
   if place[2] + joints[:, 2].min() > 0:
     return place
-  # A network that is not trained yet may say anything: weak perspective always has an answer.
+  # An untrained network may give any joints. Weak perspective always has a solution.
   depth = focal / pixels_per_metre
   return np.array([*(offsets[0] * depth / focal), depth])

@@ -1,13 +1,13 @@
-"""Figures of a trained run, one row a hand.
+"""Draws figures of a trained run, with one row for each hand.
 
-`clear.png` and `occluded.png` show the first synthetic hands of the split of which the
-photo shows more than 0.97, and between 0.3 and 0.6, of the silhouette. An object hides the rest,
-because a forearm seldom hides so much. `photos.png` shows the
-bundled photos. No hand is chosen by how well it went.
+`clear.png` shows the first synthetic hands of the split whose silhouette is visible by more than
+0.97, and `occluded.png` those between 0.3 and 0.6. An object hides the rest, because a forearm
+seldom hides so much. `photos.png` shows the bundled photos. No hand is chosen by the quality of its
+result.
 
-The columns show the network's crop, the mesh of each branch over it, for a textured run the hand in
-its own colours over the photo and from two other sides, and the better branch's uncertainty. Where
-the data have hand masks, a network with texture is told the mask.
+The columns show the network's crop, the mesh of each branch over it, and the better branch's
+uncertainty. For a textured run they also show the hand in its own colours over the photo and from
+two other sides. Such a network gets the hand mask if the data have one.
 """
 
 import dataclasses
@@ -53,9 +53,9 @@ from hand_jax.types import ManoModel
 
 FIGURE_TILE_SIDE = 200
 CANDIDATES = 500
-"""The most examples of a split that are looked at."""
+"""How many examples of a split are searched at most."""
 KINDS = {'clear': (0.97, 1.0), 'occluded': (0.3, 0.6)}
-"""Name of a figure to the visible shares of its hands, ends included."""
+"""Maps the name of a figure to the lowest and highest visible share of its hands, both included."""
 _HEADER = 30
 
 
@@ -67,7 +67,7 @@ def _silhouette(
 
 
 def visible_share(example: HandExample, model: ManoModel) -> float:
-  """Measures which share of the true hand's silhouette inside the photo its mask shows.
+  """Measures the share of the true hand's silhouette inside the photo that its mask shows.
 
   Raises:
     ValueError: the example lacks its mask, vertices of this hand model or intrinsics.
@@ -77,7 +77,7 @@ def visible_share(example: HandExample, model: ManoModel) -> float:
     mask is None or vertices is None or intrinsics is None or len(vertices) != len(model.v_template)
   ):
     raise ValueError(
-      f'Example {example.example_id!r} does not tell what hides the hand: it takes a hand mask, '
+      f'Example {example.example_id!r} does not show what hides the hand: this needs a hand mask, '
       "vertices of the run's hand model and intrinsics. Choose hands by number: --examples=0,1,2."
     )
   camera = perspective_from_intrinsics(np.asarray(intrinsics, np.float64))
@@ -92,9 +92,9 @@ def choose_rows(source: ExampleSource, model: ManoModel, rows: int) -> dict[str,
   """Chooses the first hands of each of `KINDS` among the first `CANDIDATES` examples.
 
   Args:
-    source: the split.
+    source: the examples of the split.
     model: the run's hand model.
-    rows: at most so many hands of each kind.
+    rows: the largest number of hands of each kind.
 
   Raises:
     ValueError: see `visible_share`.
@@ -112,7 +112,7 @@ def choose_rows(source: ExampleSource, model: ManoModel, rows: int) -> dict[str,
 
 
 def numbered_rows(source: ExampleSource, indices: Sequence[int]) -> list[HandPhoto]:
-  """Takes the examples of these numbers.
+  """Loads the examples with these numbers.
 
   Raises:
     ValueError: the split has no such example.
@@ -129,7 +129,7 @@ def _row(example: HandExample, words: str) -> HandPhoto:
 
 
 def photo_rows() -> list[HandPhoto]:
-  """Takes the photos that come with the package, with their boxes."""
+  """Loads the photos that come with the package, with their boxes."""
   return [
     HandPhoto(read_photo(path), box, side, path.stem)
     for path, (box, side) in demo_photo_boxes().items()
@@ -162,12 +162,12 @@ def _tiles(
   range_mm: tuple[float, float],
   with_masks: bool,
 ) -> dict[str, Float[np.ndarray, 'side side 3']]:
-  """The pictures of a row by the names of their columns, colours in [0, 1]."""
+  """Draws the pictures of a row, by the names of their columns, with colours in [0, 1]."""
   best = next(iter(branches.values()))
   crop = display_crop(best, FIGURE_TILE_SIDE)
   plain = np.tile(np.array(MESH_COLOR, np.float32), (len(best.vertices), 1))
   tiles = {'input': crop}
-  # As the estimate is made: first the prior, then what AMVUR makes of it.
+  # In the order of the estimate: first the prior, then AMVUR's posterior.
   for branch, hand in reversed(branches.items()):
     points = display_vertices(hand, FIGURE_TILE_SIDE)
     tiles[f'{branch} mesh'] = mesh_over(crop, points, hand.faces, plain, OPACITY)
@@ -204,22 +204,22 @@ def make_figures(
   mano_dir: str | None = None,
   overwrite: bool = False,
 ) -> Iterator[str]:
-  """Does what the flags of the same names say, and yields a line about each finished figure.
+  """Makes the figures that the flags of the same names ask for, and yields a line about each.
 
   Args:
     workdir: the run's folder.
-    output: the folder of the figures, made where it is missing.
-    dataset: whose hands are drawn.
-    split: of the data set.
-    data_dir: where prepared data are, or None.
-    examples: numbers of the hands, or none to choose by how much is seen.
-    rows: hands in a figure.
-    demo_photos: draws the bundled photos too.
+    output: the folder of the figures. It is made if it is missing.
+    dataset: the data set whose hands are drawn.
+    split: the split of the data set.
+    data_dir: the folder of prepared data, or None.
+    examples: the numbers of the hands. Without any, hands are chosen by their visible share.
+    rows: the number of hands in a figure.
+    demo_photos: whether to draw the bundled photos too.
     mano_dir: folder or file of MANO's files, or None.
-    overwrite: replaces figures that are there.
+    overwrite: whether to replace existing figures.
 
   Raises:
-    ValueError, OSError: one line that names what is wrong: no run, data set, split or example.
+    ValueError, OSError: the run, data set, split or example does not exist. The message names it.
   """
   folder = pathlib.Path(output)
   names = ('examples',) if examples else ('clear', 'occluded')
@@ -231,7 +231,7 @@ def make_figures(
   data = data_to_measure(config, dataset, data_dir)
   count = 0 if data.data_dir else max(CANDIDATES, *[index + 1 for index in examples], 1)
   source = create_source(data, split, config.model.image_size, count)
-  # A box and crop as in the data measured, whatever the run was trained on.
+  # Take box and crop from the data that are drawn, whatever the run was trained on.
   config = dataclasses.replace(config, data=data)
   if examples:
     figures = {'examples': numbered_rows(source, examples)}

@@ -1,4 +1,4 @@
-"""The files that show reconstructions: meshes, pictures, numbers. They appear together or not."""
+"""Writes the files of reconstructions: meshes, pictures, numbers. All of them appear, or none."""
 
 import io
 import json
@@ -41,22 +41,26 @@ OUTPUT_SUFFIXES = (
   '.npz',
   '.json',
 )
-# Of a hand with vertex colours, and of one that has texture coordinates too.
+# Suffixes for a hand with vertex colours, and for a hand that also has texture coordinates.
 TEXTURE_SUFFIXES = ('_texture_views.png', '_textured.obj', '_textured.ply', '_textured.glb')
 UV_SUFFIXES = ('_textured.mtl', '_texture.png')
-# Of a photo with hands, whatever their number.
+# Suffixes for a photo with any number of hands.
 PHOTO_SUFFIXES = ('_hands.jpg', '_scene.glb')
 
 
 def output_suffixes(has_colors: bool, is_free_hand: bool) -> tuple[str, ...]:
-  """Lists what follows a hand's name in its files, with vertex colours or without."""
+  """Lists the suffixes of a hand's files, with vertex colours or without."""
   if not has_colors:
     return OUTPUT_SUFFIXES
   return OUTPUT_SUFFIXES + TEXTURE_SUFFIXES + (UV_SUFFIXES if is_free_hand else ())
 
 
 def check_free(paths: Iterable[pathlib.Path]) -> None:
-  """Raises a FileExistsError that names the first of the files that is there already."""
+  """Checks that none of the files exists.
+
+  Raises:
+    FileExistsError: one exists. The message names it.
+  """
   for path in paths:
     if os.path.lexists(path):
       raise FileExistsError(
@@ -70,17 +74,17 @@ def write_reconstruction(
   folder: str | os.PathLike,
   axes: Axes = 'y_up',
 ) -> list[pathlib.Path]:
-  """Writes `NAME_overlay.png`, `.obj`, `.ply`, `.glb`, `.npz`, `.json` and the colours' legend.
+  """Writes `NAME_overlay.png`, `.obj`, `.ply`, `.glb`, `.npz`, `.json` and a legend of the colours.
 
-  A hand with vertex colours has further files, `NAME_texture...`: views and meshes, and of the free
-  hand a texture picture with the OBJ's material. Files of these names are replaced. The NPZ and
-  JSON files lack what the network does not estimate.
+  A hand with vertex colours has further files, `NAME_texture...`, with views and meshes. The free
+  hand also has a texture picture with the OBJ's material. Files of these names are replaced. The
+  NPZ and JSON files leave out values that the network does not estimate.
 
   Args:
     reconstruction: the hand.
-    name: what the files' names begin with.
-    folder: is made where it is missing.
-    axes: of OBJ and PLY, see `in_axes`.
+    name: the beginning of the files' names.
+    folder: the folder of the files. It is made if it is missing.
+    axes: the axes of OBJ and PLY, see `in_axes`.
 
   Returns:
     The paths in the order of `output_suffixes`.
@@ -92,15 +96,15 @@ def write_reconstruction(
 
 
 def write_together(folder: str | os.PathLike, contents: Mapping[str, bytes]) -> list[pathlib.Path]:
-  """Writes files that are all finished under another name before the first appears under its own.
+  """Writes all files under temporary names, and renames them when all are finished.
 
   Args:
-    folder: is made where it is missing.
-    contents: by the files' names.
+    folder: the folder of the files. It is made if it is missing.
+    contents: the content of each file by its name.
 
   Raises:
     NotADirectoryError: a file is where the folder should be.
-    OSError: a file cannot be written. Then none appears.
+    OSError: a file cannot be written. Then none of them appears.
   """
   check_output_folder(folder)
   folder = pathlib.Path(folder)
@@ -128,9 +132,9 @@ def hand_files(
 
   Args:
     reconstruction: the hand.
-    name: what the files' names begin with.
-    axes: of OBJ and PLY, see `in_axes`.
-    record: what else the JSON file says of the hand's making.
+    name: the beginning of the files' names.
+    axes: the axes of OBJ and PLY, see `in_axes`.
+    record: further entries of the JSON file, such as the settings.
   """
   sigma_mm = reconstruction.vertex_sigma_mm
   range_mm = sigma_range_mm(sigma_mm)
@@ -156,8 +160,8 @@ def photo_files(hands: Sequence[HandData], stem: str) -> dict[str, bytes]:
   """Makes the files that show all hands of one photo: a picture, and a scene in metres.
 
   Args:
-    hands: of one photo, at least one.
-    stem: what the files' names begin with.
+    hands: the hands of one photo, at least one.
+    stem: the beginning of the files' names.
   """
   range_mm = sigma_range_mm(np.concatenate([hand.vertex_sigma_mm for hand in hands]))
   parts = [

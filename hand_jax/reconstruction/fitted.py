@@ -1,12 +1,15 @@
-"""Describes a hand that was fitted to its evidence as a run's hands are described."""
+"""Makes the same `Reconstruction` from a fitted hand as a trained run gives."""
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Bool, UInt8
 
 from hand_jax.fitting.detected import FittedHand
 from hand_jax.geometry.cameras import crop_affine, mirror_affine
 from hand_jax.mano.assets import hand_model_name
 from hand_jax.reconstruction.camera_placement import PhotoCamera, place_in_camera
+from hand_jax.reconstruction.hand_colors import color_hand
+from hand_jax.reconstruction.hand_data import MaskSource
+from hand_jax.reconstruction.occlusion import near_hand_mask
 from hand_jax.reconstruction.reconstruction import Reconstruction
 from hand_jax.reconstruction.trained_network import visible_in_photo
 from hand_jax.types import ManoModel
@@ -14,7 +17,7 @@ from hand_jax.types import ManoModel
 FIT = 'fit'
 """The branch of a hand that was fitted to the evidence of its photo."""
 _MM_PER_M = 1000.0
-# Pictures show a square of this many pixels, this much larger than the hand's box.
+# Pictures show a square with this side in pixels. It is larger than the hand's box by this factor.
 _SHOWN_SIDE, _SHOWN_FACTOR = 224, 1.25
 
 
@@ -24,8 +27,10 @@ def fitted_reconstruction(
   photo: UInt8[np.ndarray, 'height width 3'],
   photo_name: str,
   camera: PhotoCamera,
+  hand_mask: Bool[np.ndarray, 'height width'] | None = None,
+  mask_source: MaskSource = 'none',
 ) -> Reconstruction:
-  """Gathers what a fit says of a hand.
+  """Makes the reconstruction of a fitted hand.
 
   Args:
     fitted: the hand, in the photo's axes and pixels.
@@ -33,26 +38,36 @@ def fitted_reconstruction(
     photo: upright RGB.
     photo_name: the photo's name.
     camera: the photo's camera, in which the hand is placed.
+    hand_mask: where the photo shows the hand. With None the vertices get no colours.
+    mask_source: where the mask comes from.
   """
   detected, mesh, _ = fitted
   size = (photo.shape[1], photo.shape[0])
   is_left = detected.side == 'left'
   box = np.asarray(detected.box_xywh, np.float64)
   shown = crop_affine(_mirrored_box(box, size[0]) if is_left else box, _SHOWN_SIDE, _SHOWN_FACTOR)
-  # The fit's own focal length explains the pixels best. Places in the camera rest on the photo's.
+  photo_to_crop = shown @ mirror_affine(size[0]) if is_left else shown
+  # The fit's own focal length explains the pixels best, so it decides visibility. Positions in the
+  # camera use the photo's focal length.
   seen = np.asarray(mesh.vertices + mesh.wrist_camera[None], np.float64)
   middle = np.asarray(mesh.principal_point)[None]
   pixels = middle + np.asarray(mesh.focal_length) * seen[:, :2] / seen[:, 2:]
   faces = np.asarray(model.faces)
+  visible = visible_in_photo(np.asarray(mesh.vertices), pixels, faces, size)
   covariance = np.diagonal(mesh.joint_covariance, axis1=-2, axis2=-1)
   pixels_per_metre = float(mesh.pixels_per_metre)
+  colors = None
+  if hand_mask is not None:
+    depth = pixels_per_metre * np.asarray(mesh.vertices, np.float64)[:, 2:]
+    points = np.concatenate([pixels, depth], axis=1)
+    colors = color_hand(photo, detected, points, model, hand_mask)
   return Reconstruction(
     vertices=np.asarray(mesh.vertices, np.float32),
     joints=np.asarray(mesh.joints, np.float32),
     faces=faces[:, ::-1] if is_left else faces,
     vertex_sigma_mm=np.asarray(mesh.vertex_sigma_mm, np.float32),
-    vertex_visible=visible_in_photo(np.asarray(mesh.vertices), pixels, faces, size),
-    vertex_colors=None,
+    vertex_visible=visible & near_hand_mask(hand_mask, photo_to_crop, _SHOWN_SIDE, pixels),
+    vertex_colors=colors,
     vertices_image=pixels.astype(np.float32),
     joint_sigma_mm=np.asarray(mesh.joint_sigma_mm, np.float32),
     joint_sigma_xyz_mm=(_MM_PER_M * np.sqrt(covariance)).astype(np.float32),
@@ -64,7 +79,7 @@ def fitted_reconstruction(
     camera=camera,
     is_left=is_left,
     box_xywh=box,
-    crop_affine=shown @ mirror_affine(size[0]) if is_left else shown,
+    crop_affine=photo_to_crop,
     crop_side=_SHOWN_SIDE,
     parameters=mesh.parameters,
     parameters_error_mm=0.0,
@@ -75,6 +90,7 @@ def fitted_reconstruction(
     photo=photo,
     photo_name=photo_name,
     detection=detected,
+    mask_source=mask_source,
   )
 
 

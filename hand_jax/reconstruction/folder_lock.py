@@ -1,4 +1,4 @@
-"""One command at a time writes to an output folder, and what a killed one left half-done goes."""
+"""Lets one command at a time write to a folder, and removes half-written files of killed ones."""
 
 import contextlib
 import fcntl
@@ -16,7 +16,7 @@ _LOCK_NAME = '.hand_jax.lock'
 
 @contextlib.contextmanager
 def locked_folder(folder: str | os.PathLike) -> Iterator[None]:
-  """Keeps other commands from writing to a folder, which is made where it is missing.
+  """Keeps other commands from writing to a folder. The folder is made if it is missing.
 
   Half-written files that a killed command left there are removed.
 

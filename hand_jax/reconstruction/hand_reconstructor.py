@@ -1,4 +1,4 @@
-"""Photos to hands: by the weights in the box, or by a trained run.
+"""Reconstructs the hands of photos by the bundled weights or by a trained run.
 
 hands = HandReconstructor()('photo.jpg')
 hands[0].vertices
@@ -23,6 +23,7 @@ from hand_jax.data.photos import (
   read_photo_scaled,
 )
 from hand_jax.detection.detect import check_image, detect_hands
+from hand_jax.detection.masks import estimate_hand_mask
 from hand_jax.detection.reading import DetectedHand, read_regions
 from hand_jax.files.compiled_programs import keep_compiled_programs
 from hand_jax.fitting.detected import SeenHand, fit_detected_hands, hand_in_box
@@ -31,6 +32,7 @@ from hand_jax.mano.assets import load_mano_model, resolve_mano_dir
 from hand_jax.models.hand_network import naming_misfits
 from hand_jax.reconstruction.camera_placement import PhotoCamera, photo_camera
 from hand_jax.reconstruction.fitted import fitted_reconstruction
+from hand_jax.reconstruction.hand_data import MaskSource
 from hand_jax.reconstruction.output_names import hand_names
 from hand_jax.reconstruction.reconstruction import Reconstruction
 from hand_jax.reconstruction.trained_network import (
@@ -45,7 +47,7 @@ from hand_jax.runs.packed_run import RELEASE
 from hand_jax.types import ManoModel
 
 MAX_HANDS = 10
-# Probability of a hand below which a given box shows none.
+# A given box shows no hand if the probability of a hand is below this.
 _MIN_PRESENCE = 0.5
 
 Photo = str | os.PathLike | np.ndarray | Image.Image
@@ -61,28 +63,28 @@ class PhotoRequest(NamedTuple):
   image: UInt8[np.ndarray, 'height width 3']
   """The photo, which may be reduced in size by `scale`."""
   name: str = 'the image'
-  """What error messages call the photo."""
+  """The name of the photo in error messages."""
   boxes_xywh: Sequence[Float[np.ndarray, '4']] = ()
-  """The boxes of its hands, in pixels. Without any, hands are looked for."""
+  """The boxes of its hands, in pixels. Without any, the detector looks for hands."""
   sides: Sequence[str] = ()
-  """'left' or 'right' of each box in turn, or one for all hands. Without any, it is found out."""
+  """'left' or 'right' for each box, or one for all hands. Without any, the detector decides."""
   hand_mask: Bool[np.ndarray, 'height width'] | None = None
-  """What it shows of the hand, for a textured run."""
+  """True where the photo shows the hand. None estimates this for each hand."""
   camera: PhotoCamera | None = None
   """None: the focal length is assumed, see `photo_camera`."""
   scale: float = 1.0
-  """Pixels of `image` for a pixel of the whole photo."""
+  """The size of `image` relative to the whole photo."""
   whole_size: tuple[int, int] | None = None
   """Width and height of the whole photo in pixels, or None where `image` is the whole one."""
 
 
 class HandReconstructor:
-  """Finds and reconstructs the hands of photos. The first photo compiles it.
+  """Finds and reconstructs the hands of photos. The first photo compiles the programs.
 
   Attributes:
-    model: the right hand's model of the meshes.
-    network: the trained run that makes them, or None.
-    release: without a run, the weights in the box, by which `model` is fitted.
+    model: the model of the right hand, to which the meshes belong.
+    network: the trained run that makes the meshes, or None.
+    release: the bundled weights for fitting `model`, or None with a run.
   """
 
   def __init__(
@@ -91,7 +93,7 @@ class HandReconstructor:
     mano_dir: str | None = None,
     refine: bool = True,
   ):
-    """Loads what makes the meshes.
+    """Loads the networks and the hand model.
 
     From then on JAX keeps the programs that this process compiles in the user's cache folder,
     unless it has a folder for them already. `JAX_ENABLE_COMPILATION_CACHE=false` in the environment
@@ -99,10 +101,10 @@ class HandReconstructor:
 
     Args:
       workdir: folder of a trained run, 'release' for the run in the package, or None for the
-        weights in the box. In paths `~` is expanded.
-      mano_dir: folder or file of MANO's files. None means $MANO_DIR, else the free hand.
-      refine: without a run, whether the hand model is fitted to the evidence of all networks. False
-        gives the estimates of the run in the package as they are.
+        bundled weights. A leading `~` of a path is expanded.
+      mano_dir: folder or file of MANO's files. None means $MANO_DIR, or the free hand without it.
+      refine: whether the hand model is fitted to the evidence of all networks, if no run is given.
+        False gives the unchanged estimates of the run in the package.
 
     Raises:
       FileNotFoundError, ValueError: the run or the hand model cannot be read.
@@ -131,26 +133,28 @@ class HandReconstructor:
     hand_mask: Bool[np.ndarray, 'height width'] | None = None,
     max_hands: int = MAX_HANDS,
   ) -> list[Reconstruction] | list[list[Reconstruction]]:
-    """Reconstructs every hand of a photo, the surest first, or of each photo of a list.
+    """Reconstructs every hand of a photo, or of each photo of a list, the most probable first.
 
     Args:
       image: a file, an upright RGB array of 8 bits, or a Pillow image. The hands of a
         list of such photos are fitted together. Files and Pillow images are turned upright.
-      boxes: of one photo's hands, each x, y, width, height in pixels of the upright photo. Each is
-        looked at as it is. Where there is no hand in it, there is no result: `given_box` of the
-        others says which box each is of. None: the detector looks for hands.
-      sides: 'left' or 'right' for each box, or one for all hands. None: found out.
-      focal_length_px: of the photo. None: EXIF's where the file has it, else a stated assumption.
-      hand_mask: where one photo shows the hand, for a run with texture: pixels outside it colour
-        no vertex.
-      max_hands: the search of a photo ends when so many are found.
+      boxes: boxes of the hands of one photo, each x, y, width, height in pixels of the upright
+        photo. A box without a hand gives no result, and `given_box` tells which box each hand is
+        of. With None the detector looks for hands.
+      sides: 'left' or 'right' for each box, or one for all hands. With None the detector decides.
+      focal_length_px: the photo's focal length in pixels. None takes it from EXIF, or else assumes
+        a field of view, which the result states.
+      hand_mask: True where one photo shows the hand. An object hides the vertices outside it. None
+        estimates the mask of each hand.
+      max_hands: the search of a photo ends when this many hands are found.
 
     Returns:
-      The hands of the photo, or a list of them for each photo; none is a result, not an error.
+      The hands of the photo, or a list of them for each photo. A photo without hands gives an empty
+      list.
 
     Raises:
-      FileNotFoundError, ValueError: a photo cannot be read or is no RGB picture, a side is neither,
-        a box or mask does not fit the photo, or what a run estimates is not finite.
+      FileNotFoundError, ValueError: a photo cannot be read or is no RGB picture, a side is neither
+        'left' nor 'right', a box or mask does not fit the photo, or a run's estimate is not finite.
     """
     several = isinstance(image, list | tuple)
     photos = cast(Sequence[Photo], image if several else [image])
@@ -158,9 +162,6 @@ class HandReconstructor:
       raise ValueError('boxes and hand_mask belong to one photo: give one photo at a time.')
     sides = (sides,) if isinstance(sides, str) else tuple(sides or ())
     boxes_xywh = _as_boxes(boxes)
-    textured = self.network is not None and self.network.config.model.texture.enabled
-    if hand_mask is not None and not textured:
-      raise ValueError('hand_mask: only a run with a texture branch looks at a mask. Leave it out.')
     requests = [
       read_request(photo, focal_length_px)._replace(
         boxes_xywh=boxes_xywh, sides=sides, hand_mask=hand_mask
@@ -173,11 +174,11 @@ class HandReconstructor:
   def reconstruct(
     self, requests: Iterable[PhotoRequest], max_hands: int = MAX_HANDS
   ) -> list[list[Reconstruction]]:
-    """Reconstructs the hands of photos that are read already, those of all photos together.
+    """Reconstructs the hands of photos that are read already. All hands are fitted in one batch.
 
     Args:
-      requests: the photos, and what is known of their hands.
-      max_hands: the search of a photo ends when so many are found.
+      requests: the photos, with known boxes, sides and masks of their hands.
+      max_hands: the search of a photo ends when this many hands are found.
 
     Raises:
       ValueError: see `__call__`.
@@ -215,7 +216,8 @@ class HandReconstructor:
     results: list[list[Reconstruction]] = [[] for _ in requests]
     for (number, place), hand in zip(places, fitted, strict=True):
       request = requests[number]
-      made = fitted_reconstruction(hand, self.model, request.image, request.name, _camera(request))
+      camera, mask = _camera(request), _hand_mask(request, hand.detected)
+      made = fitted_reconstruction(hand, self.model, request.image, request.name, camera, *mask)
       results[number].append(dataclasses.replace(made, given_box=_given_box(request, place)))
     return results
 
@@ -225,11 +227,11 @@ def read_request(photo: Photo, focal_length_px: float | int | None = None) -> Ph
 
   Args:
     photo: a file, an upright RGB array, or a Pillow image.
-    focal_length_px: where it is known. None takes EXIF's where the photo has it.
+    focal_length_px: the focal length in pixels. None takes it from EXIF, if the photo has it.
 
   Raises:
     FileNotFoundError, ValueError: the photo cannot be read.
-    TypeError: it is none of these.
+    TypeError: `photo` is none of these.
   """
   if isinstance(photo, np.ndarray):
     image, name, focal_35mm = photo, 'the image', None
@@ -252,7 +254,7 @@ def read_request(photo: Photo, focal_length_px: float | int | None = None) -> Ph
 
 
 def _as_boxes(boxes: object) -> tuple[np.ndarray, ...]:
-  """Reads a list of boxes. Raises a ValueError when it is none."""
+  """Reads a list of boxes. Anything else raises a ValueError."""
   if boxes is None:
     return ()
   try:
@@ -300,20 +302,22 @@ def find_hands(request: PhotoRequest, max_hands: int = MAX_HANDS) -> list[Detect
 def _by_run(
   network: TrainedNetwork, request: PhotoRequest, hands: list[DetectedHand]
 ) -> list[Reconstruction]:
-  """The run's estimates in the boxes that were given, or in such as it was trained on."""
+  """Estimates hands by the run, in given boxes or in boxes like those that it was trained on."""
   boxes = request.boxes_xywh or [
     box_round_joints(np.asarray(hand.landmarks_image, np.float64)) for hand in hands
   ]
   meshes = []
   for place, (box, hand) in enumerate(zip(boxes, hands, strict=True)):
+    mask, mask_source = _hand_mask(request, hand)
     photo = HandPhoto(
       request.image,
       box,
       hand.side,
       request.name,
-      request.hand_mask,
+      mask,
       _camera(request),
       np.asarray(hand.landmarks_image, np.float64),
+      mask_source,
     )
     with naming_misfits(network.run):
       mesh = reconstruct_in_box(network, photo)
@@ -327,18 +331,27 @@ def _given_box(request: PhotoRequest, place: int) -> int | None:
   return place if request.boxes_xywh else None
 
 
+def _hand_mask(
+  request: PhotoRequest, hand: DetectedHand
+) -> tuple[Bool[np.ndarray, 'height width'], MaskSource]:
+  """The mask that was given, else the estimated one of this hand, and which of them it is."""
+  if request.hand_mask is not None:
+    return request.hand_mask, 'given'
+  return estimate_hand_mask(request.image, hand), 'estimated'
+
+
 def _size(image: np.ndarray) -> tuple[int, int]:
-  """Width and height in pixels."""
+  """Returns width and height in pixels."""
   return image.shape[1], image.shape[0]
 
 
 def _reduced(request: PhotoRequest) -> PhotoRequest:
-  """The request with everything in pixels of its image."""
+  """Converts everything in a request to pixels of its image."""
   if request.scale == 1:
     return request
   mask = request.hand_mask
   if mask is not None:
-    # The nearest pixel: a mask has no half.
+    # Take the nearest pixel, because a mask is true or false.
     mask = cv2.resize(mask.astype(np.uint8), _size(request.image), interpolation=0) > 0
   return request._replace(
     boxes_xywh=tuple(request.scale * np.asarray(box) for box in request.boxes_xywh),
@@ -352,7 +365,7 @@ def _camera(request: PhotoRequest) -> PhotoCamera:
 
 
 def _checked(request: PhotoRequest) -> PhotoRequest:
-  """The request itself, when its parts fit the photo and each other."""
+  """Checks that the parts of a request fit the photo and each other, and returns the request."""
   check_image(request.image)
   for side in request.sides:
     if side not in ('right', 'left'):

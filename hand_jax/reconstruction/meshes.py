@@ -1,4 +1,4 @@
-"""Meshes as OBJ, PLY and GLB, uncertainty as colour, and the legend that tells its millimetres."""
+"""Writes meshes as OBJ, PLY and GLB, and draws sigma as colours with a legend in millimetres."""
 
 import math
 from collections.abc import Sequence
@@ -16,14 +16,14 @@ _AXES = {
   'y_up': 'x right, y up, z towards the viewer',
   'camera': 'x right, y down, z away from the camera',
 }
-# Half a turn about x, from the camera's axes to those of most viewers and of Blender's importers.
+# Half a turn about x leads from camera axes to those of most viewers and of Blender's importers.
 _HALF_TURN = np.array([1.0, -1.0, -1.0])
 
 
 def in_axes(
   vertices: Float[np.ndarray, 'vertices 3'], axes: str
 ) -> Float[np.ndarray, 'vertices 3']:
-  """Leaves vertices in camera axes, or turns y up and z towards the viewer ('y_up')."""
+  """Returns vertices in camera axes ('camera'), or with y up and z towards the viewer ('y_up')."""
   return vertices if axes == 'camera' else vertices * _HALF_TURN.astype(vertices.dtype)
 
 
@@ -36,7 +36,7 @@ def sigma_range_mm(sigma_mm: Float[np.ndarray, ' vertices']) -> tuple[float, flo
 
 
 def _tick_step(spread: float) -> float:
-  """A round number of millimetres that cuts the spread into at most eight pieces."""
+  """Chooses a round number of millimetres that divides the spread into at most eight pieces."""
   wanted = spread / 8
   if wanted <= _LEGEND_STEPS[-1]:
     return next(step for step in _LEGEND_STEPS if step >= wanted)
@@ -44,7 +44,7 @@ def _tick_step(spread: float) -> float:
 
 
 def color_of_fraction(fraction: Float[np.ndarray, '*shape']) -> Float[np.ndarray, '*shape 3']:
-  """Maps [0, 1] to sRGB by the colour map viridis, which is uniform to the eye and in grey."""
+  """Maps [0, 1] to sRGB by the colour map viridis, which is perceptually uniform."""
   table = cv2.applyColorMap(np.arange(256, dtype=np.uint8)[:, None], cv2.COLORMAP_VIRIDIS)
   table = table[:, 0, ::-1].astype(np.float64) / 255
   position = 255 * np.clip(fraction, 0, 1)
@@ -110,8 +110,8 @@ def obj_text(
   Args:
     vertices: in camera axes.
     faces: indices of their corners.
-    colors: sRGB in [0, 1], written after a vertex' position, which most programs understand.
-    axes: of the file, see `in_axes`.
+    colors: sRGB in [0, 1]. They follow the positions of the vertices, as most programs expect.
+    axes: the axes of the file, see `in_axes`.
   """
   lines = vertex_lines(vertices, colors, axes)
   lines += [f'f {a} {b} {c}' for a, b, c in np.asarray(faces) + 1]
@@ -128,7 +128,7 @@ def vertex_lines(
   Args:
     vertices: metres, camera axes.
     colors: sRGB in [0, 1], or None.
-    axes: of the file, see `in_axes`.
+    axes: the axes of the file, see `in_axes`.
   """
   lines = [f'# hand_jax: metres; {_AXES[axes]}; wrist at the origin']
   places = [f'v {x:.8f} {y:.8f} {z:.8f}' for x, y, z in in_axes(vertices, axes)]
@@ -151,10 +151,10 @@ def ply_bytes(
     vertices: in camera axes.
     faces: indices of their corners.
     colors: sRGB in [0, 1].
-    sigma_mm: of each vertex.
-    axes: of the file, see `in_axes`.
+    sigma_mm: the sigma of each vertex in millimetres.
+    axes: the axes of the file, see `in_axes`.
   """
-  # Imported where it is used: it costs a good part of a second.
+  # Import here, because this import takes much of a second.
   import trimesh
 
   mesh = trimesh.Trimesh(
@@ -181,8 +181,9 @@ def glb_bytes(parts: Sequence[MeshPart], unlit: bool = False) -> bytes:
 
   The vertices stay in camera axes. The nodes turn them by half a turn about x, so that viewers,
   whose y points up and whose z points at the viewer, show the hand as the photo does. With `unlit`
-  the colours are those of the photo, light included: viewers are asked to add none. They are stored
-  as glTF wants them, linear, and as floats: 8 bits would leave a dark skin a few levels.
+  the colours include the light of the photo, and the file asks viewers to add none. Colours are
+  stored as linear values, as glTF requires, and as floats, because 8 bits would give dark skin only
+  a few levels.
   """
   import trimesh
   from trimesh.exchange.gltf import export_glb
@@ -191,7 +192,8 @@ def glb_bytes(parts: Sequence[MeshPart], unlit: bool = False) -> bytes:
   for part in parts:
     mesh = trimesh.Trimesh(part.vertices, part.faces, process=False)
     mesh.vertex_attributes['_SIGMA_MM'] = part.sigma_mm.astype(np.float32)
-    # trimesh writes vertex colours with 8 bits, but an attribute as it is: it gets its name below.
+    # trimesh writes vertex colours with 8 bits, but leaves an attribute unchanged. Its name is set
+    # below.
     linear = srgb_to_linear(np.clip(part.colors, 0, 1)).astype(np.float32)
     mesh.vertex_attributes[_LINEAR_RGB] = linear
     turn = np.diag([*_HALF_TURN, 1.0])

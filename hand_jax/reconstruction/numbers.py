@@ -1,4 +1,4 @@
-"""The numbers of a reconstruction: what the JSON and NPZ files hold, with their meaning."""
+"""Gathers the numbers of a reconstruction for the JSON and NPZ files, with their meaning."""
 
 import dataclasses
 import json
@@ -10,7 +10,7 @@ from hand_jax.geometry.cameras import camera_from_vector
 from hand_jax.mano.joints import JOINT_NAMES
 from hand_jax.reconstruction.hand_data import HandData
 
-# Begins the names of numbers that a left hand has from the right hand it was mirrored to.
+# The beginning of the names of a left hand's numbers that belong to the mirrored right hand.
 MIRRORED = 'mirrored_right_hand_'
 _SIGMA_OF_FIT = (
   "; Laplace's approximation of the fit's posterior, brought to the size of errors on rendered "
@@ -20,7 +20,7 @@ _COLORS = (
   'per vertex: display RGB (sRGB) in [0, 1] as the photo shows it, light included; where the photo '
   'shows nothing, what the network makes of the rest'
 )
-# Fields that the NPZ holds in another form, or not at all.
+# The NPZ holds these fields in another form, or not at all.
 _NOT_IN_NPZ = (
   *(
     'parameters',
@@ -28,6 +28,7 @@ _NOT_IN_NPZ = (
     'photo',
     'photo_name',
     'photo_scale',
+    'mask_source',
     'whole_size',
     'file_stem',
     'given_box',
@@ -39,14 +40,14 @@ _OF_MIRRORED = ('camera_mean', 'camera_log_variance')
 
 
 def json_content(reconstruction: HandData, record: dict[str, Any]) -> dict[str, Any]:
-  """Gathers what the JSON file holds: plain numbers with units, and small arrays.
+  """Gathers the content of the JSON file: plain numbers with units, and small arrays.
 
-  The large arrays are in the NPZ file. Without a texture branch there is no `texture`, without MANO
-  parameters no `mano`.
+  The large arrays are in the NPZ file. Without a texture branch there is no `texture`, and without
+  MANO parameters there is no `mano`.
 
   Args:
     reconstruction: the hand.
-    record: what else the file says of its making, such as the settings.
+    record: further entries, such as the settings.
   """
   width, height = reconstruction.photo_size
   return {
@@ -74,7 +75,7 @@ def json_content(reconstruction: HandData, record: dict[str, Any]) -> dict[str, 
 
 
 def npz_content(reconstruction: HandData) -> dict[str, np.ndarray]:
-  """Gathers what the NPZ file holds: all arrays, and their meaning as JSON under `units`.
+  """Gathers the content of the NPZ file: all arrays, and their meaning as JSON under `units`.
 
   Arrays of a left hand that belong to the mirrored right hand have `MIRRORED` before their names.
   """
@@ -103,13 +104,13 @@ def npz_content(reconstruction: HandData) -> dict[str, np.ndarray]:
 
 
 def side_score(reconstruction: HandData) -> float | None:
-  """Tells the probability that the side is right, or None where the side was given."""
+  """Returns the probability that the side is correct, or None where the side was given."""
   found = reconstruction.detection
   return None if found is None or found.side_score == 1 else found.side_score
 
 
 def npz_units(reconstruction: HandData) -> dict[str, str]:
-  """Says what the arrays of the NPZ file mean."""
+  """Explains the arrays of the NPZ file."""
   prefix = MIRRORED if reconstruction.is_left else ''
   meaning = {
     **_places(reconstruction),
@@ -120,8 +121,7 @@ def npz_units(reconstruction: HandData) -> dict[str, str]:
     'crops sees it turned',
     'pixels_per_metre': 'weak perspective: a pixel is this times (x, y) plus that of the wrist',
     'joint_sigma_xyz_mm': 'sigma of the joints along x, y and z',
-    'vertex_visible': 'per vertex: inside the photo and not behind the hand itself; objects before '
-    'the hand are not known',
+    'vertex_visible': f'per vertex: {_visible_meaning(reconstruction)}',
   }
   if reconstruction.parameters is not None:
     names = ', '.join(f'{prefix}{name}' for name in reconstruction.parameters._fields)
@@ -135,8 +135,16 @@ def npz_units(reconstruction: HandData) -> dict[str, str]:
   return meaning
 
 
+def _visible_meaning(reconstruction: HandData) -> str:
+  source = reconstruction.mask_source
+  seen = 'inside the photo and not behind the hand itself'
+  if source == 'none':
+    return f'{seen}; objects before the hand are not known'
+  return f'{seen}, nor behind an object by the {source} mask of the hand'
+
+
 def _places(reconstruction: HandData) -> dict[str, str]:
-  """Says what both files' numbers of places and their uncertainty mean."""
+  """Explains positions and their uncertainty, which both files hold."""
   return {
     'joints': 'metres; wrist at the origin; x right, y down, z away from the camera',
     'joints_camera, vertices_camera, wrist_camera': 'metres; the camera at the origin; the same '
@@ -149,12 +157,11 @@ def _places(reconstruction: HandData) -> dict[str, str]:
 
 
 def units(reconstruction: HandData) -> dict[str, str]:
-  """Says what the numbers of the JSON file mean."""
+  """Explains the numbers of the JSON file."""
   meaning = {
     **_places(reconstruction),
     'photo_to_crop': 'maps pixels of the photo to those of the crop that pictures show',
-    'visible_vertices': 'inside the photo and not behind the hand itself; objects before the hand '
-    'are not known',
+    'visible_vertices': _visible_meaning(reconstruction),
   }
   if reconstruction.detection is not None:
     meaning['detection'] = (

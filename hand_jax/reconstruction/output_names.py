@@ -1,6 +1,6 @@
-"""How the files of a photo's hands are called, and whether those names are free.
+"""Names the files of a photo's hands, and checks that those names are free.
 
-All is checked before the first photo: no result replaces an input, a file of the user's, or a
+All names are checked before the first photo. No result replaces an input, a file of the user, or a
 result of another photo.
 """
 
@@ -15,19 +15,22 @@ _SIDES = ('left', 'right')
 
 
 def hand_names(stem: str, sides: Sequence[str]) -> list[str]:
-  """Names the files of a photo's hands: a single one as the photo, several by number and side."""
+  """Names the files of a photo's hands.
+
+  A single hand has the photo's name. Several hands have a number and a side as well.
+  """
   if len(sides) == 1:
     return [stem]
   return [f'{stem}_{number}_{side}' for number, side in enumerate(sides, start=1)]
 
 
 def possible_names(stem: str, suffixes: Sequence[str], max_hands: int) -> Iterator[str]:
-  """Lists every name that a file of a photo may get, whatever hands are found in it.
+  """Yields every name that a file of a photo may get, whatever hands are found in it.
 
   Args:
     stem: the photo's name without its suffix.
-    suffixes: of a hand's files, see `output_suffixes`.
-    max_hands: how many hands may be found.
+    suffixes: the suffixes of a hand's files, see `output_suffixes`.
+    max_hands: the largest number of hands that may be found.
   """
   for suffix in (*suffixes, *PHOTO_SUFFIXES):
     yield f'{stem}{suffix}'
@@ -48,12 +51,12 @@ def check_names(
   """Checks the names of all files that may be written.
 
   Args:
-    photos: what is reconstructed.
-    record: of the output folder.
-    suffixes: of a hand's files, see `output_suffixes`.
-    max_hands: how many hands of a photo may get files.
-    overwrite: files that this program did not write may be replaced, if they are no inputs.
-    other_inputs: the files and folders that are read besides the photos, and which flag names each.
+    photos: the photos to reconstruct.
+    record: the record of the output folder.
+    suffixes: the suffixes of a hand's files, see `output_suffixes`.
+    max_hands: the largest number of hands of a photo.
+    overwrite: whether files that this program did not write may be replaced. Inputs never are.
+    other_inputs: the files and folders that are read besides the photos, and the flag of each.
 
   Raises:
     ValueError: two photos would share a file, or a photo is named twice.
@@ -117,7 +120,11 @@ def _check_photos_are_no_results(photos: Sequence[pathlib.Path], record: OutputR
 
 
 def check_reserved(photo: pathlib.Path, suffixes: Sequence[str]) -> None:
-  """Raises a ValueError when a result of a photo would have the name of the summary."""
+  """Checks that no result of a photo would have the name of the summary.
+
+  Raises:
+    ValueError: a result would.
+  """
   if any(f'{photo.stem}{suffix}' == SUMMARY_NAME for suffix in suffixes):
     raise ValueError(
       f'{photo} would be written as {SUMMARY_NAME}, which lists all photos: rename the photo.'
@@ -125,7 +132,7 @@ def check_reserved(photo: pathlib.Path, suffixes: Sequence[str]) -> None:
 
 
 def result_paths(record: OutputRecord) -> frozenset[str]:
-  """Lists the real paths of the files that a folder's record lists."""
+  """Resolves the paths of the files that a folder's record lists."""
   return frozenset(os.path.realpath(record.folder / name) for name in record.files())
 
 

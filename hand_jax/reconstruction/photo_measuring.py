@@ -48,16 +48,16 @@ _LINES = {
 
 
 class PhotoMeasuring(NamedTuple):
-  """What is measured: where the photos are, and how the program is run on them."""
+  """Describes a measurement: the photos, and the settings of the program."""
 
   source: str | os.PathLike
   """A folder in the `hand_photos` format."""
   use_boxes: bool = False
-  """Looks for each hand in its entry's box instead of the whole photo."""
+  """Whether each hand is read in its entry's box instead of being searched in the whole photo."""
   use_intrinsics: bool = False
-  """Gives the program the entries' intrinsics, where they have them."""
+  """Whether the program gets the intrinsics of the entries that have them."""
   workdir: str | None = None
-  """Folder of a trained run that makes the meshes, or None for the weights in the box."""
+  """Folder of a trained run that makes the meshes, or None for the bundled weights."""
   refine: Literal['on', 'off'] = 'on'
   """Whether meshes are fitted to the evidence, see `HandReconstructor`."""
 
@@ -65,13 +65,13 @@ class PhotoMeasuring(NamedTuple):
 def measure_photos(
   request: PhotoMeasuring, report: Callable[[int, int], None] = lambda done, count: None
 ) -> dict[str, Any]:
-  """Runs the program on every annotated photo and returns what scores.json holds.
+  """Runs the program on every annotated photo and returns the content of scores.json.
 
   Photos are opened one at a time. Each is searched once, however many entries it has.
 
   Args:
-    request: what is measured.
-    report: is told how many photos are done, and of how many.
+    request: the photos and the settings.
+    report: called with the number of finished photos and the number of all photos.
 
   Raises:
     FileNotFoundError, ValueError: the folder, an entry, a photo or the run cannot be read.
@@ -92,7 +92,7 @@ def measure_photos(
 
 
 def scores_text(scores: dict[str, Any]) -> str:
-  """Puts the figures of a scores.json into lines and leaves out undefined ones."""
+  """Writes the figures of a scores.json as lines, without undefined ones."""
   lines = [f'{scores["found"]} of {scores["photos"]} annotated hands found.']
   lines += [text.format(scores[key]) for key, text in _LINES.items() if scores[key] is not None]
   lines += uncertainty_table(scores['uncertainty'], NAMES)
@@ -105,8 +105,8 @@ def check_scores_path(
   """Checks that a scores.json and its plots can be written without replacing any other file.
 
   Args:
-    path: of the scores.
-    source: the folder that is measured, whose annotations and photos are never replaced.
+    path: the path of the scores.
+    source: the folder that is measured. Its annotations and photos are never replaced.
     overwrite: whether files that this program did not write may be replaced.
 
   Raises:
@@ -126,11 +126,11 @@ def write_scores(path: str | os.PathLike, scores: dict[str, Any]) -> list[AnyPat
   """Writes a scores.json and its two plots beside it.
 
   Args:
-    path: of the file, see `check_scores_path`.
-    scores: what `measure_photos` returned.
+    path: the path of the file, see `check_scores_path`.
+    scores: the result of `measure_photos`.
 
   Returns:
-    The files that were written; without any true joints there is no plot.
+    The files that were written. Without true joints there is no plot.
   """
   write_json(path, scores)
   plots = write_uncertainty_plots(path, scores['uncertainty'], NAMES.examples)
@@ -138,7 +138,7 @@ def write_scores(path: str | os.PathLike, scores: dict[str, Any]) -> list[AnyPat
 
 
 def _check_entries(entries: Sequence[PhotoEntry]) -> None:
-  """Refuses entries that cannot be of their photos before the first is searched."""
+  """Refuses entries that cannot belong to their photos, before the first photo is searched."""
   sizes: dict[str, tuple[int, int]] = {}
   for entry in entries:
     path = str(entry.path)
@@ -148,7 +148,7 @@ def _check_entries(entries: Sequence[PhotoEntry]) -> None:
 
 
 class _HandsOfPhoto:
-  """The hands of one photo, made once where they do not depend on the entry."""
+  """The hands of one photo, reconstructed once if they do not depend on the entry."""
 
   def __init__(self, reconstructor: HandReconstructor, request: PhotoMeasuring, entry: PhotoEntry):
     self._reconstructor, self._request, self._image = reconstructor, request, _read(entry)

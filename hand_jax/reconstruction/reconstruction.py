@@ -1,4 +1,4 @@
-"""A hand of a photo that can be saved, and that notebooks show."""
+"""Saves a reconstructed hand, and shows it in notebooks."""
 
 import base64
 import html
@@ -27,16 +27,16 @@ class Reconstruction(HandData):
     """Writes the hand's meshes, pictures and numbers, and returns their paths.
 
     Args:
-      folder: is made where it is missing. A leading `~` is expanded.
-      name: what the files' names begin with. None means the photo's name without its suffix, and
-        number and side where the photo has several hands.
-      axes: of OBJ and PLY: 'y_up' as GLB has, or 'camera'.
-      overwrite: replaces files of these names.
+      folder: the folder of the files. It is made if it is missing. `~` is expanded.
+      name: the beginning of the files' names. None takes the photo's name without its suffix, with
+        number and side if the photo has several hands.
+      axes: the axes of OBJ and PLY, either 'y_up' like GLB, or 'camera'.
+      overwrite: whether to replace files of these names.
 
     Raises:
-      FileExistsError: a file of such a name is there, or one of them is the photo itself, which is
+      FileExistsError: a file of such a name exists, or one of them is the photo itself, which is
         never replaced.
-      ValueError: there are no such axes, or the name is no name of a file.
+      ValueError: the axes are unknown, or the name is not a valid file name.
       NotADirectoryError, PermissionError: nothing can be written to the folder.
     """
     folder = os.path.expanduser(folder)
@@ -55,7 +55,7 @@ class Reconstruction(HandData):
     return write_reconstruction(self, name, folder, axes)
 
   def _repr_html_(self) -> str:
-    """The hand over its photo with its main figures, for notebooks."""
+    """Shows the hand over its photo with its main figures, for notebooks."""
     picture = base64.b64encode(png_bytes(overlay_image(self))).decode()
     sigma, distance = self.vertex_sigma_mm, float(self.wrist_camera[2])
     rows = {

@@ -1,7 +1,7 @@
-"""summary.json: what became of each photo, by which settings, and which files belong to it.
+"""Keeps summary.json: the result of each photo, the settings, and the files of the photo.
 
-The file is the output folder's memory. A photo that is there with the same content and settings is
-not done again, and only files that it lists are ever replaced.
+A photo that the file lists with the same content and settings is not processed again, and only
+files that it lists are ever replaced.
 """
 
 import hashlib
@@ -15,7 +15,7 @@ from hand_jax.files.writing import write_json
 SUMMARY_NAME = 'summary.json'
 
 Entry = dict[str, Any]
-"""`photo`, `hands`, `files`, `sha256`, `settings`, and `error` where there was one."""
+"""The keys are `photo`, `hands`, `files`, `sha256`, `settings`, and `error` if there was one."""
 
 
 class OutputRecord:
@@ -26,7 +26,7 @@ class OutputRecord:
 
     Args:
       folder: the output folder.
-      overwrite: takes a summary that cannot be read for none.
+      overwrite: whether to ignore a summary that cannot be read.
 
     Raises:
       ValueError: a summary.json is there that this program did not write.
@@ -37,7 +37,7 @@ class OutputRecord:
     self.reload()
 
   def reload(self) -> None:
-    """Reads the summary again, which another command may have written meanwhile.
+    """Reads the summary again, because another command may have changed it.
 
     Raises:
       ValueError: a summary.json is there that this program did not write.
@@ -62,12 +62,12 @@ class OutputRecord:
         ) from None
 
   def files(self, stem: str | None = None) -> set[str]:
-    """Lists the names of the files that were written for a photo, or for all."""
+    """Returns the names of the files that were written for a photo, or for all."""
     entries = self.entries.values() if stem is None else [self.entries.get(stem, {'files': []})]
     return {name for entry in entries for name in entry['files']}
 
   def is_done(self, stem: str, sha256: str, settings: dict[str, Any]) -> bool:
-    """Tells whether the same photo was done by the same settings and all its files are there.
+    """Returns whether the photo was done with the same settings and all its files still exist.
 
     Args:
       stem: the photo's name without its suffix.

@@ -1,7 +1,7 @@
-"""Reconstructs the photos that flags name and writes the files.
+"""Reconstructs the photos that the flags name, and writes the files.
 
-A mistake in the flags ends everything before the first photo. A photo that cannot be done is told,
-and the others are done.
+A mistake in the flags is reported before the first photo. If one photo fails, the failure is
+reported, and the other photos are still processed.
 """
 
 import errno
@@ -19,6 +19,7 @@ from hand_jax.data.photos import check_box, photo_size, read_mask, read_photo
 from hand_jax.files.outputs import check_output_folder
 from hand_jax.fitting.released_weights import release_digest
 from hand_jax.mano.assets import hand_model_name, is_free_hand
+from hand_jax.models.bundled import bundled_digest
 from hand_jax.reconstruction.camera_placement import check_focal_length, check_lens
 from hand_jax.reconstruction.files import (
   OUTPUT_SUFFIXES,
@@ -48,7 +49,7 @@ from hand_jax.reconstruction.trained_network import check_mask
 from hand_jax.runs.hand_models import hand_model_digest
 from hand_jax.version import VERSION
 
-# What to do about errors of the system.
+# Remedies for errors of the operating system.
 _REMEDIES: dict[int | None, str] = {
   errno.ENOSPC: '. Free some room, then run the same command again.',
   errno.ENAMETOOLONG: '. Rename the photo.',
@@ -56,16 +57,16 @@ _REMEDIES: dict[int | None, str] = {
 
 
 class PhotoOutcome(NamedTuple):
-  """Says in a line for each hand what became of a photo."""
+  """The result of a photo, with a line of text for each hand."""
 
   lines: tuple[str, ...]
   failed: bool = False
   is_written: bool = False
-  """Whether files tell of a hand."""
+  """Whether files of a hand were written."""
 
 
 class PhotoRun(NamedTuple):
-  """Photos that can be done: all flags are checked, nothing is done yet."""
+  """Photos that are ready to be reconstructed, after all flags were checked."""
 
   tasks: list[PhotoTask]
   options: PhotoOptions
@@ -73,7 +74,7 @@ class PhotoRun(NamedTuple):
   record: OutputRecord
 
   def outcomes(self) -> Iterator[PhotoOutcome]:
-    """Does photo by photo, each when its outcome is asked for.
+    """Reconstructs one photo after the other, each when its outcome is asked for.
 
     Raises:
       BlockingIOError: another command writes to the output folder.
@@ -86,21 +87,21 @@ class PhotoRun(NamedTuple):
 
 
 def prepare_run(options: PhotoOptions) -> PhotoRun:
-  """Reads what makes the meshes and checks everything that can be checked before the first photo.
+  """Loads the networks and checks everything that can be checked before the first photo.
 
   Args:
     options: the flags.
 
   Returns:
-    The run. Its outcomes are one for each photo: that no hand was found is no failure; a photo that
-    cannot be read, estimated or written has failed, and the photos after it are still done.
+    The run, which has one outcome for each photo. A photo without hands is no failure. A photo that
+    cannot be read, estimated or written has failed, and the photos after it are still processed.
 
   Raises:
-    ValueError, OSError: one line names what is wrong with the options; no photo is done then.
+    ValueError, OSError: an option is wrong. The message names it, and no photo is processed.
   """
   if options.focal is not None:
     check_focal_length(options.focal)
-  tasks = plan_tasks(options)  # before anything is read: most mistakes are here
+  tasks = plan_tasks(options)  # first, because most mistakes are found here
   output = pathlib.Path(str(options.output))
   check_output_folder(output)
   record = OutputRecord(output, options.overwrite)
@@ -111,7 +112,8 @@ def prepare_run(options: PhotoOptions) -> PhotoRun:
     _check_against_photo(tasks[0])
   refine = options.refine == 'on'
   reconstructor = HandReconstructor(options.workdir, options.mano_dir, refine)
-  has_colors = _has_colors(tasks, reconstructor)
+  network = reconstructor.network
+  has_colors = network is None or network.config.model.texture.enabled
   suffixes = output_suffixes(has_colors, is_free_hand(reconstructor.model))
   photos = [task.path for task in tasks]
   check_names(photos, record, suffixes, MAX_HANDS, options.overwrite, _other_inputs(options))
@@ -125,7 +127,7 @@ def read_task(task: PhotoTask, focal_length_px: float | None) -> PhotoRequest:
   """Reads a task's photo and mask, and checks that boxes and mask fit the photo.
 
   Raises:
-    FileNotFoundError, ValueError: naming the file or the flag.
+    FileNotFoundError, ValueError: the message names the file or the flag.
   """
   size = photo_size(task.path)
   if focal_length_px is not None:
@@ -143,19 +145,6 @@ def read_task(task: PhotoTask, focal_length_px: float | None) -> PhotoRequest:
   )
 
 
-def _has_colors(tasks: Sequence[PhotoTask], reconstructor: HandReconstructor) -> bool:
-  """Whether hands get colours. Raises a ValueError when nothing can use a mask that is given."""
-  network = reconstructor.network
-  has_colors = network is not None and network.config.model.texture.enabled
-  if not has_colors and any(task.hand_mask is not None for task in tasks):
-    who = 'without --workdir there is' if network is None else f'{network.run} has'
-    raise ValueError(
-      f'--hand_mask: {who} no texture branch, and nothing else looks at a mask. Leave it out, or '
-      'name a textured run.'
-    )
-  return has_colors
-
-
 def _other_inputs(options: PhotoOptions) -> dict[str, str]:
   """The files and folders that are read besides the photos, and which flag names each."""
   named = {
@@ -168,12 +157,12 @@ def _other_inputs(options: PhotoOptions) -> dict[str, str]:
 
 
 def _check_same_settings(run: PhotoRun) -> None:
-  """Raises a FileExistsError when a photo's name has results of another photo or other settings."""
+  """Refuses a photo whose name has results of another photo or other settings."""
   for task in run.tasks:
     try:
       sha256 = file_sha256(task.path)
     except OSError:
-      continue  # told in its turn
+      continue  # reported when its turn comes
     _check_same_results(task, run, sha256, _settings(task, run))
 
 
@@ -189,7 +178,7 @@ def _check_same_results(
 
 
 def _settings(task: PhotoTask, run: PhotoRun) -> dict[str, Any]:
-  """Everything that decides about a photo's results but the photo itself."""
+  """Gathers everything but the photo itself that determines a photo's results."""
   model, network = run.reconstructor.model, run.reconstructor.network
   mask = None
   if task.hand_mask is not None:
@@ -197,6 +186,8 @@ def _settings(task: PhotoTask, run: PhotoRun) -> dict[str, Any]:
   return {
     'version': VERSION,
     'weights': release_digest() if network is None else network.digest,
+    'mask_weights': bundled_digest('hand_mask'),
+    'texture_weights': bundled_digest('hand_texture') if network is None else None,
     'hand_model': {'name': hand_model_name(model), 'sha256': hand_model_digest(model)},
     'boxes_xywh': [list(map(float, box)) for box in task.boxes_xywh],
     'sides': list(task.sides),
@@ -228,11 +219,11 @@ def _check_focal(tasks: Sequence[PhotoTask], focal_length_px: float) -> None:
 
 
 def _check_against_photo(task: PhotoTask) -> None:
-  """Raises an error when --bbox or --hand_mask does not fit the photo that it is given for."""
+  """Refuses a --bbox or --hand_mask that does not fit its photo."""
   try:
     read_request(task.path)
   except (ValueError, OSError):
-    return  # the photo's own fault, told in its turn
+    return  # the photo is damaged, which is reported when its turn comes
   read_task(task, None)
 
 
@@ -246,14 +237,14 @@ def _read_mask(task: PhotoTask, size: tuple[int, int]) -> Bool[np.ndarray, 'heig
     hint = f' Its highest value is {brightest}; white is 255.' if 0 < brightest < 128 else ''
     raise ValueError(
       f'{flag} marks {"every pixel" if mask.any() else "no pixel"}: expected white where the photo '
-      'shows the hand and black elsewhere, or the hand cut out before transparency. Leave the flag '
-      f'out where that is not known.{hint}'
+      'shows the hand and black elsewhere, or the hand cut out on transparency. Leave the flag '
+      f'out if you do not have such a mask.{hint}'
     )
   return mask
 
 
 def _try_photo(task: PhotoTask, run: PhotoRun) -> PhotoOutcome:
-  """Does one photo, or says why it cannot be done."""
+  """Reconstructs one photo, or reports why that is not possible."""
   path, entry = task.path, None
   try:
     settings = _settings(task, run)
@@ -261,7 +252,7 @@ def _try_photo(task: PhotoTask, run: PhotoRun) -> PhotoOutcome:
     if not run.options.overwrite and run.record.is_done(path.stem, sha256, settings):
       count = len(run.record.entries[path.stem]['hands'])
       hands = f'{count or "no"} hand{"s" * (count != 1)}'
-      return PhotoOutcome((f'{path.name}: done before by the same settings, {hands}',))
+      return PhotoOutcome((f'{path.name}: done before with the same settings, {hands}',))
     check_reserved(path, OUTPUT_SUFFIXES)
     if not run.options.overwrite:
       _check_same_results(task, run, sha256, settings)

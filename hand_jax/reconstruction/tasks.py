@@ -1,4 +1,4 @@
-"""What is asked for by flags, photo by photo. Mistakes in it are found before JAX is imported."""
+"""Turns the flags into one task for each photo, and finds mistakes before JAX is imported."""
 
 import glob
 import os
@@ -15,7 +15,7 @@ from hand_jax.reconstruction.records import OutputRecord
 
 
 class PhotoOptions(NamedTuple):
-  """Holds what the flags of the same names say. In paths `~` is expanded already."""
+  """Holds the values of the flags of the same names. In paths `~` is expanded already."""
 
   photos: Sequence[str]
   """Photos, folders of photos, and patterns such as `'*.jpg'`."""
@@ -41,29 +41,29 @@ class PhotoTask(NamedTuple):
   sides: tuple[str, ...] = ()
   """One for each box, or one for all hands."""
   hand_mask: str | None = None
-  """The file that shows where the hand is, or None where that is not known."""
+  """The file of the hand's mask, or None if there is none."""
 
 
 def plan_tasks(options: PhotoOptions, results: frozenset[str] = frozenset()) -> list[PhotoTask]:
   """Lists the photos with the boxes, sides and masks that the flags give, without opening any.
 
   Args:
-    options: what the flags say.
-    results: paths of files that this program wrote, which are no photos of a folder.
+    options: the values of the flags.
+    results: paths of files that this program wrote. They do not count as photos of a folder.
 
   Raises:
     FileNotFoundError: a folder or pattern holds no photo.
-    ValueError: there is no photo or no place for the results, a text is no box, several photos
-      have one box or mask, or boxes and sides do not pair up.
+    ValueError: no photo or no output folder is named, a text is not a box, several photos share one
+      box or mask, or the numbers of boxes and sides do not fit.
   """
   if not options.output:
-    raise ValueError('Say where the results go: --output=DIR.')
+    raise ValueError('Name a folder for the results: --output=DIR.')
   if '' in options.photos:
-    raise ValueError('A photo has an empty name: is a variable of the shell unset?')
+    raise ValueError('A photo has an empty name. Is a variable of the shell unset?')
   paths = [path for name in options.photos for path in _photos_of(name, results)]
   paths += list(demo_photo_boxes()) if options.demo_photos else []
   if not paths:
-    raise ValueError('No photo is named: name one or more, or take --demo_photos.')
+    raise ValueError('No photo is named. Name one or more, or give --demo_photos.')
   for flag in ('bbox', 'hand_mask'):
     if getattr(options, flag) and len(paths) > 1:
       raise ValueError(
@@ -97,7 +97,7 @@ def parse_box(text: str) -> Float[np.ndarray, '4']:
 
 
 def missing_photos(tasks: Sequence[PhotoTask]) -> list[str]:
-  """Says in a line each which photos are not there."""
+  """Returns one line for each photo that does not exist."""
   lines = []
   for task in tasks:
     try:
@@ -108,9 +108,10 @@ def missing_photos(tasks: Sequence[PhotoTask]) -> list[str]:
 
 
 def _photos_of(name: str, results: frozenset[str]) -> list[pathlib.Path]:
-  """The photos that one argument names, those of a folder or pattern in the order of their names.
+  """Lists the photos that one argument names, sorted by name for a folder or pattern.
 
-  A folder's photos are the files in itself with a photo's suffix that are not hidden.
+  A folder's photos are its own files with a photo's suffix that are not hidden. Subfolders do not
+  count.
   """
   path = pathlib.Path(name)
   if os.path.isdir(path):  # no error for a name that is too long
@@ -127,13 +128,13 @@ def _photos_of(name: str, results: frozenset[str]) -> list[pathlib.Path]:
   found = [file for file in found if os.path.realpath(file) not in results]
   if not found:
     raise FileNotFoundError(
-      f'{where} holds no photo: files with the suffix {", ".join(PHOTO_SUFFIXES)} are looked for.'
+      f'{where} holds no photo: expected files with the suffix {", ".join(PHOTO_SUFFIXES)}.'
     )
   return sorted(found)
 
 
 def _results_in(folder: pathlib.Path) -> frozenset[str]:
-  """The real paths of the results that a folder's summary lists, where it has one."""
+  """Resolves the paths of the results that a folder's summary lists, if it has one."""
   try:
     record = OutputRecord(folder, overwrite=True)
   except OSError:

@@ -1,8 +1,8 @@
-"""The free hand's texture image: vertex colours laid out by UV, and the OBJ that wears it.
+"""Draws the free hand's texture image from vertex colours, and writes the OBJ that uses it.
 
 The free hand has one texture coordinate per vertex, so faces across a seam of its layout would
-stretch over half the picture. They are cut out, and each has a small patch of its own beside the
-layout.
+stretch over half the picture. Each of these faces gets a small patch of its own beside the layout
+instead.
 """
 
 import functools
@@ -22,18 +22,18 @@ from hand_jax.rendering.rasterize import rasterize
 TEXTURE_SIDE = 1024
 _PATCH_SIDE = 16
 _MARGIN = 8.5
-# How far from a face its colours go on, in pixels.
+# The colours of a face continue this far beyond it, in pixels.
 _BLEED = 12.0
-# Places per metre of an uncut face differ by less than this factor from the median.
+# A face is cut out if its pixels per metre differ from the median by at least this factor.
 _LARGEST_STRETCH = 2.0
 
 
 class TextureLayout(NamedTuple):
-  """Says where the picture has each face. The first V places belong to the vertices.
+  """The position of each face in the picture. The first V places belong to the vertices.
 
-  `places` are pixels of the square picture, the first one's centre at (0.5, 0.5), y down, those of
-  the patches last. `corners` holds an index into them for each corner of each face, `vertices` the
-  vertex at each place.
+  `places` are pixels of the square picture. The first pixel's centre is (0.5, 0.5), y points down,
+  and the places of the patches come last. `corners` holds an index into them for each corner of
+  each face, and `vertices` holds the vertex at each place.
   """
 
   places: Float[np.ndarray, 'places 2']
@@ -42,9 +42,9 @@ class TextureLayout(NamedTuple):
 
 
 class _Texels(NamedTuple):
-  """Holds the corners' vertices and their shares for each pixel, from the nearest pixel of a face.
+  """The vertices and weights of each pixel's colour, taken from the nearest pixel of a face.
 
-  `bare` marks pixels from which even that one is far.
+  `bare` marks pixels that are far from any face.
   """
 
   vertices: Int[np.ndarray, 'side side 3']
@@ -54,7 +54,7 @@ class _Texels(NamedTuple):
 
 @functools.cache
 def free_hand_layout() -> TextureLayout:
-  """Lays out the free right hand. The left one's faces are the same ones, reversed."""
+  """Lays out the free right hand. The left hand has the same faces with reversed winding."""
   model = load_mano_model()
   return texture_layout(
     np.asarray(load_hand_appearance().uv, np.float64),
@@ -68,14 +68,14 @@ def texture_layout(
   template: Float[np.ndarray, 'vertices 3'],
   faces: Int[np.ndarray, 'faces 3'],
 ) -> TextureLayout:
-  """Fits the UVs (v up) into the picture, and gives faces across a seam patches at the right.
+  """Fits the UVs (v up) into the picture, and places patches for faces across a seam at the right.
 
-  A face crosses one where it is turned over, or stretched far more than faces are. A face that
-  covers another one's vertex gets a patch too.
+  A face crosses a seam if it is flipped, or stretched far more than other faces. A face that covers
+  the vertex of another face gets a patch too.
 
   Args:
     uv: texture coordinates of the vertices.
-    template: the resting vertices, metres, which tell how long edges are.
+    template: the resting vertices in metres, for the lengths of edges.
     faces: indices of their corners.
   """
   crossing = _crosses_a_seam(uv, template, faces)
@@ -112,12 +112,12 @@ def _crosses_a_seam(uv: np.ndarray, template: np.ndarray, faces: np.ndarray) -> 
 
 
 def _covers_others(uv: np.ndarray, faces: np.ndarray, kept: np.ndarray) -> np.ndarray:
-  """Whether another vertex of the kept faces lies inside a kept face."""
+  """Returns which kept faces contain a vertex of other kept faces."""
   points = uv[np.unique(faces[kept])]
   covers = np.zeros(len(faces), bool)
   for number in np.flatnonzero(kept):
     corners = uv[faces[number]]
-    # One row per edge: on which side of it each point lies.
+    # Each row is an edge, and gives the side on which each point lies.
     edges, offsets = np.roll(corners, -1, axis=0) - corners, points[None] - corners[:, None]
     sides = edges[:, None, 0] * offsets[..., 1] - edges[:, None, 1] * offsets[..., 0]
     covers[number] = (sides > 0).all(axis=0).any() or (sides < 0).all(axis=0).any()
@@ -137,7 +137,7 @@ def _texels(layout: TextureLayout) -> _Texels:
   corners = jnp.asarray(layout.corners, jnp.int32)
   face, shares = _fragments(jnp.asarray(flat, jnp.float32), corners, TEXTURE_SIDE)
   face, shares = np.asarray(face), np.asarray(shares)
-  # Pixels round a face take its colours: nothing else bleeds in where viewers blend.
+  # Pixels round a face take its colours, so that viewers blend no other colour in.
   bare = (face < 0).astype(np.uint8)
   distance, label = cv2.distanceTransformWithLabels(
     bare, cv2.DIST_L2, cv2.DIST_MASK_5, labelType=cv2.DIST_LABEL_PIXEL
@@ -159,7 +159,7 @@ def _free_hand_texels() -> _Texels:
 def free_hand_texture(
   vertex_colors: Float[np.ndarray, 'vertices 3'],
 ) -> UInt8[np.ndarray, 'side side 3']:
-  """Draws the picture of `free_hand_layout` in these colours, and their mean far from the hand."""
+  """Draws the picture of `free_hand_layout`. Pixels far from the hand get the mean colour."""
   vertices, shares, bare = _free_hand_texels()
   colors = (vertex_colors[vertices] * shares[..., None]).sum(axis=-2)
   mean = vertex_colors.mean(axis=0, keepdims=True)[None]
@@ -174,7 +174,7 @@ def textured_obj_text(
   is_left: bool,
   axes: str,
 ) -> str:
-  """Writes an OBJ of a free hand with vertex colours and places in its texture picture.
+  """Writes an OBJ of a free hand with vertex colours and texture coordinates.
 
   The first texture coordinates (v up) are those of the vertices, in order.
 
@@ -183,8 +183,8 @@ def textured_obj_text(
     faces: indices of their corners.
     colors: sRGB in [0, 1].
     material_file: the name of the material's file.
-    is_left: the hand is a left one.
-    axes: of the file, see `in_axes`.
+    is_left: whether the hand is a left hand.
+    axes: the axes of the file, see `in_axes`.
   """
   layout = free_hand_layout()
   corners = layout.corners[:, ::-1] if is_left else layout.corners

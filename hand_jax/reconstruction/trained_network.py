@@ -1,4 +1,4 @@
-"""One hand of a photo by a trained network: a mesh with a sigma for every vertex, and colours."""
+"""Estimates one hand of a photo by a trained network: a mesh with sigma and colours."""
 
 import hashlib
 import os
@@ -33,6 +33,8 @@ from hand_jax.models.branches import branches_of
 from hand_jax.models.estimating import estimate_images
 from hand_jax.models.hand_network import create_network
 from hand_jax.reconstruction.camera_placement import PhotoCamera, photo_camera, place_in_camera
+from hand_jax.reconstruction.hand_data import MaskSource
+from hand_jax.reconstruction.occlusion import near_hand_mask
 from hand_jax.reconstruction.reconstruction import Reconstruction
 from hand_jax.rendering.rasterize import visible_vertices
 from hand_jax.runs.hand_models import load_run_model
@@ -43,7 +45,7 @@ _MM_PER_M = 1000.0
 
 
 class TrainedNetwork(NamedTuple):
-  """A trained network ready for photos.
+  """A trained network that is ready for photos.
 
   `estimate` takes one uint8 RGB crop of `image_size` and its hand mask, or None for the mask.
   """
@@ -52,29 +54,30 @@ class TrainedNetwork(NamedTuple):
   model: ManoModel
   estimate: Callable[[np.ndarray, np.ndarray | None], HandEstimate]
   run: str
-  """What errors call the network: its run's folder, or the name of its config."""
+  """The network's name in error messages: its run's folder, or the name of its config."""
   digest: str = ''
-  """Tells its parameters from others, whatever the run's folder is called."""
+  """Identifies its parameters, independently of the name of the run's folder."""
 
 
 class HandPhoto(NamedTuple):
-  """An upright RGB photo and what is known of the hand in it."""
+  """An upright RGB photo, with the box, side, mask and camera that are known."""
 
   image: UInt8[np.ndarray, 'height width 3']
   box_xywh: Float[np.ndarray, '4'] | None = None
   """The hand's box in pixels, or None for the largest centred square."""
   side: str = 'right'
   name: str = 'the image'
-  """What error messages and captions call the photo."""
+  """The photo's name in error messages and captions."""
   hand_mask: Bool[np.ndarray, 'height width'] | None = None
-  """What the photo shows of the hand, where that is known."""
+  """True where the photo shows the hand, or None if that is not known."""
   camera: PhotoCamera | None = None
   """None: the focal length is assumed, see `photo_camera`."""
   landmarks_image: Float[np.ndarray, '21 2'] | None = None
-  """Where the landmark network sees the joints, in pixels.
+  """The joints that the landmark network found, in pixels.
 
-  They turn the crop of a run with `data.upright`. With None it looks for them in the box.
+  They turn the crop of a run with `data.upright`. With None the landmark network is run on the box.
   """
+  mask_source: MaskSource = 'given'
 
 
 def load_trained_network(workdir: str | os.PathLike, mano_dir: str | None = None) -> TrainedNetwork:
@@ -83,12 +86,12 @@ def load_trained_network(workdir: str | os.PathLike, mano_dir: str | None = None
   The text 'release' means the run in the package.
 
   Raises:
-    FileNotFoundError, ValueError: no run, no checkpoint or hand model there, or a damaged one.
+    FileNotFoundError, ValueError: the run, its checkpoint or its hand model is missing or damaged.
   """
-  # Imported here: Orbax takes a third of a second, and the weights in the box need none.
+  # Import here, because Orbax takes a third of a second, and the bundled weights do not need it.
   from hand_jax.runs.checkpoints import load_for_inference
 
-  # A path of the folder `release` is not the text that means the run in the package.
+  # A path object `release` means a folder. Only the text means the run in the package.
   folder = workdir if isinstance(workdir, str) else os.path.join(os.curdir, workdir)
   config, variables = load_for_inference(folder)
   network = create_trained_network(config, variables, load_run_model(folder, mano_dir))
@@ -101,11 +104,11 @@ def load_trained_network(workdir: str | os.PathLike, mano_dir: str | None = None
 def create_trained_network(
   config: ExperimentConfig, variables: dict[str, Any], model: ManoModel
 ) -> TrainedNetwork:
-  """Makes a network ready for photos. The first photo compiles it.
+  """Prepares a network for photos. The first photo compiles the program.
 
   Args:
-    config: of the network.
-    variables: its parameters and statistics.
+    config: the config of the network.
+    variables: its parameters and batch statistics.
     model: the hand model that it was trained with.
   """
   network = create_network(config)
@@ -125,13 +128,16 @@ def crop_of_photo(
   config: ExperimentConfig,
   turn: float = 0.0,
 ) -> Float[np.ndarray, '3 3']:
-  """Maps a photo to its crop: the square round the box as in training, or the largest centred one.
+  """Computes the affine from photo pixels to crop pixels.
+
+  The crop is the square round the box as in training, or the largest centred square.
 
   Args:
     image: the photo.
     box_xywh: the hand's box in pixels, or None for the largest centred square.
-    config: of the network.
-    turn: turns the picture in the crop, in radians, from x (right) to y (down).
+    config: the config of the network.
+    turn: the angle by which the picture is turned in the crop, in radians, from x (right) to y
+      (down).
   """
   size = config.model.image_size
   if box_xywh is None:
@@ -145,18 +151,17 @@ def reconstruct_in_box(network: TrainedNetwork, photo: HandPhoto) -> Reconstruct
 
   The hand is the posterior's mean, or the prior's where the network is a prior-net alone.
   A run with `data.upright` sees the crop turned. Its estimate is turned back to the photo's axes.
-  Where `hand_mask` is known, it tells a texture branch what the photo shows of the hand, and pixels
-  outside it colour no vertex.
+  If `hand_mask` is known, a texture branch takes no colour from pixels outside it.
 
   Raises:
-    ValueError: a box without area or outside the image, a mask of another size, a side that is
-      neither, or an estimate that is not finite. The message has the photo's name.
+    ValueError: the box has no area or lies outside the image, the mask has another size, the side
+      is neither 'left' nor 'right', or the estimate is not finite. The message names the photo.
   """
   return next(iter(reconstruct_branches(network, photo).values()))
 
 
 def reconstruct_branches(network: TrainedNetwork, photo: HandPhoto) -> dict[str, Reconstruction]:
-  """Reconstructs a hand by each branch that the network has, the better one first.
+  """Reconstructs a hand by each branch of the network. The posterior comes first.
 
   Both hands have the same colours. The errors are those of `reconstruct_in_box`.
   """
@@ -172,7 +177,7 @@ def reconstruct_branches(network: TrainedNetwork, photo: HandPhoto) -> dict[str,
   seen_box = box_xywh
   if is_left and box_xywh is not None:
     seen_box = _mirror_box(box_xywh, width)
-  # The network knows right hands only: show it the mirrored photo.
+  # The network was trained on right hands only, so it gets the mirrored photo.
   seen = np.ascontiguousarray(image[:, ::-1]) if is_left else image
   turn = _upright_turn(photo) if config.data.upright else 0.0
   affine = crop_of_photo(seen, seen_box, config, turn)
@@ -192,7 +197,7 @@ def reconstruct_branches(network: TrainedNetwork, photo: HandPhoto) -> dict[str,
     for branch, gaussians in branches_of(estimate).items()
   }
   for hand in hands.values():
-    # What follows from finite numbers may be too large for theirs: a sigma, say.
+    # Derived values, such as sigma, may overflow even if the network's outputs are finite.
     _check_fields_finite(vars(hand), network.run, name)
   return hands
 
@@ -200,14 +205,17 @@ def reconstruct_branches(network: TrainedNetwork, photo: HandPhoto) -> dict[str,
 def check_mask(
   hand_mask: np.ndarray, width: int, height: int, name: str, mask_name: str = 'hand_mask'
 ) -> None:
-  """Raises a ValueError that names both when a mask is not as large as its photo.
+  """Checks that a mask is as large as its photo.
 
   Args:
     hand_mask: the mask.
-    width: of the photo, in pixels.
-    height: of the photo, in pixels.
-    name: of the photo, for the message.
-    mask_name: of the mask, for the message.
+    width: the width of the photo in pixels.
+    height: the height of the photo in pixels.
+    name: the name of the photo in the error message.
+    mask_name: the name of the mask in the error message.
+
+  Raises:
+    ValueError: the sizes differ. The message names both.
   """
   if hand_mask.shape != (height, width):
     size = ' x '.join(str(length) for length in hand_mask.shape[::-1])
@@ -218,7 +226,7 @@ def check_mask(
 
 
 def _check_fields_finite(fields: dict[str, Any], run: str, name: str) -> None:
-  """Raises a ValueError, naming photo and run, when a number of the fields is not finite."""
+  """Raises a ValueError that names photo and run if a number of the fields is not finite."""
   bad = [
     field
     for field, value in fields.items()
@@ -229,13 +237,13 @@ def _check_fields_finite(fields: dict[str, Any], run: str, name: str) -> None:
   ]
   if bad:
     raise ValueError(
-      f'What {run} estimates of {name} is not finite ({", ".join(bad)}): its checkpoint is damaged '
-      'or its training diverged. Nothing is written; use another run.'
+      f'The estimate of {run} for {name} is not finite ({", ".join(bad)}): its checkpoint is '
+      'damaged or its training diverged. Nothing is written. Use another run.'
     )
 
 
 def _upright_turn(photo: HandPhoto) -> float:
-  """Computes the turn of an upright crop of the photo, which is mirrored where the hand is left."""
+  """Computes the turn of an upright crop of the photo. The photo of a left hand is mirrored."""
   landmarks = photo.landmarks_image
   if landmarks is None:
     height, width = photo.image.shape[:2]
@@ -247,7 +255,7 @@ def _upright_turn(photo: HandPhoto) -> float:
 
 
 class _PhotoView(NamedTuple):
-  """A photo, the hand's box in it, photo to crop, the crop's turn, and the photo's camera."""
+  """A photo, the hand's box, the affine to the crop, the crop's turn, and the photo's camera."""
 
   photo: HandPhoto
   box_xywh: np.ndarray
@@ -272,7 +280,7 @@ def _assemble(
   photo_to_crop, is_left = view.photo_to_crop, view.photo.side == 'left'
   height, width = view.photo.image.shape[:2]
   camera = camera_from_vector(jnp.asarray(estimate.camera.mean))
-  # R leads from the hand frame to the axes of the crop. The photo's axes are turned back from them.
+  # R takes the hand frame to the axes of the crop, which are then turned back to the photo's axes.
   rotation = np.asarray(camera_rotation(camera), np.float64) @ rotation_in_plane(view.turn)
   vertices = np.asarray(gaussians.vertices.mean, np.float64) @ rotation
   joints = np.asarray(extended_joint_regressor(model), np.float64) @ vertices
@@ -290,13 +298,14 @@ def _assemble(
   pixels = joints_image[:1] + pixels_per_metre * vertices[:, :2]
   spread = np.exp(np.asarray(gaussians.joints.log_variance, np.float64)) @ rotation**2
   colors = estimate.vertex_colors
+  visible = visible_in_photo(vertices, pixels, np.asarray(model.faces), (width, height))
   return Reconstruction(
     vertices=vertices.astype(np.float32),
     joints=joints.astype(np.float32),
     faces=np.asarray(model.faces)[:, ::-1] if is_left else np.asarray(model.faces),
     vertex_sigma_mm=_sigma_mm(np.asarray(gaussians.vertices.log_variance)),
     joint_sigma_mm=_sigma_mm(np.asarray(gaussians.joints.log_variance)),
-    vertex_visible=visible_in_photo(vertices, pixels, np.asarray(model.faces), (width, height)),
+    vertex_visible=visible & near_hand_mask(view.photo.hand_mask, photo_to_crop, side, pixels),
     vertex_colors=None if colors is None else np.asarray(colors),
     vertices_image=pixels.astype(np.float32),
     joint_sigma_xyz_mm=(_MM_PER_M * np.sqrt(spread)).astype(np.float32),
@@ -316,6 +325,7 @@ def _assemble(
     camera_log_variance=np.asarray(estimate.camera.log_variance),
     photo=view.photo.image,
     photo_name=view.photo.name,
+    mask_source=view.photo.mask_source,
   )
 
 
@@ -325,12 +335,12 @@ def visible_in_photo(
   faces: Int[np.ndarray, 'faces 3'],
   photo_size: tuple[int, int],
 ) -> Bool[np.ndarray, ' vertices']:
-  """Tells which vertices the photo can show: inside it and not behind the hand itself.
+  """Finds the vertices that are inside the photo and not hidden by the hand itself.
 
   Args:
-    vertices: metres, camera axes. Of a left hand the mirrored ones do as well.
-    pixels: where the photo has them.
-    faces: in either winding.
+    vertices: metres, camera axes. A left hand may also be given mirrored.
+    pixels: the vertices in pixels of the photo.
+    faces: vertex ids, in either winding.
     photo_size: the photo's width and height in pixels.
   """
   inside = ((pixels >= 0) & (pixels < np.array([photo_size]))).all(axis=1)
@@ -341,18 +351,24 @@ def visible_in_photo(
 def _unhidden(
   vertices: Float[Array, 'vertices 3'], faces: Int[Array, 'faces 3']
 ) -> Bool[Array, ' vertices']:
-  """Tells whether no part of the hand lies before a vertex by 0.01 mm. Metres in camera axes."""
+  """Finds vertices with no part of the hand more than 0.01 mm in front of them.
+
+  Vertices are in metres in camera axes.
+  """
   low = jnp.min(vertices[:, :2], axis=0, keepdims=True)
   extent = jnp.max(jnp.max(vertices[:, :2], axis=0) - low[0])
-  # Any picture that holds the whole hand will do: one of 2 x 2 pixels, whatever the photo's size.
+  # Any picture that holds the whole hand suffices, so take one of 2 x 2 pixels.
   pixels = 0.5 + (vertices[:, :2] - low) / extent
   points = jnp.concatenate([pixels, vertices[:, 2:]], axis=1)
   return visible_vertices(points[None], faces, 2, 2)[0]
 
 
 def _sigma_mm(log_variance: np.ndarray) -> Float[np.ndarray, ' points']:
-  """Root of the mean of the three variances (the same in any frame), millimetres."""
-  with np.errstate(over='ignore'):  # an infinite one is refused by name
+  """Computes the root of the mean of the three variances in millimetres.
+
+  It is the same in any frame.
+  """
+  with np.errstate(over='ignore'):  # an infinite sigma is refused later
     variance = np.exp(np.asarray(log_variance, np.float64)).mean(axis=-1)
   return (_MM_PER_M * np.sqrt(variance)).astype(np.float32)
 
@@ -360,7 +376,7 @@ def _sigma_mm(log_variance: np.ndarray) -> Float[np.ndarray, ' points']:
 def _wrist_relative(
   model: ManoModel, parameters: HandParameters | None, rotation: np.ndarray
 ) -> HandParameters | None:
-  """The prior-net's parameters with the camera's orientation, the wrist B V at the origin."""
+  """Gives the prior-net's parameters the camera's orientation and the wrist B V at the origin."""
   if parameters is None:
     return None
   parameters = HandParameters(*(jnp.asarray(value) for value in parameters))

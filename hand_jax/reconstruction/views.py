@@ -1,4 +1,4 @@
-"""Pictures of a reconstruction over its photo, upright and unmirrored."""
+"""Draws a reconstruction over its photo, upright and not mirrored."""
 
 from collections.abc import Sequence
 
@@ -14,7 +14,7 @@ from hand_jax.reconstruction.meshes import legend_image, sigma_colors, sigma_ran
 from hand_jax.rendering.overlay import PAPER, overlay_panels, texture_panels
 
 PANEL_SIDE = 480
-# The longer side of the picture of all hands of a photo, pixels.
+# The longer side, in pixels, of the picture of all hands of a photo.
 _HANDS_SIDE = 1280
 # Okabe and Ito's colours, which people with any colour vision can tell apart.
 _HAND_COLORS = ((0, 158, 115), (230, 159, 0), (86, 180, 233), (204, 121, 167), (213, 94, 0))
@@ -24,7 +24,7 @@ _LABEL_GAP = 0.05
 
 
 def display_vertices(reconstruction: HandData, crop_side: int) -> Float[np.ndarray, 'vertices 3']:
-  """Places vertices in pixels of an upright, unmirrored crop of `crop_side` pixels, depth too."""
+  """Projects vertices to pixels of an upright, unmirrored crop, with their depth in pixels."""
   to_crop, pixels = display_affine(reconstruction, crop_side)
   scale = reconstruction.pixels_per_metre
   depth = scale * pixels * reconstruction.vertices[:, 2:]
@@ -34,7 +34,7 @@ def display_vertices(reconstruction: HandData, crop_side: int) -> Float[np.ndarr
 
 
 def display_affine(reconstruction: HandData, side: int) -> tuple[Float[np.ndarray, '3 3'], float]:
-  """Maps the photo to the network's crop at another size, and tells the scale.
+  """Computes the affine from the photo to the network's crop at another size, and its scale.
 
   The result neither mirrors the photo nor turns it.
   """
@@ -47,7 +47,10 @@ def display_affine(reconstruction: HandData, side: int) -> tuple[Float[np.ndarra
 
 
 def display_crop(reconstruction: HandData, side: int) -> Float[np.ndarray, 'side side 3']:
-  """Cuts out the part of the photo that the network saw, in colours in [0, 1] on paper."""
+  """Cuts out the part of the photo that the network saw, with colours in [0, 1].
+
+  Pixels outside the photo have the background colour.
+  """
   image = reconstruction.photo
   whole_to_crop, _ = display_affine(reconstruction, side)
   shrink = 1 / reconstruction.photo_scale
@@ -59,7 +62,7 @@ def display_crop(reconstruction: HandData, side: int) -> Float[np.ndarray, 'side
 def overlay_image(
   reconstruction: HandData,
 ) -> UInt8[np.ndarray, 'panel_height width2 3']:
-  """Draws photo crop, mesh over it, and the mesh coloured by sigma with its legend."""
+  """Draws the crop, the mesh over it, and the mesh coloured by sigma with a legend."""
   range_mm = sigma_range_mm(reconstruction.vertex_sigma_mm)
   return overlay_panels(
     display_crop(reconstruction, PANEL_SIDE),
@@ -92,7 +95,7 @@ def hands_image(hands: Sequence[HandData]) -> bytes:
   """Draws the bones of all hands, numbered, over the photo, as a JPEG of at most 1280 pixels.
 
   Args:
-    hands: of one photo, at least one.
+    hands: the hands of one photo, at least one.
   """
   photo = hands[0].photo
   scale = min(1.0, _HANDS_SIDE / max(photo.shape[:2]))

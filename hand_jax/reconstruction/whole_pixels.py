@@ -1,4 +1,4 @@
-"""Hands that were found in a photo of reduced size, in pixels of the whole photo."""
+"""Converts hands that were found in a photo of reduced size to pixels of the whole photo."""
 
 import dataclasses
 
@@ -14,8 +14,8 @@ def in_whole_pixels(
   """Expresses a hand in pixels of the whole photo.
 
   Args:
-    hand: in pixels of its `photo`.
-    scale: pixels of `photo` for a pixel of the whole photo.
+    hand: the hand, in pixels of its `photo`.
+    scale: the size of `photo` relative to the whole photo.
     whole_size: width and height of the whole photo in pixels.
   """
   if scale == 1:

@@ -1,4 +1,4 @@
-"""Fits the calibration of sigma to rendered hands that no stage has learned from."""
+"""Fits the calibration of sigma to rendered hands that no other stage was trained on."""
 
 import numpy as np
 import scipy.optimize
@@ -23,7 +23,7 @@ def fit_calibration(fitted: FittedHands, model: ManoModel) -> SigmaCalibration:
 
   Args:
     fitted: hands with the fit's own sigma, not calibrated.
-    model: the hand model, which tells the parts of the hand.
+    model: the hand model, which defines the parts of the hand.
   """
   # The wrist is the origin, so it has neither error nor sigma.
   errors, sigma, groups = fitted.joint_errors[:, 1:], fitted.joint_sigma[:, 1:], joint_groups()[1:]
@@ -61,7 +61,7 @@ def part_factors(
 ) -> Float[np.ndarray, ' points']:
   """Fits each part's factor of sigma, and gives it to every point of the part.
 
-  The factor is the geometric mean of what coverages of 68 and 95 % ask for.
+  The factor is the geometric mean of the two factors that reach coverages of 68 and 95 %.
 
   Args:
     errors: errors per axis, mm.

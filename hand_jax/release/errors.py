@@ -1,4 +1,4 @@
-"""Measures how wrong the evidence about each joint is on renders, and how hands are held."""
+"""Measures the errors of each joint's evidence on renders, and fits the prior over poses."""
 
 import jax
 import numpy as np
@@ -17,13 +17,14 @@ _SMALLEST_SIGMA_DEG = 2.0
 
 
 def error_shapes(read: ReadHands, heads: JointEstimate) -> PointErrors:
-  """Computes each joint's root mean square error over that of all joints, by kind of evidence.
+  """Computes each joint's error relative to the mean over joints, for each kind of evidence.
 
-  3D points are compared after the best rotation, shift and scale, which the fit finds as well.
+  Errors are root mean squares. 3D points are compared after the best rotation, shift and scale,
+  because the fit finds these as well.
 
   Args:
-    read: crops that nothing was trained on.
-    heads: what the heads estimate for them.
+    read: crops that the joint heads were not trained on.
+    heads: the heads' estimates for these crops.
   """
   offsets = read.joints_camera - read.joints_camera.mean(axis=1, keepdims=True)
   pixels = read.joints_crop - read.joints_crop.mean(axis=1, keepdims=True)
@@ -46,9 +47,9 @@ def pose_prior(hands: str, count: int, seed: int, shape_sigma: float) -> HandPri
 
   Args:
     hands: name of the sampler (`POSE_SAMPLERS`).
-    count: how many poses to draw.
+    count: the number of poses to draw.
     seed: seed of the poses.
-    shape_sigma: the deviation of each shape number, which the prior holds as well.
+    shape_sigma: the deviation of each shape number, which is part of the prior.
   """
   sample = jax.jit(jax.vmap(lambda key: pose_to_angles(POSE_SAMPLERS[hands](key)).reshape(45)))
   angles = np.asarray(sample(jax.random.split(jax.random.key(seed), count)), np.float64)

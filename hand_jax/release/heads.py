@@ -27,19 +27,19 @@ _SMALLEST_DEVIATION = 0.05
 
 
 class HeadSettings(NamedTuple):
-  """How the heads are trained."""
+  """The settings of the heads' training."""
 
   decay: float = 0.05
   """Ridge penalty of the linear head for each crop, where inputs are standardised."""
   epochs: int = 30
-  """How often the nonlinear head goes through the crops."""
+  """The number of passes over the crops for the nonlinear head."""
   scale_epochs: int = 60
-  """How often the head of the error scale does."""
+  """The number of passes for the head of the error scale."""
   batch_size: int = 256
   learning_rate: float = 1e-3
   weight_decay: float = 1e-2
   max_landmark_error: float = 0.2
-  """Crops with a larger share of landmark error (`landmark_error_share`) are not learned from."""
+  """Crops with a larger landmark error (`landmark_error_share`) are left out of the training."""
   seed: int = 0
 
 
@@ -76,7 +76,7 @@ def fit_linear(
 def _deviations(inputs: np.ndarray) -> np.ndarray:
   """Computes standard deviations and keeps them from being tiny.
 
-  A number that hardly ever moves on renders must not be blown up where it moves on a photo.
+  An input that hardly varies on renders must not become huge if it varies on a photo.
   """
   deviation = inputs.std(axis=0)
   return np.maximum(deviation, _SMALLEST_DEVIATION * np.median(deviation[deviation > 0]))
@@ -86,9 +86,9 @@ def train_heads(learned: ReadHands, held_out: ReadHands, settings: HeadSettings)
   """Trains both experts, then the error scale on hands that the experts have not seen.
 
   Args:
-    learned: what the experts learn from.
-    held_out: what the error scale learns from.
-    settings: how to train.
+    learned: the crops that the experts are trained on.
+    held_out: the crops that the error scale is trained on.
+    settings: the settings of the training.
 
   Returns:
     The parameters of `JointHeads`.
@@ -125,7 +125,7 @@ def _apply(parameters, vectors, inputs) -> JointEstimate:
 def aligned_errors(
   points: Float[np.ndarray, 'hands 21 3'], joints: Float[np.ndarray, 'hands 21 3']
 ) -> Float[np.ndarray, 'hands 21 3']:
-  """Subtracts joints from points after the best rotation, shift and scale of the points, metres."""
+  """Computes errors in metres after the best rotation, shift and scale of the points."""
   return (
     np.asarray(procrustes_align(np.asarray(points, np.float64), np.asarray(joints, np.float64)))
     - joints

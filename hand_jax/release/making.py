@@ -31,13 +31,13 @@ from hand_jax.release.readings import (
   select,
 )
 
-# Two weights and a factor for each part are found from at least so many hands.
+# Two weights and a factor for each part need at least this many hands.
 _MIN_CALIBRATED = 50
 _STAGE_FILES = ('heads.npz', 'calibrated.npz', 'release.npz', 'release_card.json')
 
 
 class ErrorSizes(NamedTuple):
-  """Root mean square errors in mm that the fit believes, one for each kind of evidence.
+  """Root mean square errors in mm that the fit assumes, one for each kind of evidence.
 
   These three numbers alone were chosen on real photos, on both measuring sets together, because
   renders are harder to read than photos. How errors differ between joints comes from renders.
@@ -49,10 +49,10 @@ class ErrorSizes(NamedTuple):
 
 
 class ReleasePlan(NamedTuple):
-  """Says what the weights are made from. No photo of a person is among it."""
+  """The data and settings that the weights are made from. No photo of a person is among them."""
 
   learned: tuple[ReadingPlan, ...]
-  """The hands that the heads learn from."""
+  """The hands that the heads are trained on."""
   held_out: tuple[ReadingPlan, ...]
   """The hands on which the joints' errors are measured and the error scale is trained."""
   calibration: tuple[ReadingPlan, ...]
@@ -62,19 +62,19 @@ class ReleasePlan(NamedTuple):
   heads: HeadSettings = HeadSettings()
   sizes: ErrorSizes = ErrorSizes()
   prior_samples: int = 40_000
-  """How many poses the prior over joint angles is fitted to."""
+  """The number of poses that the prior over joint angles is fitted to."""
   shape_sigma: float = 1.0
   """The prior's deviation of each shape number."""
   seed: int = 0
 
 
 def release_plan(scale: float = 1.0, test_hands: int = 1000) -> ReleasePlan:
-  """Plans how the shipped weights are made.
+  """Returns the plan by which the shipped weights are made.
 
   Args:
     scale: multiplies the numbers of hands in all stages but the measurement. The shipped weights
       were made with 1. Larger scales are for machines with more time.
-    test_hands: how many hands of each test split are measured.
+    test_hands: the number of hands of each test split that are measured.
   """
 
   def plan(hands: str, split: str, seed: int, count: int, crops: int = 1) -> ReadingPlan:
@@ -100,10 +100,10 @@ def make_release(
   """Makes the weights in a folder, which holds `release.npz` and `release_card.json` in the end.
 
   Args:
-    plan: what they are made from.
-    workdir: folder where the stages keep what they made.
+    plan: the data and settings.
+    workdir: folder where the stages keep their results.
     commit: commit of the code, for the card.
-    report: is told what is going on.
+    report: called with a line about each step.
 
   Raises:
     ValueError: the folder holds stages of another plan, or the plan has too few hands.
@@ -136,14 +136,14 @@ def _keep_plan(plan: ReleasePlan, folder: pathlib.Path) -> None:
   if not path.exists():
     if taken := [name for name in _STAGE_FILES if os.path.lexists(folder / name)]:
       raise FileExistsError(
-        f'{folder} holds {", ".join(taken)}, but no {path.name} that says what from: they stay as '
-        'they are. Name another --workdir.'
+        f'{folder} holds {", ".join(taken)}, but no {path.name} with the plan they were made from. '
+        'They are not replaced. Name another --workdir.'
       )
     write_json(path, text)
   elif read_json(path) != text:
     raise ValueError(
       f'{folder} holds stages of another plan, see {path.name} there. '
-      'Give the flags of that pass, or another --workdir.'
+      'Give the flags of that run, or name another --workdir.'
     )
 
 

@@ -1,6 +1,6 @@
 """Packs a trained run into the small folder that the package ships (`hand_jax/runs/packed_run.py`).
 
-Parameters are kept in half precision where that hardly changes what the network estimates.
+Parameters are kept in half precision if that hardly changes the network's estimates.
 """
 
 import contextlib
@@ -34,7 +34,7 @@ from hand_jax.types import HandBatch, ManoModel
 
 CARD_NAME = 'card.json'
 _FILES = (NETWORK_NAME, CONFIG_NAME, LINEAGE_NAME, HAND_MODEL_NAME, CARD_NAME)
-# Half precision is taken where vertices move by less than this on average, in mm, on the hands.
+# Half precision is used if vertices move by less than this many mm on average over this many hands.
 _MAX_CHANGE_MM, _COMPARED_HANDS = 0.05, 64
 _BRANCHES = ('posterior', 'prior')
 _FIGURES = ('pa_mpjpe_mm', 'pa_mpvpe_mm', 'mpjpe_mm', 'mpvpe_mm')
@@ -50,9 +50,9 @@ def pack_run(
 
   Args:
     workdir: folder of the trained run, whose backbone is the bundled landmark network.
-    folder: the packed run's folder. One that is there already is replaced as a whole.
+    folder: the packed run's folder. An existing one is replaced as a whole.
     commit: commit of the code, for the card.
-    compared_hands: how many rendered hands both precisions are compared on.
+    compared_hands: the number of rendered hands on which both precisions are compared.
 
   Raises:
     FileNotFoundError, ValueError: the run cannot be read or packed.
@@ -61,7 +61,8 @@ def pack_run(
   folder, saved = pathlib.Path(folder), load_network(str(workdir))
   if folder.exists() and {path.name for path in folder.iterdir()} != set(_FILES):
     raise FileExistsError(
-      f'{folder} is no packed run alone: it stays as it is. Move it away first.'
+      f'{folder} holds other files than those of a packed run, so it is not replaced. Move it away '
+      'first.'
     )
   model = load_run_model(workdir)
   change = half_precision_change(saved, model, compared_hands)
@@ -98,7 +99,7 @@ def half_precision_change(saved: SavedNetwork, model: ManoModel, hands: int) -> 
   Args:
     saved: the run's config and variables.
     model: the hand model that it was trained with.
-    hands: how many rendered hands to look at.
+    hands: the number of rendered hands to compare on.
 
   Returns:
     `mean_mm` and `largest_mm` over the vertices of all hands, rounded, and the number of `hands`.
@@ -140,7 +141,7 @@ def _padding(batch: HandBatch) -> np.ndarray:
 
 
 def _without_places(config: ExperimentConfig) -> ExperimentConfig:
-  """Shortens all paths to their last part, because the others say nothing on another computer."""
+  """Shortens all paths to their last part, because the rest is meaningless on another computer."""
   values = flatten_config(config)
   for path in PATH_SETTINGS:
     value = values[path]
@@ -175,7 +176,7 @@ def _short_names(lineage: dict[str, Any]) -> dict[str, Any]:
 
 
 def _trained_on(workdir: str, config: ExperimentConfig) -> dict[str, Any]:
-  """Names the data of a run, with the digest that tells prepared data from others.
+  """Names the data of a run, with the digest that identifies prepared data.
 
   The number of examples is None where prepared data are no longer where the run read them.
   """
@@ -198,7 +199,7 @@ def _trained_on(workdir: str, config: ExperimentConfig) -> dict[str, Any]:
 
 
 def _hours(workdir: pathlib.Path, batch_size: int) -> float:
-  """Sums up the time of a run's steps from its log, without validation and compilation."""
+  """Adds up the time of a run's steps from its log, without validation and compilation."""
   seconds, before = 0.0, 0
   for line in (workdir / 'metrics.jsonl').read_text().splitlines():
     row = json.loads(line)
@@ -209,7 +210,7 @@ def _hours(workdir: pathlib.Path, batch_size: int) -> float:
 
 
 def _evaluations(workdir: pathlib.Path) -> dict[str, Any]:
-  """Collects the main figures of what `experiments.evaluate` wrote into a run's folder."""
+  """Collects the main figures that `experiments.evaluate` wrote into a run's folder."""
   evaluations = {}
   for path in sorted((workdir / 'evaluation').glob('*.json')):
     results = read_json(path)

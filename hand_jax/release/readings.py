@@ -1,7 +1,7 @@
-"""Reads rendered hands by the landmark network, beside the truth, for the release to learn from.
+"""Runs the landmark network on rendered hands, and keeps its outputs together with the truth.
 
-Readings are kept in files of some hundred hands, each of which is written whole. A pass that was
-stopped therefore goes on where it was.
+Readings are kept in files of some hundred hands, and each file is written as a whole. A pass that
+was stopped therefore continues after its last file.
 """
 
 import io
@@ -28,10 +28,11 @@ from hand_jax.models.hand_landmark import INPUT_SIDE
 from hand_jax.synthetic.hands import render_examples
 
 SHARD_SIZE = 512
-# Squares stray from those of the true joints by these deviations, as in the detector's second look:
+# Squares differ from those of the true joints by these deviations, as in the detector's second
+# reading:
 # the logarithm of the side, the shift as a share of the side, and the turn in radians.
 _LOG_SIDE_SIGMA, _SHIFT_SIGMA, _TURN_SIGMA = 0.08, 0.035, np.radians(6.0)
-# So many hands are rendered before their crops go through the network.
+# This many hands are rendered before their crops go through the network.
 _BLOCK = 32
 
 
@@ -53,7 +54,7 @@ class ReadHands(NamedTuple):
 
 
 class ReadingPlan(NamedTuple):
-  """Says which rendered hands are read.
+  """The rendered hands to read.
 
   They are the first `count` hands of a seed and split, and each is read in `crops` crops.
   """
@@ -72,10 +73,10 @@ class ReadingPlan(NamedTuple):
 
 
 def read_rendered(plan: ReadingPlan, indices: Iterable[int]) -> ReadHands:
-  """Renders hands and shows jittered upright crops of them to the network.
+  """Renders hands and runs the network on jittered upright crops of them.
 
   Args:
-    plan: how the hands are rendered, and how many crops each gets.
+    plan: the sampler, split, seed and picture size, and the number of crops of each hand.
     indices: numbers of the examples.
   """
   parts, indices = [], list(indices)
@@ -98,7 +99,7 @@ def jittered_regions(example: HandExample, plan: ReadingPlan, index: int) -> lis
 
   Args:
     example: the rendered hand.
-    plan: the seed, and how many squares to place.
+    plan: the seed, and the number of squares to place.
     index: the example's number.
   """
   rng = np.random.default_rng([plan.seed, index])
@@ -139,12 +140,12 @@ def read_plan(
   folder: str | os.PathLike,
   report: Callable[[int, int], None] = lambda done, count: None,
 ) -> ReadHands:
-  """Reads the hands of a plan. Files that are there already are taken as they are.
+  """Reads the hands of a plan. Existing files are used as they are.
 
   Args:
-    plan: which hands are read.
+    plan: the hands to read.
     folder: folder that keeps the readings, in a subfolder of the plan's name.
-    report: is told how many hands are done, and of how many.
+    report: called with the number of finished hands and the number of all hands.
   """
   parts = []
   for start in range(0, plan.count, SHARD_SIZE):
@@ -158,12 +159,12 @@ def read_plan(
 
 
 def join(parts: Iterable[ReadHands]) -> ReadHands:
-  """Puts readings one after the other."""
+  """Concatenates readings."""
   return ReadHands(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
 
 
 def select(read: ReadHands, rows: np.ndarray) -> ReadHands:
-  """Takes the readings of some rows, which are given by number or as a mask."""
+  """Selects the readings of some rows, given by number or as a mask."""
   return ReadHands(*(array[rows] for array in read))
 
 

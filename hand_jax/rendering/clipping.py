@@ -19,8 +19,8 @@ def drop_near_vertices(
 
   A vertex that has a coordinate which is not finite becomes NaN in all coordinates too. The
   gradient for a dropped vertex is zero, provided that the projection before this call has finite
-  derivatives at it. `project_perspective` has them at any finite point. `project_in_front` needs no
-  such care.
+  derivatives at it. `project_perspective` has them at any finite point. `project_in_front` handles
+  all points itself.
 
   Args:
     vertices_image: pixel x, pixel y and depth.
@@ -40,7 +40,7 @@ def project_in_front(
   points_camera: Float[Array, '*batch vertices 3'],
   near_m: float = NEAR_M,
 ) -> Float[Array, '*batch vertices 3']:
-  """Projects points in camera space to the pixels and depths that the rasterizer takes.
+  """Projects points in camera space to pixels and depths for the rasterizer.
 
   Points that are nearer than `near_m`, behind the camera or not finite become NaN. They are not
   drawn, and their gradients are exactly zero.

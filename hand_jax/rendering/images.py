@@ -1,4 +1,4 @@
-"""Images of a mesh: the colours of its vertices, its depth and its normals at each pixel."""
+"""Draws images of a mesh, which show vertex colours, depth or normals at each pixel."""
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
@@ -28,7 +28,7 @@ def render_vertex_colors(
     width: width of the crop, pixels.
 
   Returns:
-    The colours, which are 0 where nothing is hit, and the pixels that show the hand.
+    The colours, which are 0 where no face is hit, and the pixels that show the hand.
   """
   fragments = rasterize(vertices_image, faces, height, width)
   rgb = interpolate(fragments, faces, vertex_colors)
@@ -40,11 +40,11 @@ def depth_image(
 ) -> Float[Array, 'batch height width']:
   """Returns the depth at each pixel's centre, in the unit of the rasterized depths.
 
-  Pixels that hit nothing get `background`, a finite number. Depth cameras use 0 for no measurement,
+  Pixels that hit no face get `background`, a finite number. Depth cameras use 0 for no measurement,
   whereas `fragments.depth` holds +inf there. The result is differentiable in the rasterized
-  vertices. Within a face, depth is linear in the image. That is exact for weak perspective. Under a
-  perspective camera it is off by up to (change of depth across the face)^2 / (4 depth), which is
-  0.01 mm for a face that spans 5 mm of depth at 0.6 m.
+  vertices. Within a face, depth is linear in the image, which is exact for weak perspective. Under
+  a perspective camera the error is up to (change of depth across the face)^2 / (4 depth). For a
+  face that spans 5 mm of depth at 0.6 m this is 0.01 mm.
   """
   return jnp.where(fragments.face_index >= 0, fragments.depth, background)
 
@@ -63,8 +63,8 @@ def normal_image(
   Args:
     fragments: the faces that pixels see, from `rasterize`.
     faces: vertex ids.
-    vertices: vertices in any frame that has one unit along all axes, such as camera space in metres
-      or the pixels of weak perspective. Pixels with metres of depth are wrong here.
+    vertices: vertices in any frame that has the same unit along all axes, such as camera space in
+      metres or the pixels of weak perspective. Pixels with a depth in metres are wrong here.
 
   Returns:
     Normals in the frame of `vertices`, and 0 on the background.

@@ -1,7 +1,7 @@
-"""Checks the meshes and settings of rendering functions, with errors that say what was expected.
+"""Checks the meshes and settings of rendering functions, with errors that name the expectation.
 
 NumPy arrays, integers and half precision are accepted. Everything is drawn in float32, or in
-float64 where the caller has enabled it and passes float64.
+float64 if the caller has enabled it and passes float64.
 """
 
 import jax

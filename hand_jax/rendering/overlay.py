@@ -1,4 +1,4 @@
-"""Pictures of a hand: its mesh over the photo, in other views, and in various colours."""
+"""Draws pictures of a hand: its mesh over the photo, in other views, and in various colours."""
 
 import functools
 
@@ -23,8 +23,8 @@ MESH_COLOR = (0.78, 0.84, 0.93)
 OPACITY = 0.92
 # Grey level of the picture outside the photo and behind a mesh without a photo.
 PAPER = np.float32(0.96)
-# Colours that stand for a quantity are shaded lightly, so that they can be told apart. A hand's own
-# colours hold the photo's light already.
+# Colours that represent a quantity are shaded lightly, so that they can be distinguished. The
+# estimated colours of a hand contain the photo's light already.
 PLAIN_AMBIENT, COLOR_AMBIENT, UNLIT = 0.35, 0.65, 1.0
 # The two novel views are turned far enough to show parts that the photo hides.
 NOVEL_VIEW_DEGREES = 60.0
@@ -42,7 +42,7 @@ def render_mesh(
 
   Args:
     vertices_image: pixels of the square picture. The depth is in pixels too (weak perspective has
-      the same scale along all axes), so that normals are right.
+      the same scale along all axes), so that normals are correct.
     faces: vertex ids.
     colors: RGB of the vertices, in [0, 1].
     side: side of the picture, pixels.
@@ -128,7 +128,9 @@ def textured_tiles(
   faces: Int[np.ndarray, 'faces 3'],
   vertex_colors: Float[np.ndarray, 'vertices 3'],
 ) -> list[Float[np.ndarray, 'side side 3']]:
-  """Draws a hand in its own colours without light: over the crop, from the left and from the right.
+  """Draws a hand in its estimated colours over the crop, from the left and from the right.
+
+  No light is added.
 
   Args:
     crop: RGB of the crop, in [0, 1].
@@ -221,7 +223,7 @@ def with_caption(
   image = np.array(image)
   left, bottom = 10, image.shape[0] - 12
   scale = max(image.shape[0] / 800, 0.4)
-  # The outline is the same words, moved. Thicker letters would be spaced wider.
+  # The outline consists of the same words, shifted. Thicker letters would be spaced wider.
   for x, y in np.ndindex(3, 3):
     _write(image, text, (left + x - 1, bottom + y - 1), scale, (255, 255, 255))
   _write(image, text, (left, bottom), scale, (30, 30, 30))

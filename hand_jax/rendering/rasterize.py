@@ -1,17 +1,17 @@
-"""Batched z-buffer: finds the face that each pixel sees, and the visible vertices.
+"""Finds the face that each pixel sees, and the visible vertices, by a batched z-buffer.
 
 The hit test uses edge functions, not normalised barycentrics. So it is exact wherever float32 holds
 the products exactly (coordinates on a grid of 1/4 pixel in images up to 1000 pixels), and edge
 pixels are inclusive there. Each edge is evaluated from its lower-numbered vertex, for both faces
 that share it. The two faces then compute the same number with opposite signs, and no pixel falls
-between them. Elsewhere a pixel centre within about 1e-5 pixels of an edge may go either way (or
-within 2e-7 times the largest coordinate of the edge's ends, where that is more).
+between them. Elsewhere rounding decides about a pixel centre within about 1e-5 pixels of an edge
+(or within 2e-7 times the largest coordinate of the edge's ends, if that is more).
 
 Depths are compared in the type of the vertices, not packed. In float32 a face's depth at a pixel is
 known to about 3e-7 times its greatest depth. Faces farther apart than this are ordered correctly,
-and closer ones may go either way. An example is a pixel on an edge that two sloped faces share,
-where both depths are the edge's except for rounding. Where the computed depths are equal, the lower
-face index wins. Repeated faces and parallel faces of constant depth have equal depths.
+and rounding decides about closer ones. An example is a pixel on an edge that two sloped faces
+share, where both have the depth of the edge except for rounding. If the computed depths are equal,
+the lower face index wins. Repeated faces and parallel faces of constant depth have equal depths.
 
 The face that a pixel sees is found in one of two forms, which agree. On a CPU each face tests the
 pixels in small windows. On other devices chunks of faces are tested at all pixels at once. A loop
@@ -32,7 +32,7 @@ from jaxtyping import Array, Bool, Float, Int, Real
 from hand_jax.rendering.inputs import checked_mesh
 from hand_jax.types import ArrayLike, Fragments
 
-# Each loop step tests one window of pixels. The shape is measured (benchmarks/rasterizer.py): on a
+# Each loop step tests one window of pixels. Its shape was measured (benchmarks/rasterizer.py). On a
 # CPU, XLA compiles the loop into one function only while a step touches less than about 1 kB.
 WINDOW_HEIGHT = 2
 WINDOW_WIDTH = 16
@@ -124,9 +124,9 @@ def visible_vertices(
   depth_tolerance: float = 1e-5,
   hand_mask: Bool[Array, 'batch height width'] | None = None,
 ) -> Bool[Array, 'batch vertices']:
-  """Tells which vertices project inside the image and are hidden by no face.
+  """Finds the vertices that project inside the image and that no face hides.
 
-  The answer does not depend on the pixel grid, because every vertex is tested at its own position
+  The result does not depend on the pixel grid, because every vertex is tested at its own position
   against every face that does not contain it. It has no gradient.
 
   With a mask, an object hides every vertex whose pixel lies outside the mask and has none of its
@@ -140,7 +140,7 @@ def visible_vertices(
     depth_tolerance: a face must be nearer than a vertex by more than this to hide it, in the unit
       of depth (0.01 mm by default, for metres). Otherwise copies of a vertex along a seam would
       hide each other.
-    hand_mask: True where the photo shows the hand with nothing before it.
+    hand_mask: True for pixels that show the hand, with nothing in front of it.
 
   Returns:
     True for visible vertices.
@@ -169,13 +169,18 @@ def visible_vertices(
     table = jax.vmap(_face_table, (0, None), out_axes=1)(fixed, faces)
     table = jax.tree.map(lambda field: field[:, :, None], table)
     visible = lax.scan(step, visible, (table, faces), unroll=4)[0]
-  return visible if hand_mask is None else visible & _near_mask(fixed, hand_mask)
+  return visible if hand_mask is None else visible & near_mask(fixed, hand_mask)
 
 
-def _near_mask(
+def near_mask(
   vertices_image: Float[Array, 'batch vertices 3'], mask: Bool[Array, 'batch height width']
 ) -> Bool[Array, 'batch vertices']:
-  """Tells whether the pixel of a vertex, or one of its eight neighbours, is in the mask."""
+  """Returns whether the pixel of a vertex, or one of its eight neighbours, is in the mask.
+
+  Args:
+    vertices_image: pixel x, pixel y and depth.
+    mask: True for pixels that show the hand, with nothing in front of it.
+  """
   height, width = mask.shape[1:]
   # Vertices outside the image take a pixel of its border, but the caller does not count them.
   column = jnp.clip(jnp.floor(vertices_image[..., 0]), 0, width - 1).astype(jnp.int32)
@@ -224,7 +229,7 @@ def _face_table(vertices: Float[Array, 'vertices 3'], faces: Int[Array, 'faces 3
 
 
 def _test_points(table: _FaceTable, x, y):
-  """Tells whether each face contains the point, and computes the depth of the face there.
+  """Returns whether each face contains the point, and the depth of the face there.
 
   Leading axes broadcast.
   """

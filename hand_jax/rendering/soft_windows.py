@@ -1,8 +1,8 @@
-"""The parts of soft rendering: windows of pixels round each face, and distances to its edges.
+"""Holds the parts of soft rendering: windows of pixels round each face, and distances to its edges.
 
 Pixels are visited in small windows round each face's bounding box, as many as the face and its blur
-need. So memory depends neither on the size of a face nor on the blur, and nothing is cut off short
-of the blur radius.
+need. So memory depends neither on the size of a face nor on the blur, and no pixel within the blur
+radius is left out.
 
 Distances are measured to lines that are given by a point near the image and a direction. So an edge
 that reaches far out is as exact in the image as a short one (`edge_table`).
@@ -116,7 +116,7 @@ def pixel_centers(origin, window: tuple[int, int], dtype) -> tuple[Array, Array]
 
 
 class EdgeTable(NamedTuple):
-  """Edges of faces, from corner i to i + 1, in the form that distances need.
+  """Edges of faces, from corner i to i + 1, in a form for computing distances.
 
   All numbers count as constants in derivatives.
   """
@@ -135,9 +135,9 @@ def edge_table(corners: Float[Array, 'faces 3 2']) -> EdgeTable:
   """Describes short edges by their first corners, and long ones by a point near the image.
 
   That point is the one of the edge that is nearest to the first pixel. Differences of pixels and
-  far corners would lose most of what float32 holds of the pixels: 0.06 pixels at a coordinate of
-  1e6. The line's distance from the origin is known far better, as the cross product of the edge's
-  ends divided by its length.
+  far corners would lose most of the pixels' precision in float32, which is 0.06 pixels at a
+  coordinate of 1e6. The line's distance from the origin is known far better, as the cross product
+  of the edge's ends divided by its length.
   """
   ends = jnp.roll(corners, -1, axis=1)
   edges = ends - corners
@@ -148,7 +148,7 @@ def edge_table(corners: Float[Array, 'faces 3 2']) -> EdgeTable:
   direction = jnp.where(proper[..., None], edges * inverse[..., None], jnp.eye(2)[:1, None])
   far = length > _LONG
   crossed = _cross(corners, ends)
-  # The end is not start + length, because the end that is near is placed best by its own product.
+  # The end is not start + length. If the end is near the image, its own product is more precise.
   start = jnp.where(far, jnp.sum(corners * direction, axis=-1), 0)
   end = jnp.where(far, jnp.sum(ends * direction, axis=-1), length)
   place = jnp.clip(0, start, end)
@@ -166,7 +166,7 @@ def edges_of(face: Int[Array, ''], table: EdgeTable) -> EdgeTable:
 
 
 def _cross(a: Float[Array, '*shape 2'], b: Float[Array, '*shape 2']) -> Float[Array, '*shape']:
-  """Computes ax by - ay bx, in float32 about 4000 times as exactly if the products nearly cancel.
+  """Computes ax by - ay bx, about 4000 times as precisely as float32 if the products nearly cancel.
 
   Numbers are split into halves, whose products are exact.
   """
@@ -200,8 +200,8 @@ def _each_edge(edges: EdgeTable, x, y):
     beyond = place - met
     way_x = beyond * edge.direction_x - aside * edge.direction_y
     way_y = beyond * edge.direction_y + aside * edge.direction_x
-    # This is not 1 - the other share. A far corner's share is small, and as exact as the distance
-    # from the near corner.
+    # This is not 1 - the other share. The share of a far corner is small, and computed in this way
+    # it is as precise as the distance from the near corner.
     first = jnp.where(edge.inverse_length > 0, (edge.end - met) * edge.inverse_length, 1)
     second = (met - edge.start) * edge.inverse_length
     yield aside**2 + beyond**2, aside * edges.winding > 0, (way_x, way_y), (first, second)
@@ -209,11 +209,11 @@ def _each_edge(edges: EdgeTable, x, y):
 
 @jax.custom_jvp
 def squared_distance(corners: list[Array], edges: EdgeTable, x, y) -> tuple[Array, Array]:
-  """Computes squared distances of points to a triangle's boundary, and tells which are inside.
+  """Computes squared distances of points to a triangle's boundary, and which points are inside.
 
   Args:
-    corners: ax, ay, bx, by, cx and cy. The distance is differentiated by them, but its value does
-      not use them.
+    corners: ax, ay, bx, by, cx and cy, pixels. The distance is differentiated by them, but its
+      value does not use them.
     edges: the face's part of an `edge_table`, which determines the value.
     x: x of the points, pixels.
     y: y of the points, pixels.

@@ -1,4 +1,4 @@
-"""Turns fragments into pictures: interpolates attributes, and computes normals and light."""
+"""Makes pictures from fragments: interpolates attributes, and computes normals and light."""
 
 import math
 
@@ -36,11 +36,11 @@ def interpolate(
     attributes: values of the vertices.
 
   Returns:
-    The values at the pixels, and 0 where nothing is hit.
+    The values at the pixels, and 0 where no face is hit.
 
   Raises:
-    ValueError: the attributes are of another batch or have another number of axes, or faces name
-      vertices without attributes.
+    ValueError: the attributes have another batch size or number of axes, or faces name vertices
+      without attributes.
   """
   attributes, faces = checked_mesh(attributes, faces, None, 'attributes')
   images = fragments.face_index.shape[0]
@@ -51,7 +51,7 @@ def interpolate(
   def one(image):
     face_index, barycentric, values = image
     table = values[faces].reshape(faces.shape[0], 3 * channels)
-    # Background pixels have zero weights, but an attribute may be NaN, so leave their product out.
+    # Background pixels have zero weights, but an attribute may be NaN. Leave their product out.
     rows = table[jnp.maximum(face_index, 0)]
     rows = jnp.where((face_index >= 0)[..., None], rows, 0)
     first, second, third = jnp.split(rows, 3, axis=-1)
@@ -69,8 +69,8 @@ def vertex_normals(
   """Computes unit normals as the area-weighted mean of the faces around each vertex.
 
   A vertex without faces gets 0. Normals follow the right-hand rule of the winding, so they point
-  outwards for counter-clockwise faces. Faces that the rasterizer does not draw (one has a vertex
-  with NaN, for example) do not count and pass no gradient on.
+  outwards for counter-clockwise faces. Faces that the rasterizer does not draw, such as those with
+  a NaN vertex, do not count and pass no gradient on.
   """
   return normalize(area_normals(vertices, faces))
 
@@ -192,7 +192,7 @@ def downsample(
   """Averages blocks of factor x factor pixels, which smooths the edges of pictures rendered larger.
 
   Raises:
-    ValueError: the size of the image is no multiple of the factor.
+    ValueError: the size of the image is not a multiple of the factor.
   """
   batch, height, width, channels = image.shape
   if height % factor or width % factor:

@@ -103,7 +103,7 @@ class _Filling:
     self._size = len(before.encode()) + len(after.encode()) + _LINKS_BYTES
 
   def takes(self, section: PhotoSection, limit: int) -> bool:
-    """Tells whether the page stays within the limit with one more photo."""
+    """Returns whether the page stays within the limit with one more photo."""
     data = self._new_data(section)
     return self._size + len(data) + len(section.thumbnail.encode()) <= limit
 

@@ -57,7 +57,7 @@ class SavedNetwork(NamedTuple):
 
 
 class Restored(NamedTuple):
-  """A state, as numpy arrays, the number of batches it had consumed, and what `save` kept aside."""
+  """A state as numpy arrays, the number of batches that it had consumed, and its progress."""
 
   state: TrainState
   position: int
@@ -67,26 +67,26 @@ class Restored(NamedTuple):
 def check_workdir(workdir: str, config: ExperimentConfig, extend: bool = False) -> bool:
   """Checks whether a new or a continued run may use a folder.
 
-  A run in the folder must have the same config. Its paths may be spelled otherwise and their
+  A run in the folder must have the same config. Its paths may be written differently and their
   content may have moved, see `hand_jax/runs/sources.py`.
 
   Args:
     workdir: the run's folder, which need not exist.
     config: the config that is asked for.
-    extend: lets the config have more steps than the run in the folder.
+    extend: whether the config may have more steps than the run in the folder.
 
   Returns:
     True if the folder holds a run already.
 
   Raises:
-    ValueError: the folder holds a run of another config (the message names what differs), or
-      `extend` is asked for and there is nothing to extend, or the run there is a packed one.
+    ValueError: the folder holds a run of another config (the message names the differences) or a
+      packed run, or `extend` is given and the folder holds no run with fewer steps.
     FileExistsError: the folder holds no run, but files that a run would replace.
   """
   if workdir == RELEASE:
     raise ValueError(
-      f'{RELEASE} is the trained run in the package, which stays as it is: name another --workdir, '
-      f'or ./{RELEASE} for a folder of that name.'
+      f'{RELEASE} is the trained run in the package, which cannot be changed: name another '
+      f'--workdir, or ./{RELEASE} for a folder of that name.'
     )
   if packed_step(workdir) is not None:
     raise ValueError(
@@ -114,7 +114,7 @@ def check_workdir(workdir: str, config: ExperimentConfig, extend: bool = False) 
   if steps > former and not extend:
     advice += ' --extend trains it for more steps.'
   if any(_setting_of(text) in PATH_SETTINGS for text in differences):
-    advice += ' A path counts as the same where what the run began with lies there.'
+    advice += ' A path counts as equal if it leads to the content that the run began with.'
   raise ValueError(
     f'{workdir} holds a run of another config; this one asks for {"; ".join(differences)}. {advice}'
   )
@@ -123,13 +123,12 @@ def check_workdir(workdir: str, config: ExperimentConfig, extend: bool = False) 
 def claim_workdir(workdir: str, config: ExperimentConfig, extend: bool = False) -> None:
   """Writes the config and its sources into a run's folder, new or not.
 
-  In the folder of a continued run, they get the new spellings of its paths and, with `extend`, its
-  new number of steps.
+  For a continued run, the files get the new paths and, with `extend`, the new number of steps.
 
   Args:
     workdir: the run's folder, which need not exist.
     config: the config that is asked for.
-    extend: lets the config have more steps than the run in the folder.
+    extend: whether the config may have more steps than the run in the folder.
 
   Raises:
     OSError: the folder holds files of something else, or cannot be written to.
@@ -155,7 +154,7 @@ def claim_workdir(workdir: str, config: ExperimentConfig, extend: bool = False) 
 
 
 def _differences(workdir: str, config: ExperimentConfig, theirs: ExperimentConfig) -> list[str]:
-  """Lists the settings that differ from a run's config, comparing paths by what lies there."""
+  """Lists the settings that differ from a run's config. Paths are compared by their content."""
   recorded = read_sources(workdir, theirs)
   same = moved_sources(recorded, config)
   texts = [text for text in config_differences(config, theirs) if _setting_of(text) not in same]
@@ -182,7 +181,7 @@ def _check_no_other_files(workdir: str) -> None:
   taken = [name for name in _RUN_FILES if _is_taken(open_path(workdir) / name)]
   if taken:
     raise FileExistsError(
-      f'{workdir} holds {", ".join(taken)}, but no {CONFIG_NAME} of a run: they stay as they are. '
+      f'{workdir} holds {", ".join(taken)}, but no {CONFIG_NAME} of a run. They are not replaced. '
       'Name another --workdir.'
     )
 
@@ -218,8 +217,8 @@ class Checkpoints:
 
   Args:
     workdir: the run's folder.
-    keep: how many of the newest checkpoints stay.
-    best_metric: name of a figure given to `save`. The checkpoint with its lowest value stays too.
+    keep: the number of newest checkpoints to keep.
+    best_metric: name of a figure given to `save`. The checkpoint with its lowest value is kept too.
   """
 
   def __init__(self, workdir: str, keep: int = 2, best_metric: str = ''):
@@ -244,7 +243,7 @@ class Checkpoints:
     Args:
       state: the state, see `parallel.unreplicate`. Its arrays must not change afterwards.
       position: the number of batches that it has consumed.
-      progress: what else goes on with the run, as JSON.
+      progress: further values that a continued run needs, as JSON.
       figures: validation figures of the state, one of which may be the best metric.
 
     Raises:
@@ -307,7 +306,7 @@ class Checkpoints:
   def _not_written(self, step: int | None, reason: str) -> OSError:
     return OSError(
       f'The checkpoint of step {step} cannot be written into {self._folder}: {reason}. '
-      'Earlier ones are whole: make room, and the same command goes on from there.'
+      'Earlier ones are whole: free some room, and run the same command again to continue.'
     )
 
   def restore_latest(self, like: TrainState) -> Restored | None:
@@ -403,9 +402,9 @@ def _open_manager(
 
   Args:
     folder: the folder of checkpoints.
-    keep: how many of the newest ones stay. None only reads, and creates or cleans nothing.
-    best_metric: the figure whose lowest value keeps a checkpoint too, or nothing.
-    finishing: is called when a checkpoint is complete but for its name.
+    keep: the number of newest checkpoints to keep. None only reads, and creates or cleans nothing.
+    best_metric: the figure whose lowest value also keeps a checkpoint, or an empty text.
+    finishing: called when a checkpoint is complete except for its name.
   """
   policies: list[checkpoint_managers.PreservationPolicy] = [checkpoint_managers.LatestN(keep)]
 
@@ -422,7 +421,7 @@ def _open_manager(
     )
   else:
     if jax.process_index() == 0:
-      # A killed save leaves its files behind, which Orbax does not remove.
+      # An interrupted save leaves files that Orbax does not remove.
       for leftover in unfinished_saves(folder):
         remove_tree(leftover)
     options = ocp.CheckpointManagerOptions(
@@ -434,7 +433,7 @@ def _open_manager(
 
 
 def unfinished_saves(folder: AnyPath) -> list[AnyPath]:
-  """Finds what killed saves left in the folder of checkpoints."""
+  """Finds the files that interrupted saves left in the folder of checkpoints."""
   if not is_address(folder):
     return list(folder.glob(f'*{_UNFINISHED}*'))
   finished = saved_steps(folder)
@@ -454,10 +453,10 @@ def _restore(
   except Exception as error:  # tensorstore, JSON and file errors alike
     reason = ' '.join(f'{type(error).__name__}: {error}'.split())[:200]
     if (checkpoint / FILES_NAME).exists():
-      # All files are as they were saved, so nothing is to be removed.
+      # All files are unchanged, so do not advise to remove them.
       raise ValueError(
         f'Checkpoint {checkpoint} is whole, and cannot be read: it holds other parts than this '
         f'version keeps of such a run ({reason}). Start from it in another --workdir by '
-        f'--init_from={folder.parent}, or go on with the version that began it.'
+        f'--init_from={folder.parent}, or continue it with the version that began it.'
       ) from error
     raise unreadable(checkpoint, reason) from error

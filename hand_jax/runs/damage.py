@@ -1,4 +1,4 @@
-"""Finds damaged checkpoints by the list of their files, and sets them aside."""
+"""Finds damaged checkpoints by the list of their files, and moves them away."""
 
 import json
 
@@ -9,10 +9,10 @@ DAMAGED_NAME = 'damaged_checkpoints'
 
 
 def find_damage(checkpoint: AnyPath) -> str:
-  """Says what is wrong with a checkpoint's files, or returns an empty text.
+  """Describes the damage of a checkpoint's files, or returns an empty text.
 
-  A checkpoint may have no list of its files, if it is from before there were lists. Damage there is
-  left to Orbax, which finds it too but prints pages about it.
+  Checkpoints of early versions have no list of their files. Orbax then finds the damage, but prints
+  pages about it.
   """
   listed = checkpoint / FILES_NAME
   if not listed.exists():
@@ -36,15 +36,15 @@ def unreadable(checkpoint: AnyPath, reason: str) -> ValueError:
   """Makes the error about a checkpoint that cannot be read."""
   return ValueError(
     f'Checkpoint {checkpoint} cannot be read; it is damaged or incomplete ({reason}). '
-    'Remove that folder to go on from an earlier one.'
+    'Remove that folder to continue from an earlier one.'
   )
 
 
 def set_damaged_aside(workdir: str) -> list[str]:
-  """Moves damaged checkpoints out of the way that are newer than the newest whole one.
+  """Moves away damaged checkpoints that are newer than the newest whole one.
 
-  The run then goes on from the whole one and saves those steps anew. Where none is whole, nothing
-  is moved, so that the run does not begin anew unasked.
+  The run then continues from the whole one and saves those steps again. If none is whole, nothing
+  is moved, so that the run does not silently start from the beginning.
 
   Returns:
     One line about each checkpoint that was moved.

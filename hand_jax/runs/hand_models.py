@@ -119,8 +119,8 @@ def load_run_model(workdir: str | os.PathLike, mano_dir: str | None = None) -> M
   if not path.exists():
     read_config(str(workdir))  # raises where there is no run at all
     raise FileNotFoundError(
-      f'{path} is missing: it tells which hand model the run in {workdir} was trained with. Copy '
-      'it from where the run was trained, or continue the run: that writes it anew.'
+      f'{path} is missing, which records the hand model that the run in {workdir} was trained '
+      'with. Copy it from where the run was trained, or continue the run, which writes it again.'
     )
   recorded = _recorded_digest(path)
   _refuse_former_hand(workdir, recorded)

@@ -22,7 +22,7 @@ Supervision = Literal['full', 'weak']
 
 
 class Origin(NamedTuple):
-  """A checkpoint that another run took from: its folder as given, its step, its run's lineage."""
+  """A checkpoint that another run started from: its folder, its step, and its run's lineage."""
 
   workdir: str
   step: int
@@ -56,7 +56,7 @@ def claim_lineage(workdir: str, lineage: dict[str, Any]) -> None:
 def read_lineage(workdir: str) -> dict[str, Any]:
   """Reads the record of the run in a folder.
 
-  A run from before there were records gets one made of its config.
+  For a run of an early version, which has no record, one is made from its config.
 
   Raises:
     FileNotFoundError: the folder holds no run.
@@ -69,13 +69,13 @@ def read_lineage(workdir: str) -> dict[str, Any]:
   if config.training.init_from or config.training.camera_prior:
     raise ValueError(
       f'{path} is missing, though the run took parameters from others (training.init_from, '
-      'training.camera_prior): what they were trained with is unknown. Put the file back.'
+      'training.camera_prior). Their training data are unknown without it. Put the file back.'
     )
   return make_lineage(config)
 
 
 def lineage_supervision(lineage: dict[str, Any]) -> Supervision:
-  """Tells whether a run and all that it comes from saw 2D joints alone ('weak') or more ('full').
+  """Returns whether a run and all that it comes from saw 2D joints alone ('weak') or more ('full').
 
   Camera priors count too.
   """
@@ -90,7 +90,7 @@ def write_origin(path: AnyPath, origin: Origin) -> None:
 
 
 def read_origin(path: AnyPath) -> Origin:
-  """Reads what `write_origin` wrote.
+  """Reads a file of `write_origin`.
 
   Raises:
     FileNotFoundError: there is no such file.

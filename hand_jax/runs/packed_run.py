@@ -1,7 +1,7 @@
 """Finds the folder of a run, and reads and writes packed runs, one of which is in the package.
 
-A packed run is small enough to be passed on: `network.npz` holds the step and the parameters of one
-checkpoint in place of Orbax's folder, without the landmark network, which comes with the package.
+A packed run is small enough to share. In place of Orbax's folder, `network.npz` holds the step and
+the parameters of one checkpoint, without the landmark network, which comes with the package.
 `config.json`, `hand_model.json` and `lineage.json` are those of any run.
 """
 
@@ -20,8 +20,8 @@ from hand_jax.files.writing import write_whole
 from hand_jax.models.bundled import load_bundled_parameters
 
 RELEASE = 'release'
-"""In place of a run's folder, this text means the trained run in the package. A folder of that name
-is written `./release`."""
+"""In place of a run's folder, this text means the trained run in the package. To name a folder
+`release`, write `./release`."""
 PACKAGED_RUN = pathlib.Path(str(importlib.resources.files('hand_jax'))) / 'assets' / 'trained_run'
 NETWORK_NAME = 'network.npz'
 _STEP = 'step'
@@ -68,7 +68,7 @@ def write_packed_variables(
     dtype: the precision to keep the numbers in.
 
   Raises:
-    ValueError: the backbone is not the landmark network as it comes with the package.
+    ValueError: the backbone is not the unchanged landmark network of the package.
   """
   leaves: dict[str, Any] = flatten_dict(variables, sep='/')
   bundled = _bundled_backbone()
@@ -77,8 +77,8 @@ def write_packed_variables(
     np.array_equal(backbone[name], array) for name, array in bundled.items()
   ):
     raise ValueError(
-      'The run does not have the landmark network as it comes with the package: only such a run is '
-      'small enough to be packed. Train one with optimizer.backbone_learning_rate_scale=0 and '
+      'The backbone of the run is not the unchanged landmark network of the package, so the run is '
+      'too large to be packed. Train one with optimizer.backbone_learning_rate_scale=0 and '
       'model.backbone.name=hand_landmark.'
     )
   arrays: dict[str, Any] = {

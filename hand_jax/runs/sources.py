@@ -1,10 +1,10 @@
-"""Records where a run takes its data, weights and other runs from, and what lay there at first.
+"""Records the paths of a run's data, weights and other runs, and digests of their content.
 
-A run is continued with the same sources. Their content counts and not how their paths are spelled,
-so data that moved are the same data. `sources.json` in the run's folder holds, for each setting,
-the absolute place of each source and the SHA-256 of its content, or null where that cannot be told.
-For another run it also holds the step of its checkpoint. The run in the package has the place
-`release`, wherever the package lies.
+A run is continued with the same sources. They are compared by content and not by path, so data that
+moved are the same data. `sources.json` in the run's folder holds, for each setting, the absolute
+path of each source and the SHA-256 of its content, or null where that is unknown. For another run
+it also holds the step of its checkpoint. The run in the package has the path `release`, wherever
+the package lies.
 """
 
 import hashlib
@@ -30,7 +30,7 @@ _OTHER_RUNS = ('training.init_from', 'training.camera_prior')
 
 
 class Source(NamedTuple):
-  """A file or folder that a run takes something from."""
+  """A file or folder that a run reads data, weights or parameters from."""
 
   place: str
   sha256: str | None
@@ -58,7 +58,8 @@ def write_sources(workdir: str, sources: dict[str, list[Source]]) -> None:
 def read_sources(workdir: str, config: ExperimentConfig) -> dict[str, list[Source]]:
   """Reads the sources of the run in a folder, which has this config.
 
-  For a run from before there were records, it takes what lies now where the config says.
+  For a run of an early version, which has no record, it takes the present content of the paths in
+  the config.
 
   Raises:
     ValueError: the record cannot be read.
@@ -71,8 +72,8 @@ def read_sources(workdir: str, config: ExperimentConfig) -> dict[str, list[Sourc
     return {name: [Source(**source) for source in found] for name, found in record.items()}
   except (ValueError, TypeError, AttributeError):
     raise ValueError(
-      f'{path} cannot be read as the record of where a run comes from. Without it the run is '
-      'continued with the paths that its config.json names.'
+      f"{path} cannot be read as the record of a run's sources. Remove it to continue the run "
+      'with the paths that its config.json names.'
     ) from None
 
 
@@ -106,7 +107,7 @@ def latest_step(workdir: str) -> int | None:
 
 def saved_steps(folder: AnyPath) -> list[int]:
   """Returns the steps of the finished checkpoints in the folder that holds them."""
-  # Orbax is not asked, because its managers wait for each other across hosts, and one may be ahead.
+  # Do not ask Orbax, because its managers wait for each other across hosts, and one may be ahead.
   steps = [path for path in folder.glob('*') if path.name.isdigit()]
   if is_address(folder):
     steps = [path for path in steps if (path / COMMIT_NAME).exists()]
@@ -136,7 +137,8 @@ def _place(setting: str, path: str) -> str:
 
 def _is_at(setting: str, source: Source, path: str, dataset: str) -> bool:
   if _place(setting, path) == source.place:
-    # Its content may change: the run has already taken what it needs, or only names its data.
+    # Its content may change, because the run has already copied what it needs, or only names its
+    # data.
     return True
   return source.sha256 is not None and source.sha256 == _digest(setting, path, dataset, source.step)
 

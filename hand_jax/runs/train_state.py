@@ -1,4 +1,4 @@
-"""The state of a run, which is all in `TrainState`."""
+"""Defines `TrainState`, the whole state of a run."""
 
 from typing import Any
 

@@ -231,7 +231,7 @@ _visible_vertices = jax.jit(visible_vertices, static_argnums=(2, 3))
 
 
 def vertex_visibility(hand: SyntheticHand) -> Bool[np.ndarray, 'vertices']:
-  """Tells which vertices the photo shows: they are in the image and nothing hides them.
+  """Returns which vertices the photo shows: they are in the image and nothing hides them.
 
   The answer is exact for hand and forearm. For objects it uses the hand mask at the vertex's pixel
   and the pixels around it.

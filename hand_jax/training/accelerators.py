@@ -1,4 +1,4 @@
-"""Published figures of TPUs, and the roofline estimate of a step's time that they allow."""
+"""Lists published figures of TPUs, and estimates the time of a step from them (roofline)."""
 
 from typing import NamedTuple
 
@@ -15,7 +15,7 @@ class Accelerator(NamedTuple):
   """Peak multiplications and additions a second. XLA multiplies float32 in bfloat16 by default."""
   hbm_bytes_per_second: float
   link_bytes_per_second: float
-  """What a chip can send to its neighbours in a second, over all its links."""
+  """Bytes that a chip can send to its neighbours in a second, over all its links."""
 
 
 ACCELERATORS = {
@@ -30,7 +30,7 @@ ACCELERATORS = {
 
 
 class Roofline(NamedTuple):
-  """The least times of one step in milliseconds: the step cannot be faster than the longest."""
+  """The least times of one step in milliseconds. The step cannot be faster than the longest."""
 
   compute_ms: float
   memory_ms: float
@@ -38,7 +38,7 @@ class Roofline(NamedTuple):
 
   @property
   def step_ms(self) -> float:
-    """Estimates the step: memory or arithmetic, whichever is longer, then the all-reduce."""
+    """Adds the time of the all-reduce to the longer of the times of memory and arithmetic."""
     return max(self.compute_ms, self.memory_ms) + self.network_ms
 
 
@@ -50,20 +50,20 @@ def estimate_roofline(
   devices: int,
   devices_per_chip: int = 1,
 ) -> Roofline:
-  """Estimates the least time of a step from what its compiled program does.
+  """Estimates the least time of a step from the figures of its compiled program.
 
-  It takes peak figures, full overlap of arithmetic and memory, and none of either with the
-  all-reduce. Real steps take longer.
+  It uses peak rates, lets arithmetic and memory overlap fully, and assumes that the all-reduce
+  overlaps with neither. Real steps take longer.
 
   Args:
     accelerator: the kind of chip.
-    flops: arithmetic operations of one device.
-    bytes_accessed: bytes that one device reads and writes.
-    reduced_bytes: bytes of the gradients and statistics that devices average.
+    flops: arithmetic operations of one device in one step.
+    bytes_accessed: bytes that one device reads and writes in one step.
+    reduced_bytes: bytes of the gradients and statistics that devices average in one step.
     devices: number of devices.
-    devices_per_chip: v4 chips count as two devices, which share the chip's figures.
+    devices_per_chip: number of devices that share the figures of one chip.
   """
-  # A ring sends every byte twice, but for one device's share.
+  # In a ring each device sends every byte twice, except the share of one device.
   sent = 2 * reduced_bytes * (devices - 1) / devices
   compute, memory, network = (
     1e3 * devices_per_chip * amount / rate

@@ -1,7 +1,7 @@
 """Compiles a run's training step for devices that this machine does not have.
 
-XLA's compiler for TPUs comes as a package (libtpu) that needs no TPU. What it compiles is the very
-step that `train_and_evaluate` runs, over the mesh of `training.parallel` 'mesh'.
+XLA's compiler for TPUs comes as a package (libtpu) that needs no TPU. It compiles the same step
+that `train_and_evaluate` runs, over the mesh of `training.parallel` 'mesh'.
 """
 
 import re
@@ -28,11 +28,11 @@ from hand_jax.types import HandBatch, ImageFeatures, ManoModel
 
 _JOINTS = 21
 _VECTOR_SIZE = 1152
-# The size of an array in a program's text, such as f32[64,3].
+# This matches the size of an array in a program's text, such as f32[64,3].
 _ARRAY = re.compile(r'\b(f32|bf16|f16|s32|u32|pred)\[([\d,]*)\]')
 _BYTES = {'f32': 4, 's32': 4, 'u32': 4, 'bf16': 2, 'f16': 2, 'pred': 1}
 _ALL_REDUCE = re.compile(r'^\s*(?:ROOT )?\S+ = (.*?) all-reduce(?:-start)?\(', re.MULTILINE)
-# XLA's message where a program needs more memory than there is, such as
+# This matches XLA's message if a program needs more memory than the device has, such as
 # 'Used 16.12G of 15.75G hbm'.
 _OUT_OF_MEMORY = re.compile(r'Used ([\d.]+)([KMG]) of ([\d.]+)([KMG]) hbm')
 _UNITS = {'K': 2**10, 'M': 2**20, 'G': 2**30}
@@ -48,7 +48,7 @@ class Topology(NamedTuple):
 
 
 class CompiledStep(NamedTuple):
-  """What a training step needs on each device, from the program that XLA made of it."""
+  """The needs of a training step on each device, read from its compiled program."""
 
   fits: bool
   peak_bytes: int
@@ -56,7 +56,7 @@ class CompiledStep(NamedTuple):
   hbm_bytes: int | None
   """The memory of each device. None for CPU devices."""
   flops: float | None = None
-  """Operations of one device, where the step fits. The body of a loop counts once."""
+  """Operations of one device, if the step fits. The body of a loop counts once."""
   bytes_accessed: float | None = None
   all_reduces: int | None = None
   reduced_bytes: int | None = None
@@ -82,7 +82,7 @@ def find_topology(name: str) -> Topology:
 
   try:
     devices = topologies.get_topology_desc(platform='tpu', topology_name=name).devices
-  except Exception as error:  # libtpu raises what it likes
+  except Exception as error:  # libtpu raises errors of various types
     reason = ' '.join(str(error).split())[:200]
     raise ValueError(
       f'--topology={name} cannot be compiled for. It needs the compiler for TPUs (pip install '
@@ -127,6 +127,8 @@ def batch_shapes(config: ExperimentConfig, size: int, num_vertices: int) -> Hand
       world_landmarks=points,
       reduced_maps=(last, middle) if channels else None,
     )
+  small = config.loss.silhouette_side
+  silhouette = array(np.uint8, small, small) if config.loss.silhouette else None
   return HandBatch(
     image=array(np.uint8, side, side, 3),
     example_id=None,
@@ -149,11 +151,12 @@ def batch_shapes(config: ExperimentConfig, size: int, num_vertices: int) -> Hand
     has_vertex_colors=array(np.bool_),
     is_padding=array(np.bool_),
     features=features,
+    silhouette=silhouette,
   )
 
 
 class StepArguments(NamedTuple):
-  """Shapes and types of all that a training step takes."""
+  """Shapes and types of all arguments of a training step."""
 
   state: Any
   batch: HandBatch
@@ -162,7 +165,7 @@ class StepArguments(NamedTuple):
 
 
 def step_arguments(config: ExperimentConfig, model: ManoModel, batch_size: int) -> StepArguments:
-  """Works out the shapes of a step's arguments without computing anything.
+  """Finds the shapes of a step's arguments without computing anything.
 
   The camera prior of the elbo has the shapes of the run's own network.
   """
@@ -186,13 +189,13 @@ def step_arguments(config: ExperimentConfig, model: ManoModel, batch_size: int) 
 def compile_step(
   config: ExperimentConfig, model: ManoModel, topology: Topology, per_device_batch: int
 ) -> CompiledStep:
-  """Compiles the training step for a topology, and reads what it needs from the program.
+  """Compiles the training step for a topology, and reads its needs from the program.
 
   Args:
     config: the run's config. Its batch size is not used.
     model: the hand model.
     topology: the devices.
-    per_device_batch: examples of each device.
+    per_device_batch: number of examples on each device.
   """
   network = create_network(config, axis_name=parallel.AXIS_NAME)
   optimizer = create_optimizer(config.optimizer, config.training.num_steps)
@@ -212,9 +215,9 @@ def largest_batch(fits: Callable[[int], bool], step: int = 8, most: int = 8192) 
   """Finds the largest batch that fits, by doubling and then halving the interval.
 
   Args:
-    fits: tells whether a batch fits.
-    step: the result is a multiple of this, or 0 where even this does not fit.
-    most: no larger batch is tried.
+    fits: returns whether a batch of this many examples fits.
+    step: the result is a multiple of this, or 0 if even this does not fit.
+    most: the largest batch to try.
   """
   good, bad = 0, step
   while bad <= most and fits(bad):
@@ -233,7 +236,7 @@ def _hbm_bytes(topology: Topology) -> int | None:
 
 
 def _too_large(error: Exception, topology: Topology) -> CompiledStep:
-  """Reads how much memory a step would have needed, or raises the error that is about another."""
+  """Reads the memory that a step would have needed, or raises the error if it has another cause."""
   found = read_shortage(error)
   if found is None:
     raise error
@@ -241,7 +244,10 @@ def _too_large(error: Exception, topology: Topology) -> CompiledStep:
 
 
 def read_shortage(error: Exception) -> tuple[int, int] | None:
-  """Reads how many bytes XLA needed and had where a program does not fit, None for other errors."""
+  """Reads the bytes that XLA needed and had for a program that does not fit.
+
+  It returns None for other errors.
+  """
   found = _OUT_OF_MEMORY.search(str(error))
   if found is None:
     return None

@@ -1,4 +1,4 @@
-"""Words what a run tells when it starts."""
+"""Writes the lines that a run prints when it starts."""
 
 import jax
 import numpy as np
@@ -21,12 +21,12 @@ def describe_devices() -> str:
 
 
 def describe_extension(config: ExperimentConfig, former_steps: int, step: int) -> str:
-  """Describes what happens to the learning rate of an extended run.
+  """Describes the new schedule of the learning rate of an extended run.
 
   Args:
-    config: the config of the run as it goes on.
-    former_steps: its number of steps before.
-    step: the step at which it goes on.
+    config: the config of the run after the extension.
+    former_steps: the number of steps of the run before the extension.
+    step: the step at which the run continues.
   """
   steps = config.training.num_steps
   before, now = (learning_rate_schedule(config.optimizer, count) for count in (former_steps, steps))

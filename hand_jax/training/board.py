@@ -13,13 +13,13 @@ _PART_BYTES = 8 << 20
 
 
 class Board:
-  """TensorBoard files, which are written where they lie, or as whole objects of a bucket.
+  """The TensorBoard files of a run. They are written in place, or as whole objects of a bucket.
 
-  In a bucket a file is written anew by each `flush`, and a new one begins when it is large.
+  In a bucket each `flush` writes the file again as a whole. A new file begins when it is large.
 
   Args:
-    folder: where the files lie.
-    purge_step: TensorBoard forgets what it has of this step and later ones.
+    folder: the folder of the files.
+    purge_step: TensorBoard drops its data from this step on.
   """
 
   def __init__(self, folder: AnyPath, purge_step: int):
@@ -37,7 +37,7 @@ class Board:
     self._writer.add_image(name, image, step, dataformats='HWC')
 
   def flush(self) -> None:
-    """Makes what was added readable by others.
+    """Writes all added figures and pictures, so that others can read them.
 
     Raises:
       OSError: the bucket cannot be written to.
@@ -68,7 +68,7 @@ class Board:
   def _open(self, purge_step: int | None) -> tensorboardX.SummaryWriter:
     if self._temporary is None:
       return tensorboardX.SummaryWriter(str(self._folder), purge_step=purge_step)
-    # Names hold the second in which a file begins, and must differ within it too.
+    # Names contain the second in which a file begins. Files of the same second must differ too.
     suffix = f'.part{self._parts}'
     folder = str(self._part_folder())
     return tensorboardX.SummaryWriter(folder, purge_step=purge_step, filename_suffix=suffix)

@@ -1,6 +1,6 @@
 """Loads the frozen camera model behind the elbo's mu_C, and copies it into the run.
 
-It was trained in a run of its own beforehand.
+It was trained beforehand, in a separate run.
 """
 
 import zipfile
@@ -35,8 +35,9 @@ VARIABLES_NAME = 'variables.npz'
 class CameraPrior(NamedTuple):
   """A frozen camera model.
 
-  `config` is that of its own run, and `origin` is the checkpoint that it comes from. `variables`
-  holds only its parts of the network (`params` and `batch_stats`, numpy).
+  `config` belongs to the run that trained it, and `origin` is its checkpoint in that run.
+  `variables` holds only the parts of the network that estimate the camera (`params` and
+  `batch_stats`, numpy).
   """
 
   config: ExperimentConfig
@@ -47,12 +48,13 @@ class CameraPrior(NamedTuple):
 def load_camera_prior(workdir: str, config: ExperimentConfig) -> CameraPrior | None:
   """Loads the camera prior of a run of the elbo, or returns None for other losses.
 
-  The run's own copy is read where there is one. Before that, the newest checkpoint of the run that
-  `training.camera_prior` names is read. Nothing is written, see `claim_camera_prior`.
+  The copy in the run's folder is read if there is one. Before that, the newest checkpoint of the
+  run that `training.camera_prior` names is read. Nothing is written, see `claim_camera_prior`.
 
   Raises:
-    ValueError: the setting is missing, or given for another loss. Or the network has no such camera
-      model, or was trained for other crops. Or a copy is damaged, gone, or of another run.
+    ValueError: the setting is missing, or is given for another loss. Or the network has no such
+      camera model, or was trained for other crops. Or a copy is damaged, is missing, or comes from
+      another run.
     FileNotFoundError: the run that the setting names does not exist or has no checkpoint.
   """
   source = config.training.camera_prior
@@ -80,41 +82,41 @@ def load_camera_prior(workdir: str, config: ExperimentConfig) -> CameraPrior | N
       )
   elif latest_step(workdir) is not None:
     raise ValueError(
-      f'{folder} is missing, though the run has begun with it: put it back, or start anew in '
-      'another --workdir.'
+      f'{folder} is missing, although the run has begun with it: put it back, or start a new run '
+      'in another --workdir.'
     )
   else:
     prior = _take(source)
   if prior.config.model.image_size != config.model.image_size:
     raise ValueError(
       f'training.camera_prior: {source} was trained on crops of {prior.config.model.image_size} '
-      f'px, this run asks for {config.model.image_size}: train one with '
+      f'px, this run uses {config.model.image_size}: train one with '
       f'model.image_size={config.model.image_size}, or set that of {source} here.'
     )
   if config.data.features == 'cached' and prior.config.data.features != 'cached':
     raise ValueError(
       f'training.camera_prior: {source} was trained on pictures, and a run with '
-      "data.features='cached' has none to show it: train one with data.features=cached."
+      "data.features='cached' has no pictures for it: train one with data.features=cached."
     )
   theirs, ours = prior.config.data.crop_factor, config.data.crop_factor
   if theirs != ours:
     raise ValueError(
       f'training.camera_prior: {source} was trained on crops of {theirs} times the box, this run '
-      f'asks for {ours}, where hands have another scale: set data.crop_factor={theirs}.'
+      f'uses {ours}, where hands have another size in the crop: set data.crop_factor={theirs}.'
     )
   if prior.config.data.upright != config.data.upright:
     raise ValueError(
       f'training.camera_prior: {source} was trained with data.upright={prior.config.data.upright}, '
-      f'this run has {config.data.upright}, where hands are turned otherwise: set '
+      f'this run has {config.data.upright}, where crops are turned differently: set '
       f'data.upright={prior.config.data.upright}.'
     )
   return prior
 
 
 def _is_own_copy(workdir: str, origin: Origin, source: str) -> bool:
-  """Tells whether a copy is the one that the run began with, wherever its source lies now.
+  """Returns whether a copy is the one that the run began with, wherever its source is now.
 
-  `check_workdir` has to say whether `source` is still that source.
+  `check_workdir` has to check that `source` is still that source.
   """
   if place_of_run(origin.workdir) == place_of_run(source):
     return True
@@ -126,7 +128,7 @@ def _is_own_copy(workdir: str, origin: Origin, source: str) -> bool:
 def claim_camera_prior(workdir: str, prior: CameraPrior | None) -> None:
   """Copies the prior into a new run's folder, unless it has a copy. All hosts call this.
 
-  A continued run reads the copy, because the run that it came from may change or go.
+  A continued run reads the copy, because the run that it came from may change or be removed.
   """
   if prior is None:
     return
@@ -173,8 +175,8 @@ def _read_copy(folder: AnyPath) -> CameraPrior:
   except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
     reason = ' '.join(f'{type(error).__name__}: {error}'.split())
     raise ValueError(
-      f'{path} cannot be read; it is damaged or incomplete ({reason}). Put it back, or start anew '
-      'in another --workdir.'
+      f'{path} cannot be read; it is damaged or incomplete ({reason}). Put back an intact copy, or '
+      'start a new run in another --workdir.'
     ) from None
   variables = {'params': {}, 'batch_stats': {}} | traverse_util.unflatten_dict(arrays, sep='/')
   return CameraPrior(read_config(str(folder)), variables, read_origin(folder / ORIGIN_NAME))

@@ -1,4 +1,4 @@
-"""Prints what a step needs that was compiled ahead of time, for people and as JSON."""
+"""Describes the memory and cost of a step that was compiled ahead of time, as text and as JSON."""
 
 import json
 
@@ -7,7 +7,7 @@ from hand_jax.training.ahead_of_time import CompiledStep, Topology
 
 
 def describe(step: CompiledStep, topology: Topology, config: ExperimentConfig, batch: int) -> str:
-  """Describes a compiled step in lines for people."""
+  """Describes a compiled step in lines of text."""
   devices = len(topology.devices)
   memory = f'Memory of each device: {step.peak_bytes / 2**30:.2f} GiB'
   if step.hbm_bytes is not None:
@@ -44,7 +44,7 @@ def _describe_time(step: CompiledStep, config: ExperimentConfig, batch: int) -> 
 
 
 def as_json(step: CompiledStep, topology: Topology, config: str, batch: int) -> str:
-  """Writes the figures as one line of JSON. Those of a step that does not fit are null."""
+  """Writes the figures as one line of JSON. The figures of a step that does not fit are null."""
   roofline = step.roofline
   return json.dumps(
     {

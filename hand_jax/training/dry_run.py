@@ -34,17 +34,17 @@ def dry_run(
   validation_source: ExampleSource | None = None,
   extend: bool = False,
 ) -> Iterator[str]:
-  """Checks what `train_and_evaluate` would need, takes one step, and yields lines about both.
+  """Checks the inputs of `train_and_evaluate`, takes one step, and yields lines about both.
 
-  The step is the first of a new run, also where `workdir` holds one. All hosts take part.
+  The step is the first step of a new run, even if `workdir` holds a run. All hosts take part.
 
   Args:
     config: the run's config.
     workdir: the run's folder, which need not exist and is not written to.
     model: the hand model.
-    train_source: the examples to train on. None takes those of the config.
-    validation_source: the examples to measure on. None takes those of the config.
-    extend: whether the run in `workdir` is to be extended.
+    train_source: the examples to train on. With None the config chooses them.
+    validation_source: the examples to measure on. With None the config chooses them.
+    extend: whether the run in `workdir` will be extended.
 
   Raises:
     ValueError, OSError: as `train_and_evaluate`.
@@ -85,12 +85,13 @@ def dry_run(
 
 def _first_batch(source: ExampleSource, config: ExperimentConfig, model: ManoModel) -> HandBatch:
   place = jax.process_index(), jax.process_count()
-  with training_batches(source, config, len(model.v_template), 0, *place) as batches:
+  count = len(model.v_template)
+  with training_batches(source, config, count, 0, *place, model.faces) as batches:
     return next(batches)
 
 
 def _try_step(parts: RunParts, batch: HandBatch) -> Iterator[str]:
-  """Compiles the step and takes it, with lines about its memory and its loss."""
+  """Compiles the step, takes it, and yields lines about its memory and its loss."""
   placement = parts.placements.training
   state, constants = placement.replicate(parts.initial_state), placement.replicate(parts.constants)
   on_devices = placement.shard_batch(batch)
@@ -115,7 +116,7 @@ def _describe_memory(compiled: Any) -> str:
 
 
 def _shortage(error: Exception) -> Exception:
-  """Makes the error of a step that does not fit, or returns an error that is about another."""
+  """Makes the error of a step that does not fit, or returns an error that has another cause."""
   if found := read_shortage(error):
     used, limit = (f'{size / 2**30:.2f} GiB' for size in found)
     return MemoryError(f'The step does not fit: it needs {used} of {limit} a device. {_ADVICE}')

@@ -1,4 +1,4 @@
-"""Lets the hosts of a run agree, so that what is wrong on one ends all by name.
+"""Lets the hosts of a run agree, so that an error on one host ends all hosts with its name.
 
 Hosts wait for each other in every collective. A host that fails alone would leave the others
 waiting, and hosts that continue from different steps would train different runs.
@@ -21,9 +21,9 @@ _MESSAGE_BYTES = 2048
 
 @contextlib.contextmanager
 def failing_together() -> Iterator[None]:
-  """If a block fails on one host, it fails on all. All hosts must run it.
+  """Makes a block fail on all hosts if it fails on one. All hosts must run it.
 
-  A host fails with its own error where it has one.
+  A host raises its own error if it has one.
 
   Raises:
     ValueError: the block failed on another host. The message names that host and its error.
@@ -31,7 +31,7 @@ def failing_together() -> Iterator[None]:
   failure = None
   try:
     yield
-  except Exception as error:  # of any kind: the others would wait for this host
+  except Exception as error:  # Errors of any kind count, because the others wait for this host.
     failure = error
   if jax.process_count() > 1:
     texts = _gather_texts('' if failure is None else str(failure) or type(failure).__name__)
@@ -48,7 +48,7 @@ def check_same_folder(workdir: str) -> None:
   A folder that does not exist is made for that moment too.
 
   Raises:
-    ValueError: a host sees another folder, or none. All hosts raise it, and name these hosts.
+    ValueError: a host sees another folder, or none. All hosts raise it, and it names these hosts.
   """
   if jax.process_count() == 1:
     return
@@ -67,7 +67,7 @@ def check_same_folder(workdir: str) -> None:
   if len(others):
     raise ValueError(
       f'--workdir={workdir} is not one folder for all hosts: {_name_hosts(others)} '
-      f'{"does" if len(others) == 1 else "do"} not see what host 0 writes there. Name a folder '
+      f'{"does" if len(others) == 1 else "do"} not see the files of host 0 there. Name a folder '
       'that they share.'
     )
 
@@ -80,7 +80,7 @@ def check_same_step(workdir: str, step: int | None) -> None:
     step: the step of the newest checkpoint that this host sees, or None.
 
   Raises:
-    ValueError: hosts see different steps. All hosts raise it, and name what each sees.
+    ValueError: hosts see different steps. All hosts raise it, and it names the step of each host.
   """
   if jax.process_count() == 1:
     return
@@ -97,14 +97,14 @@ def check_same_step(workdir: str, step: int | None) -> None:
 
 
 def join_rows(tree: Any) -> Any:
-  """Joins every host's rows of numpy arrays into those of the whole batch, in the hosts' order."""
+  """Joins the rows of all hosts into numpy arrays of the whole batch, in the order of the hosts."""
   if jax.process_count() == 1:
     return tree
   return multihost_utils.process_allgather(tree, tiled=True)
 
 
 def _gather_texts(text: str) -> list[str]:
-  """Gives the texts of all hosts to each of them. Long ones are cut."""
+  """Returns the texts of all hosts, on each of them. Long ones are cut."""
   data = text.encode()[:_MESSAGE_BYTES]
   row = np.zeros(_MESSAGE_BYTES, np.uint8)
   row[: len(data)] = np.frombuffer(data, np.uint8)

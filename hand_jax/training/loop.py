@@ -1,4 +1,4 @@
-"""The outer loop of a run, `train_and_evaluate`, with everything that is not a pure function."""
+"""Holds the outer loop of a run, `train_and_evaluate`, with all parts that are not pure."""
 
 import contextlib
 import sys
@@ -54,7 +54,7 @@ def train_and_evaluate(
 ) -> TrainState:
   """Runs an experiment to its last step on all devices, or continues the run in `workdir`.
 
-  A continued run equals the uninterrupted one bit for bit (same machine, same devices).
+  On the same machine and devices, a continued run equals the uninterrupted one bit for bit.
   The workdir gets `config.json`, `lineage.json`, `metrics.jsonl`, `tensorboard/`, `overlays/` and
   `checkpoints/`. A warm start (`training.init_from`) adds `init_from.json`, and the elbo adds its
   own copy of the `camera_prior/`.
@@ -62,11 +62,11 @@ def train_and_evaluate(
   Args:
     config: the run's config.
     workdir: the run's folder, which need not exist.
-    model: the hand model, which has to be that of the data's labels.
-    train_source: the examples to train on. None takes those of the config.
-    validation_source: the examples to measure on. None takes those of the config.
-    extend: lets the run in `workdir` have fewer steps than the config. It goes on with the learning
-      rate's schedule for all of the config's steps.
+    model: the hand model, which has to be the one of the data's labels.
+    train_source: the examples to train on. With None the config chooses them.
+    validation_source: the examples to measure on. With None the config chooses them.
+    extend: whether the run in `workdir` may have fewer steps than the config. It continues with the
+      learning rate's schedule for all of the config's steps.
     profile: the steps to trace into `profile/` of the workdir, or None for none.
 
   Returns:
@@ -76,11 +76,11 @@ def train_and_evaluate(
     ValueError: the config cannot work, `workdir` holds another config, a checkpoint is unreadable,
       or a warm start or camera prior does not fit.
     FileNotFoundError: there is no run to take a warm start or camera prior from.
-    FileExistsError: `workdir` holds files of something else, see `check_workdir`.
+    FileExistsError: `workdir` holds files that belong to no run, see `check_workdir`.
     FloatingPointError: `training.max_skipped_steps` steps in a row had numbers that are not finite.
       The message names step, terms and examples.
-    Preempted: SIGTERM came. The run is saved, and the process ends with exit code 143 unless this
-      is caught.
+    Preempted: SIGTERM came. The run is saved, and the process ends with exit code 143 unless the
+      caller catches this.
   """
   with failing_together():
     validate_config(config)
@@ -106,7 +106,7 @@ def train_and_evaluate(
 
 
 class _Records(NamedTuple):
-  """What a run writes to, and who tells when to stop. Only the first host has a log."""
+  """The outputs of a run, and the watch for preemption. Only the first host has a log."""
 
   log: RunLog | None
   progress: Progress
@@ -115,7 +115,7 @@ class _Records(NamedTuple):
 
 
 class _Run:
-  """One process' part of a run: the compiled steps, the state on devices, and the reports."""
+  """One process' part of a run, with the compiled steps, the state on devices, and the reports."""
 
   def __init__(
     self,
@@ -172,6 +172,7 @@ class _Run:
         position,
         jax.process_index(),
         jax.process_count(),
+        self._model.faces,
       )
       # A kill after that row was written leaves the same checkpoint, so it is written once more.
       profiling = Profiler(self._workdir, self._profile)
@@ -203,8 +204,8 @@ class _Run:
   ) -> None:
     """Writes what is due after a step: the row of the log first, and then the checkpoint.
 
-    So a kill in between costs no row. The row is written again, with the same numbers, by the run
-    that goes on from the checkpoint before.
+    So no row is lost if the process is killed in between. The run that continues from the previous
+    checkpoint writes the row again, with the same numbers.
 
     Raises:
       Preempted: the run has to stop, and was saved.
@@ -224,7 +225,7 @@ class _Run:
   def _report(self, records: '_Records', state: TrainState) -> dict[str, float] | None:
     """Writes a row of the log and returns its validation figures.
 
-    It returns None, and writes nothing, where the run has to be saved before they are computed.
+    It returns None, and writes nothing, if the run has to be saved before they are computed.
     """
     training, step = self._config.training, int(state.step)
     figures = {}
@@ -260,7 +261,7 @@ class _Run:
     if step >= self._config.training.num_steps:
       print(
         f'{self._workdir} has finished its {step} steps already; nothing to do. With --extend it '
-        'goes on to a larger training.num_steps.',
+        'trains further, to a larger training.num_steps.',
         flush=True,
       )
       return
@@ -281,7 +282,7 @@ def _every(interval: int, step: int, num_steps: int) -> bool:
 
 
 def _is_due(config: ExperimentConfig, step: int) -> bool:
-  """Tells whether a step is reported, because it is logged, evaluated or saved, or is the last."""
+  """Returns whether a step is reported: it is logged, evaluated or saved, or it is the last one."""
   training = config.training
   intervals = (training.log_every, training.evaluate_every, training.checkpoint_every)
   return any(_every(interval, step, training.num_steps) for interval in intervals)

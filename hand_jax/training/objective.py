@@ -1,14 +1,15 @@
-"""Builds the objective of a run, with all that belongs to a kind of loss, from the config.
+"""Builds the objective of a run from the config, with everything that depends on the kind of loss.
 
-The train step, the fresh state, the warm start and the camera prior use the objective, and know no
-kind of loss by name. A new kind needs a name in `LossConfig.kind`, its terms in `hand_jax.losses`,
-and one row of `_KINDS` below.
+The train step, the fresh state, the warm start and the camera prior use the objective, and do not
+depend on the names of kinds. A new kind needs a name in `LossConfig.kind`, its terms in
+`hand_jax.losses`, and one row of `_KINDS` below.
 """
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
 from hand_jax.config import ExperimentConfig, LossConfig
@@ -25,12 +26,15 @@ from hand_jax.models.hand_network import (
   BACKBONE,
   TEXTURE_REGRESSOR,
   VERTEX_REGRESSOR,
+  blend_estimate,
   render_estimate,
 )
 from hand_jax.models.texture_regressor import sample_hidden_region
+from hand_jax.silhouette_loss import SILHOUETTE, compute_silhouette_term
 from hand_jax.types import HandBatch, HandEstimate, ManoModel
 
 NetworkInputs = dict[str, Any]
+MakeInputs = Callable[[HandBatch, Array | None], NetworkInputs]
 
 _FRESH_AMVUR = (
   "loss.kind='elbo' with model.vertex_offset_from='template' would start from the flat template, "
@@ -41,36 +45,36 @@ _FRESH_AMVUR = (
 
 
 class Objective(NamedTuple):
-  """What a run minimises, and what it needs for that.
+  """The function that a run minimises, and the inputs and trained parts that it needs.
 
   `compute_terms` takes one key per example, the estimate, the batch, the hand model, and the mean
   of the frozen camera prior (None without one). It returns the unweighted terms per example.
-  `make_inputs` takes the batch and, only while training, one key per example. It returns what the
-  network is given besides images and hand model.
+  `make_inputs` takes the batch and, only while training, one key per example. It returns the inputs
+  of the network besides images and hand model.
   """
 
   kind: str
   compute_terms: Callable[..., LossTerms]
   weights: dict[str, float]
-  make_inputs: Callable[[HandBatch, Array | None], NetworkInputs]
+  make_inputs: MakeInputs
   learned_parts: tuple[str, ...] | None = None
-  """Only these parts of the network learn, or all of them if this is None.
+  """Only these parts of the network are trained, or all of them if this is None.
 
-  The other parts come from a trained run and work as they do in use.
+  The other parts come from a trained run and are in evaluation mode.
   """
   frozen_parts: tuple[str, ...] = ()
-  """Parts that would learn, and stay as they are."""
+  """Parts that would be trained, but are frozen."""
   continues: str = ''
-  """The run of this experiment holds those other parts."""
+  """The name of the experiment whose run holds those other parts."""
   needs_camera_prior: bool = False
   needs_trained: tuple[str, ...] = ()
-  """Parts that learn on but must come from a trained run."""
+  """Parts that are trained further, but must come from a trained run."""
   why_trained: str = ''
-  """What is wrong with fresh ones, by the settings' names, and what to do."""
+  """Why untrained ones do not work, by the settings' names, and what to do."""
 
   @property
   def learns_everything(self) -> bool:
-    """Tells whether all parts of the network learn."""
+    """Returns whether all parts of the network are trained."""
     return self.learned_parts is None
 
   def learned_parameters(self, params: dict[str, Any]) -> dict[str, Any]:
@@ -89,7 +93,10 @@ def create_objective(config: ExperimentConfig) -> Objective:
   if kind not in _KINDS:
     raise ValueError(f'loss.kind: expected one of {", ".join(_KINDS)}, got {kind!r}.')
   is_frozen = config.optimizer.backbone_learning_rate_scale == 0
-  return _KINDS[kind](config)._replace(frozen_parts=(BACKBONE,) if is_frozen else ())
+  objective = _KINDS[kind](config)._replace(frozen_parts=(BACKBONE,) if is_frozen else ())
+  if config.loss.photometric_weight:
+    objective = _with_colors(objective, config)
+  return _with_silhouette(objective, config.loss) if config.loss.silhouette else objective
 
 
 def term_weights(loss: LossConfig) -> dict[str, float]:
@@ -98,6 +105,33 @@ def term_weights(loss: LossConfig) -> dict[str, float]:
   `loss.kl` multiplies a divergence's own weight.
   """
   return create_objective(ExperimentConfig(loss=loss)).weights
+
+
+def _with_silhouette(objective: Objective, loss: LossConfig) -> Objective:
+  """Adds the term that compares the drawn hand with the hand masks."""
+
+  def compute_terms(keys, estimate, batch, model, camera_prior_mean) -> LossTerms:
+    terms = objective.compute_terms(keys, estimate, batch, model, camera_prior_mean)
+    return terms | {SILHOUETTE: compute_silhouette_term(estimate, batch, model.faces, loss)}
+
+  return objective._replace(
+    compute_terms=compute_terms, weights=objective.weights | {SILHOUETTE: loss.silhouette}
+  )
+
+
+def _with_colors(objective: Objective, config: ExperimentConfig) -> Objective:
+  """Adds the photometric term, which trains vertices, camera and colours together."""
+  loss = config.loss
+
+  def compute_terms(keys, estimate, batch, model, camera_prior_mean) -> LossTerms:
+    terms = objective.compute_terms(keys, estimate, batch, model, camera_prior_mean)
+    return terms | _photometric_terms(estimate, batch, model, loss)
+
+  return objective._replace(
+    compute_terms=compute_terms,
+    weights=objective.weights | {'photometric': loss.photometric_weight},
+    make_inputs=_texture_inputs(config),
+  )
 
 
 def _gaussian(config: ExperimentConfig) -> Objective:
@@ -132,7 +166,7 @@ def _squared_errors(config: ExperimentConfig) -> Objective:
 
 
 def _elbo(config: ExperimentConfig) -> Objective:
-  """Builds Algorithm 2: the sampled bound from 2D joints alone, with a frozen camera prior."""
+  """Builds Algorithm 2, the sampled bound from 2D joints alone, with a frozen camera prior."""
   loss = config.loss
   weights = _regularizer_weights(loss)
   weights['joints_2d_nll'] = loss.joints_2d
@@ -164,15 +198,43 @@ def _elbo(config: ExperimentConfig) -> Objective:
 
 
 def _photometric(config: ExperimentConfig) -> Objective:
-  """Builds Algorithm 4: colours of the drawn hand, for the texture branch alone."""
-  loss, side = config.loss, config.model.image_size
-  hidden_fraction = config.model.texture.hidden_fraction
+  """Builds Algorithm 4, which trains only the texture branch, by the colours of the drawn hand."""
+  loss = config.loss
 
   def compute_terms(keys, estimate, batch, model, camera_prior_mean) -> LossTerms:
-    return compute_photometric_terms(render_estimate(estimate, model, side), batch, loss)
+    return _photometric_terms(estimate, batch, model, loss)
+
+  # The term stands alone and has order one already, so the scale of totals is undone.
+  weights = {'photometric': 1 / TOTAL_SCALE}
+  trained = config.name.removesuffix('_texture')
+  return Objective(
+    loss.kind,
+    compute_terms,
+    weights,
+    _texture_inputs(config),
+    (TEXTURE_REGRESSOR,),
+    continues=trained,
+  )
+
+
+def _photometric_terms(
+  estimate: HandEstimate, batch: HandBatch, model: ManoModel, loss: LossConfig
+) -> LossTerms:
+  """Draws the estimated hands hard or softly, as the config says, and compares their colours."""
+  if loss.photometric == 'soft':
+    photos = batch.image.astype(jnp.float32) / 255
+    sigma, gamma = loss.photometric_sigma, loss.photometric_gamma
+    drawn = blend_estimate(estimate, model, photos, sigma, gamma)
+  else:
+    drawn = render_estimate(estimate, model, batch.image.shape[1])
+  return compute_photometric_terms(drawn, batch, loss)
+
+
+def _texture_inputs(config: ExperimentConfig) -> MakeInputs:
+  hidden_fraction = config.model.texture.hidden_fraction
 
   def make_inputs(batch: HandBatch, keys: Array | None) -> NetworkInputs:
-    """Limits what the branch sees of the photo to the hand, and further while training.
+    """Limits the branch's view of the photo to the hand, and hides further parts while training.
 
     See `TextureConfig`.
     """
@@ -181,12 +243,7 @@ def _photometric(config: ExperimentConfig) -> Objective:
       inputs['hidden'] = jax.vmap(sample_hidden_region, in_axes=(0, None))(keys, hidden_fraction)
     return inputs
 
-  # The term stands alone and has order one already, so the scale of totals is undone.
-  weights = {'photometric': 1 / TOTAL_SCALE}
-  trained = config.name.removesuffix('_texture')
-  return Objective(
-    loss.kind, compute_terms, weights, make_inputs, (TEXTURE_REGRESSOR,), continues=trained
-  )
+  return make_inputs
 
 
 _KINDS: dict[str, Callable[[ExperimentConfig], Objective]] = {

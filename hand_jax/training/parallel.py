@@ -1,4 +1,4 @@
-"""Maps steps over devices by pmap: replicates the state, splits the batch, gathers what comes back.
+"""Maps steps over devices by pmap: replicates the state, splits the batch, and gathers the results.
 
 `hand_jax/training/placement.py` chooses between this and a mesh.
 """
@@ -20,7 +20,7 @@ def map_train_step(step: TrainStep, devices: Sequence[Any] | None = None) -> Tra
 
   Every argument has a leading device axis.
 
-  The state is donated, so the state that was passed in is gone afterwards. It is replicated because
+  The state is donated, so the caller cannot use its old state afterwards. It is replicated, because
   a broadcast state with donation works in one process and fails in two.
   """
   return jax.pmap(step, axis_name=AXIS_NAME, donate_argnums=0, devices=devices)
@@ -49,7 +49,7 @@ def shard_batch(batch: HandBatch) -> HandBatch:
   """Splits a host's batch over its devices along a new leading axis, without the example ids.
 
   Raises:
-    ValueError: the batch does not divide.
+    ValueError: the batch size is not a multiple of the number of devices.
   """
   devices = jax.local_device_count()
   size = share_of_batch(batch, devices)
@@ -61,7 +61,7 @@ def share_of_batch(batch: HandBatch, devices: int) -> int:
   """Counts the examples of a host's batch that each of its devices gets.
 
   Raises:
-    ValueError: the batch does not divide.
+    ValueError: the batch size is not a multiple of the number of devices.
   """
   size = len(batch.image)
   if size % devices:

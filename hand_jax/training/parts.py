@@ -36,12 +36,12 @@ class RunSources(NamedTuple):
 
 
 class RunParts(NamedTuple):
-  """What a run computes with."""
+  """The state, steps and constants of a run."""
 
   initial_state: TrainState
   """The state before the first step."""
   start: WarmStart
-  """What it took from other runs."""
+  """The parameters taken from other runs."""
   is_new: bool
   """Whether the run's folder has no checkpoint."""
   camera_prior: CameraPrior | None
@@ -51,7 +51,7 @@ class RunParts(NamedTuple):
   eval_step: EvalStep
   """The evaluation step, not mapped."""
   constants: tuple
-  """What both steps take besides state and batch: the hand model and the prior's variables."""
+  """Arguments of both steps besides state and batch: the hand model and the prior's variables."""
 
 
 def open_sources(
@@ -59,16 +59,16 @@ def open_sources(
   training: ExampleSource | None = None,
   validation: ExampleSource | None = None,
 ) -> RunSources:
-  """Opens the examples of a run, and checks that they are what its config asks for.
+  """Opens the examples of a run, and checks that they fit its config.
 
   Args:
     config: the run's config.
-    training: the examples to train on. None takes those of the config.
-    validation: the examples to measure on. None takes those of the config.
+    training: the examples to train on. With None the config chooses them.
+    validation: the examples to measure on. With None the config chooses them.
 
   Raises:
-    FileNotFoundError: there are none.
-    ValueError: they do not fit the config.
+    FileNotFoundError: the data do not exist.
+    ValueError: the data do not fit the config.
   """
   data, size = config.data, config.model.image_size
   if training is None:
@@ -83,7 +83,7 @@ def open_sources(
 
 
 def make_parts(config: ExperimentConfig, workdir: str, model: ManoModel) -> RunParts:
-  """Makes the first state of a run, warm start included, and its steps.
+  """Makes the first state of a run, including its warm start, and the compiled steps.
 
   Args:
     config: the run's config.
@@ -91,8 +91,8 @@ def make_parts(config: ExperimentConfig, workdir: str, model: ManoModel) -> RunP
     model: the hand model.
 
   Raises:
-    FileNotFoundError: a run that it starts from is missing.
-    ValueError: such a run does not fit.
+    FileNotFoundError: a run from which this one starts is missing.
+    ValueError: a run from which this one starts does not fit.
   """
   camera_prior = load_camera_prior(workdir, config)
   prior_config, prior_variables = (camera_prior or (None, None))[:2]
@@ -124,7 +124,7 @@ def check_batch_size(batch_size: int, accumulate_steps: int = 1) -> None:
   """Checks that a batch divides over all devices of all hosts, and each share into its parts.
 
   Raises:
-    ValueError: it does not.
+    ValueError: the batch or a share does not divide.
   """
   if batch_size % jax.device_count():
     raise ValueError(

@@ -21,7 +21,7 @@ class Placement(Protocol):
   """Puts states and batches on devices, maps steps over them, and copies results back."""
 
   def map_train_step(self, step: TrainStep) -> TrainStep:
-    """Maps a training step. The state is donated, so the one that was passed in is gone."""
+    """Maps a training step. The state is donated, so the caller cannot use its old state."""
     ...
 
   def map_eval_step(self, step: EvalStep) -> EvalStep:
@@ -40,7 +40,7 @@ class Placement(Protocol):
     """Splits a host's batch over its devices, without the example ids.
 
     Raises:
-      ValueError: the batch does not divide.
+      ValueError: the batch size is not a multiple of the number of devices.
     """
     ...
 
@@ -55,7 +55,7 @@ class Placements(NamedTuple):
   training: Placement
   """All devices of all hosts."""
   evaluation: Placement
-  """This host's devices alone, which wait for no other host."""
+  """Only this host's devices, which wait for no other host."""
 
 
 def create_placements(kind: Literal['pmap', 'mesh']) -> Placements:
@@ -106,7 +106,7 @@ class MeshPlacement:
     return jax.jit(self._map(step, jax.P(parallel.AXIS_NAME)))
 
   def _map(self, step: Any, output: Any) -> Any:
-    """Maps a step's state, batch, model and camera prior, of which the batch alone is sharded."""
+    """Maps a step over its state, batch, model and camera prior. Only the batch is sharded."""
 
     def with_all_arguments(state, batch, model, camera_prior=None):
       # With its check of replication, shard_map would sum the gradients before the step averages
@@ -124,15 +124,18 @@ class MeshPlacement:
 
   def replicate(self, tree: Any) -> Any:
     def place(leaf):
-      # Each device gets memory of its own: CPU devices may use the host's, and donation gives it
-      # to the step to write into.
+      # Each device gets its own memory. CPU devices could otherwise share the host's array, and a
+      # step writes into donated memory.
       copies = [jax.device_put(np.array(leaf), device) for device in self._local_devices]
       return jax.make_array_from_single_device_arrays(np.shape(leaf), self._replicated, copies)
 
     return jax.tree.map(place, tree)
 
   def place_shapes(self, arguments: Any) -> tuple[Any, Any, Any, Any]:
-    """Tells where a step's state, batch, model and camera prior will lie, for compiling it."""
+    """Adds to the shapes of state, batch, model and camera prior how each lies on the devices.
+
+    A step is compiled with them.
+    """
 
     def placed(tree: Any, sharding: NamedSharding) -> Any:
       return jax.tree.map(

@@ -1,7 +1,7 @@
-"""Notices that the machine is about to take a run's place, so that the run is saved in time.
+"""Notices that a run's machine is about to be taken away, so that the run is saved in time.
 
 Schedulers send SIGTERM some seconds before they end a process. A run that gets it saves its state
-at the next step and ends with exit code 143, which is what shells report of a process that SIGTERM
+at the next step and ends with exit code 143. Shells report this code for a process that SIGTERM
 ended.
 """
 
@@ -15,7 +15,7 @@ EXIT_CODE = 128 + signal.SIGTERM
 
 
 class Preempted(SystemExit):
-  """Ends a run that was asked to stop and has been saved. The process exits with 143."""
+  """Ends a run that SIGTERM stopped and that has been saved. The process exits with 143."""
 
   def __init__(self, workdir: str, step: int):
     super().__init__(EXIT_CODE)
@@ -29,11 +29,11 @@ class Preempted(SystemExit):
 
 
 class PreemptionWatch:
-  """Tells at points of a run whether it has to be saved now. Use it in a `with` block.
+  """Reports at points of a run whether it has to be saved now. Use it in a `with` block.
 
   Hosts of a distributed run have to stop at the same point. JAX's preemption service finds that
-  point, so all hosts have to ask equally often. Alone, a process handles SIGTERM itself, but only
-  where the block runs in its main thread, because Python handles signals nowhere else.
+  point, so all hosts have to call `is_due` equally often. A single process handles SIGTERM itself,
+  but only if the block runs in its main thread, because Python handles signals nowhere else.
   """
 
   def __init__(self):
@@ -42,7 +42,7 @@ class PreemptionWatch:
     self._former = None
 
   def is_due(self) -> bool:
-    """Tells whether the run has to be saved now. All hosts ask at the same points of the run."""
+    """Returns whether the run has to be saved now. All hosts call it at the same points."""
     if not self._is_requested and jax.distributed.is_initialized():
       self._points += 1
       self._is_requested = multihost_utils.reached_preemption_sync_point(self._points)
@@ -52,7 +52,7 @@ class PreemptionWatch:
     self._is_requested = True
 
   def __enter__(self) -> 'PreemptionWatch':
-    # JAX's service handles SIGTERM where hosts are joined.
+    # In a run of several hosts, JAX's service handles SIGTERM.
     if (
       not jax.distributed.is_initialized() and threading.current_thread() is threading.main_thread()
     ):

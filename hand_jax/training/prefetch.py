@@ -8,7 +8,7 @@ from hand_jax.types import HandBatch
 
 
 class PlacedBatch(NamedTuple):
-  """A batch on the host, with the examples' ids, and the same batch on devices."""
+  """A batch on the host, with the examples' ids, and the same batch on the devices."""
 
   host: HandBatch
   on_devices: HandBatch
@@ -17,14 +17,15 @@ class PlacedBatch(NamedTuple):
 class DevicePrefetch(Iterator[PlacedBatch]):
   """An iterator over batches in order, which are put on devices `depth` - 1 batches ahead.
 
-  `position` counts the batches already taken, whatever was put ahead, so that a run continued from
-  there takes the next one. An error in a later batch is raised when that batch is due.
+  `position` counts the batches that were taken, but not those that were put ahead. A run that
+  continues from there takes the next batch. An error in a later batch is raised when that batch is
+  due.
 
   Args:
     batches: the batches on the host.
     place: puts a batch on devices, and does not wait for it to arrive.
-    position: how many batches of the run were taken before.
-    depth: how many batches are on devices at once, with the one that a step reads.
+    position: number of batches that the run has taken before.
+    depth: number of batches on the devices at once, including the one that a step reads.
   """
 
   def __init__(
@@ -44,7 +45,7 @@ class DevicePrefetch(Iterator[PlacedBatch]):
       try:
         batch = next(self._batches)
         self._ahead.append(PlacedBatch(batch, self._place(batch)))
-      except Exception as error:  # kept until its turn, the end of the batches too
+      except Exception as error:  # It is kept until its turn. The end of the batches is one too.
         self._ahead.append(error)
     item = self._ahead[0]
     if isinstance(item, Exception):

@@ -40,9 +40,9 @@ def parse_profiled_steps(text: str, num_steps: int) -> ProfiledSteps:
 
 
 class Profiler:
-  """Traces the steps that are asked for into `profile/` of a workdir. Use it in a `with` block.
+  """Traces the requested steps into `profile/` of a workdir. Use it in a `with` block.
 
-  A run that goes on behind the first of them traces what is left of them.
+  A run that continues after the first of these steps traces the rest.
 
   Args:
     workdir: the run's folder.
@@ -65,7 +65,7 @@ class Profiler:
       self._is_tracing = True
 
   def stop(self, step: int, outputs: Any) -> None:
-    """Ends the trace if this step was its last, when its outputs are computed."""
+    """Waits for the outputs and ends the trace, if this step was its last one."""
     if self._is_tracing and self._steps is not None and step >= self._steps.last:
       jax.block_until_ready(outputs)
       self._end()

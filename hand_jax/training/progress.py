@@ -15,14 +15,14 @@ _NAMED_EXAMPLES = 20
 
 
 class Progress:
-  """The metrics of the steps since the last row of the log, of which it makes the next row.
+  """Collects metrics since the last row of the log, and averages them into the next.
 
   A step's metrics are fetched while the next step runs, so that devices do not wait for the host. A
   skipped step, whose numbers were not finite, counts as skipped and is left out of the means.
 
   Args:
     config: the run's config.
-    saved: what `to_json` gave when the state was saved from which the run goes on, or nothing.
+    saved: the result of `to_json` in the checkpoint that the run continues from, or nothing.
     unreplicate: copies the metrics of a step to the host, as the run's `Placement` does.
   """
 
@@ -45,9 +45,9 @@ class Progress:
     self._skipped_examples: list[str] = list(saved.get('skipped_examples', ()))
 
   def to_json(self) -> dict[str, Any]:
-    """Returns what a checkpoint keeps, so that the next row has the same numbers after a restart.
+    """Returns the part of a checkpoint that gives the next row the same numbers after a restart.
 
-    Flush first.
+    Call `flush` first.
     """
     return {
       'sums': self._sums,
@@ -69,8 +69,8 @@ class Progress:
 
     Args:
       step: number of the step.
-      metrics: its metrics.
-      example_ids: names of the examples that this host gave to it.
+      metrics: the metrics by name, replicated on the devices.
+      example_ids: names of this host's examples in the step.
 
     Raises:
       FloatingPointError: see `flush`.
@@ -130,5 +130,5 @@ class Progress:
       f'Training stopped at step {step}: {self._skipped_in_a_row} step(s) in a row were skipped, '
       f'because numbers were not finite: {", ".join(bad) or "a gradient"}. Examples: {shown}. A '
       'lower optimizer.learning_rate or optimizer.gradient_clip_norm may help; the last checkpoint '
-      'is from before.'
+      'is from before these steps.'
     )

@@ -75,12 +75,12 @@ def progress_line(metrics: dict[str, float | int], num_steps: int) -> str:
   """Formats step, total, loss terms, validation figures, examples per second and time left.
 
   The validation figures are the total and PA-MPJPE, or the 2D error where there is none in 3D.
-  Skipped steps are told where there were any.
+  Skipped steps are listed if there are any.
   """
   parts = [f'step {metrics["step"]}/{num_steps}']
   if skipped := metrics.get('skipped_steps'):
     parts.append(f'{skipped} step(s) skipped')
-  if 'total' in metrics:  # not where all steps were skipped
+  if 'total' in metrics:  # It is missing if all steps were skipped.
     parts.append(f'total {metrics["total"]:.4g}')
   terms = [
     f'{name} {value:.4g}'
@@ -130,12 +130,12 @@ def format_duration(seconds: float) -> str:
 class Stopwatch:
   """Measures examples per second and time left, from the steps since the last reading.
 
-  The first step includes the compilation. It counts only where there are no others.
+  The first step includes the compilation. It counts only if there are no others.
 
   Args:
     batch_size: number of examples in a step.
     num_steps: number of steps of the whole run.
-    saved: what `to_json` gave when the run was stopped since the last reading, or nothing.
+    saved: the result of `to_json` in the checkpoint that the run continues from, or nothing.
   """
 
   def __init__(self, batch_size: int, num_steps: int, saved: Sequence[float] = ()):
@@ -187,8 +187,9 @@ def draw_skeleton(
   """Draws the hand's bones into the image, in place and anti-aliased.
 
   Args:
-    image: the picture that is drawn into, RGB.
-    joints_image: joints in pixels. One that is not finite is unknown, and its bones are left out.
+    image: the picture to draw into, RGB.
+    joints_image: joints in pixels. A joint that is not finite is unknown, and its bones are left
+      out.
     color: colour of the bones, RGB.
   """
   known = np.all(np.isfinite(joints_image), axis=-1)
@@ -252,7 +253,7 @@ def _grid(tiles: list[np.ndarray], columns: int) -> np.ndarray:
 
 
 def _drop_later_lines(path: AnyPath, step: int) -> None:
-  """Keeps the rows up to a step, and drops what is no row, such as a line that a kill cut."""
+  """Keeps the rows up to a step, and drops lines that are no rows, such as one cut by a kill."""
   if not path.exists():
     return
   lines = path.read_bytes().decode(errors='replace').splitlines()

@@ -20,17 +20,17 @@ _Made = TypeVar('_Made')
 
 
 def remember(make: Callable[_Arguments, _Made]) -> Callable[_Arguments, _Made]:
-  """Keeps what the last four calls made, and gives it to calls with equal arguments.
+  """Keeps the results of the last four calls, and returns them for equal arguments.
 
-  JAX finds what it traced and compiled by the function, so a run that goes on in the same process
-  starts at once if its step is the function of before.
+  JAX caches compiled programs by function object, so a continued run in the same process starts at
+  once with the same step function.
   """
-  # functools forgets the types of the arguments.
+  # functools loses the types of the arguments.
   return cast(Callable[_Arguments, _Made], functools.lru_cache(maxsize=4)(make))
 
 
 def learning_rate_schedule(config: OptimizerConfig, num_steps: int) -> optax.Schedule:
-  """Builds a linear warm-up, and then half a cosine to the last step.
+  """Builds a linear warm-up, which half a cosine to the last step follows.
 
   The cosine goes down to `final_fraction` of the full rate.
   """
@@ -40,7 +40,7 @@ def learning_rate_schedule(config: OptimizerConfig, num_steps: int) -> optax.Sch
   )
   if warmup == 0:
     return cosine
-  # The warm-up counts from one, so that the first step already learns.
+  # The warm-up counts from one, so that the first step already has a learning rate above zero.
   ramp = optax.linear_schedule(
     config.learning_rate / warmup, config.learning_rate, max(1, warmup - 1)
   )
@@ -64,7 +64,7 @@ def backbone_mask(params: Any) -> Any:
   }
 
 
-# Equal settings give one optimizer, so that the steps made with it are found again.
+# Equal settings give the same optimizer object, so that steps made with it are found in the cache.
 @remember
 def create_optimizer(config: OptimizerConfig, num_steps: int) -> optax.GradientTransformation:
   """Creates AdamW (Loshchilov and Hutter 2019) with clipping and a scale for the backbone.

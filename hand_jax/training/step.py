@@ -1,6 +1,6 @@
 """Makes the steps of training and evaluation, which are pure functions of state and batch.
 
-A step computes one device's part of them.
+A step computes the part of one device.
 """
 
 from collections.abc import Callable
@@ -44,24 +44,24 @@ def make_train_step(
   every loss term by name, `total`, and more. The camera prior is the variables of the frozen camera
   model, or None where the objective needs none.
 
-  A batch that carries features needs no backbone, and a backbone that does not learn gets no
-  gradient. Where the objective changes only a part of the network, the rest runs as it will in use
-  (Algorithm 4). A step whose numbers are not all finite is skipped: it changes the step's count and
-  nothing else in the state, bit for bit. The optimizer counts, and its schedule follows, the steps
-  that were not skipped.
+  A batch that carries features needs no backbone, and a frozen backbone gets no gradient. If the
+  objective trains only a part of the network, the rest runs in evaluation mode (Algorithm 4). A
+  step whose numbers are not all finite is skipped: it changes the step's count and nothing else in
+  the state, bit for bit. The optimizer and its schedule count only the steps that were not skipped.
 
   With `network.axis_name` set, the function runs under that mapped axis. Gradients, batch
   statistics and metrics are then averaged over it, and all replicas stay equal.
 
   `training.accumulate_steps` above 1 computes the gradient in that many parts of the batch, one
-  after the other, and takes their mean. That is the gradient of the whole batch, except that batch
-  normalisation in training sees each part apart, and updates its running statistics with each.
+  after the other, and takes their mean. The result is the gradient of the whole batch, except that
+  batch normalisation in training normalises each part by itself, and updates its running statistics
+  with each part.
 
   Args:
     config: the run's config.
-    network: the network that learns.
-    optimizer: its optimizer.
-    camera_prior_config: config of the camera prior's own run, where the objective needs one.
+    network: the network to train.
+    optimizer: the optimizer of its parameters.
+    camera_prior_config: config of the run that trained the camera prior, if the objective needs it.
 
   Raises:
     ValueError: the objective needs a camera prior and has no config of it.
@@ -120,7 +120,7 @@ def make_train_step(
       batch_stats=batch_stats,
       opt_state=opt_state,
     )
-    # All replicas decide alike, because a number that is not finite spreads to the averages.
+    # All replicas decide the same, because a number that is not finite spreads to the averages.
     is_finite = _all_finite((gradients, metrics, batch_stats))
     metrics[SKIPPED] = 1 - is_finite.astype(jnp.float32)
     kept = state.replace(step=state.step + 1)
@@ -132,13 +132,13 @@ def make_train_step(
 def accumulate(gradients_of: GradientsOf, learned: Any, parts: int) -> GradientsOf:
   """Makes a function that computes gradients in parts of the batch, one after the other.
 
-  The memory for activations is that of one part. Gradients and metrics are the means over the
-  parts, and the batch statistics go from part to part.
+  Activations need only the memory of one part. Gradients and metrics are the means over the parts,
+  and the batch statistics are passed from part to part.
 
   Args:
     gradients_of: maps batch statistics and a batch to gradients, metrics and new statistics. The
       gradients and metrics are means over the batch.
-    learned: the parameters whose shapes the gradients have.
+    learned: the trained parameters, which have the shapes of the gradients.
     parts: the number of parts.
   """
 
@@ -173,12 +173,12 @@ def make_eval_step(
   """Makes the function that evaluates one batch.
 
   It maps state, batch, hand model and camera prior (see `make_train_step`) to the estimate and
-  every unweighted loss term per example. What is sampled depends on the run's key and the example.
+  every unweighted loss term per example. The samples depend on the run's key and the example.
 
   Args:
     config: the run's config.
     network: the run's network.
-    camera_prior_config: config of the camera prior's own run, where the objective needs one.
+    camera_prior_config: config of the run that trained the camera prior, if the objective needs it.
 
   Raises:
     ValueError: the objective needs a camera prior and has no config of it.
@@ -205,7 +205,7 @@ def _make_camera_prior_mean(
 ) -> Callable[[Variables | None, HandBatch], Float[Array, 'batch 10'] | None]:
   """Makes the function that maps camera prior and batch to the mean of the prior's camera.
 
-  The mean is None where the objective needs no camera prior.
+  The mean is None if the objective needs no camera prior.
   """
   if not objective.needs_camera_prior:
     return lambda camera_prior, batch: None
@@ -233,15 +233,15 @@ def _run_key(state: TrainState) -> Array:
 
 
 def _example_keys(key: Array, batch: HandBatch) -> Array:
-  """Makes one key per example from its place in the split, whatever the devices and batch order."""
+  """Makes one key per example from its index in the split, for any devices and batch order."""
   return jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, batch.global_index)
 
 
 def _all_finite(tree: Any) -> Bool[Array, '']:
-  """Tells whether every number of every leaf is finite.
+  """Returns whether every number of every leaf is finite.
 
-  The flags of the leaves meet in a dot product. A reduction of them would be computed anew in the
-  fused loop of each leaf that depends on it, which more than doubles the time of compilation.
+  The flags are combined by a dot product. A reduction would be computed again in the fused loop of
+  each leaf that depends on it, which more than doubles the time of compilation.
   """
   flags = jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(tree)])
   bad = 1 - flags.astype(jnp.float32)

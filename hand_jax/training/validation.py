@@ -1,4 +1,4 @@
-"""Validates a run while it trains: figures and pictures, whose examples the hosts share."""
+"""Validates a run while it trains, by figures and pictures. The hosts share the examples."""
 
 from typing import Any, NamedTuple
 
@@ -34,8 +34,8 @@ class Validation(NamedTuple):
 class Validator:
   """Computes validation figures and overlays of a state.
 
-  Each host estimates its own rows of a batch, and then has the estimates of all rows. So all hosts
-  have the same figures.
+  Each host estimates its own rows of a batch, and then receives the estimates of all rows. So all
+  hosts have the same figures.
   """
 
   def __init__(
@@ -54,12 +54,12 @@ class Validator:
   def validate(
     self, state: TrainState, source: ExampleSource, preemption: PreemptionWatch
   ) -> Validation | None:
-    """Measures a state, or returns None where the run has to be saved before that is done.
+    """Measures a state, or returns None if the run has to be saved before that is done.
 
     Args:
       state: the state to measure.
       source: the examples.
-      preemption: is asked before each batch.
+      preemption: checked before each batch.
     """
     # The optimizer's moments stay on the host.
     state = self._placement.replicate(state.replace(opt_state=()))
@@ -78,9 +78,9 @@ class Validator:
         pictures.append(_draw(batch, estimate, self._model))
       return estimate
 
-    num_vertices = len(self._model.v_template)
+    num_vertices, faces = len(self._model.v_template), self._model.faces
     try:
-      with evaluation_batches(source, self._config, num_vertices) as batches:
+      with evaluation_batches(source, self._config, num_vertices, faces=faces) as batches:
         results = evaluate_batches(estimate, batches, self._regressor, full=False)
     except _Preempted:
       return None
@@ -96,7 +96,7 @@ _render_estimate = jax.jit(render_estimate, static_argnums=2)
 
 
 def _draw(batch: HandBatch, estimate: HandEstimate, model: ManoModel) -> np.ndarray:
-  """Draws what a run learns over photos: skeletons, or the coloured hand of a texture branch."""
+  """Draws estimates over photos: skeletons, or the coloured hands of a texture branch."""
   shown = np.flatnonzero(~batch.is_padding)[:OVERLAY_IMAGES]
   if estimate.vertex_colors is not None:
     estimate = jax.tree.map(lambda leaf: jnp.asarray(leaf[shown]), estimate)

@@ -21,7 +21,7 @@ from hand_jax.training.objective import Objective
 from hand_jax.types import ManoModel
 
 INIT_FROM_NAME = 'init_from.json'
-# These settings change what the numbers of a part mean, but not their shapes.
+# These settings change the meaning of a part's numbers, but not their shapes.
 _MEANINGS = {
   'model.vertex_offset_from': 'vertex_regressor',
   'loss.length_unit_m': 'vertex_regressor',
@@ -32,7 +32,7 @@ _MEANINGS = {
 
 
 class TakenFrom(NamedTuple):
-  """What one checkpoint gave. The three lists of names are all it holds.
+  """The arrays that one checkpoint gave. The three lists together name all arrays that it holds.
 
   Names are paths from the collection down, such as `params/camera_model/dense/kernel`.
   """
@@ -40,7 +40,7 @@ class TakenFrom(NamedTuple):
   origin: Origin
   config: str
   taken: tuple[str, ...]
-  given_before: tuple[str, ...]  # an earlier source has filled their places
+  given_before: tuple[str, ...]  # an earlier source has already given them
   no_place: tuple[str, ...]  # the new network has no such names
   other_hand_model: bool
   other_meanings: tuple[str, ...] = ()  # settings (see `_MEANINGS`) in which it differs, and how
@@ -62,7 +62,8 @@ def warm_start(
   """Puts the parameters and batch statistics of other runs into a fresh state.
 
   They come from the newest checkpoint of each folder, and are matched by name. The first folder
-  goes before the others, which fill what it lacks. Optimizer state, step and key do not change.
+  takes precedence, and the others fill in missing parameters. Optimizer state, step and key do not
+  change.
 
   Args:
     state: the fresh state of the new run.
@@ -75,8 +76,8 @@ def warm_start(
 
   Raises:
     FileNotFoundError: a folder has no run or no checkpoint.
-    ValueError: arrays of the same name have another shape in a source, nothing in a source has a
-      place here, or a source is unreadable.
+    ValueError: arrays of the same name have another shape in a source, no array of a source fits
+      this network, or a source is unreadable.
   """
   ours = _by_name(state_variables(state))
   given: dict[str, Any] = {}
@@ -118,9 +119,9 @@ def warm_start(
 
 
 def check_start(objective: Objective, start: WarmStart) -> None:
-  """Refuses, by ValueError, fresh parts where the objective needs trained ones.
+  """Raises ValueError if parts are fresh that the objective needs trained.
 
-  They are those that it leaves as they are, and those from which it could not learn.
+  These are the frozen parts, and the parts that cannot be trained from random values.
   """
   needed = tuple(f'params/{part}/' for part in objective.needs_trained)
   if fresh := [name for name in start.fresh if needed and name.startswith(needed)]:
@@ -137,7 +138,7 @@ def check_start(objective: Objective, start: WarmStart) -> None:
 
 
 def check_frozen_backbone(config: ExperimentConfig, start: WarmStart) -> None:
-  """Refuses, by ValueError, to freeze a backbone that nothing has trained."""
+  """Raises ValueError if the config freezes a backbone that was never trained."""
   backbone = config.model.backbone
   if config.optimizer.backbone_learning_rate_scale or backbone.weights:
     return
@@ -155,7 +156,7 @@ def check_cached_backbone(config: ExperimentConfig, state: TrainState) -> None:
   """Checks that the backbone is the one that computed the cached features which the run reads.
 
   Raises:
-    ValueError: it is another one.
+    ValueError: the backbone is another one.
   """
   if config.data.features != 'cached':
     return
@@ -164,7 +165,7 @@ def check_cached_backbone(config: ExperimentConfig, state: TrainState) -> None:
   if not all(jax.tree.leaves(same)):
     raise ValueError(
       "training.init_from: data.features='cached' holds the features of the landmark network as it "
-      'comes with the package, but that of the run named there has learned since. Train with '
+      'comes with the package, but the run named there has trained it further. Train with '
       "data.features='none', or start from a run whose backbone was frozen."
     )
 
@@ -193,7 +194,7 @@ def claim_warm_start(workdir: str, start: WarmStart) -> None:
 
 
 def describe_warm_start(start: WarmStart) -> list[str]:
-  """Describes a warm start in a few lines, whole parts by their name and number of arrays."""
+  """Describes a warm start in a few lines. Whole parts appear by name and number of arrays."""
   ours = {*start.fresh, *(name for source in start.sources for name in source.taken)}
   lines = []
   for source in start.sources:
@@ -207,7 +208,7 @@ def describe_warm_start(start: WarmStart) -> list[str]:
     if source.other_hand_model:
       lines.append('  note: it was trained with another hand model than this run')
     lines += [
-      f'  note: its numbers mean another thing here, {text}' for text in source.other_meanings
+      f'  note: its parameters have another meaning here, {text}' for text in source.other_meanings
     ]
   lines.append(f'Fresh: {_summarize(start.fresh, ours)}.')
   return lines
@@ -233,7 +234,7 @@ def _parts(names: Iterable[str]) -> str:
 def _misfits(
   misfits: list[str], workdir: str, theirs: ExperimentConfig, ours: ExperimentConfig | None
 ) -> str:
-  """Words the error about arrays of another shape, with the settings that differ."""
+  """Makes the error about arrays of another shape, with the settings that differ."""
   differences = config_differences(ours, theirs) if ours else []
   settings = [text for text in differences if text.startswith('model.')]
   cause = f' This network has {_first(settings, 6)}.' if settings else ''
@@ -249,7 +250,7 @@ def _first(texts: list[str], count: int) -> str:
 
 
 def _is_other_hand_model(workdir: str, model: ManoModel) -> bool:
-  """Tells whether a run recorded another hand model than this one (see `claim_hand_model`)."""
+  """Returns whether a run recorded another hand model than this one (see `claim_hand_model`)."""
   path = run_folder(workdir) / HAND_MODEL_NAME
   return path.exists() and hand_model_digest(model) not in path.read_text()
 

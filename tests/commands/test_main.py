@@ -240,7 +240,7 @@ def test_ten_hands_get_ten_names(model, photo, tmp_path, monkeypatch, capsys):
   Image.fromarray(photo).save('a.png')
   assert run('a.png') == 0
   assert capsys.readouterr().out.count('a.png: ') == 10
-  meshes = {path.name for path in pathlib.Path('hand_jax_output').glob('*_*_*.glb')}
+  meshes = {path.name for path in pathlib.Path('hand_jax_output').glob('*_*_*t.glb')}
   assert meshes == {f'a_{number}_{side}.glb' for number, side in enumerate(sides, start=1)}
 
 

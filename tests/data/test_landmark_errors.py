@@ -199,11 +199,11 @@ def test_only_training_is_limited(prepared):
     assert len(source) == count and source.selection is None
   first = dataclasses.replace(config.data, train_examples=1)
   assert ids(create_training_source(first, 64)) == ['drawn-1']
-  message = r'data\.max_landmark_error=0\.1875, but .* taken with 0: .* create_training_source'
+  message = r'data\.max_landmark_error=0\.1875, but .* selected with 0: .* create_training_source'
   with pytest.raises(ValueError, match=message):
     training_batches(create_source(config.data, 'train', 64), config, 778)
   check_landmark_limit(limited(prepared, LIMIT), config)
-  with pytest.raises(ValueError, match=r'taken with 0\.25'):
+  with pytest.raises(ValueError, match=r'selected with 0\.25'):
     check_landmark_limit(limited(prepared, 0.25), config)
 
 

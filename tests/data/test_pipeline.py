@@ -73,8 +73,8 @@ def test_batches_have_the_declared_shapes_and_types(source, config):
     'has_vertex_colors': ((), np.bool_),
     'is_padding': ((), np.bool_),
   }
-  assert set(expected) | {'example_id', 'features'} == set(batch._fields)
-  assert batch.features is None
+  assert set(expected) | {'example_id', 'features', 'silhouette'} == set(batch._fields)
+  assert batch.features is None and batch.silhouette is None
   for field, (shape, dtype) in expected.items():
     value = getattr(batch, field)
     assert (value.shape, value.dtype) == ((size, *shape), dtype), field

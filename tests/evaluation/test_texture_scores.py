@@ -325,6 +325,27 @@ def test_the_network_is_given_the_masks_or_none():
   assert world.masks_given == [None, None]
 
 
+def test_estimated_masks_are_measured_beside_the_given_ones():
+  """As if they were given, but pixels count inside the true masks in both."""
+  world, other = World(), World()
+  estimates = np.random.default_rng(5).uniform(size=world.hand_mask.shape) < 0.5
+  results = world.evaluate(estimate_masks=lambda batch: estimates[batch.global_index])
+  assert {name: results[name] for name in texture.SOURCES} == {
+    name: other.evaluate()[name] for name in texture.SOURCES
+  }
+  np.testing.assert_array_equal(world.masks_given[0][0], world.hand_mask[0])
+  np.testing.assert_array_equal(world.masks_given[1][0], estimates[0])
+  unmasked = results['without_masks']
+  assert set(unmasked) == set(texture.SOURCES)
+  assert unmasked['learned'] == results['learned']  # of this stub, which ignores them
+  assert unmasked['mean_color'] != results['mean_color']
+  everywhere = World()
+  seen = everywhere.evaluate(estimate_masks=lambda batch: np.ones_like(batch.hand_mask))
+  plain = World().evaluate(use_masks=False)
+  assert seen['without_masks']['projection'] == plain['projection']
+  assert 'With estimated masks, mean color' in texture.texture_table(results)
+
+
 def test_batches_and_padding_change_nothing():
   world = World()
   whole = world.evaluate()

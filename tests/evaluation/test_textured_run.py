@@ -130,6 +130,11 @@ def test_without_masks_the_results_have_a_file_of_their_own(workdir, sources):
   assert sources[0].asked['count'] == 3
 
 
+def test_masks_are_estimated_in_upright_crops_alone(workdir):
+  with pytest.raises(ValueError, match=r'toy_texture\) sees hands as they lie in the photo'):
+    measure(workdir, estimate_masks=True)
+
+
 def test_data_without_vertex_colors(workdir, sources):
   """Prepared ones may have none: unknown in the file, and the command says what to do."""
   results, path = measure(workdir, split='plain', data_dir='there')

@@ -49,6 +49,7 @@ def test_the_tables_hold_what_they_should():
   }
   assert printed['convention'] == {(name, 'full', 'posterior') for name in ('paper', 'exact')}
   assert printed['unit'] == {(name, 'full', 'posterior') for name in ('1 mm', '1 cm')}
+  assert printed['silhouette'] == {(name, 'full', 'posterior') for name in ('off', 'on')}
   assert set(printed) == set(ablation_grid.TABLES)
   keys = {ablations.entry_key(entry, 0) for entry in ENTRIES}
   assert len(keys) == len(ENTRIES)
@@ -153,6 +154,14 @@ def test_a_run_differs_from_the_full_one_by_what_its_row_says(run, path, value, 
   loss = config_of('bayesian', settings).loss
   assert (loss.kind, loss.convention, loss.length_unit_m) == ('gaussian', 'paper', 0.01)
   assert min(loss.vertices, loss.joints, loss.joints_2d, loss.camera) > 0
+
+
+def test_runs_with_and_without_silhouettes_differ_by_that_alone(settings):
+  off, on = config_of('silhouette-off', settings), config_of('silhouette-on', settings)
+  (found,) = config_differences(on, off)
+  assert found.startswith('loss.silhouette: ') and on.loss.silhouette > 0 == off.loss.silhouette
+  # Both go on from the network in the package.
+  assert off.training.init_from == ('release',)
 
 
 def test_weak_runs_compare_at_equal_budget_from_one_start(settings):

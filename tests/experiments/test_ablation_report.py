@@ -47,12 +47,15 @@ def test_the_columns_are_those_the_paper_prints():
   gain = ['PA-MPJPE below the mean hand, %']
   titles = dict(zip(ablation_grid.TABLES, ('Table 3', 'Table 4', 'Table 5'), strict=False))
   titles |= {'branches': 'The branches', 'weak_start': 'Algorithm 2'}
-  titles |= {'convention': "The paper's letter", 'unit': 'The length', 'weak': 'The longer'}
+  titles |= {'convention': "The paper's letter", 'unit': 'The length'}
+  titles |= {'silhouette': 'The soft silhouette', 'weak': 'The longer'}
   tables = (*ablation_grid.TABLES, *ablation_grid.KEPT_TABLES)
-  text = format_markdown([make_row(table, joints_2d_px=7.125) for table in tables])
+  extra = {'joints_2d_px': 7.125, 'silhouette_iou': 0.875}
+  text = format_markdown([make_row(table, **extra) for table in tables])
   values = {name: 1 + number / 8 for number, name in enumerate(METRIC_NAMES)}
   weak = ['PA-MPJPE', 'MPJPE', '2D error, px of 224']
-  shown = (aligned, plain, plain, both, weak, both, both, both + gain)
+  drawn = ['silhouette IoU', *both, '2D error, px of 224']
+  shown = (aligned, plain, plain, both, weak, both, both, drawn, both + gain)
   for table, columns in zip(titles, shown, strict=True):
     header, line = table_cells(text, titles[table])
     assert header == names + columns + sizes
@@ -61,6 +64,8 @@ def test_the_columns_are_those_the_paper_prints():
       prefix = 'pa_' if title.startswith('PA') else ''
       if title.startswith('2D'):
         expected = '7.12'
+      elif title == 'silhouette IoU':
+        expected = '0.875'
       elif title in gain:
         expected = f'{100 * (1 - values["pa_mpjpe_mm"] / BASELINE):.1f}'
       elif 'F@' in title:

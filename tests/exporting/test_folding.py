@@ -74,5 +74,5 @@ def test_what_no_result_needs_is_left_out_and_unknown_platforms_are_refused():
   def needs_tpu(x):
     return lax.platform_dependent(x, tpu=jnp.sin)
 
-  with pytest.raises(ValueError, match="no form for the platform 'cpu'"):
+  with pytest.raises(ValueError, match="no code for the platform 'cpu'"):
     trace_folded(needs_tpu, [jax.ShapeDtypeStruct((BATCH,), np.float32)], 'cpu')

@@ -9,7 +9,12 @@ import numpy as np
 import pytest
 
 from hand_jax.config import BackboneConfig
-from hand_jax.models.backbone import create_backbone, load_backbone_variables, normalize_image
+from hand_jax.models.backbone import (
+  create_backbone,
+  display_image,
+  load_backbone_variables,
+  normalize_image,
+)
 from tests.backbone_states import (
   FIXTURES,
   filled_state,
@@ -236,3 +241,10 @@ def test_unknown_settings_are_named():
     create_backbone(with_setting(BackboneConfig(), 'name', 'vgg'))
   with pytest.raises(ValueError, match="batch_norm is 'off'"):
     create_backbone(with_setting(BackboneConfig(), 'batch_norm', 'off'))
+
+
+@pytest.mark.parametrize('name', ['resnet50', 'efficientnet_lite0', 'hand_landmark'])
+def test_a_normalised_picture_is_turned_back(name):
+  picture = np.random.default_rng(0).integers(0, 256, (2, 5, 4, 3)).astype(np.uint8)
+  found = display_image(normalize_image(picture, name), name)
+  np.testing.assert_allclose(found, picture / 255, atol=1e-6)

@@ -69,6 +69,8 @@ def test_maps_shrink_as_stated(side):
   assert shapes.last_map.shape == (2, side // 32, side // 32, 1152)
   assert shapes.middle_map.shape == (2, side // 16, side // 16, 112)
   assert shapes.shallow_map.shape == (2, side // 2, side // 2, 16)
+  assert shapes.fine_map.shape == (2, side // 4, side // 4, 24)
+  assert shapes.coarse_map.shape == (2, side // 8, side // 8, 40)
 
 
 def test_gradients_reach_every_parameter():

@@ -1,5 +1,6 @@
 """Texture regression: sampling, what hidden vertices carry, Table 1's sizes."""
 
+import dataclasses
 import functools
 
 import jax
@@ -15,6 +16,7 @@ from hand_jax.models.texture_regressor import (
   hidden_vertices,
   reverse_interpolation,
   sample_hidden_region,
+  starting_colors,
   texture_position,
   texture_tokens,
 )
@@ -47,6 +49,30 @@ def regressor(inputs):
   module = TextureRegressor(CONFIG)
   variables = jax.jit(module.init)(jax.random.key(0), *inputs)
   return variables, jax.jit(lambda *inputs: jax.jit(module.apply)(variables, *inputs))
+
+
+def test_colours_start_from_the_photo_and_their_mean(inputs):
+  visible = np.asarray(inputs[2]).copy()
+  colors = np.random.default_rng(1).uniform(size=(BATCH, VERTICES, 3)).astype(np.float32)
+  visible[1] = False
+  start = np.asarray(starting_colors(jnp.asarray(colors), jnp.asarray(visible)))
+  np.testing.assert_array_equal(start[0][visible[0]], colors[0][visible[0]])
+  mean = colors[0][visible[0]].mean(axis=0)
+  hidden = start[0][~visible[0]]
+  np.testing.assert_allclose(hidden, np.broadcast_to(mean, hidden.shape), atol=1e-6)
+  np.testing.assert_array_equal(start[1], 0.5)
+
+
+def test_an_untrained_branch_with_photo_colours_gives_what_it_starts_from(inputs):
+  module = TextureRegressor(dataclasses.replace(CONFIG, photo_colors=True))
+  colors = jnp.asarray(np.random.default_rng(1).uniform(0.05, 0.95, (BATCH, VERTICES, 3)))
+  variables = module.init(jax.random.key(0), *inputs, colors)
+  found = module.apply(variables, *inputs, colors)
+  np.testing.assert_allclose(found, starting_colors(colors, inputs[2]), atol=0.06)
+  extreme = module.apply(variables, *inputs, jnp.round(colors))
+  assert np.isfinite(extreme).all() and extreme.min() >= 0 and extreme.max() <= 1
+  with pytest.raises(ValueError, match='photo_colors needs the colours'):
+    module.apply(variables, *inputs)
 
 
 def test_hidden_vertices_carry_their_position_alone(inputs):

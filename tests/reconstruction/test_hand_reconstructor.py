@@ -24,6 +24,7 @@ from hand_jax.reconstruction.hand_reconstructor import (
   PhotoRequest,
   read_request,
 )
+from hand_jax.reconstruction.numbers import json_content
 from hand_jax.reconstruction.running import prepare_run
 from hand_jax.reconstruction.tasks import PhotoOptions
 from hand_jax.reconstruction.trained_network import TrainedNetwork
@@ -57,12 +58,24 @@ def bundled(request, reconstructor):
 
 def test_bundled_photos_have_one_left_hand_whose_mesh_lies_on_the_landmarks(bundled):
   _, box, (hand,) = bundled
-  assert hand.is_left and hand.branch == 'fit' and hand.vertex_colors is None
+  assert hand.is_left and hand.branch == 'fit'
   landmarks = hand.detection.landmarks_image
   size = max(box[2:])
   errors = np.linalg.norm(hand.joints_image - landmarks, axis=1)
   assert errors.mean() < 0.06 * size
   assert errors[[8, 12, 16, 20]].max() < 0.1 * size  # the tips of the fingers
+
+
+def test_bundled_hands_have_the_colours_of_skin(bundled):
+  """Those of visible vertices are near the photo's, and none is the wall's grey."""
+  image, _, (hand,) = bundled
+  colors = hand.vertex_colors
+  assert colors.shape == hand.vertices.shape and colors.min() >= 0 and colors.max() <= 1
+  column, row = hand.vertices_image[hand.vertex_visible].astype(int).T
+  seen = image[row, column] / 255
+  assert np.abs(colors[hand.vertex_visible] - seen).mean() < 0.08
+  # Skin is redder than it is blue, on the side that the photo does not show too.
+  assert (colors[:, 0] - colors[:, 2]).mean() > 0.05
 
 
 def test_joints_and_their_pixels_are_those_of_the_mesh(bundled, reconstructor):
@@ -230,6 +243,38 @@ def test_the_home_folder_is_expanded_in_python_too(bundled, mano_dir, tmp_path, 
   assert (tmp_path / 'out' / 'a.npz').is_file()
 
 
+@pytest.mark.parametrize('refine', [True, False])
+def test_an_object_hides_vertices_by_the_given_mask_or_the_estimated_one(
+  refine, photo, reconstructor, monkeypatch
+):
+  """Half of the photo at a time. The given mask wins, and the mesh does not depend on either."""
+  monkeypatch.setattr(
+    hand_reconstructor, 'detect_hands', lambda image, _: [found_hand(image, reconstructor.model)]
+  )
+  upper = np.zeros(photo.shape[:2], bool)
+  upper[: photo.shape[0] // 2] = True
+  monkeypatch.setattr(hand_reconstructor, 'estimate_hand_mask', lambda image, hand: upper)
+  program = reconstructor if refine else HandReconstructor(refine=False)
+  (by_estimate,) = program(photo)
+  (by_lower,) = program(photo, hand_mask=~upper)
+  (by_whole,) = program(photo, hand_mask=np.ones_like(upper))
+  hands = by_estimate, by_lower, by_whole
+  assert [hand.mask_source for hand in hands] == ['estimated', 'given', 'given']
+  for hand in hands[:2]:
+    np.testing.assert_array_equal(hand.vertices, by_whole.vertices)
+  seen = [hand.vertex_visible for hand in hands]
+  assert seen[0].any() and seen[1].any()
+  # The two halves are the whole, and only a strip along the middle is in both.
+  np.testing.assert_array_equal(seen[0] | seen[1], seen[2])
+  middle = photo.shape[0] / 2
+  both = by_whole.vertices_image[seen[0] & seen[1], 1]
+  extent = np.ptp(by_whole.vertices_image)
+  assert (np.abs(both - middle) < 0.05 * extent).all()
+  assert (by_whole.vertices_image[seen[0] & ~seen[1], 1] < middle).all()
+  meaning = [json_content(hand, {})['units']['visible_vertices'] for hand in hands]
+  assert 'by the estimated mask' in meaning[0] and 'by the given mask' in meaning[1]
+
+
 def test_what_is_no_request_is_told(reconstructor, photo):
   with pytest.raises(
     ValueError, match="side is 'up', expected 'right' or 'left'\\. Leave sides out"
@@ -244,8 +289,8 @@ def test_what_is_no_request_is_told(reconstructor, photo):
   for boxes in ([100, 100, 300, 500], [[1, 2, 3]], ['a'], [[1, 2, 3, 'b']]):
     with pytest.raises(ValueError, match='expected a list of boxes, each of four numbers'):
       reconstructor(photo, boxes=boxes)
-  with pytest.raises(ValueError, match='hand_mask: only a run with a texture branch'):
-    reconstructor(photo, hand_mask=np.ones(photo.shape[:2], bool))
+  with pytest.raises(ValueError, match='hand_mask has 4 x 5 pixels'):
+    reconstructor(photo, hand_mask=np.ones((5, 4), bool))
   with pytest.raises(ValueError, match='belong to one photo'):
     reconstructor([photo, photo], boxes=[[1, 1, 40, 40]])
 
@@ -300,7 +345,8 @@ def test_a_known_focal_length_reaches_the_fit_and_the_place(reconstructor, tmp_p
 def test_a_hand_is_saved_and_shown(bundled, tmp_path):
   _, _, (hand,) = bundled
   paths = hand.save(tmp_path / 'new', 'mine')
-  assert {path.suffix for path in paths} == {'.png', '.obj', '.ply', '.glb', '.npz', '.json'}
+  suffixes = {'.png', '.obj', '.mtl', '.ply', '.glb', '.npz', '.json'}
+  assert {path.suffix for path in paths} == suffixes
   with pytest.raises(FileExistsError, match=r'mine_overlay\.png exists: it stays as it is'):
     hand.save(tmp_path / 'new', 'mine')
   assert hand.save(tmp_path / 'new', 'mine', overwrite=True) == paths
@@ -329,7 +375,7 @@ def test_several_hands_save_themselves_under_their_own_names(reconstructor, tmp_
   hands = reconstructor(tmp_path / 'two.png')
   for hand in hands:
     hand.save(tmp_path / 'out')
-  names = {path.name for path in (tmp_path / 'out').glob('*.glb')}
+  names = {path.name for path in (tmp_path / 'out').glob('*t.glb')}
   assert names == {f'two_{number}_{hand.side}.glb' for number, hand in enumerate(hands, start=1)}
   (alone,) = reconstructor(left)
   assert alone.file_stem == 'hand'
@@ -374,8 +420,9 @@ def test_a_run_sees_the_box_of_the_whole_hand(reconstructor, photo, monkeypatch)
   ((hand,),) = by_run.reconstruct([PhotoRequest(photo, 'a')])
   assert hand.vertices is fitted.vertices and hand.detection is found
   assert hand.given_box is None
-  _, (_, box, side, name, mask, _, landmarks) = seen[0]
-  assert (side, name, mask) == ('left', 'a', None)
+  _, (_, box, side, name, mask, _, landmarks, source) = seen[0]
+  assert (side, name, source) == ('left', 'a', 'estimated')
+  assert mask.shape == photo.shape[:2]
   np.testing.assert_array_equal(landmarks, np.asarray(found.landmarks_image, np.float64))
   assert max(box[2:]) == pytest.approx(1.19 * max(found.box_xywh[2:]), rel=0.01)
   assert by_run(photo, boxes=[[10, 20, 60, 50]])[0].given_box == 0

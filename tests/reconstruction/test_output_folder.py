@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from hand_jax.reconstruction import hand_reconstructor, running
+from hand_jax.reconstruction.files import output_suffixes
 from hand_jax.reconstruction.output_names import hand_names, possible_names
 from hand_jax.reconstruction.records import OutputRecord
 from hand_jax.reconstruction.running import PhotoOutcome, prepare_run
@@ -60,7 +61,7 @@ def test_every_written_name_was_checked(folder, found):
     assert set(entry['files']) <= set(possible_names('hand', suffixes, 10)) | {
       f'hand_{number}_{side}{suffix}'
       for number, side in enumerate(sides, 1)
-      for suffix in ('.obj', '.ply', '.glb', '.npz', '.json', '_overlay.png', '_legend.png')
+      for suffix in output_suffixes(True, True)
     }
     # What an earlier run left of other hands is gone.
     assert set(contents('out')) == {*entry['files'], 'summary.json'}
@@ -146,7 +147,7 @@ def test_the_same_photo_and_settings_are_not_done_again(folder, monkeypatch):
     patch.setattr(hand_reconstructor, 'detect_hands', refuse)
     for spelled in ('hand.jpg', str(folder / 'hand.jpg'), 'hand.jpg'):
       (outcome,) = reconstruct(spelled)
-      assert outcome.lines == ('hand.jpg: done before by the same settings, 1 hand',)
+      assert outcome.lines == ('hand.jpg: done before with the same settings, 1 hand',)
       assert not outcome.is_written and not outcome.failed
   assert contents('out') == before
   pathlib.Path('out/hand.obj').unlink()
@@ -194,7 +195,7 @@ def test_a_photo_without_a_hand_is_remembered(folder, found):
   del found[:]
   assert reconstruct('hand.jpg')[0].lines == ('hand.jpg: no hand found',)
   assert reconstruct('hand.jpg')[0].lines == (
-    'hand.jpg: done before by the same settings, no hands',
+    'hand.jpg: done before with the same settings, no hands',
   )
   (entry,) = json.loads(pathlib.Path('out/summary.json').read_text())
   assert entry['hands'] == [] and 'error' not in entry

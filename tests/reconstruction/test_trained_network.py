@@ -392,7 +392,7 @@ def test_an_estimate_that_is_not_finite_is_refused_by_name(network, photo, field
     return estimate._replace(**{field: jax.tree.unflatten(structure, leaves)})
 
   broken = network._replace(estimate=estimate, run='runs/some')
-  with pytest.raises(ValueError, match=rf'runs/some estimates of a\.png .*not finite \({field}\)'):
+  with pytest.raises(ValueError, match=rf'runs/some for a\.png is not finite \({field}\)'):
     reconstruct_in_box(broken, HandPhoto(photo, BOX, name='a.png'))
 
 

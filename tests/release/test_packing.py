@@ -105,12 +105,12 @@ def test_single_precision_stays_where_half_changes_too_much(workdir, variables, 
 def test_other_files_stay_and_other_backbones_are_refused(workdir, variables, tmp_path):
   (tmp_path / 'notes').mkdir()
   (tmp_path / 'notes' / 'mine.txt').write_text('mine')
-  with pytest.raises(FileExistsError, match=r'notes is no packed run alone: it stays as it is'):
+  with pytest.raises(FileExistsError, match=r'notes holds other files than those of a packed run'):
     pack_run(workdir, tmp_path / 'notes', compared_hands=2)
   backbone = jax.tree.map(lambda leaf: leaf + 1e-3, variables['params']['backbone'])
   learned = {**variables, 'params': {**variables['params'], 'backbone': backbone}}
   other = save_features_run(tmp_path / 'learned', learned)
-  with pytest.raises(ValueError, match='not have the landmark network as it comes with'):
+  with pytest.raises(ValueError, match='not the unchanged landmark network of'):
     pack_run(other, tmp_path / 'packed', compared_hands=2)
   assert not (tmp_path / 'packed').exists()
 

@@ -76,7 +76,9 @@ def test_what_moved_is_known_by_what_it_is(places, setting):
   name, moved = NAMED[setting], str(places / 'moved')
   first, second = config_with(f'{setting}={name}'), config_with(f'{setting}={moved}')
   claim_workdir('run', first)
-  with pytest.raises(ValueError, match=f'{setting}: .*moved.*where what the run began with lies'):
+  with pytest.raises(
+    ValueError, match=f'{setting}: .*moved.*leads to the content that the run began with'
+  ):
     check_workdir('run', second)
   shutil.move(name, moved)
   assert check_workdir('run', first)  # gone, but asked for by its old name

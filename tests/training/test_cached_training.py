@@ -10,11 +10,13 @@ import pytest
 from experiments.configs.names import get_config
 from hand_jax.config_text import apply_overrides
 from hand_jax.data import cached_rows
-from hand_jax.data.augmentation import make_row
+from hand_jax.data.augmentation import make_labels, make_row
 from hand_jax.data.cached_rows import check_cached_features
 from hand_jax.data.crop_features import crop_change
 from hand_jax.data.pipeline import evaluation_batches, stack_rows, training_batches
 from hand_jax.data.prepared import PreparedSource
+from hand_jax.data.silhouettes import SilhouetteMaker
+from hand_jax.mano.assets import load_mano_model
 from hand_jax.models.backbone import normalize_image
 from hand_jax.models.hand_network import create_network, initialize_network
 from hand_jax.models.map_sampling import map_projection
@@ -23,6 +25,7 @@ from hand_jax.training.camera_prior import load_camera_prior
 from hand_jax.training.state import create_optimizer, create_train_state
 from hand_jax.training.step import make_train_step
 from hand_jax.training.warm_start import check_cached_backbone
+from hand_jax.types import SILHOUETTE_FULL
 from tests.drawn_hands import DrawnSource
 from tests.prepared_features import SETTINGS, landmark_backbone
 
@@ -107,7 +110,7 @@ def test_rows_are_read_once_where_all_of_them_fit_in_memory(
   monkeypatch.setattr(cached_rows, 'CACHE_BYTES', room)
   read, open_features = [], source.open_features
   monkeypatch.setattr(
-    source, 'open_features', lambda indices: read.extend(indices) or open_features(indices)
+    source, 'open_features', lambda indices, _: read.extend(indices) or open_features(indices)
   )
   made = cached_rows.CachedRows(source, config, 778)
   # Twenty epochs show both crops of the three examples.
@@ -134,6 +137,27 @@ def test_features_are_sharded_and_2d_labels_stay_2d(config, source, batches):
     batch = next(loader)
   assert not batch.has_3d.any() and not batch.camera_mask[:, :6].any()
   np.testing.assert_array_equal(batch.joints_normalized, batches[0].joints_normalized)
+
+
+def test_silhouettes_are_those_of_the_stored_crops(config, source):
+  model = load_mano_model()
+  loss = dataclasses.replace(config.loss, silhouette=1.0, silhouette_side=40)
+  asking = dataclasses.replace(config, loss=loss)
+  maker = SilhouetteMaker(40, model.faces)
+  for labels in ('3d', '2d'):
+    data = dataclasses.replace(config.data, labels=labels)
+    with training_batches(
+      source, dataclasses.replace(asking, data=data), 778, faces=model.faces
+    ) as loader:
+      batch = next(loader)
+    for place, (crop, _) in enumerate(rows_on_pictures(source, batch)):
+      index = int(batch.global_index[place])
+      (example,) = source.load([index])
+      change = crop_change(SETTINGS, index, crop, example)
+      _, placement = make_labels(example, index, 224, SETTINGS.crop_factor, 778, change)
+      expected = maker(example, example.hand_mask, placement)
+      assert 0.02 < (expected == SILHOUETTE_FULL).mean() < 0.9
+      np.testing.assert_array_equal(batch.silhouette[place], expected)
 
 
 def test_evaluation_takes_the_photos(config, source):
@@ -190,7 +214,7 @@ def test_a_step_on_cached_features_is_that_on_the_networks_own(config, source, b
   assert max(jax.tree.leaves(moved['camera_model'])) > 1e-5
   check_cached_backbone(config, made[0])
   learned = jax.tree.map(lambda leaf: leaf + 1e-3, state.params['backbone'])
-  with pytest.raises(ValueError, match='has learned since'):
+  with pytest.raises(ValueError, match='has trained it further'):
     check_cached_backbone(config, state.replace(params={**state.params, 'backbone': learned}))
 
 

@@ -145,7 +145,7 @@ def test_what_cannot_be_a_camera_prior_is_refused(source, workdir, tmp_path):
     load_camera_prior(workdir, elbo_config(source, image_size=32))
   other = elbo_config(source)
   other = dataclasses.replace(other, data=dataclasses.replace(other.data, crop_factor=1.1))
-  with pytest.raises(ValueError, match=r'crops of 2\.0 times the box, this run asks for 1\.1'):
+  with pytest.raises(ValueError, match=r'crops of 2\.0 times the box, this run uses 1\.1'):
     load_camera_prior(workdir, other)
   claim_workdir(str(tmp_path / 'new'), named_config('new', WEAK))
   with pytest.raises(FileNotFoundError, match=r'new has no checkpoint yet'):
@@ -163,7 +163,7 @@ def test_a_copy_of_another_run_or_gone_from_a_run_that_began_is_refused(source, 
     load_camera_prior(workdir, elbo_config('elsewhere'))
   save_run(pathlib.Path(workdir), drawn_state(TRUNK, 3), config)
   shutil.rmtree(pathlib.Path(workdir) / 'camera_prior')
-  with pytest.raises(ValueError, match=r'camera_prior is missing, though the run has begun'):
+  with pytest.raises(ValueError, match=r'camera_prior is missing, although the run has begun'):
     load_camera_prior(workdir, config)
 
 

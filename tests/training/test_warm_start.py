@@ -210,7 +210,8 @@ def test_numbers_of_another_meaning_are_told_and_not_refused(joint, sources, toy
   vertices = "vertex_regressor: model.vertex_offset_from: 'template', not 'prior'"
   assert [source.other_meanings for source in start.sources] == [(camera,), (vertices,)]
   notes = [line for line in describe_warm_start(start) if 'note' in line]
-  assert notes == [f'  note: its numbers mean another thing here, {t}' for t in (camera, vertices)]
+  beginning = '  note: its parameters have another meaning here, '
+  assert notes == [beginning + text for text in (camera, vertices)]
   claim_warm_start(str(tmp_path), start)
   record = json.loads((tmp_path / 'init_from.json').read_text())
   assert [source['other_meanings'] for source in record['sources']] == [[camera], [vertices]]

@@ -53,7 +53,7 @@ class _Mesh:
     return error + _LENGTH_WEIGHT * float(self.importance[u]) * length**4
 
   def may_collapse(self, u: int, v: int) -> bool:
-    """Tells whether the mesh stays a manifold disc where no face flips or becomes a sliver."""
+    """Returns whether the mesh stays a manifold disc where no face flips or becomes a sliver."""
     shared = self.faces_of[u] & self.faces_of[v]
     opposite = {w for index in shared for w in self.faces[index]} - {u, v}
     if self.neighbours(u) & self.neighbours(v) != opposite:

@@ -121,7 +121,7 @@ def absolute_hands(
 
   Args:
     hands: the hands about their wrist, as right hands.
-    predicted_root: what `predicted_roots` gives, camera space, metres.
+    predicted_root: the result of `predicted_roots`, camera space, metres.
     known_root: the wrist in camera space, metres.
     has_root: which of the known roots to use.
     is_left: which hands are left ones.
@@ -155,7 +155,7 @@ def benchmark_predictions(
   regressor: Float[np.ndarray, 'joints vertices'],
   benchmark: Benchmark,
 ) -> RootHands:
-  """Makes what a submission holds for the batch's examples, without padding.
+  """Makes the predictions of a submission for the batch's examples, without padding.
 
   Where the split gives the root and the benchmark's files do too (HO3D), the hand is placed on it.
   Where the root belongs to the ground truth (FreiHAND), the predicted camera and the intrinsics
@@ -164,7 +164,7 @@ def benchmark_predictions(
   Args:
     estimate: the network's estimate for the batch.
     batch: the examples.
-    regressor: what `benchmark_regressor` gives.
+    regressor: the result of `benchmark_regressor`.
     benchmark: the benchmark.
 
   Returns:
@@ -243,7 +243,7 @@ class BenchmarkRun:
     labels: PreparedLabels,
   ):
     self.scores = OfficialScores(benchmark)
-    # Tells whether the batches hold anything that our own metrics can measure.
+    # Whether the batches hold labels that our own metrics can measure.
     self.has_batch_labels = False
     self.is_finished = False
     self._benchmark, self._estimate_fn, self._labels = benchmark, estimate_fn, labels

@@ -1,4 +1,4 @@
-"""Gives hints in words about what is probably wrong with predictions that were measured."""
+"""Describes probable mistakes in predictions that were measured."""
 
 from collections.abc import Iterable
 
@@ -47,7 +47,7 @@ class PredictionHints:
       f'Half the predicted hands are within {100 * own:.1f} cm of the camera, the true ones '
       f'{100 * true:.1f} cm away: the predictions look relative to the wrist. '
       f'{self._benchmark.title} takes absolute coordinates of the camera; of these figures only '
-      'the aligned ones mean anything.'
+      'the aligned ones are meaningful.'
     )
 
   def _about_the_order(self) -> str:

@@ -18,7 +18,7 @@ from hand_jax.mano.joints import STANDARD_TO_MANO
 THRESHOLDS_M = np.linspace(0.0, 0.05, 100)
 F_THRESHOLDS_M = (0.005, 0.015)
 CM_PER_M = 100.0
-NOT_MEASURED = -1.0  # replaces figures of a mesh that has not the ground truth's vertices
+NOT_MEASURED = -1.0  # replaces figures of a mesh without the ground truth's vertices
 NO_AUGMENTATION = 'none'
 
 # These joints of HO3D's order end the bone that gives a hand its scale.
@@ -26,13 +26,13 @@ _WRIST, _MIDDLE_MCP = 0, 4
 
 
 class Benchmark(NamedTuple):
-  """What one official evaluation fixes about its files and figures."""
+  """The conventions of one official evaluation for its files and figures."""
 
   title: str
   fingertips: str
   """The name of its set of fingertip vertices (`FINGERTIP_VERTICES`)."""
   samples: int
-  """How many samples the genuine evaluation split has."""
+  """The number of samples in the real evaluation split."""
   joint_order: tuple[int, ...]
   """The standard joint that stands at each place of its own order."""
   is_opengl: bool
@@ -175,7 +175,7 @@ def _nearest_m(
 def is_mirrored(
   predicted: Float[np.ndarray, 'samples points 3'], target: Float[np.ndarray, 'samples points 3']
 ) -> Bool[np.ndarray, ' samples']:
-  """Tells whether the official alignment turns the prediction into its mirror image."""
+  """Returns whether the official alignment turns the prediction into its mirror image."""
   centred = [points - points.mean(axis=1, keepdims=True) for points in (predicted, target)]
   return np.linalg.det(np.swapaxes(centred[1], 1, 2) @ centred[0]) < 0
 

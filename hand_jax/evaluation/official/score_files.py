@@ -35,7 +35,7 @@ def scores_record(
     dataset: name of the benchmark.
     scores: the figures, with every sample added.
     test_time_augmentation: what the predictions were averaged over.
-    **origin: further fields that say where the predictions are from.
+    **origin: further fields that describe the origin of the predictions.
   """
   return {
     'dataset': dataset,
@@ -63,12 +63,12 @@ def evaluate_predictions(
     predictions: the file of predictions.
     dataset: name of the benchmark.
     ground_truth: folder with evaluation_xyz.json and evaluation_verts.json.
-    test_time_augmentation: what the predictions were averaged over, to name it.
-    allow_implausible: whether to measure predictions, too, that look to be in another unit or axes.
-    report: is told how many samples are done.
+    test_time_augmentation: the name of the augmentation that the predictions were averaged over.
+    allow_implausible: whether to also measure predictions that seem to be in another unit or axes.
+    report: called with the number of finished samples.
 
   Returns:
-    What `scores_record` gives, with `hints`: lines about what looks wrong with the predictions.
+    The result of `scores_record`, with `hints`: lines about probable mistakes in the predictions.
 
   Raises:
     FileNotFoundError: a file is missing.
@@ -107,7 +107,7 @@ def check_score_files(
   Args:
     output: file for the scores, if any.
     pck: folder for the PCK curves, if any.
-    inputs: the files that are read, and what to call each in a message.
+    inputs: the files that are read, each with its name in error messages.
     overwrite: whether files that this program did not write may be replaced.
     others: further files that will be written.
 
@@ -143,7 +143,7 @@ def write_curves(folder: str, scores: dict[str, Any]) -> list[pathlib.Path]:
 
 
 def official_summary(scores: dict[str, Any]) -> str:
-  """Puts the official figures into text as the scripts print them, with notes on what they lack."""
+  """Writes the official figures as the scripts print them, with notes on missing figures."""
   benchmark = BENCHMARKS[scores['dataset']]
   lines = [
     official_text(scores),
@@ -189,8 +189,8 @@ def report_predictions(
     predictions: a pred.json or pred.zip.
     dataset: name of the benchmark that it is for.
     ground_truth: folder with evaluation_xyz.json and evaluation_verts.json.
-    test_time_augmentation: what the predictions were averaged over, to name it.
-    allow_implausible: whether to measure predictions, too, that look to be in another unit or axes.
+    test_time_augmentation: the name of the augmentation that the predictions were averaged over.
+    allow_implausible: whether to also measure predictions that seem to be in another unit or axes.
     output: file to write the scores to, if any.
     pck: folder to write the PCK curves to, if any.
     overwrite: whether those may replace files that this program did not write.
@@ -224,7 +224,7 @@ def publish_scores(
 
   Args:
     dataset: name of the data set that was measured on.
-    scores: what `scores_record` gives, or None where there are no official scores.
+    scores: the result of `scores_record`, or None where there are no official scores.
     output: file to write the scores to, if any.
     pck: folder to write the PCK curves to, if any.
 

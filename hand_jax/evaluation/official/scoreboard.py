@@ -30,9 +30,9 @@ class ScoredRun(NamedTuple):
   """One scores.json."""
 
   name: str
-  """What tables call the run."""
+  """The name of the run in tables."""
   scores: dict[str, Any]
-  """What the file holds."""
+  """The content of the file."""
 
   @property
   def augmentation(self) -> str:
@@ -71,7 +71,7 @@ def default_names(paths: Sequence[str | os.PathLike]) -> list[str]:
 
 
 def read_scores(path: str | os.PathLike) -> dict[str, Any]:
-  """Reads what `experiments.evaluate` wrote, and checks it as far as a table needs it.
+  """Reads a file of `experiments.evaluate`, and checks the values that a table needs.
 
   Raises:
     FileNotFoundError: there is no such file.

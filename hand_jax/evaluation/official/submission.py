@@ -80,9 +80,9 @@ def as_points(value: Any, count: int | None, where: str) -> Float[np.ndarray, 'p
   """Turns nested JSON lists into one sample's points.
 
   Args:
-    value: what the file holds for the sample.
-    count: how many points are expected, or None for any number.
-    where: names file, kind and sample in errors.
+    value: the content of the file for the sample.
+    count: the expected number of points, or None for any number.
+    where: names file, kind and sample in error messages.
 
   Raises:
     ValueError: the lists are not `count` x 3 finite numbers.
@@ -114,10 +114,10 @@ def read_points(
   """Reads the point sets of a list that was entered, one per sample and all of one size.
 
   Args:
-    reader: the reader, which stands inside the list.
-    kind: what errors call the points.
-    count: how many points each sample has, or None for as many as the first has.
-    path: what errors call the file.
+    reader: the reader, which has entered the list.
+    kind: the name of the points in error messages.
+    count: the number of points of each sample, or None to take that of the first sample.
+    path: the name of the file in error messages.
   """
   for number, value in enumerate(reader.elements(f'{kind} of sample')):
     points = as_points(value, count, f'{path}: {kind} of sample {number} (from 0)')
@@ -225,7 +225,7 @@ def check_plausible(
       it writes. Otherwise most samples must be. The unit is always judged by the samples' median.
 
   Raises:
-    ValueError: the points are implausible. The error says what they look like.
+    ValueError: the points are implausible. The error names the unit or axes that they seem to have.
   """
   if not points.size:
     return
@@ -266,7 +266,7 @@ def read_pairs(
     predictions: a pred.json or pred.zip. If it holds joints alone, its meshes have no vertices.
     ground_truth: folder with evaluation_xyz.json and evaluation_verts.json.
     benchmark: the benchmark that they are for.
-    allow_implausible: whether to read points, too, that `check_plausible` refuses.
+    allow_implausible: whether to also read points that `check_plausible` refuses.
 
   Raises:
     FileNotFoundError: a file is missing.
@@ -308,18 +308,19 @@ def write_submission(
   benchmark: Benchmark,
   samples: int,
 ) -> None:
-  """Writes predictions as a server takes them.
+  """Writes predictions in the form that a server accepts.
 
   Args:
-    path: ends in .json, or in .zip around a pred.json. The file gets this name after it was read
-      back and found in order.
+    path: a name that ends in .json, or in .zip for a zip file with a pred.json. The file gets this
+      name after it was read back and checked.
     joints: the predicted joints, metres, in the benchmark's own axes and joint order.
-    vertices: the predicted meshes, likewise.
+    vertices: the predicted meshes, metres, in the benchmark's own axes.
     benchmark: the benchmark.
-    samples: how many samples its evaluation split has, in whose order they are.
+    samples: the number of samples in its evaluation split. The predictions have the order of that
+      split.
 
   Raises:
-    ValueError: what was given is no submission. Nothing is written under the name.
+    ValueError: the predictions are no valid submission. No file of this name is written.
     FileNotFoundError: the folder is missing.
   """
   path = check_submission_path(path)
@@ -384,7 +385,7 @@ def check_submission(
     path: the file.
     benchmark: the benchmark that it is for.
     samples: how many samples are expected.
-    name: what errors call the file, if not by its path.
+    name: the name of the file in error messages, if it is not the path.
 
   Raises:
     FileNotFoundError: there is no such file.

@@ -63,7 +63,7 @@ def check_split_is_whole(
     manifest: what that file holds.
 
   Raises:
-    ValueError: examples are missing. The error names the first, and says what to do.
+    ValueError: examples are missing. The error names the first one and the remedy.
   """
   remedy = f'remove {manifest_path.parent} and prepare {dataset} again'
   if limit := manifest['settings'].get('limit'):
@@ -78,13 +78,13 @@ def check_split_is_whole(
   raise ValueError(
     f'{submission} cannot be made: {skipped["count"]} examples of split {split!r} were left out '
     f'when {dataset} was prepared (the first, {example}: {reason}), and all predictions after them '
-    f"would stand in another example's place. {manifest_path} names them; mend the folder it was "
+    f'would be counted for another example. {manifest_path} names them; repair the folder it was '
     f'prepared from and {remedy}.'
   )
 
 
 def submission_size(results: dict[str, Any]) -> str:
-  """Says how many samples a submission has, and how many its server expects if that differs."""
+  """Describes the number of samples of a submission, and the number that its server expects."""
   benchmark, samples = BENCHMARKS[results['dataset']], results['submitted']
   if samples == benchmark.samples:
     return f'{samples} samples'

@@ -240,7 +240,7 @@ def test_a_photo_without_intrinsics_cannot_be_placed(workdir, benchmark_data):
       ),
       r"pred\.zip cannot be made: 3 examples of split 'test' were left out when "
       r'ho3d_v2 was prepared '
-      r'\(the first, evaluation/SM1/0004: rgb/0004\.png is missing\).* mend .* prepare ho3d_v2 '
+      r'\(the first, evaluation/SM1/0004: rgb/0004\.png is missing\).* repair .* prepare ho3d_v2 '
       r'again\.$',
     ),
     (

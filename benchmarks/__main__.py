@@ -1,0 +1,106 @@
+"""Measures this project beside what one would pick instead, and shows one table.
+
+  make bench
+  make bench ROWS=resnet50_forward_b8,inference_b1
+
+This needs the extra `benchmark`, and a C++ compiler for torch.compile. Each row runs in a process
+of its own, so that a missing library costs its rows alone. Both sides of a row have the same
+weights and inputs, and their results are compared before anything is timed. They run in turn.
+benchmarks/results.json keeps the results, also those of rows that were not asked for, and the table
+of docs/performance.md is written from it.
+"""
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+import tempfile
+import time
+from typing import Any
+
+from absl import app, flags
+
+from benchmarks.report import describe_row, markdown_table, replace_table
+from benchmarks.table import ROWS
+
+_ROWS = flags.DEFINE_list('rows', [], 'Names of rows. Without any, all are measured.')
+_QUICK = flags.DEFINE_bool('quick', False, 'Try the rows with three repetitions, and keep nothing.')
+_MINUTES = flags.DEFINE_float('minutes', 44.0, 'No row is measured after so many minutes.')
+
+FOLDER = pathlib.Path(__file__).parent
+RESULTS = FOLDER / 'results.json'
+PAGE = FOLDER.parent / 'docs' / 'performance.md'
+# A row that takes longer is given up.
+MOST_SECONDS = 900
+
+
+def measure_in_process(name: str, seconds: float, quick: bool) -> dict[str, Any] | str:
+  """Measures a row in a process of its own. Returns its figures, or why there are none.
+
+  Args:
+    name: of the row.
+    seconds: when the process is ended.
+    quick: whether three repetitions are enough.
+  """
+  # NumPy's product is to be the fastest that the machine has, whatever is set for other programs.
+  environment = {k: v for k, v in os.environ.items() if not k.startswith('OPENBLAS_')}
+  # torch.compile's compilers say much about what does not matter here.
+  environment |= {'TORCH_LOGS': '-all', 'OMP_NUM_THREADS': '2'}
+  with tempfile.TemporaryDirectory() as folder:
+    path = pathlib.Path(folder) / 'row.json'
+    command = [sys.executable, '-m', 'benchmarks.one_row', name, str(path)]
+    command += ['quick'] if quick else []
+    try:
+      made = subprocess.run(
+        command, cwd=FOLDER.parent, env=environment, capture_output=True, text=True, timeout=seconds
+      )
+    except subprocess.TimeoutExpired:
+      return f'gave up after {seconds:.0f} s'
+    if path.exists():
+      return json.loads(path.read_text())
+    lines = made.stderr.strip().splitlines()
+    return lines[-1] if lines else f'ended with {made.returncode}'
+
+
+def keep(results: dict[str, Any]) -> None:
+  """Writes results, in the order of the table, to the file and to the documentation's table."""
+  ordered = [results[name] for name in ROWS if name in results]
+  RESULTS.write_text(json.dumps(ordered, indent=1) + '\n')
+  if PAGE.exists():
+    PAGE.write_text(replace_table(PAGE.read_text(), markdown_table(ordered)))
+
+
+def main(argv: list[str]) -> None:
+  """Measures the rows and prints the table."""
+  del argv
+  names = _ROWS.value or list(ROWS)
+  unknown = [name for name in names if name not in ROWS]
+  if unknown:
+    sys.exit(f'Unknown rows: {", ".join(unknown)}. There are: {", ".join(ROWS)}.')
+  results = {row['row']: row for row in json.loads(RESULTS.read_text())} if RESULTS.exists() else {}
+  start, missing = time.monotonic(), {}
+  for name in names:
+    left = 60 * _MINUTES.value - (time.monotonic() - start)
+    if left <= 0:
+      missing[name] = 'the time was over'
+      continue
+    found = measure_in_process(name, min(left, MOST_SECONDS), _QUICK.value)
+    if isinstance(found, str):
+      missing[name] = found
+      print(f'{name}: not measured: {found}', flush=True)
+      continue
+    print(describe_row(found), flush=True)
+    results[name] = found
+    if not _QUICK.value:
+      keep(results)
+  print(f'\n{(time.monotonic() - start) / 60:.1f} minutes.')
+  if not _QUICK.value:
+    print(markdown_table([results[name] for name in ROWS if name in results]))
+  for name, reason in missing.items():
+    print(f'Not measured: {name}: {reason}')
+  sys.exit(1 if missing else 0)
+
+
+if __name__ == '__main__':
+  app.run(main)

@@ -1,0 +1,54 @@
+import time
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from benchmarks import contest
+
+
+def sleeper(seconds):
+  return lambda: time.sleep(seconds)
+
+
+def test_the_round_with_the_lowest_ratio_counts():
+  timing = contest.Timing('peer', [4.0, 3.0, 5.0], [2.0, 3.0, 10.0])
+  assert timing.best() == (5.0, 10.0)
+
+
+def test_without_a_peer_the_fastest_round_counts():
+  assert contest.Timing('', [4.0, 3.0, 5.0], []).best() == (3.0, None)
+
+
+def test_the_fastest_peer_is_found():
+  peers = {'slow': sleeper(0.02), 'fast': sleeper(0.0)}
+  assert contest.fastest_peer(contest.Contest(sleeper(0), peers), repeats=2) == 'fast'
+
+
+def test_both_sides_run_equally_often_and_in_alternating_order(monkeypatch):
+  monkeypatch.setattr(contest, 'ROUND_SECONDS', 0.0)
+  monkeypatch.setattr(contest, 'PAUSE_SECONDS', 0.0)
+  calls = []
+  sides = contest.Contest(lambda: calls.append('ours'), {'peer': lambda: calls.append('peer')})
+  timing = contest.timed(sides)
+  assert len(timing.ours_ms) == len(timing.peer_ms) == contest.ROUNDS
+  rounds = calls[2:]  # after one call of each
+  assert len(rounds) == 2 * contest.ROUNDS * contest.LEAST_REPEATS
+  pairs = [tuple(rounds[i : i + 2]) for i in range(0, len(rounds), 2)]
+  assert set(pairs) == {('ours', 'peer'), ('peer', 'ours')}
+
+
+def test_difference_is_a_share_of_the_largest_value():
+  theirs = [np.array([1.0, -4.0]), np.array([10.0])]
+  ours = [jnp.array([1.0, -3.0]), jnp.array([10.0])]
+  assert contest.relative_difference(ours, theirs) == pytest.approx(0.25)
+
+
+def test_a_difference_of_nan_is_not_small():
+  assert not contest.relative_difference([np.array([np.nan])], [np.array([1.0])]) <= 1e-3
+
+
+def test_compiled_calls_give_the_result():
+  compiled, call = contest.compile_call(lambda x: 2 * x, jnp.arange(3.0))
+  assert call().tolist() == [0.0, 2.0, 4.0]
+  assert compiled.memory_analysis().output_size_in_bytes == 12
