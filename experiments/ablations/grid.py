@@ -115,7 +115,11 @@ ALONE = (*GLOBAL, 'model.branches=prior', 'model.vertex_offset_from=template')
 # divergence stays, because it needs no label and determines the depth of the posterior's mesh.
 NO_V3D = ('loss.vertices_likelihood=0', 'loss.prior_vertices=0')
 WEAK = ('data.labels=2d',)
+<<<<<<< HEAD
 # These runs go on from the network in the package.
+=======
+# These runs start from the network in the package.
+>>>>>>> 455196fdc1295b5c9a84c7f9e07ffd61a05198e8
 FROM_RELEASE = (*SHARED, 'training.init_from=release', 'training.checkpoint_every=100')
 FURTHER = ('optimizer.learning_rate=3e-4',)  # for runs that start from a trained one
 

@@ -346,7 +346,14 @@ class _Totals:
     pictures: dict[str, np.ndarray],
     masks: HandMasks,
   ) -> None:
-    """Adds a batch, whose padding may hold anything. Only pixels inside `masks` count."""
+    """Adds a batch, whose padding may hold anything.
+
+    Args:
+      batch: the examples.
+      colors: the vertex colours of each source.
+      pictures: the drawn hands of each source.
+      masks: the pixels that count.
+    """
     for row in np.flatnonzero(~np.asarray(batch.is_padding)):
       self.examples += 1
       self.without_mask += int(not batch.has_mask[row])

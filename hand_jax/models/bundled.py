@@ -9,6 +9,19 @@ import jax
 import numpy as np
 from flax.traverse_util import unflatten_dict
 
+from hand_jax.config import TextureConfig
+
+BUNDLED_TEXTURE = TextureConfig(
+  enabled=True,
+  width=128,
+  heads=4,
+  self_layers=1,
+  mlp_ratio=2,
+  normals=True,
+  hidden_fraction=0.7,
+  photo_colors=True,
+)
+"""The settings of the texture branch in the package."""
 _NETWORKS = ('palm_detection', 'hand_landmark', 'hand_mask', 'hand_texture')
 
 

@@ -9,7 +9,6 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, UInt8
 
-from hand_jax.config import TextureConfig
 from hand_jax.detection.networks import compile_well
 from hand_jax.detection.reading import DetectedHand
 from hand_jax.detection.regions import photo_to_crop, region_from_landmarks
@@ -18,7 +17,7 @@ from hand_jax.geometry.warping import warp_image
 from hand_jax.mano.model import regress_joints
 from hand_jax.models.applying import apply_network
 from hand_jax.models.backbone import landmark_features
-from hand_jax.models.bundled import load_bundled_parameters
+from hand_jax.models.bundled import BUNDLED_TEXTURE, load_bundled_parameters
 from hand_jax.models.hand_landmark import INPUT_SIDE, HandLandmarkNetwork, normalize_crops
 from hand_jax.models.hand_network import HIDING_DISTANCE
 from hand_jax.models.map_sampling import sample_bilinear
@@ -26,18 +25,6 @@ from hand_jax.models.texture_regressor import TextureRegressor
 from hand_jax.rendering.rasterize import visible_vertices
 from hand_jax.rendering.surfaces import vertex_normals
 from hand_jax.types import ManoModel
-
-BUNDLED_TEXTURE = TextureConfig(
-  enabled=True,
-  width=128,
-  heads=4,
-  self_layers=1,
-  mlp_ratio=2,
-  normals=True,
-  hidden_fraction=0.7,
-  photo_colors=True,
-)
-"""The settings of the texture branch in the package."""
 
 
 def color_hand(

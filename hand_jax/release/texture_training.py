@@ -21,6 +21,7 @@ from hand_jax.mano.model import regress_joints
 from hand_jax.models.applying import apply_network
 from hand_jax.models.backbone import landmark_features
 from hand_jax.models.branches import best_branch
+from hand_jax.models.bundled import BUNDLED_TEXTURE as TEXTURE
 from hand_jax.models.hand_landmark import HandLandmarkNetwork, normalize_crops
 from hand_jax.models.hand_network import HIDING_DISTANCE, create_network
 from hand_jax.models.map_sampling import sample_bilinear
@@ -29,7 +30,6 @@ from hand_jax.models.texture_regressor import (
   hidden_vertices,
   sample_hidden_region,
 )
-from hand_jax.reconstruction.hand_colors import BUNDLED_TEXTURE as TEXTURE
 from hand_jax.release.mask_training import MaskSettings, cut_crops
 from hand_jax.release.rendered import RenderedHands
 from hand_jax.rendering.rasterize import near_mask, visible_vertices

@@ -153,8 +153,8 @@ def _finished(peak, total, colors) -> Blended:
 def blended_in_windows(height: int, width: int, numbers, valid, sigma, gamma, radius) -> Blended:
   """Computes `blend_faces` on a CPU.
 
-  Each loop keeps one image: first the greatest exponent, then the sums of weights and colours two
-  at a time.
+  Each loop keeps one image. The first loop finds the greatest exponent, and the later loops sum
+  weights and colours, two at a time.
 
   Args:
     height: height of the pictures, pixels.
