@@ -43,7 +43,7 @@ class ArgumentParser(argparse.ArgumentParser):
       message += '. A value that begins with - is written after =, as in --bbox=-5,0,80,90'
     if message.startswith('unrecognized arguments'):
       message += '. A photo whose name begins with - is written after --, or as ./-NAME'
-    print_error(f'{message}. {self.prog} --help says what can be given.')
+    print_error(f'{message.rstrip(".")}. {self.prog} --help says what can be given.')
     sys.exit(ExitCode.WRONG_USE)
 
 

@@ -26,7 +26,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
   except KeyboardInterrupt:
     print_error('stopped. What is written is whole, and the same command goes on from there.')
     return ExitCode.STOPPED
-  except OSError as error:  # what concerns photos is told elsewhere
+  except OSError as error:
+    if error.filename is not None:  # Streams have no name: it is about a file.
+      print_error(error)
+      return ExitCode.SOME_FAILED
+    # What concerns photos and folders is told elsewhere.
     print_error(f'What was done cannot be printed: {error}.')
     discard_output()
     return ExitCode.SOME_FAILED

@@ -150,6 +150,7 @@ def reconstruct_and_tell(options: 'PhotoOptions', cache_folder: str | None = Non
     options: the settings of the flags.
     cache_folder: where compiled programs are kept, see `keep_compiled_programs`.
   """
+  from hand_jax.files.outputs import OutputFolderError
   from hand_jax.reconstruction.tasks import missing_photos, plan_tasks
 
   try:
@@ -166,7 +167,8 @@ def reconstruct_and_tell(options: 'PhotoOptions', cache_folder: str | None = Non
     return ExitCode.WRONG_USE
   try:
     return ExitCode.SOME_FAILED if _tell(run) else ExitCode.DONE
-  except BlockingIOError as error:  # another command writes to the folder
+  # Another command writes to the folder, or nobody can. No photo is done then.
+  except (BlockingIOError, OutputFolderError) as error:
     print_error(error)
     return ExitCode.WRONG_USE
 

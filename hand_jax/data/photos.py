@@ -22,10 +22,15 @@ from hand_jax.data.photo_opening import (
   check_photo_file as check_photo_file,
 )
 
-# Where a folder is searched for photos, these files count.
+# Where a folder is searched for photos, these files count. One that the installed libraries cannot
+# read is told by its name, instead of being skipped.
 PHOTO_SUFFIXES = (
   '.jpg',
   '.jpeg',
+  '.jpe',
+  '.jfif',
+  '.mpo',
+  '.jp2',
   '.png',
   '.webp',
   '.tif',
@@ -34,6 +39,7 @@ PHOTO_SUFFIXES = (
   '.gif',
   '.heic',
   '.heif',
+  '.avif',
 )
 DEMO_PHOTOS = pathlib.Path(__file__).parent.parent / 'assets' / 'photos'
 # The larger side of a hand's tight box (all its projected vertices) is this many times that of its
@@ -48,6 +54,9 @@ MIN_EXTENT_PX = 2.0
 # At least this many pixels of a box along each axis, and this share of its area, must lie inside
 # the photo.
 _MIN_INSIDE_PX, _MIN_INSIDE_SHARE = 8, 0.25
+# A cut-out with this share of levels that are nearly black or white, and some of both, is a mask
+# drawn in black and white, whose edges may be grey.
+_DRAWN_SHARE, _NEARLY = 0.95, 16
 _FULL_16_BIT = 65535
 FULL_SIZE_PIXELS = 50_000_000
 """Photos with at most this many pixels are read at full size, among them those of telephones."""
@@ -91,10 +100,10 @@ class ScaledPhoto(NamedTuple):
 def read_photo(path: str | os.PathLike) -> UInt8[np.ndarray, 'height width 3']:
   """Reads a photo as RGB at full size, turned upright by its EXIF orientation.
 
-  It reads JPEG, PNG, TIFF, WebP, BMP and GIF, HEIC where pi-heif is installed, and whatever else
-  Pillow or OpenCV knows. The content of a file counts, not its ending. Grey, palette, CMYK and
-  16-bit pictures are converted, and transparent pixels become white. Of an animation the first
-  frame is read.
+  It reads JPEG, PNG, TIFF, WebP, BMP and GIF, HEIC where pi-heif is installed, AVIF where Pillow
+  was built with it, and whatever else Pillow or OpenCV knows. The content of a file counts, not its
+  ending. Grey, palette, CMYK and 16-bit pictures are converted, and transparent pixels become
+  white. Of an animation the first frame is read.
 
   Raises:
     FileNotFoundError: there is no such file.
@@ -161,7 +170,8 @@ def read_mask(path: str | os.PathLike) -> Bool[np.ndarray, 'height width']:
   """Reads which pixels an image marks.
 
   Where any pixel is transparent, the opaque ones are marked. Otherwise the white ones are. So a
-  hand that was cut out of its photo is a mask, like one drawn in white on black.
+  hand that was cut out of its photo is a mask, like one drawn in white on black. Where the opaque
+  part is itself drawn in black and white, the opaque pixels that are white are marked.
 
   Raises:
     FileNotFoundError: see `read_photo`.
@@ -171,11 +181,24 @@ def read_mask(path: str | os.PathLike) -> Bool[np.ndarray, 'height width']:
   try:
     with open_photo(path) as file:
       file.load()
-      alpha = turned_upright(file.convert('RGBA').getchannel('A'), exif_orientation(file))
-      alpha = np.array(alpha)
+      pixels = np.array(turned_upright(file.convert('RGBA'), exif_orientation(file)))
   except UnidentifiedImageError:  # only OpenCV reads this format
-    alpha = np.full(photo.shape[:2], 255, np.uint8)
-  return alpha > 127 if alpha.min() <= 127 else np.all(photo > 127, axis=-1)
+    return np.all(photo > 127, axis=-1)
+  opaque = pixels[..., 3] > 127
+  if opaque.all():
+    return np.all(photo > 127, axis=-1)
+  # The photo shows what is transparent over white, so that only the file tells these colours.
+  colors = pixels[..., :3]
+  if _is_black_and_white(colors[opaque]):
+    return opaque & np.all(colors > 127, axis=-1)
+  return opaque
+
+
+def _is_black_and_white(colors: UInt8[np.ndarray, 'pixels 3']) -> bool:
+  """Whether colours are drawn in black and white, with some of both and little between."""
+  black = int(np.count_nonzero(colors.max(axis=-1) <= _NEARLY))
+  white = int(np.count_nonzero(colors.min(axis=-1) >= 255 - _NEARLY))
+  return black > 0 and white > 0 and black + white >= _DRAWN_SHARE * len(colors)
 
 
 def _draft(file: Image.Image, step: int) -> int:
@@ -237,10 +260,13 @@ def _grey_to_8_bit(grey: np.ndarray) -> np.ndarray:
 def _read_with_opencv(path: str | os.PathLike) -> np.ndarray:
   """Reads formats that Pillow does not know, 16-bit RGB TIFF among them."""
   data = np.fromfile(path, np.uint8)
-  image = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
+  if not data.size:
+    raise ValueError(f'Image {path} cannot be read: the file is empty.')
+  image = cv2.imdecode(data, cv2.IMREAD_COLOR)
   if image is None:
     raise ValueError(
-      f'{path} is not an image that can be read; JPEG, PNG, TIFF, WebP, BMP, GIF and HEIC ones can.'
+      f'{path} is not an image that can be read; JPEG, PNG, TIFF, WebP, BMP, GIF, HEIC and '
+      'AVIF ones can.'
     )
   return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 
@@ -272,7 +298,8 @@ def check_box(
       f'Box {text} of {name}: expected finite x,y,width,height with width and height above zero.'
     )
   box = f'Box {text} (x,y,width,height in pixels)'
-  image = f'the image {name} of {width} x {height} pixels'
+  image = name if name == 'the image' else f'the image {name}'
+  image = f'{image} of {width} x {height} pixels'
   inside_width = min(x + box_width, width) - max(x, 0)
   inside_height = min(y + box_height, height) - max(y, 0)
   if inside_width <= 0 or inside_height <= 0:
@@ -285,9 +312,9 @@ def check_box(
     )
   share = inside_width * inside_height / (box_width * box_height)
   if share < _MIN_INSIDE_SHARE:
+    percent = f'{share:.0%}' if share >= 0.01 else 'less than 1%'
     raise ValueError(
-      f'{box} has {share:.0%} of its area inside {image}; expected at least '
-      f'{_MIN_INSIDE_SHARE:.0%}.'
+      f'{box} has {percent} of its area inside {image}; expected at least {_MIN_INSIDE_SHARE:.0%}.'
     )
   return box_xywh
 

@@ -21,20 +21,21 @@ def keep_compiled_programs(folder: str | None = None) -> pathlib.Path | None:
   """Makes JAX keep the programs that it compiles, and load those that it kept before.
 
   If the user has already chosen a folder for JAX, for example by `JAX_COMPILATION_CACHE_DIR`, that
-  folder is used.
+  folder is used. Where the user has turned JAX's cache off, it stays off.
 
   Args:
     folder: where to keep programs. None means `hand-jax` in `$XDG_CACHE_HOME` or `~/.cache`. An
       empty text keeps nothing.
 
   Returns:
-    The folder in use. It is None where nothing is kept, because the caller asked for that or
-    because no file can be written there.
+    The folder in use. It is None where nothing is kept, because the caller or the user
+    asked for that or because no file can be written there.
   """
   import jax
 
   if folder == '':
     jax.config.update('jax_enable_compilation_cache', False)
+  if not jax_setting('jax_enable_compilation_cache'):
     return None
   if (in_use := jax_setting('jax_compilation_cache_dir')) is not None:
     return pathlib.Path(in_use)

@@ -4,6 +4,7 @@ A command names its outputs and inputs before it works for an hour. It may repla
 earlier call wrote. It replaces any other file only with `--overwrite`, and never an input.
 """
 
+import errno
 import json
 import os
 import pathlib
@@ -13,6 +14,12 @@ from typing import NamedTuple
 
 import numpy as np
 
+# What to do where results cannot go to a folder, by the kind of the system's error.
+_REMEDIES: dict[int | None, str] = {
+  errno.ENOSPC: 'Free some room and run the same command again.',
+  errno.EDQUOT: 'Free some room and run the same command again.',
+  errno.ENAMETOOLONG: 'Name a folder with a shorter name.',
+}
 OVERWRITE_HELP = 'Lets outputs replace files that this command did not write; never its inputs.'
 
 
@@ -78,19 +85,38 @@ def check_output_folder(folder: str | os.PathLike) -> None:
   Raises:
     NotADirectoryError: a file is in the way.
     PermissionError: this user may not write there.
+    OutputFolderError: the system has no such names, for example because they are too long.
   """
   folder = pathlib.Path(folder)
   for path in (folder, *folder.parents):
+    try:
+      os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError):
+      continue
+    except OSError as error:
+      raise OutputFolderError.of(folder, error) from None
     if path.is_dir():
       if not os.access(path, os.W_OK | os.X_OK):
         raise PermissionError(
           f'Results cannot go to {folder}: {path} may not be written to. Name another folder.'
         )
       return
-    if os.path.lexists(path):
-      raise NotADirectoryError(
-        f'Results cannot go to {folder}: {path} is a file. Name a folder; it is made when missing.'
-      )
+    raise NotADirectoryError(
+      f'Results cannot go to {folder}: {path} is a file. Name a folder; it is made when missing.'
+    )
+
+
+class OutputFolderError(OSError):
+  """The error for a folder that cannot be made, or in which no file can be made."""
+
+  @classmethod
+  def of(cls, folder: str | os.PathLike, error: OSError) -> 'OutputFolderError':
+    """Says in words why results cannot go to a folder, given what the system said."""
+    reason = ' '.join((error.strerror or str(error)).split()).rstrip('.')
+    if error.errno == errno.ENOSPC:
+      reason = 'no space left on the device'
+    remedy = _REMEDIES.get(error.errno, 'Name another folder.')
+    return cls(f'Results cannot go to {folder}: {reason[:1].lower()}{reason[1:]}. {remedy}')
 
 
 def same_file(first: str | os.PathLike, second: str | os.PathLike) -> bool:

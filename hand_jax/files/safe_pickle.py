@@ -15,6 +15,7 @@ import struct
 from collections.abc import Callable
 from typing import Any
 
+from hand_jax.files.other_kinds import other_kind
 from hand_jax.files.pickled_objects import (
   Global,
   Node,
@@ -27,13 +28,6 @@ from hand_jax.files.pickled_objects import (
 
 MAX_BYTES = 256 * 1024 * 1024
 _MARK = object()
-# Beginnings, in lower case, of other files that are often saved under a pickle's name by mistake.
-_NOT_PICKLES = {
-  b'<!doctype html': 'a web page, such as one that asks to sign in',
-  b'<html': 'a web page, such as one that asks to sign in',
-  b'version https://git-lfs': 'a Git LFS pointer without its content (git lfs pull fetches it)',
-  b'pk\x03\x04': 'a zip archive that has to be unpacked first',
-}
 # Matches exactly one quoted string, so that no other Python literal is evaluated.
 _LITERAL = re.compile(rb"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*\"""", re.DOTALL)
 
@@ -63,10 +57,8 @@ def loads(data: bytes, name: str = 'pickle') -> Any:
     UnsafePickleError: the data is not a pickle or cut short, or it holds something that is not
       data.
   """
-  start = data[:200].lstrip().lower()
-  for beginning, what in _NOT_PICKLES.items():
-    if start.startswith(beginning):
-      raise UnsafePickleError(f'{name}: {what}, not a pickle')
+  if (what := other_kind(data)) is not None:
+    raise UnsafePickleError(f'{name}: {what}, not a pickle')
   try:
     return resolve(PickleInterpreter(data).run())
   except UnsafePickleError as error:

@@ -54,7 +54,9 @@ def load_mano_model(path: str | os.PathLike | None = None, side: str = 'right') 
     ValueError: `side` is unknown, or the file is not a hand model of that side.
   """
   _check_side(side)
-  arrays = _free_hand(side) if path is None else _mano_arrays(pathlib.Path(path), side)
+  arrays = _free_hand(side)
+  if path is not None:
+    arrays = _mano_arrays(pathlib.Path(os.path.expanduser(path)), side)
   return ManoModel(**{name: jnp.asarray(arrays[name]) for name in ManoModel._fields})
 
 

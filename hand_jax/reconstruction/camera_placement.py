@@ -86,14 +86,7 @@ def photo_camera(
   width, height = photo_size
   diagonal, centre = float(np.hypot(width, height)), (width / 2, height / 2)
   if focal_length_px is not None:
-    check_focal_length(focal_length_px)
-    low, high = _GIVEN_RANGE
-    if not low <= focal_length_px / diagonal <= high:
-      raise ValueError(
-        f'The focal length of {focal_length_px:g} pixels fits no lens for a photo of {width} x '
-        f'{height}: expected {low * diagonal:.0f} to {high * diagonal:.0f}. Multiply a 35 mm '
-        f'equivalent in millimetres by {diagonal / _FRAME_DIAGONAL_MM:.1f} to get pixels.'
-      )
+    check_lens(focal_length_px, photo_size)
     return PhotoCamera(float(focal_length_px), centre, GIVEN)
   low, high = _FOCAL_35MM_RANGE
   if focal_35mm is not None and low <= focal_35mm <= high:
@@ -115,6 +108,37 @@ def check_focal_length(focal_length_px: float | int) -> None:
     raise ValueError(
       f'The focal length is {focal_length_px:g}, expected pixels: a finite number above zero.'
     )
+
+
+def check_lens(
+  focal_length_px: float | int, photo_size: tuple[int, int], flag: str = 'focal_length_px'
+) -> None:
+  """Checks that a lens for photos of this size may have a focal length.
+
+  Args:
+    focal_length_px: the focal length in pixels.
+    photo_size: the photo's width and height in pixels.
+    flag: where the focal length was given, for the message.
+
+  Raises:
+    ValueError: no lens has it. Where it may be a 35 mm equivalent in mm, the message says how many
+      pixels that is.
+    TypeError: it is no number.
+  """
+  check_focal_length(focal_length_px)
+  width, height = photo_size
+  diagonal = float(np.hypot(width, height))
+  low, high = (factor * diagonal for factor in _GIVEN_RANGE)
+  if low <= focal_length_px <= high:
+    return
+  pixels = focal_length_px * diagonal / _FRAME_DIAGONAL_MM
+  hint = ''
+  if _FOCAL_35MM_RANGE[0] <= focal_length_px <= _FOCAL_35MM_RANGE[1] and low <= pixels <= high:
+    hint = f' If {focal_length_px:g} is a 35 mm equivalent in mm, write {flag}={pixels:.0f}.'
+  raise ValueError(
+    f'The focal length of {focal_length_px:g} pixels fits no lens for a photo of {width} x '
+    f'{height}: expected {low:.0f} to {high:.0f}.{hint}'
+  )
 
 
 def camera_from_intrinsics(intrinsics: Float[np.ndarray, '3 3']) -> PhotoCamera:

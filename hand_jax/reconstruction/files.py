@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from hand_jax.files.outputs import check_output_folder
+from hand_jax.files.outputs import OutputFolderError, check_output_folder
 from hand_jax.reconstruction.axes import Axes
 from hand_jax.reconstruction.folder_lock import UNFINISHED_PREFIX
 from hand_jax.reconstruction.hand_data import HandData
@@ -108,7 +108,10 @@ def write_together(folder: str | os.PathLike, contents: Mapping[str, bytes]) -> 
   """
   check_output_folder(folder)
   folder = pathlib.Path(folder)
-  folder.mkdir(parents=True, exist_ok=True)
+  try:
+    folder.mkdir(parents=True, exist_ok=True)
+  except OSError as error:
+    raise OutputFolderError.of(folder, error) from None
   paths = [folder / name for name in contents]
   for path in paths:
     if path.is_dir():

@@ -72,6 +72,8 @@ class HandData:
   """Width and height of the whole photo in pixels, or None where `photo` is the whole one."""
   file_stem: str = 'hand'
   """The beginning of its files' names. Several hands of a photo are numbered."""
+  given_box: int | None = None
+  """The number of the given box that it was found in, counted from 0, or None without boxes."""
   detection: DetectedHand | None = dataclasses.field(default=None, repr=False)
   """The output of the detection networks for this hand, if they were run."""
   mask_source: MaskSource = 'none'

@@ -25,6 +25,7 @@ from hand_jax.data.photos import (
 from hand_jax.detection.detect import check_image, detect_hands
 from hand_jax.detection.masks import estimate_hand_mask
 from hand_jax.detection.reading import DetectedHand, read_regions
+from hand_jax.files.compiled_programs import keep_compiled_programs
 from hand_jax.fitting.detected import SeenHand, fit_detected_hands, hand_in_box
 from hand_jax.fitting.released_weights import Release, load_release
 from hand_jax.mano.assets import load_mano_model, resolve_mano_dir
@@ -94,9 +95,13 @@ class HandReconstructor:
   ):
     """Loads the networks and the hand model.
 
+    From then on JAX keeps the programs that this process compiles in the user's cache folder,
+    unless it has a folder for them already. `JAX_ENABLE_COMPILATION_CACHE=false` in the environment
+    turns that off, and so does `jax.config.update('jax_enable_compilation_cache', False)` before.
+
     Args:
       workdir: folder of a trained run, 'release' for the run in the package, or None for the
-        bundled weights.
+        bundled weights. A leading `~` of a path is expanded.
       mano_dir: folder or file of MANO's files. None means $MANO_DIR, or the free hand without it.
       refine: whether the hand model is fitted to the evidence of all networks, if no run is given.
         False gives the unchanged estimates of the run in the package.
@@ -104,11 +109,15 @@ class HandReconstructor:
     Raises:
       FileNotFoundError, ValueError: the run or the hand model cannot be read.
     """
+    keep_compiled_programs()
     self.network: TrainedNetwork | None = None
     self.release: Release | None = None
     if not (workdir or refine):
       workdir = RELEASE
+    mano_dir = os.path.expanduser(mano_dir) if mano_dir else None
     if workdir:
+      # All else stays as it is: a path `release` is not the text of that name.
+      workdir = os.path.expanduser(workdir) if os.fspath(workdir)[:1] == '~' else workdir
       self.network = load_trained_network(workdir, mano_dir)
       self.model: ManoModel = self.network.model
     else:
@@ -130,7 +139,8 @@ class HandReconstructor:
       image: a file, an upright RGB array of 8 bits, or a Pillow image. The hands of a
         list of such photos are fitted together. Files and Pillow images are turned upright.
       boxes: boxes of the hands of one photo, each x, y, width, height in pixels of the upright
-        photo. A box without a hand gives no result. With None the detector looks for hands.
+        photo. A box without a hand gives no result, and `given_box` tells which box each hand is
+        of. With None the detector looks for hands.
       sides: 'left' or 'right' for each box, or one for all hands. With None the detector decides.
       focal_length_px: the photo's focal length in pixels. None takes it from EXIF, or else assumes
         a field of view, which the result states.
@@ -191,22 +201,24 @@ class HandReconstructor:
     """Fits the hands of all photos in one batch."""
     assert self.release is not None
     # A box always gives a reading, but without a hand in it there is nothing to fit.
-    seen = [
-      (number, SeenHand(hand, _size(requests[number].image), _camera(requests[number]).intrinsics))
+    places = [
+      (number, place)
       for number, hands in enumerate(found)
-      for hand in hands
+      for place, hand in enumerate(hands)
       if hand.presence >= _MIN_PRESENCE
     ]
-    fitted = fit_detected_hands(self.model, [hand for _, hand in seen], self.release)
+    seen = [
+      SeenHand(found[number][place], _size(request.image), _camera(request).intrinsics)
+      for number, place in places
+      for request in [requests[number]]
+    ]
+    fitted = fit_detected_hands(self.model, seen, self.release)
     results: list[list[Reconstruction]] = [[] for _ in requests]
-    for (number, _), hand in zip(seen, fitted, strict=True):
+    for (number, place), hand in zip(places, fitted, strict=True):
       request = requests[number]
-      mask = _hand_mask(request, hand.detected)
-      results[number].append(
-        fitted_reconstruction(
-          hand, self.model, request.image, request.name, _camera(request), *mask
-        )
-      )
+      camera, mask = _camera(request), _hand_mask(request, hand.detected)
+      made = fitted_reconstruction(hand, self.model, request.image, request.name, camera, *mask)
+      results[number].append(dataclasses.replace(made, given_box=_given_box(request, place)))
     return results
 
 
@@ -228,9 +240,10 @@ def read_request(photo: Photo, focal_length_px: float | int | None = None) -> Ph
     name = str(getattr(photo, 'filename', '') or 'the image')
     image, focal_35mm = photo_from_pillow(photo), read_focal_35mm(photo)
   elif isinstance(photo, str | os.PathLike):
+    photo = os.path.expanduser(os.fspath(photo))
     scaled, focal_35mm = read_photo_scaled(photo), read_focal_35mm(photo)
     camera = photo_camera(scaled.whole_size, focal_length_px, focal_35mm)
-    name, size = os.fspath(photo), scaled.whole_size
+    name, size = photo, scaled.whole_size
     return PhotoRequest(scaled.image, name, camera=camera, scale=scaled.scale, whole_size=size)
   else:
     raise TypeError(
@@ -294,7 +307,7 @@ def _by_run(
     box_round_joints(np.asarray(hand.landmarks_image, np.float64)) for hand in hands
   ]
   meshes = []
-  for box, hand in zip(boxes, hands, strict=True):
+  for place, (box, hand) in enumerate(zip(boxes, hands, strict=True)):
     mask, mask_source = _hand_mask(request, hand)
     photo = HandPhoto(
       request.image,
@@ -308,8 +321,14 @@ def _by_run(
     )
     with naming_misfits(network.run):
       mesh = reconstruct_in_box(network, photo)
-    meshes.append(dataclasses.replace(mesh, detection=hand))
+    given = _given_box(request, place)
+    meshes.append(dataclasses.replace(mesh, detection=hand, given_box=given))
   return meshes
+
+
+def _given_box(request: PhotoRequest, place: int) -> int | None:
+  """The number of a found hand's box among the given ones, in whose order hands are found."""
+  return place if request.boxes_xywh else None
 
 
 def _hand_mask(
@@ -350,7 +369,9 @@ def _checked(request: PhotoRequest) -> PhotoRequest:
   check_image(request.image)
   for side in request.sides:
     if side not in ('right', 'left'):
-      raise ValueError(f"side is {side!r}, expected 'right', 'left' or None.")
+      raise ValueError(
+        f"A side is {side!r}, expected 'right' or 'left'. Leave sides out where they are not known."
+      )
   width, height = request.whole_size or _size(request.image)
   boxes, sides = len(request.boxes_xywh), len(request.sides)
   if sides > 1 and sides != boxes:

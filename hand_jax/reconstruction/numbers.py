@@ -31,6 +31,7 @@ _NOT_IN_NPZ = (
     'mask_source',
     'whole_size',
     'file_stem',
+    'given_box',
     'camera',
     'is_left',
   ),

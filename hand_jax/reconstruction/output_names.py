@@ -6,7 +6,7 @@ result of another photo.
 
 import os
 import pathlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from hand_jax.reconstruction.files import PHOTO_SUFFIXES
 from hand_jax.reconstruction.records import SUMMARY_NAME, OutputRecord
@@ -46,6 +46,7 @@ def check_names(
   suffixes: Sequence[str],
   max_hands: int,
   overwrite: bool,
+  other_inputs: Mapping[str, str],
 ) -> None:
   """Checks the names of all files that may be written.
 
@@ -54,14 +55,16 @@ def check_names(
     record: the record of the output folder.
     suffixes: the suffixes of a hand's files, see `output_suffixes`.
     max_hands: the largest number of hands of a photo.
-    overwrite: whether files that this program did not write may be replaced. Input photos never
-      are.
+    overwrite: whether files that this program did not write may be replaced. Inputs never are.
+    other_inputs: the files and folders that are read besides the photos, and the flag of each.
 
   Raises:
     ValueError: two photos would share a file, or a photo is named twice.
-    FileExistsError: a result would replace a photo, a mask or another file that is not a result.
+    FileExistsError: a result would replace a photo, a mask, a file of a run's or a hand model's
+      folder, or another file that is not a result.
   """
   inputs = {os.path.realpath(path): path for path in photos}
+  others = {os.path.realpath(path): flag for path, flag in other_inputs.items()}
   own = record.files()
   _check_photos_are_no_results(photos, record)
   writers: dict[str, pathlib.Path] = {}
@@ -75,7 +78,12 @@ def check_names(
         raise FileExistsError(
           f'A result of {photo} would replace the photo {path}. Name another --output.'
         )
-      if path.is_dir() and not path.is_symlink():
+      flag = _input_flag(path, others, name in own)
+      if flag is not None:
+        raise FileExistsError(
+          f'A result of {photo} would replace {path}, which {flag} reads. Name another --output.'
+        )
+      if os.path.isdir(path) and not path.is_symlink():  # no error for a name that is too long
         raise IsADirectoryError(
           f'{path} is a folder, in the way of a result of {photo}. Name another --output.'
         )
@@ -84,6 +92,21 @@ def check_names(
           f'{path} is in the way of a result of {photo}, and no {SUMMARY_NAME} lists it. It stays '
           'as it is: name another --output, or replace it by --overwrite.'
         )
+
+
+def _input_flag(path: pathlib.Path, inputs: Mapping[str, str], is_own: bool) -> str | None:
+  """Tells which flag names a file, or the folder in which it lies, among the inputs.
+
+  Args:
+    path: the file, which need not exist.
+    inputs: the flags by the real paths of files and folders.
+    is_own: whether this program wrote the file, which is then no file of such a folder.
+  """
+  if not inputs or not os.path.lexists(path):
+    return None
+  real = pathlib.Path(os.path.realpath(path))
+  places = [real] if is_own else [real, *real.parents]
+  return next((inputs[str(place)] for place in places if str(place) in inputs), None)
 
 
 def _check_photos_are_no_results(photos: Sequence[pathlib.Path], record: OutputRecord) -> None:

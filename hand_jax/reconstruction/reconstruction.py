@@ -27,7 +27,7 @@ class Reconstruction(HandData):
     """Writes the hand's meshes, pictures and numbers, and returns their paths.
 
     Args:
-      folder: the folder of the files. It is made if it is missing.
+      folder: the folder of the files. It is made if it is missing. `~` is expanded.
       name: the beginning of the files' names. None takes the photo's name without its suffix, with
         number and side if the photo has several hands.
       axes: the axes of OBJ and PLY, either 'y_up' like GLB, or 'camera'.
@@ -39,6 +39,7 @@ class Reconstruction(HandData):
       ValueError: the axes are unknown, or the name is not a valid file name.
       NotADirectoryError, PermissionError: nothing can be written to the folder.
     """
+    folder = os.path.expanduser(folder)
     name = self.file_stem if name is None else name
     if not name or pathlib.PurePath(name).name != name:
       raise ValueError(f'name is {name!r}, expected the beginning of a file name, without folders.')

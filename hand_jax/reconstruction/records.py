@@ -123,7 +123,8 @@ class OutputRecord:
     self.entries[stem] = entry
     write_json(self.folder / SUMMARY_NAME, list(self.entries.values()))
     for name in stale:
-      (self.folder / name).unlink(missing_ok=True)
+      if os.path.lexists(self.folder / name):  # False for a name that is too long
+        (self.folder / name).unlink(missing_ok=True)
 
 
 def _short(value: Any) -> str:

@@ -6,20 +6,21 @@ reported, and the other photos are still processed.
 
 import errno
 import hashlib
+import os
 import pathlib
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool
 
-from hand_jax.data.photos import check_box, photo_size, read_mask
+from hand_jax.data.photos import check_box, photo_size, read_mask, read_photo
 from hand_jax.files.outputs import check_output_folder
 from hand_jax.fitting.released_weights import release_digest
 from hand_jax.mano.assets import hand_model_name, is_free_hand
 from hand_jax.models.bundled import bundled_digest
-from hand_jax.reconstruction.camera_placement import check_focal_length
+from hand_jax.reconstruction.camera_placement import check_focal_length, check_lens
 from hand_jax.reconstruction.files import (
   OUTPUT_SUFFIXES,
   hand_files,
@@ -76,7 +77,8 @@ class PhotoRun(NamedTuple):
     """Reconstructs one photo after the other, each when its outcome is asked for.
 
     Raises:
-      OSError: another command writes to the output folder, or nothing can be written there.
+      BlockingIOError: another command writes to the output folder.
+      OutputFolderError: nothing can be written there.
     """
     with locked_folder(self.record.folder):
       self.record.reload()  # another command may have ended since this one began
@@ -104,6 +106,8 @@ def prepare_run(options: PhotoOptions) -> PhotoRun:
   check_output_folder(output)
   record = OutputRecord(output, options.overwrite)
   tasks = plan_tasks(options, result_paths(record))
+  if options.focal is not None:
+    _check_focal(tasks, options.focal)
   if options.bbox or options.hand_mask is not None:
     _check_against_photo(tasks[0])
   refine = options.refine == 'on'
@@ -112,7 +116,7 @@ def prepare_run(options: PhotoOptions) -> PhotoRun:
   has_colors = network is None or network.config.model.texture.enabled
   suffixes = output_suffixes(has_colors, is_free_hand(reconstructor.model))
   photos = [task.path for task in tasks]
-  check_names(photos, record, suffixes, MAX_HANDS, options.overwrite)
+  check_names(photos, record, suffixes, MAX_HANDS, options.overwrite, _other_inputs(options))
   run = PhotoRun(tasks, options, reconstructor, record)
   if not options.overwrite:
     _check_same_settings(run)
@@ -125,8 +129,10 @@ def read_task(task: PhotoTask, focal_length_px: float | None) -> PhotoRequest:
   Raises:
     FileNotFoundError, ValueError: the message names the file or the flag.
   """
-  request = read_request(task.path, focal_length_px)
   size = photo_size(task.path)
+  if focal_length_px is not None:
+    check_lens(focal_length_px, size, '--focal')
+  request = read_request(task.path, focal_length_px)
   for box in task.boxes_xywh:
     try:
       check_box(box, *size, str(task.path))
@@ -137,6 +143,17 @@ def read_task(task: PhotoTask, focal_length_px: float | None) -> PhotoRequest:
     sides=task.sides,
     hand_mask=None if task.hand_mask is None else _read_mask(task, size),
   )
+
+
+def _other_inputs(options: PhotoOptions) -> dict[str, str]:
+  """The files and folders that are read besides the photos, and which flag names each."""
+  named = {
+    '--hand_mask': options.hand_mask,
+    '--workdir': options.workdir,
+    '--mano_dir': options.mano_dir,
+    '$MANO_DIR': os.path.expanduser(os.environ.get('MANO_DIR', '')),
+  }
+  return {path: flag for flag, path in named.items() if path and os.path.exists(path)}
 
 
 def _check_same_settings(run: PhotoRun) -> None:
@@ -180,6 +197,27 @@ def _settings(task: PhotoTask, run: PhotoRun) -> dict[str, Any]:
   }
 
 
+def _check_focal(tasks: Sequence[PhotoTask], focal_length_px: float) -> None:
+  """Raises a ValueError when no lens of any of the photos has the focal length.
+
+  Where it fits some of the photos, the others are told in their turn.
+  """
+  first_misfit: ValueError | None = None
+  for task in tasks:
+    try:
+      size = photo_size(task.path)
+    except (ValueError, OSError):
+      continue  # told in its turn
+    try:
+      check_lens(focal_length_px, size, '--focal')
+    except ValueError as error:
+      first_misfit = first_misfit or ValueError(f'{task.path}: {error}')
+    else:
+      return
+  if first_misfit is not None:
+    raise first_misfit
+
+
 def _check_against_photo(task: PhotoTask) -> None:
   """Refuses a --bbox or --hand_mask that does not fit its photo."""
   try:
@@ -195,10 +233,12 @@ def _read_mask(task: PhotoTask, size: tuple[int, int]) -> Bool[np.ndarray, 'heig
   mask = read_mask(str(task.hand_mask))
   check_mask(mask, *size, str(task.path), flag)
   if mask.all() or not mask.any():
+    brightest = int(read_photo(str(task.hand_mask)).max())
+    hint = f' Its highest value is {brightest}; white is 255.' if 0 < brightest < 128 else ''
     raise ValueError(
       f'{flag} marks {"every pixel" if mask.any() else "no pixel"}: expected white where the photo '
       'shows the hand and black elsewhere, or the hand cut out on transparency. Leave the flag '
-      'out if you do not have such a mask.'
+      f'out if you do not have such a mask.{hint}'
     )
   return mask
 
@@ -208,7 +248,7 @@ def _try_photo(task: PhotoTask, run: PhotoRun) -> PhotoOutcome:
   path, entry = task.path, None
   try:
     settings = _settings(task, run)
-    sha256 = file_sha256(path) if path.is_file() else ''
+    sha256 = file_sha256(path) if os.path.isfile(path) else ''
     if not run.options.overwrite and run.record.is_done(path.stem, sha256, settings):
       count = len(run.record.entries[path.stem]['hands'])
       hands = f'{count or "no"} hand{"s" * (count != 1)}'
@@ -220,13 +260,12 @@ def _try_photo(task: PhotoTask, run: PhotoRun) -> PhotoOutcome:
     request = read_task(task, run.options.focal)
     (hands,) = run.reconstructor.reconstruct([request])
     entry = _write_photo(task, run, hands, {'sha256': sha256, 'settings': settings}, begin)
-    lines = [f'{path.name}: no hand found']
-    if hands:
-      files = [hand['files'][0] for hand in entry['hands']]
-      lines = [
-        f'{_describe(path, hand)} -> {run.record.folder / file}'
-        for hand, file in zip(hands, files, strict=True)
-      ]
+    files = [hand['files'][0] for hand in entry['hands']]
+    lines = [
+      f'{_describe(path, hand)} -> {run.record.folder / file}'
+      for hand, file in zip(hands, files, strict=True)
+    ]
+    lines += [f'{path.name}: no hand found{where}' for where in _empty_places(task, hands)]
     return PhotoOutcome(tuple(lines), is_written=bool(hands))
   except (ValueError, OSError) as error:
     reason = ' '.join(str(error).split()) + _REMEDIES.get(getattr(error, 'errno', None) or 0, '')
@@ -279,6 +318,18 @@ def _remember_failure(task: PhotoTask, run: PhotoRun, line: str) -> str:
   except OSError as error:
     return f'{line} (That could not be recorded either: {error})'
   return line
+
+
+def _empty_places(task: PhotoTask, hands: Sequence[Reconstruction]) -> list[str]:
+  """Says of each given box without a hand which it is, or of a whole photo nothing more."""
+  if not task.boxes_xywh:
+    return [] if hands else ['']
+  full = {hand.given_box for hand in hands}
+  return [
+    f' in --bbox={",".join(f"{value:g}" for value in box)}'
+    for number, box in enumerate(task.boxes_xywh)
+    if number not in full
+  ]
 
 
 def _describe(path: pathlib.Path, hand: Reconstruction) -> str:

@@ -114,7 +114,7 @@ def _photos_of(name: str, results: frozenset[str]) -> list[pathlib.Path]:
   count.
   """
   path = pathlib.Path(name)
-  if path.is_dir():
+  if os.path.isdir(path):  # no error for a name that is too long
     found = [file for file in path.iterdir() if file.is_file() and _looks_like_a_photo(file)]
     results |= _results_in(path)
     where = f'The folder {name}'

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import cv2
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Int, UInt8
 
 from hand_jax.geometry.cameras import crop_affine, transform_points
 from hand_jax.geometry.warping import warp_image
@@ -19,6 +19,8 @@ _HANDS_SIDE = 1280
 # Okabe and Ito's colours, which people with any colour vision can tell apart.
 _HAND_COLORS = ((0, 158, 115), (230, 159, 0), (86, 180, 233), (204, 121, 167), (213, 94, 0))
 _JPEG_QUALITY = 88
+# Between a hand's mesh and its label, as a share of the mesh's larger side.
+_LABEL_GAP = 0.05
 
 
 def display_vertices(reconstruction: HandData, crop_side: int) -> Float[np.ndarray, 'vertices 3']:
@@ -100,33 +102,99 @@ def hands_image(hands: Sequence[HandData]) -> bytes:
   size = [max(1, round(scale * length)) for length in photo.shape[1::-1]]
   picture = cv2.resize(photo, size, interpolation=cv2.INTER_AREA)
   unit = max(max(size) / 640, 0.5)
-  for number, hand in enumerate(hands, start=1):
-    drawn = scale * hand.photo_scale
-    _draw_hand(picture, hand, f'{number} {hand.side}', _HAND_COLORS[(number - 1) % 5], drawn, unit)
+  drawn = [scale * hand.photo_scale for hand in hands]
+  joints = [
+    _whole(one * hand.joints_image, picture) for one, hand in zip(drawn, hands, strict=True)
+  ]
+  meshes = [
+    _whole(one * hand.vertices_image, picture) for one, hand in zip(drawn, hands, strict=True)
+  ]
+  colors = [_HAND_COLORS[number % 5] for number in range(len(hands))]
+  for points, color in zip(joints, colors, strict=True):
+    _draw_bones(picture, points, color, unit)
+  for number, hand in enumerate(hands):
+    _draw_label(picture, f'{number + 1} {hand.side}', meshes, number, colors[number], unit)
   quality = [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY]
   return cv2.imencode('.jpg', np.ascontiguousarray(picture[..., ::-1]), quality)[1].tobytes()
 
 
-def _draw_hand(
-  picture: np.ndarray,
-  hand: HandData,
-  label: str,
-  color: tuple[int, int, int],
-  scale: float,
-  unit: float,
-) -> None:
-  """Draws bones and a label, with lines `unit` times as wide as on a small picture."""
-  # OpenCV's pixel centres are whole numbers, and far coordinates would overflow its integers.
+def _whole(
+  points: Float[np.ndarray, 'points 2'], picture: np.ndarray
+) -> Int[np.ndarray, 'points 2']:
+  """Rounds pixels of a picture to those of OpenCV, whose centres are whole numbers."""
+  # Far coordinates would overflow OpenCV's integers.
   limit = 4 * max(picture.shape)
-  points = np.clip(scale * hand.joints_image.astype(np.float64) - 0.5, -limit, limit)
-  points = np.round(points).astype(int)
+  return np.round(np.clip(points.astype(np.float64) - 0.5, -limit, limit)).astype(int)
+
+
+def _draw_bones(
+  picture: np.ndarray, points: np.ndarray, color: tuple[int, int, int], unit: float
+) -> None:
+  """Draws bones with lines `unit` times as wide as on a small picture."""
   for parent, child in BONES:
     ends = tuple(map(int, points[parent])), tuple(map(int, points[child]))
     cv2.line(picture, *ends, (255, 255, 255), round(4 * unit), cv2.LINE_AA)
     cv2.line(picture, *ends, color, max(1, round(2 * unit)), cv2.LINE_AA)
+
+
+def _draw_label(
+  picture: np.ndarray,
+  label: str,
+  hands: Sequence[np.ndarray],
+  number: int,
+  color: tuple[int, int, int],
+  unit: float,
+) -> None:
+  """Writes a label beside one of the hands, whose mesh is `hands[number]`."""
   font, size = cv2.FONT_HERSHEY_SIMPLEX, 0.5 * unit
   (width, height), _ = cv2.getTextSize(label, font, size, 1)
-  x = int(np.clip(points[:, 0].min(), 2, max(2, picture.shape[1] - width - 4)))
-  y = int(np.clip(points[:, 1].min() - 4 * unit, height + 4, max(height + 4, picture.shape[0] - 4)))
-  cv2.rectangle(picture, (x - 3, y - height - 3), (x + width + 3, y + 4), color, -1)
-  cv2.putText(picture, label, (x, y), font, size, (0, 0, 0), max(1, round(unit)), cv2.LINE_AA)
+  size_px = (width + 6, height + 7)
+  # The hand may be somewhat larger than the mesh.
+  gap = round(4 * unit + _LABEL_GAP * np.ptp(hands[number], axis=0).max())
+  x, y = label_place(hands, number, size_px, picture.shape[1::-1], gap)
+  cv2.rectangle(picture, (x, y), (x + size_px[0], y + size_px[1]), color, -1)
+  place, thickness = (x + 3, y + height + 3), max(1, round(unit))
+  cv2.putText(picture, label, place, font, size, (0, 0, 0), thickness, cv2.LINE_AA)
+
+
+def label_place(
+  hands: Sequence[Int[np.ndarray, 'points 2']],
+  number: int,
+  size: tuple[int, int],
+  picture_size: tuple[int, int],
+  gap: int,
+) -> tuple[int, int]:
+  """Finds the place of a hand's label: above, below, left or right of it, where there is room.
+
+  A place that covers no point of any hand is preferred. Where there is no room beside the hand, the
+  label lies over its upper left corner.
+
+  Args:
+    hands: points of all hands, in pixels of the picture.
+    number: which hand the label is of, counted from 0.
+    size: width and height of the label, pixels.
+    picture_size: width and height of the picture, pixels.
+    gap: pixels between the label and the box of a hand's points.
+
+  Returns:
+    The label's left and upper edges.
+  """
+  low, high = hands[number].min(axis=0), hands[number].max(axis=0)
+  extent, room = np.array(size), np.maximum(np.array(picture_size) - size, 0)
+  # To stay in the picture, a label above or below moves sideways, and one beside up or down.
+  x, y = np.clip(low[0], 0, room[0]), np.clip((low[1] + high[1] - size[1]) // 2, 0, room[1])
+  outside = [
+    np.array([x, low[1] - gap - size[1]]),
+    np.array([x, high[1] + gap]),
+    np.array([low[0] - gap - size[0], y]),
+    np.array([high[0] + gap, y]),
+  ]
+  points = np.concatenate(hands)
+  fitting = [place for place in outside if ((place >= 0) & (place <= room)).all()]
+  free = [
+    place
+    for place in fitting
+    if not ((points > place - gap) & (points < place + extent + gap)).all(axis=1).any()
+  ]
+  place = (free or fitting or [np.clip(outside[0], 0, room)])[0]
+  return int(place[0]), int(place[1])

@@ -15,7 +15,7 @@ from hand_jax import __version__
 from hand_jax.commands import reconstruct_photos, subcommands
 from hand_jax.commands.main import main
 from hand_jax.commands.subcommands import Subcommand
-from hand_jax.reconstruction import hand_reconstructor
+from hand_jax.reconstruction import folder_lock, hand_reconstructor
 from hand_jax.reconstruction.tasks import PhotoOptions
 from tests.found_hands import found_hand
 from tests.toy_runs import fresh_state, save_toy_run
@@ -140,6 +140,7 @@ WRONG_USE = {
   'no photo after the flags': (['--workdir=w', '--'], 'No photo is named'),
   'no run': (['a.jpg', '--workdir=nowhere'], 'holds no training run'),
   'no output': (['a.jpg', '--workdir=w', '--output='], '--output=DIR'),
+  'an address': (['https://example.com/a.jpg'], 'copy what is there. hand-jax --help says'),
   'no box': (['a.jpg', '--workdir=w', '--bbox=1,2'], '--bbox=1,2'),
 }
 
@@ -282,6 +283,45 @@ def test_a_full_disk_is_told_and_leaves_nothing_half_written(
   assert error.count('No space left on device') >= 1
   assert all(line.startswith('Error: ') for line in error.splitlines())
   assert not list(pathlib.Path('hand_jax_output').iterdir())
+
+
+def test_a_folder_that_cannot_be_made_is_told_before_any_photo(
+  photo, tmp_path, monkeypatch, capsys
+):
+  """By the system's reason and what to do, with the code of wrong use, and no folder is left."""
+  monkeypatch.chdir(tmp_path)
+  Image.fromarray(photo).save('a.png')
+
+  def full(path, *_, **__):
+    raise OSError(errno.ENOSPC, 'No space left on device', str(path))
+
+  expected = (
+    'Error: Results cannot go to tm/o: no space left on the device. Free some room and run the '
+    'same command again.\n'
+  )
+  for place, name in ((pathlib.Path, 'mkdir'), (folder_lock, 'open')):
+    with monkeypatch.context() as patch:
+      patch.setattr(place, name, full, raising=False)
+      assert run('a.png', '--output=tm/o') == 2
+    assert capsys.readouterr() == ('', expected)
+    assert [path.name for path in tmp_path.iterdir()] == ['a.png']
+  assert run('a.png', f'--output={"o" * 300}') == 2
+  error = capsys.readouterr().err
+  assert error.count('\n') == 1 and error.endswith(
+    'name too long. Name a folder with a shorter name.\n'
+  )
+  if pathlib.Path('/proc').is_dir():  # where nobody makes folders
+    assert run('a.png', '--output=/proc/foo') == 2
+    assert capsys.readouterr().err.startswith('Error: Results cannot go to /proc/foo: ')
+
+
+def test_an_error_about_a_file_is_no_closed_output(monkeypatch, capsys):
+  def fail(*_):
+    pathlib.Path('/missing/file').read_text()
+
+  monkeypatch.setattr(reconstruct_photos, 'reconstruct_and_tell', fail)
+  assert run('a.jpg') == 1
+  assert capsys.readouterr().err.endswith("No such file or directory: '/missing/file'\n")
 
 
 def test_the_home_folder_is_expanded(options, monkeypatch, tmp_path):

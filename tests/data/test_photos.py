@@ -9,6 +9,7 @@ from hand_jax.data.photos import (
   centred_square,
   check_box,
   demo_photo_boxes,
+  photo_size,
   read_mask,
   read_photo,
 )
@@ -108,10 +109,8 @@ def test_missing_file_is_named(tmp_path):
 
 def test_what_is_no_image_is_named(tmp_path):
   (tmp_path / 'text.jpg').write_text('this is no picture')
-  (tmp_path / 'empty.png').write_bytes(b'')
-  for name in ('text.jpg', 'empty.png'):
-    with pytest.raises(ValueError, match=f'{name} is not an image'):
-      read_photo(tmp_path / name)
+  with pytest.raises(ValueError, match=r'text\.jpg is not an image'):
+    read_photo(tmp_path / 'text.jpg')
   with pytest.raises(ValueError, match='is a folder'):
     read_photo(tmp_path)
 
@@ -179,6 +178,38 @@ def test_a_mask_is_white_on_black_or_the_hand_cut_out(tmp_path):
   Image.fromarray(opaque).save(tmp_path / 'opaque.png')
   for name in ('drawn', 'cut_out', 'opaque'):
     np.testing.assert_array_equal(read_mask(tmp_path / f'{name}.png'), marked, err_msg=name)
+
+
+def test_a_mask_drawn_in_black_and_white_may_have_transparent_pixels(tmp_path):
+  """Then white is the hand; of what is not drawn so, all that is opaque."""
+  drawn = np.zeros((20, 30), np.uint8)
+  drawn[5:15, 10:25] = 255
+  drawn[4, 10:25] = 90  # a soft edge
+  alpha = np.full_like(drawn, 255)
+  alpha[:2] = 0
+  hidden = np.where(alpha[..., None] > 0, np.dstack([drawn] * 3), 255).astype(np.uint8)
+  noise = np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)
+  for name, colors, marked in (
+    ('mask', np.dstack([drawn] * 3), drawn > 127),
+    ('hidden', hidden, drawn > 127),  # the transparent pixels are white
+    ('cut_out', noise, alpha > 127),
+    ('black', np.zeros_like(noise), alpha > 127),
+    ('white', np.full_like(noise, 255), alpha > 127),
+  ):
+    Image.fromarray(np.dstack([colors, alpha])).save(tmp_path / f'{name}.png')
+    np.testing.assert_array_equal(read_mask(tmp_path / f'{name}.png'), marked, err_msg=name)
+
+
+@pytest.mark.parametrize('read', [read_photo, photo_size, read_mask])
+def test_an_empty_file_is_called_empty(read, tmp_path):
+  (tmp_path / 'a.jpg').write_bytes(b'')
+  with pytest.raises(ValueError, match=r'a\.jpg cannot be read: the file is empty\.$'):
+    read(tmp_path / 'a.jpg')
+
+
+def test_photos_in_memory_are_named_once_and_small_shares_in_words():
+  with pytest.raises(ValueError, match=r'has less than 1% of its area inside the image of 100 x'):
+    check_box(np.array([-5000.0, -5000, 20000, 20000]), 100, 100, 'the image')
 
 
 def test_centred_square():

@@ -20,11 +20,11 @@ print(folder)
 """
 
 
-def compile_in(home, *arguments, **environment):
+def compile_in(home, *arguments, code=COMPILE, **environment):
   """A process of its own: JAX chooses its cache once."""
   kept = {name: value for name, value in os.environ.items() if not name.startswith(('JAX', 'XDG'))}
   run = subprocess.run(
-    [sys.executable, '-c', COMPILE, *arguments],
+    [sys.executable, '-c', code, *arguments],
     env=kept | {'HOME': str(home), 'JAX_PLATFORMS': 'cpu'} | environment,
     cwd=pathlib.Path(__file__).parents[2],
     capture_output=True,
@@ -58,6 +58,34 @@ def test_an_empty_name_keeps_nothing(tmp_path):
 def test_a_folder_that_cannot_be_made_is_no_error(tmp_path):
   (tmp_path / 'taken').write_text('mine')
   assert compile_in(tmp_path, XDG_CACHE_HOME=str(tmp_path / 'taken')) == 'None'
+
+
+IN_PYTHON = """
+import sys
+import hand_jax
+assert 'jax' not in sys.modules
+import jax
+from hand_jax.files import compiled_programs
+compiled_programs._MIN_COMPILE_S = 0.0
+exec(sys.argv[1])
+print(jax.jit(lambda x: x * 2 + 1)(3.0))  # a program of the user's own, before
+hand_jax.HandReconstructor()
+jax.jit(lambda x: x * 3 + 1)(3.0)
+print(jax.config.jax_compilation_cache_dir if jax.config.jax_enable_compilation_cache else None)
+"""
+
+
+@pytest.mark.slow
+def test_reconstructing_in_python_keeps_programs_unless_the_user_chose(tmp_path):
+  """In the same folder as the command does; importing the package alone imports no JAX."""
+  usual = str(tmp_path / '.cache' / 'hand-jax' / compiled_programs.processor_name())
+  own = str(tmp_path / 'own')
+  off = "jax.config.update('jax_enable_compilation_cache', False)"
+  assert compile_in(tmp_path, off, code=IN_PYTHON) == 'None'
+  chosen = f"jax.config.update('jax_compilation_cache_dir', {own!r})"
+  assert compile_in(tmp_path, chosen, code=IN_PYTHON) == own
+  assert not (tmp_path / '.cache').exists()
+  assert compile_in(tmp_path, '', code=IN_PYTHON) == usual and kept_files(pathlib.Path(usual))
 
 
 def test_the_folder_is_named_by_the_specification(monkeypatch, tmp_path):

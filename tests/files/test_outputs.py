@@ -11,6 +11,8 @@ from hand_jax.evaluation.evaluate_run import RunRequest, report_run
 from hand_jax.evaluation.official.score_files import report_predictions
 from hand_jax.files.outputs import (
   Output,
+  OutputFolderError,
+  check_output_folder,
   check_outputs,
   is_json_with,
   is_npz_with,
@@ -69,6 +71,8 @@ def test_where_no_file_can_be(tmp_path, monkeypatch):
     check_outputs([Output('--output', tmp_path)], overwrite=True)
   with pytest.raises(NotADirectoryError, match='file is a file'):
     check_outputs([Output('--output', tmp_path / 'file' / 'a.json')])
+  with pytest.raises(OutputFolderError, match=r': file name too long\. Name a folder with a short'):
+    check_output_folder(tmp_path / ('a' * 300) / 'b')
   monkeypatch.setattr('os.access', lambda *_: False)
   with pytest.raises(PermissionError, match='may not be written to'):
     check_outputs([Output('--output', tmp_path / 'missing' / 'a.json')])

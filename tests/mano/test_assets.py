@@ -125,11 +125,17 @@ def test_a_hand_that_is_not_in_metres_is_refused(factor, tmp_path):
     (b'<!DOCTYPE html><html><body>Sign in</body></html>', 'a web page'),
     (b'version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 3\n', 'Git LFS pointer'),
     (b'PK\x03\x04' + bytes(60), 'a zip archive'),
+    (b'PK\x03\x04' + bytes(26) + b'v_template.npy', r'has to end in \.npz'),
+    (b'', 'the file is empty'),
+    (b'\xef\xbb\xbf {"v_template": [1]}', 'it holds JSON'),
+    (b'[1, 2]', 'it holds JSON'),
+    (b'\x89PNG\r\n\x1a\n' + bytes(60), r'a picture \(PNG\)'),
+    (b'\xff\xd8\xff\xe0' + bytes(60), r'a picture \(JPEG\)'),
   ],
 )
 def test_what_was_downloaded_instead_of_the_model_is_named(data, what, tmp_path):
   (tmp_path / 'MANO_RIGHT.pkl').write_bytes(data)
-  with pytest.raises(ValueError, match=rf'MANO_RIGHT\.pkl: .*{what}'):
+  with pytest.raises(ValueError, match=rf'MANO_RIGHT\.pkl: .*{what}.*, not a pickle$'):
     load_mano_model(tmp_path)
 
 

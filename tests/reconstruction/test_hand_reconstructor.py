@@ -3,6 +3,7 @@
 import copy
 import dataclasses
 import json
+import pathlib
 
 import jax.numpy as jnp
 import numpy as np
@@ -18,7 +19,11 @@ from hand_jax.fitting.sigma_calibration import no_calibration
 from hand_jax.mano.model import extended_joint_regressor, mano_forward
 from hand_jax.reconstruction import hand_reconstructor
 from hand_jax.reconstruction.camera_placement import PhotoCamera
-from hand_jax.reconstruction.hand_reconstructor import HandReconstructor, PhotoRequest
+from hand_jax.reconstruction.hand_reconstructor import (
+  HandReconstructor,
+  PhotoRequest,
+  read_request,
+)
 from hand_jax.reconstruction.numbers import json_content
 from hand_jax.reconstruction.running import prepare_run
 from hand_jax.reconstruction.tasks import PhotoOptions
@@ -192,7 +197,7 @@ def test_a_given_side_and_box_are_taken(side, reconstructor):
 
 
 def test_a_box_beside_the_photo_is_refused(reconstructor, photo):
-  with pytest.raises(ValueError, match=r'Box 500,0,10,10 .*lies outside the image the image'):
+  with pytest.raises(ValueError, match=r'Box 500,0,10,10 .*lies outside the image of 120 x 90'):
     reconstructor(photo, boxes=[[500, 0, 10, 10]])
 
 
@@ -201,6 +206,41 @@ def test_a_box_without_a_hand_gives_none(reconstructor):
   image = read_photo(BUNDLED[-1][0])
   assert reconstructor(image, boxes=[[1, 1, 40, 40]]) == []
   assert reconstructor(np.full_like(image, 90), boxes=[[50, 50, 300, 300]]) == []
+
+
+def test_which_box_a_hand_is_of(reconstructor, tmp_path):
+  """In Python by its number; the command names each box without a hand."""
+  path, (box, _) = BUNDLED[-1]
+  empty, other = [1, 1, 40, 40], [2, 3, 40.5, 40]
+  (hand,) = reconstructor(path, boxes=[empty, box, other])
+  assert hand.given_box == 1
+  texts = [','.join(map(str, one)) for one in (empty, box, other)]
+  (outcome,) = prepare_run(PhotoOptions([str(path)], str(tmp_path / 'a'), bbox=texts)).outcomes()
+  assert outcome.lines[0].startswith(f'{path.name}: left hand') and not outcome.failed
+  assert outcome.lines[1:] == (
+    f'{path.name}: no hand found in --bbox=1,1,40,40',
+    f'{path.name}: no hand found in --bbox=2,3,40.5,40',
+  )
+  (outcome,) = prepare_run(
+    PhotoOptions([str(path)], str(tmp_path / 'b'), bbox=texts[:1])
+  ).outcomes()
+  assert outcome.lines == (f'{path.name}: no hand found in --bbox=1,1,40,40',)
+  (entry,) = json.loads((tmp_path / 'b' / 'summary.json').read_text())
+  assert entry['hands'] == [] and 'error' not in entry and not outcome.failed
+
+
+def test_the_home_folder_is_expanded_in_python_too(bundled, mano_dir, tmp_path, monkeypatch):
+  monkeypatch.setenv('HOME', str(pathlib.Path(mano_dir).parent))
+  in_home = f'~/{pathlib.Path(mano_dir).name}'
+  assert HandReconstructor(mano_dir=in_home).model.v_template.shape == (778, 3)
+  for workdir in ('~/no_run', pathlib.Path('~/no_run')):
+    with pytest.raises(FileNotFoundError, match=rf'{pathlib.Path(mano_dir).parent}/no_run'):
+      HandReconstructor(workdir)
+  with pytest.raises(FileNotFoundError, match=rf'{pathlib.Path(mano_dir).parent}/no\.jpg'):
+    read_request('~/no.jpg')
+  monkeypatch.setenv('HOME', str(tmp_path))
+  bundled[2][0].save('~/out', 'a')
+  assert (tmp_path / 'out' / 'a.npz').is_file()
 
 
 @pytest.mark.parametrize('refine', [True, False])
@@ -236,7 +276,9 @@ def test_an_object_hides_vertices_by_the_given_mask_or_the_estimated_one(
 
 
 def test_what_is_no_request_is_told(reconstructor, photo):
-  with pytest.raises(ValueError, match="side is 'up', expected 'right', 'left' or None"):
+  with pytest.raises(
+    ValueError, match="side is 'up', expected 'right' or 'left'\\. Leave sides out"
+  ):
     reconstructor(photo, sides='up')
   with pytest.raises(ValueError, match=r'expected \(height, width, 3\) and uint8'):
     reconstructor(photo[..., :2])
@@ -377,12 +419,13 @@ def test_a_run_sees_the_box_of_the_whole_hand(reconstructor, photo, monkeypatch)
   by_run = changed(reconstructor, network=network, release=None)
   ((hand,),) = by_run.reconstruct([PhotoRequest(photo, 'a')])
   assert hand.vertices is fitted.vertices and hand.detection is found
+  assert hand.given_box is None
   _, (_, box, side, name, mask, _, landmarks, source) = seen[0]
   assert (side, name, source) == ('left', 'a', 'estimated')
   assert mask.shape == photo.shape[:2]
   np.testing.assert_array_equal(landmarks, np.asarray(found.landmarks_image, np.float64))
   assert max(box[2:]) == pytest.approx(1.19 * max(found.box_xywh[2:]), rel=0.01)
-  by_run(photo, boxes=[[10, 20, 60, 50]])
+  assert by_run(photo, boxes=[[10, 20, 60, 50]])[0].given_box == 0
   np.testing.assert_array_equal(seen[1][1].box_xywh, [10, 20, 60, 50])
 
 

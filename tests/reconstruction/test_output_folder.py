@@ -15,6 +15,7 @@ from hand_jax.reconstruction.records import OutputRecord
 from hand_jax.reconstruction.running import PhotoOutcome, prepare_run
 from hand_jax.reconstruction.tasks import PhotoOptions, plan_tasks
 from tests.found_hands import found_hand
+from tests.toy_runs import fresh_state, save_toy_run
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures('small_pictures')]
 
@@ -44,6 +45,10 @@ def reconstruct(*photos: str, output: str = 'out', **options) -> list[PhotoOutco
 
 def contents(folder: str) -> dict[str, bytes]:
   return {path.name: path.read_bytes() for path in pathlib.Path(folder).iterdir()}
+
+
+def everything(folder: pathlib.Path) -> dict[pathlib.Path, bytes]:
+  return {path: path.read_bytes() for path in folder.rglob('*') if path.is_file()}
 
 
 def test_every_written_name_was_checked(folder, found):
@@ -85,6 +90,50 @@ def test_a_photo_is_not_replaced_even_when_asked(folder, photo):
   shutil.copy('hand.jpg', 'hand_1_left.jpg')
   with pytest.raises(ValueError, match=r'hand_1_left\.jpg would both be written as hand_1_left'):
     reconstruct('hand.jpg', 'hand_1_left.jpg')
+
+
+def test_other_inputs_are_not_replaced_even_when_asked(folder, mano_dir, monkeypatch):
+  """Those of a run and of a hand model, by flag or environment, in any folder below theirs."""
+  run = save_toy_run(folder / 'run', 'toy_texture', fresh_state('toy_texture'))
+  shutil.copytree(mano_dir, 'mano/models')
+  for name in ('config', 'MANO_RIGHT'):
+    shutil.copy('hand.jpg', f'{name}.jpg')
+  cases = [
+    ('config.jpg', {'output': run, 'workdir': run}, '--workdir'),
+    ('config.jpg', {'output': f'{run}/../run', 'workdir': './run'}, '--workdir'),
+    ('MANO_RIGHT.jpg', {'output': 'mano/models', 'mano_dir': 'mano'}, '--mano_dir'),
+    (
+      'MANO_RIGHT.jpg',
+      {'output': 'mano/models', 'mano_dir': 'mano/models/MANO_RIGHT.npz'},
+      '--mano_dir',
+    ),
+    ('MANO_RIGHT.jpg', {'output': 'mano/models'}, r'\$MANO_DIR'),
+  ]
+  before = everything(folder)
+  for photo, options, flag in cases:
+    if 'workdir' not in options and 'mano_dir' not in options:
+      monkeypatch.setenv('MANO_DIR', 'mano')
+    with pytest.raises(FileExistsError, match=rf'{photo} would replace .*, which {flag} reads\. '):
+      reconstruct(photo, **options, overwrite=True)
+  monkeypatch.delenv('MANO_DIR')
+  assert everything(folder) == before
+  # Beside them there is room, again and again.
+  for _ in range(2):
+    reconstruct('hand.jpg', output='mano', mano_dir='mano', overwrite=True)
+  assert pathlib.Path('mano/hand.json').is_file()
+
+
+def test_a_mask_is_not_replaced_even_when_asked(folder, photo):
+  """Not even where an earlier run wrote the file that is a mask now."""
+  run = save_toy_run(folder / 'run', 'toy_texture', fresh_state('toy_texture'))
+  mask = np.zeros(photo.shape[:2], np.uint8)
+  mask[20:60, 20:80] = 255
+  reconstruct('hand.jpg')
+  Image.fromarray(mask).save('out/hand_overlay.png')
+  before = contents('out')
+  with pytest.raises(FileExistsError, match=r'hand_overlay\.png, which --hand_mask reads\. '):
+    reconstruct('hand.jpg', workdir=run, hand_mask='out/hand_overlay.png', overwrite=True)
+  assert contents('out') == before
 
 
 def test_the_same_photo_and_settings_are_not_done_again(folder, monkeypatch):
@@ -192,9 +241,11 @@ def test_folders_and_patterns_name_their_photos_in_order(folder, photo):
   pathlib.Path('many/deeper').mkdir(parents=True)
   for name in ('many/b.JPG', 'many/a.png', 'many/deeper/c.webp', 'many/.hidden.jpg'):
     Image.fromarray(photo).save(name)
+  for suffix in ('avif', 'jfif'):  # by its suffix alone, whether it can be read or not
+    shutil.copy('many/b.JPG', f'many/c.{suffix}')
   pathlib.Path('many/notes.txt').write_text('mine')
   listed = [str(task.path) for task in plan_tasks(PhotoOptions(['many'], 'out'))]
-  assert listed == ['many/a.png', 'many/b.JPG']
+  assert listed == ['many/a.png', 'many/b.JPG', 'many/c.avif', 'many/c.jfif']
   listed = [str(task.path) for task in plan_tasks(PhotoOptions(['many/**/*.webp'], 'out'))]
   assert listed == ['many/deeper/c.webp']
   Image.fromarray(photo).save('a[1].jpg')  # a file with a pattern's characters is that file
@@ -266,6 +317,15 @@ def test_a_photo_called_summary_fails_alone(folder):
   assert [outcome.failed for outcome in outcomes] == [False, True]
   assert 'would be written as summary.json' in outcomes[1].lines[0]
   assert not pathlib.Path('out/summary.obj').exists()
+
+
+def test_names_that_are_too_long_are_told_for_their_photo_alone(folder):
+  """Of a photo that is not there, and of one whose results would have them."""
+  long = f'{"b" * 250}.jpg'
+  shutil.copy('hand.jpg', long)
+  gone, done, failed = reconstruct(f'{"a" * 300}.jpg', 'hand.jpg', long)
+  assert gone.failed and gone.lines[0].endswith('aaa.jpg does not exist.') and not done.failed
+  assert failed.failed and failed.lines[0].endswith('. Rename the photo.')
 
 
 def test_a_box_is_named_once(folder):

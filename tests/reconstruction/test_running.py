@@ -120,6 +120,15 @@ def test_photos_that_fail_leave_the_others_to_be_done(workdir, photo, tmp_path, 
   ]
 
 
+def test_a_focal_length_that_fits_some_photos(workdir, photo, tmp_path):
+  """The others are told in their turn, by the flag's name."""
+  paths = [str(tmp_path / name) for name in ('large.png', 'small.png')]
+  Image.fromarray(np.repeat(np.repeat(photo, 2, axis=0), 2, axis=1)).save(paths[0])
+  Image.fromarray(photo).save(paths[1])
+  large, small = reconstruct(paths, output=str(tmp_path / 'out'), workdir=workdir, focal=35.0)
+  assert large.failed and 'write --focal=243.' in large.lines[0] and not small.failed
+
+
 def test_a_photo_is_done_when_it_is_asked_for(workdir, photo, tmp_path):
   paths = [str(tmp_path / name) for name in ('a.png', 'b.png')]
   for path in paths:
@@ -137,6 +146,7 @@ MASKS = {
   'small.png': HALF[:9, 44:56],
   'black.png': 0 * HALF,
   'white.png': 0 * HALF + 255,
+  'ones.png': HALF // 255,
 }
 
 BAD_OPTIONS = {
@@ -164,6 +174,11 @@ BAD_OPTIONS = {
     r'--hand_mask=small\.png has 12 x 9 pixels, a\.png 120 x 90',
   ),
   'black mask': (['a.png'], {'hand_mask': 'black.png'}, r'black\.png marks no pixel'),
+  'mask of ones': (
+    ['a.png'],
+    {'hand_mask': 'ones.png'},
+    r'ones\.png marks no pixel.* Its highest value is 1; white is 255\.$',
+  ),
   'white mask': (['a.png'], {'hand_mask': 'white.png'}, r'white\.png marks every pixel'),
   'two sides for one box': (
     ['a.png'],
@@ -171,6 +186,11 @@ BAD_OPTIONS = {
     '--hand is given 2 times and --bbox 1 times',
   ),
   'no focal length': (['a.png'], {'focal': 0.0}, 'focal length is 0, expected pixels'),
+  'a focal length in mm': (
+    ['gone.png', 'a.png', 'b.png'],
+    {'focal': 25.0},
+    r'^a\.png: .* photo of 120 x 90: expected 30 to 3000\. If 25 is .* write --focal=87\.$',
+  ),
   'empty folder': (['empty'], {}, r'The folder empty holds no photo: expected files .*\.jpg'),
   'empty pattern': (['z*.png'], {}, r'The pattern z\*\.png holds no photo'),
   'output over a photo': (
