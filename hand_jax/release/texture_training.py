@@ -45,7 +45,7 @@ _MOST_STRAYED = 3
 class TextureSettings(NamedTuple):
   """The settings of the branch's training."""
 
-  steps: int = 200
+  steps: int = 800
   batch_size: int = 16
   vertices: int = 260
   """The number of random vertices of each hand in a step. Attention over all of them is slow."""
