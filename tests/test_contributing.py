@@ -12,7 +12,7 @@ import pytest
 
 ROOT = pathlib.Path(__file__).parent.parent
 BLOCK = re.compile(r'^ *```diff\n(.*?)^ *```$', re.MULTILINE | re.DOTALL)
-COPIED = ('datasets', 'experiments', 'hand_jax', 'tests', 'pyproject.toml')
+COPIED = ('datasets', 'docs', 'experiments', 'hand_jax', 'tests', 'pyproject.toml')
 RECIPES = ('backbone', 'loss term', 'data set')
 
 

@@ -243,5 +243,5 @@ def test_flags_become_settings():
   stated = request.feature_settings()['crop_features']
   assert CropFeatureSettings(**stated) == CropFeatureSettings(crops=3, crop_factor=2.0)
   refuse_idle_feature_flags(['feature_crops'], True)
-  with pytest.raises(ValueError, match=r'--feature_crops says .* needs --with_features'):
+  with pytest.raises(ValueError, match=r'--feature_crops describes .* needs --with_features'):
     refuse_idle_feature_flags(['seed', 'feature_crops'], False)

@@ -298,7 +298,7 @@ def test_records_are_written_as_they_come(tmp_path, monkeypatch, prepared):
 
 
 def test_too_little_room_is_told_before_anything_is_built(tmp_path, prepared):
-  with pytest.raises(OSError, match=r'data has [\d,]+ MB free, .* take 1,000,000,000,000 MB: make'):
+  with pytest.raises(OSError, match=r'data has [\d,]+ MB free, .* take 1,000,000,000,000 MB: free'):
     prepare(tmp_path / 'data', needed_bytes=10**18, render=broken_render)
   assert list((tmp_path / 'data').iterdir()) == []
   root = prepared.folder.parent.parent

@@ -268,4 +268,4 @@ def test_a_run_with_nan_in_a_kernel_is_refused_and_nothing_is_written(toy_state,
   (line,) = outcome.lines
   assert outcome.failed and '\n' not in line
   assert [path.name for path in output.iterdir()] == ['summary.json']
-  assert re.search(r'broken estimates of .*a\.png is not finite', line)
+  assert re.search(r'broken for .*a\.png is not finite', line)

@@ -403,7 +403,7 @@ def test_a_sigma_beyond_all_numbers_is_refused_by_name(network, photo):
     vertices = vertices._replace(log_variance=jnp.full_like(vertices.mean, 2000.0))
     return estimate._replace(posterior=estimate.posterior._replace(vertices=vertices))
 
-  with pytest.raises(ValueError, match=r'^What toy estimates .*\(vertex_sigma_mm\)'):
+  with pytest.raises(ValueError, match=r'^The estimate of toy .*\(vertex_sigma_mm\)'):
     reconstruct_in_box(network._replace(estimate=estimate), HandPhoto(photo, BOX))
 
 

@@ -50,7 +50,7 @@ def test_photos_are_read_back_from_their_files(record):
     np.testing.assert_array_equal(left.joint_sigma_mm, arrays['joint_sigma_mm'])
   assert left.name == 'two_1_left' and left.score == 0.99 and left.side_score == 0.9
   assert 'assumed' in left.focal_source and left.depth_sigma_m > 0
-  assert len(left.pictures) == 3
+  assert len(left.pictures) == 6  # three of them with the photo's colours
   # Squares, each another one.
   shapes = {picture.image.shape for picture in left.pictures}
   assert len(shapes) == 1 and len(set(next(iter(shapes))[:2])) == 1
