@@ -20,7 +20,8 @@ from hand_jax.config_text import config_to_json
 from hand_jax.files.json_files import read_json
 from hand_jax.files.writing import write_json, write_whole
 from hand_jax.release.mask_training import MaskSettings, measure_mask_head, train_mask_head
-from hand_jax.release.rendered import RenderedHands, RenderPlan, joined, rendered_hands
+from hand_jax.release.parts import joined, load_arrays, save_arrays
+from hand_jax.release.rendered import RenderedHands, RenderPlan, rendered_hands
 from hand_jax.release.texture_training import (
   TEXTURE,
   TextureReadings,
@@ -178,11 +179,8 @@ def _readings(
       plan.texture.seed,
       lambda done, count: report(f'{done} of {count} hands read'),
     )
-    buffer = io.BytesIO()
-    np.savez(buffer, **readings._asdict())
-    write_whole(path, buffer.getvalue())
-  with np.load(path) as file:
-    return TextureReadings(**{name: file[name] for name in TextureReadings._fields})
+    save_arrays(path, readings)
+  return load_arrays(path, TextureReadings)
 
 
 def _write_textured_run(

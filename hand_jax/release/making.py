@@ -22,10 +22,10 @@ from hand_jax.release.calibration import fit_calibration
 from hand_jax.release.errors import error_shapes, pose_prior
 from hand_jax.release.fitted import FittedHands, fit_rendered, summary
 from hand_jax.release.heads import HeadSettings, estimate, train_heads
+from hand_jax.release.parts import joined
 from hand_jax.release.readings import (
   ReadHands,
   ReadingPlan,
-  join,
   landmark_error_share,
   read_plan,
   select,
@@ -198,7 +198,7 @@ def _read(
   def told(plan: ReadingPlan) -> Callable[[int, int], None]:
     return lambda done, count: report(f'{plan.name}: {done} of {count} hands read')
 
-  return join(read_plan(plan, folder / 'readings', told(plan)) for plan in plans)
+  return joined(read_plan(plan, folder / 'readings', told(plan)) for plan in plans)
 
 
 def _readable(read: ReadHands, settings: HeadSettings) -> ReadHands:

@@ -4,7 +4,6 @@ Readings are kept in files of some hundred hands, and each file is written as a 
 was stopped therefore continues after its last file.
 """
 
-import io
 import os
 import pathlib
 from collections.abc import Callable, Iterable, Iterator
@@ -22,9 +21,9 @@ from hand_jax.detection.regions import (
   turn_with_region,
 )
 from hand_jax.examples import HandExample
-from hand_jax.files.writing import write_whole
 from hand_jax.geometry.cameras import transform_points
 from hand_jax.models.hand_landmark import INPUT_SIDE
+from hand_jax.release.parts import joined, load_arrays, made_in_parts
 from hand_jax.synthetic.hands import render_examples
 
 SHARD_SIZE = 512
@@ -147,20 +146,14 @@ def read_plan(
     folder: folder that keeps the readings, in a subfolder of the plan's name.
     report: called with the number of finished hands and the number of all hands.
   """
-  parts = []
-  for start in range(0, plan.count, SHARD_SIZE):
-    stop = min(start + SHARD_SIZE, plan.count)
-    path = pathlib.Path(folder) / plan.name / f'{start:06d}-{stop:06d}.npz'
-    if not path.exists():
-      _save(path, read_rendered(plan, range(start, stop)))
-    parts.append(_load(path))
-    report(stop, plan.count)
-  return join(parts)
-
-
-def join(parts: Iterable[ReadHands]) -> ReadHands:
-  """Concatenates readings."""
-  return ReadHands(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
+  paths = made_in_parts(
+    lambda indices: read_rendered(plan, indices),
+    pathlib.Path(folder) / plan.name,
+    plan.count,
+    SHARD_SIZE,
+    report,
+  )
+  return joined(load_arrays(path, ReadHands) for path in paths)
 
 
 def select(read: ReadHands, rows: np.ndarray) -> ReadHands:
@@ -192,14 +185,3 @@ def landmark_error_share(read: ReadHands) -> Float[np.ndarray, 'crops']:
   """
   errors = np.linalg.norm(read.landmarks[..., :2] - read.joints_crop, axis=-1).mean(axis=1)
   return errors / (np.ptp(read.joints_crop, axis=1).max(axis=1) / 2)
-
-
-def _save(path: pathlib.Path, read: ReadHands) -> None:
-  buffer = io.BytesIO()
-  np.savez(buffer, **read._asdict())
-  write_whole(path, buffer.getvalue())
-
-
-def _load(path: pathlib.Path) -> ReadHands:
-  with np.load(path) as file:
-    return ReadHands(**{name: file[name] for name in ReadHands._fields})

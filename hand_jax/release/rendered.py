@@ -3,16 +3,15 @@
 A pass that was stopped continues where it stopped.
 """
 
-import io
 import os
 import pathlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, UInt8
 
-from hand_jax.files.writing import write_whole
+from hand_jax.release.parts import joined, load_arrays, made_in_parts
 from hand_jax.synthetic.hands import render_hand
 
 SHARD_SIZE = 64
@@ -61,20 +60,14 @@ def rendered_hands(
     folder: folder that keeps the hands, in a subfolder of the plan's name.
     report: called with the number of finished hands and the number of all hands.
   """
-  parts = []
-  for start in range(0, plan.count, SHARD_SIZE):
-    stop = min(start + SHARD_SIZE, plan.count)
-    path = pathlib.Path(folder) / plan.name / f'{start:06d}-{stop:06d}.npz'
-    if not path.exists():
-      _save(path, _render(plan, range(start, stop)))
-    parts.append(_load(path))
-    report(stop, plan.count)
-  return joined(parts)
-
-
-def joined(parts: Sequence[RenderedHands]) -> RenderedHands:
-  """Concatenates rendered hands."""
-  return RenderedHands(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
+  paths = made_in_parts(
+    lambda indices: _packed(_render(plan, indices)),
+    pathlib.Path(folder) / plan.name,
+    plan.count,
+    SHARD_SIZE,
+    report,
+  )
+  return joined(_unpacked(load_arrays(path, RenderedHands)) for path in paths)
 
 
 def _render(plan: RenderPlan, indices: Iterable[int]) -> RenderedHands:
@@ -98,14 +91,11 @@ def _render(plan: RenderPlan, indices: Iterable[int]) -> RenderedHands:
   return RenderedHands(*(np.stack(arrays) for arrays in zip(*rows, strict=True)))
 
 
-def _save(path: pathlib.Path, hands: RenderedHands) -> None:
-  buffer = io.BytesIO()
-  np.savez(buffer, **hands._replace(masks=np.packbits(hands.masks, axis=-1))._asdict())
-  write_whole(path, buffer.getvalue())
+def _packed(hands: RenderedHands) -> RenderedHands:
+  """Stores eight pixels of a mask in a byte."""
+  return hands._replace(masks=np.packbits(hands.masks, axis=-1))
 
 
-def _load(path: pathlib.Path) -> RenderedHands:
-  with np.load(path) as file:
-    hands = RenderedHands(**{name: file[name] for name in RenderedHands._fields})
+def _unpacked(hands: RenderedHands) -> RenderedHands:
   side = hands.images.shape[1]
   return hands._replace(masks=np.unpackbits(hands.masks, axis=-1)[..., :side].astype(bool))

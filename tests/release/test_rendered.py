@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from hand_jax.release import rendered
-from hand_jax.release.rendered import RenderedHands, RenderPlan, joined, rendered_hands
+from hand_jax.release.parts import joined
+from hand_jax.release.rendered import RenderedHands, RenderPlan, rendered_hands
 from hand_jax.synthetic.hands import render_examples
 
 PLAN = RenderPlan('broad', 'validation', 3, 5, image_size=64)
