@@ -7,13 +7,14 @@ from typing import NamedTuple
 
 import jax
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Bool, Float, UInt8
 
 from hand_jax.detection.reading import DetectedHand, read_regions
 from hand_jax.detection.regions import HandRegion, region_from_landmarks
 from hand_jax.fitting.evidence import HandEvidence, PointErrors, hand_evidence
 from hand_jax.fitting.heads_evidence import estimate_joints
-from hand_jax.fitting.refine import RefinedHand, refine_hands
+from hand_jax.fitting.outline import HandOutline, beyond_the_wrist, find_outline
+from hand_jax.fitting.refine import RefinedHand, refine_hands, refine_to_outlines
 from hand_jax.fitting.released_weights import Release
 from hand_jax.fitting.sigma_calibration import calibrate
 from hand_jax.geometry.cameras import mirror_intrinsics
@@ -27,6 +28,8 @@ _SQUARE_OF_BOX = 1.5
 # The landmarks of each reading give the square for the next. There are at most this many further
 # readings, and they end where presence falls by more than the noise.
 _LOOKS_AGAIN, _PRESENCE_NOISE = 2, 0.05
+# The fit is continued this many times on newly compared outlines.
+_OUTLINE_ROUNDS = 2
 # A box does not tell how its hand is turned, so all of these angles are read.
 _BOX_ANGLES = (0.0, np.pi / 2, np.pi, -np.pi / 2)
 
@@ -37,19 +40,22 @@ class FittedHand(NamedTuple):
   detected: DetectedHand
   mesh: RefinedHand
   """The mesh in the photo's axes and pixels, without an axis over hands. A left hand is mirrored
-  back, except for `parameters`, which are those of the mirrored right hand."""
+  back, except for `parameters` and `unknowns`, which are those of the mirrored right hand."""
   log_scale: float
   """The heads' estimate of the scale of the hand's errors, see `JointEstimate`."""
 
 
 class SeenHand(NamedTuple):
-  """A hand that was found, and the size and intrinsics of its photo."""
+  """A hand that was found, with the size and intrinsics of its photo and its mask."""
 
   detected: DetectedHand
   photo_size: tuple[int, int]
   """Width and height in pixels."""
   intrinsics: Float[np.ndarray, '3 3'] | None = None
   """Intrinsics of the photo in pixels, or None where they are unknown."""
+  hand_mask: Bool[np.ndarray, 'height width'] | None = None
+  """True where the photo shows the hand. Its outline is evidence. With None there is no such
+  evidence."""
 
 
 def fit_detected_hands(
@@ -74,6 +80,7 @@ def fit_detected_hands(
   ]
   evidence = HandEvidence(*(np.stack(fields) for fields in zip(*evidence, strict=True)))
   refined = refine_hands(model, evidence, release.prior)
+  refined = _fit_outlines(model, hands, evidence, refined, release)
   fitted = []
   for number, (seen, log_scale) in enumerate(zip(hands, estimate.log_scale, strict=True)):
     mesh = jax.tree.map(lambda field: field[number], refined)  # noqa: B023
@@ -81,6 +88,40 @@ def fit_detected_hands(
     mesh = _mirrored(mesh, seen.photo_size[0]) if seen.detected.side == 'left' else mesh
     fitted.append(FittedHand(seen.detected, mesh, float(log_scale)))
   return fitted
+
+
+def _fit_outlines(
+  model: ManoModel,
+  hands: list[SeenHand],
+  evidence: HandEvidence,
+  refined: RefinedHand,
+  release: Release,
+) -> RefinedHand:
+  """Continues the fit of the hands that have a mask. The others keep theirs."""
+  masked = np.flatnonzero([hand.hand_mask is not None for hand in hands])
+  if not len(masked):
+    return refined
+  masks = [_as_right_hand(hands[number]) for number in masked]
+  counted, faces = beyond_the_wrist(model), np.asarray(model.faces)
+  evidence, found = jax.tree.map(lambda field: np.asarray(field)[masked], (evidence, refined))
+  for _ in range(_OUTLINE_ROUNDS):
+    pairs = zip(np.asarray(found.vertices_image), masks, strict=True)
+    outlines = [find_outline(pixels, faces, mask, counted) for pixels, mask in pairs]
+    outlines = HandOutline(*(np.stack(fields) for fields in zip(*outlines, strict=True)))
+    found = refine_to_outlines(model, evidence, outlines, found, release.prior)
+
+  def put(field: np.ndarray, new: np.ndarray) -> np.ndarray:
+    field = np.array(field)
+    field[masked] = new
+    return field
+
+  return jax.tree.map(put, refined, found)
+
+
+def _as_right_hand(hand: SeenHand) -> Bool[np.ndarray, 'height width']:
+  """Gives the mask in the photo in which the hand is a right hand."""
+  assert hand.hand_mask is not None
+  return hand.hand_mask[:, ::-1] if hand.detected.side == 'left' else hand.hand_mask
 
 
 def hand_in_box(
@@ -112,7 +153,7 @@ def hand_in_box(
 
 def _evidence(seen: SeenHand, heads: JointEstimate, release: Release) -> HandEvidence:
   """Collects the evidence of one hand. A left hand is mirrored to a right one."""
-  hand, photo_size, intrinsics = seen
+  hand, photo_size, intrinsics, _ = seen
   pixels, world, joints = hand.landmarks_image, hand.landmarks_world, heads.joints
   if hand.side == 'left':
     pixels = np.stack([photo_size[0] - pixels[:, 0], pixels[:, 1]], axis=1)
@@ -132,6 +173,7 @@ def _mirrored(mesh: RefinedHand, width: int) -> RefinedHand:
     vertices=mesh.vertices * _MIRROR,
     joints=mesh.joints * _MIRROR,
     joints_image=mesh.joints_image * flip_pixels[0] + flip_pixels[1],
+    vertices_image=mesh.vertices_image * flip_pixels[0] + flip_pixels[1],
     wrist_camera=mesh.wrist_camera * _MIRROR,
     principal_point=mesh.principal_point * flip_pixels[0] + flip_pixels[1],
     vertex_covariance=mesh.vertex_covariance * flip_covariance,

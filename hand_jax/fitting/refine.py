@@ -1,13 +1,14 @@
 """Fits a hand model to the evidence of a photo, and estimates its uncertainty.
 
 Damped Gauss-Newton steps find the most probable hand, over MANO's parameters, the camera and the
-alignment of both sets of 3D points. Its uncertainty is the Laplace covariance there. Only right
-hands are fitted, so the caller mirrors a left hand's photo.
+alignment of both sets of 3D points. If a mask of the hand is known, further steps compare outlines.
+The uncertainty is the Laplace covariance at the last hand. Only right hands are fitted, so the
+caller mirrors a left hand's photo.
 """
 
 import functools
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -41,9 +42,15 @@ from hand_jax.fitting.levenberg_marquardt import (
   laplace_factor,
   minimize,
 )
+from hand_jax.fitting.outline import (
+  OUTLINE_POINTS,
+  HandOutline,
+  add_vertices,
+  outline_residuals,
+)
 from hand_jax.geometry.precision import full_precision
 from hand_jax.geometry.rotations import axis_angle_to_matrix, matrix_to_axis_angle
-from hand_jax.mano.jacobian import mano_derivatives, posed_joints
+from hand_jax.mano.jacobian import mano_derivatives, posed_joints_and_vertices
 from hand_jax.mano.model import extended_joint_regressor
 from hand_jax.types import ArrayLike, HandParameters, ManoModel
 
@@ -62,6 +69,8 @@ class RefineSettings(NamedTuple):
   does not spoil a hand."""
   steps: int = 12
   """The number of damped Gauss-Newton steps."""
+  outline_steps: int = 8
+  """The number of further steps after each comparison of outlines."""
 
 
 DEFAULT_SETTINGS = RefineSettings()
@@ -84,6 +93,8 @@ class RefinedHand(NamedTuple):
   """The joints B V in the same frame."""
   joints_image: Float[ArrayLike, '*batch 21 2']
   """The joints' projections in pixels of the photo."""
+  vertices_image: Float[ArrayLike, '*batch vertices 2']
+  """The vertices' projections by the same pinhole."""
   pixels_per_metre: Float[ArrayLike, '*batch']
   """The scale of weak perspective. This times a point's x and y, plus the wrist's pixel, is about
   the point's pixel."""
@@ -105,6 +116,8 @@ class RefinedHand(NamedTuple):
   """The same for `joints`."""
   energy: Float[ArrayLike, '*batch']
   """Twice the negative log-posterior at the minimum, up to a constant."""
+  unknowns: Float[ArrayLike, '*batch unknowns']
+  """The whitened unknowns at the minimum, from which `refine_to_outlines` continues."""
 
 
 def refine_hands(
@@ -127,40 +140,82 @@ def refine_hands(
   Returns:
     NumPy arrays with the same leading axis.
   """
-  count = len(evidence.points_image)
+  fit = functools.partial(_fit_program(settings.steps), model, joint_vertices_only(model))
+  return _in_chunks(fit, prior, settings, (evidence,))
+
+
+def refine_to_outlines(
+  model: ManoModel,
+  evidence: HandEvidence,
+  outlines: HandOutline,
+  found: RefinedHand,
+  prior: HandPrior,
+  settings: RefineSettings = DEFAULT_SETTINGS,
+) -> RefinedHand:
+  """Continues the fit of each hand of a batch, with its outline as further evidence.
+
+  Args:
+    model: a right hand's model. It must not be a traced value.
+    evidence: the observations, with one leading axis over hands.
+    outlines: the outlines, with the same axis. They were compared with the meshes of `found`.
+    found: the result of `refine_hands` for the same evidence, or of this function.
+    prior: the prior of pose and shape.
+    settings: the robustness and the number of steps.
+
+  Returns:
+    NumPy arrays with the same leading axis.
+  """
+  fit = functools.partial(
+    _outline_program(settings.outline_steps), model, joint_vertices_only(model)
+  )
+  return _in_chunks(fit, prior, settings, (evidence, outlines, found.unknowns))
+
+
+def _in_chunks(
+  fit: Callable[..., RefinedHand], prior: HandPrior, settings: RefineSettings, hands: Any
+) -> RefinedHand:
+  """Calls a compiled fit on one hand or on groups of hands, and joins the results."""
+  count = len(jax.tree.leaves(hands)[0])
   chunk = 1 if count == 1 else _CHUNK
-  reduced = joint_vertices_only(model)
-  prior = jax.tree.map(np.float32, prior)
+  prior, robust_limit = jax.tree.map(np.float32, prior), np.float32(settings.robust_limit)
   parts = []
   # A batch without hands still has arrays of the right shapes.
   for first in range(0, max(count, 1), chunk):
     rows = np.minimum(np.arange(first, first + chunk), max(count - 1, 0))
-    part = jax.tree.map(lambda field: _rows(field, rows), evidence)  # noqa: B023
-    parts.append(
-      _fit_program(settings.steps)(model, reduced, part, prior, np.float32(settings.robust_limit))
-    )
+    part = jax.tree.map(lambda field: _rows(field, rows), hands)  # noqa: B023
+    parts.append(fit(prior, robust_limit, *part))
   return jax.tree.map(lambda *fields: np.concatenate(fields)[:count], *parts)
 
 
 def _rows(field: ArrayLike, rows: np.ndarray) -> np.ndarray:
-  field = np.asarray(field, np.float32)
-  return field[rows] if len(field) else np.zeros((len(rows), *field.shape[1:]), np.float32)
+  field = np.asarray(field)
+  field = field if field.dtype == np.int32 else field.astype(np.float32)
+  return field[rows] if len(field) else np.zeros((len(rows), *field.shape[1:]), field.dtype)
+
+
+_TYPES = (ManoModel, HandEvidence, HandOutline, HandPrior, RefinedHand, HandParameters)
 
 
 @functools.cache
 def _fit_program(steps: int) -> Callable[..., RefinedHand]:
   """Compiles the fit with this number of steps."""
-  types = (ManoModel, HandEvidence, HandPrior, RefinedHand, HandParameters)
-  return keep_traced(f'fit_{steps}', functools.partial(_refine_batch, steps=steps), types)
+  return keep_traced(f'fit_{steps}', functools.partial(_refine_batch, steps=steps), _TYPES)
+
+
+@functools.cache
+def _outline_program(steps: int) -> Callable[..., RefinedHand]:
+  """Compiles the continued fit with this number of steps."""
+  name = f'fit_outline_{steps}'
+  return keep_traced(name, functools.partial(_refine_batch_to_outlines, steps=steps), _TYPES)
 
 
 @full_precision
 def _refine_batch(
   model: ManoModel,
   reduced: ManoModel,
-  evidence: HandEvidence,
   prior: HandPrior,
   robust_limit: Array,
+  evidence: HandEvidence,
   steps: int,
 ) -> RefinedHand:
   def refine(evidence: HandEvidence) -> RefinedHand:
@@ -173,30 +228,63 @@ def _refine_batch(
   return jax.vmap(refine)(evidence)
 
 
+@full_precision
+def _refine_batch_to_outlines(
+  model: ManoModel,
+  reduced: ManoModel,
+  prior: HandPrior,
+  robust_limit: Array,
+  evidence: HandEvidence,
+  outlines: HandOutline,
+  unknowns: Float[Array, 'hands unknowns'],
+  steps: int,
+) -> RefinedHand:
+  def refine(evidence: HandEvidence, outline: HandOutline, unknowns: Array) -> RefinedHand:
+    start = rough_start(reduced, evidence)
+    outlined = add_vertices(reduced, model, jnp.asarray(outline.vertices))
+    residual_fn = functools.partial(
+      hand_residuals, outlined, evidence, start, prior, outline=outline
+    )
+    minimum = minimize(residual_fn, unknowns, steps, robust_limit)
+    return _posterior(model, evidence, start, prior, minimum)
+
+  return jax.vmap(refine)(evidence, outlines, unknowns)
+
+
 def hand_residuals(
   model: ManoModel,
   evidence: HandEvidence,
   start: FitStart,
   prior: HandPrior,
   unknowns: Float[Array, ' unknowns'],
+  outline: HandOutline | None = None,
 ) -> Residuals:
   """Computes the residuals of evidence and prior at some unknowns, in standard deviations.
 
   Args:
-    model: the hand model, or its part that `joint_vertices_only` keeps.
+    model: the hand model, or its part that `joint_vertices_only` keeps. With an outline, the
+      outline's vertices come last (`add_vertices`).
     evidence: the observations of one hand.
     start: the guess that turn, place and size are relative to.
     prior: the prior of pose and shape.
     unknowns: see `unpack_unknowns`. They are also the residuals of the prior.
+    outline: the outline of the hand as further evidence, or None.
   """
   hand = unpack_unknowns(unknowns, model, start, prior)
-  joints = _centred(posed_joints(model, hand.parameters) @ start.rotation.T)
+  joints, vertices = posed_joints_and_vertices(model, hand.parameters)
+  turned = joints @ start.rotation.T
+  joints = _centred(turned)
+  blocks = (
+    image_residuals(evidence, hand.view, joints),
+    world_residuals(evidence, hand.world, joints),
+    heads_residuals(evidence, hand.heads, joints),
+  )
+  if outline is not None:
+    points = vertices[-OUTLINE_POINTS:] @ start.rotation.T - turned.mean(axis=0, keepdims=True)
+    principal_point = jnp.asarray(evidence.principal_point)
+    blocks += (outline_residuals(outline, hand.view, points, principal_point),)
   return Residuals(
-    blocks=(
-      image_residuals(evidence, hand.view, joints),
-      world_residuals(evidence, hand.world, joints),
-      heads_residuals(evidence, hand.heads, joints),
-    ),
+    blocks=blocks,
     plain=jnp.concatenate(
       [
         unknowns,
@@ -238,6 +326,9 @@ def _posterior(
     vertices=mesh.vertices - joints[:1],
     joints=joints - joints[:1],
     joints_image=project_view(view, _centred(joints), evidence.principal_point),
+    vertices_image=project_view(
+      view, mesh.vertices - joints.mean(axis=0, keepdims=True), evidence.principal_point
+    ),
     pixels_per_metre=jnp.exp(view.log_pixels_per_metre),
     wrist_camera=view_position(view, evidence.principal_point) + _centred(joints)[0],
     focal_length=jnp.exp(view.log_pixels_per_metre + view.log_distance),
@@ -247,6 +338,7 @@ def _posterior(
     vertex_sigma_mm=_sigma_mm(vertex_covariance),
     joint_sigma_mm=_sigma_mm(joint_covariance),
     energy=minimum.energy,
+    unknowns=minimum.unknowns,
   )
 
 

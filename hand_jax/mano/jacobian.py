@@ -164,24 +164,35 @@ def _chain(model: ManoModel, parameters: HandParameters) -> _Chain:
   )
 
 
+def posed_joints(model: ManoModel, parameters: HandParameters) -> Float[Array, '21 3']:
+  """Computes the 21 joints B V of a posed hand, see `posed_joints_and_vertices`."""
+  return posed_joints_and_vertices(model, parameters)[0]
+
+
 @jax.custom_jvp
 @full_precision
-def posed_joints(model: ManoModel, parameters: HandParameters) -> Float[Array, '21 3']:
-  """Computes the 21 joints B V of a posed hand, in metres.
+def posed_joints_and_vertices(
+  model: ManoModel, parameters: HandParameters
+) -> tuple[Float[Array, '21 3'], Float[Array, 'vertices 3']]:
+  """Computes the 21 joints B V and the vertices of a posed hand, in metres.
 
   Forward-mode derivatives use the closed form. They exist for the parameters only, because the
   model counts as constant.
   """
-  return extended_joint_regressor(model) @ mano_derivatives(model, parameters).vertices
+  vertices = mano_derivatives(model, parameters).vertices
+  return extended_joint_regressor(model) @ vertices, vertices
 
 
-@posed_joints.defjvp
+@posed_joints_and_vertices.defjvp
 @full_precision
-def _posed_joints_jvp(primals, tangents):
+def _posed_jvp(primals, tangents):
   model, parameters = primals
   _, change = tangents
   mesh = mano_derivatives(model, parameters)
   regressor = extended_joint_regressor(model)
-  jacobian = jnp.einsum('kv,vcp->kcp', regressor, mesh.derivatives)
   numbers = jnp.concatenate([change.global_orient, change.hand_pose, change.betas])
-  return regressor @ mesh.vertices, jacobian @ numbers + change.transl[None]
+  # The Jacobian of the joints comes first: it is small, and the same for all tangents.
+  by_joints = jnp.einsum('kv,vcp->kcp', regressor, mesh.derivatives)
+  moved = by_joints @ numbers, mesh.derivatives @ numbers
+  values = regressor @ mesh.vertices, mesh.vertices
+  return values, tuple(part + change.transl[None] for part in moved)

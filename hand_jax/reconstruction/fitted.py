@@ -49,9 +49,7 @@ def fitted_reconstruction(
   photo_to_crop = shown @ mirror_affine(size[0]) if is_left else shown
   # The fit's own focal length explains the pixels best, so it decides visibility. Positions in the
   # camera use the photo's focal length.
-  seen = np.asarray(mesh.vertices + mesh.wrist_camera[None], np.float64)
-  middle = np.asarray(mesh.principal_point)[None]
-  pixels = middle + np.asarray(mesh.focal_length) * seen[:, :2] / seen[:, 2:]
+  pixels = np.asarray(mesh.vertices_image, np.float64)
   faces = np.asarray(model.faces)
   visible = visible_in_photo(np.asarray(mesh.vertices), pixels, faces, size)
   covariance = np.diagonal(mesh.joint_covariance, axis1=-2, axis2=-1)

@@ -207,16 +207,17 @@ class HandReconstructor:
       for place, hand in enumerate(hands)
       if hand.presence >= _MIN_PRESENCE
     ]
+    masks = [_hand_mask(requests[number], found[number][place]) for number, place in places]
     seen = [
-      SeenHand(found[number][place], _size(request.image), _camera(request).intrinsics)
-      for number, place in places
+      SeenHand(found[number][place], _size(request.image), _camera(request).intrinsics, mask)
+      for (number, place), (mask, _) in zip(places, masks, strict=True)
       for request in [requests[number]]
     ]
     fitted = fit_detected_hands(self.model, seen, self.release)
     results: list[list[Reconstruction]] = [[] for _ in requests]
-    for (number, place), hand in zip(places, fitted, strict=True):
+    for (number, place), hand, mask in zip(places, fitted, masks, strict=True):
       request = requests[number]
-      camera, mask = _camera(request), _hand_mask(request, hand.detected)
+      camera = _camera(request)
       made = fitted_reconstruction(hand, self.model, request.image, request.name, camera, *mask)
       results[number].append(dataclasses.replace(made, given_box=_given_box(request, place)))
     return results

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
+from hand_jax.detection.masks import estimate_hand_mask
 from hand_jax.detection.reading import read_regions
 from hand_jax.evaluation.metrics import MM_PER_M, point_errors_mm, procrustes_align
 from hand_jax.fitting.detected import SeenHand, fit_detected_hands
@@ -52,7 +53,11 @@ def fit_rendered(model: ManoModel, release: Release, plan: ReadingPlan) -> Fitte
       for index, example in zip(block, examples, strict=True)
     ]
     size = (plan.image_size, plan.image_size)
-    hands = fit_detected_hands(model, [SeenHand(hand, size) for hand in detected], release)
+    seen = [
+      SeenHand(hand, size, hand_mask=estimate_hand_mask(example.image, hand))
+      for hand, example in zip(detected, examples, strict=True)
+    ]
+    hands = fit_detected_hands(model, seen, release)
     for example, (_, mesh, log_scale) in zip(examples, hands, strict=True):
       joints = np.asarray(example.joints_camera, np.float64)
       vertices = np.asarray(example.vertices_camera, np.float64) - joints[:1]
