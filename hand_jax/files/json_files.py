@@ -29,6 +29,8 @@ def read_json(path: str | os.PathLike) -> Any:
     ValueError: the file is not JSON. The text names the file.
   """
   text = read_json_text(path)
+  if not text.strip():
+    raise ValueError(f'{path} is not valid JSON: the file is empty.')
   try:
     return json.loads(text)
   except (ValueError, RecursionError) as error:

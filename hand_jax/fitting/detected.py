@@ -178,4 +178,5 @@ def _mirrored(mesh: RefinedHand, width: int) -> RefinedHand:
     principal_point=mesh.principal_point * flip_pixels[0] + flip_pixels[1],
     vertex_covariance=mesh.vertex_covariance * flip_covariance,
     joint_covariance=mesh.joint_covariance * flip_covariance,
+    joint_image_covariance=mesh.joint_image_covariance * flip_covariance[:2, :2],
   )

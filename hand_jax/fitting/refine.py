@@ -18,6 +18,7 @@ from jaxtyping import Array, Float
 from hand_jax.files.traced_programs import keep_traced
 from hand_jax.fitting.evidence import (
   HandEvidence,
+  PinholeView,
   focal_residual,
   heads_residuals,
   image_residuals,
@@ -82,7 +83,8 @@ class RefinedHand(NamedTuple):
   The covariances are those of the Laplace approximation: a Gaussian around the most probable hand,
   whose inverse covariance is the curvature of evidence and prior there. They follow from the
   assumed errors of the evidence, and assume that the points' errors are independent and the model
-  is right. They are not measured errors. `sigma_calibration.py` scales them to the size of those.
+  is right. They are not measured errors. `sigma_calibration.py` scales those of vertices and joints
+  in space to the size of measured errors.
   """
 
   parameters: HandParameters
@@ -110,6 +112,11 @@ class RefinedHand(NamedTuple):
   orientation."""
   joint_covariance: Float[ArrayLike, '*batch 21 3 3']
   """The same for `joints`."""
+  joint_image_covariance: Float[ArrayLike, '*batch 21 2 2']
+  """Square pixels, of `joints_image`. It includes the uncertain place and camera."""
+  wrist_depth_sigma: Float[ArrayLike, '*batch']
+  """Metres, the deviation of the depth in `wrist_camera`. Photos hardly determine it, so it mostly
+  follows from the priors of focal length, distance and size."""
   vertex_sigma_mm: Float[ArrayLike, '*batch vertices']
   """The root of the mean of the three variances."""
   joint_sigma_mm: Float[ArrayLike, '*batch 21']
@@ -308,38 +315,86 @@ def _posterior(
   minimum: Minimum,
 ) -> RefinedHand:
   """Computes the whole mesh at the minimum, and propagates the unknowns' covariance to it."""
-  view = unpack_unknowns(minimum.unknowns, model, start, prior).view
-  hand_unknowns = minimum.unknowns[-hand_unknown_count(model) :]
+  circumstances, hand_unknowns = jnp.split(minimum.unknowns, [CIRCUMSTANCES])
+
+  def view_of(circumstances: Float[Array, ' circumstances']) -> PinholeView:
+    unknowns = jnp.concatenate([circumstances, hand_unknowns])
+    return unpack_unknowns(unknowns, model, start, prior).view
+
+  # A triangular factor: the hand depends on the last standard normal numbers alone.
+  whole_factor = laplace_factor(minimum, len(minimum.unknowns))
+  hand_factor = whole_factor[CIRCUMSTANCES:, CIRCUMSTANCES:]
   numbers_fn = functools.partial(_hand_numbers, model=model, start=start, prior=prior)
   numbers, push = jax.linearize(numbers_fn, hand_unknowns)
   parameters = _hand_parameters(numbers)
   mesh = mano_derivatives(model, parameters)
-  factor = jax.vmap(push, in_axes=1, out_axes=1)(laplace_factor(minimum, len(hand_unknowns)))
+  factor = jax.vmap(push, in_axes=1, out_axes=1)(hand_factor)
   regressor = extended_joint_regressor(model)
   joints = regressor @ mesh.vertices
   vertex_factor = mesh.derivatives @ factor
   joint_factor = jnp.einsum('kv,vcp->kcp', regressor, vertex_factor)
   vertex_covariance = _covariance(vertex_factor - joint_factor[:1])
   joint_covariance = _covariance(joint_factor - joint_factor[:1])
+  principal_point, view = jnp.asarray(evidence.principal_point), view_of(circumstances)
+  pixel_factor, depth_factor = _seen_factors(
+    view_of,
+    principal_point,
+    circumstances,
+    _centred(joints),
+    whole_factor[:CIRCUMSTANCES],
+    _centred(joint_factor),
+  )
   return RefinedHand(
     parameters=parameters._replace(transl=-joints[0]),
     vertices=mesh.vertices - joints[:1],
     joints=joints - joints[:1],
-    joints_image=project_view(view, _centred(joints), evidence.principal_point),
+    joints_image=project_view(view, _centred(joints), principal_point),
     vertices_image=project_view(
-      view, mesh.vertices - joints.mean(axis=0, keepdims=True), evidence.principal_point
+      view, mesh.vertices - joints.mean(axis=0, keepdims=True), principal_point
     ),
     pixels_per_metre=jnp.exp(view.log_pixels_per_metre),
-    wrist_camera=view_position(view, evidence.principal_point) + _centred(joints)[0],
+    wrist_camera=view_position(view, principal_point) + _centred(joints)[0],
     focal_length=jnp.exp(view.log_pixels_per_metre + view.log_distance),
     principal_point=evidence.principal_point,
     vertex_covariance=vertex_covariance,
     joint_covariance=joint_covariance,
+    joint_image_covariance=_covariance(pixel_factor),
+    wrist_depth_sigma=jnp.sqrt(jnp.sum(depth_factor**2)),
     vertex_sigma_mm=_sigma_mm(vertex_covariance),
     joint_sigma_mm=_sigma_mm(joint_covariance),
     energy=minimum.energy,
     unknowns=minimum.unknowns,
   )
+
+
+def _seen_factors(
+  view_fn: Callable[[Array], PinholeView],
+  principal_point: Float[ArrayLike, '2'],
+  circumstances: Float[Array, ' circumstances'],
+  joints: Float[Array, '21 3'],
+  factor: Float[Array, 'circumstances unknowns'],
+  joint_factor: Float[Array, '21 3 hand_unknowns'],
+) -> tuple[Float[Array, '21 2 unknowns'], Float[Array, ' unknowns']]:
+  """Computes factors of the covariance of the joints' pixels, and of the wrist's depth in metres.
+
+  Args:
+    view_fn: gives the view by the unknowns of the circumstances.
+    principal_point: pixels.
+    circumstances: the unknowns of the circumstances.
+    joints: metres, camera axes, relative to the hand's centre.
+    factor: the circumstances' rows of the factor of all unknowns.
+    joint_factor: the joints' factor. It is zero for the standard normal numbers before its own.
+  """
+
+  def seen(circumstances: Array, joints: Array) -> tuple[Array, Array]:
+    view = view_fn(circumstances)
+    depth = view_position(view, principal_point)[2] + joints[0, 2]
+    return project_view(view, joints, principal_point), depth
+
+  _, push = jax.linearize(seen, circumstances, joints)
+  missing = factor.shape[1] - joint_factor.shape[2]
+  joint_factor = jnp.pad(joint_factor, ((0, 0), (0, 0), (missing, 0)))
+  return jax.vmap(push, in_axes=-1, out_axes=-1)(factor, joint_factor)
 
 
 def _hand_numbers(
@@ -356,7 +411,7 @@ def _hand_parameters(numbers: Float[Array, ' parameters']) -> HandParameters:
   return HandParameters(global_orient, hand_pose, betas, jnp.zeros(3, numbers.dtype))
 
 
-def _covariance(factor: Float[Array, 'points 3 numbers']) -> Float[Array, 'points 3 3']:
+def _covariance(factor: Float[Array, 'points axes numbers']) -> Float[Array, 'points axes axes']:
   # As a batch of tiny matrix products this would be many times slower.
   return jnp.sum(factor[:, :, None] * factor[:, None], axis=-1)
 

@@ -18,7 +18,9 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from hand_jax.files.writing import write_whole
 from hand_jax.fitting.evidence import PointErrors
 from hand_jax.fitting.hand_unknowns import HandPrior
-from hand_jax.fitting.sigma_calibration import SigmaCalibration
+from hand_jax.fitting.sigma_calibration import SigmaCalibration, calibration_for
+from hand_jax.mano.assets import load_mano_model
+from hand_jax.types import ManoModel
 
 ASSET = 'release.npz'
 _GROUPS = ('errors', 'prior', 'calibration')
@@ -43,6 +45,17 @@ def load_release() -> Release:
   asset = importlib.resources.files('hand_jax') / 'assets' / ASSET
   with importlib.resources.as_file(asset) as path:
     return read_release(path)
+
+
+def release_for(model: ManoModel) -> Release:
+  """Returns the weights in the package for fitting a right hand's model, such as the user's MANO.
+
+  The calibration was measured with the free hand. Each part of another hand takes the factor that
+  the same part of the free hand has.
+  """
+  release = load_release()
+  calibration = calibration_for(model, release.calibration, load_mano_model())
+  return release._replace(calibration=calibration)
 
 
 @functools.cache

@@ -13,10 +13,10 @@ is the mean of the Laplace sigmas of the hand's joints in mm.
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from hand_jax.fitting.refine import RefinedHand
-from hand_jax.types import ArrayLike
+from hand_jax.types import ArrayLike, ManoModel
 
 
 class SigmaCalibration(NamedTuple):
@@ -36,6 +36,34 @@ def no_calibration(vertices: int) -> SigmaCalibration:
   """Makes the calibration that does not change the fit's sigma."""
   zero = np.zeros((), np.float32)
   return SigmaCalibration(np.ones(vertices, np.float32), np.ones(21, np.float32), zero, zero)
+
+
+def vertex_groups(model: ManoModel) -> Int[np.ndarray, ' vertices']:
+  """Numbers the part of each vertex.
+
+  A vertex belongs to the bone that moves it most. The palm comes first, then the inner, middle and
+  outer bones of fingers, then those of the thumb.
+  """
+  bone = np.asarray(model.lbs_weights).argmax(axis=1)
+  level = (bone - 1) % 3 + 1
+  return np.where(bone == 0, 0, np.where(bone >= 13, 3 + level, level))
+
+
+def calibration_for(
+  model: ManoModel, calibration: SigmaCalibration, calibrated: ManoModel
+) -> SigmaCalibration:
+  """Gives the factors of a calibration to the vertices of another hand model, part by part.
+
+  The vertices of each hand model have an order of their own.
+
+  Args:
+    model: the hand model to use.
+    calibration: the calibration, in which all vertices of a part have the same factor.
+    calibrated: the hand model that it was measured with.
+  """
+  factors = dict(zip(vertex_groups(calibrated).tolist(), calibration.vertex_factor, strict=True))
+  taken = [factors[part] for part in vertex_groups(model).tolist()]
+  return calibration._replace(vertex_factor=np.asarray(taken, np.float32))
 
 
 def hand_factor(

@@ -54,8 +54,8 @@ def find_mano_file(directory: str | os.PathLike, side: str) -> pathlib.Path:
       if (folder / file_name).is_file():
         return folder / file_name
   raise FileNotFoundError(
-    f'{directory}: no {name}.pkl or {name}.npz in it; download the MANO models from'
-    ' https://mano.is.tue.mpg.de, or leave the folder out to use the free hand'
+    f'{directory}: no {name}.pkl or {name}.npz in it. Download the MANO models from'
+    ' https://mano.is.tue.mpg.de, or leave the folder out to use the free hand.'
   )
 
 

@@ -63,6 +63,7 @@ def read_annotations(folder: str | os.PathLike, needs_keypoints: bool = True) ->
 
   Raises:
     FileNotFoundError: there is no folder, no annotations file or no photo.
+    NotADirectoryError: a file has the folder's path.
     ValueError: something does not have the format. The message names file, entry and field.
   """
   path = annotations_path(folder)
@@ -82,8 +83,13 @@ def annotations_path(folder: str | os.PathLike) -> pathlib.Path:
 
   Raises:
     FileNotFoundError: there is no such folder, or it has no annotations.
+    NotADirectoryError: a file has this path.
   """
   folder = pathlib.Path(folder)
+  if folder.is_file():
+    raise NotADirectoryError(
+      f'{folder} is a file; expected a folder with {IMAGES}/ and {ANNOTATIONS}.'
+    )
   if not folder.is_dir():
     raise FileNotFoundError(
       f'Folder {folder} does not exist; expected one with {IMAGES}/ and {ANNOTATIONS}.'
@@ -98,7 +104,7 @@ def annotations_digest(folder: str | os.PathLike) -> str:
   """Computes the SHA-256 of the annotations file.
 
   Raises:
-    FileNotFoundError: see `annotations_path`.
+    FileNotFoundError, NotADirectoryError: see `annotations_path`.
   """
   return hashlib.sha256(annotations_path(folder).read_bytes()).hexdigest()
 

@@ -27,7 +27,7 @@ from hand_jax.detection.masks import estimate_hand_mask
 from hand_jax.detection.reading import DetectedHand, read_regions
 from hand_jax.files.compiled_programs import keep_compiled_programs
 from hand_jax.fitting.detected import SeenHand, fit_detected_hands, hand_in_box
-from hand_jax.fitting.released_weights import Release, load_release
+from hand_jax.fitting.released_weights import Release, release_for
 from hand_jax.mano.assets import load_mano_model, resolve_mano_dir
 from hand_jax.models.hand_network import naming_misfits
 from hand_jax.reconstruction.camera_placement import PhotoCamera, photo_camera
@@ -122,7 +122,7 @@ class HandReconstructor:
       self.model: ManoModel = self.network.model
     else:
       self.model = load_mano_model(resolve_mano_dir(mano_dir), 'right')
-      self.release = load_release()
+      self.release = release_for(self.model)
 
   def __call__(
     self,

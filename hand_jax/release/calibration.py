@@ -9,6 +9,7 @@ from hand_jax.fitting.sigma_calibration import (
   SigmaCalibration,
   hand_factor,
   no_calibration,
+  vertex_groups,
 )
 from hand_jax.mano.joints import JOINT_NAMES
 from hand_jax.release.fitted import FittedHands
@@ -73,16 +74,6 @@ def part_factors(
   """
   scales = [coverage_scales(errors, sigma, groups, level) for level in _LEVELS]
   return np.sqrt(scales[0] * scales[1])[groups]
-
-
-def vertex_groups(model: ManoModel) -> Int[np.ndarray, ' vertices']:
-  """Numbers the part of each vertex.
-
-  The palm comes first, then the inner, middle and outer bones of fingers, then those of the thumb.
-  """
-  bone = np.asarray(model.lbs_weights).argmax(axis=1)
-  level = (bone - 1) % 3 + 1
-  return np.where(bone == 0, 0, np.where(bone >= 13, 3 + level, level))
 
 
 def joint_groups() -> Int[np.ndarray, '21']:

@@ -33,6 +33,15 @@ from hand_jax.release.readings import (
 
 # Two weights and a factor for each part need at least this many hands.
 _MIN_CALIBRATED = 50
+# The card states them, because it is what users of an installed package have of the documentation.
+LIMITS = (
+  'The heads were trained, and sigma was calibrated, on rendered hands alone. The landmark network '
+  'below them was trained by others on photos of people.',
+  'The measured photos are 160 of left hands, from one small data set. The three numbers '
+  'chosen_on_real_photos_mm were chosen on them.',
+  'Children, old hands, dark skin, gloves, tattoos, missing fingers and hands that hold tools were '
+  'measured on renders at most, or not at all.',
+)
 _STAGE_FILES = ('heads.npz', 'calibrated.npz', 'release.npz', 'release_card.json')
 
 
@@ -226,4 +235,4 @@ def _measured(plan: ReleasePlan, release: Release) -> Release:
   scores: dict[str, Any] = {
     split: summary(fit_rendered(model, release, part)) for split, part in plan.measured.items()
   }
-  return release._replace(card=release.card | {'renders': scores})
+  return release._replace(card=release.card | {'renders': scores, 'limits': list(LIMITS)})

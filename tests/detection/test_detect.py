@@ -8,6 +8,12 @@ from hand_jax.data.photos import demo_photo_boxes, read_photo
 from hand_jax.detection import detect
 from hand_jax.detection.detect import detect_hands
 from hand_jax.detection.suppression import overlaps
+from hand_jax.mano.assets import load_mano_model
+from hand_jax.synthetic import compose, geometry
+from hand_jax.synthetic.background import view_of_environment
+from hand_jax.synthetic.hands import render_examples
+from hand_jax.synthetic.light import load_environments
+from hand_jax.synthetic.objects import random_rotation
 from tools.drawn_hand import draw_hand, draw_test_picture
 
 pytestmark = pytest.mark.slow
@@ -112,6 +118,29 @@ def test_no_hand_is_a_result():
   assert detect_hands(plain(300, 500)) == []
   assert detect_hands(cv2.resize(noise, (240, 320), interpolation=cv2.INTER_CUBIC)) == []
   assert detect_hands(plain(1, 1)) == []
+
+
+def test_no_hand_in_views_of_the_bundled_environments():
+  for environment in range(len(load_environments().views)):
+    rotation = random_rotation(np.random.default_rng(environment))
+    view = view_of_environment(environment, rotation, np.tan(np.radians(30)), 256)
+    assert view.std() > 5
+    assert detect_hands(view) == []
+
+
+def test_no_hand_in_renders_of_forearms_and_objects(monkeypatch):
+  """Renders of hands, with the hand itself left out."""
+  seen_faces, hand_faces = geometry.seen_faces, load_mano_model().faces.shape[0]
+
+  def without_hand(*arguments):
+    seen = np.asarray(seen_faces(*arguments))
+    return np.where(seen < hand_faces, -1, seen)
+
+  monkeypatch.setattr(geometry, 'seen_faces', without_hand)
+  monkeypatch.setattr(compose, 'MINIMUM_VISIBLE', 0.0)  # else objects would be left out
+  for example in render_examples(7, 'test', range(24), 160):
+    assert not example.hand_mask.any()
+    assert detect_hands(example.image) == []
 
 
 def test_one_hand_is_reported_once():

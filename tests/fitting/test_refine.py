@@ -7,7 +7,7 @@ import pytest
 from scipy.spatial.transform import Rotation
 
 from hand_jax.evaluation.metrics import mpjpe_mm, procrustes_align
-from hand_jax.fitting.evidence import PointErrors, hand_evidence
+from hand_jax.fitting.evidence import PointErrors, hand_evidence, view_position
 from hand_jax.fitting.hand_unknowns import (
   CIRCUMSTANCES,
   HandPrior,
@@ -15,6 +15,7 @@ from hand_jax.fitting.hand_unknowns import (
   joint_vertices_only,
   rough_start,
   unpack_hand,
+  unpack_unknowns,
 )
 from hand_jax.fitting.refine import (
   RefineSettings,
@@ -220,7 +221,10 @@ def test_no_evidence_gives_the_prior_and_its_covariance(model, hands):
 
 
 def dense_reference(model, evidence, prior, settings):
-  """Mesh covariance from a dense float64 inverse of the energy's own Gauss-Newton matrix."""
+  """Covariances from a dense float64 inverse of the energy's own Gauss-Newton matrix.
+
+  The mesh and its covariance, that of the joints' pixels, and the variance of the wrist's depth.
+  """
   with jax.enable_x64(True):
     model64, evidence64 = jax.tree.map(
       lambda field: jnp.asarray(field, jnp.float64) if field.dtype.kind == 'f' else field,
@@ -252,22 +256,52 @@ def dense_reference(model, evidence, prior, settings):
       vertices = mano_forward(model64, parameters).vertices @ start.rotation.T
       return vertices - regress_joints(model64, vertices)[:1]
 
+    def seen(unknowns):
+      hand = unpack_unknowns(unknowns, model64, start, prior)
+      joints = regress_joints(model64, mano_forward(model64, hand.parameters).vertices)
+      joints = (joints - joints.mean(0, keepdims=True)) @ start.rotation.T
+      middle, focal = evidence64.principal_point, jnp.exp(sum(hand.view[1:]))
+      joints = joints + view_position(hand.view, middle)[None]
+      camera = PerspectiveCamera(jnp.repeat(focal, 2), middle)
+      return project_perspective(camera, joints), joints[0, 2]
+
     slopes = jax.jit(jax.jacfwd(vertices_of))(unknowns[-count:])
+    pixels, depth = jax.jit(jax.jacfwd(seen))(unknowns)
     return (
       np.asarray(vertices_of(unknowns[-count:])),
       np.asarray(jnp.einsum('vap,pq,vbq->vab', slopes, covariance[-count:, -count:], slopes)),
+      np.asarray(jnp.einsum('vap,pq,vbq->vab', pixels, covariance, pixels)),
+      float(depth @ covariance @ depth),
     )
 
 
 def test_covariance_is_that_of_a_dense_float64_reference(model, hands):
   evidence = evidence_of(hands[1:2], sigma_mm=6.0)
   result = refine_hands(model, evidence, PRIOR, SETTINGS)
-  vertices, covariance = dense_reference(model, evidence, PRIOR, SETTINGS)
+  vertices, covariance, in_image, depth = dense_reference(model, evidence, PRIOR, SETTINGS)
   np.testing.assert_allclose(result.vertices[0], vertices, atol=3e-4)
   sigma = 1000 * np.sqrt(np.trace(covariance, axis1=1, axis2=2) / 3)
   np.testing.assert_allclose(result.vertex_sigma_mm[0], sigma, rtol=0.02)
-  scale = np.sqrt(np.einsum('vaa,vbb->vab', covariance, covariance))
-  np.testing.assert_allclose((result.vertex_covariance[0] - covariance) / scale, 0, atol=0.05)
+  for found, expected in (
+    (result.vertex_covariance[0], covariance),
+    (result.joint_image_covariance[0], in_image),
+  ):
+    scale = np.sqrt(np.einsum('vaa,vbb->vab', expected, expected))
+    np.testing.assert_allclose((found - expected) / scale, 0, atol=0.05)
+  assert result.wrist_depth_sigma[0] == pytest.approx(np.sqrt(depth), rel=0.02)
+
+
+def test_the_image_is_surer_than_the_points_and_depth_follows_the_priors(model, hands):
+  known = evidence_of(hands, sigma_mm=6.0)
+  result = refine_hands(model, known, PRIOR, SETTINGS)
+  sigma = np.sqrt(np.trace(result.joint_image_covariance, axis1=2, axis2=3) / 2)
+  # Each joint's pixel is told by its own point and by all others.
+  assert (sigma < known.image_sigma).all() and (sigma > 0.1 * known.image_sigma).all()
+  # With a known focal length the depth is as unsure as the size: it is their quotient.
+  assumed = refine_hands(model, evidence_of(hands, 6.0, intrinsics=None), PRIOR, SETTINGS)
+  assert (assumed.wrist_depth_sigma > result.wrist_depth_sigma).all()
+  share = result.wrist_depth_sigma / result.wrist_camera[:, 2]
+  assert ((share > 0.02) & (share < 0.2)).all()
 
 
 def test_where_evidence_dominates_twice_the_observations_halve_the_variance(model):

@@ -54,6 +54,7 @@ def test_the_bundled_weights_are_whole_and_of_this_hand(release):
 def test_the_card_beside_the_weights_is_theirs(release):
   beside = importlib.resources.files('hand_jax') / 'assets' / 'release_card.json'
   assert json.loads(beside.read_text()) == release.card
+  assert 'dark skin' in ' '.join(release.card['limits'])
 
 
 def test_weights_survive_their_file(release, tmp_path):

@@ -302,6 +302,7 @@ def test_a_bad_entry_is_named(entry, message, tmp_path):
   'text, message',
   [
     ('[{"image": ', 'not valid JSON: .*line 1'),
+    (' \n', 'not valid JSON: the file is empty'),
     (b'\xff\xfe[]', 'not valid JSON'),
     ('[' * 100_000, 'not valid JSON'),
     ('{"images": []}', 'expected a list of entries, got an object'),
@@ -320,6 +321,9 @@ def test_missing_files_are_named(tmp_path):
     read_annotations(tmp_path / 'nowhere')
   with pytest.raises(FileNotFoundError, match=r'annotations\.json does not exist'):
     read_annotations(tmp_path)
+  (tmp_path / 'photo.jpg').touch()
+  with pytest.raises(NotADirectoryError, match=r'photo\.jpg is a file; expected a folder with'):
+    read_annotations(tmp_path / 'photo.jpg')
   write_folder(tmp_path, [GOOD])
   with pytest.raises(FileNotFoundError, match=r'entry 1 of 1, image: "good\.png" is no file in'):
     read_annotations(tmp_path)

@@ -16,6 +16,7 @@ from hand_jax.detection.regions import region_from_landmarks
 from hand_jax.fitting.evidence import PointErrors
 from hand_jax.fitting.heads_evidence import estimate_joints
 from hand_jax.fitting.sigma_calibration import no_calibration
+from hand_jax.mano.mano_files import write_converted_mano
 from hand_jax.mano.model import extended_joint_regressor, mano_forward
 from hand_jax.reconstruction import hand_reconstructor
 from hand_jax.reconstruction.camera_placement import PhotoCamera
@@ -227,6 +228,36 @@ def test_which_box_a_hand_is_of(reconstructor, tmp_path):
   assert outcome.lines == (f'{path.name}: no hand found in --bbox=1,1,40,40',)
   (entry,) = json.loads((tmp_path / 'b' / 'summary.json').read_text())
   assert entry['hands'] == [] and 'error' not in entry and not outcome.failed
+
+
+def test_the_users_mano_is_fitted_to_the_same_evidence_and_named(
+  reconstructor, photo, tmp_path, monkeypatch
+):
+  """Here it is a larger free hand with its vertices in another order."""
+  free = reconstructor.model
+  order = np.random.default_rng(0).permutation(len(free.v_template))
+  place = np.argsort(order)
+  rows = ('v_template', 'shapedirs', 'posedirs', 'lbs_weights')
+  arrays = {name: np.asarray(value) for name, value in free._asdict().items()}
+  arrays |= {name: arrays[name][order] for name in rows}
+  arrays['v_template'] = np.float32(1.1) * arrays['v_template']
+  arrays['joint_regressor'] = arrays['joint_regressor'][:, order]
+  arrays['faces'] = place[arrays['faces']].astype(np.int32)
+  arrays['fingertip_vertices'] = place[arrays['fingertip_vertices']].astype(np.int32)
+  write_converted_mano(tmp_path / 'MANO_RIGHT.npz', arrays, 'right')
+  found = found_hand(photo, free)
+  monkeypatch.setattr(hand_reconstructor, 'detect_hands', lambda image, _: [found])
+  (own,), (hand,) = reconstructor(photo), HandReconstructor(mano_dir=str(tmp_path))(photo)
+  assert (own.hand_model, hand.hand_model) == ('free hand 2', 'MANO')
+  content = json_content(hand, {})
+  assert content['hand_model'] == content['mano']['hand_model'] == 'MANO'
+  # The evidence is the same, and only its place in the photo is known: the hand is larger.
+  size = np.linalg.norm(hand.joints[9]) / np.linalg.norm(own.joints[9])
+  assert 1.05 < size < 1.15
+  np.testing.assert_allclose(hand.joints_image, own.joints_image, atol=1.0)
+  # A vertex has the sigma of its part, wherever the file lists it.
+  sigma = hand.vertex_sigma_mm[place] / own.vertex_sigma_mm
+  assert sigma.std() / sigma.mean() < 0.02
 
 
 def test_the_home_folder_is_expanded_in_python_too(bundled, mano_dir, tmp_path, monkeypatch):

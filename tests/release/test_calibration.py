@@ -3,12 +3,17 @@
 import numpy as np
 import pytest
 
-from hand_jax.fitting.sigma_calibration import SigmaCalibration, hand_factor
+from hand_jax.fitting.sigma_calibration import (
+  SigmaCalibration,
+  calibration_for,
+  hand_factor,
+  no_calibration,
+  vertex_groups,
+)
 from hand_jax.release.calibration import (
   fit_calibration,
   joint_groups,
   part_factors,
-  vertex_groups,
 )
 from hand_jax.release.fitted import FittedHands, summary
 
@@ -75,6 +80,17 @@ def test_parts_of_the_hand(model):
   assert set(groups) == {0, 1, 2, 3, 4, 5, 6}
   assert len(set(joint_groups())) == 9  # wrist, mcp, pip, dip, tip, four of the thumb
   assert joint_groups()[[5, 9, 13, 17]].std() == 0 and joint_groups()[2] != joint_groups()[5]
+
+
+def test_another_hand_model_takes_the_factors_of_its_own_parts(model):
+  """The same hand with its vertices in another order, as those of MANO are."""
+  factors = (1.0 + vertex_groups(model)).astype(np.float32)
+  measured = no_calibration(len(factors))._replace(vertex_factor=factors)
+  order = np.random.default_rng(2).permutation(len(factors))
+  other = model._replace(lbs_weights=model.lbs_weights[order])
+  found = calibration_for(other, measured, model)
+  np.testing.assert_array_equal(found.vertex_factor, factors[order])
+  np.testing.assert_array_equal(found.joint_factor, measured.joint_factor)
 
 
 def test_a_hand_without_calibration_keeps_its_sigma():

@@ -58,6 +58,7 @@ def test_every_stage_is_made_once_and_the_card_tells_of_it(plan, tmp_path, monke
   assert list(card['hours']) == ['heads', 'calibration', 'measurement']
   assert card['renders']['test']['coverage_95'] == pytest.approx(0.95, abs=0.02)
   assert card['renders']['test']['pa_mpjpe_mm'] == 7.0
+  assert 'dark skin' in ' '.join(card['limits'])
   assert json.loads((tmp_path / 'release_card.json').read_text()) == card
   # The errors of each kind have the chosen size, spread over the joints.
   for kind, size in plan.sizes._asdict().items():
