@@ -2,7 +2,9 @@
 
   python -m experiments.train_release --workdir=runs/release
 
-A second call continues where the first one stopped. The trained run that ships as well is packed by
+A second call continues where the first one stopped. With --recalibrate the heads of the package
+stay, and only the calibration of sigma and the measurement are made again. The trained run that
+ships as well is packed by
 
   python -m experiments.train_release --workdir=runs/release --pack=runs/features
 """
@@ -15,6 +17,7 @@ from absl import flags
 from experiments.checkout import current_commit
 from experiments.launching import launch, print_lines, start
 from experiments.path_flags import define_compilation_cache, define_path
+from hand_jax.fitting.released_weights import load_release
 from hand_jax.release.making import make_release, release_plan
 from hand_jax.release.packing import pack_run
 
@@ -26,6 +29,9 @@ def define_flags() -> None:
   define_path('workdir', None, 'Folder for readings, weights and scores.', required=True)
   define_path(
     'pack', None, 'Packs this trained run into trained_run in the workdir, and makes nothing else.'
+  )
+  flags.DEFINE_boolean(
+    'recalibrate', False, "Keeps the package's heads, and calibrates and measures them again."
   )
   flags.DEFINE_float(
     'scale', 1.0, 'Number of rendered hands, relative to the shipped weights.', 1e-3, 1e3
@@ -49,8 +55,9 @@ def packing_lines() -> Iterator[str]:
 def release_lines() -> Iterator[str]:
   """Makes the weights as the flags say, and yields the lines to print."""
   plan = release_plan(FLAGS.scale, FLAGS.test_hands)
+  trained = load_release() if FLAGS.recalibrate else None
   release = make_release(
-    plan, FLAGS.workdir, current_commit(), lambda line: print(line, flush=True)
+    plan, FLAGS.workdir, current_commit(), lambda line: print(line, flush=True), trained
   )
   for split, scores in release.card['renders'].items():
     yield f'{split}: ' + ', '.join(f'{name} {value:.4g}' for name, value in scores.items())

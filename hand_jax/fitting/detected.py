@@ -14,7 +14,8 @@ from hand_jax.detection.regions import HandRegion, region_from_landmarks
 from hand_jax.fitting.evidence import HandEvidence, PointErrors, hand_evidence
 from hand_jax.fitting.heads_evidence import estimate_joints
 from hand_jax.fitting.outline import HandOutline, beyond_the_wrist, find_outline
-from hand_jax.fitting.refine import RefinedHand, refine_hands, refine_to_outlines
+from hand_jax.fitting.posterior import RefinedHand
+from hand_jax.fitting.refine import refine_hands, refine_to_outlines
 from hand_jax.fitting.released_weights import Release
 from hand_jax.fitting.sigma_calibration import calibrate
 from hand_jax.geometry.cameras import mirror_intrinsics

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import cv2
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int, UInt8
 
 from hand_jax.fitting.evidence import PinholeView, project_view
 from hand_jax.geometry.cameras import transform_points
@@ -31,6 +31,8 @@ _SEARCH_STEP = 0.5
 _MASK_BLUR, _DIRECTION_BLUR = 1.0, 1.5
 # Below this slope of the distance, two outlines are close and there is no one direction outwards.
 _LEAST_SLOPE = 0.3
+# A mask that covers less of the drawn mesh than this share shows another thing, or a hidden hand.
+_LEAST_COVER = 0.5
 # A mask may end anywhere near the wrist. Vertices less than this far beyond it, in metres along the
 # palm, do not count.
 _WRIST_LENGTH = 0.02
@@ -80,7 +82,8 @@ def find_outline(
 ) -> HandOutline:
   """Finds the outline of a mask near that of a drawn mesh.
 
-  Where the photo ends, the mask has no outline.
+  Where the photo ends, the mask has no outline. A mask that shows less than half of the drawn mesh
+  has none at all.
 
   Args:
     vertices_image: the mesh's vertices in pixels of the photo.
@@ -100,9 +103,13 @@ def find_outline(
   to_square = np.diag([scale, scale, 1.0])
   to_square[:2, 2] = _SIDE / 2 - scale * (low + high) / 2
   points = transform_points(to_square, np.asarray(vertices_image, np.float64))
-  rim, normals = _rim(points, faces, counted)
+  drawn = _draw(points, faces)
   shown = warp_image(np.full(hand_mask.shape, 255, np.uint8), to_square, _SIDE) > 127
   mask = warp_image(255 * hand_mask.astype(np.uint8), to_square, _SIDE).astype(np.float32) / 255
+  drawn_and_shown = mask[(drawn > 0) & shown]
+  if not (drawn_and_shown.size and drawn_and_shown.mean() >= _LEAST_COVER):
+    return unknown_outline()
+  rim, normals = _rim(drawn, points, counted)
   distances = _distances(cv2.GaussianBlur(mask, (0, 0), _MASK_BLUR), shown, points[rim], normals)
   found = np.flatnonzero(np.isfinite(distances))
   if len(found) > OUTLINE_POINTS:
@@ -116,14 +123,19 @@ def find_outline(
   return outline
 
 
-def _rim(
-  points: np.ndarray, faces: np.ndarray, counted: np.ndarray
-) -> tuple[Int[np.ndarray, ' rim'], Float[np.ndarray, 'rim 2']]:
-  """Finds the vertices on the drawn mesh's outline, and the directions in which the mesh ends."""
+def _draw(points: np.ndarray, faces: np.ndarray) -> UInt8[np.ndarray, 'side side']:
+  """Draws a mesh with ones on zeros."""
   drawn = np.zeros((_SIDE, _SIDE), np.uint8)
   # OpenCV counts from pixel centres.
   for triangle in np.round((points - 0.5)[faces] * 2**_SHIFT).astype(np.int32):
     cv2.fillConvexPoly(drawn, triangle, 1, shift=_SHIFT)
+  return drawn
+
+
+def _rim(
+  drawn: np.ndarray, points: np.ndarray, counted: np.ndarray
+) -> tuple[Int[np.ndarray, ' rim'], Float[np.ndarray, 'rim 2']]:
+  """Finds the vertices on the drawn mesh's outline, and the directions in which the mesh ends."""
   depth = cv2.distanceTransform(drawn, cv2.DIST_L2, 5)
   signed = cv2.GaussianBlur(
     depth - cv2.distanceTransform(1 - drawn, cv2.DIST_L2, 5), (0, 0), _DIRECTION_BLUR

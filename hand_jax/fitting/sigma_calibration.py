@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 
-from hand_jax.fitting.refine import RefinedHand
+from hand_jax.fitting.posterior import RefinedHand
 from hand_jax.types import ArrayLike, ManoModel
 
 

@@ -55,6 +55,18 @@ def fit_calibration(fitted: FittedHands, model: ManoModel) -> SigmaCalibration:
   )
 
 
+def calibrated(fitted: FittedHands, calibration: SigmaCalibration) -> FittedHands:
+  """Scales the sigmas of hands that were fitted without a calibration."""
+  factor = hand_factor(calibration, fitted.log_scale, fitted.joint_sigma_mm)[:, None]
+  vertices = factor * np.asarray(calibration.vertex_factor)
+  joints = factor * np.asarray(calibration.joint_factor)
+  return fitted._replace(
+    vertex_sigma=vertices[..., None] * fitted.vertex_sigma,
+    joint_sigma=joints[..., None] * fitted.joint_sigma,
+    joint_sigma_mm=joints * fitted.joint_sigma_mm,
+  )
+
+
 def part_factors(
   errors: Float[np.ndarray, 'hands points 3'],
   sigma: Float[np.ndarray, 'hands points 3'],

@@ -18,7 +18,7 @@ from hand_jax.fitting.evidence import PointErrors
 from hand_jax.fitting.released_weights import Release, read_release, write_release
 from hand_jax.fitting.sigma_calibration import no_calibration
 from hand_jax.mano.assets import hand_model_name, load_mano_model
-from hand_jax.release.calibration import fit_calibration
+from hand_jax.release.calibration import calibrated, fit_calibration
 from hand_jax.release.errors import error_shapes, pose_prior
 from hand_jax.release.fitted import FittedHands, fit_rendered, summary
 from hand_jax.release.heads import HeadSettings, estimate, train_heads
@@ -105,6 +105,7 @@ def make_release(
   workdir: str | os.PathLike,
   commit: str = '',
   report: Callable[[str], None] = lambda line: None,
+  trained: Release | None = None,
 ) -> Release:
   """Makes the weights in a folder, which holds `release.npz` and `release_card.json` in the end.
 
@@ -113,6 +114,8 @@ def make_release(
     workdir: folder where the stages keep their results.
     commit: commit of the code, for the card.
     report: called with a line about each step.
+    trained: weights whose heads, errors and prior are taken as they are. Only the calibration and
+      the measurement are made again, for a fit that has changed.
 
   Raises:
     ValueError: the folder holds stages of another plan, or the plan has too few hands.
@@ -131,10 +134,16 @@ def make_release(
       report(f'{name}: {hours:.2f} h, {path}')
     return read_release(path)
 
-  trained = stage('heads', folder / 'heads.npz', lambda: _trained(plan, folder, commit, report))
-  calibrated = stage('calibration', folder / 'calibrated.npz', lambda: _calibrated(plan, trained))
+  def heads() -> Release:
+    if trained is None:
+      return _trained(plan, folder, commit, report)
+    blank = no_calibration(len(load_mano_model().v_template))
+    return trained._replace(calibration=blank, card=trained.card | {'calibration_commit': commit})
+
+  before = stage('heads', folder / 'heads.npz', heads)
+  after = stage('calibration', folder / 'calibrated.npz', lambda: _calibrated(plan, before))
   path = folder / 'release.npz'
-  release = stage('measurement', path, lambda: _measured(plan, calibrated))
+  release = stage('measurement', path, lambda: _measured(plan, after))
   write_json(folder / 'release_card.json', release.card)
   return release
 
@@ -226,8 +235,12 @@ def _calibrated(plan: ReleasePlan, release: Release) -> Release:
   model = load_mano_model()
   parts = [fit_rendered(model, release, part) for part in plan.calibration]
   fitted = FittedHands(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
-  card = release.card | {'before_calibration': summary(fitted)}
-  return release._replace(calibration=fit_calibration(fitted, model), card=card)
+  calibration = fit_calibration(fitted, model)
+  card = release.card | {
+    'before_calibration': summary(fitted),
+    'after_calibration': summary(calibrated(fitted, calibration)),
+  }
+  return release._replace(calibration=calibration, card=card)
 
 
 def _measured(plan: ReleasePlan, release: Release) -> Release:

@@ -2,10 +2,11 @@
 
 import json
 
+import jax
 import numpy as np
 import pytest
 
-from hand_jax.fitting.released_weights import Release, read_release
+from hand_jax.fitting.released_weights import Release, load_release, read_release
 from hand_jax.mano.assets import hand_model_name, load_mano_model
 from hand_jax.release import errors, making
 from hand_jax.release.fitted import FittedHands
@@ -55,6 +56,8 @@ def test_every_stage_is_made_once_and_the_card_tells_of_it(plan, tmp_path, monke
   assert card['commit'] == 'abc' and card['hand_model'] == hand_model_name(load_mano_model())
   assert card['chosen_on_real_photos_mm'] == {'image': 3.0, 'world': 9.0, 'heads': 9.0}
   assert card['before_calibration']['coverage_95'] < 0.75
+  assert card['after_calibration']['coverage_95'] == pytest.approx(0.95, abs=0.02)
+  assert 'calibration_commit' not in card
   assert list(card['hours']) == ['heads', 'calibration', 'measurement']
   assert card['renders']['test']['coverage_95'] == pytest.approx(0.95, abs=0.02)
   assert card['renders']['test']['pa_mpjpe_mm'] == 7.0
@@ -64,6 +67,24 @@ def test_every_stage_is_made_once_and_the_card_tells_of_it(plan, tmp_path, monke
   for kind, size in plan.sizes._asdict().items():
     found = np.asarray(getattr(release.errors, kind))
     assert np.sqrt(np.mean(found**2)) == pytest.approx(size, rel=1e-5)
+
+
+def test_trained_heads_can_be_calibrated_again(plan, tmp_path, monkeypatch):
+  """Nothing is read or trained, and the old calibration does not count."""
+  monkeypatch.setattr(making, 'read_plan', lambda part, *_: pytest.fail('it reads'))
+  monkeypatch.setattr(making, 'fit_rendered', lambda model, release, part: fitted(200, release))
+  bundled = load_release()
+  release = making.make_release(plan, tmp_path, 'new', trained=bundled)
+  np.testing.assert_allclose(release.calibration.vertex_factor, 2, rtol=0.02)
+  assert release.card['commit'] == bundled.card['commit']
+  assert release.card['calibration_commit'] == 'new'
+  for name in ('errors', 'prior'):
+    for found, expected in zip(getattr(release, name), getattr(bundled, name), strict=True):
+      np.testing.assert_array_equal(found, expected)
+  for found, expected in zip(
+    jax.tree.leaves(release.heads), jax.tree.leaves(bundled.heads), strict=True
+  ):
+    np.testing.assert_array_equal(found, expected)
 
 
 def test_a_stopped_stage_leaves_nothing_and_the_others_stay(plan, tmp_path, monkeypatch):
