@@ -14,6 +14,7 @@ from hand_jax.types import ManoModel
 
 # Output layers start with a tenth of the usual deviation (SMALL_INIT of the prior-net).
 OUTPUTS = {'output', 'mean', 'log_variance', 'rgb'}
+PROJECTIONS = {'query', 'key', 'value'}
 CONSTANTS = {'scale': 1.0, 'var': 1.0, 'bias': 0.0, 'mean': 0.0, 'slope': 0.25}
 
 
@@ -25,8 +26,11 @@ def drawn_like(shapes: Any, seed: int = 0) -> Any:
     names = [entry.key for entry in path]
     if names[-1] in CONSTANTS:
       return np.full(leaf.shape, CONSTANTS[names[-1]], leaf.dtype)
-    deviation = (0.1 if names[-2] in OUTPUTS else 1.0) / np.sqrt(np.prod(leaf.shape[:-1]))
-    return (deviation * rng.standard_normal(leaf.shape, np.float32)).astype(leaf.dtype)
+    # Projections have the shape (inputs, heads, channels), and what joins heads has three axes too.
+    inputs = leaf.shape[:1] if names[-2] in PROJECTIONS else leaf.shape[:-1]
+    gain = 0.1 if names[-2] in OUTPUTS and leaf.ndim == 2 else 1.0
+    draws = rng.standard_normal(leaf.shape, np.float32)
+    return (gain / np.sqrt(np.prod(inputs)) * draws).astype(leaf.dtype)
 
   return jax.tree_util.tree_map_with_path(draw, shapes)
 
