@@ -53,7 +53,7 @@ def paper_gaussian_kl(q: DiagonalGaussian, p: DiagonalGaussian) -> Float[Array, 
 
 
 def sample_gaussian(
-  key: Key[Array, ''], gaussian: DiagonalGaussian, scale: float = 1.0
+  key: Key[Array, ''], gaussian: DiagonalGaussian, scale: float | Float[Array, ''] = 1.0
 ) -> Float[Array, '*shape']:
   """Draws one reparameterised sample, mean + scale * sigma * noise.
 

@@ -68,7 +68,7 @@ def low_rank_kl(q: DiagonalGaussian, p: LowRankGaussian) -> Float[Array, '']:
 
 
 def sample_low_rank(
-  key: Key[Array, ''], gaussian: LowRankGaussian, scale: float = 1.0
+  key: Key[Array, ''], gaussian: LowRankGaussian, scale: float | Float[Array, ''] = 1.0
 ) -> Float[Array, '*shape']:
   """Draws one reparameterised sample: mean + scale * (own deviation * noise + factor @ causes).
 

@@ -7,12 +7,18 @@ rounded to half precision). `keys` lists the entries of each state dict with the
 """
 
 import ast
+import functools
 import json
 import pathlib
 import struct
 import zlib
 
+import jax
+import jax.numpy as jnp
 import numpy as np
+
+from hand_jax.config import BackboneConfig
+from hand_jax.models.backbone import create_backbone
 
 FIXTURES = pathlib.Path(__file__).parent / 'fixtures'
 GAINS = {'resnet50': 1.0, 'efficientnet_b0': 2.3}  # keep the signal alive to the last layer
@@ -33,6 +39,14 @@ def state_shapes(name):
   """Returns the entry names of the published state dict and their shapes."""
   pairs = (str(key).split(':') for key in load_fixture(name)['keys'])
   return {entry: ast.literal_eval(shape) for entry, shape in pairs}
+
+
+@functools.cache
+def backbone_shapes(name):
+  """Returns a tree to load into. Real variables of a large network would only take time."""
+  module = create_backbone(BackboneConfig(name))
+  images = jax.ShapeDtypeStruct((1, 32, 32, 3), jnp.float32)
+  return jax.eval_shape(lambda key, of: module.init(key, of, False), jax.random.key(0), images)
 
 
 def fill(entry, shape, gain):

@@ -16,6 +16,7 @@ import pytest
 from hand_jax.mano.assets import load_mano_model
 from hand_jax.mano.mano_files import write_converted_mano
 from tests.forked_commands import forked_commands
+from tests.parameter_shapes import remember_parameter_shapes
 from tests.prepared_features import SETTINGS, prepare_featured
 from tests.shared_programs import SharedPrograms
 from tests.toy_mano import make_toy_mano
@@ -47,6 +48,7 @@ jax.config.update('jax_compilation_cache_dir', str(PROGRAMS.folder))
 # Reading a program takes a few hundredths of a second.
 jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.1)
 
+remember_parameter_shapes()
 
 # Tracing makes many objects that live long. At Python's thresholds, looking for cycles among them
 # takes a tenth of the time.

@@ -67,7 +67,9 @@ if __name__ == '__main__':
   import hand_jax.commands.reconstruct_photos
   import hand_jax.preparing.data_sets
   import hand_jax.training.loop  # noqa: F401
+  from tests.parameter_shapes import remember_parameter_shapes
 
+  remember_parameter_shapes()
   gc.freeze()  # a child that searches for cycles would copy all of the memory
   sys.argv = wait_for_command(sys.argv[1])
   runpy.run_module(sys.argv[0], run_name='__main__', alter_sys=True)

@@ -14,12 +14,13 @@ from experiments.configs.names import get_config
 from hand_jax.exporting.crop_program import OUTPUTS
 from hand_jax.exporting.exported_run import ExportedRun, exported_files, file_names, stablehlo
 from hand_jax.mano.assets import load_mano_model
-from hand_jax.models.hand_network import create_network, initialize_network
+from hand_jax.models.hand_network import create_network
 from hand_jax.reconstruction.trained_network import (
   HandPhoto,
   create_trained_network,
   reconstruct_in_box,
 )
+from tests.drawn_variables import drawn_network
 
 pytestmark = pytest.mark.slow
 
@@ -50,7 +51,7 @@ def run():
   attention = dataclasses.replace(config.model.attention, coarse_vertices=30)
   settings = dataclasses.replace(config.model, attention=attention)
   config = dataclasses.replace(config, model=settings)
-  variables = initialize_network(create_network(config), jax.random.key(0), model)
+  variables = drawn_network(create_network(config), model)
   rng = np.random.default_rng(1)
 
   def noisy(leaf):

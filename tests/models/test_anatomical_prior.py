@@ -1,5 +1,7 @@
 """The prior that knows anatomy: its covariance, what it makes cheap, and networks with it."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -41,7 +43,17 @@ def prior_of(model, hand):
   return LowRankGaussian(mean, jnp.full_like(mean, 2 * np.log(0.2 * UNIT)), factor)
 
 
-compiled_kl = jax.jit(low_rank_kl)
+@jax.jit
+def bent_vertices(model, hand, degrees):
+  """With the index finger's knuckle bent further."""
+  angles = pose_to_angles(hand.hand_pose).at[INDEX_MCP, 0].add(degrees)
+  return hand_frame_vertices(model, hand._replace(hand_pose=angles_to_pose(angles)))
+
+
+compiled_kl, compiled_plain_kl = jax.jit(low_rank_kl), jax.jit(gaussian_kl)
+compiled_gaussians = jax.jit(
+  functools.partial(hand_gaussians, convention='exact', length_unit_m=UNIT)
+)
 
 
 def test_derivatives_are_those_by_angles_of_the_hand_frame(toy_model, float64):
@@ -75,14 +87,14 @@ def test_deviations_are_shares_of_the_ranges_of_joints():
 def test_a_bent_finger_is_cheap_and_a_dent_is_dear(model):
   """One deviation of a knuckle against a dent of equal norm. sigma_v = 1 sees no difference."""
   prior = prior_of(model, a_hand(model))
-  bend = prior.factor[..., 3 * INDEX_MCP]
-  dent = jnp.asarray(np.random.default_rng(0).normal(size=bend.shape), jnp.float32)
-  dent *= jnp.linalg.norm(bend) / jnp.linalg.norm(dent)
+  bend = np.asarray(prior.factor)[..., 3 * INDEX_MCP]
+  dent = np.random.default_rng(0).normal(size=bend.shape).astype(np.float32)
+  dent *= np.linalg.norm(bend) / np.linalg.norm(dent)
   unit = DiagonalGaussian(prior.mean, jnp.full_like(prior.mean, 2 * np.log(UNIT)))
 
   def costs(displacement):
-    q = DiagonalGaussian(prior.mean + displacement, prior.own_log_variance)
-    return np.asarray([compiled_kl(q, prior), gaussian_kl(q, unit).sum()])
+    q = DiagonalGaussian(jnp.asarray(prior.mean + displacement), prior.own_log_variance)
+    return np.asarray([compiled_kl(q, prior), compiled_plain_kl(q, unit).sum()])
 
   bend_cost, dent_cost = (costs(displacement) - costs(0.0) for displacement in (bend, dent))
   assert 0 < bend_cost[0] < 0.5
@@ -94,9 +106,7 @@ def test_a_finite_bend_is_cheap_too(model):
   """Derivatives are those of straight lines. A bend of ten degrees follows its arc near enough."""
   hand = a_hand(model)
   prior = prior_of(model, hand)
-  angles = pose_to_angles(hand.hand_pose)
-  bent = hand._replace(hand_pose=angles_to_pose(angles.at[INDEX_MCP, 0].add(10)))
-  moved = hand_frame_vertices(model, bent)
+  moved = bent_vertices(model, hand, 10.0)
   still, cost = (
     compiled_kl(DiagonalGaussian(mean, prior.own_log_variance), prior)
     for mean in (prior.mean, moved)
@@ -121,16 +131,17 @@ def test_the_divergence_has_the_slope_of_its_differences_in_pose_and_shape(
   q = DiagonalGaussian(mean, jnp.full_like(mean, 2 * np.log(0.2 * UNIT)))
 
   @jax.jit
+  @jax.value_and_grad
   def divergence(numbers):
     hand = HandParameters(jnp.zeros(3), numbers[:45], numbers[45:], jnp.zeros(3))
     return low_rank_kl(q, prior_of(toy, hand))
 
-  slope = jax.jit(jax.grad(divergence))(numbers)
+  _, slope = divergence(numbers)
   assert np.isfinite(slope).all()
   for _ in range(3):
-    direction = jnp.asarray(generator.normal(size=55))
-    direction /= jnp.linalg.norm(direction)
-    ahead, behind = (divergence(numbers + step * direction) for step in (1e-5, -1e-5))
+    direction = generator.normal(size=55)
+    direction /= np.linalg.norm(direction)
+    ahead, behind = (divergence(numbers + step * direction)[0] for step in (1e-5, -1e-5))
     np.testing.assert_allclose(slope @ direction, (ahead - behind) / 2e-5, rtol=1e-5, atol=1e-3)
 
 
@@ -144,44 +155,52 @@ def test_single_precision_suffices_for_a_whole_hand(name, model):
   moved = DiagonalGaussian(wide.mean + wide.factor @ causes, own)
   camera = jnp.asarray([1.0, 0, 0, 0, 1, 0, 0, 0, 0, 0.7])
   p, q = (
-    hand_gaussians(
-      vertices, camera, extended_joint_regressor(model), convention='exact', length_unit_m=UNIT
-    )
+    compiled_gaussians(vertices, camera, extended_joint_regressor(model))
     for vertices in (wide, moved)
   )
   p, q = getattr(p.correlated, name), getattr(q, name)
   factor = np.asarray(p.factor, np.float64).reshape(p.mean.size, -1)
   variance = np.exp(np.ravel(q.log_variance).astype(np.float64))
-  covariance = np.diag(np.exp(np.ravel(p.own_log_variance).astype(np.float64))) + factor @ factor.T
+  own = np.exp(np.ravel(p.own_log_variance).astype(np.float64))
   difference = np.ravel(q.mean).astype(np.float64) - np.ravel(p.mean)
-  precision = np.linalg.inv(covariance)
-  distance = difference @ precision @ difference - difference.size
-  log_ratio = np.linalg.slogdet(covariance)[1] - np.log(variance).sum()
-  expected = 0.5 * (np.diag(precision) @ variance + distance + log_ratio)
+  # The covariance diag(own) + factor factor^T is inverted by Woodbury's identity in double
+  # precision. That it is the dense one, tests/paper/test_low_rank.py shows.
+  scaled = factor / own[:, None]
+  inner = np.eye(factor.shape[1]) + factor.T @ scaled
+  exact = difference / own - scaled @ np.linalg.solve(inner, scaled.T @ difference)
+  precision = 1 / own - np.sum(scaled.T * np.linalg.solve(inner, scaled.T), axis=0)
+  log_determinant = np.log(own).sum() + np.linalg.slogdet(inner)[1]
+  log_ratio = log_determinant - np.log(variance).sum()
+  distance = difference @ exact - difference.size
+  expected = 0.5 * (precision @ variance + distance + log_ratio)
   found, slope = jax.jit(jax.value_and_grad(low_rank_kl))(q, p)
   np.testing.assert_allclose(found, expected, rtol=1e-4)
-  exact = precision @ difference
   assert np.linalg.norm(np.ravel(slope.mean) - exact) < 1e-2 * np.linalg.norm(exact)
 
 
 @pytest.fixture(scope='module')
 def networks(model):
   """The toy network with the stated and with the learned covariance, each with its estimate."""
-  images = jax.random.normal(jax.random.key(1), (2, 64, 64, 3))
+  images = jnp.asarray(np.random.default_rng(1).standard_normal((2, 64, 64, 3), np.float32))
 
   def run(*texts):
     network = create_network(apply_overrides(get_config('toy'), [*ANATOMICAL, *texts]))
-    variables = initialize_network(network, jax.random.key(0), model)
-    apply = jax.jit(network.apply, static_argnames='train')
-    return network, variables, lambda variables: apply(variables, images, model, train=False)
+    apply = lambda variables: network.apply(variables, images, model, train=False)  # noqa: E731
+    return network, apply
 
-  return {'stated': run(), 'learned': run('model.anatomy.angle_deviations=learned')}
+  stated, apply_stated = run()
+  learned, apply_learned = run('model.anatomy.angle_deviations=learned')
+  variables = initialize_network(learned, jax.random.key(0), model)
+  own = jax.eval_shape(lambda: initialize_network(stated, jax.random.key(0), model))['params']
+  # What else the networks draw does not depend on the deviations.
+  shared = {**variables, 'params': {name: variables['params'][name] for name in own}}
+  # Of the learned prior only the vertices are looked at.
+  factor = jax.jit(lambda variables: apply_learned(variables).prior.correlated.vertices.factor)
+  return jax.jit(apply_stated)(shared), variables, factor
 
 
 def test_the_networks_prior_has_the_covariance_at_its_own_parameters(networks, model):
-  _, variables, apply = networks['stated']
-  assert 'anatomical_prior' not in variables['params']
-  estimate = apply(variables)
+  estimate, _, _ = networks
   assert estimate.posterior.correlated is None
   whole = estimate.prior.correlated.vertices
   for example in range(2):
@@ -197,12 +216,11 @@ def test_the_networks_prior_has_the_covariance_at_its_own_parameters(networks, m
 
 
 def test_learned_deviations_start_near_the_stated_ones_and_are_bounded(networks):
-  _, variables, apply = networks['learned']
-  stated = networks['stated'][2](networks['stated'][1]).prior.correlated.vertices.factor
+  estimate, variables, factor = networks
+  stated = estimate.prior.correlated.vertices.factor
 
   def ratios(variables):
-    factor = apply(variables).prior.correlated.vertices.factor
-    return np.linalg.norm(factor, axis=(1, 2)) / np.linalg.norm(stated, axis=(1, 2))
+    return np.linalg.norm(factor(variables), axis=(1, 2)) / np.linalg.norm(stated, axis=(1, 2))
 
   start = ratios(variables)
   np.testing.assert_allclose(start, 1, atol=0.3)

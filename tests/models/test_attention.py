@@ -1,5 +1,7 @@
 """Attention blocks against a loop reference, and the properties every attention layer has."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,6 +13,11 @@ from hand_jax.models.attention import (
   SelfAttentionBlock,
   dot_product_attention,
 )
+from tests.drawn_variables import drawn_by
+
+
+def drawn(*shape, seed=0):
+  return np.random.default_rng(seed).standard_normal(shape, np.float32)
 
 
 def naive_attention(queries, keys, values):
@@ -29,41 +36,39 @@ def test_attention_matches_loops():
   rng = np.random.default_rng(0)
   queries = rng.normal(size=(2, 3, 2, 4)).astype(np.float32)
   keys, values = rng.normal(size=(2, 2, 5, 2, 4)).astype(np.float32)
-  actual = dot_product_attention(jnp.asarray(queries), jnp.asarray(keys), jnp.asarray(values))
+  actual = jax.jit(dot_product_attention)(
+    jnp.asarray(queries), jnp.asarray(keys), jnp.asarray(values)
+  )
   np.testing.assert_allclose(actual, naive_attention(queries, keys, values), atol=2e-6)
 
 
 @pytest.mark.slow
 def test_constant_values_pass_through():
-  queries = jax.random.normal(jax.random.key(0), (1, 4, 2, 3))
-  keys = jax.random.normal(jax.random.key(1), (1, 6, 2, 3))
-  result = dot_product_attention(queries, keys, jnp.full((1, 6, 2, 3), 2.5))
+  queries, keys = drawn(1, 4, 2, 3), drawn(1, 6, 2, 3, seed=1)
+  result = jax.jit(dot_product_attention)(queries, keys, np.full((1, 6, 2, 3), 2.5, np.float32))
   np.testing.assert_allclose(result, 2.5, rtol=1e-6)
 
 
 @pytest.mark.slow
 def test_self_attention_commutes_with_permutation():
   block = SelfAttentionBlock(width=8, heads=2, mlp_ratio=2)
-  tokens = jax.random.normal(jax.random.key(0), (1, 7, 8))
-  variables = jax.jit(block.init)(jax.random.key(1), tokens)
+  tokens = drawn(1, 7, 8)
+  apply = functools.partial(jax.jit(block.apply), drawn_by(block.init, jnp.asarray(tokens)))
   order = np.random.default_rng(0).permutation(7)
-  np.testing.assert_allclose(
-    jax.jit(block.apply)(variables, tokens[:, order]),
-    jax.jit(block.apply)(variables, tokens)[:, order],
-    atol=1e-5,
-  )
+  expected = np.asarray(apply(tokens))[:, order]
+  np.testing.assert_allclose(apply(tokens[:, order]), expected, atol=1e-5)
 
 
 @pytest.mark.slow
 def test_cross_attention_ignores_the_order_of_its_context_and_sees_its_content():
   block = CrossAttentionBlock(width=8, heads=2, mlp_ratio=2)
-  tokens = jax.random.normal(jax.random.key(0), (1, 4, 8))
-  context = jax.random.normal(jax.random.key(1), (1, 5, 8))
-  variables = jax.jit(block.init)(jax.random.key(2), tokens, context)
-  reference = jax.jit(block.apply)(variables, tokens, context)
-  np.testing.assert_allclose(block.apply(variables, tokens, context[:, ::-1]), reference, atol=1e-5)
-  changed = jax.jit(block.apply)(variables, tokens, context.at[0, 0, 0].add(1.0))
-  assert float(jnp.abs(changed - reference).max()) > 1e-3
+  tokens, context = drawn(1, 4, 8), drawn(1, 5, 8, seed=1)
+  variables = drawn_by(block.init, jnp.asarray(tokens), jnp.asarray(context))
+  apply = functools.partial(jax.jit(block.apply), variables)
+  reference = np.asarray(apply(tokens, context))
+  np.testing.assert_allclose(apply(tokens, context[:, ::-1]), reference, atol=1e-5)
+  context[0, 0, 0] += 1.0
+  assert np.abs(apply(tokens, context) - reference).max() > 1e-3
 
 
 def test_width_must_be_a_multiple_of_heads():

@@ -1,6 +1,7 @@
 """bfloat16 activations and rematerialised blocks: what stays float32, and what memory is saved."""
 
 import dataclasses
+import functools
 from typing import Any
 
 import jax
@@ -16,12 +17,13 @@ from hand_jax.models import hand_landmark
 from hand_jax.models.attention import dot_product_attention
 from hand_jax.models.backbone import create_backbone
 from hand_jax.models.computing import Computing
-from hand_jax.models.hand_network import create_network, initialize_network
+from hand_jax.models.hand_network import create_network
 from hand_jax.models.layers import ConvNorm, batch_moments
 from hand_jax.models.prior_net import hand_frame_vertices
 from hand_jax.models.vertex_regressor import VertexRegressor
 from hand_jax.training.state import create_optimizer
 from hand_jax.training.step import make_train_step
+from tests.drawn_variables import drawn_by, drawn_like, drawn_network
 from tests.training.compiled_steps import abstract_inputs
 
 pytestmark = pytest.mark.slow
@@ -39,9 +41,9 @@ def config():
 @pytest.fixture(scope='module')
 def estimates(config, toy_model):
   """Estimates of the same variables in bfloat16 and float32, for photos of noise."""
-  images = jax.random.normal(jax.random.key(1), (3, 64, 64, 3))
+  images = np.random.default_rng(1).standard_normal((3, 64, 64, 3), np.float32)
   network = create_network(config)
-  variables = initialize_network(network, jax.random.key(0), toy_model)
+  variables = drawn_network(network, toy_model)
   # Untrained output layers give nearly zero: larger ones make the hand depend on the photo.
   variables = jax.tree_util.tree_map_with_path(
     lambda path, leaf: 10 * leaf if 'output' in jax.tree_util.keystr(path) else leaf, variables
@@ -70,7 +72,7 @@ def test_geometry_is_computed_in_float32(estimates, toy_model):
   digits.
   """
   half, _ = estimates
-  expected = jax.vmap(hand_frame_vertices, in_axes=(None, 0))(toy_model, half.parameters)
+  expected = jax.jit(jax.vmap(hand_frame_vertices, in_axes=(None, 0)))(toy_model, half.parameters)
   np.testing.assert_allclose(half.prior.vertices.mean, expected, atol=1e-7)
 
 
@@ -107,54 +109,61 @@ def test_a_step_in_bfloat16_keeps_a_float32_state_and_losses(config):
   assert attention == 2 * 8 * 3 + 3 * 3
 
 
-def test_float32_is_the_default_and_has_no_bfloat16():
-  config = get_config('toy')
-  step = make_train_step(
-    config,
-    create_network(config),
-    create_optimizer(config.optimizer, config.training.num_steps),
-  )
-  assert 'bf16' not in str(jax.make_jaxpr(step)(*abstract_inputs(config, 2)))
+def traced_step(*settings):
+  config = apply_overrides(get_config('toy'), settings)
+  network, optimizer = create_network(config), create_optimizer(config.optimizer, 2)
+  step = make_train_step(config, network, optimizer)
+  return str(jax.make_jaxpr(step)(*abstract_inputs(config, 2)))
+
+
+def test_without_settings_a_run_has_no_bfloat16_and_rematerialises_nothing():
+  program = traced_step()
+  assert 'bf16' not in program and 'remat' not in program
+
+
+def test_a_run_rematerialises_what_its_setting_says():
+  assert 'remat' in traced_step('training.remat=blocks')
 
 
 def test_moments_of_bfloat16_are_summed_in_float32():
   """Many pixels near 100: sums in bfloat16 would lose the fluctuation."""
-  x = 100 + jax.random.normal(jax.random.key(0), (4, 64, 64, 2)).astype(jnp.bfloat16)
-  mean, variance = batch_moments(x)
+  x = 100 + np.random.default_rng(0).normal(size=(4, 64, 64, 2)).astype(jnp.bfloat16)
+  mean, variance = jax.jit(batch_moments)(x)
   exact = np.asarray(x, np.float64)
   np.testing.assert_allclose(mean, exact.mean((0, 1, 2)), rtol=1e-6)
   np.testing.assert_allclose(variance, exact.var((0, 1, 2)), rtol=1e-2)
 
 
 def test_normalisation_keeps_the_input_type_and_float32_statistics():
-  x = jax.random.normal(jax.random.key(0), (2, 6, 6, 3)).astype(jnp.bfloat16)
+  x = jnp.zeros((2, 6, 6, 3), jnp.bfloat16)
   module = ConvNorm(4, 3, depthwise=False)
-  variables = module.init(jax.random.key(1), x, False)
+  variables = drawn_by(module.init, x, False)
   for train in (True, False):
-    y, updates = module.apply(variables, x, train, mutable=['batch_stats'])
+    apply = functools.partial(module.apply, train=train, mutable=['batch_stats'])
+    y, updates = jax.eval_shape(apply, variables, x)
     assert y.dtype == jnp.bfloat16
     assert {leaf.dtype.name for leaf in jax.tree.leaves(updates)} == {'float32'}
 
 
 def test_attention_weights_in_bfloat16_still_sum_to_one():
   """Over 778 equal keys: each weight rounds to three digits, and their sum must not drift."""
-  queries = jnp.zeros((1, 1, 1, 4), jnp.bfloat16)
-  keys = jnp.zeros((1, 778, 1, 4), jnp.bfloat16)
-  mixed = dot_product_attention(queries, keys, jnp.ones_like(keys))
+  queries = np.zeros((1, 1, 1, 4), jnp.bfloat16)
+  keys = np.zeros((1, 778, 1, 4), jnp.bfloat16)
+  mixed = jax.jit(dot_product_attention)(queries, keys, np.ones_like(keys))
   assert mixed.dtype == jnp.bfloat16
   np.testing.assert_allclose(np.asarray(mixed, np.float32), 1, atol=8e-3)
 
 
 SHORT = {
-  'resnet50': ('RESNET50_STAGES', ((6, 32),), backbones),
+  'resnet50': ('RESNET50_STAGES', ((4, 32),), backbones),
   'efficientnet_b0': (
     'EFFICIENTNET_STAGES',
-    (backbones.EfficientNetStage(6, 3, 2, 8, 3),),
+    (backbones.EfficientNetStage(6, 3, 2, 8, 2),),
     backbones,
   ),
   'hand_landmark': (
     'STAGES',
-    tuple(hand_landmark.BottleneckStage(1, 6, 3, 1, 8, 2) for _ in range(5)),
+    tuple(hand_landmark.BottleneckStage(6, 6, 3, 1, 8, blocks) for blocks in (2, 1, 1, 1, 1)),
     hand_landmark,
   ),
 }
@@ -171,13 +180,14 @@ def test_rematerialised_backbones_have_the_same_gradients_and_need_less_memory(
   """
   constant, stages, module = SHORT[name]
   monkeypatch.setattr(module, constant, stages)
-  images = jax.random.normal(jax.random.key(0), (16, 32, 32, 3), jnp.float64)
+  images = jnp.asarray(np.random.default_rng(0).normal(size=(16, 32, 32, 3)))
   kept, again = (create_backbone(BackboneConfig(name), remat=remat) for remat in (False, True))
-  variables = jax.jit(kept.init, static_argnums=2)(jax.random.key(1), images[:1], False)
-  assert jax.tree.structure(variables) == jax.tree.structure(
-    jax.eval_shape(lambda: again.init(jax.random.key(1), images[:1], False))
+  shapes, others = (
+    jax.eval_shape(lambda net=net: net.init(jax.random.key(1), images[:1], False))
+    for net in (kept, again)
   )
-  compare_gradients(kept, again, variables, images)
+  assert jax.tree.structure(shapes) == jax.tree.structure(others)
+  compare_gradients(kept, again, drawn_like(shapes), images)
 
 
 def compare_gradients(kept, again, variables, images):
@@ -212,14 +222,14 @@ def assert_less_memory(kept, again):
 
 
 def test_rematerialised_attention_has_the_same_gradients_and_needs_less_memory(toy_model):
-  """Of three self-attention blocks over all vertices."""
-  attention = AttentionConfig(width=16, heads=2, self_layers=3, mlp_ratio=2)
+  """Of two self-attention blocks over all vertices."""
+  attention = AttentionConfig(width=16, heads=2, self_layers=2, mlp_ratio=2)
   kept, again = (
     VertexRegressor(attention, 0.01, -8.0, 6.0, Computing(remat=remat)) for remat in (False, True)
   )
   vertices, joints = toy_model.v_template, toy_model.v_template[:21]
-  feature = jax.random.normal(jax.random.key(0), (4, 8))
-  variables = kept.init(jax.random.key(1), vertices, joints, feature)
+  feature = jnp.asarray(np.random.default_rng(0).standard_normal((4, 8), np.float32))
+  variables = drawn_by(kept.init, vertices, joints, feature)
 
   def gradient_by(regressor):
     def loss(variables):
@@ -233,22 +243,15 @@ def test_rematerialised_attention_has_the_same_gradients_and_needs_less_memory(t
   assert_less_memory(*programs)
 
 
-@pytest.mark.parametrize('setting', ['none', 'blocks'])
-def test_a_run_rematerialises_what_its_setting_says(setting):
-  config = apply_overrides(get_config('toy'), [f'training.remat={setting}'])
-  network, optimizer = create_network(config), create_optimizer(config.optimizer, 2)
-  step = make_train_step(config, network, optimizer)
-  program = str(jax.make_jaxpr(step)(*abstract_inputs(config, 2)))
-  assert ('remat' in program) == (setting == 'blocks')
-
-
 def test_rematerialised_blocks_average_their_moments_over_devices_only_once(monkeypatch):
   monkeypatch.setattr(backbones, 'RESNET50_STAGES', ((2, 8),))
   images = jnp.zeros((2, 16, 16, 3))
 
+  initial = create_backbone(BackboneConfig('resnet50'))
+  variables = jax.eval_shape(lambda: initial.init(jax.random.key(0), images, False))
+
   def count(remat):
     network = create_backbone(BackboneConfig('resnet50'), 'devices', remat)
-    variables = jax.eval_shape(lambda: network.init(jax.random.key(0), images, False))
 
     def loss(variables):
       features, _ = network.apply(variables, images, True, mutable=['batch_stats'])

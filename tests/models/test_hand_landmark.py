@@ -7,8 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from hand_jax.models import hand_landmark
 from hand_jax.models.bundled import load_bundled_parameters
 from hand_jax.models.hand_landmark import HandLandmarkNetwork, normalize_crops
+from tests.drawn_variables import drawn_by
 from tools.drawn_hand import draw_test_picture
 
 pytestmark = pytest.mark.slow
@@ -73,9 +75,13 @@ def test_maps_shrink_as_stated(side):
   assert shapes.coarse_map.shape == (2, side // 8, side // 8, 40)
 
 
-def test_gradients_reach_every_parameter():
-  variables = load_bundled_parameters('hand_landmark')
+def test_gradients_reach_every_parameter(monkeypatch):
+  """Of one block of each stage, and of two of one."""
+  stages = [stage._replace(blocks=1) for stage in hand_landmark.STAGES]
+  stages[1] = stages[1]._replace(blocks=2)
+  monkeypatch.setattr(hand_landmark, 'STAGES', tuple(stages))
   crop = jnp.asarray(draw_test_picture(32))[None]
+  variables = drawn_by(HandLandmarkNetwork().init, jnp.zeros((1, 32, 32, 3)))
 
   def loss(variables):
     output = HandLandmarkNetwork().apply(variables, normalize_crops(crop))

@@ -21,6 +21,7 @@ from hand_jax.models.image_evidence import (
   joint_residuals,
 )
 from hand_jax.types import ImageFeatures
+from tests.drawn_variables import drawn_by
 
 pytestmark = pytest.mark.slow
 
@@ -38,9 +39,13 @@ def hands(model):
   """Vertices and joints of hands of several shapes, in metres, with the wrist at the origin."""
   rng = np.random.default_rng(0)
   betas = jnp.asarray(rng.normal(scale=0.7, size=(HANDS, model.shapedirs.shape[-1])), jnp.float32)
+  vertices = jax.jit(shaped)(model, betas)
+  return vertices, np.asarray(jax.jit(regress_joints)(model, vertices))
+
+
+def shaped(model, betas):
   vertices = model.v_template[None] + jnp.einsum('vds,bs->bvd', model.shapedirs, betas)
-  vertices -= regress_joints(model, vertices)[:, :1]
-  return vertices, np.asarray(regress_joints(model, vertices))
+  return vertices - regress_joints(model, vertices)[:, :1]
 
 
 @pytest.fixture(scope='module')
@@ -130,8 +135,8 @@ def test_residuals_turn_with_the_hand_frame_and_not_with_the_photo(hands, turns)
   # The photo turned in its plane, larger, and shifted.
   angle = Rotation.from_euler('z', 50, degrees=True).as_matrix()
   seen = features_of(hands[1], angle @ turns)
-  larger = jnp.asarray([1.4, 1.4, 1.4])[None, None]
-  seen = seen._replace(landmarks=seen.landmarks * larger + jnp.asarray([0.2, 0.1, 0.0])[None, None])
+  larger = np.float32(1.4) * np.asarray(seen.landmarks) + np.float32([0.2, 0.1, 0.0])
+  seen = seen._replace(landmarks=jnp.asarray(larger))
   found = residuals_of(seen, prior)
   np.testing.assert_allclose(found.image, start.image, atol=1e-5)
   np.testing.assert_allclose(found.space, start.space, atol=1e-5)
@@ -146,14 +151,14 @@ def test_long_residuals_are_shortened_and_keep_their_direction():
   direction = np.array([0.6, 0.0, -0.8], np.float32)
   # 4 cm over the root of two by hand; a millimetre stays, and nothing passes 4 cm.
   lengths, expected = [0.001, 0.04, 100.0], [0.00099969, 0.0282843, 0.04]
-  found = bound_length(jnp.asarray(np.asarray(lengths)[:, None] * direction, jnp.float32))
+  found = jax.jit(bound_length)(jnp.asarray(np.asarray(lengths)[:, None] * direction, jnp.float32))
   np.testing.assert_allclose(found, np.asarray(expected)[:, None] * direction, rtol=1e-4)
 
 
 def test_landmarks_that_fit_no_hand_give_bounded_tokens(model, hands, turns):
   """Image points on the far side of the wrist: the fitted scale falls to nearly nothing."""
   features = features_of(hands[1], turns)
-  landmarks = features.landmarks * jnp.asarray([-1.0, -1.0, 1.0])[None, None]
+  landmarks = jnp.asarray(np.asarray(features.landmarks) * np.float32([-1.0, -1.0, 1.0]))
   features = features._replace(landmarks=landmarks)
   assert np.abs(residuals_of(features, hands[1]).image).max() > 1
   found = tokens_of(model, features, hands[0])
@@ -189,7 +194,7 @@ def evidence_of(model, features, vertices, camera=None, channels=0, backbone='ha
   backbone = dataclasses.replace(config.backbone, name=backbone)
   module = ImageEvidence(dataclasses.replace(config, attention=attention, backbone=backbone))
   camera = jnp.zeros((len(vertices), 10)) if camera is None else camera
-  variables = module.init(jax.random.key(0), features, vertices, camera, model)
+  variables = drawn_by(module.init, features, vertices, camera, model)
   return module, variables, camera
 
 
@@ -208,7 +213,7 @@ def test_joint_tokens_hold_place_and_residuals_and_vertices_those_of_near_joints
   found = tokens_of(model, features, vertices)
   assert found.joints.shape == (HANDS, 21, 8) and found.vertices.shape == (HANDS, 778, 8)
   residuals = residuals_of(features, joints)
-  bounded = [bound_length(found) for found in (residuals.image, residuals.space)]
+  bounded = [jax.jit(bound_length)(found) for found in (residuals.image, residuals.space)]
   expected = np.concatenate(bounded, axis=-1) / RESIDUAL_UNIT_M
   np.testing.assert_allclose(found.joints[..., 2:], expected, atol=2e-3)
   turned = np.einsum('bij,bnj->bni', residuals.rotation, vertices)[..., :2]
@@ -253,7 +258,7 @@ def test_without_landmarks_the_estimated_camera_places_the_hand(model, hands):
   found = tokens_of(
     model, features, hands[0], camera=camera, channels=3, backbone='efficientnet_lite0'
   )
-  expected = project_points(camera_from_vector(camera), jnp.asarray(hands[1]))
+  expected = jax.jit(lambda *of: project_points(camera_from_vector(of[0]), of[1]))(camera, hands[1])
   np.testing.assert_allclose(found.joints[..., :2], expected, atol=1e-5)
   assert found.joints.shape == (HANDS, 21, 5)
 
@@ -287,4 +292,4 @@ def test_no_gradient_reaches_the_hand_or_its_camera_but_maps_learn(model, hands)
 
 
 def test_joints_of_a_batch_are_the_regressed_ones(model, hands):
-  np.testing.assert_allclose(extended_joints(model, hands[0]), hands[1], atol=1e-6)
+  np.testing.assert_allclose(jax.jit(extended_joints)(model, hands[0]), hands[1], atol=1e-6)

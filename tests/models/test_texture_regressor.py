@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import itertools
 
 import jax
 import jax.numpy as jnp
@@ -22,6 +23,7 @@ from hand_jax.models.texture_regressor import (
 )
 from hand_jax.rendering.images import render_vertex_colors
 from hand_jax.types import ImageFeatures
+from tests.drawn_variables import drawn_by
 
 pytestmark = pytest.mark.slow
 
@@ -47,15 +49,15 @@ def inputs():
 @pytest.fixture(scope='module')
 def regressor(inputs):
   module = TextureRegressor(CONFIG)
-  variables = jax.jit(module.init)(jax.random.key(0), *inputs)
-  return variables, jax.jit(lambda *inputs: jax.jit(module.apply)(variables, *inputs))
+  variables = drawn_by(module.init, *inputs)
+  return variables, jax.jit(lambda *inputs: module.apply(variables, *inputs))
 
 
 def test_colours_start_from_the_photo_and_their_mean(inputs):
   visible = np.asarray(inputs[2]).copy()
   colors = np.random.default_rng(1).uniform(size=(BATCH, VERTICES, 3)).astype(np.float32)
   visible[1] = False
-  start = np.asarray(starting_colors(jnp.asarray(colors), jnp.asarray(visible)))
+  start = np.asarray(jax.jit(starting_colors)(jnp.asarray(colors), jnp.asarray(visible)))
   np.testing.assert_array_equal(start[0][visible[0]], colors[0][visible[0]])
   mean = colors[0][visible[0]].mean(axis=0)
   hidden = start[0][~visible[0]]
@@ -65,20 +67,32 @@ def test_colours_start_from_the_photo_and_their_mean(inputs):
 
 def test_an_untrained_branch_with_photo_colours_gives_what_it_starts_from(inputs):
   module = TextureRegressor(dataclasses.replace(CONFIG, photo_colors=True))
-  colors = jnp.asarray(np.random.default_rng(1).uniform(0.05, 0.95, (BATCH, VERTICES, 3)))
-  variables = module.init(jax.random.key(0), *inputs, colors)
-  found = module.apply(variables, *inputs, colors)
-  np.testing.assert_allclose(found, starting_colors(colors, inputs[2]), atol=0.06)
-  extreme = module.apply(variables, *inputs, jnp.round(colors))
+  colors = np.random.default_rng(1).uniform(0.05, 0.95, (BATCH, VERTICES, 3))
+  colors = jnp.asarray(colors, jnp.float32)
+  # The head's own first weights: that they are small is part of what is shown.
+  variables = jax.jit(module.init)(jax.random.key(0), *inputs, colors)
+  apply = jax.jit(module.apply)
+  found = apply(variables, *inputs, colors)
+  expected = jax.jit(starting_colors)(colors, inputs[2])
+  np.testing.assert_allclose(found, expected, atol=0.06)
+  extreme = apply(variables, *inputs, np.round(colors))
   assert np.isfinite(extreme).all() and extreme.min() >= 0 and extreme.max() <= 1
   with pytest.raises(ValueError, match='photo_colors needs the colours'):
-    module.apply(variables, *inputs)
+    apply(variables, *inputs)
+
+
+position_of = jax.jit(lambda template, normals: texture_position(template, normals, CONFIG))
+
+
+@functools.partial(jax.jit, static_argnums=5)
+def tokens_of(features, points, visible, template, normals, config):
+  position = texture_position(template, normals, config)
+  return texture_tokens(reverse_interpolation(features, points, visible), position)
 
 
 def test_hidden_vertices_carry_their_position_alone(inputs):
-  features, points, visible, template, normals = inputs
-  sampled = reverse_interpolation(features, points, visible)
-  tokens = np.asarray(texture_tokens(sampled, texture_position(template, normals, PLAIN)))
+  features, _, visible, template, _ = inputs
+  tokens = np.asarray(tokens_of(*inputs, PLAIN))
   hidden = ~np.asarray(visible)
   assert hidden.any()
   np.testing.assert_array_equal(tokens[hidden][:, :-3], 0)
@@ -94,33 +108,32 @@ def test_hidden_vertices_carry_their_position_alone(inputs):
 
 def test_embedding_is_a_dense_layer_on_the_written_out_tokens(inputs):
   features, points, visible, template, normals = inputs
-  position = texture_position(template, normals, CONFIG)
+  position = position_of(template, normals)
   np.testing.assert_array_equal(position[..., 3:], normals)
   module = TextureEmbedding(8)
-  variables = jax.jit(module.init)(jax.random.key(1), position, features, points, visible)
-  params = jax.tree.map(lambda leaf: leaf + 0.1, variables['params'])
-  tokens = texture_tokens(reverse_interpolation(features, points, visible), position)
+  variables = drawn_by(module.init, position, features, points, visible)
+  params = jax.tree.map(lambda leaf: leaf + np.float32(0.1), variables['params'])
+  tokens = np.asarray(tokens_of(*inputs, CONFIG))
   np.testing.assert_allclose(
     jax.jit(module.apply)({'params': params}, position, features, points, visible),
-    tokens @ params['kernel'] + params['bias'][None, None],
+    tokens @ params['kernel'] + params['bias'],
     atol=1e-5,
   )
 
 
-@pytest.mark.parametrize('bad', [np.nan, np.inf])
-def test_a_vertex_that_is_not_finite_is_hidden_and_leaves_gradients_alone(inputs, bad):
+def test_a_vertex_that_is_not_finite_is_hidden_and_leaves_gradients_alone(inputs):
   """As if it were hidden: the same values and gradients, to the last bit, whether or not a caller
   calls it visible."""
   features, points, visible, template, normals = inputs
-  position = texture_position(template, normals, CONFIG)
+  position = position_of(template, normals)
   module = TextureEmbedding(8)
-  params = jax.jit(module.init)(jax.random.key(1), position, features, points, visible)['params']
-  weights = jax.random.normal(jax.random.key(2), (BATCH, VERTICES, 8))
+  params = drawn_by(module.init, position, features, points, visible)['params']
+  weights = np.random.default_rng(2).standard_normal((BATCH, VERTICES, 8), np.float32)
 
   @jax.jit
   @functools.partial(jax.value_and_grad, argnums=(0, 1, 2))
   def embedded(params, features, points, visible):
-    tokens = jax.jit(module.apply)({'params': params}, position, features, points, visible)
+    tokens = module.apply({'params': params}, position, features, points, visible)
     return (weights * tokens).sum()
 
   @jax.jit
@@ -130,10 +143,10 @@ def test_a_vertex_that_is_not_finite_is_hidden_and_leaves_gradients_alone(inputs
 
   first = int(np.flatnonzero(visible[0])[0])
   hidden = visible.at[0, first].set(False)
-  broken = points.at[0, first].set(bad)
   for function, weight in ((embedded, params), (interpolated, params['kernel'][:-6])):
     expected = function(weight, features, points, hidden)
-    for seen in (visible, hidden):
+    for seen, bad in itertools.product((visible, hidden), (np.nan, np.inf)):
+      broken = points.at[0, first].set(bad)
       value, gradients = function(weight, features, broken, seen)
       assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradients))
       jax.tree.map(np.testing.assert_array_equal, (value, gradients), expected)
@@ -146,7 +159,7 @@ def test_every_part_of_the_embedding_starts_with_its_own_fan_in():
   kernel = jax.jit(TextureEmbedding(256).init)(jax.random.key(2), *arguments)['params']['kernel']
   assert kernel.shape == (2115, 256)
   for rows in (kernel[:64], kernel[64:-3], kernel[-3:]):
-    assert float(jnp.std(rows)) == pytest.approx(len(rows) ** -0.5, rel=0.15)
+    assert np.std(rows) == pytest.approx(len(rows) ** -0.5, rel=0.15)
 
 
 def test_table_1_sizes():
@@ -227,7 +240,7 @@ def test_a_hidden_region_is_beyond_a_plane_and_its_share_is_uniform():
   normals = rng.normal(size=(600, 400, 3))
   normals /= np.linalg.norm(normals, axis=-1, keepdims=True)
   keys = jax.random.split(jax.random.key(0), 600)
-  regions = jax.vmap(sample_hidden_region, in_axes=(0, None))(keys, 0.6)
+  regions = jax.jit(jax.vmap(lambda key: sample_hidden_region(key, 0.6)))(keys)
   hidden = np.asarray(jax.jit(hidden_vertices)(regions, template, jnp.asarray(normals)))
   shares = np.sort(hidden.mean(axis=1))
   expected = 0.6 * (np.arange(600) + 0.5) / 600
@@ -246,9 +259,8 @@ def test_without_the_setting_normals_change_nothing(inputs):
   *others, normals = inputs
   for config, is_same in ((PLAIN, True), (CONFIG, False)):
     module = TextureRegressor(config)
-    variables = jax.jit(module.init)(jax.random.key(0), *inputs)
-    variables = jax.tree.map(lambda leaf: leaf + 0.05, variables)
-    same = jax.jit(module.apply)(variables, *others, normals) == jax.jit(module.apply)(
-      variables, *others, -normals
-    )
+    variables = drawn_by(module.init, *inputs)
+    variables = jax.tree.map(lambda leaf: leaf + np.float32(0.05), variables)
+    apply = jax.jit(module.apply)
+    same = apply(variables, *others, normals) == apply(variables, *others, -normals)
     assert bool(same.all()) == is_same

@@ -22,6 +22,9 @@ def random_factor(shape, seed=0):
   return jnp.asarray(np.random.default_rng(seed).normal(scale=0.01, size=(*shape, CAUSES)))
 
 
+compiled_gaussians = jax.jit(
+  propagation.hand_gaussians, static_argnames=('convention', 'length_unit_m')
+)
 compiled_terms = jax.jit(losses.compute_gaussian_terms, static_argnames='config')
 
 
@@ -55,18 +58,18 @@ def test_causes_pass_through_joints_and_projections_as_the_displacements_they_ar
   factor = random_factor(inputs['prior_mean'][0].shape)
   vertices = LowRankGaussian(inputs['prior_mean'][0], inputs['posterior_log_variance'][0], factor)
   arguments = {'convention': 'exact', 'length_unit_m': UNIT}
-  hand = propagation.hand_gaussians(vertices, camera, matrix, **arguments)
-  own = propagation.hand_gaussians(DiagonalGaussian(*vertices[:2]), camera, matrix, **arguments)
+  hand = compiled_gaussians(vertices, camera, matrix, **arguments)
+  own = compiled_gaussians(DiagonalGaussian(*vertices[:2]), camera, matrix, **arguments)
   whole = hand.correlated
   named = cameras.camera_from_vector(camera)
   for cause in range(CAUSES):
-    moved = matrix @ factor[..., cause]
-    np.testing.assert_allclose(whole.joints.factor[..., cause], moved, atol=1e-15)
+    moved = np.asarray(matrix) @ np.asarray(factor)[..., cause]
+    np.testing.assert_allclose(np.asarray(whole.joints.factor)[..., cause], moved, atol=1e-15)
     projected = cameras.project_points(named, hand.joints.mean + moved)
     # Covariances neither tell the sign nor shrink below the least scale.
     at_least = max(abs(scale), propagation.MIN_SCALE_PER_M) / scale
     expected = at_least * (projected - hand.joints_normalized.mean)
-    found = whole.joints_normalized.factor[..., cause]
+    found = np.asarray(whole.joints_normalized.factor)[..., cause]
     np.testing.assert_allclose(found, expected, atol=1e-14)
   for name in NAMES:
     np.testing.assert_array_equal(getattr(whole, name).own_log_variance, getattr(own, name)[1])
@@ -170,7 +173,7 @@ def test_weak_samples_spread_as_the_projections_say(joint_draws, projection):
   keys = jax.random.split(jax.random.key(0), elbo_hands.MANY)
   found = elbo_hands.compiled_terms(keys, first, config)['joints_2d_nll_prior'].mean()
   one = jax.tree.map(lambda leaf: leaf[0], (prior, camera))
-  hand = propagation.hand_gaussians(
+  hand = compiled_gaussians(
     *one, jnp.asarray(elbo_hands.regressor()), convention='exact', length_unit_m=UNIT
   )
   gaussian, variance = hand.joints_normalized, config.likelihood_sigma**2

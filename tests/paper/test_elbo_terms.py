@@ -27,7 +27,7 @@ few_examples = hypothesis.settings(max_examples=40, deadline=None, derandomize=T
 
 def terms_of(inputs, convention='exact'):
   keys = jax.random.split(jax.random.key(0), len(inputs.labels))
-  return elbo_hands.elbo_terms(keys, inputs, LossConfig(kind='elbo', convention=convention))
+  return elbo_hands.compiled_terms(keys, inputs, LossConfig(kind='elbo', convention=convention))
 
 
 @pytest.mark.slow
@@ -56,7 +56,7 @@ def test_the_prior_nets_parameters_bring_their_own_terms():
   terms = terms_of(inputs._replace(parameters=parameters))
   assert set(terms) - set(without) == {'joint_limits', 'shape_prior'}
   np.testing.assert_allclose(terms['shape_prior'], (betas**2).sum(axis=1))
-  penalties = [joint_limit_penalty(jnp.asarray(each)) for each in pose]
+  penalties = [jax.jit(joint_limit_penalty)(each) for each in pose]
   assert min(penalties) > 0
   np.testing.assert_allclose(terms['joint_limits'], penalties, rtol=1e-6)  # limits are float32
   for name, term in without.items():
