@@ -85,12 +85,13 @@ def main(argv: list[str]) -> None:
     if left <= 0:
       missing[name] = 'no time was left'
       continue
+    row_start = time.monotonic()
     found = measure_in_process(name, min(left, MOST_SECONDS), _QUICK.value)
     if isinstance(found, str):
       missing[name] = found
       print(f'{name}: not measured: {found}', flush=True)
       continue
-    print(describe_row(found), flush=True)
+    print(f'{describe_row(found)}; {time.monotonic() - row_start:.0f} s in all', flush=True)
     results[name] = found
     if not _QUICK.value:
       keep(results)

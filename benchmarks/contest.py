@@ -14,6 +14,11 @@ ROUNDS = 3
 LEAST_REPEATS = 15
 # A round of a fast row ends after this many seconds, or after this many repetitions.
 ROUND_SECONDS, MOST_REPEATS = 1.0, 100
+# A round of slow calls ends after this many seconds, if it has this many repetitions. Without this
+# limit, calls that take ten seconds would need most of the benchmark's time.
+SLOW_ROUND_SECONDS, SLOW_REPEATS = 40.0, 5
+# The search for the fastest peer ends after this many seconds, if each peer ran once.
+SEARCH_SECONDS = 20.0
 # Threads that still spin from one competitor's work would disturb the next one.
 PAUSE_SECONDS = 0.003
 
@@ -29,7 +34,7 @@ class Contest(NamedTuple):
   compiled: Any = None
   """Our compiled program, which reports its arithmetic and its memory."""
   work: float | None = None
-  """Arithmetic operations of one call of ours, if the compiler does not count them."""
+  """Arithmetic operations of one call of ours, if `compiled` does not count them."""
   moved: float | None = None
   """Bytes that a call has to read and write, for rows that memory limits."""
 
@@ -40,6 +45,8 @@ class Timing(NamedTuple):
   peer: str
   ours_ms: list[float]
   peer_ms: list[float]
+  repeats: Sequence[int] = ()
+  """The number of repetitions in each round."""
 
   def best(self) -> tuple[float, float | None]:
     """Returns both medians of the round with the lowest ratio."""
@@ -68,25 +75,36 @@ def timed(contest: Contest, quick: bool = False) -> Timing:
   peer = fastest_peer(contest, 1 if quick else 4)
   calls = [contest.ours] + ([contest.peers[peer]] if peer else [])
   rounds = [_round(calls, 3 if quick else LEAST_REPEATS) for _ in range(1 if quick else ROUNDS)]
-  ours = [medians[0] for medians in rounds]
-  return Timing(peer, ours, [medians[1] for medians in rounds] if peer else [])
+  ours = [medians[0] for medians, _ in rounds]
+  theirs = [medians[1] for medians, _ in rounds] if peer else []
+  return Timing(peer, ours, theirs, [repeats for _, repeats in rounds])
 
 
 def fastest_peer(contest: Contest, repeats: int) -> str:
-  """Finds the peer with the lowest median in `repeats` runs. Without peers the name is empty."""
+  """Finds the peer with the lowest median in `repeats` runs. Without peers the name is empty.
+
+  Slow peers run less often.
+  """
   for call in contest.peers.values():
     call()
   if len(contest.peers) < 2:
     return next(iter(contest.peers), '')
   seconds = {name: [] for name in contest.peers}
-  for _ in range(repeats):
+  start = time.perf_counter()
+  for repeat in range(repeats):
+    if repeat and time.perf_counter() - start > SEARCH_SECONDS:
+      break
     for name, call in contest.peers.items():
       seconds[name].append(_seconds(call))
   return min(seconds, key=lambda name: statistics.median(seconds[name]))
 
 
-def _round(calls: list[Call], least: int) -> list[float]:
-  """Times the calls in turn, `least` times or more. Returns their medians in milliseconds."""
+def _round(calls: list[Call], least: int) -> tuple[list[float], int]:
+  """Times the calls in turn, `least` times or more, or less often if they are slow.
+
+  Returns:
+    Their medians in milliseconds, and how often each was timed.
+  """
   seconds = [[] for _ in calls]
   start = time.perf_counter()
   gc.collect()
@@ -94,9 +112,11 @@ def _round(calls: list[Call], least: int) -> list[float]:
     order = range(len(calls)) if repeat % 2 else reversed(range(len(calls)))
     for number in order:
       seconds[number].append(_seconds(calls[number]))
-    if repeat + 1 >= least and time.perf_counter() - start > ROUND_SECONDS:
+    spent = time.perf_counter() - start
+    done = repeat + 1 >= least and spent > ROUND_SECONDS
+    if done or (repeat + 1 >= SLOW_REPEATS and spent > SLOW_ROUND_SECONDS):
       break
-  return [1e3 * statistics.median(values) for values in seconds]
+  return [1e3 * statistics.median(values) for values in seconds], len(seconds[0])
 
 
 def _seconds(call: Call) -> float:

@@ -66,6 +66,7 @@ def _figures(
     'ratio': peer_ms and round(ours_ms / peer_ms, 3),
     'bar': row.bar,
     'rounds_ms': [[round(x, 4) for x in r] for r in (timing.ours_ms, timing.peer_ms)],
+    'repeats': list(timing.repeats),
     'difference': contest.difference,
   }
   flops, moved = contest.work, contest.moved

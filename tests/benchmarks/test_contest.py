@@ -34,8 +34,24 @@ def test_both_sides_run_equally_often_and_in_alternating_order(monkeypatch):
   assert len(timing.ours_ms) == len(timing.peer_ms) == contest.ROUNDS
   rounds = calls[2:]  # after one call of each
   assert len(rounds) == 2 * contest.ROUNDS * contest.LEAST_REPEATS
+  assert timing.repeats == [contest.LEAST_REPEATS] * contest.ROUNDS
   pairs = [tuple(rounds[i : i + 2]) for i in range(0, len(rounds), 2)]
   assert set(pairs) == {('ours', 'peer'), ('peer', 'ours')}
+
+
+def test_slow_calls_are_repeated_less_often(monkeypatch):
+  monkeypatch.setattr(contest, 'SLOW_ROUND_SECONDS', 0.0)
+  monkeypatch.setattr(contest, 'PAUSE_SECONDS', 0.0)
+  timing = contest.timed(contest.Contest(lambda: None, {'peer': lambda: None}))
+  assert timing.repeats == [contest.SLOW_REPEATS] * contest.ROUNDS
+
+
+def test_the_search_for_the_fastest_peer_ends_in_time(monkeypatch):
+  calls = []
+  peers = {name: lambda name=name: calls.append(name) for name in ('a', 'b')}
+  monkeypatch.setattr(contest, 'SEARCH_SECONDS', 0.0)
+  contest.fastest_peer(contest.Contest(lambda: None, peers), repeats=9)
+  assert calls == ['a', 'b', 'a', 'b']  # once to warm up, and once timed
 
 
 def test_difference_is_a_share_of_the_largest_value():
