@@ -50,6 +50,9 @@ ROWS: dict[str, Row] = {
   'landmark_network_b1': Row(
     'landmark network, 1 crop', 'hand_networks:one_picture', ('hand_landmark',), 1.0
   ),
+  'palm_and_two_landmarks': Row(
+    'palm detector once, landmark network twice', 'hand_networks:palm_and_two_landmarks', (), 1.3
+  ),
   'rasterizer_8x224_embree': Row('rasterizer, 8 hands of 224 pixels', 'rendering:rasterizer', (8,)),
   'inference_b1': Row('whole network, 1 photo', 'network:inference_row', (1,), 0.8),
   'inference_b8': Row('whole network, 8 photos', 'network:inference_row', (8,), 0.8),
@@ -67,7 +70,11 @@ ROWS: dict[str, Row] = {
   'visible_vertices_8x224': Row('visible vertices, 8 hands', 'rendering:visibility', (8,)),
   'crops_32': Row('decode, crop, augment, 32 photos, one core', 'data:crops', (32,)),
   'rendered_hands_8': Row('rendered hands with labels, 8', 'data:rendered_hands', (8,)),
-  'photo_b1': Row('whole program, 1 photo', 'hand_networks:photo'),
+  'refinement': Row('fit of the mesh, 1 hand', 'fitting:refinement', (1,)),
+  'refinement_b8': Row('fit of the mesh, 8 hands', 'fitting:refinement', (8,)),
+  'photo_b1': Row(
+    'whole program, 1 photo (peer: three network passes alone)', 'hand_networks:photo', (), 5.0
+  ),
   'folder_8': Row('whole program, 8 photos', 'hand_networks:folder', (8,), 0.625),
   'cold_start': Row('new process, 1 photo', 'process:cold_start'),
 }
