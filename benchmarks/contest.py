@@ -69,25 +69,27 @@ def timed(contest: Contest, quick: bool = False) -> Timing:
 
   Args:
     contest: the functions to time.
-    quick: whether to time only one round of three repetitions, for a trial of the benchmark.
+    quick: whether to time only one round, which may have one repetition, for a trial of the
+      benchmark. The first peer then counts.
   """
   contest.ours()
-  peer = fastest_peer(contest, 1 if quick else 4)
+  peer = fastest_peer(contest, 0 if quick else 4)
   calls = [contest.ours] + ([contest.peers[peer]] if peer else [])
-  rounds = [_round(calls, 3 if quick else LEAST_REPEATS) for _ in range(1 if quick else ROUNDS)]
+  rounds = [_round(calls, 1 if quick else LEAST_REPEATS) for _ in range(1 if quick else ROUNDS)]
   ours = [medians[0] for medians, _ in rounds]
   theirs = [medians[1] for medians, _ in rounds] if peer else []
   return Timing(peer, ours, theirs, [repeats for _, repeats in rounds])
 
 
 def fastest_peer(contest: Contest, repeats: int) -> str:
-  """Finds the peer with the lowest median in `repeats` runs. Without peers the name is empty.
+  """Finds the peer with the lowest median in `repeats` runs, or in fewer if they are slow.
 
-  Slow peers run less often.
+  Each peer runs once before. Without repeats it is the first peer, and without peers the name is
+  empty.
   """
   for call in contest.peers.values():
     call()
-  if len(contest.peers) < 2:
+  if len(contest.peers) < 2 or not repeats:
     return next(iter(contest.peers), '')
   seconds = {name: [] for name in contest.peers}
   start = time.perf_counter()

@@ -46,6 +46,14 @@ def test_slow_calls_are_repeated_less_often(monkeypatch):
   assert timing.repeats == [contest.SLOW_REPEATS] * contest.ROUNDS
 
 
+def test_a_trial_runs_every_peer_and_times_the_first(monkeypatch):
+  monkeypatch.setattr(contest, 'ROUND_SECONDS', 0.0)
+  calls = []
+  peers = {name: lambda name=name: calls.append(name) for name in ('a', 'b')}
+  timing = contest.timed(contest.Contest(lambda: None, peers), quick=True)
+  assert (timing.peer, timing.repeats, calls) == ('a', [1], ['a', 'b', 'a'])
+
+
 def test_the_search_for_the_fastest_peer_ends_in_time(monkeypatch):
   calls = []
   peers = {name: lambda name=name: calls.append(name) for name in ('a', 'b')}
