@@ -72,6 +72,16 @@ def test_a_difference_of_nan_is_not_small():
   assert not contest.relative_difference([np.array([np.nan])], [np.array([1.0])]) <= 1e-3
 
 
+def test_a_kernel_may_differ_in_a_few_channels_alone():
+  theirs = np.random.default_rng(0).normal(size=(1, 1, 7, 40))
+  few, many = theirs.copy(), theirs.copy()
+  few[..., :2] *= 1.1
+  many[..., :8] *= 1.1
+  assert contest.kernel_difference(few * (1 + 1e-5), theirs) == pytest.approx(1e-5)
+  assert contest.kernel_difference(many, theirs) == pytest.approx(0.1)
+  assert not contest.kernel_difference(theirs * np.nan, theirs) <= 1e-3
+
+
 def test_compiled_calls_give_the_result():
   compiled, call = contest.compile_call(lambda x: 2 * x, jnp.arange(3.0))
   assert call().tolist() == [0.0, 2.0, 4.0]
