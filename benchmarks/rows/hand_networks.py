@@ -43,7 +43,7 @@ def palm_and_two_landmarks() -> Contest:
   """
   passes = {name: _pass(name) for name in _PASSES}
   peers = {name: litert(name) for name in _PASSES}
-  difference = max(_difference(passes[name][1](), peers[name]()) for name in _PASSES)
+  difference = float(np.max([_difference(passes[n][1](), peers[n]()) for n in _PASSES]))
   flops = {name: compiled.cost_analysis()['flops'] for name, (compiled, _) in passes.items()}
   return Contest(
     in_turn({name: call for name, (_, call) in passes.items()}),
@@ -102,7 +102,7 @@ def _difference(ours, theirs) -> float:
     flat = np.asarray(found).reshape(-1)
     same = [other.reshape(-1) for other in theirs if other.size == flat.size]
     nearest.append(min(relative_difference([flat], [other]) for other in same))
-  return max(nearest)
+  return float(np.max(nearest))
 
 
 def photo() -> Contest:

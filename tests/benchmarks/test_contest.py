@@ -69,7 +69,14 @@ def test_difference_is_a_share_of_the_largest_value():
 
 
 def test_a_difference_of_nan_is_not_small():
-  assert not contest.relative_difference([np.array([np.nan])], [np.array([1.0])]) <= 1e-3
+  for ours in ([np.nan, 1.0], [1.0, np.nan]):
+    pairs = [[np.array([value]) for value in values] for values in (ours, [1.0, 1.0])]
+    assert not contest.relative_difference(*pairs) <= 1e-3
+
+
+def test_results_that_are_zero_everywhere_compare_nothing():
+  with pytest.raises(ValueError, match='zero everywhere'):
+    contest.relative_difference([np.ones(3), np.zeros(3)], [np.ones(3), np.zeros(3)])
 
 
 def test_a_kernel_may_differ_in_a_few_channels_alone():
