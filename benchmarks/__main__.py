@@ -25,7 +25,7 @@ from benchmarks.report import describe_row, markdown_table, replace_table
 from benchmarks.table import ROWS
 
 _ROWS = flags.DEFINE_list('rows', [], 'Names of rows. By default all are measured.')
-_QUICK = flags.DEFINE_bool('quick', False, 'Try the rows with three repetitions, and keep nothing.')
+_QUICK = flags.DEFINE_bool('quick', False, 'Try the rows with few repetitions, and keep nothing.')
 _MINUTES = flags.DEFINE_float('minutes', 44.0, 'All rows are stopped after this time.')
 
 FOLDER = pathlib.Path(__file__).parent
@@ -41,7 +41,7 @@ def measure_in_process(name: str, seconds: float, quick: bool) -> dict[str, Any]
   Args:
     name: name of the row.
     seconds: the process is stopped after this time.
-    quick: whether to try the row with only three repetitions.
+    quick: whether to try the row with few repetitions.
   """
   # NumPy's product should be the fastest on this machine. Ignore settings for other programs.
   environment = {k: v for k, v in os.environ.items() if not k.startswith('OPENBLAS_')}
@@ -85,12 +85,13 @@ def main(argv: list[str]) -> None:
     if left <= 0:
       missing[name] = 'no time was left'
       continue
+    row_start = time.monotonic()
     found = measure_in_process(name, min(left, MOST_SECONDS), _QUICK.value)
     if isinstance(found, str):
       missing[name] = found
       print(f'{name}: not measured: {found}', flush=True)
       continue
-    print(describe_row(found), flush=True)
+    print(f'{describe_row(found)}; {time.monotonic() - row_start:.0f} s in all', flush=True)
     results[name] = found
     if not _QUICK.value:
       keep(results)

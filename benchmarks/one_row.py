@@ -31,16 +31,16 @@ def measure(name: str, quick: bool = False) -> dict[str, Any]:
   """
   load = other_load()
   row = ROWS[name]
-  try:
-    import torch
-
+  module, function = row.maker.split(':')
+  make = getattr(importlib.import_module(f'benchmarks.rows.{module}'), function)
+  versions = {'jax': jax.__version__}
+  # Rows that do without PyTorch need not wait for its import.
+  torch = sys.modules.get('torch')
+  if torch is not None:
     # Threads that wait for each other take very long on a busy machine.
     torch.set_num_threads(1 if quick else _THREADS)
-    versions = {'torch': torch.__version__}
-  except ImportError:
-    versions = {}
-  module, function = row.maker.split(':')
-  contest = getattr(importlib.import_module(f'benchmarks.rows.{module}'), function)(*row.arguments)
+    versions['torch'] = torch.__version__
+  contest = make(*row.arguments)
   difference = contest.difference
   if difference is not None and not difference <= MOST_DIFFERENCE:
     raise ValueError(f'{name}: the results differ by {difference:.1e} of the largest value.')
@@ -50,7 +50,7 @@ def measure(name: str, quick: bool = False) -> dict[str, Any]:
     **_figures(name, row, contest, timing, limits),
     'load_before': round(load, 2),
     'machine': describe(),
-    'versions': {'jax': jax.__version__, **versions},
+    'versions': versions,
   }
 
 
@@ -66,6 +66,7 @@ def _figures(
     'ratio': peer_ms and round(ours_ms / peer_ms, 3),
     'bar': row.bar,
     'rounds_ms': [[round(x, 4) for x in r] for r in (timing.ours_ms, timing.peer_ms)],
+    'repeats': list(timing.repeats),
     'difference': contest.difference,
   }
   flops, moved = contest.work, contest.moved

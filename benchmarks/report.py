@@ -1,11 +1,19 @@
 """Shows results as lines and as the table of docs/performance.md."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from benchmarks.table import ROWS
 
-START, END = '<!-- table: written by make bench -->', '<!-- end of the table -->'
+
+class Marks(NamedTuple):
+  """The lines of a page between which a command writes a table."""
+
+  start: str
+  end: str
+
+
+ROWS_MARKS = Marks('<!-- table: written by make bench -->', '<!-- end of the table -->')
 # With more running programs than this before a row, the row shared the machine with others.
 QUIET_LOAD = 1.0
 _HEAD = (
@@ -31,16 +39,17 @@ def markdown_table(results: Sequence[dict[str, Any]]) -> str:
   return '\n'.join((*_HEAD, *rows))
 
 
-def replace_table(page: str, table: str) -> str:
+def replace_table(page: str, table: str, marks: Marks = ROWS_MARKS) -> str:
   """Puts a table between the marks of a page.
 
   Raises:
     ValueError: the page lacks the marks.
   """
-  if START not in page or END not in page:
-    raise ValueError(f'the page lacks the lines {START!r} and {END!r} around its table.')
-  before, rest = page.split(START, 1)
-  return f'{before}{START}\n{table}\n{END}{rest.split(END, 1)[1]}'
+  start, end = marks
+  if start not in page or end not in page:
+    raise ValueError(f'the page lacks the lines {start!r} and {end!r} around its table.')
+  before, rest = page.split(start, 1)
+  return f'{before}{start}\n{table}\n{end}{rest.split(end, 1)[1]}'
 
 
 def _cells(found: dict[str, Any]) -> list[str]:
@@ -53,16 +62,16 @@ def _cells(found: dict[str, Any]) -> list[str]:
   return [
     f'`{found["row"]}`{busy}',
     row.words,
-    _number(found['ours_ms']),
-    _number(found['peer_ms']) if has_peer else '',
+    three_digits(found['ours_ms']),
+    three_digits(found['peer_ms']) if has_peer else '',
     found['peer'] or 'none',
     f'{found["ratio"]:.2f}' if has_peer else '',
     '' if row.bar is None else f'{row.bar:g}',
     share,
-    '' if memory is None else _number(memory),
+    '' if memory is None else three_digits(memory),
   ]
 
 
-def _number(value: float) -> str:
-  """Writes three digits."""
+def three_digits(value: float) -> str:
+  """Writes a number with three digits, or more if it is 1000 or larger."""
   return f'{value:.3g}' if value < 1000 else f'{value:.0f}'

@@ -1,4 +1,4 @@
-"""Measures the palm detector and the landmark network beside LiteRT, and the whole program.
+"""Measures the palm detector, the landmark network and the whole program beside LiteRT.
 
 LiteRT needs `pip install ai-edge-litert`. The published weights are read from the wheel of
 mediapipe 0.10.21 (pip download --no-deps mediapipe==0.10.21), which is not installed. The
@@ -7,9 +7,9 @@ environment variable MEDIAPIPE_WHEEL names its file.
 
 import os
 from collections.abc import Callable
+from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from benchmarks.contest import Contest, relative_difference
@@ -24,17 +24,53 @@ from tools.published_networks import NETWORKS, create_interpreter
 _MODULES = {'palm_detection': PalmDetectionNetwork(), 'hand_landmark': HandLandmarkNetwork()}
 # The features of the landmark network are left out, because LiteRT does not return them.
 _OUTPUTS = {'palm_detection': 2, 'hand_landmark': 4}
+# Passes of each network, one picture each. The program itself reads a hand in four views: plain and
+# mirrored, and both again where the first landmarks are.
+_PASSES = {'palm_detection': 1, 'hand_landmark': 2}
 
 
 def one_picture(name: str) -> Contest:
   """Compares one pass on a picture, including the copies from and to the computer's memory."""
-  module, variables = _MODULES[name], load_bundled_parameters(name)
-  picture = jnp.asarray(draw_test_picture(NETWORKS[name].input_side))[None]
-  run = jax.jit(lambda variables, x: module.apply(variables, normalize_crops(x))[: _OUTPUTS[name]])
-  compiled = run.lower(variables, picture).compile()
-  ours = lambda: jax.device_get(compiled(variables, picture))  # noqa: E731
+  compiled, ours = _pass(name)
   peer = litert(name)
   return Contest(ours, {'LiteRT': peer}, _difference(ours(), peer()), compiled)
+
+
+def palm_and_two_landmarks() -> Contest:
+  """Compares one pass of the palm detector and then two of the landmark network.
+
+  Each pass takes one picture from the computer's memory and brings its results back.
+  """
+  passes = {name: _pass(name) for name in _PASSES}
+  peers = {name: litert(name) for name in _PASSES}
+  difference = float(np.max([_difference(passes[n][1](), peers[n]()) for n in _PASSES]))
+  flops = {name: compiled.cost_analysis()['flops'] for name, (compiled, _) in passes.items()}
+  return Contest(
+    in_turn({name: call for name, (_, call) in passes.items()}),
+    {'LiteRT': in_turn(peers)},
+    difference,
+    work=sum(flops[name] * times for name, times in _PASSES.items()),
+  )
+
+
+def in_turn(calls: dict[str, Callable]) -> Callable[[], None]:
+  """Returns a function that makes every network's passes, one after the other."""
+
+  def call():
+    for name, times in _PASSES.items():
+      for _ in range(times):
+        calls[name]()
+
+  return call
+
+
+def _pass(name: str) -> tuple[Any, Callable[[], Any]]:
+  """Compiles a network. Returns the program and a function that runs one pass on its picture."""
+  module, variables = _MODULES[name], load_bundled_parameters(name)
+  picture = draw_test_picture(NETWORKS[name].input_side)[None]
+  run = jax.jit(lambda variables, x: module.apply(variables, normalize_crops(x))[: _OUTPUTS[name]])
+  compiled = run.lower(variables, picture).compile()
+  return compiled, lambda: jax.device_get(compiled(variables, picture))
 
 
 def litert(name: str, threads: int = 2) -> Callable[[], list[np.ndarray]]:
@@ -66,13 +102,17 @@ def _difference(ours, theirs) -> float:
     flat = np.asarray(found).reshape(-1)
     same = [other.reshape(-1) for other in theirs if other.size == flat.size]
     nearest.append(min(relative_difference([flat], [other]) for other in same))
-  return max(nearest)
+  return float(np.max(nearest))
 
 
 def photo() -> Contest:
-  """Measures a whole photo with one hand, from pixels to the mesh and its sigma."""
+  """Compares a whole photo, from pixels to the mesh and its sigma, with three passes of LiteRT.
+
+  Those passes of `palm_and_two_landmarks` are a part of this work, so no results are compared.
+  """
   reconstructor, requests = HandReconstructor(), _requests(1)
-  return Contest(lambda: reconstructor.reconstruct(requests), {})
+  passes = in_turn({name: litert(name) for name in _PASSES})
+  return Contest(lambda: reconstructor.reconstruct(requests), {'LiteRT, three passes': passes})
 
 
 def folder(count: int) -> Contest:

@@ -14,7 +14,7 @@ from benchmarks.peers.hand_network import HandNetwork as PeerNetwork
 from benchmarks.peers.mano import benchmark_model
 from benchmarks.peers.objective import Labels, supervised_loss
 from benchmarks.peers.weights import copy_weights
-from benchmarks.rows.backbones import Stepping, compiled_by, inference
+from benchmarks.rows.backbones import Stepping, compiled_by, draw_statistics, inference
 from experiments.configs.names import get_config
 from hand_jax.config import ExperimentConfig
 from hand_jax.losses import compute_gaussian_terms, total_loss
@@ -166,8 +166,7 @@ def _network(batch: int):
   config, model = get_config(CONFIG), benchmark_model()
   variables = initialize_network(create_network(config), jax.random.key(0), model)
   rng = np.random.default_rng(0)
-  draw = lambda leaf: jnp.asarray(rng.uniform(0.5, 1.5, leaf.shape), leaf.dtype)  # noqa: E731
-  stats = jax.tree.map(draw, variables['batch_stats'])
+  stats = draw_statistics(variables['batch_stats'], rng)
   side = config.model.image_size
   images = rng.integers(0, 256, (batch, side, side, 3), np.uint8)
   return config, model, {**variables, 'batch_stats': stats}, images
