@@ -22,8 +22,10 @@ gc.set_threshold(100_000, 50, 100)  # as in tests/conftest.py
 
 jobs, packaged_run = json.load(sys.stdin)
 if packaged_run:
+  from hand_jax.reconstruction import views
   from hand_jax.runs import packed_run
   packed_run.PACKAGED_RUN = pathlib.Path(packaged_run)
+  views.PANEL_SIDE = 96  # as in tests/conftest.py
 for module, arguments in jobs:
   # absl keeps the flags of the program itself under its name.
   for flag in list(flags.FLAGS.flags_by_module_dict().get(sys.argv[0], [])):

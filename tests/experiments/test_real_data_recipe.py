@@ -2,14 +2,19 @@
 
 import json
 
+import chex
 import cv2
+import jax
 import numpy as np
+import optax
+import orbax.checkpoint as ocp
 import pytest
 
 from hand_jax.evaluation.official.rules import BENCHMARKS
 from hand_jax.evaluation.official.submission import check_submission
 from hand_jax.mano.assets import load_mano_model
 from hand_jax.mano.mano_files import write_converted_mano
+from hand_jax.runs.checkpoints import load_network
 from tests.documents import ROOT, document_commands, run_commands
 
 pytestmark = pytest.mark.slow
@@ -102,6 +107,41 @@ def test_every_training_command_leaves_a_checkpoint_of_its_last_step(folder):
   for workdir in workdirs:
     steps = [item.name for item in (folder / workdir / 'checkpoints').iterdir()]
     assert '2' in steps, f'{workdir}: {steps}'
+
+
+def parts_with_gradients(workdir):
+  """The parts of the network whose gradients were not all zero, by the optimizer's moments."""
+  with ocp.StandardCheckpointer() as checkpointer:
+    state = checkpointer.restore(workdir.absolute() / 'checkpoints' / '2' / 'training')
+  moments = optax.tree.get(state['opt_state'], 'mu')
+  return {part for part, tree in moments.items() if any(map(np.any, jax.tree.leaves(tree)))}
+
+
+@pytest.mark.parametrize(
+  'name, own_parts',
+  [
+    ('supervised', {'backbone', 'prior_net', 'vertex_regressor'}),
+    ('weakly_supervised', {'backbone', 'prior_net', 'vertex_regressor'}),
+    ('prior_supervised', {'backbone', 'prior_net'}),
+    ('prior_weakly_supervised', {'backbone', 'prior_net'}),
+    # These keep the backbone of the prior-net's run.
+    ('amvur_supervised', {'vertex_regressor'}),
+    ('amvur_weakly_supervised', {'vertex_regressor'}),
+  ],
+)
+def test_gradients_reach_all_that_an_experiment_trains(name, own_parts, folder):
+  found = parts_with_gradients(folder / 'runs' / f'freihand_{name}')
+  assert found == own_parts | {'feature_norm', 'camera_model'}
+
+
+def test_the_texture_alone_learns_after_the_rest(folder):
+  trained, textured = (
+    load_network(str(folder / 'runs' / f'freihand_{name}')).variables['params']
+    for name in ('supervised', 'texture')
+  )
+  assert parts_with_gradients(folder / 'runs' / 'freihand_texture') == {'texture_regressor'}
+  textured.pop('texture_regressor')
+  chex.assert_trees_all_equal(textured, trained)
 
 
 COMMON = {'xyz_mean3d', 'xyz_auc3d', 'mesh_mean3d', 'mesh_auc3d', 'mesh_al_mean3d'}
