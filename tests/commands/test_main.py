@@ -7,6 +7,7 @@ import subprocess
 import sys
 import types
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -23,6 +24,15 @@ from tests.toy_runs import fresh_state, save_toy_run
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures('small_pictures')]
 
 ROOT = pathlib.Path(__file__).parents[2]
+
+
+@pytest.fixture(autouse=True)
+def hands_are_found_at_once(model, monkeypatch):
+  """In the middle of every photo. tests/reconstruction is about finding hands and their masks."""
+  monkeypatch.setattr(
+    hand_reconstructor, 'estimate_hand_mask', lambda image, _: np.ones(image.shape[:2], bool)
+  )
+  monkeypatch.setattr(hand_reconstructor, 'detect_hands', lambda *a: [found_hand(a[0], model)])
 
 
 @pytest.fixture(scope='module')
@@ -196,11 +206,8 @@ def test_a_box_beside_the_photo_is_wrong_use(workdir, photo, tmp_path, capsys):
   assert not (tmp_path / 'out').exists()
 
 
-def test_exit_codes_count_the_photos_that_failed(
-  workdir, model, photo, tmp_path, monkeypatch, capsys
-):
+def test_exit_codes_count_the_photos_that_failed(workdir, photo, tmp_path, monkeypatch, capsys):
   monkeypatch.chdir(tmp_path)
-  monkeypatch.setattr(hand_reconstructor, 'detect_hands', lambda *a: [found_hand(a[0], model)])
   Image.fromarray(photo).save('a.png')
   Image.fromarray(photo).save('help', 'png')
   assert run('./help', 'a.png', f'--workdir={workdir}') == 0
@@ -220,8 +227,9 @@ def test_exit_codes_count_the_photos_that_failed(
 
 
 def test_no_hand_is_a_result(photo, tmp_path, monkeypatch, capsys):
-  """Of a photo without one, and of one of a single pixel; no run is needed."""
+  """No run is needed. tests/detection has photos without hands."""
   monkeypatch.chdir(tmp_path)
+  monkeypatch.setattr(hand_reconstructor, 'detect_hands', lambda *_: [])
   Image.fromarray(photo).save('a.png')
   Image.fromarray(photo[:1, :1]).save('pixel.png')
   assert run('a.png', 'pixel.png') == 0
@@ -231,23 +239,22 @@ def test_no_hand_is_a_result(photo, tmp_path, monkeypatch, capsys):
   assert names == {'summary.json', 'report.html'}
 
 
-def test_ten_hands_get_ten_names(model, photo, tmp_path, monkeypatch, capsys):
+def test_ten_hands_get_ten_names(workdir, model, photo, tmp_path, monkeypatch, capsys):
   monkeypatch.chdir(tmp_path)
   sides = ['left', 'right'] * 5
   monkeypatch.setattr(
     hand_reconstructor, 'detect_hands', lambda *a: [found_hand(a[0], model, s) for s in sides]
   )
   Image.fromarray(photo).save('a.png')
-  assert run('a.png') == 0
+  assert run('a.png', f'--workdir={workdir}') == 0
   assert capsys.readouterr().out.count('a.png: ') == 10
   meshes = {path.name for path in pathlib.Path('hand_jax_output').glob('*_*_*t.glb')}
   assert meshes == {f'a_{number}_{side}.glb' for number, side in enumerate(sides, start=1)}
 
 
-def test_ctrl_c_in_the_middle_keeps_what_is_done(workdir, model, photo, tmp_path, monkeypatch):
+def test_ctrl_c_in_the_middle_keeps_what_is_done(workdir, photo, tmp_path, monkeypatch):
   """The first photo is whole and remembered; of the second nothing appears; a rerun goes on."""
   monkeypatch.chdir(tmp_path)
-  monkeypatch.setattr(hand_reconstructor, 'detect_hands', lambda *a: [found_hand(a[0], model)])
   for name in ('a.png', 'b.png'):
     Image.fromarray(photo).save(name)
   write = pathlib.Path.write_bytes
@@ -259,18 +266,17 @@ def test_ctrl_c_in_the_middle_keeps_what_is_done(workdir, model, photo, tmp_path
 
   with monkeypatch.context() as patch:
     patch.setattr(pathlib.Path, 'write_bytes', interrupted)
-    assert run('a.png', 'b.png') == 130
+    assert run('a.png', 'b.png', f'--workdir={workdir}') == 130
   names = {path.name for path in pathlib.Path('hand_jax_output').iterdir()}
   assert 'a.obj' in names and not [name for name in names if name.startswith(('b', '.'))]
-  assert run('a.png', 'b.png') == 0
+  assert run('a.png', 'b.png', f'--workdir={workdir}') == 0
   assert pathlib.Path('hand_jax_output/b.obj').exists()
 
 
 def test_a_full_disk_is_told_and_leaves_nothing_half_written(
-  model, photo, tmp_path, monkeypatch, capsys
+  workdir, photo, tmp_path, monkeypatch, capsys
 ):
   monkeypatch.chdir(tmp_path)
-  monkeypatch.setattr(hand_reconstructor, 'detect_hands', lambda *a: [found_hand(a[0], model)])
   Image.fromarray(photo).save('a.png')
 
   def full(path, data):
@@ -278,7 +284,7 @@ def test_a_full_disk_is_told_and_leaves_nothing_half_written(
 
   with monkeypatch.context() as patch:
     patch.setattr(pathlib.Path, 'write_bytes', full)
-    assert run('a.png') == 1
+    assert run('a.png', f'--workdir={workdir}') == 1
   error = capsys.readouterr().err
   assert error.count('No space left on device') >= 1
   assert all(line.startswith('Error: ') for line in error.splitlines())
