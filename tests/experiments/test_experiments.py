@@ -168,7 +168,7 @@ _traced = {}
 
 
 def trace_a_step(config, model):
-  """State before, state after and metrics as shapes. Those that shrink to the same share a trace."""
+  """State before, state after and metrics as shapes, traced once for configs that shrink alike."""
   key = step_key(config)
   if key not in _traced:
     step, arguments = make_step(config, model)
