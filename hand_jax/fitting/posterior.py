@@ -75,7 +75,7 @@ class RefinedHand(NamedTuple):
   """The whitened unknowns at the minimum, from which `refine_to_outlines` continues."""
 
 
-def centred(joints: Float[Array, '21 3']) -> Float[Array, '21 3']:
+def centred(joints: Float[Array, '21 *axes']) -> Float[Array, '21 *axes']:
   """Moves the joints' mean, which the view and the alignments place, to the origin."""
   return joints - joints.mean(axis=0, keepdims=True)
 
