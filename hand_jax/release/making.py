@@ -129,8 +129,10 @@ def make_release(
       started = time.monotonic()
       release = make()
       hours = round((time.monotonic() - started) / 3600, 3)
+      # Trained heads that are only taken over bring their hours with them.
       known = release.card.get('hours', {})
-      write_release(path, release._replace(card=release.card | {'hours': {**known, name: hours}}))
+      known = {name: hours, **known} if name == 'heads' else {**known, name: hours}
+      write_release(path, release._replace(card=release.card | {'hours': known}))
       report(f'{name}: {hours:.2f} h, {path}')
     return read_release(path)
 
