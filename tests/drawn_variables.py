@@ -8,8 +8,12 @@ from typing import Any
 
 import jax
 import numpy as np
+import optax
 
+from hand_jax.config import ExperimentConfig
 from hand_jax.models.hand_network import HandNetwork, initialize_network
+from hand_jax.runs.train_state import TrainState
+from hand_jax.training.state import create_train_state
 from hand_jax.types import ManoModel
 
 # Output layers start with a tenth of the usual deviation (SMALL_INIT of the prior-net).
@@ -44,3 +48,18 @@ def drawn_network(network: HandNetwork, model: ManoModel, seed: int = 0) -> dict
   """Draws a hand network's variables with those of its backbone."""
   shapes = jax.eval_shape(lambda: initialize_network(network, jax.random.key(0), model))
   return drawn_like(shapes, seed)
+
+
+def drawn_first_state(
+  config: ExperimentConfig,
+  network: HandNetwork,
+  optimizer: optax.GradientTransformation,
+  model: ManoModel,
+) -> TrainState:
+  """Draws the state before the first step, as arrays of one device."""
+  shapes = jax.eval_shape(lambda: create_train_state(config, network, optimizer, model))
+  # Moments and counts start at zero.
+  state = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
+  params, statistics = (drawn_like(part) for part in (shapes.params, shapes.batch_stats))
+  key = np.array([0, config.training.seed], np.uint32)
+  return jax.device_put(state.replace(params=params, batch_stats=statistics, key=key))

@@ -9,6 +9,7 @@ import pytest
 
 from experiments.configs.names import get_config
 from hand_jax.config import ExperimentConfig
+from hand_jax.config_text import apply_overrides
 from hand_jax.mano.assets import load_mano_model
 from hand_jax.models.hand_network import create_network
 from hand_jax.runs.checkpoints import Checkpoints, claim_workdir
@@ -16,22 +17,23 @@ from hand_jax.runs.hand_models import claim_hand_model
 from hand_jax.runs.train_state import TrainState
 from hand_jax.training import parallel
 from hand_jax.training.objective import term_weights
-from hand_jax.training.state import create_optimizer, create_train_state
+from hand_jax.training.state import create_optimizer
+from tests.drawn_variables import drawn_first_state
 
 
-# Tests share it, since each would trace and compile the network anew.
+# Tests share it, since each would trace the network anew.
 @functools.cache
-def fresh_state(name: str) -> TrainState:
-  """The state of a named config before the first step."""
-  config = get_config(name)
+def fresh_state(name: str, *settings: str) -> TrainState:
+  """A state of a named config before the first step, drawn by NumPy."""
+  config = apply_overrides(get_config(name), settings)
   optimizer = create_optimizer(config.optimizer, config.training.num_steps)
-  state = create_train_state(config, create_network(config), optimizer, load_mano_model())
+  state = drawn_first_state(config, create_network(config), optimizer, load_mano_model())
   return jax.tree.map(np.asarray, state)
 
 
-def save_toy_run(folder: pathlib.Path, name: str, state: TrainState) -> str:
+def save_toy_run(folder: pathlib.Path, name: str, state: TrainState, *settings: str) -> str:
   """Writes a run of a named config on the free hand and returns its folder."""
-  claim_workdir(str(folder), get_config(name))
+  claim_workdir(str(folder), apply_overrides(get_config(name), settings))
   claim_hand_model(folder, load_mano_model())
   with Checkpoints(str(folder)) as checkpoints:
     checkpoints.save(state, 0)

@@ -9,9 +9,10 @@ import pytest
 
 from hand_jax.data.pipeline import training_batches
 from hand_jax.models.hand_network import create_network
-from hand_jax.training.state import create_optimizer, create_train_state
+from hand_jax.training.state import create_optimizer
 from hand_jax.training.step import make_train_step
 from tests.drawn_hands import DrawnSource
+from tests.drawn_variables import drawn_first_state
 
 
 @pytest.fixture(scope='module')
@@ -25,7 +26,7 @@ def parts(config, toy_model):
   """Network, optimizer and first state."""
   network = create_network(config)
   optimizer = create_optimizer(config.optimizer, config.training.num_steps)
-  return network, optimizer, create_train_state(config, network, optimizer, toy_model)
+  return network, optimizer, drawn_first_state(config, network, optimizer, toy_model)
 
 
 @pytest.fixture(scope='module')

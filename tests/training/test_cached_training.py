@@ -18,15 +18,17 @@ from hand_jax.data.prepared import PreparedSource
 from hand_jax.data.silhouettes import SilhouetteMaker
 from hand_jax.mano.assets import load_mano_model
 from hand_jax.models.backbone import normalize_image
-from hand_jax.models.hand_network import create_network, initialize_network
+from hand_jax.models.bundled import load_bundled_parameters
+from hand_jax.models.hand_network import create_network
 from hand_jax.models.map_sampling import map_projection
 from hand_jax.training import parallel
 from hand_jax.training.camera_prior import load_camera_prior
-from hand_jax.training.state import create_optimizer, create_train_state
+from hand_jax.training.state import create_optimizer
 from hand_jax.training.step import make_train_step
 from hand_jax.training.warm_start import check_cached_backbone
 from hand_jax.types import SILHOUETTE_FULL
 from tests.drawn_hands import DrawnSource
+from tests.drawn_variables import drawn_first_state, drawn_network
 from tests.prepared_features import SETTINGS, landmark_backbone
 
 pytestmark = pytest.mark.slow
@@ -35,7 +37,7 @@ OVERRIDES = [
   *('data.features=cached', 'model.image_size=224', 'training.batch_size=2'),
   *('model.backbone.name=hand_landmark', 'model.backbone.pretrained=hands'),
   *('optimizer.backbone_learning_rate_scale=0', f'data.crop_factor={SETTINGS.crop_factor}'),
-  *('data.train_examples=0', 'data.upright=True'),
+  *('data.train_examples=0', 'data.upright=True', 'model.attention.self_layers=0'),
 ]
 
 POINTS = ('landmarks', 'world_landmarks')
@@ -171,15 +173,25 @@ def half_precision(values):
   return values.astype(np.float16).astype(np.float32)
 
 
+def with_bundled_backbone(state, config):
+  """Puts the bundled weights where the config asks for them."""
+  if config.model.backbone.pretrained == 'none':
+    return state
+  bundled = load_bundled_parameters(config.model.backbone.name)['params']
+  chex.assert_trees_all_equal_shapes_and_dtypes(bundled, state.params['backbone'])
+  return state.replace(params={**state.params, 'backbone': jax.device_put(bundled)})
+
+
 def make_step(config, model):
   network = create_network(config)
   optimizer = create_optimizer(config.optimizer, config.training.num_steps)
-  state = create_train_state(config, network, optimizer, model)
+  state = with_bundled_backbone(drawn_first_state(config, network, optimizer, model), config)
   return network, state, jax.jit(make_train_step(config, network, optimizer))
 
 
 def assert_same_step(made, expected, tolerance):
   """Metrics, and the gradients of the heads, which Adam's first moments hold in tenths."""
+  made, expected = jax.device_get((made, expected))
   for name, value in expected[1].items():
     error = np.abs(made[1][name] - value)
     assert error <= tolerance * (1 + np.abs(value)), name
@@ -206,6 +218,7 @@ def test_a_step_on_cached_features_is_that_on_the_networks_own(config, source, b
     assert_same_step(made, step(state, computed, toy_model), tolerance)
   # Without any map they have the form of stored ones. A second compilation would take long.
   assert step._cache_size() == 1
+  made, state = jax.device_get((made, state))
   # The heads have moved. The backbone is the bundled one, and the optimizer keeps nothing of it.
   moments = next(part for part in made[0].opt_state if hasattr(part, 'mu')).mu
   assert set(moments) == set(state.params) - {'backbone'}
@@ -220,14 +233,15 @@ def test_a_step_on_cached_features_is_that_on_the_networks_own(config, source, b
 
 def test_sampled_features_of_the_photo_are_the_stored_ones(config, source, model):
   """Evaluation runs the network on the photo and reduces its maps. Training reads stored ones."""
-  texts = ['model.attention.image_features=sampled', 'model.attention.rounds=2']
+  texts = ['model.attention.image_features=sampled', 'model.attention.rounds=1']
   texts += [f'model.attention.map_channels={SETTINGS.maps}', 'model.vertex_offset_from=prior']
   sampled = apply_overrides(config, texts)
   with training_batches(source, sampled, len(model.v_template)) as loader:
     cached = next(loader)
   stored = cached.features
   network = create_network(sampled)
-  variables = initialize_network(network, jax.random.key(0), model)
+  variables = drawn_network(network, model)
+  variables['params']['backbone'] = load_bundled_parameters('hand_landmark')['params']
   # An untrained head's offsets are too small to tell.
   head = variables['params']['vertex_regressor']['mean']
   head['kernel'] = 30 * head['kernel']
@@ -274,15 +288,17 @@ def test_maps_of_other_channels_are_refused(config, source):
 
 
 def test_a_frozen_backbones_step_on_pictures_is_that_on_its_features(toy_model):
-  """With a small backbone: the step itself is the same for all."""
+  """With a small backbone and the prior-net alone: the step itself is the same for all."""
   texts = ['optimizer.backbone_learning_rate_scale=0', 'model.backbone.batch_norm=frozen']
-  config = apply_overrides(get_config('toy'), [*texts, 'training.batch_size=2'])
+  texts += ['training.batch_size=2', 'model.image_size=32']
+  config = apply_overrides(get_config('toy_prior_weak'), texts)
   network, state, step = make_step(config, toy_model)
   with training_batches(DrawnSource(toy_model, 2), config, 778) as loader:
     pictures = next(loader)._replace(example_id=None)
   images = normalize_image(pictures.image, 'tiny')
   variables = {'params': state.params, 'batch_stats': state.batch_stats}
-  features = network.bind(variables).backbone(images, False)._replace(shallow_map=None)
+  compute = jax.jit(lambda images: network.bind(variables).backbone(images, False))
+  features = compute(images)._replace(shallow_map=None)
   known = pictures._replace(image=np.zeros_like(pictures.image), features=features)
   made, expected = step(state, pictures, toy_model), step(state, known, toy_model)
   assert_same_step(made, expected, 1e-6)

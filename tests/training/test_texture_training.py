@@ -37,6 +37,8 @@ from tests.drawn_hands import DrawnSource
 from tests.toy_runs import fresh_state, save_toy_run
 
 STEPS = 30
+# As small as all parts allow, since most of the time goes into compiling the steps.
+SMALL = ('model.image_size=32', 'model.attention.self_layers=0')
 
 
 def rendered_and_batch(seed=0, size=6, batch=3):
@@ -127,7 +129,10 @@ def test_vertices_in_crop_are_the_projection_with_depth_in_the_same_pixels():
 def config():
   return apply_overrides(
     get_config('toy_texture'),
-    ['optimizer.learning_rate=3e-2', 'optimizer.warmup_steps=0', f'training.num_steps={STEPS}'],
+    [
+      *('optimizer.learning_rate=3e-2', 'optimizer.warmup_steps=0'),
+      *(f'training.num_steps={STEPS}', *SMALL),
+    ],
   )
 
 
@@ -224,7 +229,8 @@ def test_the_evaluation_step_draws_what_the_loss_measures(run, config, toy_model
   assert estimate.vertex_colors.shape == (4, *toy_model.v_template.shape)
   camera = camera_from_vector(estimate.camera.mean)
   vertices = vertices_in_crop(camera, estimate.posterior.vertices.mean, config.model.image_size)
-  inside = np.asarray((vertices[..., :2] > 0) & (vertices[..., :2] < 64)).all(-1)
+  points = np.asarray(vertices[..., :2])
+  inside = ((points > 0) & (points < config.model.image_size)).all(-1)
   assert rendered.silhouette.sum() > 0 and inside.any()
 
 
@@ -266,11 +272,11 @@ def test_texture_on_an_untrained_network_is_refused_and_leaves_no_folder(toy_mod
 def textured_run(config, model, tmp_path_factory):
   """A geometry run, its statistics unlike a new network's, and a texture run of two steps on it."""
   folder, rng = tmp_path_factory.mktemp('runs'), np.random.default_rng(0)
-  state = fresh_state('toy')
+  state = fresh_state('toy', *SMALL)
   statistics = jax.tree.map(
     lambda leaf: leaf + rng.uniform(0.1, 0.2, leaf.shape).astype(leaf.dtype), state.batch_stats
   )
-  save_toy_run(folder / 'toy', 'toy', state.replace(batch_stats=statistics))
+  save_toy_run(folder / 'toy', 'toy', state.replace(batch_stats=statistics), *SMALL)
   source = DrawnSource(model, 6)
   short = ['training.num_steps=2', 'training.evaluate_every=2', 'training.checkpoint_every=2']
   start = dataclasses.replace(config.training, init_from=(str(folder / 'toy'),))

@@ -4,7 +4,6 @@ import dataclasses
 
 import chex
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
@@ -13,6 +12,7 @@ from experiments.configs.names import get_config
 from hand_jax.config import OptimizerConfig
 from hand_jax.config_text import apply_overrides
 from hand_jax.data.pipeline import training_batches
+from hand_jax.models import backbone
 from hand_jax.models.hand_network import create_network
 from hand_jax.runs.train_state import state_variables
 from hand_jax.training import parallel
@@ -39,7 +39,11 @@ STEPS = 24
 def config():
   return apply_overrides(
     get_config('toy'),
-    ['optimizer.learning_rate=1e-2', 'optimizer.warmup_steps=0', f'training.num_steps={STEPS}'],
+    [
+      *('optimizer.learning_rate=1e-2', 'optimizer.warmup_steps=0'),
+      # As small as all parts allow, since most of the time goes into compiling the steps.
+      *(f'training.num_steps={STEPS}', 'model.image_size=32', 'model.attention.self_layers=0'),
+    ],
   )
 
 
@@ -60,7 +64,7 @@ def test_metrics_are_every_loss_term_by_name_and_their_weighted_total(run, confi
 
 def test_the_step_counts_and_moves_everything_but_the_key(run):
   _, states, _ = run
-  first, second = states[0], states[1]
+  first, second = jax.device_get((states[0], states[1]))
   assert [int(state.step) for state in states] == list(range(STEPS + 1))
   np.testing.assert_array_equal(first.key, second.key)
   moved = jax.tree.map(lambda a, b: bool((a != b).any()), first.params, second.params)
@@ -80,10 +84,15 @@ def test_a_step_repeats_bit_for_bit_and_is_compiled_once(run, toy_model, batch):
   assert step._cache_size() == 1
 
 
-def test_the_seed_decides_the_first_state(config, toy_model, parts):
-  network, optimizer, state = parts
-  seeded = dataclasses.replace(config, training=dataclasses.replace(config.training, seed=1))
-  other = create_train_state(seeded, network, optimizer, toy_model)
+def test_the_seed_decides_the_first_state(toy_model):
+  config = get_config('toy_prior_weak')
+  optimizer = create_optimizer(config.optimizer, config.training.num_steps)
+
+  def first_state(seed):
+    seeded = dataclasses.replace(config, training=dataclasses.replace(config.training, seed=seed))
+    return jax.device_get(create_train_state(seeded, create_network(seeded), optimizer, toy_model))
+
+  state, other = first_state(0), first_state(1)
   drawn = [
     (a != b).any()
     for a, b in zip(jax.tree.leaves(state.params), jax.tree.leaves(other.params), strict=True)
@@ -234,11 +243,17 @@ FULL_SIZE = (
 
 
 @pytest.mark.parametrize('name', FULL_SIZE)
-def test_a_step_at_full_size_keeps_the_state_and_has_every_term(name, toy_model):
-  """Shapes alone."""
+def test_a_step_at_full_size_keeps_the_state_and_has_every_term(name, toy_model, monkeypatch):
+  """Shapes alone. Each stage of a backbone has its first two blocks, which the others are like."""
+  stages = backbone.RESNET50_STAGES
+  monkeypatch.setattr(backbone, 'RESNET50_STAGES', tuple((2, width) for _, width in stages))
+  stages = [row._replace(repeats=min(row.repeats, 2)) for row in backbone.EFFICIENTNET_STAGES]
+  monkeypatch.setattr(backbone, 'EFFICIENTNET_STAGES', tuple(stages))
   config = get_config(name)
   # Drawn hands have pictures, no stored features.
   texts = ['training.batch_size=2', 'data.features=none']
+  if config.model.backbone.pretrained == 'imagenet':
+    texts.append('model.backbone.pretrained=none')  # whose weights are of all blocks
   config = apply_overrides(config, texts)
   network = create_network(config)
   optimizer = create_optimizer(config.optimizer, config.training.num_steps)
@@ -271,9 +286,8 @@ def test_weights_of_norms_and_biases_do_not_decay():
     ),
     num_steps=10,
   )
-  params = jax.tree.map(jnp.asarray, params)
-  gradients = jax.tree.map(jnp.zeros_like, params)
-  updates, _ = optimizer.update(gradients, optimizer.init(params), params)
+  gradients = jax.tree.map(np.zeros_like, params)
+  updates, _ = jax.jit(lambda: optimizer.update(gradients, optimizer.init(params), params))()
   # No gradient: what is left is decay, learning rate x weight decay, a quarter in the backbone.
   np.testing.assert_allclose(updates['head']['kernel'], -0.05, rtol=1e-6)
   np.testing.assert_allclose(updates['backbone']['stem']['kernel'], -0.0125, rtol=1e-6)
@@ -291,10 +305,14 @@ def test_the_clip_binds_on_every_step(config, run):
 
 def test_gradients_are_clipped_together():
   config = OptimizerConfig(warmup_steps=0, weight_decay=0.0, gradient_clip_norm=1.0)
-  params = {'a': {'kernel': jnp.zeros((2, 2))}, 'b': {'kernel': jnp.zeros((2, 1))}}
-  gradients = {'a': {'kernel': jnp.full((2, 2), 30.0)}, 'b': {'kernel': jnp.full((2, 1), 40.0)}}
+  shapes = {'a': (2, 2), 'b': (2, 1)}
+  params = {name: {'kernel': np.zeros(shape, np.float32)} for name, shape in shapes.items()}
+  gradients = {
+    name: {'kernel': np.full(shapes[name], size, np.float32)}
+    for name, size in (('a', 30), ('b', 40))
+  }
   optimizer = create_optimizer(config, 10)
-  _, opt_state = optimizer.update(gradients, optimizer.init(params), params)
+  _, opt_state = jax.jit(lambda: optimizer.update(gradients, optimizer.init(params), params))()
   adam = next(part for part in opt_state if isinstance(part, optax.ScaleByAdamState))
   norm = np.sqrt(4 * 30.0**2 + 2 * 40.0**2)
   np.testing.assert_allclose(adam.mu['a']['kernel'], 0.1 * 30 / norm, rtol=1e-5)

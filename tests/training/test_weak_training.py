@@ -15,19 +15,25 @@ from hand_jax.config import ExperimentConfig
 from hand_jax.config_text import apply_overrides
 from hand_jax.data.pipeline import training_batches
 from hand_jax.models.hand_network import CAMERA_MODULES, create_network
-from hand_jax.runs.lineage import lineage_supervision, read_lineage
-from hand_jax.runs.train_state import state_variables
+from hand_jax.runs.checkpoints import Checkpoints, claim_workdir
+from hand_jax.runs.hand_models import claim_hand_model
+from hand_jax.runs.lineage import claim_lineage, lineage_supervision, make_lineage, read_lineage
+from hand_jax.runs.train_state import TrainState, state_variables
 from hand_jax.training.loop import train_and_evaluate
 from hand_jax.training.state import create_optimizer, create_train_state
 from hand_jax.training.step import make_train_step
+from hand_jax.types import ManoModel
 from tests.drawn_hands import DrawnSource, Killed, KilledSource
+from tests.drawn_variables import drawn_first_state
 
 pytestmark = pytest.mark.slow
 
 # Six examples in batches of four: the run is in the middle of an epoch when it is interrupted.
 EXAMPLES = 6
 SETTINGS = [
+  # Most of the time goes into compiling the steps.
   'model.image_size=32',
+  'model.attention.self_layers=0',
   'training.checkpoint_every=2',
   'training.evaluate_every=4',
   'training.log_every=1',
@@ -61,15 +67,32 @@ def weak_config(start: pathlib.Path) -> ExperimentConfig:
   return apply_overrides(get_config('toy_weak'), [*SETTINGS, steps, *links])
 
 
+def save_start(folder: str, model: ManoModel) -> TrainState:
+  """Writes a run as training leaves it, with statistics unlike a new network's."""
+  config = get_config('toy_prior_weak')
+  config = apply_overrides(config, [*SETTINGS, f'training.num_steps={START_STEPS}'])
+  optimizer = create_optimizer(config.optimizer, START_STEPS)
+  state = drawn_first_state(config, create_network(config), optimizer, model)
+  state, rng = jax.device_get(state), np.random.default_rng(0)
+  statistics = jax.tree.map(
+    lambda leaf: leaf + rng.uniform(0.1, 0.2, leaf.shape).astype(leaf.dtype), state.batch_stats
+  )
+  state = state.replace(step=np.array(START_STEPS, np.int32), batch_stats=statistics)
+  claim_workdir(folder, config)
+  claim_hand_model(folder, model)
+  claim_lineage(folder, make_lineage(config))
+  with Checkpoints(folder) as checkpoints:
+    checkpoints.save(state, 0)
+  return state
+
+
 @pytest.fixture(scope='module')
 def runs(toy_model, tmp_path_factory):
   """Folder and last states: the start (`toy_prior_weak`), an uninterrupted `toy_weak` from it, and
   one that was killed after step 3 and continued when the start was gone."""
   folder = tmp_path_factory.mktemp('weak')
   source, validation = DrawnSource(toy_model, EXAMPLES), DrawnSource(toy_model, 2, seed=1)
-  config = get_config('toy_prior_weak')
-  config = apply_overrides(config, [*SETTINGS, f'training.num_steps={START_STEPS}'])
-  start = train_and_evaluate(config, str(folder / 'start'), toy_model, source, validation)
+  start = save_start(str(folder / 'start'), toy_model)
   config = weak_config(folder / 'start')
   straight = train_and_evaluate(config, str(folder / 'straight'), toy_model, source, validation)
   with pytest.raises(Killed):
