@@ -77,8 +77,7 @@ def kernel_difference(ours: Any, theirs: Any) -> float:
 
   The loss has corners where an activation crosses zero in a ReLU. Rounding errors move a few of
   hundred thousands of activations across, each of which changes the gradient of its output channel
-  by several percent. Beside the gradient in float64 both sides then have such errors, in about one
-  of forty channels.
+  by several percent. In ResNet-50 this happens to about one of forty channels.
 
   Args:
     ours: the gradient, with output channels last.
