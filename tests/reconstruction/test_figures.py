@@ -1,19 +1,17 @@
 """Figures: which hands are chosen, the columns of each kind of network, files."""
 
-import jax
 import numpy as np
 import pytest
 from PIL import Image
 
 from experiments.configs.names import get_config
-from hand_jax.models.hand_network import create_network, initialize_network
+from hand_jax.models.hand_network import create_network
 from hand_jax.reconstruction import figures
 from hand_jax.reconstruction.trained_network import create_trained_network
-from hand_jax.runs.checkpoints import Checkpoints, claim_workdir
-from hand_jax.runs.hand_models import claim_hand_model
-from hand_jax.training.state import create_optimizer, create_train_state
 from tests.drawn_hands import DrawnSource, project
+from tests.drawn_variables import drawn_network
 from tests.reference.rasterize import face_at_points
+from tests.toy_runs import fresh_state, save_toy_run
 
 SIDE = figures.FIGURE_TILE_SIDE
 
@@ -63,7 +61,7 @@ def silhouette(example, faces):
 @pytest.fixture(scope='module')
 def network(model):
   config = get_config('toy_texture')
-  variables = initialize_network(create_network(config), jax.random.key(0), model)
+  variables = drawn_network(create_network(config), model)
   return create_trained_network(config, variables, model)
 
 
@@ -135,15 +133,9 @@ def test_columns_of_other_networks(network, source, absent):
 
 
 @pytest.mark.slow
-def test_figures_of_a_run_are_written(model, source, tmp_path, monkeypatch):
+def test_figures_of_a_run_are_written(source, tmp_path, monkeypatch):
   """From a run on disk; hands come from a drawn source in place of rendered ones."""
-  config, workdir = get_config('toy_texture'), str(tmp_path / 'run')
-  claim_workdir(workdir, config)
-  claim_hand_model(workdir, model)
-  with Checkpoints(workdir) as checkpoints:
-    optimizer = create_optimizer(config.optimizer, config.training.num_steps)
-    state = create_train_state(config, create_network(config), optimizer, model)
-    checkpoints.save(jax.tree.map(np.asarray, state), 0)
+  workdir = save_toy_run(tmp_path / 'run', 'toy_texture', fresh_state('toy_texture'))
   monkeypatch.setattr(figures, 'create_source', lambda *_: source)
   output = tmp_path / 'new' / 'figures'
   lines = list(figures.make_figures(workdir, str(output), rows=1))

@@ -20,6 +20,8 @@ from hand_jax.runs.packed_run import PACKAGED_RUN, RELEASE
 from tests.packed_runs import STEP, drawn_variables, put_in_package, save_features_run
 
 ASSETS = PACKAGED_RUN.parent
+# Hands to compare on are filled up to a batch.
+SMALL_BATCH = 'training.batch_size=2'
 
 
 @pytest.fixture(scope='module')
@@ -30,7 +32,11 @@ def variables():
 @pytest.fixture(scope='module')
 def workdir(variables, tmp_path_factory):
   folder = tmp_path_factory.mktemp('runs') / 'features'
-  save_features_run(folder, variables)
+  save_features_run(folder, variables, SMALL_BATCH)
+  # The time that the run took is that of these batches.
+  rows = [{'step': 10, 'examples_per_second': 1.0}, {'step': 20, 'validation_total': 1.0}]
+  rows.append({'step': 30, 'examples_per_second': 2.0})
+  (folder / 'metrics.jsonl').write_text(''.join(json.dumps(row) + '\n' for row in rows))
   (folder / 'evaluation').mkdir()
   figures = dict.fromkeys(('pa_mpjpe_mm', 'pa_mpvpe_mm', 'mpjpe_mm', 'mpvpe_mm'), 9.87654)
   results = {'examples': 500, 'posterior': {**figures, 'auc_joints': 0.5}, 'mean_hand': figures}
@@ -69,8 +75,8 @@ def test_the_card_says_what_was_packed(packed):
   assert card['commit'] == 'abc' and card['config'] == 'synthetic_features'
   assert card['step'] == STEP and card['precision'] == 'float16'
   assert card['trained_on']['hands'] == 'broad' and card['trained_on']['examples'] is None
-  # Steps 1 to 10 with 16 hands a second and 11 to 30 with 32, each step of 32 hands.
-  assert card['hours'] == pytest.approx((10 * 32 / 16 + 20 * 32 / 32) / 3600, abs=6e-4)
+  # Steps 1 to 10 with 1 hand a second and 11 to 30 with 2, each step of 2 hands.
+  assert card['hours'] == pytest.approx((10 * 2 / 1 + 20 * 2 / 2) / 3600, abs=6e-4)
   figures = card['evaluations']['synthetic_hands-test']
   assert figures['examples'] == 500 and figures['posterior']['pa_mpjpe_mm'] == 9.877
   change = card['half_precision_change']
@@ -109,7 +115,7 @@ def test_other_files_stay_and_other_backbones_are_refused(workdir, variables, tm
     pack_run(workdir, tmp_path / 'notes', compared_hands=2)
   backbone = jax.tree.map(lambda leaf: leaf + 1e-3, variables['params']['backbone'])
   learned = {**variables, 'params': {**variables['params'], 'backbone': backbone}}
-  other = save_features_run(tmp_path / 'learned', learned)
+  other = save_features_run(tmp_path / 'learned', learned, SMALL_BATCH)
   with pytest.raises(ValueError, match='not the unchanged landmark network of'):
     pack_run(other, tmp_path / 'packed', compared_hands=2)
   assert not (tmp_path / 'packed').exists()
