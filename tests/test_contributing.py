@@ -94,7 +94,7 @@ def test_what_the_recipes_add_trains(project):
   settings += ['training.log_every=1', 'training.batch_size=2', 'data.train_examples=4']
   settings += ['training.validation_examples=2']
   arguments = [argument for setting in settings for argument in ('--set', setting)]
-  command = ('-m', 'experiments.train', '--config=toy', '--workdir=run', *arguments)
+  command = ('-m', 'experiments.train', '--config=toy_prior_weak', '--workdir=run', *arguments)
   run_python(*command, folder=project)
   metrics = (project / 'run' / 'metrics.jsonl').read_text()
   assert 'pose_size' in metrics
