@@ -24,13 +24,11 @@ _HEAD = (
 
 def describe_row(found: dict[str, Any]) -> str:
   """Describes a result in one line."""
-  cells = _cells(found)
-  if found['peer'] is None:
-    return f'{cells[0]}: {cells[2]} ms, share of peak {cells[7]}'
-  return (
-    f'{cells[0]}: ours {cells[2]} ms, {cells[4]} {cells[3]} ms, ratio {cells[5]}'
-    f' (bar {cells[6]}), share of peak {cells[7]}'
-  )
+  name, _, ours, theirs, peer, ratio, bar, share, _ = _cells(found)
+  line = f'{name}: ours {ours} ms'
+  if found['peer'] is not None:
+    line += f', {peer} {theirs} ms, ratio {ratio}' + (f' (bar {bar})' if bar else '')
+  return line + (f', {share}' if share else '')
 
 
 def markdown_table(results: Sequence[dict[str, Any]]) -> str:

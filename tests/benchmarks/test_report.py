@@ -57,6 +57,15 @@ def test_a_table_row_tells_the_figures():
   )
 
 
+def test_a_line_tells_the_figures_that_there_are():
+  assert report.describe_row(result()) == (
+    '`inference_b1`: ours 123 ms, PyTorch 200 ms, ratio 0.62 (bar 0.8), 46% of products'
+  )
+  alone = result(row='refinement', peer=None, peer_ms=None, ratio=None)
+  del alone['share_of_gemm']
+  assert report.describe_row(alone) == '`refinement`: ours 123 ms'
+
+
 def test_a_busy_machine_is_marked_and_a_missing_peer_is_told():
   cells = report.markdown_table([result(load_before=3.0, peer=None, peer_ms=None, ratio=None)])
   assert '| `inference_b1` * |' in cells
