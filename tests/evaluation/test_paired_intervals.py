@@ -38,11 +38,11 @@ def test_the_sides_are_mirrored_and_calls_agree():
 
 def test_hands_alone_give_the_interval_of_a_mean():
   """With one seed and many hands it is the normal interval, which is known in closed form."""
-  differences = np.random.default_rng(RNG_SEED).normal(1.0, 2.0, size=(1, 4000))
-  found = paired_interval(differences, np.zeros_like(differences), draws=20000)
+  differences = np.random.default_rng(RNG_SEED).normal(1.0, 2.0, size=(1, 1000))
+  found = paired_interval(differences, np.zeros_like(differences), draws=10000)
   half = 1.959964 * differences.std() / np.sqrt(differences.size)
   expected = differences.mean() + half * np.array([-1, 1])
-  np.testing.assert_allclose([found.low, found.high], expected, atol=0.03 * half)
+  np.testing.assert_allclose([found.low, found.high], expected, atol=0.06 * half)
 
 
 def test_more_seeds_on_the_same_hands_do_not_shrink_what_hands_cause():

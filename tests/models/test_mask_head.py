@@ -27,20 +27,22 @@ def maps():
   return MaskMaps(*map(jnp.asarray, drawn))
 
 
-def test_every_parameter_and_map_counts(maps):
-  variables = MaskHead().init(jax.random.key(0), maps)
+@pytest.fixture(scope='module')
+def variables(maps):
+  return jax.jit(MaskHead().init)(jax.random.key(0), maps)
 
+
+def test_every_parameter_and_map_counts(maps, variables):
   def loss(variables, maps):
     return jnp.sum(MaskHead().apply(variables, maps) ** 2)
 
-  assert MaskHead().apply(variables, maps).shape == (2, 16, 16)
-  of_variables, of_maps = jax.grad(loss, (0, 1))(variables, maps)
+  assert jax.eval_shape(MaskHead().apply, variables, maps).shape == (2, 16, 16)
+  of_variables, of_maps = jax.jit(jax.grad(loss, (0, 1)))(variables, maps)
   for leaf in jax.tree.leaves(of_variables) + list(of_maps):
     assert np.abs(leaf).max() > 0
 
 
-def test_a_crop_does_not_depend_on_the_others(maps):
-  variables = MaskHead().init(jax.random.key(0), maps)
+def test_a_crop_does_not_depend_on_the_others(maps, variables):
   alone = MaskHead().apply(variables, jax.tree.map(lambda found: found[:1], maps))
   np.testing.assert_allclose(MaskHead().apply(variables, maps)[:1], alone, atol=1e-5)
 
