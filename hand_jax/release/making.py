@@ -122,7 +122,7 @@ def make_release(
     FileExistsError: the folder holds files of the stages' names, but no plan.
   """
   folder = pathlib.Path(workdir)
-  _keep_plan(plan, folder)
+  _keep_plan(plan, folder, taken_over=trained is not None)
 
   def stage(name: str, path: pathlib.Path, make: Callable[[], Release]) -> Release:
     if not path.exists():
@@ -150,9 +150,16 @@ def make_release(
   return release
 
 
-def _keep_plan(plan: ReleasePlan, folder: pathlib.Path) -> None:
-  """Writes the plan into a new folder, or compares it with the plan of an existing one."""
+def _keep_plan(plan: ReleasePlan, folder: pathlib.Path, taken_over: bool) -> None:
+  """Writes the plan into a new folder, or compares it with the plan of an existing one.
+
+  Args:
+    plan: the data and settings.
+    folder: folder of the stages.
+    taken_over: whether trained heads are taken over. Such stages are never mixed with others.
+  """
   path, text = folder / 'plan.json', json.loads(json.dumps(_plan_numbers(plan)))
+  text |= {'heads_taken_over': True} if taken_over else {}
   if not path.exists():
     if taken := [name for name in _STAGE_FILES if os.path.lexists(folder / name)]:
       raise FileExistsError(

@@ -112,6 +112,15 @@ def test_without_an_outline_nearby_all_is_unknown(broken):
     np.testing.assert_array_equal(found, expected)
 
 
+def test_a_mask_of_less_than_half_of_the_mesh_is_another_thing():
+  """Parts of the disc, whose edges would fit. They are cut off at a row."""
+  vertices, faces = disc(np.array([190.0, 150.0]), 100.0, 64)
+  for row, counts in ((120, False), (180, True)):
+    mask = disc_mask((190, 150), 100)
+    mask[row:] = False
+    assert known(find_outline(vertices, faces, mask, np.ones(129, bool))).any() == counts
+
+
 def test_of_many_vertices_some_are_taken_evenly():
   vertices, faces = disc(np.array([190.0, 150.0]), 100.0, 500)
   outline = find_outline(vertices, faces, disc_mask((190, 150), 100), np.ones(1001, bool))

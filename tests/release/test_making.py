@@ -78,6 +78,9 @@ def test_trained_heads_can_be_calibrated_again(plan, tmp_path, monkeypatch):
   np.testing.assert_allclose(release.calibration.vertex_factor, 2, rtol=0.02)
   assert release.card['commit'] == bundled.card['commit']
   assert release.card['calibration_commit'] == 'new'
+  # The folder's results are no results of a whole pass, and the other way round.
+  with pytest.raises(ValueError, match='stages of another plan'):
+    making.make_release(plan, tmp_path)
   for name in ('errors', 'prior'):
     for found, expected in zip(getattr(release, name), getattr(bundled, name), strict=True):
       np.testing.assert_array_equal(found, expected)
