@@ -5,6 +5,7 @@ import numpy as np
 from benchmarks.contest import Contest
 from hand_jax.data.photos import DEMO_PHOTOS, read_photo
 from hand_jax.detection.detect import detect_hands
+from hand_jax.detection.hand_views import view_hand
 from hand_jax.detection.masks import estimate_hand_mask
 from hand_jax.files.compiled_programs import keep_compiled_programs
 from hand_jax.fitting.detected import SeenHand, fit_detected_hands
@@ -25,7 +26,8 @@ def refinement(count: int) -> Contest:
   model, release = load_mano_model(), load_release()
   photo = read_photo(DEMO_PHOTOS / 'nocurl.jpg')
   hand = detect_hands(photo, max_hands=1)[0]
-  size, mask = (photo.shape[1], photo.shape[0]), estimate_hand_mask(photo, hand)
+  size = (photo.shape[1], photo.shape[0])
+  mask = estimate_hand_mask(view_hand(photo, hand), *size)
   hands = [SeenHand(hand, size, hand_mask=mask)] * count
   call = lambda: fit_detected_hands(model, hands, release)  # noqa: E731
   for fitted in call():

@@ -137,7 +137,7 @@ RUNS = {
     AblationRun('global-displaced', (*SHARED, *GLOBAL), hands='displaced'),
     AblationRun('prior-alone-displaced', (*SHARED, *ALONE, *_loss(L2_FULL)), hands='displaced'),
     AblationRun('silhouette-off', FROM_RELEASE),
-    AblationRun('silhouette-on', (*FROM_RELEASE, 'loss.silhouette=10000')),
+    AblationRun('silhouette-on', (*FROM_RELEASE, 'loss.silhouette=30000')),
     # These runs use 2D joints alone. The first has squared errors, and the others start from it.
     AblationRun('start', (*SHARED, *WEAK, *ALONE, *_loss(L2_WEAK))),
     AblationRun(

@@ -7,38 +7,31 @@ import cv2
 import numpy as np
 from jaxtyping import Array, Bool, UInt8
 
+from hand_jax.detection.hand_views import HandView, read_maps
 from hand_jax.detection.networks import compile_well
-from hand_jax.detection.reading import DetectedHand
-from hand_jax.detection.regions import crop_region, photo_to_crop, region_from_landmarks
 from hand_jax.models.applying import apply_network
 from hand_jax.models.bundled import load_bundled_parameters
-from hand_jax.models.hand_landmark import INPUT_SIDE, HandLandmarkNetwork, normalize_crops
+from hand_jax.models.hand_landmark import INPUT_SIDE, HandLandmarkOutput
 from hand_jax.models.mask_head import MaskHead, enlarged_mask, mask_maps
 
 
-def estimate_hand_mask(
-  image: UInt8[np.ndarray, 'height width 3'], hand: DetectedHand
-) -> Bool[np.ndarray, 'height width']:
+def estimate_hand_mask(view: HandView, width: int, height: int) -> Bool[np.ndarray, 'height width']:
   """Estimates which pixels of a photo show a detected hand.
 
   The forearm, objects in front of the hand and other hands do not count. No pixel counts outside
-  the square that the landmark network would read next.
+  the view.
 
   Args:
-    image: RGB, upright.
-    hand: the detected hand.
+    view: the hand, see `view_hand`.
+    width: the photo's width in pixels.
+    height: its height in pixels.
   """
-  region = region_from_landmarks(np.asarray(hand.landmarks_image, np.float64))
-  crop = crop_region(image, region, INPUT_SIDE)
-  is_left = hand.side == 'left'
-  # The networks were trained on right hands.
-  (mask,) = mask_in_crops(np.ascontiguousarray(crop[:, ::-1] if is_left else crop)[None])
-  return _in_photo(mask[:, ::-1] if is_left else mask, photo_to_crop(region, INPUT_SIDE), image)
+  (mask,) = np.asarray(_program()(_bundled_head(), view.output))
+  return _in_photo(mask, view.photo_to_crop, width, height)
 
 
-def _in_photo(mask: np.ndarray, to_crop: np.ndarray, image: np.ndarray) -> np.ndarray:
+def _in_photo(mask: np.ndarray, to_crop: np.ndarray, width: int, height: int) -> np.ndarray:
   """Places a crop's mask in its photo. Only the part that the crop shows is computed."""
-  height, width = image.shape[:2]
   side = len(mask)
   corners = np.array([[0, 0, 1], [side, 0, 1], [0, side, 1], [side, side, 1]])
   places = corners @ np.linalg.inv(to_crop).T[:, :2]
@@ -62,30 +55,28 @@ def _in_photo(mask: np.ndarray, to_crop: np.ndarray, image: np.ndarray) -> np.nd
 
 
 def mask_in_crops(
-  crops: UInt8[np.ndarray, 'crops side side 3'], parameters: dict[str, Any] | None = None
-) -> Bool[np.ndarray, 'crops side side']:
+  crops: UInt8[np.ndarray, 'crops 224 224 3'], parameters: dict[str, Any] | None = None
+) -> Bool[np.ndarray, 'crops 224 224']:
   """Estimates which pixels of crops show the right hand for which each crop was cut.
 
   Args:
     crops: RGB, of hands with their fingers up. Left hands are mirrored.
     parameters: the parameters of a `MaskHead`. With None the bundled ones are used.
   """
-  head = load_bundled_parameters('hand_mask')['params'] if parameters is None else parameters
-  variables = _landmark_variables()
-  masks = [np.asarray(_program()(variables, head, crops[i : i + 1])) for i in range(len(crops))]
+  head = _bundled_head() if parameters is None else parameters
+  masks = [np.asarray(_program()(head, read_maps(crops[i : i + 1]))) for i in range(len(crops))]
   return np.concatenate([np.zeros((0, *crops.shape[1:3]), bool), *masks])
 
 
 @functools.cache
-def _landmark_variables() -> dict[str, Any]:
-  return load_bundled_parameters('hand_landmark')
+def _bundled_head() -> dict[str, Any]:
+  return load_bundled_parameters('hand_mask')['params']
 
 
 @functools.cache
 def _program() -> Any:
-  def apply(variables: Any, head: Any, crops: Array) -> Array:
-    output = apply_network(HandLandmarkNetwork(), variables, normalize_crops(crops))
+  def apply(head: Any, output: HandLandmarkOutput) -> Array:
     log_odds = apply_network(MaskHead(), {'params': head}, mask_maps(output))
-    return enlarged_mask(log_odds, crops.shape[1])
+    return enlarged_mask(log_odds, INPUT_SIDE)
 
-  return compile_well('hand_mask', apply)
+  return compile_well('hand_mask', apply, HandLandmarkOutput)

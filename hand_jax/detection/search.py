@@ -7,6 +7,7 @@ its own tile and 0.15 of the tile of the level before. Neighbouring tiles overla
 size, so that each such hand lies wholly in one of them.
 """
 
+import cv2
 import numpy as np
 from jaxtyping import UInt8
 
@@ -61,7 +62,7 @@ def find_palms(
     One palm per hand in pixels of the photo, with the most probable first.
   """
   pictures = [crop_region(image, square, INPUT_SIDE) for square in squares]
-  shown = [i for i, picture in enumerate(pictures) if picture.std((0, 1)).max() > _PLAIN]
+  shown = [i for i, picture in enumerate(pictures) if cv2.meanStdDev(picture)[1].max() > _PLAIN]
   found = [_no_palms()]
   if shown:
     output = detect_palms(np.stack([pictures[i] for i in shown]))

@@ -38,25 +38,41 @@ def keep_traced(
     name: the name of the kept files. Each function needs its own.
     function: a pure function that takes and returns trees of arrays.
     types: the named tuples among its arguments and results.
-    compiler_options: the options of `jax.jit`.
+    compiler_options: the options of `jax.jit`, beside those of `cpu_options`.
 
   Returns:
     The compiled function. It traces `function` where no program is kept or the kept one is damaged.
   """
   for kind in types:
     _register(kind)
-  compiled: dict[str, Callable] = {}
+  compiled: dict[Any, Callable] = {}
 
   @functools.wraps(function)
   def call(*arguments):
-    shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), arguments)
-    key = f'{jax.tree.structure(shapes)} {jax.tree.leaves(shapes)}'
+    leaves, structure = jax.tree.flatten(arguments)
+    key = structure, tuple((leaf.shape, leaf.dtype) for leaf in leaves)
     if key not in compiled:
-      traced = _read_or_trace(name, function, shapes, key)
-      compiled[key] = jax.jit(traced, compiler_options=compiler_options)
+      options = cpu_options() | (compiler_options or {})
+      compiled[key] = jax.jit(_read_or_trace(name, function, arguments), compiler_options=options)
     return compiled[key](*arguments)
 
   return call
+
+
+@functools.cache
+def cpu_options() -> dict[str, Any]:
+  """Returns the compiler options under which small networks are fastest on CPUs.
+
+  By default XLA gives matrix products to YNNPACK. It is the faster one for products of a thousand
+  rows and columns, but for those of the hand networks and of the fit XLA's own code is. Without
+  CPUs, and where the compiler does not know the option, there are no options.
+  """
+  options = {'xla_cpu_experimental_ynn_fusion_type': ''}
+  try:
+    jax.jit(lambda: 0, compiler_options=options).lower().compile()
+  except jax.errors.JaxRuntimeError:
+    return {}
+  return options if jax.default_backend() == 'cpu' else {}
 
 
 @functools.cache
@@ -66,10 +82,12 @@ def _register(kind: type) -> None:
   export.register_namedtuple_serialization(kind, serialized_name=name)
 
 
-def _read_or_trace(name: str, function: Callable, shapes: tuple, key: str) -> Callable:
+def _read_or_trace(name: str, function: Callable, arguments: tuple) -> Callable:
   folder = jax_setting('jax_compilation_cache_dir')
   if folder is None or not jax_setting('jax_enable_compilation_cache'):
     return function
+  shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), arguments)
+  key = f'{jax.tree.structure(shapes)} {jax.tree.leaves(shapes)}'
   path = pathlib.Path(folder) / f'{name}-{_digest(key)}.stablehlo'
   try:
     return _named(name, export.deserialize(bytearray(path.read_bytes())).call)

@@ -127,7 +127,13 @@ def _draw(points: np.ndarray, faces: np.ndarray) -> UInt8[np.ndarray, 'side side
   """Draws a mesh with ones on zeros."""
   drawn = np.zeros((_SIDE, _SIDE), np.uint8)
   # OpenCV counts from pixel centres.
-  for triangle in np.round((points - 0.5)[faces] * 2**_SHIFT).astype(np.int32):
+  triangles = np.round((points - 0.5)[faces] * 2**_SHIFT).astype(np.int32)
+  first, second = triangles[:, 1] - triangles[:, 0], triangles[:, 2] - triangles[:, 0]
+  area = first[:, 0] * second[:, 1] - first[:, 1] * second[:, 0]
+  # The near and the far side of a closed mesh cover the same pixels, so one of them is enough. An
+  # open mesh, as a hand is at the wrist, is covered best by the side that is larger.
+  side = area > 0 if area.sum() > 0 else area < 0
+  for triangle in triangles[side]:
     cv2.fillConvexPoly(drawn, triangle, 1, shift=_SHIFT)
   return drawn
 

@@ -3,6 +3,7 @@
 import numpy as np
 from jaxtyping import Bool, UInt8
 
+from hand_jax.detection.hand_views import HandView
 from hand_jax.fitting.detected import FittedHand
 from hand_jax.geometry.cameras import crop_affine, mirror_affine
 from hand_jax.mano.assets import hand_model_name
@@ -27,8 +28,9 @@ def fitted_reconstruction(
   photo: UInt8[np.ndarray, 'height width 3'],
   photo_name: str,
   camera: PhotoCamera,
-  hand_mask: Bool[np.ndarray, 'height width'] | None = None,
-  mask_source: MaskSource = 'none',
+  view: HandView,
+  hand_mask: Bool[np.ndarray, 'height width'],
+  mask_source: MaskSource,
 ) -> Reconstruction:
   """Makes the reconstruction of a fitted hand.
 
@@ -38,7 +40,8 @@ def fitted_reconstruction(
     photo: upright RGB.
     photo_name: the photo's name.
     camera: the photo's camera, in which the hand is placed.
-    hand_mask: where the photo shows the hand. With None the vertices get no colours.
+    view: the hand as it was seen in the photo.
+    hand_mask: where the photo shows the hand.
     mask_source: where the mask comes from.
   """
   detected, mesh, _ = fitted
@@ -54,18 +57,15 @@ def fitted_reconstruction(
   visible = visible_in_photo(np.asarray(mesh.vertices), pixels, faces, size)
   covariance = np.diagonal(mesh.joint_covariance, axis1=-2, axis2=-1)
   pixels_per_metre = float(mesh.pixels_per_metre)
-  colors = None
-  if hand_mask is not None:
-    depth = pixels_per_metre * np.asarray(mesh.vertices, np.float64)[:, 2:]
-    points = np.concatenate([pixels, depth], axis=1)
-    colors = color_hand(photo, detected, points, model, hand_mask)
+  depth = pixels_per_metre * np.asarray(mesh.vertices, np.float64)[:, 2:]
+  points = np.concatenate([pixels, depth], axis=1)
   return Reconstruction(
     vertices=np.asarray(mesh.vertices, np.float32),
     joints=np.asarray(mesh.joints, np.float32),
     faces=faces[:, ::-1] if is_left else faces,
     vertex_sigma_mm=np.asarray(mesh.vertex_sigma_mm, np.float32),
     vertex_visible=visible & near_hand_mask(hand_mask, photo_to_crop, _SHOWN_SIDE, pixels),
-    vertex_colors=colors,
+    vertex_colors=color_hand(view, points, model, hand_mask),
     vertices_image=pixels.astype(np.float32),
     joint_sigma_mm=np.asarray(mesh.joint_sigma_mm, np.float32),
     joint_sigma_xyz_mm=(_MM_PER_M * np.sqrt(covariance)).astype(np.float32),

@@ -23,6 +23,7 @@ from hand_jax.data.photos import (
   read_photo_scaled,
 )
 from hand_jax.detection.detect import check_image, detect_hands
+from hand_jax.detection.hand_views import HandView, view_hand
 from hand_jax.detection.masks import estimate_hand_mask
 from hand_jax.detection.reading import DetectedHand, read_regions
 from hand_jax.files.compiled_programs import keep_compiled_programs
@@ -207,7 +208,11 @@ class HandReconstructor:
       for place, hand in enumerate(hands)
       if hand.presence >= _MIN_PRESENCE
     ]
-    masks = [_hand_mask(requests[number], found[number][place]) for number, place in places]
+    views = [view_hand(requests[number].image, found[number][place]) for number, place in places]
+    masks = [
+      _hand_mask(requests[number], found[number][place], view)
+      for (number, place), view in zip(places, views, strict=True)
+    ]
     seen = [
       SeenHand(found[number][place], _size(request.image), _camera(request).intrinsics, mask)
       for (number, place), (mask, _) in zip(places, masks, strict=True)
@@ -215,10 +220,12 @@ class HandReconstructor:
     ]
     fitted = fit_detected_hands(self.model, seen, self.release)
     results: list[list[Reconstruction]] = [[] for _ in requests]
-    for (number, place), hand, mask in zip(places, fitted, masks, strict=True):
+    for (number, place), hand, view, mask in zip(places, fitted, views, masks, strict=True):
       request = requests[number]
       camera = _camera(request)
-      made = fitted_reconstruction(hand, self.model, request.image, request.name, camera, *mask)
+      made = fitted_reconstruction(
+        hand, self.model, request.image, request.name, camera, view, *mask
+      )
       results[number].append(dataclasses.replace(made, given_box=_given_box(request, place)))
     return results
 
@@ -333,12 +340,13 @@ def _given_box(request: PhotoRequest, place: int) -> int | None:
 
 
 def _hand_mask(
-  request: PhotoRequest, hand: DetectedHand
+  request: PhotoRequest, hand: DetectedHand, view: HandView | None = None
 ) -> tuple[Bool[np.ndarray, 'height width'], MaskSource]:
   """The mask that was given, else the estimated one of this hand, and which of them it is."""
   if request.hand_mask is not None:
     return request.hand_mask, 'given'
-  return estimate_hand_mask(request.image, hand), 'estimated'
+  view = view or view_hand(request.image, hand)
+  return estimate_hand_mask(view, *_size(request.image)), 'estimated'
 
 
 def _size(image: np.ndarray) -> tuple[int, int]:

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
+from hand_jax.detection.hand_views import view_hand
 from hand_jax.detection.masks import estimate_hand_mask
 from hand_jax.detection.reading import read_regions
 from hand_jax.evaluation.metrics import MM_PER_M, point_errors_mm, procrustes_align
@@ -54,7 +55,7 @@ def fit_rendered(model: ManoModel, release: Release, plan: ReadingPlan) -> Fitte
     ]
     size = (plan.image_size, plan.image_size)
     seen = [
-      SeenHand(hand, size, hand_mask=estimate_hand_mask(example.image, hand))
+      SeenHand(hand, size, hand_mask=estimate_hand_mask(view_hand(example.image, hand), *size))
       for hand, example in zip(detected, examples, strict=True)
     ]
     hands = fit_detected_hands(model, seen, release)

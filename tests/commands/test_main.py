@@ -29,8 +29,11 @@ ROOT = pathlib.Path(__file__).parents[2]
 @pytest.fixture(autouse=True)
 def hands_are_found_at_once(model, monkeypatch):
   """In the middle of every photo. tests/reconstruction is about finding hands and their masks."""
+  monkeypatch.setattr(hand_reconstructor, 'view_hand', lambda *_: None)
   monkeypatch.setattr(
-    hand_reconstructor, 'estimate_hand_mask', lambda image, _: np.ones(image.shape[:2], bool)
+    hand_reconstructor,
+    'estimate_hand_mask',
+    lambda _, width, height: np.ones((height, width), bool),
   )
   monkeypatch.setattr(hand_reconstructor, 'detect_hands', lambda *a: [found_hand(a[0], model)])
 

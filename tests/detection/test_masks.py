@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 
 from hand_jax.data.photos import demo_photo_boxes, read_photo
-from hand_jax.detection import masks
+from hand_jax.detection import hand_views, masks
 from hand_jax.detection.detect import detect_hands
+from hand_jax.detection.hand_views import view_hand
 from hand_jax.detection.masks import estimate_hand_mask
 from hand_jax.detection.regions import photo_to_crop, region_from_landmarks
 from hand_jax.geometry.cameras import transform_points
@@ -21,12 +22,17 @@ def bright(monkeypatch):
   """Takes the bright pixels of a crop for the hand, in place of the networks. Returns the crops."""
   seen = []
 
-  def mask_in_crops(crops):
+  def read_maps(crops):
     seen.extend(crops)
-    return crops.mean(axis=-1) > 127
+    return crops
 
-  monkeypatch.setattr(masks, 'mask_in_crops', mask_in_crops)
+  monkeypatch.setattr(hand_views, 'read_maps', read_maps)
+  monkeypatch.setattr(masks, '_program', lambda: lambda head, crops: crops.mean(axis=-1) > 127)
   return seen
+
+
+def estimated_mask(photo, hand):
+  return estimate_hand_mask(view_hand(photo, hand), *photo.shape[1::-1])
 
 
 @pytest.mark.parametrize('side', ['right', 'left'])
@@ -37,7 +43,7 @@ def test_a_mask_lies_where_the_crop_shows_it(bright, photo, side):
   hand = found_hand(photo, load_mano_model())._replace(side=side)
   for x, y in hand.landmarks_image.astype(int)[::4]:
     cv2.circle(picture, (int(x), int(y)), max(3, width // 40), (255, 255, 255), -1)
-  found = estimate_hand_mask(picture, hand)
+  found = estimated_mask(picture, hand)
   assert found.shape == (height, width) and found.dtype == bool
   region = region_from_landmarks(np.asarray(hand.landmarks_image, np.float64))
   column, row = np.meshgrid(np.arange(width) + 0.5, np.arange(height) + 0.5)
@@ -52,8 +58,8 @@ def test_a_mask_lies_where_the_crop_shows_it(bright, photo, side):
 
 def test_a_left_hand_is_shown_mirrored(bright, photo):
   hand = found_hand(photo, load_mano_model())
-  estimate_hand_mask(photo, hand._replace(side='right'))
-  estimate_hand_mask(photo, hand._replace(side='left'))
+  estimated_mask(photo, hand._replace(side='right'))
+  estimated_mask(photo, hand._replace(side='left'))
   right, left = bright
   np.testing.assert_array_equal(left, right[:, ::-1])
   assert not np.array_equal(left, right)
@@ -62,7 +68,7 @@ def test_a_left_hand_is_shown_mirrored(bright, photo):
 def test_a_square_outside_the_photo_shows_nothing(bright, photo):
   hand = found_hand(photo, load_mano_model())
   moved = hand.landmarks_image + np.array([10 * photo.shape[1], 0.0])
-  assert not estimate_hand_mask(photo, hand._replace(landmarks_image=moved)).any()
+  assert not estimated_mask(photo, hand._replace(landmarks_image=moved)).any()
 
 
 @pytest.mark.slow
@@ -70,7 +76,7 @@ def test_a_square_outside_the_photo_shows_nothing(bright, photo):
 def test_the_mask_of_a_bundled_photo_holds_the_joints(path):
   photo = read_photo(path)
   hand = detect_hands(photo)[0]
-  mask = estimate_hand_mask(photo, hand)
+  mask = estimated_mask(photo, hand)
   column, row = np.clip(hand.landmarks_image.astype(int), 0, np.array(mask.shape[::-1]) - 1).T
   # The wrist lies on the mask's edge.
   assert mask[row, column][1:].mean() >= 0.9
@@ -85,6 +91,6 @@ def test_a_mirrored_photo_has_the_mirrored_mask():
   landmarks = hand.landmarks_image * [-1, 1] + [photo.shape[1], 0]
   side = 'left' if hand.side == 'right' else 'right'
   other = hand._replace(landmarks_image=landmarks, side=side)
-  first, second = estimate_hand_mask(photo, hand), estimate_hand_mask(mirrored, other)
+  first, second = estimated_mask(photo, hand), estimated_mask(mirrored, other)
   both, either = (first & second[:, ::-1]).sum(), (first | second[:, ::-1]).sum()
   assert both > 0.99 * either

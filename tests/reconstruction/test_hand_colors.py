@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from hand_jax.detection.hand_views import view_hand
 from hand_jax.geometry.cameras import transform_points
 from hand_jax.mano.assets import load_mano_model
 from hand_jax.mano.model import regress_joints
@@ -32,7 +33,7 @@ def scene(photo):
 
 def test_what_the_photo_shows_has_its_colour(scene):
   model, hand, points, picture = scene
-  colors = color_hand(picture, hand, points, model, np.ones(picture.shape[:2], bool))
+  colors = color_hand(view_hand(picture, hand), points, model, np.ones(picture.shape[:2], bool))
   assert colors.shape == (778, 3) and colors.min() >= 0 and colors.max() <= 1
   palm = points[:, 2] < np.quantile(points[:, 2], 0.3)  # nearest to the camera
   assert np.abs(np.median(colors[palm], axis=0) - np.array([200, 120, 100]) / 255).max() < 0.1
@@ -45,9 +46,10 @@ def test_a_mirrored_photo_gives_the_left_hand_the_same_colours(scene):
   mask = np.ones(picture.shape[:2], bool)
   width = picture.shape[1]
   left = hand._replace(side='left', landmarks_image=hand.landmarks_image * [-1, 1] + [width, 0])
-  right_colors = color_hand(noisy, hand, points, model, mask)
+  right_colors = color_hand(view_hand(noisy, hand), points, model, mask)
   mirrored = points * [-1, 1, 1] + [width, 0, 0]
-  left_colors = color_hand(np.ascontiguousarray(noisy[:, ::-1]), left, mirrored, model, mask)
+  flipped = np.ascontiguousarray(noisy[:, ::-1])
+  left_colors = color_hand(view_hand(flipped, left), mirrored, model, mask)
   assert np.abs(left_colors - right_colors).mean() < 0.01
 
 
@@ -58,8 +60,9 @@ def test_a_turned_photo_gives_the_same_colours(scene):
   landmarks = transform_points(turn, hand.landmarks_image)
   moved = np.concatenate([transform_points(turn, points[:, :2]), points[:, 2:]], axis=1)
   mask = np.ones(picture.shape[:2], bool)
-  upright = color_hand(picture, hand, points, model, mask)
-  other = color_hand(turned, hand._replace(landmarks_image=landmarks), moved, model, mask.T)
+  moved_hand = hand._replace(landmarks_image=landmarks)
+  upright = color_hand(view_hand(picture, hand), points, model, mask)
+  other = color_hand(view_hand(turned, moved_hand), moved, model, mask.T)
   assert np.abs(other - upright).mean() < 0.03
 
 
@@ -71,10 +74,10 @@ def test_pixels_outside_the_mask_colour_nothing(scene):
   covered[lower:] = (20, 220, 30)
   mask = np.ones(picture.shape[:2], bool)
   mask[lower:] = False
-  colors = color_hand(covered, hand, points, model, mask)
+  colors = color_hand(view_hand(covered, hand), points, model, mask)
   below = points[:, 1] > lower + 3
   assert below.sum() > 100
   greener = colors[below, 1] - colors[below, 0]
   assert np.quantile(greener, 0.95) < 0.1
-  unmasked = color_hand(covered, hand, points, model, np.ones_like(mask))
+  unmasked = color_hand(view_hand(covered, hand), points, model, np.ones_like(mask))
   assert np.median((unmasked[:, 1] - unmasked[:, 0])[below & (points[:, 2] < 0)]) > 0.2

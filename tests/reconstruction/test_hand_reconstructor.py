@@ -286,7 +286,7 @@ def test_an_object_hides_vertices_by_the_given_mask_or_the_estimated_one(
   )
   upper = np.zeros(photo.shape[:2], bool)
   upper[: photo.shape[0] // 2] = True
-  monkeypatch.setattr(hand_reconstructor, 'estimate_hand_mask', lambda image, hand: upper)
+  monkeypatch.setattr(hand_reconstructor, 'estimate_hand_mask', lambda *_: upper)
   program = reconstructor if refine else HandReconstructor(refine=False)
   (by_estimate,) = program(photo)
   (by_lower,) = program(photo, hand_mask=~upper)

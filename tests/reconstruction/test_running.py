@@ -21,9 +21,9 @@ from tests.toy_runs import fresh_state, save_toy_run
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures('small_pictures')]
 
 
-def estimated_mask(image, hand):
+def estimated_mask(view, width, height):
   """All of the photo but its lower rows."""
-  mask = np.ones(image.shape[:2], bool)
+  mask = np.ones((height, width), bool)
   mask[60:] = False
   return mask
 
@@ -31,6 +31,7 @@ def estimated_mask(image, hand):
 @pytest.fixture(autouse=True)
 def every_photo_shows_a_hand(model, monkeypatch):
   """In its middle; test_hand_reconstructor.py is about finding hands and their masks."""
+  monkeypatch.setattr(hand_reconstructor, 'view_hand', lambda *_: None)
   monkeypatch.setattr(hand_reconstructor, 'estimate_hand_mask', estimated_mask)
   monkeypatch.setattr(hand_reconstructor, 'detect_hands', lambda *a: [found_hand(a[0], model)])
 
