@@ -17,6 +17,7 @@ import jax
 from benchmarks.contest import Contest, Timing, timed
 from benchmarks.machine import describe, measure_limits, other_load
 from benchmarks.table import ROWS, Row
+from hand_jax.files.cpu_products import set_product_flag
 
 _THREADS = 2
 # If results differ by more than this share, the two sides compute different functions.
@@ -30,6 +31,7 @@ def measure(name: str, quick: bool = False) -> dict[str, Any]:
     ValueError: the results of both sides differ.
   """
   load = other_load()
+  set_product_flag()  # as the project's commands do
   row = ROWS[name]
   module, function = row.maker.split(':')
   make = getattr(importlib.import_module(f'benchmarks.rows.{module}'), function)

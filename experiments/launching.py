@@ -9,6 +9,7 @@ from absl import app, flags, logging
 
 from hand_jax.commands.arguments import ExitCode, ending_quietly, print_error, reader_is_gone
 from hand_jax.files.compiled_programs import keep_compiled_programs
+from hand_jax.files.cpu_products import set_product_flag
 
 # These errors mean that a path was named wrongly. Any other OSError, such as a full disk, is no
 # wrong use.
@@ -58,7 +59,7 @@ def read_flags(names: Iterable[str]) -> dict[str, Any]:
 
 
 def start(argv: Sequence[str], expected: str = 'settings are given as --name=value') -> None:
-  """Refuses arguments that are no flags, keeps libraries quiet and keeps compiled programs.
+  """Refuses arguments that are no flags, sets up libraries and keeps compiled programs.
 
   Raises:
     ValueError: an argument is no flag, see `refuse_arguments`.
@@ -67,6 +68,7 @@ def start(argv: Sequence[str], expected: str = 'settings are given as --name=val
   if not flags.FLAGS['verbosity'].present:
     # Orbax would log dozens of lines, and would warn that a run is opened for reading only.
     logging.set_verbosity(logging.ERROR)
+  set_product_flag()
   if 'compilation_cache_dir' in flags.FLAGS:
     keep_compiled_programs(flags.FLAGS.compilation_cache_dir)
 

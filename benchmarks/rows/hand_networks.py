@@ -14,7 +14,6 @@ import numpy as np
 
 from benchmarks.contest import Contest, relative_difference
 from hand_jax.data.photos import DEMO_PHOTOS, read_photo
-from hand_jax.files.traced_programs import cpu_options
 from hand_jax.models.bundled import load_bundled_parameters
 from hand_jax.models.hand_landmark import HandLandmarkNetwork, normalize_crops
 from hand_jax.models.palm_detection import PalmDetectionNetwork
@@ -70,7 +69,7 @@ def _pass(name: str) -> tuple[Any, Callable[[], Any]]:
   module, variables = _MODULES[name], load_bundled_parameters(name)
   picture = draw_test_picture(NETWORKS[name].input_side)[None]
   run = jax.jit(lambda variables, x: module.apply(variables, normalize_crops(x))[: _OUTPUTS[name]])
-  compiled = run.lower(variables, picture).compile(cpu_options())
+  compiled = run.lower(variables, picture).compile()
   return compiled, lambda: jax.device_get(compiled(variables, picture))
 
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from hand_jax.commands import reconstruct_photos
 from hand_jax.commands.arguments import ExitCode, discard_output, ending_quietly, print_error
 from hand_jax.commands.subcommands import SUBCOMMANDS, run_subcommand
+from hand_jax.files.cpu_products import set_product_flag
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -18,6 +19,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     SystemExit: after --help or --version, and with code 2 after arguments that cannot be read.
   """
   arguments = sys.argv[1:] if arguments is None else arguments
+  set_product_flag()
   try:
     with ending_quietly():
       if arguments and arguments[0] in SUBCOMMANDS:

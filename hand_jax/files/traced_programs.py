@@ -16,6 +16,7 @@ import jax
 from jax import export
 
 from hand_jax.files.compiled_programs import jax_setting
+from hand_jax.files.cpu_products import product_options
 from hand_jax.files.writing import write_whole
 
 _PACKAGE = pathlib.Path(__file__).parents[1]
@@ -38,7 +39,7 @@ def keep_traced(
     name: the name of the kept files. Each function needs its own.
     function: a pure function that takes and returns trees of arrays.
     types: the named tuples among its arguments and results.
-    compiler_options: the options of `jax.jit`, beside those of `cpu_options`.
+    compiler_options: the options of `jax.jit`, beside those of `product_options`.
 
   Returns:
     The compiled function. It traces `function` where no program is kept or the kept one is damaged.
@@ -52,27 +53,11 @@ def keep_traced(
     leaves, structure = jax.tree.flatten(arguments)
     key = structure, tuple((leaf.shape, leaf.dtype) for leaf in leaves)
     if key not in compiled:
-      options = cpu_options() | (compiler_options or {})
+      options = product_options() | (compiler_options or {})
       compiled[key] = jax.jit(_read_or_trace(name, function, arguments), compiler_options=options)
     return compiled[key](*arguments)
 
   return call
-
-
-@functools.cache
-def cpu_options() -> dict[str, Any]:
-  """Returns the compiler options under which small networks are fastest on CPUs.
-
-  By default XLA gives matrix products to YNNPACK. It is the faster one for products of a thousand
-  rows and columns, but for those of the hand networks and of the fit XLA's own code is. Without
-  CPUs, and where the compiler does not know the option, there are no options.
-  """
-  options = {'xla_cpu_experimental_ynn_fusion_type': ''}
-  try:
-    jax.jit(lambda: 0, compiler_options=options).lower().compile()
-  except jax.errors.JaxRuntimeError:
-    return {}
-  return options if jax.default_backend() == 'cpu' else {}
 
 
 @functools.cache

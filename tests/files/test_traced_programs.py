@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from hand_jax.files.traced_programs import cpu_options, keep_traced
+from hand_jax.files.traced_programs import keep_traced
 
 
 class Pair(NamedTuple):
@@ -115,17 +115,3 @@ def test_compiler_options_reach_the_compiler(folder):
   call = keep_traced('sum', jnp.sum, (), {'no_such_option': 3})
   with pytest.raises(jax.errors.JaxRuntimeError, match='no_such_option'):
     call(np.ones(3, np.float32))
-
-
-def test_products_are_not_given_to_a_library():
-  x = np.ones((64, 64), np.float32)
-  compiled = jax.jit(jnp.dot, compiler_options=cpu_options()).lower(x, x).compile()
-  assert 'ynn' not in compiled.as_text()
-
-
-def test_a_compiler_without_the_option_is_given_none(monkeypatch):
-  def refuse(*_, **options):
-    raise jax.errors.JaxRuntimeError(f'No such compile option: {options}')
-
-  monkeypatch.setattr(jax, 'jit', refuse)
-  assert cpu_options.__wrapped__() == {}
