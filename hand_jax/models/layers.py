@@ -131,20 +131,26 @@ def _pad_space(x, padding):
 
 
 def _depthwise_shifts(x, kernel, stride, padding):
+  """Adds up the products of each kernel row, and then the rows.
+
+  A processor can work on several rows at once. One long sum would make it wait for each addition.
+  """
   size = kernel.shape[0]
   padded = _pad_space(x, padding)
   height, width = (((n - size) // stride) + 1 for n in padded.shape[1:3])
-  total = None
-  for row in range(size):
-    for column in range(size):
-      window = padded[
-        :,
-        row : row + (height - 1) * stride + 1 : stride,
-        column : column + (width - 1) * stride + 1 : stride,
-      ]
-      term = window * kernel[row, column][None, None]
-      total = term if total is None else total + term
-  return total
+
+  def term(row: int, column: int) -> Array:
+    window = padded[
+      :,
+      row : row + (height - 1) * stride + 1 : stride,
+      column : column + (width - 1) * stride + 1 : stride,
+    ]
+    return window * kernel[row, column][None, None]
+
+  rows = [
+    functools.reduce(jnp.add, [term(row, column) for column in range(size)]) for row in range(size)
+  ]
+  return functools.reduce(jnp.add, rows)
 
 
 def _depthwise_input_gradient(x, kernel, g, stride, padding):
