@@ -239,7 +239,7 @@ def test_a_mask_reaches_the_network_and_is_upright(textured_workdir, photo, tmp_
   reconstruct([image], output=str(output), workdir=textured_workdir, hand_mask=mask)
   np.testing.assert_array_equal(seen[0], HALF > 0)
   reconstruct([image], output=str(tmp_path / 'plain'), workdir=textured_workdir)
-  np.testing.assert_array_equal(seen[1], estimated_mask(photo, None))
+  np.testing.assert_array_equal(seen[1], estimated_mask(None, *photo.shape[1::-1]))
   colors = []
   for folder in ('out', 'plain'):
     with np.load(tmp_path / folder / 'a.npz') as arrays:
