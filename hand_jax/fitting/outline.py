@@ -93,7 +93,7 @@ def find_outline(
 
   Returns:
     The outline, without an axis over hands. Vertices without a mask's outline near them are left
-    out. If there are too many, some are taken evenly from the rest.
+    out. If there are too many, some are taken evenly along the outline.
   """
   low, high = vertices_image.min(0), vertices_image.max(0)
   extent = float((high - low).max())
@@ -113,7 +113,7 @@ def find_outline(
   distances = _distances(cv2.GaussianBlur(mask, (0, 0), _MASK_BLUR), shown, points[rim], normals)
   found = np.flatnonzero(np.isfinite(distances))
   if len(found) > OUTLINE_POINTS:
-    found = found[np.linspace(0, len(found) - 1, OUTLINE_POINTS).astype(int)]
+    found = found[_evenly_along(drawn, points[rim[found]], OUTLINE_POINTS)]
   rim, normals, distances = rim[found], normals[found], distances[found]
   outline, count = unknown_outline(), len(found)
   outline.vertices[:count] = rim
@@ -152,6 +152,20 @@ def _rim(
   length = np.linalg.norm(normals, axis=1)
   rim = np.flatnonzero(counted & (depth[row, column] < _RIM) & (length > _LEAST_SLOPE))
   return rim, normals[rim] / length[rim, None]
+
+
+def _evenly_along(
+  drawn: np.ndarray, points: Float[np.ndarray, 'points 2'], count: int
+) -> Int[np.ndarray, ' count']:
+  """Chooses points evenly in their order along the outline of a drawing.
+
+  In the order of vertex ids one point more or less would change the choice everywhere.
+  """
+  outlines, _ = cv2.findContours(drawn, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+  way = np.concatenate(outlines)[:, 0] + 0.5
+  nearest = np.sum((points[:, None] - way) ** 2, axis=-1).argmin(axis=1)
+  order = np.argsort(nearest, kind='stable')
+  return order[np.linspace(0, len(points) - 1, count).astype(int)]
 
 
 def _distances(

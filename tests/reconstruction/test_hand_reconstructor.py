@@ -329,7 +329,10 @@ def test_what_is_no_request_is_told(reconstructor, photo):
 
 
 def test_paths_arrays_pillow_images_and_lists_give_the_same_hands(reconstructor):
-  """A list is fitted together, in other batches than one photo: the numbers differ in rounding."""
+  """A list is fitted together, in other batches than one photo: the numbers differ in rounding.
+
+  The fit to the outline makes more of rounding, because it moves the outline to other vertices.
+  """
   paths = [path for path, _ in BUNDLED[:2]]
   by_path = [reconstructor(path) for path in paths]
   with Image.open(paths[0]) as image:
@@ -338,8 +341,8 @@ def test_paths_arrays_pillow_images_and_lists_give_the_same_hands(reconstructor)
   np.testing.assert_array_equal(by_pillow[0].vertices, by_path[0][0].vertices)
   assert [len(hands) for hands in together] == [1, 1]
   for alone, joined in zip(by_path, together, strict=True):
-    np.testing.assert_allclose(joined[0].vertices, alone[0].vertices, atol=5e-4)
-    np.testing.assert_allclose(joined[0].joints_image, alone[0].joints_image, atol=0.5)
+    np.testing.assert_allclose(joined[0].vertices, alone[0].vertices, atol=2.5e-3)
+    np.testing.assert_allclose(joined[0].joints_image, alone[0].joints_image, atol=4)
   assert together[0][0].photo_name == str(paths[0]) and together[1][0].photo_name == 'the image'
   assert reconstructor([]) == []
 
