@@ -13,6 +13,7 @@ import jax
 import numpy as np
 import pytest
 
+from hand_jax.detection import networks
 from hand_jax.mano.assets import load_mano_model
 from hand_jax.mano.mano_files import write_converted_mano
 from tests.forked_commands import forked_commands
@@ -50,6 +51,10 @@ jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.1)
 
 remember_parameter_shapes()
 
+# The programs that find hands are optimised even here, because they run often. The first level is
+# nearly as fast as the last, and compiles in half of the time.
+networks._OPTIMIZATION_LEVEL = 1
+
 # Tracing makes many objects that live long. At Python's thresholds, looking for cycles among them
 # takes a tenth of the time.
 gc.set_threshold(100_000, 50, 100)
@@ -58,6 +63,11 @@ gc.set_threshold(100_000, 50, 100)
 def pytest_collection_finish():
   """Excludes the objects of imports and collection from all later garbage collections."""
   gc.collect()
+  gc.freeze()
+
+
+def pytest_sessionfinish():
+  """Excludes all objects from pytest's five last garbage collections, which would take seconds."""
   gc.freeze()
 
 

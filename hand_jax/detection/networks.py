@@ -17,6 +17,7 @@ from hand_jax.models.palm_detection import PalmDetectionNetwork, PalmDetectionOu
 # Pictures go through the networks in batches of these sizes, so that only two programs are ever
 # compiled. Larger batches are no faster on CPUs.
 _PALM_BATCH, _LANDMARK_BATCH = 1, 2
+_OPTIMIZATION_LEVEL = 3
 
 
 class HandReadings(NamedTuple):
@@ -69,7 +70,7 @@ def compile_well(name: str, function: Callable, *types: type) -> Callable:
     *types: the named tuples among its arguments and results.
   """
   on_cpu = jax.default_backend() == 'cpu'
-  options = {'xla_backend_optimization_level': 3} if on_cpu else None
+  options = {'xla_backend_optimization_level': _OPTIMIZATION_LEVEL} if on_cpu else None
   return keep_traced(name, function, types, options)
 
 

@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 DRAWS = 2000
 LEVEL = 0.95
@@ -55,8 +55,18 @@ def paired_interval(
   widened = np.sqrt(seeds / (seeds - 1)) if seeds > 1 else 1.0
   differences = differences + (widened - 1) * (of_seeds - mean)
   rng = np.random.default_rng(0)
-  seed_counts = rng.multinomial(seeds, np.full(seeds, 1 / seeds), size=draws)
-  hand_counts = rng.multinomial(hands, np.full(hands, 1 / hands), size=draws)
+  seed_counts, hand_counts = (_draw_counts(rng, draws, count) for count in (seeds, hands))
   means = np.sum((seed_counts @ (differences - mean)) * hand_counts, axis=1) / (seeds * hands)
   low, high = mean + np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
   return PairedInterval(float(mean), float(low), float(high))
+
+
+def _draw_counts(
+  rng: np.random.Generator, draws: int, count: int
+) -> Int[np.ndarray, 'draws count']:
+  """Draws `count` of `count` things with replacement, and counts how often each was drawn.
+
+  This is much faster than NumPy's multinomial, which draws each count by itself.
+  """
+  drawn = rng.integers(count, size=(draws, count)) + count * np.arange(draws)[:, None]
+  return np.bincount(drawn.ravel(), minlength=draws * count).reshape(draws, count)

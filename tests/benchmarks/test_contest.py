@@ -7,6 +7,12 @@ import pytest
 from benchmarks import contest
 
 
+@pytest.fixture(autouse=True)
+def no_garbage_collection(monkeypatch):
+  """All objects of the other tests would be searched, in seconds."""
+  monkeypatch.setattr(contest.gc, 'collect', lambda: 0)
+
+
 def sleeper(seconds):
   return lambda: time.sleep(seconds)
 
