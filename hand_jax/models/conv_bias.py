@@ -17,7 +17,7 @@ from hand_jax.models.layers import (
 class ConvBias(nn.Module):
   """Convolves with TensorFlow's SAME padding, adds a bias if `use_bias` is set, and activates.
 
-  The output has the input's type.
+  With `padded` the input has its padding already. The output has the input's type.
   """
 
   features: int
@@ -25,6 +25,7 @@ class ConvBias(nn.Module):
   stride: int = 1
   depthwise: bool = False
   use_bias: bool = True
+  padded: bool = False
   activation: Activation | None = None
 
   @nn.compact
@@ -35,6 +36,7 @@ class ConvBias(nn.Module):
     shape = (self.kernel_size, self.kernel_size, inputs, self.features)
     kernel = self.param('kernel', kernel_init, shape, jnp.float32).astype(x.dtype)
     padding = conv_padding('same', self.kernel_size, self.stride, (x.shape[1], x.shape[2]))
+    padding = ((0, 0), (0, 0)) if self.padded else padding
     if self.depthwise:
       x = depthwise_conv(x, kernel, self.stride, padding)
     else:

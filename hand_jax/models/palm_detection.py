@@ -12,9 +12,11 @@ from typing import NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax import lax
 from jaxtyping import Array, Float
 
 from hand_jax.models.conv_bias import ChannelPRelu, ConvBias
+from hand_jax.models.layers import conv_padding
 
 INPUT_SIDE = 192
 NUM_POINTS = 7
@@ -75,7 +77,15 @@ class SeparableBlock(nn.Module):
     self, x: Float[Array, 'batch height width inputs']
   ) -> Float[Array, 'batch _h _w features']:
     inputs = x.shape[-1]
-    y = ConvBias(inputs, 5, self.stride, depthwise=True, use_bias=False, name='depthwise')(x)
+    padding = conv_padding('same', 5, self.stride, (x.shape[1], x.shape[2]))
+    (top, bottom), (left, right) = padding
+    # The addition below reads the padded map too. Otherwise XLA would write the map without padding
+    # first, and then copy it.
+    padded = lax.optimization_barrier(jnp.pad(x, ((0, 0), *padding, (0, 0))))
+    x = padded[:, top : padded.shape[1] - bottom, left : padded.shape[2] - right]
+    y = ConvBias(
+      inputs, 5, self.stride, depthwise=True, use_bias=False, padded=True, name='depthwise'
+    )(padded)
     y = ConvBias(self.features, name='project')(y)
     if self.stride == 2:
       x = nn.max_pool(x, (2, 2), (2, 2))
