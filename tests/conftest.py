@@ -14,7 +14,6 @@ import numpy as np
 import pytest
 
 from hand_jax.detection import networks
-from hand_jax.files.cpu_products import set_product_flag
 from hand_jax.mano.assets import load_mano_model
 from hand_jax.mano.mano_files import write_converted_mano
 from tests.forked_commands import forked_commands
@@ -33,7 +32,6 @@ if jax.__version_info__[:2] == (0, 10):
   # The new way to emit fused loops takes 40 % of the time left. JAX 0.12 has no other way.
   FLAGS.append('--xla_cpu_use_fusion_emitters=false')
 os.environ['XLA_FLAGS'] = ' '.join([os.environ.get('XLA_FLAGS', ''), *FLAGS]).strip()
-set_product_flag()  # as commands do, with which tests compare what they compute themselves
 
 # The tests use the free hand, whatever the caller's shell names.
 os.environ.pop('MANO_DIR', None)
