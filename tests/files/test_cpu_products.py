@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from hand_jax.commands import main
 from hand_jax.files import cpu_products
 from hand_jax.files.cpu_products import product_options, set_product_flag
 
@@ -68,3 +69,11 @@ def test_the_library_of_a_tpu_gets_no_flag(monkeypatch):
   monkeypatch.setattr(cpu_products.importlib.util, 'find_spec', lambda _: None)
   set_product_flag()
   assert os.environ['XLA_FLAGS'] == f'--other {FLAG}'
+
+
+def test_the_command_sets_the_flag(monkeypatch):
+  calls = []
+  monkeypatch.setattr(main, 'set_product_flag', lambda: calls.append('set'))
+  with pytest.raises(SystemExit):
+    main.main(['--version'])
+  assert calls == ['set']
