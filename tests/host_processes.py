@@ -19,10 +19,7 @@ def free_port() -> int:
 
 def host_settings(devices: int) -> dict[str, str]:
   """Returns the environment of a process that computes on that many CPU devices as tests do."""
-  # Named by the user, XLA's default code for matrix products stays, as in the tests' own process.
-  products = '--xla_cpu_experimental_ynn_fusion_type=+individual_dot'
   return {
-    'XLA_FLAGS': f'{os.environ.get("XLA_FLAGS", "")} {products}',
     'JAX_PLATFORMS': 'cpu',
     'JAX_NUM_CPU_DEVICES': str(devices),
     'JAX_DEFAULT_MATMUL_PRECISION': 'highest',
