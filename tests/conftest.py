@@ -13,7 +13,6 @@ import jax
 import numpy as np
 import pytest
 
-from hand_jax.detection import networks
 from hand_jax.mano.assets import load_mano_model
 from hand_jax.mano.mano_files import write_converted_mano
 from tests.forked_commands import forked_commands
@@ -54,10 +53,6 @@ jax.config.update('jax_compilation_cache_dir', str(PROGRAMS.folder))
 jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.1)
 
 remember_parameter_shapes()
-
-# The programs that find hands are optimised even here, because they run often. The first level is
-# nearly as fast as the last, and compiles in half of the time.
-networks._OPTIMIZATION_LEVEL = 1
 
 # Tracing makes many objects that live long. At Python's thresholds, looking for cycles among them
 # takes a tenth of the time.

@@ -7,9 +7,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Array, Float, UInt8
 
-from hand_jax.detection.networks import compile_well
 from hand_jax.detection.reading import DetectedHand
 from hand_jax.detection.regions import crop_region, photo_to_crop, region_from_landmarks
+from hand_jax.files.traced_programs import keep_traced
 from hand_jax.geometry.cameras import mirror_affine
 from hand_jax.models.applying import apply_network
 from hand_jax.models.bundled import load_bundled_parameters
@@ -62,4 +62,4 @@ def _program() -> Callable[..., HandLandmarkOutput]:
   def apply(variables: Any, crops: Array) -> HandLandmarkOutput:
     return apply_network(HandLandmarkNetwork(), variables, normalize_crops(crops))
 
-  return compile_well('hand_maps', apply, HandLandmarkOutput)
+  return keep_traced('hand_maps', apply, (HandLandmarkOutput,))

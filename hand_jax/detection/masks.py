@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Array, Bool, UInt8
 
 from hand_jax.detection.hand_views import HandView, read_maps
-from hand_jax.detection.networks import compile_well
+from hand_jax.files.traced_programs import keep_traced
 from hand_jax.models.applying import apply_network
 from hand_jax.models.bundled import load_bundled_parameters
 from hand_jax.models.hand_landmark import INPUT_SIDE, HandLandmarkOutput
@@ -79,4 +79,4 @@ def _program() -> Any:
     log_odds = apply_network(MaskHead(), {'params': head}, mask_maps(output))
     return enlarged_mask(log_odds, INPUT_SIDE)
 
-  return compile_well('hand_mask', apply, HandLandmarkOutput)
+  return keep_traced('hand_mask', apply, (HandLandmarkOutput,))

@@ -17,7 +17,6 @@ from hand_jax.models.palm_detection import PalmDetectionNetwork, PalmDetectionOu
 # Pictures go through the networks in batches of these sizes, so that only two programs are ever
 # compiled. Larger batches are no faster on CPUs.
 _PALM_BATCH, _LANDMARK_BATCH = 1, 2
-_OPTIMIZATION_LEVEL = 3
 
 
 class HandReadings(NamedTuple):
@@ -47,7 +46,7 @@ def _palm_program() -> Callable[[np.ndarray], PalmDetectionOutput]:
   def apply(variables, x):
     return PalmDetectionNetwork().apply(variables, normalize_crops(x))
 
-  return functools.partial(compile_well('palm_detection', apply, PalmDetectionOutput), variables)
+  return functools.partial(keep_traced('palm_detection', apply, (PalmDetectionOutput,)), variables)
 
 
 @functools.cache
@@ -58,20 +57,7 @@ def _landmark_program() -> Callable[[np.ndarray], HandReadings]:
     output = apply_network(HandLandmarkNetwork(), variables, normalize_crops(x))
     return HandReadings(*output[: len(HandReadings._fields)])
 
-  return functools.partial(compile_well('hand_landmark', apply, HandReadings), variables)
-
-
-def compile_well(name: str, function: Callable, *types: type) -> Callable:
-  """Compiles for speed on CPUs, even where XLA_FLAGS ask for less, as these programs run often.
-
-  Args:
-    name: the name of the kept files, see `keep_traced`.
-    function: a pure function that takes and returns trees of arrays.
-    *types: the named tuples among its arguments and results.
-  """
-  on_cpu = jax.default_backend() == 'cpu'
-  options = {'xla_backend_optimization_level': _OPTIMIZATION_LEVEL} if on_cpu else None
-  return keep_traced(name, function, types, options)
+  return functools.partial(keep_traced('hand_landmark', apply, (HandReadings,)), variables)
 
 
 def _run_in_batches(program, pictures, size):

@@ -24,12 +24,7 @@ _PACKAGE = pathlib.Path(__file__).parents[1]
 _SETTINGS = ('jax_default_matmul_precision', 'jax_enable_x64', 'jax_default_prng_impl')
 
 
-def keep_traced(
-  name: str,
-  function: Callable,
-  types: Sequence[type],
-  compiler_options: dict[str, Any] | None = None,
-) -> Callable:
+def keep_traced(name: str, function: Callable, types: Sequence[type]) -> Callable:
   """Compiles a function as `jax.jit` does, on one device and for each shape of its arguments.
 
   Where JAX has a cache folder for compiled programs (see `keep_compiled_programs`), the traced
@@ -39,7 +34,6 @@ def keep_traced(
     name: the name of the kept files. Each function needs its own.
     function: a pure function that takes and returns trees of arrays.
     types: the named tuples among its arguments and results.
-    compiler_options: the options of `jax.jit`, beside those of `product_options`.
 
   Returns:
     The compiled function. It traces `function` where no program is kept or the kept one is damaged.
@@ -53,8 +47,8 @@ def keep_traced(
     leaves, structure = jax.tree.flatten(arguments)
     key = structure, tuple((leaf.shape, leaf.dtype) for leaf in leaves)
     if key not in compiled:
-      options = product_options() | (compiler_options or {})
-      compiled[key] = jax.jit(_read_or_trace(name, function, arguments), compiler_options=options)
+      program = _read_or_trace(name, function, arguments)
+      compiled[key] = jax.jit(program, compiler_options=product_options())
     return compiled[key](*arguments)
 
   return call

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from hand_jax.detection.hand_views import HandView
-from hand_jax.detection.networks import compile_well
+from hand_jax.files.traced_programs import keep_traced
 from hand_jax.geometry.cameras import normalize_points, transform_points
 from hand_jax.geometry.warping import warp_image
 from hand_jax.mano.model import regress_joints
@@ -93,4 +93,4 @@ def _program() -> Callable:
       sample_bilinear(images, points),
     )
 
-  return compile_well('hand_texture', apply, HandLandmarkOutput)
+  return keep_traced('hand_texture', apply, (HandLandmarkOutput,))

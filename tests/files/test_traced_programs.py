@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from hand_jax.files import traced_programs
 from hand_jax.files.traced_programs import keep_traced
 
 
@@ -101,8 +102,6 @@ def test_a_folder_that_takes_no_file_does_no_harm(folder):
 
 
 def test_a_changed_source_is_traced_anew(folder, monkeypatch):
-  from hand_jax.files import traced_programs
-
   traces = []
   check(program(traces))
   monkeypatch.setattr(traced_programs, '_sources_digest', lambda: b'another version')
@@ -110,8 +109,9 @@ def test_a_changed_source_is_traced_anew(folder, monkeypatch):
   assert len(traces) == 2 and len(kept(folder)) == 2
 
 
-def test_compiler_options_reach_the_compiler(folder):
+def test_the_options_for_products_reach_the_compiler(folder, monkeypatch):
   """An option that does not exist is refused when the program is compiled."""
-  call = keep_traced('sum', jnp.sum, (), {'no_such_option': 3})
+  monkeypatch.setattr(traced_programs, 'product_options', lambda: {'no_such_option': 3})
+  call = keep_traced('sum', jnp.sum, ())
   with pytest.raises(jax.errors.JaxRuntimeError, match='no_such_option'):
     call(np.ones(3, np.float32))
