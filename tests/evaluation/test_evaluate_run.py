@@ -26,8 +26,9 @@ from hand_jax.models.hand_network import create_network
 from hand_jax.preparing.building import prepare
 from hand_jax.runs.checkpoints import Checkpoints, claim_workdir
 from hand_jax.runs.hand_models import claim_hand_model
-from hand_jax.training.state import create_optimizer, create_train_state
+from hand_jax.training.state import create_optimizer
 from tests.drawn_hands import DrawnSource
+from tests.drawn_variables import drawn_first_state
 
 sys.path.insert(0, str(Path(__file__).parents[2] / 'datasets'))
 
@@ -87,7 +88,7 @@ def save_run(folder, config):
   claim_workdir(folder, config)
   claim_hand_model(folder, load_mano_model())
   with Checkpoints(folder) as checkpoints:
-    state = create_train_state(config, network, optimizer, load_mano_model())
+    state = drawn_first_state(config, network, optimizer, load_mano_model())
     checkpoints.save(jax.tree.map(np.asarray, state), 0)
   return folder
 

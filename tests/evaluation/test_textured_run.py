@@ -15,9 +15,10 @@ from hand_jax.mano.assets import load_mano_model
 from hand_jax.models.hand_network import create_network
 from hand_jax.runs.checkpoints import Checkpoints, claim_workdir
 from hand_jax.runs.hand_models import claim_hand_model
-from hand_jax.training.state import create_optimizer, create_train_state
+from hand_jax.training.state import create_optimizer
 from hand_jax.types import DiagonalGaussian, HandEstimate, HandGaussians
 from tests.drawn_hands import DrawnSource
+from tests.drawn_variables import drawn_first_state
 
 pytestmark = pytest.mark.slow
 
@@ -71,7 +72,7 @@ def save_run(folder, name):
   optimizer = create_optimizer(config.optimizer, config.training.num_steps)
   claim_workdir(str(folder), config)
   claim_hand_model(folder, model)
-  state = create_train_state(config, create_network(config), optimizer, model)
+  state = drawn_first_state(config, create_network(config), optimizer, model)
   with Checkpoints(str(folder)) as checkpoints:
     checkpoints.save(jax.tree.map(np.asarray, state), 0)
   return str(folder)

@@ -13,7 +13,7 @@ from PIL import Image
 
 from experiments.configs.names import get_config
 from hand_jax.mano.assets import load_hand_appearance, load_mano_model
-from hand_jax.models.hand_network import create_network, initialize_network
+from hand_jax.models.hand_network import create_network
 from hand_jax.reconstruction import views
 from hand_jax.reconstruction.files import (
   OUTPUT_SUFFIXES,
@@ -34,6 +34,7 @@ from hand_jax.reconstruction.trained_network import (
   reconstruct_in_box,
 )
 from hand_jax.reconstruction.views import display_vertices, texture_image
+from tests.drawn_variables import drawn_network
 from tests.toy_mano import make_toy_mano
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures('small_pictures')]
@@ -47,7 +48,7 @@ Y_UP = np.array([1, -1, -1])
 def network():
   """Untrained, but every vertex has a colour of its own."""
   config, model = get_config('toy_texture'), load_mano_model()
-  variables = initialize_network(create_network(config), jax.random.key(0), model)
+  variables = drawn_network(create_network(config), model)
   head = variables['params']['texture_regressor']['rgb']
   head['kernel'] = jax.random.normal(jax.random.key(1), head['kernel'].shape)
   return create_trained_network(config, variables, model)

@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import shutil
 
 import numpy as np
 import pytest
@@ -17,10 +18,17 @@ from tests.found_hands import found_hand
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures('small_pictures')]
 
 
-@pytest.fixture
-def record(model, photo, tmp_path, monkeypatch):
-  """Of a folder with a photo of two hands, one without any, and one that is no photo."""
-  monkeypatch.chdir(tmp_path)
+@pytest.fixture(scope='module')
+def made(model, photo, tmp_path_factory):
+  """A folder with a photo of two hands, one without any, one that is no photo, and the results."""
+  folder = tmp_path_factory.mktemp('made')
+  with pytest.MonkeyPatch.context() as patch:
+    patch.chdir(folder)
+    reconstruct_photos(model, photo, patch)
+  return folder
+
+
+def reconstruct_photos(model, photo, monkeypatch):
   sides = {'two.png': ['left', 'right'], 'none.png': []}
   for name in sides:
     Image.fromarray(photo).save(name)
@@ -33,6 +41,13 @@ def record(model, photo, tmp_path, monkeypatch):
   )
   run = prepare_run(PhotoOptions([*sides, 'bad.png'], 'out'))
   assert len(list(run.outcomes())) == 3
+
+
+@pytest.fixture
+def record(made, tmp_path, monkeypatch):
+  """The record of a copy, which a test may damage."""
+  shutil.copytree(made, tmp_path, dirs_exist_ok=True)
+  monkeypatch.chdir(tmp_path)
   return OutputRecord('out')
 
 
