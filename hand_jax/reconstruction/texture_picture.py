@@ -12,6 +12,7 @@ import cv2
 import jax
 import jax.numpy as jnp
 import numpy as np
+import scipy.sparse
 from jaxtyping import Array, Bool, Float, Int, UInt8
 
 from hand_jax.mano.assets import load_hand_appearance, load_mano_model
@@ -42,14 +43,14 @@ class TextureLayout(NamedTuple):
 
 
 class _Texels(NamedTuple):
-  """The vertices and weights of each pixel's colour, taken from the nearest pixel of a face.
+  """The pixels on faces or near them, and what they take of each vertex's colour.
 
-  `bare` marks pixels that are far from any face.
+  `shares` has a row for each of these pixels and a column for each vertex. A pixel beside the faces
+  takes the shares of the nearest pixel on one.
   """
 
-  vertices: Int[np.ndarray, 'side side 3']
-  shares: Float[np.ndarray, 'side side 3']
-  bare: Bool[np.ndarray, 'side side']
+  is_colored: Bool[np.ndarray, 'side side']
+  shares: scipy.sparse.csr_array
 
 
 @functools.cache
@@ -146,9 +147,13 @@ def _texels(layout: TextureLayout) -> _Texels:
   nearest = np.zeros(label.max() + 1, np.int64)
   covered = np.flatnonzero(bare == 0)
   nearest[label.ravel()[covered]] = covered
-  source = nearest[label]
+  is_colored = distance <= _BLEED
+  source = nearest[label[is_colored]]
   vertices = layout.vertices[layout.corners[face.ravel()[source]]]
-  return _Texels(vertices, shares.reshape(-1, 3)[source], distance > _BLEED)
+  starts = np.arange(0, vertices.size + 1, 3)
+  entries = shares.reshape(-1, 3)[source].ravel().astype(np.float64)
+  sizes = len(source), layout.vertices.max() + 1
+  return _Texels(is_colored, scipy.sparse.csr_array((entries, vertices.ravel(), starts), sizes))
 
 
 @functools.cache
@@ -160,10 +165,11 @@ def free_hand_texture(
   vertex_colors: Float[np.ndarray, 'vertices 3'],
 ) -> UInt8[np.ndarray, 'side side 3']:
   """Draws the picture of `free_hand_layout`. Pixels far from the hand get the mean colour."""
-  vertices, shares, bare = _free_hand_texels()
-  colors = (vertex_colors[vertices] * shares[..., None]).sum(axis=-2)
-  mean = vertex_colors.mean(axis=0, keepdims=True)[None]
-  return to_bytes(np.where(bare[..., None], mean, colors))
+  is_colored, shares = _free_hand_texels()
+  picture = np.empty((*is_colored.shape, 3), np.uint8)
+  picture[:] = to_bytes(vertex_colors.mean(axis=0))
+  picture[is_colored] = to_bytes(shares @ vertex_colors)
+  return picture
 
 
 def textured_obj_text(
