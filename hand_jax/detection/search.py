@@ -4,7 +4,8 @@ The detector finds a hand when the hand's larger side is at least about 0.15 of 
 (54 photos of hands were shrunk to a share of the picture. At 0.15 all were found, at 0.12 there
 were 42, and at 0.08 there were 13.) A level of tiles therefore has to find hands between 0.15 of
 its own tile and 0.15 of the tile of the level before. Neighbouring tiles overlap by that larger
-size, so that each such hand lies wholly in one of them.
+size, so that each such hand lies wholly in one of them. Somewhat larger tiles are taken where fewer
+of them cover the photo.
 """
 
 import cv2
@@ -20,6 +21,8 @@ from hand_jax.models.palm_detection import INPUT_SIDE, NUM_POINTS
 # The side of the finest tiles in pixels, in which hands of 40 pixels are found.
 _FINEST_TILE = 256
 _SMALLEST_HAND = 0.15
+# Where that saves tiles, they are larger by at most these factors.
+_LARGER, _LARGER_FINEST = 1.25, 1.04
 # Squares are skipped if the standard deviation of each colour (0..255) is at most this.
 _PLAIN = 2.0
 
@@ -38,14 +41,21 @@ def tile_levels(width: int, height: int) -> list[list[HandRegion]]:
   """Lists levels of ever smaller tiles. Small photos have none.
 
   The side of each level's tiles is at least half that of the level before. A photo of 12 megapixels
-  has levels of 6, 24, 88 and 374 tiles.
+  has levels of 6, 24, 88 and 336 tiles.
   """
   longer = max(width, height)
   levels = int(np.ceil(np.log2(max(longer / _FINEST_TILE, 1.0))))
-  if levels == 0:
-    return []
-  ratio = (longer / _FINEST_TILE) ** (1 / levels)
-  return [_tiles(width, height, longer / ratio**level, ratio) for level in range(1, levels + 1)]
+  sides = _FINEST_TILE * (longer / _FINEST_TILE) ** (1 - np.arange(1, levels + 1) / max(levels, 1))
+  most = np.append(np.minimum(_LARGER * sides[:-1], 2 * sides[1:]), _LARGER_FINEST * sides[-1:])
+  found: list[list[HandRegion]] = []
+  before = float(longer)
+  for least, largest in zip(sides, most, strict=True):
+    choices = [
+      _tiles(width, height, float(side), before) for side in np.linspace(least, largest, 26)
+    ]
+    found.append(min(choices, key=len))
+    before = found[-1][0].side
+  return found
 
 
 def find_palms(
@@ -71,9 +81,9 @@ def find_palms(
   return suppress_palms(join_palms(found))
 
 
-def _tiles(width: int, height: int, side: float, ratio: float) -> list[HandRegion]:
-  """Covers the photo with evenly spaced squares that overlap enough."""
-  step = side * (1 - _SMALLEST_HAND * ratio)
+def _tiles(width: int, height: int, side: float, before: float) -> list[HandRegion]:
+  """Covers the photo with evenly spaced squares, and each hand that tiles of `before` leave."""
+  step = side - _SMALLEST_HAND * before
   starts: list[np.ndarray] = []
   for extent in (width, height):
     if extent <= side:

@@ -31,7 +31,9 @@ def test_some_tile_shows_every_hand_of_its_level(width, height, data):
 
 def test_hands_of_forty_pixels_are_large_enough_in_the_finest_tiles():
   assert 40 / tile_levels(4000, 3000)[-1][0].side >= 0.15
-  assert [len(tiles) for tiles in tile_levels(4000, 3000)] == [6, 24, 88, 374]
+  assert [len(tiles) for tiles in tile_levels(4000, 3000)] == [6, 24, 88, 336]
+  # One row fewer than tiles of the smallest size would need.
+  assert [len(tiles) for tiles in tile_levels(480, 640)] == [2, 9]
   assert tile_levels(256, 200) == []
 
 
