@@ -16,7 +16,6 @@ from jaxtyping import Array, Bool, Float, Int, UInt8
 from hand_jax.fitting.evidence import PinholeView, project_view
 from hand_jax.geometry.cameras import transform_points
 from hand_jax.geometry.warping import warp_image
-from hand_jax.mano.model import extended_joint_regressor
 from hand_jax.types import ArrayLike, ManoModel
 
 OUTLINE_POINTS = 160
@@ -36,6 +35,8 @@ _LEAST_COVER = 0.5
 # A mask may end anywhere near the wrist. Vertices less than this far beyond it, in metres along the
 # palm, do not count.
 _WRIST_LENGTH = 0.02
+# MANO's number of the joint at the base of the middle finger.
+_MIDDLE_MCP = 4
 # OpenCV draws with this many binary digits behind the point.
 _SHIFT = 4
 
@@ -69,9 +70,9 @@ def unknown_outline() -> HandOutline:
 def beyond_the_wrist(model: ManoModel) -> Bool[np.ndarray, ' vertices']:
   """Finds the vertices that are so far from the wrist that a mask surely includes them."""
   template = np.asarray(model.v_template)
-  joints = np.asarray(extended_joint_regressor(model)) @ template
-  palm = joints[9] - joints[0]  # from the wrist to the middle finger's knuckle
-  return (template - joints[0]) @ (palm / np.linalg.norm(palm)) >= _WRIST_LENGTH
+  wrist, knuckle = np.asarray(model.joint_regressor)[[0, _MIDDLE_MCP]] @ template
+  palm = knuckle - wrist
+  return (template - wrist) @ (palm / np.linalg.norm(palm)) >= _WRIST_LENGTH
 
 
 def find_outline(
@@ -104,7 +105,7 @@ def find_outline(
   to_square[:2, 2] = _SIDE / 2 - scale * (low + high) / 2
   points = transform_points(to_square, np.asarray(vertices_image, np.float64))
   drawn = _draw(points, faces)
-  shown = warp_image(np.full(hand_mask.shape, 255, np.uint8), to_square, _SIDE) > 127
+  shown = _shown(to_square, hand_mask.shape)
   mask = warp_image(255 * hand_mask.astype(np.uint8), to_square, _SIDE).astype(np.float32) / 255
   drawn_and_shown = mask[(drawn > 0) & shown]
   if not (drawn_and_shown.size and drawn_and_shown.mean() >= _LEAST_COVER):
@@ -121,6 +122,14 @@ def find_outline(
   outline.places[:count] = np.sum(vertices_image[rim] * normals, axis=1) + distances / scale
   outline.sigma[:count] = _SIGMA / scale
   return outline
+
+
+def _shown(to_square: np.ndarray, shape: tuple[int, int]) -> Bool[np.ndarray, 'side side']:
+  """Finds the pixels of the square that lie in the photo."""
+  centres = np.arange(_SIDE)[:, None] + 0.5
+  places = (centres - to_square[:2, 2]) / np.diag(to_square)[:2]
+  column, row = ((places >= 0) & (places < shape[::-1])).T
+  return row[:, None] & column[None]
 
 
 def _draw(points: np.ndarray, faces: np.ndarray) -> UInt8[np.ndarray, 'side side']:

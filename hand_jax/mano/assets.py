@@ -109,10 +109,8 @@ def is_free_hand(model: ManoModel) -> bool:
 
   That hand has texture coordinates, which MANO's files do not.
   """
-  free = load_mano_model()
-  return np.array_equal(model.faces, free.faces) and np.array_equal(
-    model.v_template, free.v_template
-  )
+  free = _free_hand('right')
+  return all(np.array_equal(getattr(model, name), free[name]) for name in ('faces', 'v_template'))
 
 
 def hand_model_name(model: ManoModel) -> str:

@@ -13,7 +13,6 @@ from hand_jax.detection.hand_views import HandView
 from hand_jax.files.traced_programs import keep_traced
 from hand_jax.geometry.cameras import normalize_points, transform_points
 from hand_jax.geometry.warping import warp_image
-from hand_jax.mano.model import regress_joints
 from hand_jax.models.applying import apply_network
 from hand_jax.models.backbone import landmark_features
 from hand_jax.models.bundled import BUNDLED_TEXTURE, load_bundled_parameters
@@ -46,14 +45,16 @@ def color_hand(
   crop_scale = abs(np.linalg.det(view.photo_to_crop)) ** 0.5
   depth = crop_scale * points[:, 2:]
   vertices = np.concatenate([pixels, depth], axis=1).astype(np.float32)
-  template = model.v_template - regress_joints(model, model.v_template)[:1]
+  # With NumPy, because JAX compiles these few products one by one for their first use.
+  template = np.asarray(model.v_template)
+  wrist = np.asarray(model.joint_regressor)[0] @ template
   colors = _program()(
     _parameters(),
     view.output,
     view.crop[None],
     mask[None],
     vertices[None],
-    np.asarray(template),
+    template - wrist,
     model.faces,
   )
   return np.asarray(colors[0])

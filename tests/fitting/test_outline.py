@@ -154,6 +154,9 @@ def test_the_wrist_does_not_count_and_the_fingers_do(model):
   weights = np.asarray(model.lbs_weights)
   assert counted[weights[:, 1:].sum(axis=1) > 0.9].all()
   joints = np.asarray(regress_joints(model, model.v_template))
+  palm = joints[9] - joints[0]
+  along = (np.asarray(model.v_template) - joints[0]) @ palm / np.linalg.norm(palm)
+  assert (counted == (along >= 0.02))[np.abs(along - 0.02) > 1e-6].all()
   near = np.linalg.norm(np.asarray(model.v_template) - joints[0], axis=1) < 0.015
   assert near.sum() > 0 and not counted[near].any()
 
