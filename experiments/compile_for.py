@@ -3,7 +3,10 @@
 python -m experiments.compile_for --config=synthetic_supervised --topology=v5e:16x16
 """
 
+import contextlib
 import dataclasses
+import os
+import re
 
 import jax
 from absl import flags
@@ -24,6 +27,7 @@ from hand_jax.training.compiled_report import as_json, describe
 
 FLAGS = flags.FLAGS
 DOES_NOT_FIT = 3
+_MOST_SIMULATED = 64
 
 
 def define_flags(values: flags.FlagValues = flags.FLAGS) -> None:
@@ -53,9 +57,23 @@ def define_flags(values: flags.FlagValues = flags.FLAGS) -> None:
   flags.mark_flags_as_required(['config', 'topology'], values)
 
 
+def simulate_devices(topology: str) -> None:
+  """Simulates the CPU devices of a topology such as cpu:2, unless JAX's devices are in use already.
+
+  Other topologies are left to `find_topology`, and so are the messages about wrong ones.
+  """
+  kind, _, count = topology.partition(':')
+  if kind != 'cpu' or not re.fullmatch(r'\d{1,3}', count) or int(count) > _MOST_SIMULATED:
+    return
+  if 'JAX_NUM_CPU_DEVICES' not in os.environ:
+    with contextlib.suppress(RuntimeError):  # of devices in use
+      jax.config.update('jax_num_cpu_devices', int(count))
+
+
 def main(argv: list[str]) -> int:
   """Reads the flags, compiles the step, and prints its memory and cost."""
   start(argv, 'settings are given as --set a.b=value')
+  simulate_devices(FLAGS.topology)
   config = apply_overrides(get_config(FLAGS.config), FLAGS.set)
   # The mesh is what is compiled. A pmap of the same step cannot be compiled for absent devices.
   training = dataclasses.replace(config.training, parallel='mesh')

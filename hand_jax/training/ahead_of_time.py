@@ -84,6 +84,11 @@ def find_topology(name: str) -> Topology:
     devices = topologies.get_topology_desc(platform='tpu', topology_name=name).devices
   except Exception as error:  # libtpu raises errors of various types
     reason = ' '.join(str(error).split())[:200]
+    if 'TPU support not installed' in reason:  # whose advice installs what only a TPU needs
+      raise ValueError(
+        f"--topology={name} needs the compiler for TPUs: pip install 'hand-jax[tpu-aot]', in a "
+        "checkout pip install -e '.[tpu-aot]'."
+      ) from None
     raise ValueError(
       f'--topology={name} cannot be compiled for. It needs the compiler for TPUs (pip install '
       f"'hand-jax[tpu-aot]') and a shape that exists: {reason}"

@@ -2,6 +2,9 @@
 
 import dataclasses
 import json
+import os
+import subprocess
+import sys
 import types
 
 import jax
@@ -124,6 +127,17 @@ def test_a_missing_compiler_for_tpus_is_named(monkeypatch):
     find_topology('v5e:2x2')
 
 
+def test_a_compiler_that_is_not_installed_is_told_without_other_reasons(monkeypatch):
+  from jax.experimental import topologies
+
+  def fail(platform, topology_name):
+    raise RuntimeError('JAX TPU support not installed; cannot generate TPU topology. See https://')
+
+  monkeypatch.setattr(topologies, 'get_topology_desc', fail)
+  with pytest.raises(ValueError, match=r"in a checkout pip install -e '\.\[tpu-aot\]'\.$"):
+    find_topology('v5e:2x2')
+
+
 def test_two_devices_may_share_a_chip(monkeypatch):
   from jax.experimental import topologies
 
@@ -168,6 +182,26 @@ def test_every_objective_lowers_for_a_gpu(name, model):
   exported = jax.export.export(jax.jit(step), platforms=['cuda'])(*arguments)
   assert exported.platforms == ('cuda',)
   assert len(exported.mlir_module()) > 100_000
+
+
+def test_the_command_simulates_the_cpu_devices_that_it_compiles_for():
+  program = (
+    'from experiments.compile_for import simulate_devices\n'
+    'from hand_jax.training.ahead_of_time import find_topology\n'
+    'simulate_devices("cpu:3")\n'
+    'simulate_devices("cpu:999")\n'
+    'simulate_devices("cpu:many")\n'
+    'print(len(find_topology("cpu:3").devices))\n'
+    'simulate_devices("cpu:5")  # too late, without an error\n'
+  )
+  alone = {key: text for key, text in os.environ.items() if key != 'JAX_NUM_CPU_DEVICES'}
+  result = subprocess.run(
+    [sys.executable, '-c', program],
+    env={**alone, 'JAX_PLATFORMS': 'cpu'},
+    capture_output=True,
+    text=True,
+  )
+  assert result.stdout == '3\n', result.stderr
 
 
 FITS = CompiledStep(
