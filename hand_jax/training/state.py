@@ -8,6 +8,7 @@ import flax.traverse_util
 import jax
 import jax.numpy as jnp
 import optax
+from jaxtyping import Array, Int
 
 from hand_jax.config import ExperimentConfig, OptimizerConfig
 from hand_jax.models.hand_network import BACKBONE, HandNetwork, initialize_network
@@ -80,6 +81,11 @@ def create_optimizer(config: OptimizerConfig, num_steps: int) -> optax.GradientT
   steps.append(optax.masked(optax.scale(config.backbone_learning_rate_scale), backbone_mask))
   steps.append(optax.scale_by_learning_rate(learning_rate_schedule(config, num_steps)))
   return optax.chain(*steps)
+
+
+def taken_steps(opt_state: Any) -> Int[Array, '']:
+  """Returns how many steps the state of `create_optimizer` has counted, without skipped ones."""
+  return opt_state[-1].count  # of the schedule, which is the last of the chain
 
 
 def create_train_state(

@@ -18,7 +18,7 @@ from hand_jax.models.backbone import normalize_image
 from hand_jax.models.hand_network import HandNetwork, create_network
 from hand_jax.runs.train_state import TrainState, state_variables
 from hand_jax.training.objective import Objective, create_objective
-from hand_jax.training.state import learning_rate_schedule, remember
+from hand_jax.training.state import learning_rate_schedule, remember, taken_steps
 from hand_jax.types import HandBatch, HandEstimate, ManoModel
 
 Metrics = dict[str, Float[Array, '']]
@@ -60,7 +60,7 @@ def make_train_step(
   Args:
     config: the run's config.
     network: the network to train.
-    optimizer: the optimizer of its parameters.
+    optimizer: the optimizer of its parameters, from `create_optimizer`.
     camera_prior_config: config of the run that trained the camera prior, if the objective needs it.
 
   Raises:
@@ -112,7 +112,7 @@ def make_train_step(
       gradients, metrics, batch_stats = jax.lax.pmean((gradients, metrics, batch_stats), axis_name)
     updates, opt_state = optimizer.update(gradients, state.opt_state, learned)
     changed: Any = optax.apply_updates(learned, updates)
-    metrics['learning_rate'] = jnp.asarray(schedule(state.step))
+    metrics['learning_rate'] = jnp.asarray(schedule(taken_steps(state.opt_state)))
     metrics['gradient_norm'] = _global_norm(gradients)
     next_state = state.replace(
       step=state.step + 1,

@@ -205,6 +205,13 @@ def test_a_step_that_is_not_finite_changes_only_the_count(run, batch, toy_model,
   assert run[2][0]['skipped_steps'] == 0
 
 
+def test_the_logged_learning_rate_is_that_of_the_steps_that_were_not_skipped(run, batch, toy_model):
+  step, states, metrics = run
+  _, after_two_skipped = step(states[0].replace(step=states[2].step), batch, toy_model)
+  assert after_two_skipped['learning_rate'] == metrics[0]['learning_rate']
+  assert metrics[2]['learning_rate'] != metrics[0]['learning_rate']
+
+
 def test_two_devices_skip_a_step_that_one_finds_not_finite(mapped, batch, toy_model):
   step = mapped[2]
   state = parallel.replicate(parallel.unreplicate(mapped[0]))
