@@ -12,6 +12,15 @@ from hand_jax.config import (
   flatten_config,
 )
 
+# `validation_metrics` (training/reports.py) makes these names.
+_ERRORS = ('mpjpe_mm', 'mpvpe_mm', 'pa_mpjpe_mm', 'pa_mpvpe_mm', 'joints_2d_px')
+VALIDATION_FIGURES = (
+  'validation_total',
+  *(f'validation_{name}' for name in _ERRORS),
+  *(f'validation_prior_{name}' for name in _ERRORS),
+)
+"""Names of the figures that a validation during training may have."""
+
 
 def validate_config(config: ExperimentConfig) -> ExperimentConfig:
   """Checks that the settings can be used together, and returns the same config.
@@ -44,10 +53,10 @@ def validate_config(config: ExperimentConfig) -> ExperimentConfig:
     _positive(f'training.{name}', getattr(training, name))
   for name in ('keep_checkpoints', 'max_skipped_steps'):
     _positive(f'training.{name}', getattr(training, name))
-  if training.best_metric and not training.best_metric.startswith('validation_'):
+  if training.best_metric and training.best_metric not in VALIDATION_FIGURES:
     raise ValueError(
-      'training.best_metric should be a validation figure such as validation_total, or empty, got '
-      f'{training.best_metric!r}.'
+      'training.best_metric should be a validation figure, or empty: expected one of '
+      f'{", ".join(VALIDATION_FIGURES)}, got {training.best_metric!r}.'
     )
   for path, seed in (('training.seed', training.seed), ('data.seed', data.seed)):
     if seed < 0:

@@ -242,7 +242,7 @@ def test_the_best_checkpoint_is_kept_beside_the_newest(tmp_path):
     assert int(checkpoints.restore_latest(tiny_state(0)).state.step) == 8
 
 
-@pytest.mark.parametrize('name', ['validation', 'total', 'loss'])
+@pytest.mark.parametrize('name', ['validation', 'total', 'loss', 'validation_totl'])
 def test_a_best_metric_that_no_validation_gives_is_refused(config, name):
   with pytest.raises(ValueError, match=r'training.best_metric should be a validation figure'):
     apply_overrides(config, [f'training.best_metric={name}'])

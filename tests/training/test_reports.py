@@ -3,6 +3,8 @@
 import numpy as np
 import pytest
 
+from hand_jax.evaluation.evaluate import ERROR_NAMES
+from hand_jax.setting_checks import VALIDATION_FIGURES
 from hand_jax.training.reports import overlay_sheet, progress_line, validation_metrics
 
 STEP = {'step': 2, 'total': 1.0, 'joints_2d': 0.5, 'examples_per_second': 4.0, 'seconds_left': 3.0}
@@ -32,6 +34,13 @@ PIXELS = {'posterior_px': 3.0, 'prior_px': 4.0, 'examples': 9, 'crop_size_px': 6
 )
 def test_validation_metrics_are_named_after_the_best_branch(results, expected):
   assert validation_metrics(results) == expected
+
+
+def test_the_names_that_a_best_metric_may_have_are_those_of_validation():
+  errors = dict.fromkeys(ERROR_NAMES, 1.0)
+  pixels = {'posterior_px': 1.0, 'prior_px': 1.0}
+  made = validation_metrics({'posterior': errors, 'prior': errors, 'joints_2d': pixels})
+  assert {'validation_total', *made} == set(VALIDATION_FIGURES)
 
 
 def test_the_progress_line_shows_2d_errors_where_there_are_none_in_3d():
