@@ -18,7 +18,7 @@ from hand_jax.files.paths import RUN_SCHEMES
 from hand_jax.runs.hand_models import load_training_model
 from hand_jax.setting_checks import validate_config
 from hand_jax.training.dry_run import dry_run
-from hand_jax.training.hosts import failing_together
+from hand_jax.training.hosts import failing_together, join_hosts
 from hand_jax.training.loop import train_and_evaluate
 from hand_jax.training.profiling import parse_profiled_steps
 
@@ -98,8 +98,7 @@ def choose_config(
 def main(argv: list[str]) -> None:
   """Reads the flags and trains the experiment."""
   start(argv, 'settings are given as --set a.b=value')
-  if FLAGS.distributed:
-    jax.distributed.initialize(FLAGS.coordinator, FLAGS.num_processes, FLAGS.process_id)
+  join_hosts(FLAGS.distributed, FLAGS.coordinator, FLAGS.num_processes, FLAGS.process_id)
   with failing_together():
     config = choose_config(FLAGS.config, FLAGS.set, FLAGS.init_from, FLAGS.camera_prior)
     workdirs = (FLAGS.workdir, *config.training.init_from)

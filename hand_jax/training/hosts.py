@@ -5,6 +5,7 @@ waiting, and hosts that continue from different steps would train different runs
 """
 
 import contextlib
+import re
 import secrets
 from collections.abc import Iterator
 from typing import Any
@@ -17,6 +18,46 @@ from hand_jax.files.buckets import open_path
 from hand_jax.files.paths import is_address
 
 _MESSAGE_BYTES = 2048
+
+
+def join_hosts(
+  is_distributed: bool,
+  coordinator: str | None = None,
+  num_processes: int | None = None,
+  process_id: int | None = None,
+) -> None:
+  """Joins the other hosts of a run, as the flags of the same names say.
+
+  Args:
+    is_distributed: whether there are other hosts.
+    coordinator: host:port of the first process. JAX detects what is None on clusters that it knows.
+    num_processes: the number of hosts.
+    process_id: the number of this host, from 0.
+
+  Raises:
+    ValueError: a value is wrong, or missing where JAX does not detect it. The message names flags.
+  """
+  if not is_distributed:
+    values = {'coordinator': coordinator, 'num_processes': num_processes, 'process_id': process_id}
+    given = [f'--{name}={value}' for name, value in values.items() if value is not None]
+    if given:
+      raise ValueError(f'{" ".join(given)} without --distributed: give it too, to join the hosts.')
+    return
+  port = re.fullmatch(r'.+:(\d{1,5})', coordinator) if coordinator is not None else None
+  if coordinator is not None and (port is None or not 0 < int(port[1]) < 2**16):
+    raise ValueError(f'--coordinator={coordinator}: expected HOST:PORT of process 0.')
+  if num_processes is not None and process_id is not None and not 0 <= process_id < num_processes:
+    raise ValueError(
+      f'--process_id={process_id}: expected a number from 0 on, below --num_processes='
+      f'{num_processes}.'
+    )
+  try:
+    jax.distributed.initialize(coordinator, num_processes, process_id)
+  except ValueError as error:
+    raise ValueError(
+      '--distributed: JAX does not detect the hosts here. Give all of --coordinator=HOST:PORT, '
+      f'--num_processes and --process_id on each host ({error})'
+    ) from None
 
 
 @contextlib.contextmanager

@@ -3,6 +3,7 @@
 import json
 import pathlib
 
+import jax
 import numpy as np
 import pytest
 
@@ -10,6 +11,7 @@ from hand_jax.training.hosts import (
   check_same_folder,
   check_same_step,
   failing_together,
+  join_hosts,
   join_rows,
 )
 from tests.host_processes import host_processes
@@ -101,3 +103,28 @@ def test_one_process_agrees_with_itself(tmp_path):
   with pytest.raises(KeyError), failing_together():
     raise KeyError
   assert not list(pathlib.Path(tmp_path).iterdir())
+
+
+@pytest.mark.parametrize(
+  ('values', 'message'),
+  [
+    ((False, 'here:1234'), '--coordinator=here:1234 without --distributed'),
+    ((False, None, 2, 0), '--num_processes=2 --process_id=0 without --distributed'),
+    ((True, 'here', 2, 0), '--coordinator=here: expected HOST:PORT'),
+    ((True, 'here:99999', 2, 0), '--coordinator=here:99999: expected HOST:PORT'),
+    ((True, 'here:1234', 2, 2), '--process_id=2: expected a number from 0 on, below'),
+    ((True,), '--coordinator=HOST:PORT, --num_processes and --process_id .*be defined'),
+  ],
+)
+def test_wrong_flags_of_hosts_are_named(values, message, monkeypatch):
+  def initialize(*_):
+    raise ValueError('coordinator_address should be defined.')
+
+  monkeypatch.setattr(jax.distributed, 'initialize', initialize)
+  with pytest.raises(ValueError, match=message):
+    join_hosts(*values)
+
+
+def test_one_host_joins_nothing(monkeypatch):
+  monkeypatch.setattr(jax.distributed, 'initialize', None)
+  join_hosts(False)
