@@ -4,6 +4,7 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
+import cv2
 import flax.linen as nn
 import jax.numpy as jnp
 import numpy as np
@@ -24,6 +25,10 @@ from hand_jax.rendering.rasterize import visible_vertices
 from hand_jax.rendering.surfaces import vertex_normals
 from hand_jax.types import ManoModel
 
+# Pixels of the crop at the mask's rim that colour nothing. They are mixed with the background, and
+# meshes and estimated masks are off by as much.
+_RIM = 2
+
 
 def color_hand(
   view: HandView,
@@ -37,9 +42,10 @@ def color_hand(
     view: the hand in the photo, see `view_hand`.
     vertices_image: the mesh in pixels of the photo, with a depth in pixels from the wrist.
     model: the right hand's model whose mesh it is. A left hand's mesh is its mirrored one.
-    hand_mask: where the photo shows the hand. Pixels outside it colour no vertex.
+    hand_mask: where the photo shows the hand. Pixels outside it and at its rim colour no vertex.
   """
-  mask = warp_image(255 * hand_mask.astype(np.uint8), view.photo_to_crop, INPUT_SIDE) > 127
+  shown = warp_image(255 * hand_mask.astype(np.uint8), view.photo_to_crop, INPUT_SIDE)
+  mask = cv2.erode(shown, np.ones((2 * _RIM + 1, 2 * _RIM + 1), np.uint8)) > 127
   points = np.asarray(vertices_image, np.float64)
   pixels = transform_points(view.photo_to_crop, points[:, :2])
   crop_scale = abs(np.linalg.det(view.photo_to_crop)) ** 0.5

@@ -81,3 +81,26 @@ def test_pixels_outside_the_mask_colour_nothing(scene):
   assert np.quantile(greener, 0.95) < 0.1
   unmasked = color_hand(view_hand(covered, hand), points, model, np.ones_like(mask))
   assert np.median((unmasked[:, 1] - unmasked[:, 0])[below & (points[:, 2] < 0)]) > 0.2
+
+
+def test_the_rim_of_the_mask_colours_nothing(scene):
+  """Masks are a pixel or two of the crop too large, and what lies there is not the hand's."""
+  model, hand, points, picture = scene
+  # A pixel of the crop is larger than one of the photo then.
+  hand, points = hand._replace(landmarks_image=8 * hand.landmarks_image), 8 * points
+  picture = picture.repeat(8, axis=0).repeat(8, axis=1)
+  rim = int(1.2 / abs(np.linalg.det(view_hand(picture, hand).photo_to_crop)) ** 0.5)
+  assert rim > 1
+
+  def at_rim(end):
+    return (end - rim < points[:, 1]) & (points[:, 1] < end)
+
+  end = max(range(len(picture)), key=lambda row: np.count_nonzero(at_rim(row)))
+  covered = picture.copy()
+  covered[end - rim :] = (20, 220, 30)
+  mask = np.zeros(picture.shape[:2], bool)
+  mask[:end] = True
+  colors = color_hand(view_hand(covered, hand), points, model, mask)
+  assert np.count_nonzero(at_rim(end)) > 5
+  # A vertex just inside is mixed with the next pixel a little. Without a rim the largest is 0.79.
+  assert (colors[:, 1] - colors[:, 0]).max() < 0.3
