@@ -7,6 +7,7 @@ waiting, and hosts that continue from different steps would train different runs
 import contextlib
 import re
 import secrets
+import zlib
 from collections.abc import Iterator
 from typing import Any
 
@@ -14,6 +15,8 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
+from hand_jax.config import ExperimentConfig, flatten_config
+from hand_jax.config_text import PATH_SETTINGS
 from hand_jax.files.buckets import open_path
 from hand_jax.files.paths import is_address
 
@@ -134,6 +137,27 @@ def check_same_step(workdir: str, step: int | None) -> None:
     )
     raise ValueError(
       f'The hosts see different checkpoints in {workdir}: {seen}. Name a folder that they share.'
+    )
+
+
+def check_same_settings(config: ExperimentConfig) -> None:
+  """Checks that all hosts were given the same settings. Paths may differ, as the hosts' disks may.
+
+  Raises:
+    ValueError: they were not. All hosts raise it, and it names the hosts and the settings.
+  """
+  if jax.process_count() == 1:
+    return
+  settings = {name: v for name, v in flatten_config(config).items() if name not in PATH_SETTINGS}
+  own = np.array([zlib.crc32(repr(value).encode()) for value in settings.values()], np.uint32)
+  rows = np.asarray(multihost_utils.process_allgather(own)).reshape(-1, len(own))
+  differs = rows != rows[0]
+  if differs.any():
+    names = [name for name, odd in zip(settings, differs.any(axis=0), strict=True) if odd]
+    others = _name_hosts(np.flatnonzero(differs.any(axis=1)))
+    raise ValueError(
+      f'The hosts have different settings: {", ".join(names)} of {others} is not that of host 0. '
+      'Give all hosts the same command.'
     )
 
 

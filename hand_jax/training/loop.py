@@ -31,7 +31,12 @@ from hand_jax.training.announcing import (
   describe_parameters,
 )
 from hand_jax.training.camera_prior import claim_camera_prior
-from hand_jax.training.hosts import check_same_folder, check_same_step, failing_together
+from hand_jax.training.hosts import (
+  check_same_folder,
+  check_same_settings,
+  check_same_step,
+  failing_together,
+)
 from hand_jax.training.parts import RunSources, check_batch_size, make_parts, open_sources
 from hand_jax.training.preemption import Preempted, PreemptionWatch
 from hand_jax.training.prefetch import DevicePrefetch
@@ -92,6 +97,7 @@ def train_and_evaluate(
     if is_old and jax.process_index() == 0:
       for line in set_damaged_aside(workdir):
         print(line, file=sys.stderr, flush=True)
+  check_same_settings(config)
   check_same_folder(workdir)
   check_same_step(workdir, latest_step(workdir))
   with failing_together():

@@ -20,7 +20,11 @@ from tests.host_processes import host_processes
 WORKER = """
 import json, pathlib, sys
 import jax, numpy as np
-from hand_jax.training.hosts import check_same_folder, check_same_step, failing_together, join_rows
+from experiments.configs.names import get_config
+from hand_jax.config_text import apply_overrides
+from hand_jax.training.hosts import (
+  check_same_folder, check_same_settings, check_same_step, failing_together, join_rows
+)
 
 rank, port, folder = int(sys.argv[1]), sys.argv[2], sys.argv[3]
 jax.distributed.initialize(f'127.0.0.1:{port}', 2, rank)
@@ -29,6 +33,9 @@ def fail_if(condition, error):
   with failing_together():
     if condition:
       raise error
+
+def with_settings(*settings):
+  return apply_overrides(get_config('toy'), settings)
 
 def told(check, *arguments):
   try:
@@ -43,6 +50,11 @@ print(json.dumps({
   'one step': told(check_same_step, folder, 7),
   'none has a step': told(check_same_step, folder, None),
   'own steps': told(check_same_step, folder, 7 if rank == 0 else None),
+  'one config': told(check_same_settings, with_settings(f'data.data_dir=disk{rank}')),
+  'own configs': told(
+    check_same_settings,
+    with_settings(f'optimizer.learning_rate=0.{1 + rank}', f'training.seed={rank}'),
+  ),
   'no failure': told(fail_if, False, None),
   'one fails': told(fail_if, rank == 1, KeyError('é' * 3000)),
   'both fail': told(fail_if, True, ValueError(f'of {rank}')),
@@ -66,8 +78,15 @@ def hosts(tmp_path_factory):
 def test_hosts_that_agree_go_on(hosts):
   _, found = hosts
   for told in found:
-    assert [told[name] for name in ('one folder', 'one step', 'none has a step', 'no failure')] == (
-      [''] * 4
+    agreed = ('one folder', 'one step', 'none has a step', 'one config', 'no failure')
+    assert [told[name] for name in agreed] == [''] * 5
+
+
+def test_hosts_with_other_settings_are_named_with_them(hosts):
+  for told in hosts[1]:
+    assert (
+      'optimizer.learning_rate, training.seed of host 1 is not that of host 0'
+      in told['own configs']
     )
 
 
