@@ -96,8 +96,8 @@ def create_parser() -> ArgumentParser:
     type=expand_path,
     metavar='FILE',
     help="an image of the photo's size that is white where the photo shows the hand and black "
-    'elsewhere, for a single photo: the fit follows its outline, and an object before the hand hides '
-    'the mesh outside it and does not colour it (default: the program estimates it)',
+    'elsewhere, for a single photo: the fit follows its outline, and an object before the hand '
+    'hides the mesh outside it and does not colour it (default: the program estimates it)',
   )
   add(
     '--mano_dir',
