@@ -50,6 +50,8 @@ from hand_jax.types import ManoModel
 MAX_HANDS = 10
 # A given box shows no hand if the probability of a hand is below this.
 _MIN_PRESENCE = 0.5
+# A given mask marks at least this many of a hand's 21 landmarks.
+_LEAST_SHOWN = 2
 
 Photo = str | os.PathLike | np.ndarray | Image.Image
 """A file, an upright RGB array of 8 bits (height, width, 3), or a Pillow image."""
@@ -186,6 +188,8 @@ class HandReconstructor:
     """
     reduced = [_reduced(_checked(request)) for request in requests]
     found = [find_hands(request, max_hands) for request in reduced]
+    for request, hands in zip(reduced, found, strict=True):
+      _check_mask_shows_hand(request, hands)
     if self.network is None:
       results = self._fitted(reduced, found)
     else:
@@ -347,6 +351,22 @@ def _hand_mask(
     return request.hand_mask, 'given'
   view = view or view_hand(request.image, hand)
   return estimate_hand_mask(view, *_size(request.image)), 'estimated'
+
+
+def _check_mask_shows_hand(request: PhotoRequest, hands: list[DetectedHand]) -> None:
+  """Refuses a given mask that marks no hand, such as one of another photo or an inverted one."""
+  hands = [hand for hand in hands if hand.presence >= _MIN_PRESENCE]
+  if request.hand_mask is None or not hands:
+    return
+  places = np.floor([hand.landmarks_image for hand in hands]).astype(int)
+  inside = ((places >= 0) & (places < _size(request.image))).all(-1)
+  column, row = np.where(inside[..., None], places, 0).transpose(2, 0, 1)
+  shown = (request.hand_mask[row, column] & inside).sum(-1)
+  if shown.max() < _LEAST_SHOWN:
+    raise ValueError(
+      f'The hand mask of {request.name} shows none of the hand there. It should be white where that '
+      'photo shows the hand, and black elsewhere.'
+    )
 
 
 def _size(image: np.ndarray) -> tuple[int, int]:

@@ -230,7 +230,10 @@ def _check_against_photo(task: PhotoTask) -> None:
 def _read_mask(task: PhotoTask, size: tuple[int, int]) -> Bool[np.ndarray, 'height width']:
   """Reads the mask of a photo's hand from an image of its size, see `read_mask`."""
   flag = f'--hand_mask={task.hand_mask}'
-  mask = read_mask(str(task.hand_mask))
+  try:
+    mask = read_mask(str(task.hand_mask))
+  except (ValueError, OSError) as error:
+    raise ValueError(f'{flag}: {error}') from error
   check_mask(mask, *size, str(task.path), flag)
   if mask.all() or not mask.any():
     brightest = int(read_photo(str(task.hand_mask)).max())

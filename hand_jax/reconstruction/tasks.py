@@ -60,6 +60,8 @@ def plan_tasks(options: PhotoOptions, results: frozenset[str] = frozenset()) -> 
     raise ValueError('Name a folder for the results: --output=DIR.')
   if '' in options.photos:
     raise ValueError('A photo has an empty name. Is a variable of the shell unset?')
+  if options.hand_mask == '':
+    raise ValueError('--hand_mask= names no image. Name one, or leave the flag out.')
   paths = [path for name in options.photos for path in _photos_of(name, results)]
   paths += list(demo_photo_boxes()) if options.demo_photos else []
   if not paths:

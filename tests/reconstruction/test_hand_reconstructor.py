@@ -308,7 +308,7 @@ def test_an_object_hides_vertices_by_the_given_mask_or_the_estimated_one(
   assert 'by the estimated mask' in meaning[0] and 'by the given mask' in meaning[1]
 
 
-def test_what_is_no_request_is_told(reconstructor, photo):
+def test_what_is_no_request_is_told(reconstructor, photo, monkeypatch):
   with pytest.raises(
     ValueError, match="side is 'up', expected 'right' or 'left'\\. Leave sides out"
   ):
@@ -324,6 +324,13 @@ def test_what_is_no_request_is_told(reconstructor, photo):
       reconstructor(photo, boxes=boxes)
   with pytest.raises(ValueError, match='hand_mask has 4 x 5 pixels'):
     reconstructor(photo, hand_mask=np.ones((5, 4), bool))
+  hand = found_hand(photo, reconstructor.model)
+  monkeypatch.setattr(hand_reconstructor, 'detect_hands', lambda image, _: [hand])
+  column, row = np.floor(hand.landmarks_image[9]).astype(int)
+  mask = np.zeros(photo.shape[:2], bool)
+  mask[row, column] = True  # one landmark alone
+  with pytest.raises(ValueError, match='hand mask of the image shows none of the hand there'):
+    reconstructor(photo, hand_mask=mask)
   with pytest.raises(ValueError, match='belong to one photo'):
     reconstructor([photo, photo], boxes=[[1, 1, 40, 40]])
 

@@ -168,7 +168,8 @@ BAD_OPTIONS = {
   'output is a file': (['a.png'], {'output': 'b.png'}, 'cannot go to b.png: b.png is a file'),
   'output in a file': (['a.png'], {'output': 'b.png/out'}, 'b.png/out: b.png is a file'),
   'mask for two': (['a.png', 'b.png'], {'hand_mask': 'm.png'}, '--hand_mask cannot serve 2'),
-  'no mask': (['a.png'], {'hand_mask': 'no.png'}, r'no\.png does not exist'),
+  'no mask': (['a.png'], {'hand_mask': 'no.png'}, r'--hand_mask=no\.png: .*no\.png does not exist'),
+  'unnamed mask': (['a.png'], {'hand_mask': ''}, '--hand_mask= names no image'),
   'mask of another size': (
     ['a.png'],
     {'hand_mask': 'small.png'},
