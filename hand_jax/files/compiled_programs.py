@@ -20,12 +20,12 @@ def jax_setting(name: str) -> Any:
 def keep_compiled_programs(folder: str | None = None) -> pathlib.Path | None:
   """Makes JAX keep the programs that it compiles, and load those that it kept before.
 
-  If the user has already chosen a folder for JAX, for example by `JAX_COMPILATION_CACHE_DIR`, that
-  folder is used. Where the user has turned JAX's cache off, it stays off.
+  Where the user has turned JAX's cache off, it stays off.
 
   Args:
-    folder: where to keep programs. None means `hand-jax` in `$XDG_CACHE_HOME` or `~/.cache`. An
-      empty text keeps nothing.
+    folder: where to keep programs. None means the folder that the user has already chosen for JAX,
+      for example by `JAX_COMPILATION_CACHE_DIR`, or else `hand-jax` in `$XDG_CACHE_HOME` or
+      `~/.cache`. An empty text keeps nothing.
 
   Returns:
     The folder in use. It is None where nothing is kept, because the caller or the user
@@ -37,13 +37,14 @@ def keep_compiled_programs(folder: str | None = None) -> pathlib.Path | None:
     jax.config.update('jax_enable_compilation_cache', False)
   if not jax_setting('jax_enable_compilation_cache'):
     return None
-  if (in_use := jax_setting('jax_compilation_cache_dir')) is not None:
+  # An empty name is no choice. It is what an empty environment variable gives.
+  if folder is None and (in_use := jax_setting('jax_compilation_cache_dir')):
     return pathlib.Path(in_use)
-  base = default_cache_folder() if folder is None else pathlib.Path(folder)
-  path = base / processor_name()
   try:
+    base = default_cache_folder() if folder is None else pathlib.Path(folder)
+    path = base / processor_name()
     path.mkdir(parents=True, exist_ok=True)
-  except OSError:
+  except (OSError, RuntimeError):  # RuntimeError: the user has no home folder.
     return None
   if not os.access(path, os.W_OK | os.X_OK):
     return None

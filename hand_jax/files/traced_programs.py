@@ -63,7 +63,7 @@ def _register(kind: type) -> None:
 
 def _read_or_trace(name: str, function: Callable, arguments: tuple) -> Callable:
   folder = jax_setting('jax_compilation_cache_dir')
-  if folder is None or not jax_setting('jax_enable_compilation_cache'):
+  if not folder or not jax_setting('jax_enable_compilation_cache'):
     return function
   shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), arguments)
   key = f'{jax.tree.structure(shapes)} {jax.tree.leaves(shapes)}'

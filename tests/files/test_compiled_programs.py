@@ -5,6 +5,7 @@ import pathlib
 import subprocess
 import sys
 
+import jax
 import pytest
 
 from hand_jax.files import compiled_programs
@@ -52,6 +53,34 @@ def test_programs_are_kept_in_the_user_s_cache(tmp_path):
 def test_an_empty_name_keeps_nothing(tmp_path):
   assert compile_in(tmp_path, '') == 'None'
   assert not kept_files(tmp_path)
+
+
+@pytest.mark.slow
+def test_a_named_folder_goes_before_that_of_the_environment(tmp_path):
+  own, jax_s = str(tmp_path / 'own'), str(tmp_path / 'jax')
+  assert compile_in(tmp_path, JAX_COMPILATION_CACHE_DIR=jax_s) == jax_s
+  named = compile_in(tmp_path, own, JAX_COMPILATION_CACHE_DIR=jax_s)
+  assert pathlib.Path(named).parent == pathlib.Path(own) and kept_files(pathlib.Path(named))
+
+
+@pytest.mark.slow
+def test_an_empty_environment_variable_names_no_folder(tmp_path):
+  usual = str(tmp_path / '.cache' / 'hand-jax' / compiled_programs.processor_name())
+  assert compile_in(tmp_path, JAX_COMPILATION_CACHE_DIR='') == usual
+
+
+def test_a_user_without_a_home_folder_keeps_nothing(monkeypatch):
+  def no_home():
+    raise RuntimeError('Could not determine home directory.')
+
+  monkeypatch.delenv('XDG_CACHE_HOME', raising=False)
+  monkeypatch.setattr(pathlib.Path, 'home', no_home)
+  before = jax.config.jax_compilation_cache_dir
+  jax.config.update('jax_compilation_cache_dir', None)
+  try:
+    assert compiled_programs.keep_compiled_programs() is None
+  finally:
+    jax.config.update('jax_compilation_cache_dir', before)
 
 
 @pytest.mark.slow

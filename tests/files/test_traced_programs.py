@@ -115,3 +115,12 @@ def test_the_options_for_products_reach_the_compiler(folder, monkeypatch):
   call = keep_traced('sum', jnp.sum, ())
   with pytest.raises(jax.errors.JaxRuntimeError, match='no_such_option'):
     call(np.ones(3, np.float32))
+
+
+@pytest.mark.usefixtures('folder')
+def test_an_empty_folder_name_keeps_nothing(tmp_path, monkeypatch):
+  """Least of all in the current folder, which is what an empty path means."""
+  monkeypatch.chdir(tmp_path)
+  jax.config.update('jax_compilation_cache_dir', '')
+  check(program([]))
+  assert not list(tmp_path.iterdir())
