@@ -112,8 +112,10 @@ def hands_image(hands: Sequence[HandData]) -> bytes:
   colors = [_HAND_COLORS[number % 5] for number in range(len(hands))]
   for points, color in zip(joints, colors, strict=True):
     _draw_bones(picture, points, color, unit)
+  labels: list[np.ndarray] = []
   for number, hand in enumerate(hands):
-    _draw_label(picture, f'{number + 1} {hand.side}', meshes, number, colors[number], unit)
+    text, taken = f'{number + 1} {hand.side}', [*meshes, *labels]
+    labels.append(_draw_label(picture, text, taken, number, colors[number], unit))
   quality = [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY]
   return cv2.imencode('.jpg', np.ascontiguousarray(picture[..., ::-1]), quality)[1].tobytes()
 
@@ -144,21 +146,28 @@ def _draw_label(
   number: int,
   color: tuple[int, int, int],
   unit: float,
-) -> None:
-  """Writes a label beside one of the hands, whose mesh is `hands[number]`."""
+) -> Int[np.ndarray, 'points 2']:
+  """Writes a label beside one of the hands, whose mesh is `hands[number]`.
+
+  Returns:
+    Points all along the label, so that further labels can keep off it.
+  """
   font, size = cv2.FONT_HERSHEY_SIMPLEX, 0.5 * unit
-  (width, height), _ = cv2.getTextSize(label, font, size, 1)
-  size_px = (width + 6, height + 7)
+  thickness = max(1, round(unit))
+  (width, height), below = cv2.getTextSize(label, font, size, thickness)
+  size_px = (width + 6, height + 3 + max(below, 4))
   # The hand may be somewhat larger than the mesh.
   gap = round(4 * unit + _LABEL_GAP * np.ptp(hands[number], axis=0).max())
   x, y = label_place(hands, number, size_px, picture.shape[1::-1], gap)
   cv2.rectangle(picture, (x, y), (x + size_px[0], y + size_px[1]), color, -1)
-  place, thickness = (x + 3, y + height + 3), max(1, round(unit))
+  place = (x + 3, y + height + 3)
   cv2.putText(picture, label, place, font, size, (0, 0, 0), thickness, cv2.LINE_AA)
+  columns, rows = np.meshgrid(np.linspace(x, x + size_px[0], 20), [y, y + size_px[1]])
+  return np.stack([columns.ravel(), rows.ravel()], axis=1).astype(int)
 
 
 def label_place(
-  hands: Sequence[Int[np.ndarray, 'points 2']],
+  hands: Sequence[Int[np.ndarray, '_ 2']],
   number: int,
   size: tuple[int, int],
   picture_size: tuple[int, int],
@@ -170,7 +179,7 @@ def label_place(
   label lies over its upper left corner.
 
   Args:
-    hands: points of all hands, in pixels of the picture.
+    hands: points of all hands, and of other things to keep off, in pixels of the picture.
     number: which hand the label is of, counted from 0.
     size: width and height of the label, pixels.
     picture_size: width and height of the picture, pixels.

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from hand_jax.reconstruction.views import label_place
+from hand_jax.reconstruction.views import _draw_label, label_place
 
 SIZE, PICTURE, GAP = (40, 12), (200, 150), 5
 
@@ -46,3 +46,18 @@ def test_a_label_keeps_off_other_hands():
   crowd += [hand(5, 60, 40, 100), hand(96, 70, 140, 90)]
   place = label_place([*crowd, first], 4, SIZE, PICTURE, GAP)
   assert not overlaps(place, first)
+
+
+def test_a_label_is_wide_enough_and_keeps_off_earlier_labels():
+  picture = np.zeros((600, 900, 3), np.uint8)
+  upper, lower = hand(300, 3, 400, 250), hand(300, 330, 400, 590)
+  first = _draw_label(picture, '10 right', [upper, lower], 0, (255, 0, 0), 2.0)
+  # With a white label on a white picture only the text is dark.
+  white = np.full_like(picture, 255)
+  _draw_label(white, '10 right', [upper, lower], 0, (255, 255, 255), 2.0)
+  rows, columns = np.nonzero((white < 255).any(axis=2))
+  (left, top), (right, bottom) = first.min(axis=0), first.max(axis=0)
+  assert left <= columns.min() and columns.max() <= right
+  assert top <= rows.min() and rows.max() <= bottom
+  second = _draw_label(picture, '9 right', [upper, lower, first], 1, (255, 0, 0), 2.0)
+  assert not ((second.min(0) < first.max(0)) & (second.max(0) > first.min(0))).all()
