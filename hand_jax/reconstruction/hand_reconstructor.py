@@ -306,7 +306,9 @@ def find_hands(request: PhotoRequest, max_hands: int = MAX_HANDS) -> list[Detect
     return hands
   (side,) = request.sides
   return [
-    hand if hand.side == side else read_regions(request.image, [hand.roi], side)[0]
+    hand._replace(side_score=1.0)
+    if hand.side == side
+    else read_regions(request.image, [hand.roi], side)[0]
     for hand in hands
   ]
 

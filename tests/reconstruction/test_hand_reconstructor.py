@@ -12,6 +12,7 @@ from PIL import Image
 
 from hand_jax.config import ExperimentConfig
 from hand_jax.data.photos import demo_photo_boxes, read_photo
+from hand_jax.detection.detect import detect_hands
 from hand_jax.detection.regions import region_from_landmarks
 from hand_jax.fitting import detected
 from hand_jax.fitting.evidence import PointErrors
@@ -352,6 +353,15 @@ def test_paths_arrays_pillow_images_and_lists_give_the_same_hands(reconstructor)
     np.testing.assert_allclose(joined[0].joints_image, alone[0].joints_image, atol=4)
   assert together[0][0].photo_name == str(paths[0]) and together[1][0].photo_name == 'the image'
   assert reconstructor([]) == []
+
+
+@pytest.mark.parametrize('side', ['right', 'left'])
+def test_a_given_side_is_certain_whether_or_not_the_detector_agrees(side, monkeypatch):
+  image = read_photo(BUNDLED[-1][0])
+  found = detect_hands(image)
+  monkeypatch.setattr(hand_reconstructor, 'detect_hands', lambda *_: found)
+  (hand,) = hand_reconstructor.find_hands(PhotoRequest(image, sides=(side,)))
+  assert hand.side == side and hand.side_score == 1 and found[0].side_score < 1
 
 
 def test_several_boxes_take_their_own_sides(reconstructor):
