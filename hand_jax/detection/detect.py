@@ -41,11 +41,11 @@ def detect_hands(
     The hands, with the largest presence first. A photo without hands gives an empty list.
 
   Raises:
-    ValueError: the image is not 8-bit RGB, or `max_hands` is below 1.
+    ValueError: the image is not 8-bit RGB, or `max_hands` is no integer above 0.
   """
   check_image(image)
-  if max_hands < 1:
-    raise ValueError(f'max_hands is {max_hands}, expected at least 1.')
+  if not isinstance(max_hands, int | np.integer) or max_hands < 1:
+    raise ValueError(f'max_hands is {max_hands!r}, expected an integer of at least 1.')
   height, width = image.shape[:2]
   hands = _search(image, whole_photo(width, height), [], max_hands, confirm=False)
   if not hands:
@@ -117,8 +117,8 @@ def check_image(image: np.ndarray) -> None:
   """
   if not isinstance(image, np.ndarray):
     raise ValueError(
-      f'the image is {type(image).__name__}, expected an array (height, width, 3) of uint8, RGB: '
-      'hand_jax.read_photo(path) reads one.'
+      f'the image is {type(image).__name__}, expected a NumPy array (height, width, 3) of uint8, '
+      'RGB: hand_jax.read_photo(path) reads one.'
     )
   if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
     raise ValueError(

@@ -159,3 +159,6 @@ def test_wrong_requests_are_named():
     detect.check_image(np.zeros((4, 4), np.uint8))
   with pytest.raises(ValueError, match='max_hands is 0'):
     detect_hands(plain(4, 4), 0)
+  for wrong in (1.5, '3', None):
+    with pytest.raises(ValueError, match=f'max_hands is {wrong!r}, expected an integer'):
+      detect_hands(plain(4, 4), wrong)  # pyright: ignore[reportArgumentType]
