@@ -14,7 +14,7 @@ from hand_jax.models.bundled import load_bundled_parameters
 from hand_jax.models.hand_landmark import HandLandmarkNetwork, normalize_crops
 from hand_jax.models.palm_detection import PalmDetectionNetwork, PalmDetectionOutput
 
-# Pictures go through the networks in batches of these sizes, so that only two programs are ever
+# Pictures go through the networks in batches of these sizes, so that one program of each is
 # compiled. Larger batches are no faster on CPUs.
 _PALM_BATCH, _LANDMARK_BATCH = 1, 2
 
@@ -55,7 +55,8 @@ def _landmark_program() -> Callable[[np.ndarray], HandReadings]:
 
   def apply(variables, x):
     output = apply_network(HandLandmarkNetwork(), variables, normalize_crops(x))
-    return HandReadings(*output[: len(HandReadings._fields)])
+    heads = output.landmarks, output.world_landmarks, output.presence, output.right
+    return HandReadings(*heads, vectors=output.global_feature)
 
   return functools.partial(keep_traced('hand_landmark', apply, (HandReadings,)), variables)
 

@@ -360,15 +360,19 @@ def _check_mask_shows_hand(request: PhotoRequest, hands: list[DetectedHand]) -> 
   hands = [hand for hand in hands if hand.presence >= _MIN_PRESENCE]
   if request.hand_mask is None or not hands:
     return
-  places = np.floor([hand.landmarks_image for hand in hands]).astype(int)
-  inside = ((places >= 0) & (places < _size(request.image))).all(-1)
-  column, row = np.where(inside[..., None], places, 0).transpose(2, 0, 1)
-  shown = (request.hand_mask[row, column] & inside).sum(-1)
-  if shown.max() < _LEAST_SHOWN:
+  shown = [_marked_points(request.hand_mask, hand.landmarks_image) for hand in hands]
+  if max(shown) < _LEAST_SHOWN:
     raise ValueError(
-      f'The hand mask of {request.name} shows none of the hand there. It should be white where that '
+      f'The hand mask of {request.name} shows none of the hand there. It should be white where the '
       'photo shows the hand, and black elsewhere.'
     )
+
+
+def _marked_points(mask: Bool[np.ndarray, 'height width'], points: np.ndarray) -> int:
+  """Counts the points, in pixels, that lie on marked pixels. None beyond the borders does."""
+  column, row = np.floor(points.T).astype(int)
+  inside = (column >= 0) & (row >= 0) & (column < mask.shape[1]) & (row < mask.shape[0])
+  return int(np.count_nonzero(mask[row[inside], column[inside]]))
 
 
 def _size(image: np.ndarray) -> tuple[int, int]:

@@ -16,6 +16,21 @@ SUMMARY_NAME = 'summary.json'
 
 Entry = dict[str, Any]
 """The keys are `photo`, `hands`, `files`, `sha256`, `settings`, and `error` if there was one."""
+# What messages call the settings: by the flag that decides one, or by what a digest is of.
+_FLAGS = {
+  'version': 'the version of hand-jax',
+  'hand_model': 'the hand model',
+  'boxes_xywh': '--bbox',
+  'sides': '--hand',
+  'focal_length_px': '--focal',
+  'axes': '--axes',
+}
+_DIGESTS = {
+  'weights': 'the weights (of the package, of --workdir or for --refine)',
+  'mask_weights': 'the weights for masks',
+  'texture_weights': 'the weights for colours',
+  'hand_mask_sha256': 'the pixels of --hand_mask',
+}
 
 
 class OutputRecord:
@@ -112,9 +127,7 @@ class OutputRecord:
       return ['they are of another photo of this name']
     before = entry.get('settings') or {}
     names = sorted(name for name in {*before, *settings} if before.get(name) != settings.get(name))
-    return [
-      f'{name} was {_short(before.get(name))} and is {_short(settings.get(name))}' for name in names
-    ]
+    return [_difference(name, before.get(name), settings.get(name)) for name in names]
 
   def put(self, entry: Entry) -> None:
     """Writes what became of a photo, and removes files it had before and has no more."""
@@ -127,12 +140,21 @@ class OutputRecord:
         (self.folder / name).unlink(missing_ok=True)
 
 
+def _difference(name: str, before: Any, now: Any) -> str:
+  """Tells how a setting of `records` has changed, by the flag that the user gives."""
+  if name in _DIGESTS:
+    return f'{_DIGESTS[name]} are other ones'
+  return f'{_FLAGS.get(name, name)} was {_short(before)} and is {_short(now)}'
+
+
 def _short(value: Any) -> str:
-  """Writes a setting so that a reader sees what it is."""
+  """Writes a setting as the user gives it."""
   if isinstance(value, dict):
     value = value.get('name')
-  text = 'not given' if value in (None, [], ()) else str(value)
-  return text if len(text) <= 40 else f'{text[:12]}...'
+  if isinstance(value, list):
+    parts = (','.join(f'{x:g}' for x in part) if isinstance(part, list) else part for part in value)
+    value = ' and '.join(map(str, parts))
+  return 'not given' if value in (None, '') else str(value)
 
 
 def file_sha256(path: str | os.PathLike) -> str:

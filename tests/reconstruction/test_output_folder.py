@@ -164,10 +164,10 @@ CHANGES = {
 
 
 EXPECTED = {
-  'other side': r"sides was not given and is \['left'\]",
-  'box': 'boxes_xywh was not given and is ',
-  'focal length': 'focal_length_px was not given and is 300.0',
-  'axes': 'axes was y_up and is camera',
+  'other side': '--hand was not given and is left',
+  'box': '--bbox was not given and is 20,20,70,60',
+  'focal length': '--focal was not given and is 300.0',
+  'axes': '--axes was y_up and is camera',
 }
 
 
