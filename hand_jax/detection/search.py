@@ -8,6 +8,8 @@ size, so that each such hand lies wholly in one of them. Somewhat larger tiles a
 of them cover the photo.
 """
 
+import math
+
 import cv2
 import numpy as np
 from jaxtyping import UInt8
@@ -50,11 +52,11 @@ def tile_levels(width: int, height: int) -> list[list[HandRegion]]:
   found: list[list[HandRegion]] = []
   before = float(longer)
   for least, largest in zip(sides, most, strict=True):
-    choices = [
-      _tiles(width, height, float(side), before) for side in np.linspace(least, largest, 26)
-    ]
-    found.append(min(choices, key=len))
-    before = found[-1][0].side
+    # The number of tiles falls in steps, so in steps of a percent little is missed.
+    choices = np.linspace(least, largest, 26).tolist()
+    side = min(choices, key=lambda s: _count(width, s, before) * _count(height, s, before))
+    found.append(_tiles(width, height, side, before))
+    before = side
   return found
 
 
@@ -81,15 +83,21 @@ def find_palms(
   return suppress_palms(join_palms(found))
 
 
+def _count(extent: int, side: float, before: float) -> int:
+  """Counts the tiles along one side of the photo, which is `extent` pixels long."""
+  if extent <= side:
+    return 1
+  return 1 + math.ceil((extent - side) / (side - _SMALLEST_HAND * before))
+
+
 def _tiles(width: int, height: int, side: float, before: float) -> list[HandRegion]:
   """Covers the photo with evenly spaced squares, and each hand that tiles of `before` leave."""
-  step = side - _SMALLEST_HAND * before
-  starts: list[np.ndarray] = []
-  for extent in (width, height):
-    if extent <= side:
-      starts.append(np.array([(extent - side) / 2]))
-    else:
-      starts.append(np.linspace(0, extent - side, 1 + int(np.ceil((extent - side) / step))))
+  starts = [
+    np.linspace(0, extent - side, _count(extent, side, before))
+    if extent > side
+    else np.array([(extent - side) / 2])
+    for extent in (width, height)
+  ]
   return [
     HandRegion((float(x + side / 2), float(y + side / 2)), side, 0.0)
     for y in starts[1]
