@@ -61,7 +61,10 @@ def set_damaged_aside(workdir: str) -> list[str]:
   else:
     if damages:
       newest = max(damages)
-      raise unreadable(folder / str(newest), damages[newest])
+      raise ValueError(
+        f'All checkpoints in {folder} are damaged, the newest, {newest}, because '
+        f'{damages[newest]}. They stay as they are. Restore one, or train in another --workdir.'
+      )
   aside = open_path(workdir) / DAMAGED_NAME
   for step in damages:
     aside.mkdir(exist_ok=True)

@@ -14,7 +14,7 @@ from hand_jax.runs.sources import latest_step
 from hand_jax.setting_checks import validate_config
 from hand_jax.training.ahead_of_time import peak_bytes, read_shortage
 from hand_jax.training.announcing import describe_devices, describe_parameters
-from hand_jax.training.hosts import check_same_settings, failing_together
+from hand_jax.training.hosts import check_same_settings, check_same_step, failing_together
 from hand_jax.training.parts import RunParts, check_batch_size, make_parts, open_sources
 from hand_jax.training.step import SKIPPED
 from hand_jax.training.warm_start import describe_warm_start
@@ -55,10 +55,11 @@ def dry_run(
     validate_config(config)
     check_batch_size(config.training.batch_size, config.training.accumulate_steps)
     is_old = check_workdir(workdir, config, extend)
+    step = latest_step(workdir)
   check_same_settings(config)
+  check_same_step(workdir, step)
   training = config.training
   yield f'Config {config.name}: {training.num_steps} steps of {training.batch_size} examples.'
-  step = latest_step(workdir)
   yield (
     f'Workdir {workdir}: '
     + ('continues a run' + (f' after step {step}.' if step else '.') if is_old else 'a new run.')

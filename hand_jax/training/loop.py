@@ -99,7 +99,9 @@ def train_and_evaluate(
         print(line, file=sys.stderr, flush=True)
   check_same_settings(config)
   check_same_folder(workdir)
-  check_same_step(workdir, latest_step(workdir))
+  with failing_together():
+    step = latest_step(workdir)
+  check_same_step(workdir, step)
   with failing_together():
     run = _Run(config, workdir, model, sources, profile)
   # Only now is the folder made, so that a failed command does not block its corrected version.
