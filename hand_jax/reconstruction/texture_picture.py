@@ -12,7 +12,6 @@ import cv2
 import jax
 import jax.numpy as jnp
 import numpy as np
-import scipy.sparse
 from jaxtyping import Array, Bool, Float, Int, UInt8
 
 from hand_jax.mano.assets import load_hand_appearance, load_mano_model
@@ -43,14 +42,14 @@ class TextureLayout(NamedTuple):
 
 
 class _Texels(NamedTuple):
-  """The pixels on faces or near them, and what they take of each vertex's colour.
+  """The pixels on faces or near them, with the three vertices of which each takes its colour.
 
-  `shares` has a row for each of these pixels and a column for each vertex. A pixel beside the faces
-  takes the shares of the nearest pixel on one.
+  A pixel beside the faces takes the vertices and shares of the nearest pixel on one.
   """
 
   is_colored: Bool[np.ndarray, 'side side']
-  shares: scipy.sparse.csr_array
+  vertices: Int[np.ndarray, '3 colored']
+  shares: Float[np.ndarray, '3 colored']
 
 
 @functools.cache
@@ -150,10 +149,8 @@ def _texels(layout: TextureLayout) -> _Texels:
   is_colored = distance <= _BLEED
   source = nearest[label[is_colored]]
   vertices = layout.vertices[layout.corners[face.ravel()[source]]]
-  starts = np.arange(0, vertices.size + 1, 3)
-  entries = shares.reshape(-1, 3)[source].ravel().astype(np.float64)
-  sizes = len(source), layout.vertices.max() + 1
-  return _Texels(is_colored, scipy.sparse.csr_array((entries, vertices.ravel(), starts), sizes))
+  shares = shares.reshape(-1, 3)[source]
+  return _Texels(is_colored, np.ascontiguousarray(vertices.T), np.ascontiguousarray(shares.T))
 
 
 @functools.cache
@@ -165,10 +162,14 @@ def free_hand_texture(
   vertex_colors: Float[np.ndarray, 'vertices 3'],
 ) -> UInt8[np.ndarray, 'side side 3']:
   """Draws the picture of `free_hand_layout`. Pixels far from the hand get the mean colour."""
-  is_colored, shares = _free_hand_texels()
+  is_colored, vertices, shares = _free_hand_texels()
+  # Sums over the corners one after the other are much faster than one over an axis of three.
+  first, second, third = (
+    vertex_colors[corner] * share[:, None] for corner, share in zip(vertices, shares, strict=True)
+  )
   picture = np.empty((*is_colored.shape, 3), np.uint8)
   picture[:] = to_bytes(vertex_colors.mean(axis=0))
-  picture[is_colored] = to_bytes(shares @ vertex_colors)
+  picture[is_colored] = to_bytes(first + second + third)
   return picture
 
 

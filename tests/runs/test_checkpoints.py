@@ -212,7 +212,9 @@ def test_damaged_checkpoints_stay_where_none_is_whole(tmp_path):
   assert not set_damaged_aside(str(tmp_path))
   for step in (1, 2):
     (tmp_path / f'checkpoints/{step}/files.json').write_text('{')
-  with pytest.raises(ValueError, match=r'All checkpoints in .* the newest, 2, because files.json is cut short'):
+  with pytest.raises(
+    ValueError, match=r'All checkpoints in .* the newest, 2, because files.json is cut short'
+  ):
     set_damaged_aside(str(tmp_path))
   assert saved_steps(tmp_path / 'checkpoints') and not (tmp_path / 'damaged_checkpoints').exists()
 
