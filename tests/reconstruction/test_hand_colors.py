@@ -39,6 +39,17 @@ def test_what_the_photo_shows_has_its_colour(scene):
   assert np.abs(np.median(colors[palm], axis=0) - np.array([200, 120, 100]) / 255).max() < 0.1
 
 
+def test_the_models_origin_changes_no_colour(scene):
+  """The texture branch knows vertices by their place about the wrist."""
+  model, hand, points, picture = scene
+  mask = np.ones(picture.shape[:2], bool)
+  moved = model._replace(v_template=model.v_template + np.float32(0.1))
+  colors, others = (
+    color_hand(view_hand(picture, hand), points, each, mask) for each in (model, moved)
+  )
+  np.testing.assert_allclose(others, colors, atol=1e-4)
+
+
 def test_a_mirrored_photo_gives_the_left_hand_the_same_colours(scene):
   model, hand, points, picture = scene
   rng = np.random.default_rng(0)

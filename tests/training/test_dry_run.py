@@ -7,6 +7,7 @@ import pytest
 from experiments.configs.names import get_config
 from hand_jax.config_text import apply_overrides
 from hand_jax.training import dry_run as dry_run_module
+from hand_jax.training import loop
 from hand_jax.training.dry_run import dry_run
 from hand_jax.training.loop import train_and_evaluate
 from hand_jax.training.profiling import ProfiledSteps, Profiler, parse_profiled_steps
@@ -46,6 +47,22 @@ def test_it_tells_what_a_run_needs_and_writes_nothing(config, toy_model, tmp_pat
     before = sorted(tmp_path.rglob('*'))
     assert 'continues a run after step 1.' in tell(config, tmp_path / 'run', toy_model)
     assert sorted(tmp_path.rglob('*')) == before
+
+
+def test_runs_and_dry_runs_compare_the_settings_of_hosts_first(
+  config, toy_model, tmp_path, monkeypatch
+):
+  def refuse(given):
+    raise ValueError(f'settings of {given.name} differ')
+
+  for module in (loop, dry_run_module):
+    monkeypatch.setattr(module, 'check_same_settings', refuse)
+  source = DrawnSource(toy_model, 4)
+  with pytest.raises(ValueError, match='settings of toy_prior_weak differ'):
+    train_and_evaluate(config, str(tmp_path / 'run'), toy_model, source, source)
+  with pytest.raises(ValueError, match='settings of toy_prior_weak differ'):
+    tell(config, tmp_path / 'run', toy_model)
+  assert not (tmp_path / 'run').exists()
 
 
 def test_mistakes_end_it(config, toy_model, tmp_path):
