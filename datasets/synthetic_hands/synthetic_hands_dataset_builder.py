@@ -44,11 +44,12 @@ class SyntheticHands(StreamedBuilder):
 
   name = 'synthetic_hands'
   # The first number is the free hand's version (FREE_HAND_VERSION).
-  VERSION = tfds.core.Version('2.0.0')
+  VERSION = tfds.core.Version('3.0.0')
   RELEASE_NOTES: ClassVar[dict[str, str]] = {
     '1.0.0': 'Rendered photos with exact labels.',
     '1.1.0': 'New feature vertex_colors; everything else is what it was.',
     '2.0.0': 'Rendered from free hand 2, whose joints lie where people have them.',
+    '3.0.0': 'Rendered from free hand 3, whose ring and little fingers vary as those of people.',
   }
 
   def __init__(

@@ -16,10 +16,10 @@ from hand_jax.types import ManoModel
 
 _ASSETS = pathlib.Path(__file__).parent.parent / 'assets'
 
-FREE_HAND_VERSION = 2
+FREE_HAND_VERSION = 3
 """Version of the free hand that comes with the package.
 
-Files and runs name it, for example as `free hand 2`.
+Files and runs name it, for example as `free hand 3`.
 """
 
 
@@ -116,7 +116,7 @@ def is_free_hand(model: ManoModel) -> bool:
 def hand_model_name(model: ManoModel) -> str:
   """Returns the name of a hand model that files use.
 
-  The name is `free hand 2` for the free right hand, and `MANO` for any other model of MANO's
+  The name is `free hand 3` for the free right hand, and `MANO` for any other model of MANO's
   structure.
   """
   return f'free hand {FREE_HAND_VERSION}' if is_free_hand(model) else 'MANO'

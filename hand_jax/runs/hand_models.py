@@ -25,6 +25,7 @@ HAND_MODEL_NAME = 'hand_model.json'
 # These hands came with earlier versions of the package, by digest. Their runs are refused by name.
 FORMER_FREE_HANDS = {
   '30ca8533dd8ce0e66ec34a1e9201f50b0b0ec5502fe7edf0ee82c0ea86afa52c': 'free hand 1',
+  '3d59c63b856bc2399bc8668013aae271df272aa4c2ec573c329ee69d6e4d05fe': 'free hand 2',
 }
 # These are rendered from the free hand, whose vertices are in another order than MANO's.
 FREE_HAND_DATASETS = ('synthetic_hands',)
@@ -149,8 +150,8 @@ def _refuse_former_hand(workdir: str | os.PathLike, digest: str) -> None:
   """Raises a ValueError about a run of a free hand that this version no longer has."""
   if digest in FORMER_FREE_HANDS:
     raise ValueError(
-      f'{workdir} was trained with {FORMER_FREE_HANDS[digest]}, whose joints and vertices lie '
-      f'elsewhere than those of free hand {FREE_HAND_VERSION}, which this version of hand_jax has. '
+      f'{workdir} was trained with {FORMER_FREE_HANDS[digest]}, whose joints or shapes '
+      f'differ from those of free hand {FREE_HAND_VERSION}, which this version of hand_jax has. '
       'Train anew, or use the version of hand_jax that trained it.'
     )
 

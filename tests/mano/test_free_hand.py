@@ -202,15 +202,15 @@ def test_thumb_and_wrist_have_the_lengths_of_people(hand):
 
 
 def test_shapes_span_the_spread_of_people(right):
-  """Standard deviations of 8.5 to 14 % (Buryanov and Kotiuk), between a half and one and a half."""
-  betas = np.random.default_rng(1).normal(size=(2000, 10))
+  """Standard deviations of 8.5 to 14 % (Buryanov and Kotiuk), each within a fifth."""
+  betas = np.random.default_rng(1).normal(size=(5000, 10))
   directions = np.einsum('jv,vcs->jcs', right['joint_regressor'], right['shapedirs'])
   joints = joints_of(right) + np.einsum('jcs,bs->bjc', directions, betas)
   lengths = phalanges(right, joints)
   spread = lengths.std(axis=0) / lengths.mean(axis=0)
   published = np.array([[4.94, 2.51], [3.81, 3.00], [3.87, 3.29], [2.77, 2.54]])
   ratio = spread / (published / np.array(list(PHALANGES_MM.values())))
-  assert (ratio > 0.5).all() and (ratio < 1.5).all()
+  assert (ratio > 0.8).all() and (ratio < 1.2).all()
 
 
 def test_axes_make_a_right_hand(right):
@@ -322,7 +322,7 @@ def test_shapes_vary_phalanges_apart_from_size(right):
   ratio = length[:, 0] / length[:, 1]
   assert 0.015 < ratio.std() / ratio.mean() < 0.1
   energy = (right['shapedirs'] ** 2).sum(axis=(0, 1))
-  assert (np.diff(energy) < 0.05 * energy[:-1]).all()  # largest first, up to the thinning
+  assert (np.diff(energy) < 0.1 * energy[:-1]).all()  # largest first, up to thinning and joints
 
 
 def test_shaped_hands_stay_outward(right):

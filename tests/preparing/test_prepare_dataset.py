@@ -119,10 +119,10 @@ def test_the_manifest_says_what_was_built(prepared):
   assert prepared.is_new
   assert manifest['examples'] == SETTINGS['examples']
   assert manifest['settings'] == SETTINGS
-  assert manifest['version'] == '2.0.0'
+  assert manifest['version'] == '3.0.0'
   assert set(manifest['sha256']) == {'train', 'test'}
   assert {'python', 'numpy', 'jax', 'tensorflow-datasets'} <= set(manifest['versions'])
-  assert prepared.folder.parts[-2:] == ('synthetic_hands', '2.0.0')
+  assert prepared.folder.parts[-2:] == ('synthetic_hands', '3.0.0')
 
 
 def test_nothing_but_the_data_set_is_left(prepared):
@@ -248,7 +248,7 @@ def test_flags_say_which_splits_and_hands_are_built(tmp_path, monkeypatch):
 
 
 def test_a_folder_made_by_something_else_is_refused(tmp_path):
-  (tmp_path / 'synthetic_hands' / '2.0.0').mkdir(parents=True)
+  (tmp_path / 'synthetic_hands' / '3.0.0').mkdir(parents=True)
   with pytest.raises(ValueError, match=r'has no manifest\.json'):
     prepare(tmp_path)
 
@@ -260,7 +260,7 @@ def test_a_build_that_fails_leaves_nothing(tmp_path):
 
 
 def test_what_a_killed_build_left_is_replaced(tmp_path):
-  left = tmp_path / '.synthetic_hands.unfinished' / 'synthetic_hands' / 'incomplete.X_2.0.0'
+  left = tmp_path / '.synthetic_hands.unfinished' / 'synthetic_hands' / 'incomplete.X_3.0.0'
   left.mkdir(parents=True)
   (left / 'half').write_text('written')
   prepare(tmp_path, SETTINGS | {'examples': {'test': 1}})

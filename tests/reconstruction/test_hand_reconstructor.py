@@ -250,7 +250,7 @@ def test_the_users_mano_is_fitted_to_the_same_evidence_and_named(
   found = found_hand(photo, free)
   monkeypatch.setattr(hand_reconstructor, 'detect_hands', lambda image, _: [found])
   (own,), (hand,) = reconstructor(photo), HandReconstructor(mano_dir=str(tmp_path))(photo)
-  assert (own.hand_model, hand.hand_model) == ('free hand 2', 'MANO')
+  assert (own.hand_model, hand.hand_model) == ('free hand 3', 'MANO')
   content = json_content(hand, {})
   assert content['hand_model'] == content['mano']['hand_model'] == 'MANO'
   # The evidence is the same, and only its place in the photo is known: the hand is larger.

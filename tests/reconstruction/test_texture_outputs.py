@@ -127,7 +127,7 @@ def test_every_file_is_written_and_the_json_names_them(written):
   with np.load(folder / 'my hand.npz', allow_pickle=False) as arrays:
     np.testing.assert_array_equal(arrays['vertex_colors'], hand.vertex_colors)
     np.testing.assert_array_equal(arrays['vertex_visible'], hand.vertex_visible)
-    assert arrays['hand_model'] == 'free hand 2'
+    assert arrays['hand_model'] == 'free hand 3'
 
 
 def test_meshes_hold_the_colours_vertex_by_vertex(written):

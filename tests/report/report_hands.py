@@ -48,7 +48,7 @@ def made_hand(seed: int = 0, side: str = 'right', name: str = 'photo', **changes
     depth_sigma_m=0.06,
     focal_length_px=1123.4,
     focal_source='given',
-    hand_model='free hand 2',
+    hand_model='free hand 3',
     pictures=(ReportPicture('Photo and mesh', picture),),
     files=(f'{name}.glb', f'{name}.npz'),
   )

@@ -106,7 +106,7 @@ def test_facts_of_a_found_hand(tmp_path):
   assert found['Wrist'] == "2.0 cm right of and 3.0 cm above the camera's axis"
   assert found['Focal length'] == '1123 px, from the EXIF data'
   assert found['Box'] == '210 x 180 px, left 20, top 30'
-  assert found['Hand model'] == 'free hand 2'
+  assert found['Hand model'] == 'free hand 3'
 
 
 def test_facts_of_a_given_hand(tmp_path):

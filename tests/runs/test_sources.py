@@ -17,7 +17,7 @@ def config_with(*settings):
   return apply_overrides(get_config('toy'), settings)
 
 
-def write_data(folder, version='2.0.0', digest='abc', **more):
+def write_data(folder, version='3.0.0', digest='abc', **more):
   """What tells one prepared data set from another."""
   path = folder / 'synthetic_hands' / version
   path.mkdir(parents=True)

@@ -23,7 +23,7 @@ three joints for each finger. The order of fingertips is thumb, index, middle, r
 
 import numpy as np
 
-VERSION = 2  # Any change of a number in the free hand's files raises this.
+VERSION = 3  # Any change of a number in the free hand's files raises this.
 NUM_VERTICES = 778
 NUM_FACES = 1538
 NUM_BOUNDARY_EDGES = 16

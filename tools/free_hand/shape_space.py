@@ -11,8 +11,12 @@ from tools.free_hand.cutting import Patch, boundary_loop, cut_limb, triangulate
 # People differ by these standard deviations beyond the size of the hand. They are those of the
 # length of each bone, of the fingers against the palm, and of the palm's length and width.
 _PHALANX_DEVIATION = 0.045
+# The middle phalanges of ring and little finger vary together by as much more. Without this they
+# would vary about half as much as on X-rays (see `proportions.BONES_MM`).
+_OUTER_MIDDLE_DEVIATION = 0.1
 _FINGER_DEVIATION = 0.04
 _PALM_DEVIATION = 0.035
+_OUTER_FINGERS = [layout.FINGER_NAMES.index(name) for name in ('ring', 'pinky')]
 # Each joint counts as much as this many vertices, so that the components describe proportions.
 _NODE_WEIGHT = 36.0
 _POSED_WEIGHT = 0.3  # weight of a posed hand in the joint regressor. A shape component has 1.
@@ -96,7 +100,7 @@ def sample_hands(source: HandSource, count: int, seed: int = 0) -> ShapeSamples:
     count: how many hands to draw.
     seed: the seed of the generator.
   """
-  random = np.random.RandomState(seed)
+  random, outer_random = np.random.RandomState(seed), np.random.RandomState(seed + 1)
   vertices, nodes = [], []
   base = flat_hand(source, phenotypes.Phenotype())
   average = proportions.fit_proportions(*base, source.weights)
@@ -104,6 +108,7 @@ def sample_hands(source: HandSource, count: int, seed: int = 0) -> ShapeSamples:
     points, joints = flat_hand(source, phenotypes.sample_phenotype(random))
     points, joints, _ = proportions.apply_proportions(points, joints, source.weights, average)
     factors = _PHALANX_DEVIATION * random.normal(size=(5, 3)) + _FINGER_DEVIATION * random.normal()
+    factors[_OUTER_FINGERS, 1] += _OUTER_MIDDLE_DEVIATION * outer_random.normal()
     points, joints = skeleton.scale_phalanges(points, joints, source.weights, factors)
     longer, wider = _PALM_DEVIATION * random.normal(size=2)
     points, joints = proportions.scale_palm(points, joints, source.weights, longer, wider)
