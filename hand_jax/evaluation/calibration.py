@@ -2,9 +2,9 @@
 
 Every function takes the errors of a mean and the standard deviations (sigma) that were stated for
 them, axis by axis and in one unit. A coordinate counts where its error and its sigma are both known
-(not NaN). Densities are normal and each axis is taken by itself, except where a function says
-otherwise. `docs/results.md` explains the figures in words, and `docs/derivations.md` gives their
-formulas.
+(not NaN). Each axis is taken by itself, except where a function says otherwise. Densities are
+normal, or those of Student's t where `degrees_of_freedom` is finite (see `hand_jax.student_t`).
+`docs/results.md` explains the figures in words, and `docs/derivations.md` gives their formulas.
 """
 
 from typing import NamedTuple
@@ -13,10 +13,18 @@ import numpy as np
 import scipy.stats
 from jaxtyping import Bool, Float, Int
 
+from hand_jax.student_t import (
+  ellipsoid_in_sigmas,
+  interval_in_sigmas,
+  negative_log_density,
+  ranked_probability_score,
+  sigmas_per_scale,
+)
+
 ENCE_BINS = 10
 RELIABILITY_LEVELS = np.linspace(0.05, 0.95, 19)
-
-_NORMAL = scipy.stats.norm
+# The fit of a factor ends where no step changes it by more than this share.
+_FACTOR_TOLERANCE = 1e-7
 
 
 class Coverage(NamedTuple):
@@ -84,34 +92,39 @@ def _known(error: np.ndarray, sigma: np.ndarray) -> tuple[np.ndarray, np.ndarray
   return error[known].astype(np.float64), sigma[known].astype(np.float64)
 
 
-def mean_nll(error: Float[np.ndarray, '*shape'], sigma: Float[np.ndarray, '*shape']) -> float:
+def mean_nll(
+  error: Float[np.ndarray, '*shape'],
+  sigma: Float[np.ndarray, '*shape'],
+  degrees_of_freedom: float = np.inf,
+) -> float:
   """Averages the negative log-likelihood of the errors over coordinates, in nats.
 
-  The density is normal with mean 0 and deviation sigma. The value depends on the unit: in mm it is
-  ln 1000 = 6.9 higher than in metres. A sigma of the right size gives 1/2 ln(2 pi e sigma^2) on
-  average, and any other sigma gives more (Gneiting and Raftery 2007).
+  The value depends on the unit: in mm it is ln 1000 = 6.9 higher than in metres. For normal errors
+  a sigma of the right size gives 1/2 ln(2 pi e sigma^2) on average. Any other sigma gives more
+  (Gneiting and Raftery 2007).
 
   Raises:
     ValueError: no coordinate is known, or one is not valid (see `known_coordinates`).
   """
   error, sigma = _known(error, sigma)
-  return float(np.mean(0.5 * np.log(2 * np.pi) + np.log(sigma) + 0.5 * (error / sigma) ** 2))
+  return float(np.mean(negative_log_density(error, sigma, degrees_of_freedom)))
 
 
-def mean_crps(error: Float[np.ndarray, '*shape'], sigma: Float[np.ndarray, '*shape']) -> float:
+def mean_crps(
+  error: Float[np.ndarray, '*shape'],
+  sigma: Float[np.ndarray, '*shape'],
+  degrees_of_freedom: float = np.inf,
+) -> float:
   """Averages the continuous ranked probability score over coordinates, in the unit of the errors.
 
-  The closed form for a normal density is used (Gneiting et al. 2005). The score tends to the
-  absolute error as sigma goes to zero. Its average is sigma / sqrt(pi) where sigma has the right
-  size.
+  The score tends to the absolute error as sigma goes to zero. For normal errors its average is
+  sigma / sqrt(pi) where sigma has the right size.
 
   Raises:
     ValueError: no coordinate is known, or one is not valid (see `known_coordinates`).
   """
   error, sigma = _known(error, sigma)
-  z = error / sigma
-  score = z * (2 * _NORMAL.cdf(z) - 1) + 2 * _NORMAL.pdf(z) - 1 / np.sqrt(np.pi)
-  return float(np.mean(sigma * score))
+  return float(np.mean(ranked_probability_score(error, sigma, degrees_of_freedom)))
 
 
 def mean_squared_z(error: Float[np.ndarray, '*shape'], sigma: Float[np.ndarray, '*shape']) -> float:
@@ -125,18 +138,23 @@ def mean_squared_z(error: Float[np.ndarray, '*shape'], sigma: Float[np.ndarray, 
 
 
 def coverage(
-  error: Float[np.ndarray, '*batch 3'], sigma: Float[np.ndarray, '*batch 3'], level: float
+  error: Float[np.ndarray, '*batch 3'],
+  sigma: Float[np.ndarray, '*batch 3'],
+  level: float,
+  degrees_of_freedom: float = np.inf,
 ) -> Coverage:
   """Counts the coordinates and points that lie inside the central intervals of a level.
 
-  Each interval runs from -q sigma to q sigma, where q is the normal quantile of (1 + level) / 2. A
-  point lies inside its ellipsoid if its squared distance, in sigmas, is at most the chi-square
-  quantile of three degrees of freedom. Only points whose three axes are all known count there.
+  Each interval runs from -q sigma to q sigma, where q is the quantile of (1 + level) / 2, such as
+  1.96 for normal errors and a level of 0.95. A point lies inside its ellipsoid if its distance, in
+  sigmas, is at most the ellipsoid's half axis. Only points whose three axes are all known count
+  there.
 
   Args:
     error: errors of the mean, per axis.
     sigma: the stated deviations, per axis.
     level: the share that the intervals should hold, between 0 and 1.
+    degrees_of_freedom: those of the errors, infinite for normal ones.
 
   Returns:
     The shares that were found inside.
@@ -147,9 +165,9 @@ def coverage(
   _known(error, sigma)  # raises an error where there is nothing to count
   squared_z = (error.astype(np.float64) / sigma).reshape(-1, 3) ** 2
   known = ~np.isnan(squared_z)
-  inside = squared_z <= _NORMAL.ppf((1 + level) / 2) ** 2
+  inside = squared_z <= interval_in_sigmas(level, degrees_of_freedom) ** 2
   whole = known.all(axis=1)
-  in_ellipsoid = squared_z[whole].sum(axis=1) <= scipy.stats.chi2.ppf(level, 3)
+  in_ellipsoid = squared_z[whole].sum(axis=1) <= ellipsoid_in_sigmas(level, degrees_of_freedom) ** 2
   counts = known.sum(axis=0)
   axes = np.divide(inside.sum(axis=0), counts, out=np.full(3, np.nan), where=counts > 0)
   return Coverage(
@@ -164,6 +182,7 @@ def reliability(
   error: Float[np.ndarray, '*shape'],
   sigma: Float[np.ndarray, '*shape'],
   levels: Float[np.ndarray, ' levels'] = RELIABILITY_LEVELS,
+  degrees_of_freedom: float = np.inf,
 ) -> Reliability:
   """Finds the share of coordinates inside the interval of each level (Kuleshov et al. 2018).
 
@@ -171,13 +190,15 @@ def reliability(
     error: errors of the mean, per axis.
     sigma: the stated deviations, per axis.
     levels: the shares that the intervals should hold, between 0 and 1.
+    degrees_of_freedom: those of the errors, infinite for normal ones.
 
   Raises:
     ValueError: no coordinate is known, or one is not valid (see `known_coordinates`).
   """
   error, sigma = _known(error, sigma)
   ordered = np.sort(np.abs(error) / sigma)
-  inside = np.searchsorted(ordered, _NORMAL.ppf((1 + levels) / 2), side='right')
+  widths = [interval_in_sigmas(level, degrees_of_freedom) for level in levels.tolist()]
+  inside = np.searchsorted(ordered, widths, side='right')
   return Reliability(levels, inside / ordered.size)
 
 
@@ -226,55 +247,42 @@ def likelihood_scales(
   error: Float[np.ndarray, '*batch points 3'],
   sigma: Float[np.ndarray, '*batch points 3'],
   groups: Int[np.ndarray, ' points'],
+  degrees_of_freedom: float = np.inf,
 ) -> Float[np.ndarray, ' groups']:
   """Fits for each group the factor of sigma that maximises the likelihood of its errors.
 
-  The factor is sqrt(mean(error^2 / sigma^2)), at which the derivative of `mean_nll` by the factor
-  is zero (Laves et al. 2020). Heavy tails make it larger than coverage needs.
+  For normal errors the factor is sqrt(mean(error^2 / sigma^2)) (Laves et al. 2020). For Student's t
+  expectation maximisation repeats this with weights that are small for large errors (Lange, Little
+  and Taylor 1989).
 
   Args:
     error: errors of the mean, per axis, NaN where unknown.
     sigma: the stated deviations, per axis.
     groups: the group of each point, numbered from 0.
+    degrees_of_freedom: those of the errors, infinite for normal ones.
 
   Raises:
     ValueError: a group has no known coordinate, or a coordinate is not valid (see
       `known_coordinates`).
   """
-  scales = [
-    np.sqrt(mean_squared_z(*of_group)) for of_group in _coordinates_of_groups(error, sigma, groups)
-  ]
-  return np.array(scales)
+  per_scale = sigmas_per_scale(degrees_of_freedom)
+  return np.array(
+    [
+      per_scale * _student_scale((errors / sigmas) ** 2, degrees_of_freedom)
+      for errors, sigmas in _coordinates_of_groups(error, sigma, groups)
+    ]
+  )
 
 
-def coverage_scales(
-  error: Float[np.ndarray, '*batch points 3'],
-  sigma: Float[np.ndarray, '*batch points 3'],
-  groups: Int[np.ndarray, ' points'],
-  level: float,
-) -> Float[np.ndarray, ' groups']:
-  """Fits for each group the smallest factor of sigma whose intervals hold a given share.
-
-  The factor is a quantile of `|error| / sigma` divided by the normal quantile. Split conformal
-  prediction chooses it in the same way (Papadopoulos et al. 2002), but adds an allowance for small
-  samples, which is left out here.
-
-  Args:
-    error: errors of the mean, per axis, NaN where unknown.
-    sigma: the stated deviations, per axis.
-    groups: the group of each point, numbered from 0.
-    level: the share to reach, between 0 and 1.
-
-  Raises:
-    ValueError: a group has no known coordinate, or a coordinate is not valid (see
-      `known_coordinates`).
-  """
-  normal_quantile = _NORMAL.ppf((1 + level) / 2)
-  scales = [
-    np.quantile(np.abs(errors) / sigmas, level, method='inverted_cdf') / normal_quantile
-    for errors, sigmas in _coordinates_of_groups(error, sigma, groups)
-  ]
-  return np.array(scales)
+def _student_scale(squares: Float[np.ndarray, ' count'], degrees_of_freedom: float) -> float:
+  """Finds the scale of Student's t at which the likelihood of squared errors is largest."""
+  found = float(np.sqrt(squares.mean()))
+  while found > 0 and np.isfinite(degrees_of_freedom):
+    weights = (degrees_of_freedom + 1) / (degrees_of_freedom + squares / found**2)
+    before, found = found, float(np.sqrt(np.mean(weights * squares)))
+    if abs(found - before) <= _FACTOR_TOLERANCE * before:
+      break
+  return found
 
 
 def scale_sigma(

@@ -4,7 +4,6 @@ A figure that an entry does not allow is None, which JSON writes as null. No fig
 """
 
 import math
-import statistics
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,6 +17,7 @@ from hand_jax.evaluation.metrics import (
   spearman_correlation,
 )
 from hand_jax.evaluation.uncertainty import Names, PointErrors, stacked, uncertainty_figures
+from hand_jax.student_t import interval_in_sigmas
 
 NAMES = Names('photos', 'joints')
 """The words for examples and points in the keys of the uncertainty figures."""
@@ -53,7 +53,9 @@ class FoundHand(NamedTuple):
   """The joints B V, given in metres and camera axes."""
   joints_image: Float[np.ndarray, '21 2']
   joint_sigma: Float[np.ndarray, '21 3']
-  """The deviation per axis, given in metres and relative to the wrist."""
+  """The sigma per axis, given in metres and relative to the wrist."""
+  degrees_of_freedom: float = math.inf
+  """Those of the distribution of errors, infinite for a Gaussian."""
 
 
 class HandScore(NamedTuple):
@@ -82,6 +84,8 @@ class HandScore(NamedTuple):
   """Errors of single joints relative to the wrist, which has no sigma."""
   aligned: PointErrors | None = None
   """Errors of single joints after Procrustes alignment."""
+  degrees_of_freedom: float = math.inf
+  """Those of the distribution of errors, infinite for a Gaussian."""
 
 
 def score_hand(true: TrueHand, found: list[FoundHand]) -> HandScore:
@@ -107,6 +111,7 @@ def score_hand(true: TrueHand, found: list[FoundHand]) -> HandScore:
     sigma_mm=_finite(MM_PER_M * _axis_mean(hand.joint_sigma).mean()),
     root_relative=_root_relative_joints(true, hand),
     aligned=_aligned_joints(true, hand),
+    degrees_of_freedom=hand.degrees_of_freedom,
   )
 
 
@@ -124,6 +129,7 @@ def photo_scores(scores: list[HandScore]) -> dict[str, Any]:
     - `coverage_68` and `coverage_95` are shares of root-relative coordinates inside their interval,
       after the hand was scaled to its true size.
     - `spearman_photos` is the rank correlation of sigma and aligned error over hands.
+    - `sigma_degrees_of_freedom` are those of the errors' distribution, None for a Gaussian.
     - `uncertainty` holds what `uncertainty_figures` finds for errors relative to the wrist (without
       scaling) and for errors after alignment, over the found hands that allow them.
     - `per_photo` lists every entry.
@@ -137,6 +143,7 @@ def photo_scores(scores: list[HandScore]) -> dict[str, Any]:
     return float(np.mean(values(name))) if values(name) else None
 
   aligned = values('pa_mpjpe_mm')
+  degrees = hands[0].degrees_of_freedom if hands else math.inf  # one program made all of them
   return {
     'photos': len(scores),
     'found': len(hands),
@@ -148,8 +155,9 @@ def photo_scores(scores: list[HandScore]) -> dict[str, Any]:
     'coverage_68': mean('coverage_68'),
     'coverage_95': mean('coverage_95'),
     'spearman_photos': _rank_correlation(hands),
+    'sigma_degrees_of_freedom': _finite(degrees),
     'uncertainty': {
-      frame: uncertainty_figures(stacked([getattr(hand, frame) for hand in hands]), NAMES)
+      frame: uncertainty_figures(stacked([getattr(hand, frame) for hand in hands]), NAMES, degrees)
       for frame in ('root_relative', 'aligned')
     },
     'per_photo': [
@@ -280,10 +288,8 @@ def _coverages(true: TrueHand, hand: FoundHand) -> tuple[float | None, ...]:
   scale = np.sqrt(np.sum(target**2)) / size
   errors = np.abs(scale * predicted - target)
   sigma = scale * hand.joint_sigma[others]
-  normal = statistics.NormalDist()
-  return tuple(
-    float(np.mean(errors <= normal.inv_cdf((1 + share) / 2) * sigma)) for share in _COVERAGES
-  )
+  widths = [interval_in_sigmas(share, hand.degrees_of_freedom) for share in _COVERAGES]
+  return tuple(float(np.mean(errors <= width * sigma)) for width in widths)
 
 
 def _rank_correlation(hands: list[HandScore]) -> float | None:

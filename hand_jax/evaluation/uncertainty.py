@@ -67,7 +67,9 @@ class Names(NamedTuple):
   points: str
 
 
-def uncertainty_figures(errors: PointErrors | None, names: Names) -> dict[str, Any]:
+def uncertainty_figures(
+  errors: PointErrors | None, names: Names, degrees_of_freedom: float = math.inf
+) -> dict[str, Any]:
   """Computes every figure of one frame.
 
   Where `errors` is None, counts are 0 and the other figures None. Keys hold `photos` and `joints`
@@ -77,6 +79,8 @@ def uncertainty_figures(errors: PointErrors | None, names: Names) -> dict[str, A
   Args:
     errors: the stacked errors of whole examples, each of which has a known error.
     names: the words for examples and points in the keys.
+    degrees_of_freedom: those of the errors' distribution, infinite for a Gaussian (see
+      `hand_jax.student_t`).
 
   Raises:
     ValueError: an example has no known error, or an error or sigma is not valid (see
@@ -87,7 +91,7 @@ def uncertainty_figures(errors: PointErrors | None, names: Names) -> dict[str, A
   figures[names.examples] = figures['coordinates'] = 0
   if errors is None:
     return figures
-  size, curves = _size_figures(errors)
+  size, curves = _size_figures(errors, degrees_of_freedom)
   ranking, risk = _ranking_figures(errors, names)
   figures |= {names.examples: len(errors.error)} | size | ranking
   figures['curves'] = {**curves, 'risk_coverage': _sampled(risk)}
@@ -162,7 +166,9 @@ def _keys(names: Names) -> tuple[str, ...]:
   )
 
 
-def _size_figures(errors: PointErrors) -> tuple[dict[str, Any], dict[str, Any]]:
+def _size_figures(
+  errors: PointErrors, degrees_of_freedom: float
+) -> tuple[dict[str, Any], dict[str, Any]]:
   """Computes figures of whether sigma has the right size, and the curves of a reliability plot."""
   error, sigma = errors.error, errors.sigma
   known = known_coordinates(error, sigma)
@@ -174,14 +180,16 @@ def _size_figures(errors: PointErrors) -> tuple[dict[str, Any], dict[str, Any]]:
     figures['mean_error_mm'] = float(np.mean(_lengths(error)[whole]))
     figures['mean_sigma_mm'] = float(np.mean(_lengths(sigma)[whole]) / math.sqrt(3))
   figures['mean_squared_z'] = mean_squared_z(error, sigma)
-  figures['nll'] = mean_nll(error, sigma)
-  figures['crps_mm'] = mean_crps(error, sigma)
+  figures['nll'] = mean_nll(error, sigma, degrees_of_freedom)
+  figures['crps_mm'] = mean_crps(error, sigma, degrees_of_freedom)
   for level in COVERAGE_LEVELS:
-    found, name = coverage(error, sigma, level), f'coverage_{round(100 * level)}'
+    found = coverage(error, sigma, level, degrees_of_freedom)
+    name = f'coverage_{round(100 * level)}'
     figures[name] = found.coordinates
     figures[f'{name}_axes'] = [_finite(share) for share in found.axes]
     figures[f'{name}_points'] = _finite(found.points)
-  curve, bins = reliability(error, sigma), binned_errors(error, sigma)
+  bins = binned_errors(error, sigma)
+  curve = reliability(error, sigma, degrees_of_freedom=degrees_of_freedom)
   figures['ence'] = expected_normalized_error(bins)
   return figures, {
     'reliability': {'levels': _rounded(curve.levels), 'shares': _rounded(curve.shares)},

@@ -44,6 +44,8 @@ class FittedHand(NamedTuple):
   back, except for `parameters` and `unknowns`, which are those of the mirrored right hand."""
   log_scale: float
   """The heads' estimate of the scale of the hand's errors, see `JointEstimate`."""
+  degrees_of_freedom: float
+  """Those of the distribution of errors, see `SigmaCalibration`."""
 
 
 class SeenHand(NamedTuple):
@@ -87,7 +89,8 @@ def fit_detected_hands(
     mesh = jax.tree.map(lambda field: field[number], refined)  # noqa: B023
     mesh = calibrate(mesh, release.calibration, float(log_scale))
     mesh = _mirrored(mesh, seen.photo_size[0]) if seen.detected.side == 'left' else mesh
-    fitted.append(FittedHand(seen.detected, mesh, float(log_scale)))
+    degrees = float(release.calibration.degrees_of_freedom)
+    fitted.append(FittedHand(seen.detected, mesh, float(log_scale), degrees))
   return fitted
 
 

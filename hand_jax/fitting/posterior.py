@@ -133,8 +133,8 @@ def hand_posterior(
     joint_covariance=joint_covariance,
     joint_image_covariance=_covariance(pixel_factor),
     wrist_depth_sigma=jnp.sqrt(jnp.sum(depth_factor**2)),
-    vertex_sigma_mm=_sigma_mm(vertex_covariance),
-    joint_sigma_mm=_sigma_mm(joint_covariance),
+    vertex_sigma_mm=sigma_mm(vertex_covariance),
+    joint_sigma_mm=sigma_mm(joint_covariance),
     energy=minimum.energy,
     unknowns=minimum.unknowns,
   )
@@ -189,5 +189,7 @@ def _covariance(factor: Float[Array, 'points axes numbers']) -> Float[Array, 'po
   return jnp.sum(factor[:, :, None] * factor[:, None], axis=-1)
 
 
-def _sigma_mm(covariance: Float[Array, 'points 3 3']) -> Float[Array, ' points']:
-  return _MM_PER_M * jnp.sqrt(jnp.trace(covariance, axis1=-2, axis2=-1) / 3)
+def sigma_mm(covariance: Float[ArrayLike, 'points 3 3']) -> Float[ArrayLike, ' points']:
+  """Computes the root of the mean of a point's three variances, in mm."""
+  variances = covariance[..., 0, 0] + covariance[..., 1, 1] + covariance[..., 2, 2]
+  return _MM_PER_M * (variances / 3) ** 0.5

@@ -2,12 +2,14 @@
 
 The fit assumes that the errors of its points are independent and that its model is right.
 Therefore its sigma has the wrong size, and differs wrongly between hands. Two numbers a and b
-correct the differences, and one factor for each part of the hand corrects the size:
+correct the differences, one factor for each part of the hand corrects the size, and one for depth
+corrects the axis that the photo shows least:
 
-  sigma = part's factor * Laplace sigma * exp(a s + b log m)
+  sigma = part's factor * axis's factor * Laplace sigma * exp(a s + b log m)
 
 Here s is the heads' estimate of the scale of the hand's errors (`JointEstimate.log_scale`), and m
-is the mean of the Laplace sigmas of the hand's joints in mm.
+is the mean of the Laplace sigmas of the hand's joints in mm. What remains unknown of a hand's scale
+gives its errors heavy tails. They have Student's t distribution, see `hand_jax.student_t`.
 """
 
 from typing import NamedTuple
@@ -15,12 +17,15 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 
-from hand_jax.fitting.posterior import RefinedHand
+from hand_jax.fitting.posterior import RefinedHand, sigma_mm
 from hand_jax.types import ArrayLike, ManoModel
 
 
 class SigmaCalibration(NamedTuple):
-  """The numbers of a calibration. Factors of one and weights of zero do not change sigma."""
+  """The numbers of a calibration.
+
+  Factors of one and weights of zero do not change sigma.
+  """
 
   vertex_factor: Float[ArrayLike, 'vertices']
   """Multiplies the sigma of each vertex."""
@@ -30,12 +35,22 @@ class SigmaCalibration(NamedTuple):
   """The number a."""
   fit_weight: Float[ArrayLike, '']
   """The number b. With b = -1 the mean size of the fit's sigma would not count."""
+  depth_factor: Float[ArrayLike, '']
+  """Multiplies the sigma along the camera's axis."""
+  degrees_of_freedom: Float[ArrayLike, '']
+  """Those of the errors' distribution. Infinity stands for a Gaussian."""
 
 
 def no_calibration(vertices: int) -> SigmaCalibration:
   """Makes the calibration that does not change the fit's sigma."""
-  zero = np.zeros((), np.float32)
-  return SigmaCalibration(np.ones(vertices, np.float32), np.ones(21, np.float32), zero, zero)
+  zero, one, infinite = (np.asarray(number, np.float32) for number in (0, 1, np.inf))
+  factors = np.ones(vertices, np.float32), np.ones(21, np.float32)
+  return SigmaCalibration(*factors, zero, zero, one, infinite)
+
+
+def axis_factors(calibration: SigmaCalibration) -> Float[np.ndarray, '3']:
+  """Gives the factors of sigma along the camera's axes x, y and z."""
+  return np.array([1.0, 1.0, calibration.depth_factor])
 
 
 def vertex_groups(model: ManoModel) -> Int[np.ndarray, ' vertices']:
@@ -92,12 +107,23 @@ def calibrate(mesh: RefinedHand, calibration: SigmaCalibration, log_scale: float
     calibration: the factors and weights.
     log_scale: the heads' estimate for this hand, see `JointEstimate`.
   """
-  factor = np.float32(hand_factor(calibration, np.asarray(log_scale), mesh.joint_sigma_mm))
-  vertices = factor * np.asarray(calibration.vertex_factor)
-  joints = factor * np.asarray(calibration.joint_factor)
+  factor = hand_factor(calibration, np.asarray(log_scale), mesh.joint_sigma_mm)
+  axes = factor * axis_factors(calibration)
+  vertices = _scaled(mesh.vertex_covariance, axes, calibration.vertex_factor)
+  joints = _scaled(mesh.joint_covariance, axes, calibration.joint_factor)
   return mesh._replace(
-    vertex_covariance=mesh.vertex_covariance * vertices[:, None, None] ** 2,
-    joint_covariance=mesh.joint_covariance * joints[:, None, None] ** 2,
-    vertex_sigma_mm=mesh.vertex_sigma_mm * vertices,
-    joint_sigma_mm=mesh.joint_sigma_mm * joints,
+    vertex_covariance=vertices,
+    joint_covariance=joints,
+    vertex_sigma_mm=sigma_mm(vertices),
+    joint_sigma_mm=sigma_mm(joints),
   )
+
+
+def _scaled(
+  covariance: Float[ArrayLike, 'points 3 3'],
+  axes: Float[np.ndarray, '3'],
+  factors: Float[ArrayLike, ' points'],
+) -> Float[np.ndarray, 'points 3 3']:
+  by_axis = np.asarray(factors)[:, None] * axes
+  scaled = np.asarray(covariance) * by_axis[:, :, None] * by_axis[:, None]
+  return scaled.astype(np.float32)

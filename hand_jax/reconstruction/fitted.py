@@ -44,7 +44,7 @@ def fitted_reconstruction(
     hand_mask: where the photo shows the hand.
     mask_source: where the mask comes from.
   """
-  detected, mesh, _ = fitted
+  detected, mesh = fitted.detected, fitted.mesh
   size = (photo.shape[1], photo.shape[0])
   is_left = detected.side == 'left'
   box = np.asarray(detected.box_xywh, np.float64)
@@ -89,6 +89,7 @@ def fitted_reconstruction(
     photo_name=photo_name,
     detection=detected,
     mask_source=mask_source,
+    sigma_degrees_of_freedom=fitted.degrees_of_freedom,
   )
 
 

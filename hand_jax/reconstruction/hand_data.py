@@ -1,6 +1,7 @@
 """The data of one hand of a photo: mesh, joints, sigmas, position, and MANO parameters."""
 
 import dataclasses
+import math
 from typing import Literal
 
 import numpy as np
@@ -8,6 +9,7 @@ from jaxtyping import Bool, Float, Int, UInt8
 
 from hand_jax.detection.reading import DetectedHand
 from hand_jax.reconstruction.camera_placement import PhotoCamera
+from hand_jax.student_t import interval_in_sigmas
 from hand_jax.types import HandParameters
 
 MaskSource = Literal['none', 'given', 'estimated']
@@ -77,6 +79,11 @@ class HandData:
   detection: DetectedHand | None = dataclasses.field(default=None, repr=False)
   """The output of the detection networks for this hand, if they were run."""
   mask_source: MaskSource = 'none'
+  sigma_degrees_of_freedom: float = math.inf
+  """Those of the distribution of errors, in which sigma is half of the 68.3 % interval.
+
+  It is Student's t for a fit, and a Gaussian for a network, which has infinitely many.
+  """
 
   @property
   def photo_size(self) -> tuple[int, int]:
@@ -102,6 +109,17 @@ class HandData:
   def depth_sigma_m(self) -> float:
     """Returns one sigma of the wrist's depth in metres, see `camera_placement`."""
     return float(self.wrist_camera[2]) * self.camera.relative_depth_sigma
+
+  def interval_in_sigmas(self, level: float) -> float:
+    """Returns half the width of the interval that holds a share of the errors, in sigmas.
+
+    With `interval_in_sigmas(0.95) * joint_sigma_xyz_mm` on both sides of a coordinate, the interval
+    is expected to hold the truth in 95 of 100 cases.
+
+    Args:
+      level: the share, between 0 and 1.
+    """
+    return interval_in_sigmas(level, self.sigma_degrees_of_freedom)
 
   @property
   def is_free_hand(self) -> bool:

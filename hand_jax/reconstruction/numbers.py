@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 from typing import Any
 
 import numpy as np
@@ -121,6 +122,7 @@ def npz_units(reconstruction: HandData) -> dict[str, str]:
     'crops sees it turned',
     'pixels_per_metre': 'weak perspective: a pixel is this times (x, y) plus that of the wrist',
     'joint_sigma_xyz_mm': 'sigma of the joints along x, y and z',
+    'sigma_degrees_of_freedom': "those of Student's t, which errors follow; inf for a Gaussian",
     'vertex_visible': f'per vertex: {_visible_meaning(reconstruction)}',
   }
   if reconstruction.parameters is not None:
@@ -151,8 +153,11 @@ def _places(reconstruction: HandData) -> dict[str, str]:
     'axes; they rest on focal_length_px, and depth_sigma_m is one sigma of the distance',
     'joints_image, box_xywh': 'pixels of the upright photo (EXIF applied); '
     "the first pixel's centre is at (0.5, 0.5)",
-    'sigma': 'millimetres; per point the root of the mean of its three variances'
-    + _SIGMA_OF_FIT * (reconstruction.branch == 'fit'),
+    'sigma': 'millimetres; per point the root of the mean of the squares of its three sigmas; '
+    '68 % of the errors along an axis are expected within one sigma, 95 % within '
+    f'{reconstruction.interval_in_sigmas(0.95):.2f}'
+    + _SIGMA_OF_FIT
+    * (reconstruction.branch == 'fit'),
   }
 
 
@@ -181,7 +186,15 @@ def _sigma(reconstruction: HandData) -> dict[str, Any]:
     'min': float(sigma.min()),
     'max': float(sigma.max()),
     'joints': _by_joint(reconstruction.joint_sigma_mm),
+    'sigmas_of_95_percent': reconstruction.interval_in_sigmas(0.95),
+    'degrees_of_freedom': _degrees_of_freedom(reconstruction),
   }
+
+
+def _degrees_of_freedom(reconstruction: HandData) -> float | None:
+  """Returns None for a Gaussian, because JSON has no infinite number."""
+  degrees = reconstruction.sigma_degrees_of_freedom
+  return degrees if math.isfinite(degrees) else None
 
 
 def _detection(reconstruction: HandData) -> dict[str, Any]:

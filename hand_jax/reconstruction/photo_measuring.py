@@ -177,6 +177,7 @@ def _found(hand: Reconstruction) -> FoundHand:
     joints=hand.joints,
     joints_image=hand.joints_image,
     joint_sigma=_M_PER_MM * hand.joint_sigma_xyz_mm,
+    degrees_of_freedom=hand.sigma_degrees_of_freedom,
   )
 
 

@@ -15,11 +15,12 @@ from hand_jax.evaluation.metrics import MM_PER_M, point_errors_mm, procrustes_al
 from hand_jax.fitting.detected import SeenHand, fit_detected_hands
 from hand_jax.fitting.released_weights import Release
 from hand_jax.release.readings import ReadingPlan, jittered_regions
+from hand_jax.student_t import interval_in_sigmas
 from hand_jax.synthetic.hands import render_examples
 from hand_jax.types import ManoModel
 
 _BLOCK = 32
-_COVERAGES = {'coverage_68': 1.0, 'coverage_95': 1.959964}
+_COVERAGES = {'coverage_68': 0.68, 'coverage_95': 0.95}
 
 
 class FittedHands(NamedTuple):
@@ -59,7 +60,8 @@ def fit_rendered(model: ManoModel, release: Release, plan: ReadingPlan) -> Fitte
       for hand, example in zip(detected, examples, strict=True)
     ]
     hands = fit_detected_hands(model, seen, release)
-    for example, (_, mesh, log_scale) in zip(examples, hands, strict=True):
+    for example, hand in zip(examples, hands, strict=True):
+      mesh = hand.mesh
       joints = np.asarray(example.joints_camera, np.float64)
       vertices = np.asarray(example.vertices_camera, np.float64) - joints[:1]
       joints = joints - joints[:1]
@@ -71,7 +73,7 @@ def fit_rendered(model: ManoModel, release: Release, plan: ReadingPlan) -> Fitte
           joint_sigma=_sigma(np.asarray(mesh.joint_covariance)),
           joint_sigma_mm=np.asarray(mesh.joint_sigma_mm),
           pa_joint_errors=point_errors_mm(procrustes_align(mesh.joints, joints), joints),
-          log_scale=np.asarray(log_scale),
+          log_scale=np.asarray(hand.log_scale),
         )
       )
   return FittedHands(*(np.stack(arrays) for arrays in zip(*parts, strict=True)))
@@ -81,11 +83,15 @@ def _sigma(covariance: Float[np.ndarray, 'points 3 3']) -> np.ndarray:
   return MM_PER_M * np.sqrt(np.diagonal(covariance, axis1=-2, axis2=-1))
 
 
-def summary(fitted: FittedHands) -> dict[str, float]:
+def summary(fitted: FittedHands, degrees_of_freedom: float) -> dict[str, float]:
   """Averages a split's figures, rounded to the significant digits.
 
   `coverage_...` are shares of vertex coordinates inside their interval. The other figures are in
   mm.
+
+  Args:
+    fitted: the hands.
+    degrees_of_freedom: those of the errors' distribution.
   """
   values = {
     'pa_mpjpe_mm': float(fitted.pa_joint_errors.mean()),
@@ -93,7 +99,8 @@ def summary(fitted: FittedHands) -> dict[str, float]:
     'mpvpe_mm': float(np.linalg.norm(fitted.vertex_errors, axis=-1).mean()),
     'mean_vertex_sigma_mm': float(fitted.vertex_sigma.mean()),
   }
-  for name, width in _COVERAGES.items():
+  for name, level in _COVERAGES.items():
+    width = interval_in_sigmas(level, degrees_of_freedom)
     inside = np.abs(fitted.vertex_errors) <= width * fitted.vertex_sigma
     values[name] = float(inside.mean())
   return {name: round(value, 4) for name, value in values.items()}

@@ -31,7 +31,7 @@ from hand_jax.release.readings import (
   select,
 )
 
-# Two weights and a factor for each part need at least this many hands.
+# The calibration's numbers need at least this many hands.
 _MIN_CALIBRATED = 50
 # The card states them, because it is what users of an installed package have of the documentation.
 LIMITS = (
@@ -245,16 +245,20 @@ def _calibrated(plan: ReleasePlan, release: Release) -> Release:
   parts = [fit_rendered(model, release, part) for part in plan.calibration]
   fitted = FittedHands(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
   calibration = fit_calibration(fitted, model)
+  degrees = float(calibration.degrees_of_freedom)
   card = release.card | {
-    'before_calibration': summary(fitted),
-    'after_calibration': summary(calibrated(fitted, calibration)),
+    'before_calibration': summary(fitted, np.inf),
+    'after_calibration': summary(calibrated(fitted, calibration), degrees),
+    'error_degrees_of_freedom': round(degrees, 2),
   }
   return release._replace(calibration=calibration, card=card)
 
 
 def _measured(plan: ReleasePlan, release: Release) -> Release:
   model = load_mano_model()
+  degrees = float(release.calibration.degrees_of_freedom)
   scores: dict[str, Any] = {
-    split: summary(fit_rendered(model, release, part)) for split, part in plan.measured.items()
+    split: summary(fit_rendered(model, release, part), degrees)
+    for split, part in plan.measured.items()
   }
   return release._replace(card=release.card | {'renders': scores, 'limits': list(LIMITS)})
