@@ -1,5 +1,7 @@
 """Makes the same `Reconstruction` from a fitted hand as a trained run gives."""
 
+import math
+
 import numpy as np
 from jaxtyping import Bool, UInt8
 
@@ -44,7 +46,7 @@ def fitted_reconstruction(
     hand_mask: where the photo shows the hand.
     mask_source: where the mask comes from.
   """
-  detected, mesh = fitted.detected, fitted.mesh
+  detected, mesh, degrees = fitted.detected, fitted.mesh, fitted.degrees_of_freedom
   size = (photo.shape[1], photo.shape[0])
   is_left = detected.side == 'left'
   box = np.asarray(detected.box_xywh, np.float64)
@@ -89,7 +91,7 @@ def fitted_reconstruction(
     photo_name=photo_name,
     detection=detected,
     mask_source=mask_source,
-    sigma_degrees_of_freedom=fitted.degrees_of_freedom,
+    sigma_degrees_of_freedom=degrees if math.isfinite(degrees) else None,
   )
 
 

@@ -79,10 +79,10 @@ class HandData:
   detection: DetectedHand | None = dataclasses.field(default=None, repr=False)
   """The output of the detection networks for this hand, if they were run."""
   mask_source: MaskSource = 'none'
-  sigma_degrees_of_freedom: float = math.inf
-  """Those of the distribution of errors, in which sigma is half of the 68.3 % interval.
+  sigma_degrees_of_freedom: float | None = None
+  """Those of Student's t, which the errors of a fit follow, or None for the Gaussian of a network.
 
-  It is Student's t for a fit, and a Gaussian for a network, which has infinitely many.
+  In both, sigma is half of the width of the 68.3 % interval.
   """
 
   @property
@@ -119,7 +119,7 @@ class HandData:
     Args:
       level: the share, between 0 and 1.
     """
-    return interval_in_sigmas(level, self.sigma_degrees_of_freedom)
+    return interval_in_sigmas(level, self.sigma_degrees_of_freedom or math.inf)
 
   @property
   def is_free_hand(self) -> bool:

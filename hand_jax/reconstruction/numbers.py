@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import math
 from typing import Any
 
 import numpy as np
@@ -122,7 +121,6 @@ def npz_units(reconstruction: HandData) -> dict[str, str]:
     'crops sees it turned',
     'pixels_per_metre': 'weak perspective: a pixel is this times (x, y) plus that of the wrist',
     'joint_sigma_xyz_mm': 'sigma of the joints along x, y and z',
-    'sigma_degrees_of_freedom': "those of Student's t, which errors follow; inf for a Gaussian",
     'vertex_visible': f'per vertex: {_visible_meaning(reconstruction)}',
   }
   if reconstruction.parameters is not None:
@@ -132,6 +130,8 @@ def npz_units(reconstruction: HandData) -> dict[str, str]:
     meaning[f'{prefix}camera_mean, {prefix}camera_log_variance'] = (
       'ten numbers as the network stores them, see estimate_meaning in the JSON file'
     )
+  if reconstruction.sigma_degrees_of_freedom is not None:
+    meaning['sigma_degrees_of_freedom'] = "those of Student's t, which the errors follow"
   if reconstruction.vertex_colors is not None:
     meaning['vertex_colors'] = _COLORS
   return meaning
@@ -187,14 +187,8 @@ def _sigma(reconstruction: HandData) -> dict[str, Any]:
     'max': float(sigma.max()),
     'joints': _by_joint(reconstruction.joint_sigma_mm),
     'sigmas_of_95_percent': reconstruction.interval_in_sigmas(0.95),
-    'degrees_of_freedom': _degrees_of_freedom(reconstruction),
+    'degrees_of_freedom': reconstruction.sigma_degrees_of_freedom,
   }
-
-
-def _degrees_of_freedom(reconstruction: HandData) -> float | None:
-  """Returns None for a Gaussian, because JSON has no infinite number."""
-  degrees = reconstruction.sigma_degrees_of_freedom
-  return degrees if math.isfinite(degrees) else None
 
 
 def _detection(reconstruction: HandData) -> dict[str, Any]:

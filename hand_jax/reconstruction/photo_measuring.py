@@ -1,6 +1,7 @@
 """Measures the program on annotated photos: finds, reconstructs and scores each hand."""
 
 import contextlib
+import math
 import os
 import pathlib
 from collections.abc import Callable, Sequence
@@ -177,7 +178,7 @@ def _found(hand: Reconstruction) -> FoundHand:
     joints=hand.joints,
     joints_image=hand.joints_image,
     joint_sigma=_M_PER_MM * hand.joint_sigma_xyz_mm,
-    degrees_of_freedom=hand.sigma_degrees_of_freedom,
+    degrees_of_freedom=hand.sigma_degrees_of_freedom or math.inf,
   )
 
 

@@ -28,6 +28,7 @@ KEYS = [
   'coverage_68',
   'coverage_95',
   'spearman_photos',
+  'sigma_degrees_of_freedom',
   'uncertainty',
   'per_photo',
 ]
@@ -355,3 +356,21 @@ def test_a_hand_without_usable_sigma_is_left_out_of_uncertainty_alone():
     assert result['uncertainty']['root_relative']['photos'] == 0
     assert result['uncertainty']['aligned']['photos'] == 0
     assert result['pa_mpjpe_mm'] is not None
+
+
+def test_intervals_of_heavy_tails_are_those_of_students_t():
+  """Sigma is 68 % of both, but 95 % of heavy tails need more sigmas than 1.96."""
+  off = np.zeros((21, 3))
+  off[1:, 0] = 0.0022
+  sigma = np.full((21, 3), 0.001)
+  normal = score(true_hand(), joints=true_hand().joints_camera + off, joint_sigma=sigma)
+  heavy = score(
+    true_hand(), joints=true_hand().joints_camera + off, joint_sigma=sigma, degrees_of_freedom=3.7
+  )
+  assert normal.coverage_68 == pytest.approx(heavy.coverage_68)
+  assert heavy.coverage_95 > normal.coverage_95
+  summary = photo_scores([heavy])
+  assert summary['sigma_degrees_of_freedom'] == 3.7
+  assert photo_scores([normal])['sigma_degrees_of_freedom'] is None
+  found = [photo_scores([hand])['uncertainty']['root_relative'] for hand in (normal, heavy)]
+  assert found[1]['coverage_95'] > found[0]['coverage_95'] and found[1]['nll'] < found[0]['nll']

@@ -129,6 +129,14 @@ def test_sigma_is_calibrated_by_part_and_hand(reconstructor, photo, monkeypatch)
   expected = np.exp(3 * log_scale) / np.sqrt(mean) * raw.vertex_sigma_mm
   assert abs(log_scale) > 0.01
   np.testing.assert_allclose(weighted.vertex_sigma_mm, expected, rtol=1e-3)
+  deeper = hand_by(blank._replace(depth_factor=np.float32(3), degrees_of_freedom=np.float32(4)))
+  by_axis = raw.joint_sigma_xyz_mm * np.array([1, 1, 3], np.float32)
+  np.testing.assert_allclose(deeper.joint_sigma_xyz_mm, by_axis, rtol=1e-4)
+  np.testing.assert_allclose(
+    deeper.joint_sigma_mm, np.sqrt(np.mean(by_axis**2, axis=1)), rtol=1e-4, atol=1e-6
+  )
+  assert (raw.sigma_degrees_of_freedom, deeper.sigma_degrees_of_freedom) == (None, 4)
+  assert deeper.interval_in_sigmas(0.95) > raw.interval_in_sigmas(0.95)
 
 
 def test_what_is_hard_for_the_heads_is_less_sure(reconstructor, photo, monkeypatch):

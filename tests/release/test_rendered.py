@@ -32,7 +32,7 @@ def test_hands_are_those_of_the_split_with_all_labels(tmp_path):
     np.testing.assert_allclose(found.vertex_colors[k] / 255, example.vertex_colors, atol=0.003)
     # Most visible vertices lie on the mask.
     column, row = np.clip(found.vertices_image[k].astype(int), 0, 63).T
-    assert found.masks[k][row, column][example.vertex_visible].mean() > 0.85
+    assert found.masks[k][row, column][example.vertex_visible].mean() > 0.8
 
 
 def test_a_stopped_pass_goes_on_where_it_was(tmp_path, monkeypatch):

@@ -246,7 +246,7 @@ def test_a_photo_without_intrinsics_cannot_be_placed(workdir, benchmark_data):
     (
       lambda manifest: manifest['settings'].update(limit=6),
       r'pred\.zip cannot be made: ho3d_v2 was prepared with --limit=6.*: remove .*'
-      r'/2\.0\.0 and prepare ho3d_v2 again without --limit',
+      r'/3\.0\.0 and prepare ho3d_v2 again without --limit',
     ),
     (lambda manifest: manifest.pop('settings'), r'manifest\.json is missing or cannot be read'),
   ],
