@@ -15,7 +15,7 @@ from hand_jax.fitting.evidence import HandEvidence, PointErrors, hand_evidence
 from hand_jax.fitting.heads_evidence import estimate_joints
 from hand_jax.fitting.outline import HandOutline, beyond_the_wrist, find_outline
 from hand_jax.fitting.posterior import RefinedHand
-from hand_jax.fitting.refine import refine_hands, refine_to_outlines
+from hand_jax.fitting.refine import FitMinimum, fit_hands, fit_to_outlines, hand_posteriors
 from hand_jax.fitting.released_weights import Release
 from hand_jax.fitting.sigma_calibration import calibrate
 from hand_jax.geometry.cameras import mirror_intrinsics
@@ -41,7 +41,7 @@ class FittedHand(NamedTuple):
   detected: DetectedHand
   mesh: RefinedHand
   """The mesh in the photo's axes and pixels, without an axis over hands. A left hand is mirrored
-  back, except for `parameters` and `unknowns`, which are those of the mirrored right hand."""
+  back, except for `parameters`, which are those of the mirrored right hand."""
   log_scale: float
   """The heads' estimate of the scale of the hand's errors, see `JointEstimate`."""
   degrees_of_freedom: float
@@ -82,8 +82,9 @@ def fit_detected_hands(
     for hand, *heads in zip(hands, *estimate, strict=True)
   ]
   evidence = HandEvidence(*(np.stack(fields) for fields in zip(*evidence, strict=True)))
-  refined = refine_hands(model, evidence, release.prior)
-  refined = _fit_outlines(model, hands, evidence, refined, release)
+  found = fit_hands(model, evidence, release.prior)
+  found = _fit_outlines(model, hands, evidence, found, release)
+  refined = hand_posteriors(model, evidence, found, release.prior)
   fitted = []
   for number, (seen, log_scale) in enumerate(zip(hands, estimate.log_scale, strict=True)):
     mesh = jax.tree.map(lambda field: field[number], refined)  # noqa: B023
@@ -98,28 +99,28 @@ def _fit_outlines(
   model: ManoModel,
   hands: list[SeenHand],
   evidence: HandEvidence,
-  refined: RefinedHand,
+  fitted: FitMinimum,
   release: Release,
-) -> RefinedHand:
+) -> FitMinimum:
   """Continues the fit of the hands that have a mask. The others keep theirs."""
   masked = np.flatnonzero([hand.hand_mask is not None for hand in hands])
   if not len(masked):
-    return refined
+    return fitted
   masks = [_as_right_hand(hands[number]) for number in masked]
   counted, faces = beyond_the_wrist(model), np.asarray(model.faces)
-  evidence, found = jax.tree.map(lambda field: np.asarray(field)[masked], (evidence, refined))
+  evidence, found = jax.tree.map(lambda field: np.asarray(field)[masked], (evidence, fitted))
   for _ in range(_OUTLINE_ROUNDS):
     pairs = zip(np.asarray(found.vertices_image), masks, strict=True)
     outlines = [find_outline(pixels, faces, mask, counted) for pixels, mask in pairs]
     outlines = HandOutline(*(np.stack(fields) for fields in zip(*outlines, strict=True)))
-    found = refine_to_outlines(model, evidence, outlines, found, release.prior)
+    found = fit_to_outlines(model, evidence, outlines, found, release.prior)
 
   def put(field: np.ndarray, new: np.ndarray) -> np.ndarray:
     field = np.array(field)
     field[masked] = new
     return field
 
-  return jax.tree.map(put, refined, found)
+  return jax.tree.map(put, fitted, found)
 
 
 def _as_right_hand(hand: SeenHand) -> Bool[np.ndarray, 'height width']:

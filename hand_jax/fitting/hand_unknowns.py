@@ -6,6 +6,7 @@ by its prior's deviation. Thus the vector itself is the prior's residual, and on
 unknowns.
 """
 
+import functools
 import math
 from typing import NamedTuple
 
@@ -210,10 +211,29 @@ def joint_vertices_only(model: ManoModel) -> ManoModel:
   """Keeps only the vertices that the joints B V depend on, about an eighth of them.
 
   The joints B V are those of the whole model. The faces are unchanged and do not fit the vertices,
-  so do not draw this model. It must not be called under a JAX trace.
+  so do not draw this model. It must not be called under a JAX trace. The results for the last
+  models are kept, because each fit of a photo asks for them several times.
   """
+  return _joint_vertices_only(_SameModel(model))
+
+
+class _SameModel:
+  """A model that equals itself alone, because arrays have no hash to look them up by."""
+
+  def __init__(self, model: ManoModel):
+    self.model = model
+
+  def __hash__(self) -> int:
+    return id(self.model)
+
+  def __eq__(self, other: object) -> bool:
+    return isinstance(other, _SameModel) and other.model is self.model
+
+
+@functools.lru_cache(maxsize=4)
+def _joint_vertices_only(whole: _SameModel) -> ManoModel:
   # Work on the host: compiling these array operations one by one would cost more than the fit.
-  model = jax.tree.map(np.asarray, model)
+  model = jax.tree.map(np.asarray, whole.model)
   touched = np.any(model.joint_regressor != 0, axis=0)
   touched[model.fingertip_vertices] = True
   position = np.cumsum(touched, dtype=np.int32) - 1

@@ -71,8 +71,6 @@ class RefinedHand(NamedTuple):
   """The same for `joints`."""
   energy: Float[ArrayLike, '*batch']
   """Twice the negative log-posterior at the minimum, up to a constant."""
-  unknowns: Float[ArrayLike, '*batch unknowns']
-  """The whitened unknowns at the minimum, from which `refine_to_outlines` continues."""
 
 
 def centred(joints: Float[Array, '21 *axes']) -> Float[Array, '21 *axes']:
@@ -136,7 +134,6 @@ def hand_posterior(
     vertex_sigma_mm=sigma_mm(vertex_covariance),
     joint_sigma_mm=sigma_mm(joint_covariance),
     energy=minimum.energy,
-    unknowns=minimum.unknowns,
   )
 
 

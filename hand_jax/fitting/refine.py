@@ -1,9 +1,9 @@
 """Fits a hand model to the evidence of a photo, and estimates its uncertainty.
 
 Damped Gauss-Newton steps find the most probable hand, over MANO's parameters, the camera and the
-alignment of both sets of 3D points. If a mask of the hand is known, further steps compare outlines.
-The uncertainty is the Laplace covariance at the last hand. Only right hands are fitted, so the
-caller mirrors a left hand's photo.
+alignment of both sets of 3D points (`fit_hands`). If a mask of the hand is known, further steps
+compare outlines (`fit_to_outlines`). The uncertainty is the Laplace covariance at the last hand
+(`hand_posteriors`). Only right hands are fitted, so the caller mirrors a left hand's photo.
 """
 
 import functools
@@ -21,6 +21,7 @@ from hand_jax.fitting.evidence import (
   focal_residual,
   heads_residuals,
   image_residuals,
+  project_view,
   world_residuals,
 )
 from hand_jax.fitting.hand_unknowns import (
@@ -33,10 +34,7 @@ from hand_jax.fitting.hand_unknowns import (
   rough_start,
   unpack_unknowns,
 )
-from hand_jax.fitting.levenberg_marquardt import (
-  Residuals,
-  minimize,
-)
+from hand_jax.fitting.levenberg_marquardt import Minimum, Residuals, minimize
 from hand_jax.fitting.outline import (
   OUTLINE_POINTS,
   HandOutline,
@@ -69,13 +67,42 @@ class RefineSettings(NamedTuple):
 DEFAULT_SETTINGS = RefineSettings()
 
 
+class FitMinimum(NamedTuple):
+  """The most probable hands of a fit, without their uncertainty."""
+
+  minimum: Minimum
+  """The whitened unknowns with the energy and the curvature there."""
+  vertices_image: Float[ArrayLike, '*batch vertices 2']
+  """The projected vertices in pixels of the photo."""
+
+
 def refine_hands(
   model: ManoModel,
   evidence: HandEvidence,
   prior: HandPrior,
   settings: RefineSettings = DEFAULT_SETTINGS,
 ) -> RefinedHand:
-  """Fits the model to the evidence of each hand of a batch.
+  """Fits the model to the evidence of each hand of a batch, without outlines.
+
+  Args:
+    model: a right hand's model. It must not be a traced value.
+    evidence: the observations, with one leading axis over hands.
+    prior: the prior of pose and shape.
+    settings: the robustness and the number of steps.
+
+  Returns:
+    NumPy arrays with the same leading axis.
+  """
+  return hand_posteriors(model, evidence, fit_hands(model, evidence, prior, settings), prior)
+
+
+def fit_hands(
+  model: ManoModel,
+  evidence: HandEvidence,
+  prior: HandPrior,
+  settings: RefineSettings = DEFAULT_SETTINGS,
+) -> FitMinimum:
+  """Finds the most probable hand for the evidence of each hand of a batch.
 
   Hands do not affect each other. Only two programs are compiled, one for a single hand and one for
   groups of eight.
@@ -89,25 +116,31 @@ def refine_hands(
   Returns:
     NumPy arrays with the same leading axis.
   """
-  fit = functools.partial(_fit_program(settings.steps), model, joint_vertices_only(model))
-  return _in_chunks(fit, prior, settings, (evidence,))
+  fit = functools.partial(
+    _fit_program(settings.steps),
+    model,
+    joint_vertices_only(model),
+    jax.tree.map(np.float32, prior),
+    np.float32(settings.robust_limit),
+  )
+  return _in_chunks(fit, (evidence,))
 
 
-def refine_to_outlines(
+def fit_to_outlines(
   model: ManoModel,
   evidence: HandEvidence,
   outlines: HandOutline,
-  found: RefinedHand,
+  found: FitMinimum,
   prior: HandPrior,
   settings: RefineSettings = DEFAULT_SETTINGS,
-) -> RefinedHand:
+) -> FitMinimum:
   """Continues the fit of each hand of a batch, with its outline as further evidence.
 
   Args:
     model: a right hand's model. It must not be a traced value.
     evidence: the observations, with one leading axis over hands.
     outlines: the outlines, with the same axis. They were compared with the meshes of `found`.
-    found: the result of `refine_hands` for the same evidence, or of this function.
+    found: the result of `fit_hands` for the same evidence, or of this function.
     prior: the prior of pose and shape.
     settings: the robustness and the number of steps.
 
@@ -115,24 +148,45 @@ def refine_to_outlines(
     NumPy arrays with the same leading axis.
   """
   fit = functools.partial(
-    _outline_program(settings.outline_steps), model, joint_vertices_only(model)
+    _outline_program(settings.outline_steps),
+    model,
+    joint_vertices_only(model),
+    jax.tree.map(np.float32, prior),
+    np.float32(settings.robust_limit),
   )
-  return _in_chunks(fit, prior, settings, (evidence, outlines, found.unknowns))
+  return _in_chunks(fit, (evidence, outlines, found.minimum.unknowns))
 
 
-def _in_chunks(
-  fit: Callable[..., RefinedHand], prior: HandPrior, settings: RefineSettings, hands: Any
+def hand_posteriors(
+  model: ManoModel, evidence: HandEvidence, found: FitMinimum, prior: HandPrior
 ) -> RefinedHand:
-  """Calls a compiled fit on one hand or on groups of hands, and joins the results."""
+  """Computes the mesh and the uncertainty of each hand of a batch.
+
+  Args:
+    model: a right hand's model. It must not be a traced value.
+    evidence: the observations, with one leading axis over hands.
+    found: the result of `fit_hands` or `fit_to_outlines` for the same evidence.
+    prior: the prior of pose and shape.
+
+  Returns:
+    NumPy arrays with the same leading axis.
+  """
+  program = functools.partial(
+    _posterior_program(), model, joint_vertices_only(model), jax.tree.map(np.float32, prior)
+  )
+  return _in_chunks(program, (evidence, found.minimum))
+
+
+def _in_chunks(program: Callable[..., Any], hands: Any) -> Any:
+  """Calls a compiled program on one hand or on groups of hands, and joins the results."""
   count = len(jax.tree.leaves(hands)[0])
   chunk = 1 if count == 1 else _CHUNK
-  prior, robust_limit = jax.tree.map(np.float32, prior), np.float32(settings.robust_limit)
   parts = []
   # A batch without hands still has arrays of the right shapes.
   for first in range(0, max(count, 1), chunk):
     rows = np.minimum(np.arange(first, first + chunk), max(count - 1, 0))
     part = jax.tree.map(lambda field: _rows(field, rows), hands)  # noqa: B023
-    parts.append(fit(prior, robust_limit, *part))
+    parts.append(program(*part))
   return jax.tree.map(lambda *fields: np.concatenate(fields)[:count], *parts)
 
 
@@ -142,43 +196,52 @@ def _rows(field: ArrayLike, rows: np.ndarray) -> np.ndarray:
   return field[rows] if len(field) else np.zeros((len(rows), *field.shape[1:]), field.dtype)
 
 
-_TYPES = (ManoModel, HandEvidence, HandOutline, HandPrior, RefinedHand, HandParameters)
+_TYPES = (
+  *(ManoModel, HandEvidence, HandOutline, HandPrior),
+  *(Minimum, FitMinimum, RefinedHand, HandParameters),
+)
 
 
 @functools.cache
-def _fit_program(steps: int) -> Callable[..., RefinedHand]:
+def _fit_program(steps: int) -> Callable[..., FitMinimum]:
   """Compiles the fit with this number of steps."""
-  return keep_traced(f'fit_{steps}', functools.partial(_refine_batch, steps=steps), _TYPES)
+  return keep_traced(f'fit_{steps}', functools.partial(_fit_batch, steps=steps), _TYPES)
 
 
 @functools.cache
-def _outline_program(steps: int) -> Callable[..., RefinedHand]:
+def _outline_program(steps: int) -> Callable[..., FitMinimum]:
   """Compiles the continued fit with this number of steps."""
   name = f'fit_outline_{steps}'
-  return keep_traced(name, functools.partial(_refine_batch_to_outlines, steps=steps), _TYPES)
+  return keep_traced(name, functools.partial(_fit_batch_to_outlines, steps=steps), _TYPES)
+
+
+@functools.cache
+def _posterior_program() -> Callable[..., RefinedHand]:
+  """Compiles the uncertainty of a fit."""
+  return keep_traced('fit_posterior', _posterior_batch, _TYPES)
 
 
 @full_precision
-def _refine_batch(
+def _fit_batch(
   model: ManoModel,
   reduced: ManoModel,
   prior: HandPrior,
   robust_limit: Array,
   evidence: HandEvidence,
   steps: int,
-) -> RefinedHand:
-  def refine(evidence: HandEvidence) -> RefinedHand:
+) -> FitMinimum:
+  def fit(evidence: HandEvidence) -> FitMinimum:
     start = rough_start(reduced, evidence)
     residual_fn = functools.partial(hand_residuals, reduced, evidence, start, prior)
     zeros = jnp.zeros(CIRCUMSTANCES + hand_unknown_count(model))
     minimum = minimize(residual_fn, zeros, steps, robust_limit)
-    return hand_posterior(model, evidence, start, prior, minimum)
+    return FitMinimum(minimum, _vertices_image(model, evidence, start, prior, minimum))
 
-  return jax.vmap(refine)(evidence)
+  return jax.vmap(fit)(evidence)
 
 
 @full_precision
-def _refine_batch_to_outlines(
+def _fit_batch_to_outlines(
   model: ManoModel,
   reduced: ManoModel,
   prior: HandPrior,
@@ -187,17 +250,41 @@ def _refine_batch_to_outlines(
   outlines: HandOutline,
   unknowns: Float[Array, 'hands unknowns'],
   steps: int,
-) -> RefinedHand:
-  def refine(evidence: HandEvidence, outline: HandOutline, unknowns: Array) -> RefinedHand:
+) -> FitMinimum:
+  def fit(evidence: HandEvidence, outline: HandOutline, unknowns: Array) -> FitMinimum:
     start = rough_start(reduced, evidence)
     outlined = add_vertices(reduced, model, jnp.asarray(outline.vertices))
     residual_fn = functools.partial(
       hand_residuals, outlined, evidence, start, prior, outline=outline
     )
     minimum = minimize(residual_fn, unknowns, steps, robust_limit)
-    return hand_posterior(model, evidence, start, prior, minimum)
+    return FitMinimum(minimum, _vertices_image(model, evidence, start, prior, minimum))
 
-  return jax.vmap(refine)(evidence, outlines, unknowns)
+  return jax.vmap(fit)(evidence, outlines, unknowns)
+
+
+@full_precision
+def _posterior_batch(
+  model: ManoModel,
+  reduced: ManoModel,
+  prior: HandPrior,
+  evidence: HandEvidence,
+  minimum: Minimum,
+) -> RefinedHand:
+  def posterior(evidence: HandEvidence, minimum: Minimum) -> RefinedHand:
+    return hand_posterior(model, evidence, rough_start(reduced, evidence), prior, minimum)
+
+  return jax.vmap(posterior)(evidence, minimum)
+
+
+def _vertices_image(
+  model: ManoModel, evidence: HandEvidence, start: FitStart, prior: HandPrior, minimum: Minimum
+) -> Float[Array, 'vertices 2']:
+  """Projects the vertices of one hand at the minimum to pixels of the photo."""
+  hand = unpack_unknowns(minimum.unknowns, model, start, prior)
+  joints, vertices = posed_joints_and_vertices(model, hand.parameters)
+  turned = (vertices - joints.mean(axis=0, keepdims=True)) @ start.rotation.T
+  return project_view(hand.view, turned, jnp.asarray(evidence.principal_point))
 
 
 def hand_residuals(
