@@ -26,7 +26,12 @@ def interval_in_sigmas(level: float, degrees_of_freedom: float) -> float:
   Args:
     level: the share, between 0 and 1.
     degrees_of_freedom: those of the errors, above 0. Infinity stands for a Gaussian.
+
+  Raises:
+    ValueError: the level is not between 0 and 1.
   """
+  if not 0 < level < 1:
+    raise ValueError(f'level: expected a share between 0 and 1, such as 0.95, not {level}.')
   quantile = scipy.stats.t.ppf((1 + level) / 2, degrees_of_freedom)
   return float(quantile / sigmas_per_scale(degrees_of_freedom))
 

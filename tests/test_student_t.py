@@ -35,6 +35,12 @@ def test_one_sigma_is_half_of_the_68_percent_interval():
   assert student_t.interval_in_sigmas(0.95, 3.66) > 2.4
 
 
+@pytest.mark.parametrize('level', [0.0, 1.0, 95.0, -0.1, float('nan')])
+def test_a_level_that_is_no_share_is_refused(level):
+  with pytest.raises(ValueError, match='level: expected a share between 0 and 1'):
+    student_t.interval_in_sigmas(level, 3.7)
+
+
 @pytest.mark.parametrize('degrees', DEGREES)
 @pytest.mark.parametrize(('error', 'sigma'), [(0.0, 1.0), (1.7, 0.6), (-4.0, 2.5)])
 def test_scores_match_quadrature(degrees, error, sigma):

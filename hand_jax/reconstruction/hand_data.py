@@ -118,6 +118,9 @@ class HandData:
 
     Args:
       level: the share, between 0 and 1.
+
+    Raises:
+      ValueError: the level is not between 0 and 1.
     """
     return interval_in_sigmas(level, self.sigma_degrees_of_freedom or math.inf)
 

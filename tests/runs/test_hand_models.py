@@ -1,14 +1,16 @@
 """A run keeps to the hand model of its data, and finds it again."""
 
+import json
 import re
 
 import numpy as np
 import pytest
 
 from experiments.configs.names import get_config
-from hand_jax.mano.assets import load_mano_model
+from hand_jax.mano.assets import FREE_HAND_VERSION, load_mano_model
 from hand_jax.runs.checkpoints import claim_workdir
 from hand_jax.runs.hand_models import (
+  FORMER_FREE_HANDS,
   claim_hand_model,
   hand_model_digest,
   load_run_model,
@@ -87,6 +89,21 @@ def test_a_run_is_not_continued_with_another_hand_model(tmp_path):
   claim_hand_model(tmp_path, load_mano_model())
   with pytest.raises(ValueError, match='run of another hand model'):
     claim_hand_model(tmp_path, make_toy_mano())
+
+
+@pytest.mark.parametrize(('digest', 'name'), FORMER_FREE_HANDS.items())
+def test_a_run_of_a_former_free_hand_is_refused_by_name(tmp_path, digest, name):
+  """Both when it is continued and when it is read."""
+  claim_workdir(str(tmp_path), get_config('toy'))
+  (tmp_path / 'hand_model.json').write_text(json.dumps({'name': name, 'sha256': digest}))
+  assert digest != hand_model_digest(load_mano_model()) and name != f'free hand {FREE_HAND_VERSION}'
+  with pytest.raises(ValueError, match=f'was trained with {name}, whose joints or shapes differ'):
+    claim_hand_model(tmp_path, load_mano_model())
+  claim_workdir(str(tmp_path), get_config('toy'))
+  with pytest.raises(
+    ValueError, match=f'was trained with {name}, .* free hand {FREE_HAND_VERSION}'
+  ):
+    load_run_model(tmp_path)
 
 
 def test_missing_and_damaged_records_are_named(tmp_path):
