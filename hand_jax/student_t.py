@@ -8,16 +8,15 @@ infinite for two degrees of freedom or fewer. `docs/derivations.md` has the form
 """
 
 import numpy as np
-import scipy.special
-import scipy.stats
 from jaxtyping import Float
+from scipy import special
 
-_ONE_SIGMA = scipy.stats.norm.cdf(1.0)
+_ONE_SIGMA = special.ndtr(1.0)
 
 
 def sigmas_per_scale(degrees_of_freedom: float) -> float:
   """Returns sigma as a multiple of the scale of Student's t, which is 1 for a Gaussian."""
-  return float(scipy.stats.t.ppf(_ONE_SIGMA, degrees_of_freedom))
+  return float(special.stdtrit(degrees_of_freedom, _ONE_SIGMA))
 
 
 def interval_in_sigmas(level: float, degrees_of_freedom: float) -> float:
@@ -32,7 +31,7 @@ def interval_in_sigmas(level: float, degrees_of_freedom: float) -> float:
   """
   if not 0 < level < 1:
     raise ValueError(f'level: expected a share between 0 and 1, such as 0.95, not {level}.')
-  quantile = scipy.stats.t.ppf((1 + level) / 2, degrees_of_freedom)
+  quantile = special.stdtrit(degrees_of_freedom, (1 + level) / 2)
   return float(quantile / sigmas_per_scale(degrees_of_freedom))
 
 
@@ -43,8 +42,8 @@ def ellipsoid_in_sigmas(level: float, degrees_of_freedom: float) -> float:
   distribution.
   """
   if np.isinf(degrees_of_freedom):
-    return float(np.sqrt(scipy.stats.chi2.ppf(level, 3)))
-  square = 3 * scipy.stats.f.ppf(level, 3, degrees_of_freedom)
+    return float(np.sqrt(special.chdtri(3, 1 - level)))
+  square = 3 * special.fdtri(3, degrees_of_freedom, level)
   return float(np.sqrt(square) / sigmas_per_scale(degrees_of_freedom))
 
 
@@ -53,7 +52,7 @@ def negative_log_density(
 ) -> Float[np.ndarray, '*shape']:
   """Computes the negative log-density of each error, in nats."""
   scale = sigma / sigmas_per_scale(degrees_of_freedom)
-  return np.log(scale) - scipy.stats.t.logpdf(error / scale, degrees_of_freedom)
+  return np.log(scale) - _log_density(error / scale, degrees_of_freedom)
 
 
 def ranked_probability_score(
@@ -71,11 +70,22 @@ def ranked_probability_score(
   """
   scale = sigma / sigmas_per_scale(degrees_of_freedom)
   z, nu = error / scale, degrees_of_freedom
-  density, below = scipy.stats.t.pdf(z, nu), scipy.stats.t.cdf(z, nu)
+  density, below = np.exp(_log_density(z, nu)), special.stdtr(nu, z)
   if np.isinf(nu):
     spread, constant = 1.0, 1 / np.sqrt(np.pi)
   else:
     spread = (nu + z**2) / (nu - 1)
-    betas = scipy.special.beta(0.5, nu - 0.5) / scipy.special.beta(0.5, nu / 2) ** 2
+    betas = special.beta(0.5, nu - 0.5) / special.beta(0.5, nu / 2) ** 2
     constant = 2 * np.sqrt(nu) / (nu - 1) * betas
   return scale * (z * (2 * below - 1) + 2 * spread * density - constant)
+
+
+def _log_density(
+  z: Float[np.ndarray, '*shape'], degrees_of_freedom: float
+) -> Float[np.ndarray, '*shape']:
+  """Computes the log-density of errors in scales."""
+  if np.isinf(degrees_of_freedom):
+    return -0.5 * (z**2 + np.log(2 * np.pi))
+  half = 0.5 * degrees_of_freedom
+  constant = special.gammaln(half + 0.5) - special.gammaln(half) - 0.5 * np.log(2 * np.pi * half)
+  return constant - (half + 0.5) * np.log1p(z**2 / degrees_of_freedom)

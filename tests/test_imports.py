@@ -12,7 +12,7 @@ ROOT = pathlib.Path(__file__).parent.parent
 # Lower floors first. A room may use the others of its own floor, as long as no circle arises.
 FLOORS = [
   ('types', 'examples', 'config', 'setting_checks', 'config_text', 'version', 'files'),
-  ('geometry', 'gaussian', 'low_rank'),
+  ('geometry', 'gaussian', 'low_rank', 'student_t'),
   ('mano', 'rendering', 'propagation'),
   ('elbo', 'losses', 'models', 'silhouette_loss', 'synthetic'),
   ('runs', 'data'),
