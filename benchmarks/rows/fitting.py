@@ -28,8 +28,8 @@ def refinement(count: int) -> Contest:
   hand = detect_hands(photo, max_hands=1)[0]
   size = (photo.shape[1], photo.shape[0])
   mask = estimate_hand_mask(view_hand(photo, hand), *size)
-  hands = [SeenHand(hand, size, hand_mask=mask)] * count
-  call = lambda: fit_detected_hands(model, hands, release)  # noqa: E731
+  hands = [SeenHand(hand, size)] * count
+  call = lambda: fit_detected_hands(model, hands, release, lambda: [mask] * count)  # noqa: E731
   for fitted in call():
     if not np.isfinite(fitted.mesh.vertex_sigma_mm).all():
       raise ValueError('the fit of the demo photo is not finite.')

@@ -3,6 +3,7 @@
 All hands are fitted as right hands, and left ones are mirrored back.
 """
 
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import jax
@@ -20,7 +21,7 @@ from hand_jax.fitting.released_weights import Release
 from hand_jax.fitting.sigma_calibration import calibrate
 from hand_jax.geometry.cameras import mirror_intrinsics
 from hand_jax.models.joint_heads import JointEstimate
-from hand_jax.types import ManoModel
+from hand_jax.types import ArrayLike, ManoModel
 
 _MIRROR = np.array([-1.0, 1.0, 1.0], np.float32)
 # The side of the landmark network's square around a hand, as a multiple of the larger side of the
@@ -49,20 +50,24 @@ class FittedHand(NamedTuple):
 
 
 class SeenHand(NamedTuple):
-  """A hand that was found, with the size and intrinsics of its photo and its mask."""
+  """A hand that was found, with the size and intrinsics of its photo."""
 
   detected: DetectedHand
   photo_size: tuple[int, int]
   """Width and height in pixels."""
   intrinsics: Float[np.ndarray, '3 3'] | None = None
   """Intrinsics of the photo in pixels, or None where they are unknown."""
-  hand_mask: Bool[np.ndarray, 'height width'] | None = None
-  """True where the photo shows the hand. Its outline is evidence. With None there is no such
-  evidence."""
+
+
+HandMask = Bool[np.ndarray, 'height width']
+"""True where a photo shows a hand."""
 
 
 def fit_detected_hands(
-  model: ManoModel, hands: list[SeenHand], release: Release
+  model: ManoModel,
+  hands: list[SeenHand],
+  release: Release,
+  masks_fn: Callable[[], Sequence[HandMask | None]] | None = None,
 ) -> list[FittedHand]:
   """Fits the hand model to the networks' readings of hands from one photo or several.
 
@@ -70,6 +75,8 @@ def fit_detected_hands(
     model: a right hand's model.
     hands: the hands that `detect_hands` found, with their photos.
     release: the heads, errors, prior and calibration of the fit.
+    masks_fn: gives the mask of each hand, whose outline is evidence, or None for a hand without
+      one. It is called while the first fit runs, which does not need the masks.
 
   Returns:
     A fitted hand for each hand, in the same order.
@@ -83,7 +90,8 @@ def fit_detected_hands(
   ]
   evidence = HandEvidence(*(np.stack(fields) for fields in zip(*evidence, strict=True)))
   found = fit_hands(model, evidence, release.prior)
-  found = _fit_outlines(model, hands, evidence, found, release)
+  masks = [None] * len(hands) if masks_fn is None else masks_fn()
+  found = _fit_outlines(model, hands, masks, evidence, found, release)
   refined = hand_posteriors(model, evidence, found, release.prior)
   fitted = []
   for number, (seen, log_scale) in enumerate(zip(hands, estimate.log_scale, strict=True)):
@@ -98,35 +106,34 @@ def fit_detected_hands(
 def _fit_outlines(
   model: ManoModel,
   hands: list[SeenHand],
+  masks: Sequence[HandMask | None],
   evidence: HandEvidence,
   fitted: FitMinimum,
   release: Release,
 ) -> FitMinimum:
   """Continues the fit of the hands that have a mask. The others keep theirs."""
-  masked = np.flatnonzero([hand.hand_mask is not None for hand in hands])
-  if not len(masked):
+  masked = [number for number, mask in enumerate(masks) if mask is not None]
+  if not masked:
     return fitted
-  masks = [_as_right_hand(hands[number]) for number in masked]
+  shown = [
+    mask[:, ::-1] if hand.detected.side == 'left' else mask
+    for hand, mask in zip(hands, masks, strict=True)
+    if mask is not None
+  ]
   counted, faces = beyond_the_wrist(model), np.asarray(model.faces)
   evidence, found = jax.tree.map(lambda field: np.asarray(field)[masked], (evidence, fitted))
   for _ in range(_OUTLINE_ROUNDS):
-    pairs = zip(np.asarray(found.vertices_image), masks, strict=True)
+    pairs = zip(np.asarray(found.vertices_image), shown, strict=True)
     outlines = [find_outline(pixels, faces, mask, counted) for pixels, mask in pairs]
     outlines = HandOutline(*(np.stack(fields) for fields in zip(*outlines, strict=True)))
     found = fit_to_outlines(model, evidence, outlines, found, release.prior)
 
-  def put(field: np.ndarray, new: np.ndarray) -> np.ndarray:
+  def put(field: ArrayLike, new: ArrayLike) -> np.ndarray:
     field = np.array(field)
     field[masked] = new
     return field
 
   return jax.tree.map(put, fitted, found)
-
-
-def _as_right_hand(hand: SeenHand) -> Bool[np.ndarray, 'height width']:
-  """Gives the mask in the photo in which the hand is a right hand."""
-  assert hand.hand_mask is not None
-  return hand.hand_mask[:, ::-1] if hand.detected.side == 'left' else hand.hand_mask
 
 
 def hand_in_box(
@@ -158,7 +165,7 @@ def hand_in_box(
 
 def _evidence(seen: SeenHand, heads: JointEstimate, release: Release) -> HandEvidence:
   """Collects the evidence of one hand. A left hand is mirrored to a right one."""
-  hand, photo_size, intrinsics, _ = seen
+  hand, photo_size, intrinsics = seen
   pixels, world, joints = hand.landmarks_image, hand.landmarks_world, heads.joints
   if hand.side == 'left':
     pixels = np.stack([photo_size[0] - pixels[:, 0], pixels[:, 1]], axis=1)

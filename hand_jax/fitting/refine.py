@@ -114,7 +114,7 @@ def fit_hands(
     settings: the robustness and the number of steps.
 
   Returns:
-    NumPy arrays with the same leading axis.
+    Arrays with the same leading axis. One hand, or eight, may still be being computed.
   """
   fit = functools.partial(
     _fit_program(settings.steps),
@@ -174,7 +174,7 @@ def hand_posteriors(
   program = functools.partial(
     _posterior_program(), model, joint_vertices_only(model), jax.tree.map(np.float32, prior)
   )
-  return _in_chunks(program, (evidence, found.minimum))
+  return jax.tree.map(np.asarray, _in_chunks(program, (evidence, found.minimum)))
 
 
 def _in_chunks(program: Callable[..., Any], hands: Any) -> Any:
@@ -187,6 +187,8 @@ def _in_chunks(program: Callable[..., Any], hands: Any) -> Any:
     rows = np.minimum(np.arange(first, first + chunk), max(count - 1, 0))
     part = jax.tree.map(lambda field: _rows(field, rows), hands)  # noqa: B023
     parts.append(program(*part))
+  if len(parts) == 1 and count == chunk:
+    return parts[0]  # still being computed
   return jax.tree.map(lambda *fields: np.concatenate(fields)[:count], *parts)
 
 

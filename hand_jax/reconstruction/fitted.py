@@ -56,18 +56,19 @@ def fitted_reconstruction(
   # camera use the photo's focal length.
   pixels = np.asarray(mesh.vertices_image, np.float64)
   faces = np.asarray(model.faces)
-  visible = visible_in_photo(np.asarray(mesh.vertices), pixels, faces, size)
-  covariance = np.diagonal(mesh.joint_covariance, axis1=-2, axis2=-1)
   pixels_per_metre = float(mesh.pixels_per_metre)
   depth = pixels_per_metre * np.asarray(mesh.vertices, np.float64)[:, 2:]
-  points = np.concatenate([pixels, depth], axis=1)
+  # The colours are computed while the rest is gathered.
+  colors = color_hand(view, np.concatenate([pixels, depth], axis=1), model, hand_mask)
+  visible = visible_in_photo(np.asarray(mesh.vertices), pixels, faces, size)
+  covariance = np.diagonal(mesh.joint_covariance, axis1=-2, axis2=-1)
   return Reconstruction(
     vertices=np.asarray(mesh.vertices, np.float32),
     joints=np.asarray(mesh.joints, np.float32),
     faces=faces[:, ::-1] if is_left else faces,
     vertex_sigma_mm=np.asarray(mesh.vertex_sigma_mm, np.float32),
     vertex_visible=visible & near_hand_mask(hand_mask, photo_to_crop, _SHOWN_SIDE, pixels),
-    vertex_colors=color_hand(view, points, model, hand_mask),
+    vertex_colors=np.asarray(colors),
     vertices_image=pixels.astype(np.float32),
     joint_sigma_mm=np.asarray(mesh.joint_sigma_mm, np.float32),
     joint_sigma_xyz_mm=(_MM_PER_M * np.sqrt(covariance)).astype(np.float32),

@@ -35,8 +35,10 @@ def color_hand(
   vertices_image: Float[np.ndarray, 'vertices 3'],
   model: ManoModel,
   hand_mask: Bool[np.ndarray, 'height width'],
-) -> Float[np.ndarray, 'vertices 3']:
+) -> Float[Array, 'vertices 3']:
   """Estimates the display RGB of each vertex in [0, 1], with the photo's light.
+
+  The colours are an array of JAX, which is still being computed when the function returns.
 
   Args:
     view: the hand in the photo, see `view_hand`.
@@ -54,7 +56,7 @@ def color_hand(
   # With NumPy, because JAX compiles these few products one by one for their first use.
   template = np.asarray(model.v_template)
   wrist = np.asarray(model.joint_regressor)[0] @ template
-  colors = _program()(
+  return _program()(
     _parameters(),
     view.output,
     view.crop[None],
@@ -63,7 +65,6 @@ def color_hand(
     template - wrist,
     model.faces,
   )
-  return np.asarray(colors[0])
 
 
 @functools.cache
@@ -89,7 +90,7 @@ def _program() -> Callable:
     side = crops.shape[1]
     visible = visible_vertices(vertices, faces, side, side, HIDING_DISTANCE, masks)
     points = normalize_points(vertices[..., :2], side)
-    return apply_network(
+    (colors,) = apply_network(
       TextureRegressor(BUNDLED_TEXTURE),
       {'params': texture['texture_regressor']},
       features._replace(global_feature=vector),
@@ -99,5 +100,6 @@ def _program() -> Callable:
       vertex_normals(vertices, faces),
       sample_bilinear(images, points),
     )
+    return colors
 
   return keep_traced('hand_texture', apply, (HandLandmarkOutput,))

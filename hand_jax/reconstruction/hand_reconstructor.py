@@ -212,17 +212,21 @@ class HandReconstructor:
       for place, hand in enumerate(hands)
       if hand.presence >= _MIN_PRESENCE
     ]
-    views = [view_hand(requests[number].image, found[number][place]) for number, place in places]
-    masks = [
-      _hand_mask(requests[number], found[number][place], view)
-      for (number, place), view in zip(places, views, strict=True)
-    ]
     seen = [
-      SeenHand(found[number][place], _size(request.image), _camera(request).intrinsics, mask)
-      for (number, place), (mask, _) in zip(places, masks, strict=True)
+      SeenHand(found[number][place], _size(request.image), _camera(request).intrinsics)
+      for number, place in places
       for request in [requests[number]]
     ]
-    fitted = fit_detected_hands(self.model, seen, self.release)
+    views: list[HandView] = []
+    masks: list[tuple[Bool[np.ndarray, 'height width'], MaskSource]] = []
+
+    def find_masks() -> list[Bool[np.ndarray, 'height width']]:
+      for number, place in places:
+        views.append(view_hand(requests[number].image, found[number][place]))
+        masks.append(_hand_mask(requests[number], found[number][place], views[-1]))
+      return [mask for mask, _ in masks]
+
+    fitted = fit_detected_hands(self.model, seen, self.release, find_masks)
     results: list[list[Reconstruction]] = [[] for _ in requests]
     for (number, place), hand, view, mask in zip(places, fitted, views, masks, strict=True):
       request = requests[number]

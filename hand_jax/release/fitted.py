@@ -55,11 +55,12 @@ def fit_rendered(model: ManoModel, release: Release, plan: ReadingPlan) -> Fitte
       for index, example in zip(block, examples, strict=True)
     ]
     size = (plan.image_size, plan.image_size)
-    seen = [
-      SeenHand(hand, size, hand_mask=estimate_hand_mask(view_hand(example.image, hand), *size))
+    masks = [
+      estimate_hand_mask(view_hand(example.image, hand), *size)
       for hand, example in zip(detected, examples, strict=True)
     ]
-    hands = fit_detected_hands(model, seen, release)
+    seen = [SeenHand(hand, size) for hand in detected]
+    hands = fit_detected_hands(model, seen, release, lambda: masks)  # noqa: B023
     for example, hand in zip(examples, hands, strict=True):
       mesh = hand.mesh
       joints = np.asarray(example.joints_camera, np.float64)

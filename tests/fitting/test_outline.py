@@ -302,12 +302,9 @@ def test_hands_without_a_mask_keep_their_fit_and_sides_are_mirrored(model):
   for triangle in np.round((middle + 0.9 * (pixels - middle))[np.asarray(model.faces)]).astype(int):
     cv2.fillConvexPoly(mask, triangle, 1)
   mask = mask > 0
-  seen = [
-    SeenHand(right, (300, 300)),
-    SeenHand(right, (300, 300), hand_mask=mask),
-    SeenHand(left, (300, 300), hand_mask=mask[:, ::-1]),
-  ]
-  unmasked, masked, mirrored = fit_detected_hands(model, seen, release)
+  seen = [SeenHand(hand, (300, 300)) for hand in (right, right, left)]
+  masks = [None, mask, mask[:, ::-1]]
+  unmasked, masked, mirrored = fit_detected_hands(model, seen, release, lambda: masks)
   np.testing.assert_allclose(unmasked.mesh.vertices, plain.mesh.vertices, atol=2e-5)
   size, smaller = (
     np.ptp(np.asarray(fit.mesh.vertices_image), axis=0) for fit in (unmasked, masked)

@@ -33,7 +33,9 @@ def scene(photo):
 
 def test_what_the_photo_shows_has_its_colour(scene):
   model, hand, points, picture = scene
-  colors = color_hand(view_hand(picture, hand), points, model, np.ones(picture.shape[:2], bool))
+  colors = np.asarray(
+    color_hand(view_hand(picture, hand), points, model, np.ones(picture.shape[:2], bool))
+  )
   assert colors.shape == (778, 3) and colors.min() >= 0 and colors.max() <= 1
   palm = points[:, 2] < np.quantile(points[:, 2], 0.3)  # nearest to the camera
   assert np.abs(np.median(colors[palm], axis=0) - np.array([200, 120, 100]) / 255).max() < 0.1
@@ -45,7 +47,7 @@ def test_the_models_origin_changes_no_colour(scene):
   mask = np.ones(picture.shape[:2], bool)
   moved = model._replace(v_template=model.v_template + np.float32(0.1))
   colors, others = (
-    color_hand(view_hand(picture, hand), points, each, mask) for each in (model, moved)
+    np.asarray(color_hand(view_hand(picture, hand), points, each, mask)) for each in (model, moved)
   )
   np.testing.assert_allclose(others, colors, atol=1e-4)
 
@@ -57,10 +59,10 @@ def test_a_mirrored_photo_gives_the_left_hand_the_same_colours(scene):
   mask = np.ones(picture.shape[:2], bool)
   width = picture.shape[1]
   left = hand._replace(side='left', landmarks_image=hand.landmarks_image * [-1, 1] + [width, 0])
-  right_colors = color_hand(view_hand(noisy, hand), points, model, mask)
+  right_colors = np.asarray(color_hand(view_hand(noisy, hand), points, model, mask))
   mirrored = points * [-1, 1, 1] + [width, 0, 0]
   flipped = np.ascontiguousarray(noisy[:, ::-1])
-  left_colors = color_hand(view_hand(flipped, left), mirrored, model, mask)
+  left_colors = np.asarray(color_hand(view_hand(flipped, left), mirrored, model, mask))
   assert np.abs(left_colors - right_colors).mean() < 0.01
 
 
@@ -72,8 +74,8 @@ def test_a_turned_photo_gives_the_same_colours(scene):
   moved = np.concatenate([transform_points(turn, points[:, :2]), points[:, 2:]], axis=1)
   mask = np.ones(picture.shape[:2], bool)
   moved_hand = hand._replace(landmarks_image=landmarks)
-  upright = color_hand(view_hand(picture, hand), points, model, mask)
-  other = color_hand(view_hand(turned, moved_hand), moved, model, mask.T)
+  upright = np.asarray(color_hand(view_hand(picture, hand), points, model, mask))
+  other = np.asarray(color_hand(view_hand(turned, moved_hand), moved, model, mask.T))
   assert np.abs(other - upright).mean() < 0.03
 
 
@@ -85,12 +87,12 @@ def test_pixels_outside_the_mask_colour_nothing(scene):
   covered[lower:] = (20, 220, 30)
   mask = np.ones(picture.shape[:2], bool)
   mask[lower:] = False
-  colors = color_hand(view_hand(covered, hand), points, model, mask)
+  colors = np.asarray(color_hand(view_hand(covered, hand), points, model, mask))
   below = points[:, 1] > lower + 3
   assert below.sum() > 100
   greener = colors[below, 1] - colors[below, 0]
   assert np.quantile(greener, 0.95) < 0.1
-  unmasked = color_hand(view_hand(covered, hand), points, model, np.ones_like(mask))
+  unmasked = np.asarray(color_hand(view_hand(covered, hand), points, model, np.ones_like(mask)))
   assert np.median((unmasked[:, 1] - unmasked[:, 0])[below & (points[:, 2] < 0)]) > 0.2
 
 
@@ -111,7 +113,7 @@ def test_the_rim_of_the_mask_colours_nothing(scene):
   covered[end - rim :] = (20, 220, 30)
   mask = np.zeros(picture.shape[:2], bool)
   mask[:end] = True
-  colors = color_hand(view_hand(covered, hand), points, model, mask)
+  colors = np.asarray(color_hand(view_hand(covered, hand), points, model, mask))
   assert np.count_nonzero(at_rim(end)) > 5
   # A vertex just inside is mixed with the next pixel a little. Without a rim the largest is 0.79.
   assert (colors[:, 1] - colors[:, 0]).max() < 0.3

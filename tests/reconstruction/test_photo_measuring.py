@@ -146,9 +146,9 @@ def test_intrinsics_are_used_when_asked_for(hands, photo, tmp_path, monkeypatch)
   seen = []
   fit = hand_reconstructor.fit_detected_hands
 
-  def watched(model, hands, release):
+  def watched(model, hands, release, masks_fn):
     seen.extend(hand.intrinsics for hand in hands)
-    return fit(model, hands, release)
+    return fit(model, hands, release, masks_fn)
 
   monkeypatch.setattr(hand_reconstructor, 'fit_detected_hands', watched)
   measure_photos(PhotoMeasuring(folder))
