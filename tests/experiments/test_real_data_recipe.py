@@ -165,15 +165,32 @@ def test_scores_have_the_official_names(name, dataset, alignments, folder):
   assert all(np.isfinite(scores[key]) and scores[key] >= 0 for key in wanted)
 
 
+def share_of_one_point(name):
+  """What a score changes by when rounding puts one error on the other side of a threshold.
+
+  Of two samples: a PCK curve has 99 steps between its thresholds, and a vertex that is no longer
+  near the other mesh lowers precision or recall, by which F changes at most twice as much.
+  """
+  points = 2 * (21 if name.startswith('xyz_') else 778)
+  if 'auc3d' in name:
+    return 1 / (99 * points)
+  return 2 / points if 'f_' in name else 0.0
+
+
 def test_a_run_and_its_submission_have_the_same_scores(folder):
-  """Two ways to the labels: those that were prepared, and the genuine files."""
+  """Two ways to the labels: those that were prepared, and the genuine files.
+
+  Both round to hundredths of a micrometre, so a mean may differ by 1e-4 cm, and a score that counts
+  may differ by a point that lies at a threshold (two, if unlucky).
+  """
   run, file = (
     json.loads((folder / 'runs' / 'ho3d_v3_supervised' / name).read_text())
     for name in ('scores.json', 'file_scores.json')
   )
-  for name in run:
-    if name.startswith(('xyz_', 'mesh_', 'f_')):
-      assert file[name] == pytest.approx(run[name], abs=1e-4), name
+  compared = [name for name in run if name.startswith(('xyz_', 'mesh_', 'f_'))]
+  assert len(compared) == 14
+  for name in compared:
+    assert file[name] == pytest.approx(run[name], abs=1e-4 + 2 * share_of_one_point(name)), name
 
 
 def test_the_submission_is_one(folder):
