@@ -19,10 +19,11 @@ import tempfile
 import time
 from typing import Any
 
-from absl import app, flags
+from absl import flags
 
 from benchmarks.report import describe_row, markdown_table, replace_table
 from benchmarks.table import ROWS
+from experiments.launching import launch, refuse_arguments
 
 _ROWS = flags.DEFINE_list('rows', [], 'Names of rows. By default all are measured.')
 _QUICK = flags.DEFINE_bool('quick', False, 'Try the rows with few repetitions, and keep nothing.')
@@ -73,7 +74,7 @@ def keep(results: dict[str, Any]) -> None:
 
 def main(argv: list[str]) -> None:
   """Measures the rows and prints the table."""
-  del argv
+  refuse_arguments(argv)
   names = _ROWS.value or list(ROWS)
   unknown = [name for name in names if name not in ROWS]
   if unknown:
@@ -104,4 +105,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == '__main__':
-  app.run(main)
+  launch(main)

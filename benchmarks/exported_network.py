@@ -13,10 +13,11 @@ from collections.abc import Callable
 import jax
 import numpy as np
 import onnxruntime
-from absl import app, flags, logging
+from absl import flags, logging
 from jax import export
 
 from benchmarks.interleave import compare
+from experiments.launching import launch, refuse_arguments
 from hand_jax.exporting.crop_program import create_crop_program
 from hand_jax.exporting.exported_run import (
   ExportedRun,
@@ -59,7 +60,7 @@ def stablehlo_call(run: ExportedRun) -> Callable[[np.ndarray, np.ndarray], objec
 
 def main(argv: list[str]) -> None:
   """Measures the three programs and prints the ratios."""
-  del argv
+  refuse_arguments(argv)
   logging.set_verbosity(logging.ERROR)  # Orbax would log dozens of lines.
   run = load_exported_run(_WORKDIR.value)
   calls = {
@@ -79,4 +80,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == '__main__':
-  app.run(main)
+  launch(main)

@@ -26,11 +26,12 @@ import jax.numpy as jnp
 import numpy as np
 import simplejpeg
 import tensorflow_datasets as tfds
-from absl import app, flags
+from absl import flags
 from PIL import Image
 
 from benchmarks.interleave import compare
 from experiments.configs.names import get_config
+from experiments.launching import launch, refuse_arguments
 from hand_jax.config import ExperimentConfig
 from hand_jax.data.augmentation import change_colors, sample_crop_change
 from hand_jax.data.pipeline import (
@@ -323,7 +324,7 @@ def _resident_megabytes() -> float:
 
 def main(argv: list[str]) -> None:
   """Draws the photos, prepares them and prints all measurements."""
-  del argv
+  refuse_arguments(argv)
   model = load_mano_model()
   cv2.setNumThreads(1)
   config = get_config('toy')
@@ -354,4 +355,4 @@ def _number(source: PreparedSource, index: int) -> int:
 
 
 if __name__ == '__main__':
-  app.run(main)
+  launch(main)

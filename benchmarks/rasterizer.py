@@ -12,11 +12,12 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
-from absl import app, flags
+from absl import flags
 from jax import lax
 
 from benchmarks import rasterizer_rivals
 from benchmarks.interleave import compare
+from experiments.launching import launch, refuse_arguments
 from hand_jax.geometry.rotations import axis_angle_to_matrix
 from hand_jax.mano.assets import load_mano_model
 from hand_jax.mano.model import mano_forward
@@ -78,8 +79,9 @@ def posed_hands(batch: int, size: int):
   return jax.vmap(one)(jax.random.split(jax.random.key(0), batch)), model.faces
 
 
-def main(_) -> None:
+def main(argv: list[str]) -> None:
   """Checks that the forms agree, measures them and prints the ratios."""
+  refuse_arguments(argv)
   size = _SIZE.value
   vertices, faces = posed_hands(_BATCH.value, size)
   forms = {}
@@ -120,4 +122,4 @@ def _wait(form):
 
 
 if __name__ == '__main__':
-  app.run(main)
+  launch(main)

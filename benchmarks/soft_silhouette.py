@@ -15,11 +15,12 @@ import math
 import jax
 import jax.numpy as jnp
 import numpy as np
-from absl import app, flags
+from absl import flags
 from jax import lax
 
 from benchmarks.interleave import compare
 from benchmarks.rasterizer import posed_hands
+from experiments.launching import launch, refuse_arguments
 from hand_jax.rendering.soft import default_blur_radius, soft_silhouette
 
 # The flags --batch, --size and --repeats are defined in benchmarks.rasterizer.
@@ -103,8 +104,9 @@ def widest_window(vertices_image, faces, radius) -> int:
   return math.ceil(extent + 2 * radius) + 1
 
 
-def main(_) -> None:
+def main(argv: list[str]) -> None:
   """Compares the forms, measures them and prints the ratio."""
+  refuse_arguments(argv)
   batch, size, sigma = flags.FLAGS.batch, flags.FLAGS.size, _SIGMA.value
   vertices, faces = posed_hands(batch, size)
   radius = float(default_blur_radius(sigma, faces.shape[0]))
@@ -152,4 +154,4 @@ def _wait(form):
 
 
 if __name__ == '__main__':
-  app.run(main)
+  launch(main)

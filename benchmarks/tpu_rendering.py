@@ -16,10 +16,11 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-from absl import app, flags
+from absl import flags
 from jax.experimental import topologies
 
 from benchmarks.rasterizer import posed_hands
+from experiments.launching import launch, refuse_arguments
 from hand_jax.rendering.rasterize import rasterize, visible_vertices
 from hand_jax.rendering.soft import default_blur_radius, soft_blend, soft_silhouette
 from hand_jax.rendering.surfaces import interpolate
@@ -99,8 +100,9 @@ def compile_for(device, function: Callable, batch: int) -> str:
   )
 
 
-def main(_) -> None:
+def main(argv: list[str]) -> None:
   """Compiles every function and prints its line."""
+  refuse_arguments(argv)
   if importlib.util.find_spec('libtpu') is None:
     print('libtpu is not installed, nothing was compiled: pip install libtpu')
     return
@@ -117,4 +119,4 @@ def main(_) -> None:
 
 
 if __name__ == '__main__':
-  app.run(main)
+  launch(main)

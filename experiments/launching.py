@@ -58,7 +58,10 @@ def read_flags(names: Iterable[str]) -> dict[str, Any]:
   return {name: flags.FLAGS[name].value for name in names}
 
 
-def start(argv: Sequence[str], expected: str = 'settings are given as --name=value') -> None:
+_AS_FLAGS = 'settings are given as --name=value'
+
+
+def start(argv: Sequence[str], expected: str = _AS_FLAGS) -> None:
   """Refuses arguments that are no flags, sets up libraries and keeps compiled programs.
 
   Raises:
@@ -73,7 +76,7 @@ def start(argv: Sequence[str], expected: str = 'settings are given as --name=val
     keep_compiled_programs(flags.FLAGS.compilation_cache_dir)
 
 
-def refuse_arguments(argv: Sequence[str], expected: str) -> None:
+def refuse_arguments(argv: Sequence[str], expected: str = _AS_FLAGS) -> None:
   """Checks that all arguments are flags.
 
   Args:

@@ -14,8 +14,8 @@ import tempfile
 
 import cv2
 import numpy as np
-from absl import app
 
+from experiments.launching import launch, refuse_arguments
 from experiments.path_flags import define_path
 from hand_jax.files.writing import unfinished_path
 from hand_jax.synthetic.light import equirectangular_directions, project_to_harmonics
@@ -35,13 +35,12 @@ def read_exr_module(path: pathlib.Path) -> np.ndarray:
   Small negative values become 0, and the lost core of a sun gets the brightest sound value.
 
   Raises:
-    SystemExit: OpenEXR is not installed.
-    ValueError: the file holds no base64 data.
+    ValueError: OpenEXR is not installed, or the file holds no base64 data.
   """
   try:
     import OpenEXR
   except ImportError as error:
-    raise SystemExit('reading EXR files needs: pip install OpenEXR') from error
+    raise ValueError('Reading EXR files needs OpenEXR: pip install OpenEXR.') from error
   match = re.search(r'base64,([A-Za-z0-9+/=]+)', path.read_text())
   if match is None:
     raise ValueError(f'{path}: expected a base64 data URL, found none; is this @pmndrs/assets?')
@@ -98,11 +97,12 @@ def reduce_map(radiance: np.ndarray) -> dict[str, np.ndarray]:
   return {'light': small.astype(np.float16), 'harmonics': harmonics.astype(np.float32)}
 
 
-def main(_):
+def main(argv: list[str]) -> None:
   """Reads all maps and writes the file."""
+  refuse_arguments(argv)
   paths = sorted(pathlib.Path(SOURCE.value).glob('*.exr.js'))
   if not paths:
-    raise SystemExit(
+    raise ValueError(
       f'{SOURCE.value}: no *.exr.js files; expected the hdri folder of @pmndrs/assets'
     )
   names, views, lights, harmonics = [], [], [], []
@@ -127,4 +127,4 @@ def main(_):
 
 
 if __name__ == '__main__':
-  app.run(main)
+  launch(main)

@@ -30,8 +30,9 @@ Keys of `free_hand_{right,left}.npz` (metres, radians, float32 or int32):
 import hashlib
 import pathlib
 
-from absl import app, flags
+from absl import flags
 
+from experiments.launching import launch, refuse_arguments
 from experiments.path_flags import define_path
 from tools.free_hand import assembling, reading
 
@@ -41,14 +42,10 @@ _OUTPUT = define_path('output', 'hand_jax/assets', 'Folder for the .npz files.')
 _SAMPLES = flags.DEFINE_integer('samples', 800, 'Number of adults for the shape components.', 50)
 
 
-def main(argv):
+def main(argv: list[str]) -> None:
   """Builds both hands, writes their files and prints the files' sha256."""
-  if len(argv) > 1:
-    raise app.UsageError(f'Unknown arguments: {argv[1:]}')
-  try:
-    root = reading.open_data(_WHEEL.value, _DATA_DIR.value)
-  except FileNotFoundError as error:
-    raise SystemExit(str(error)) from None
+  refuse_arguments(argv)
+  root = reading.open_data(_WHEEL.value, _DATA_DIR.value)
   right = assembling.build_right_hand(root, _SAMPLES.value)
   output = pathlib.Path(_OUTPUT.value)
   output.mkdir(parents=True, exist_ok=True)
@@ -60,4 +57,4 @@ def main(argv):
 
 
 if __name__ == '__main__':
-  app.run(main)
+  launch(main)

@@ -7,8 +7,9 @@ import pathlib
 
 import cv2
 import numpy as np
-from absl import app, flags
+from absl import flags
 
+from experiments.launching import launch, refuse_arguments
 from experiments.path_flags import define_path
 from hand_jax.mano.gestures import POSE_SAMPLERS
 from hand_jax.mano.joints import BONES
@@ -39,21 +40,22 @@ def draw_labels(example) -> np.ndarray:
   return image
 
 
-def main(_):
+def main(argv: list[str]) -> None:
   """Renders the examples and writes the sheet."""
+  refuse_arguments(argv)
   output = pathlib.Path(OUTPUT.value)
+  if output.suffix.lower() not in ('.jpg', '.jpeg', '.png'):
+    raise ValueError(f'{output}: expected a name that ends with .jpg or .png.')
   indices = range(FIRST.value, FIRST.value + ROWS.value * COLUMNS.value)
   examples = render_examples(SEED.value, SPLIT.value, indices, IMAGE_SIZE.value, hands=HANDS.value)
   tiles = [draw_labels(e) if LABELS.value else e.image for e in examples]
   rows = [np.hstack(tiles[k : k + COLUMNS.value]) for k in range(0, len(tiles), COLUMNS.value)]
   output.parent.mkdir(parents=True, exist_ok=True)
   options = [cv2.IMWRITE_JPEG_QUALITY, 82]
-  written, encoded = cv2.imencode(output.suffix, np.vstack(rows)[..., ::-1], options)
-  if not written:
-    raise SystemExit(f'{output}: cannot write this kind of image; use .jpg or .png')
+  _, encoded = cv2.imencode(output.suffix, np.vstack(rows)[..., ::-1], options)
   output.write_bytes(encoded.tobytes())
   print(f'{output}: {len(tiles)} examples, {output.stat().st_size / 1e3:.0f} kB')
 
 
 if __name__ == '__main__':
-  app.run(main)
+  launch(main)

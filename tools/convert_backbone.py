@@ -11,9 +11,10 @@ import pathlib
 import jax
 import jax.numpy as jnp
 import numpy as np
-from absl import app, flags
+from absl import flags
 from flax.traverse_util import flatten_dict
 
+from experiments.launching import launch, refuse_arguments
 from experiments.path_flags import define_path
 from hand_jax.config import BackboneConfig
 from hand_jax.files.writing import unfinished_path
@@ -48,8 +49,7 @@ def convert_weights(weights: str, backbone: str) -> dict[str, np.ndarray]:
 
 def main(argv: list[str]) -> None:
   """Converts the weights and writes the file."""
-  if len(argv) > 1:
-    raise app.UsageError(f'unexpected arguments: {argv[1:]}')
+  refuse_arguments(argv)
   arrays = convert_weights(_WEIGHTS.value, _BACKBONE.value)
   output = pathlib.Path(_OUTPUT.value)
   output.parent.mkdir(parents=True, exist_ok=True)
@@ -59,4 +59,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == '__main__':
-  app.run(main)
+  launch(main)

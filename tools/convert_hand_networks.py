@@ -16,9 +16,10 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from absl import app, flags
+from absl import flags
 from flax.traverse_util import flatten_dict
 
+from experiments.launching import launch, refuse_arguments
 from hand_jax.files.writing import write_whole
 from hand_jax.models.conv_bias import ChannelPRelu, ConvBias
 from tools import tflite_file
@@ -163,10 +164,9 @@ def _save(path: pathlib.Path, arrays: dict[str, np.ndarray]) -> None:
 
 def main(argv: list[str]) -> None:
   """Writes the weights, the fixture or both."""
-  if len(argv) > 1:
-    raise app.UsageError(f'unexpected arguments: {argv[1:]}')
+  refuse_arguments(argv)
   if not (_OUTPUT.value or _FIXTURE.value):
-    raise app.UsageError('name --output (a folder), --fixture (a file) or both.')
+    raise ValueError('name --output (a folder), --fixture (a file) or both.')
   if _OUTPUT.value:
     write_weights(_WHEEL.value, pathlib.Path(_OUTPUT.value))
   if _FIXTURE.value:
@@ -174,4 +174,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == '__main__':
-  app.run(main)
+  launch(main)

@@ -10,10 +10,10 @@ places the joint elsewhere.
 """
 
 import numpy as np
-from absl import app, flags
+from absl import flags
 from jaxtyping import Float
 
-from experiments.launching import print_lines
+from experiments.launching import launch, print_lines, refuse_arguments
 from experiments.path_flags import define_path
 from hand_jax.evaluation.metrics import procrustes_align
 from hand_jax.fitting.evidence import PointErrors, hand_evidence
@@ -146,8 +146,7 @@ def _unit(vectors: np.ndarray) -> np.ndarray:
 
 def main(argv: list[str]) -> None:
   """Prints the table, and with --source what the fit leaves."""
-  if len(argv) > 1:
-    raise app.UsageError(f'Unknown arguments: {argv[1:]}')
+  refuse_arguments(argv)
   model, source = load_mano_model(flags.FLAGS.hand), flags.FLAGS.source
   print_lines(length_lines(model))
   if source:
@@ -156,4 +155,4 @@ def main(argv: list[str]) -> None:
 
 if __name__ == '__main__':
   define_flags()
-  app.run(main)
+  launch(main)

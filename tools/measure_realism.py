@@ -13,10 +13,10 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
-from absl import app, flags
+from absl import flags
 from jaxtyping import Float
 
-from experiments.launching import print_lines
+from experiments.launching import launch, print_lines, refuse_arguments
 from hand_jax.detection.networks import HandReadings, read_landmarks
 from hand_jax.detection.regions import crop_region, photo_to_crop, region_from_landmarks
 from hand_jax.evaluation.metrics import MM_PER_M, procrustes_align
@@ -97,11 +97,10 @@ def scored_lines() -> Iterator[str]:
 
 def main(argv: list[str]) -> None:
   """Measures the renders and prints the figures."""
-  if len(argv) > 1:
-    raise app.UsageError(f'Unknown arguments: {argv[1:]}')
+  refuse_arguments(argv)
   print_lines(scored_lines())
 
 
 if __name__ == '__main__':
   define_flags()
-  app.run(main)
+  launch(main)

@@ -9,9 +9,10 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from absl import app, flags
+from absl import flags
 from jaxtyping import Array, Float
 
+from experiments.launching import launch, refuse_arguments
 from hand_jax.mano.anatomy import pose_to_angles
 from hand_jax.mano.assets import load_mano_model
 from hand_jax.mano.gestures import POSE_SAMPLERS
@@ -203,8 +204,9 @@ def table_lines(by_hands: dict[str, PoseStatistics]) -> Iterable[str]:
     yield f'| {title} | {" | ".join(cells)} |'
 
 
-def main(_) -> None:
+def main(argv: list[str]) -> None:
   """Measures every sampler and prints the table."""
+  refuse_arguments(argv)
   model = load_mano_model()
   found = {
     hands: measure_poses(sample_poses(hands, DRAWS.value, SEED.value), model)
@@ -215,4 +217,4 @@ def main(_) -> None:
 
 
 if __name__ == '__main__':
-  app.run(main)
+  launch(main)

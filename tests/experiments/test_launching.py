@@ -106,8 +106,9 @@ def test_an_argument_that_is_no_flag_is_refused():
 
 COMMANDS = sorted(
   '.'.join(path.relative_to(ROOT).with_suffix('').parts).removesuffix('.__main__')
-  for path in (ROOT / 'experiments').rglob('*.py')
-  if "__name__ == '__main__'" in path.read_text()
+  for folder in ('experiments', 'tools')
+  for path in (ROOT / folder).rglob('*.py')
+  if '\n  launch(main' in path.read_text()
 )
 # One process for all commands, since each alone would import JAX. Each has flags of its own.
 DRIVER = """
@@ -140,9 +141,17 @@ def test_every_command_tells_mistakes_this_way():
     [sys.executable, '-c', DRIVER, *COMMANDS], cwd=ROOT, capture_output=True, text=True, check=True
   )
   endings = json.loads(done.stdout)
-  assert len(endings) == len(COMMANDS) >= 9
+  assert len(endings) == len(COMMANDS) >= 20
   for module, (code, told, has_cache) in endings.items():
     assert code == 2, module
     assert told.count('\n') == 1 and told.startswith('Error: '), (module, told)
     assert "'no_such_flag'" in told, module
-    assert has_cache == (module.removeprefix('experiments.') not in WITHOUT_CACHE), module
+    folder, _, name = module.partition('.')
+    assert has_cache == (folder == 'experiments' and name not in WITHOUT_CACHE), module
+
+
+def test_no_command_is_run_by_absl_alone():
+  """Its mistakes would be tracebacks. The benchmarks need programs that tests do not install."""
+  folders = [ROOT / name for name in ('benchmarks', 'experiments', 'tools')]
+  texts = {path: path.read_text() for folder in folders for path in folder.rglob('*.py')}
+  assert [path.name for path, text in texts.items() if 'app.run(' in text] == ['launching.py']
