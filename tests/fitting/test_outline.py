@@ -305,7 +305,10 @@ def test_hands_without_a_mask_keep_their_fit_and_sides_are_mirrored(model):
   seen = [SeenHand(hand, (300, 300)) for hand in (right, right, left)]
   masks = [None, mask, mask[:, ::-1]]
   unmasked, masked, mirrored = fit_detected_hands(model, seen, release, lambda: masks)
-  np.testing.assert_allclose(unmasked.mesh.vertices, plain.mesh.vertices, atol=2e-5)
+  # One hand and three are other programs, whose rounding the fit enlarges to 0.04 mm. The mask moves
+  # vertices by millimetres.
+  np.testing.assert_allclose(unmasked.mesh.vertices, plain.mesh.vertices, atol=3e-4)
+  assert np.abs(masked.mesh.vertices - plain.mesh.vertices).max() > 3e-3
   size, smaller = (
     np.ptp(np.asarray(fit.mesh.vertices_image), axis=0) for fit in (unmasked, masked)
   )
