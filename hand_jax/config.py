@@ -154,6 +154,9 @@ class LossConfig:
   vertices_likelihood: float = 1.0
   # Weighs the vertices' likelihood under the prior branch's own Gaussian. 'gaussian' alone uses it.
   prior_vertices: float = 0.0
+  # How the coordinates of a likelihood count for its mean: each by its own precision, as the
+  # likelihood says, or all alike (see `losses.evenly_weighted_nll`). 'gaussian' alone uses it.
+  coordinate_weights: Literal['likelihood', 'even'] = 'likelihood'
   joint_limits: float = 0.0
   shape_prior: float = 0.0
   pose_prior: float = 0.0

@@ -65,7 +65,8 @@ def compute_gaussian_terms(
     estimate: the network's output, with both branches.
     batch: the labels and their masks.
     config: its `length_unit_m` is the unit of lengths, in which the prior's sigma_v is 1. Its
-      `projection` chooses how 2D joints are computed, in normalised crop coordinates.
+      `projection` chooses how 2D joints are computed, in normalised crop coordinates. Its
+      `coordinate_weights` chooses how the coordinates of the posterior's likelihoods count.
     hands_mean: the hand model's relaxed pose, for the term `pose_prior`.
 
   Returns:
@@ -77,13 +78,14 @@ def compute_gaussian_terms(
   )
   prior = whole_gaussians(prior)
   labels = loss_labels(batch, config.length_unit_m)
+  posterior_nll = evenly_weighted_nll if config.coordinate_weights == 'even' else masked_nll
   terms = {}
   for name, q, p in (
     ('vertices', posterior.vertices, prior.vertices),
     ('joints', posterior.joints, prior.joints),
     ('joints_2d', posterior.joints_normalized, prior.joints_normalized),
   ):
-    terms[f'{name}_nll'] = masked_nll(q, *labels[name])
+    terms[f'{name}_nll'] = posterior_nll(q, *labels[name])
     terms[f'{name}_kl'] = kl_per_example(q, p, config.convention)
   if config.prior_vertices:
     terms['vertices_nll_prior'] = masked_nll(prior.vertices, *labels['vertices'])
@@ -239,6 +241,36 @@ def masked_nll(
   weight = jnp.where(known, jnp.expand_dims(weight, -1), 0.0)
   nll = gaussian_nll(gaussian, _masked(value, gaussian.mean, known))
   return _sum_per_example(weight * nll)
+
+
+def evenly_weighted_nll(
+  gaussian: DiagonalGaussian,
+  value: Float[Array, 'batch points dims'],
+  weight: Float[Array, 'batch points'],
+) -> Float[Array, 'batch']:
+  """Sums the negative log-likelihood over coordinates, so that all count alike for the mean.
+
+  In `masked_nll` the gradient of a mean is its error over its own variance, so that an estimate
+  whose errors are large hardly learns from them. Here each coordinate is multiplied by its variance
+  over the hand's mean variance, without a gradient. The gradient of every mean is then its error
+  over that mean variance, and each variance is still best at the squared error (Seitzer et al.
+  2022, "On the Pitfalls of Heteroscedastic Uncertainty Estimation", with beta = 1).
+
+  Args:
+    gaussian: the estimated points.
+    value: the labels, in the same unit. They may hold anything where the weight is zero.
+    weight: 0 where a point is unknown. The mean variance is that of the known points.
+  """
+  known = jnp.expand_dims(weight > 0, -1)
+  weight = jnp.where(known, jnp.expand_dims(weight, -1), 0.0)
+  log_variance = jax.lax.stop_gradient(gaussian.log_variance)
+  # Factor out the largest variance, so that values stay in float32's range in any unit of length.
+  variance = jnp.exp(log_variance - log_variance.max(axis=(1, 2), keepdims=True))
+  known_variance = jnp.sum(jnp.where(known, variance, 0.0), axis=(1, 2), keepdims=True)
+  coordinates = known.sum(axis=(1, 2), keepdims=True) * variance.shape[-1]
+  mean_variance = known_variance / jnp.maximum(coordinates, 1)
+  nll = gaussian_nll(gaussian, _masked(value, gaussian.mean, known))
+  return _sum_per_example(weight * variance / jnp.maximum(mean_variance, 1e-30) * nll)
 
 
 def masked_squared_error(

@@ -305,8 +305,8 @@ def test_hands_without_a_mask_keep_their_fit_and_sides_are_mirrored(model):
   seen = [SeenHand(hand, (300, 300)) for hand in (right, right, left)]
   masks = [None, mask, mask[:, ::-1]]
   unmasked, masked, mirrored = fit_detected_hands(model, seen, release, lambda: masks)
-  # One hand and three are other programs, whose rounding the fit enlarges to 0.04 mm. The mask moves
-  # vertices by millimetres.
+  # Programs for one hand and for three round differently, which the fit enlarges to 0.04 mm. The
+  # mask moves vertices by millimetres.
   np.testing.assert_allclose(unmasked.mesh.vertices, plain.mesh.vertices, atol=3e-4)
   assert np.abs(masked.mesh.vertices - plain.mesh.vertices).max() > 3e-3
   size, smaller = (
