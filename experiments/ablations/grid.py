@@ -116,6 +116,8 @@ ALONE = (*GLOBAL, 'model.branches=prior', 'model.vertex_offset_from=template')
 # stays, because it needs no label and determines the depth of the posterior's mesh.
 NO_V3D = ('loss.vertices_likelihood=0', 'loss.prior_vertices=0')
 WEAK = ('data.labels=2d',)
+# The likelihood and the divergence with the weights that the paper gives them.
+BY_PRECISION = ('loss.coordinate_weights=likelihood', 'loss.kl=1')
 # These runs start from the network in the package.
 FROM_RELEASE = (*SHARED, 'training.init_from=release', 'training.checkpoint_every=100')
 FURTHER = ('optimizer.learning_rate=3e-4',)  # for runs that start from a trained one
@@ -125,6 +127,8 @@ RUNS = {
   for run in (
     AblationRun('bayesian', SHARED),
     AblationRun('l2', (*SHARED, *_loss(L2_FULL))),
+    AblationRun('by-precision', (*SHARED, *BY_PRECISION)),
+    AblationRun('kl-1', (*SHARED, 'loss.kl=1')),
     AblationRun('global', (*SHARED, *GLOBAL)),
     AblationRun('prior-alone', (*SHARED, *ALONE, *_loss(L2_FULL))),
     AblationRun('j2d', (*SHARED, *NO_V3D, 'loss.joints=0', 'loss.camera=0')),
@@ -175,6 +179,8 @@ def _branches(split: str, suffix: str) -> tuple[Entry, ...]:
 ENTRIES = (
   Entry('3', 'L2', 'full', 'l2', metric='pa_mpjpe_mm'),
   Entry('3', 'Bayesian', 'full', 'bayesian', against='L2', metric='pa_mpjpe_mm'),
+  Entry('3', 'Bayesian, kl 1', 'full', 'kl-1', against='L2', metric='pa_mpjpe_mm'),
+  Entry('3', 'Bayesian, by precision', 'full', 'by-precision', against='L2', metric='pa_mpjpe_mm'),
   Entry('3', 'L2', 'weak', 'weak-l2', metric='pa_mpjpe_mm'),
   Entry('3', 'Bayesian', 'weak', 'weak-bayesian', against='L2', metric='pa_mpjpe_mm'),
   Entry('4', 'J2D', 'full', 'j2d', metric='mpvpe_mm'),

@@ -134,9 +134,11 @@ def synthetic_features() -> ExperimentConfig:
   """Trains both branches on the landmark network's cached features, with small attention.
 
   The landmark network was trained on real hands and stays frozen. AMVUR samples its maps at the
-  prior's mesh, and gets the distances of its points from that mesh. The experiment needs `--set
-  data.data_dir=FOLDER` of broad hands that `prepare_dataset --with_features --feature_maps=16`
-  prepared.
+  prior's mesh, and gets the distances of its points from that mesh. All coordinates count alike
+  for the means, and the divergence counts a tenth (docs/derivations.md).
+
+  The experiment needs `--set data.data_dir=FOLDER` of broad hands that `prepare_dataset
+  --with_features --feature_maps=16` prepared.
   """
   small = synthetic_small()
   return replace(
@@ -156,7 +158,7 @@ def synthetic_features() -> ExperimentConfig:
         stop_base_gradient=True,
       ),
     ),
-    loss=replace(small.loss, prior_vertices=1.0),
+    loss=replace(small.loss, prior_vertices=1.0, coordinate_weights='even', kl=0.1),
     optimizer=replace(small.optimizer, backbone_learning_rate_scale=0.0),
     data=replace(
       small.data,

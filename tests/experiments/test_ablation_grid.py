@@ -30,7 +30,7 @@ def test_the_tables_hold_what_they_should():
     (setting, supervision, 'posterior')
     for setting in ('Bayesian', 'L2')
     for supervision in ('full', 'weak')
-  }
+  } | {(f'Bayesian, {weights}', 'full', 'posterior') for weights in ('kl 1', 'by precision')}
   rows = ('J2D', 'J2D + C', 'J2D + C + J3D', 'J2D + C + J3D + V3D')
   assert printed['4'] == {(row, 'full', 'posterior') for row in rows}
   assert printed['5'] == {
