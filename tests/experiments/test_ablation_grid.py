@@ -132,7 +132,7 @@ def test_a_row_has_the_supervision_and_the_branch_it_names(entry, settings):
   ],
 )
 def test_a_loss_fewer_takes_its_labels_away_and_leaves_the_divergence(run, differences, settings):
-  full, without = config_of('bayesian', settings), config_of(run, settings)
+  full, without = config_of('by-precision', settings), config_of(run, settings)
   differences = {**differences, 'loss.vertices_likelihood': 0.0}
   if full.loss.prior_vertices:
     differences['loss.prior_vertices'] = 0.0
@@ -148,12 +148,21 @@ def test_a_loss_fewer_takes_its_labels_away_and_leaves_the_divergence(run, diffe
   [('exact', 'loss.convention', 'exact'), ('unit-1mm', 'loss.length_unit_m', 0.001)],
 )
 def test_a_run_differs_from_the_full_one_by_what_its_row_says(run, path, value, settings):
-  found = config_differences(config_of(run, settings), config_of('bayesian', settings))
+  found = config_differences(config_of(run, settings), config_of('by-precision', settings))
   assert [text.partition(': ')[0] for text in found] == [path]
   assert getattr(config_of(run, settings).loss, path.split('.')[1]) == value
-  loss = config_of('bayesian', settings).loss
+  loss = config_of('by-precision', settings).loss
   assert (loss.kind, loss.convention, loss.length_unit_m) == ('gaussian', 'paper', 0.01)
   assert min(loss.vertices, loss.joints, loss.joints_2d, loss.camera) > 0
+
+
+def test_the_papers_weights_are_apart_from_the_other_settings(settings):
+  ours, kl, paper = (config_of(run, settings) for run in ('bayesian', 'kl-1', 'by-precision'))
+  (found,) = config_differences(kl, ours)
+  assert found.startswith('loss.kl: ') and (kl.loss.kl, ours.loss.kl) == (1.0, 0.1)
+  (found,) = config_differences(paper, kl)
+  assert found.startswith('loss.coordinate_weights: ')
+  assert (paper.loss.coordinate_weights, kl.loss.coordinate_weights) == ('likelihood', 'even')
 
 
 def test_runs_with_and_without_silhouettes_differ_by_that_alone(settings):
@@ -198,9 +207,11 @@ def test_a_job_is_trained_once_for_all_tables():
   assert len({job.name for job in jobs}) == len(jobs) == len(SEEDS) * len(RUNS)
   by_name = {job.name: job for job in jobs}
   for seed in SEEDS:
-    assert [entry.table for entry in by_name[f'bayesian-seed{seed}'].entries] == [
-      *('3', '4', '5', '5', 'branches', 'branches', 'convention', 'unit')
-    ]
+    for run, tables in (
+      ('bayesian', ['3', '5', '5', 'branches', 'branches']),
+      ('by-precision', ['3', '4', 'convention', 'unit']),
+    ):
+      assert [entry.table for entry in by_name[f'{run}-seed{seed}'].entries] == tables
   # Every seed's comparison is whole before the next seed begins.
   assert [job.seed for job in jobs] == sorted(job.seed for job in jobs)
   for supervision in ('full', 'weak'):
