@@ -99,4 +99,4 @@ docs: venv-docs
 	@echo "The documentation: build/docs/index.html"
 
 clean:
-	rm -rf $(VENV) .venv-other runs demo_output build docs/api *.egg-info .pytest_cache .ruff_cache .jax_cache .hypothesis
+	rm -rf $(VENV) .venv-other $(DEMO) demo_output build docs/api *.egg-info .pytest_cache .ruff_cache .jax_cache .hypothesis

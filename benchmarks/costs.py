@@ -16,7 +16,7 @@ import jax.numpy as jnp
 
 from benchmarks.report import Marks, replace_table, three_digits
 from experiments.configs.names import get_config
-from experiments.launching import launch, refuse_arguments
+from experiments.launching import launch, start
 from hand_jax.config import AttentionConfig, ExperimentConfig
 from hand_jax.mano.assets import load_mano_model
 from hand_jax.mano.model import regress_joints
@@ -191,7 +191,7 @@ def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 def main(argv: list[str]) -> None:
   """Makes both tables, prints them and writes them into the page."""
-  refuse_arguments(argv)
+  start(argv)
   # The page states the memory on CPUs, whatever other devices this machine has.
   jax.config.update('jax_platforms', 'cpu')
   for marks, make_table in ((HEAD_MARKS, head_table), (NETWORK_MARKS, network_table)):

@@ -1,4 +1,4 @@
-"""Reconstructs hands from one RGB photo: meshes of MANO's topology, with a sigma per vertex.
+"""Reconstructs hands from one RGB photo: meshes of MANO's structure, with a sigma per vertex.
 
     hands = hand_jax.HandReconstructor()('photo.jpg')
     hands[0].vertices, hands[0].vertex_sigma_mm

@@ -117,10 +117,10 @@ ALONE = (*GLOBAL, 'model.branches=prior', 'model.vertex_offset_from=template')
 NO_V3D = ('loss.vertices_likelihood=0', 'loss.prior_vertices=0')
 WEAK = ('data.labels=2d',)
 # The likelihood and the divergence with the weights that the paper gives them. Table 4, the
-# conventions and the units are about this objective.
+# conventions, the units and the silhouettes are about this objective.
 BY_PRECISION = ('loss.coordinate_weights=likelihood', 'loss.kl=1')
 # These runs start from the network in the package.
-FROM_RELEASE = (*SHARED, 'training.init_from=release', 'training.checkpoint_every=100')
+FROM_RELEASE = (*SHARED, *BY_PRECISION, 'training.init_from=release', 'training.checkpoint_every=100')
 FURTHER = ('optimizer.learning_rate=3e-4',)  # for runs that start from a trained one
 
 RUNS = {
