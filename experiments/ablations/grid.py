@@ -120,7 +120,12 @@ WEAK = ('data.labels=2d',)
 # conventions, the units and the silhouettes are about this objective.
 BY_PRECISION = ('loss.coordinate_weights=likelihood', 'loss.kl=1')
 # These runs start from the network in the package.
-FROM_RELEASE = (*SHARED, *BY_PRECISION, 'training.init_from=release', 'training.checkpoint_every=100')
+FROM_RELEASE = (
+  *SHARED,
+  *BY_PRECISION,
+  'training.init_from=release',
+  'training.checkpoint_every=100',
+)
 FURTHER = ('optimizer.learning_rate=3e-4',)  # for runs that start from a trained one
 
 RUNS = {
