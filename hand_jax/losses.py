@@ -2,7 +2,7 @@
 
 Gaussian terms follow the paper's eqs. 6, 11, 15 and 19. They are sums over coordinates, split into
 the likelihood (`_nll`), which needs labels, and the divergence from the prior-net (`_kl`), which
-needs none. No gradient is stopped, so the divergence also trains the prior-net. See
+needs none. The divergence stops no gradient, so it also trains the prior-net. See
 docs/derivations.md.
 """
 
@@ -251,10 +251,11 @@ def evenly_weighted_nll(
   """Sums the negative log-likelihood over coordinates, so that all count alike for the mean.
 
   In `masked_nll` the gradient of a mean is its error over its own variance, so that an estimate
-  whose errors are large hardly learns from them. Here each coordinate is multiplied by its variance
-  over the hand's mean variance, without a gradient. The gradient of every mean is then its error
-  over that mean variance, and each variance is still best at the squared error (Seitzer et al.
-  2022, "On the Pitfalls of Heteroscedastic Uncertainty Estimation", with beta = 1).
+  whose errors are large hardly learns from them. Here the term of each coordinate is multiplied by
+  its variance over the hand's mean variance, through which no gradient passes. The gradient of
+  every mean is then its error over that mean variance, and each variance is still best at the
+  squared error (Seitzer et al. 2022, "On the Pitfalls of Heteroscedastic Uncertainty Estimation",
+  with beta = 1).
 
   Args:
     gaussian: the estimated points.

@@ -116,7 +116,7 @@ ALONE = (*GLOBAL, 'model.branches=prior', 'model.vertex_offset_from=template')
 # stays, because it needs no label and determines the depth of the posterior's mesh.
 NO_V3D = ('loss.vertices_likelihood=0', 'loss.prior_vertices=0')
 WEAK = ('data.labels=2d',)
-# The likelihood and the divergence with the weights that the paper gives them. Table 4, the
+# These settings give the likelihood and the divergence the weights of the paper. Table 4, the
 # conventions, the units and the silhouettes are about this objective.
 BY_PRECISION = ('loss.coordinate_weights=likelihood', 'loss.kl=1')
 # These runs start from the network in the package.

@@ -169,6 +169,9 @@ def test_runs_with_and_without_silhouettes_differ_by_that_alone(settings):
   off, on = config_of('silhouette-off', settings), config_of('silhouette-on', settings)
   (found,) = config_differences(on, off)
   assert found.startswith('loss.silhouette: ') and on.loss.silhouette > 0 == off.loss.silhouette
+  paper = config_of('by-precision', settings).loss
+  for name in ('coordinate_weights', 'kl'):
+    assert getattr(off.loss, name) == getattr(paper, name)
   # Both go on from the network in the package.
   assert off.training.init_from == ('release',)
 
