@@ -72,14 +72,17 @@ def test_rows_hold_the_contract_and_what_was_measured(settings):
   assert settings.output.with_suffix('.md').read_text() == format_markdown(rows)
 
 
+OF_TABLE_3 = ('L2', 'Bayesian', 'Bayesian, kl 1', 'Bayesian, by precision')
+
+
 def test_rows_stand_in_the_grids_order_whatever_was_measured_first(settings):
   jobs = plan_jobs(['3', 'branches'], [1, 0], supervision='full')
   Faked().run(jobs[::-1], settings)
   rows = load_rows(settings.output)
   names = [(row['table'], row['split'], row['setting'], row['seed']) for row in rows]
-  assert names[:4] == [('3', 'test', s, seed) for s in ('L2', 'Bayesian') for seed in (0, 1)]
+  assert names[:8] == [('3', 'test', s, seed) for s in OF_TABLE_3 for seed in (0, 1)]
   settings_of_branches = ('prior_alone', 'prior', 'posterior_global', 'posterior_sampled')
-  assert names[4:] == [
+  assert names[8:] == [
     ('branches', split, setting, seed)
     for split in ('test', 'mismatch')
     for setting in settings_of_branches
@@ -223,21 +226,22 @@ def test_a_stopped_call_goes_on_where_it_stopped(settings):
 def test_a_trained_run_is_only_measured_for_another_table(settings):
   Faked().run(plan_jobs(['convention'], [0]), settings)
   faked = Faked()
-  faked.run(plan_jobs(['5'], [0]), settings)
-  assert faked.trained == ['l2-seed0'] and sorted(faked.measured) == ['bayesian-seed0', 'l2-seed0']
+  faked.run(plan_jobs(['unit'], [0]), settings)
+  assert faked.trained == ['unit-1mm-seed0']
+  assert sorted(faked.measured) == ['by-precision-seed0', 'unit-1mm-seed0']
   keys = [ablation_report.row_key(row) for row in load_rows(settings.output)]
-  assert len(keys) == len(set(keys)) == 5
+  assert len(keys) == len(set(keys)) == 4
 
 
 def test_a_job_adds_only_the_rows_that_are_missing(settings):
-  Faked().run(plan_jobs(['5'], [0]), settings)
+  Faked().run(plan_jobs(['convention'], [0]), settings)
   first = load_rows(settings.output)
   faked = Faked()
-  faked.run(plan_jobs(['unit', '5'], [0]), settings)
+  faked.run(plan_jobs(['unit', 'convention'], [0]), settings)
   assert sorted(faked.trained) == ['unit-1mm-seed0']
-  assert 'bayesian-seed0' in faked.measured and 'l2-seed0' not in faked.measured
+  assert 'by-precision-seed0' in faked.measured and 'exact-seed0' not in faked.measured
   rows = load_rows(settings.output)
-  assert rows[:3] == first and [row['table'] for row in rows[3:]] == ['unit'] * 2
+  assert rows[:2] == first and [row['table'] for row in rows[2:]] == ['unit'] * 2
 
 
 def test_rows_that_others_wrote_meanwhile_are_kept(settings):
@@ -476,7 +480,7 @@ def test_rows_of_other_settings_are_replaced_only_when_asked_and_measured(settin
   Faked().run(jobs, replacing)
   rows = load_rows(settings.output)
   assert [(row['setting'], row['seed']) for row in rows] == [
-    *[('L2', 0), ('L2', 1), ('Bayesian', 0), ('Bayesian', 1)],
+    *((setting, seed) for setting in OF_TABLE_3 for seed in (0, 1)),
     ('prior-net alone', 0),
   ]
   assert rows[-1] == kept
