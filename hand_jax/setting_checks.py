@@ -13,6 +13,11 @@ from hand_jax.config import (
 )
 
 # `validation_metrics` (training/reports.py) makes these names.
+_LOSS_WEIGHTS = (
+  *('vertices', 'joints', 'joints_2d', 'camera', 'kl', 'vertices_likelihood', 'prior_vertices'),
+  *('joint_limits', 'shape_prior', 'pose_prior', 'orthonormality', 'joints_2d_prior'),
+  *('silhouette', 'photometric_weight'),
+)
 _ERRORS = ('mpjpe_mm', 'mpvpe_mm', 'pa_mpjpe_mm', 'pa_mpvpe_mm', 'joints_2d_px')
 VALIDATION_FIGURES = (
   'validation_total',
@@ -157,13 +162,7 @@ def _check_objective(config: ExperimentConfig) -> None:
     _positive(f'loss.{name}', getattr(loss, name))
   _between('loss.silhouette_side', loss.silhouette_side, 16, 1024)
   _between('model.camera_log_variance', model.camera_log_variance, -7.5, 7.5)
-  for name in (
-    'sampling_scale',
-    'camera_sampling_scale',
-    'prior_vertices',
-    'silhouette',
-    'photometric_weight',
-  ):
+  for name in ('sampling_scale', 'camera_sampling_scale', *_LOSS_WEIGHTS):
     if getattr(loss, name) < 0:
       raise ValueError(f'loss.{name} should not be negative, got {getattr(loss, name)}.')
 

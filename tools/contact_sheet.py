@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 from absl import flags
 
-from experiments.launching import launch, refuse_arguments
+from experiments.launching import launch, start
 from experiments.path_flags import define_path
 from hand_jax.mano.gestures import POSE_SAMPLERS
 from hand_jax.mano.joints import BONES
@@ -42,7 +42,7 @@ def draw_labels(example) -> np.ndarray:
 
 def main(argv: list[str]) -> None:
   """Renders the examples and writes the sheet."""
-  refuse_arguments(argv)
+  start(argv)
   output = pathlib.Path(OUTPUT.value)
   if output.suffix.lower() not in ('.jpg', '.jpeg', '.png'):
     raise ValueError(f'{output}: expected a name that ends with .jpg or .png.')
@@ -51,7 +51,7 @@ def main(argv: list[str]) -> None:
   tiles = [draw_labels(e) if LABELS.value else e.image for e in examples]
   rows = [np.hstack(tiles[k : k + COLUMNS.value]) for k in range(0, len(tiles), COLUMNS.value)]
   output.parent.mkdir(parents=True, exist_ok=True)
-  options = [cv2.IMWRITE_JPEG_QUALITY, 82]
+  options = [] if output.suffix.lower() == '.png' else [cv2.IMWRITE_JPEG_QUALITY, 82]
   _, encoded = cv2.imencode(output.suffix, np.vstack(rows)[..., ::-1], options)
   output.write_bytes(encoded.tobytes())
   print(f'{output}: {len(tiles)} examples, {output.stat().st_size / 1e3:.0f} kB')

@@ -13,7 +13,7 @@ import numpy as np
 from absl import flags
 from jaxtyping import Float
 
-from experiments.launching import launch, print_lines, refuse_arguments
+from experiments.launching import launch, print_lines, start
 from experiments.path_flags import define_path
 from hand_jax.evaluation.metrics import procrustes_align
 from hand_jax.fitting.evidence import PointErrors, hand_evidence
@@ -76,8 +76,8 @@ def length_lines(model: ManoModel) -> list[str]:
   return lines
 
 
-def fit_lines(model: ManoModel, folder: str) -> list[str]:
-  """Fits the hand to true joints, and describes the mean error and each joint's constant offset.
+def fitted_entries(folder: str) -> list[PhotoEntry]:
+  """Reads the entries of a folder whose joints are all known.
 
   Raises:
     ValueError: no entry of the folder has all joints.
@@ -86,6 +86,11 @@ def fit_lines(model: ManoModel, folder: str) -> list[str]:
   entries = [e for e in entries if e.joint_confidence.all() and np.isfinite(e.joints_camera).all()]
   if not entries:
     raise ValueError(f'{folder}: no entry has all 21 keypoints and all 21 joints_camera.')
+  return entries
+
+
+def fit_lines(model: ManoModel, entries: list[PhotoEntry]) -> list[str]:
+  """Fits the hand to true joints, and describes the mean error and each joint's constant offset."""
   fitted = np.stack([_fit(model, entry) for entry in entries])
   true = np.stack([_as_right_hand(entry) for entry in entries])
   errors = np.linalg.norm(procrustes_align(fitted, true) - true, axis=-1)
@@ -146,11 +151,12 @@ def _unit(vectors: np.ndarray) -> np.ndarray:
 
 def main(argv: list[str]) -> None:
   """Prints the table, and with --source what the fit leaves."""
-  refuse_arguments(argv)
+  start(argv)
   model, source = load_mano_model(flags.FLAGS.hand), flags.FLAGS.source
+  entries = fitted_entries(source) if source else []
   print_lines(length_lines(model))
-  if source:
-    print_lines(fit_lines(model, source))
+  if entries:
+    print_lines(fit_lines(model, entries))
 
 
 if __name__ == '__main__':

@@ -16,7 +16,7 @@ import numpy as np
 from absl import flags
 from jaxtyping import Float
 
-from experiments.launching import launch, print_lines, refuse_arguments
+from experiments.launching import launch, print_lines, start
 from hand_jax.detection.networks import HandReadings, read_landmarks
 from hand_jax.detection.regions import crop_region, photo_to_crop, region_from_landmarks
 from hand_jax.evaluation.metrics import MM_PER_M, procrustes_align
@@ -97,7 +97,7 @@ def scored_lines() -> Iterator[str]:
 
 def main(argv: list[str]) -> None:
   """Measures the renders and prints the figures."""
-  refuse_arguments(argv)
+  start(argv)
   print_lines(scored_lines())
 
 

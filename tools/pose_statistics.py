@@ -12,7 +12,7 @@ import numpy as np
 from absl import flags
 from jaxtyping import Array, Float
 
-from experiments.launching import launch, refuse_arguments
+from experiments.launching import launch, start
 from hand_jax.mano.anatomy import pose_to_angles
 from hand_jax.mano.assets import load_mano_model
 from hand_jax.mano.gestures import POSE_SAMPLERS
@@ -206,7 +206,7 @@ def table_lines(by_hands: dict[str, PoseStatistics]) -> Iterable[str]:
 
 def main(argv: list[str]) -> None:
   """Measures every sampler and prints the table."""
-  refuse_arguments(argv)
+  start(argv)
   model = load_mano_model()
   found = {
     hands: measure_poses(sample_poses(hands, DRAWS.value, SEED.value), model)

@@ -33,6 +33,7 @@ from experiments.checkout import current_commit
 from experiments.launching import launch, start
 from experiments.path_flags import define_compilation_cache, define_path
 from hand_jax.commands.arguments import ExitCode, print_error
+from hand_jax.files.outputs import check_output_folder
 
 FLAGS = flags.FLAGS
 
@@ -74,6 +75,7 @@ def main(argv: list[str]) -> None:
   signal.signal(signal.SIGTERM, signal.default_int_handler)
   deadline = time.monotonic() + 60 * (FLAGS.minutes if FLAGS.minutes is not None else math.inf)
   try:
+    check_output_folder(workdir)
     tables, seeds = parse_tables(FLAGS.table), parse_seeds(FLAGS.seeds)
     photos = parse_photos(FLAGS.photos)
     entries = with_photos(ENTRIES, photos)

@@ -23,7 +23,9 @@ _FEW_PHOTOS = 4
 _GRADIENT_STOPS = 16
 _SIGMA = (
   'Every point of a hand comes with its sigma in millimetres: along any one direction, the '
-  'estimate is expected to lie within one sigma of the truth in about two cases of three.'
+  'estimate is expected to lie within one sigma of the truth in about two cases of three. This '
+  'holds for the default program, whose sigma is calibrated. The sigma of a network alone '
+  '(--workdir, --refine=off) is not, and is too small on most photos.'
 )
 
 

@@ -7,7 +7,7 @@ import typing
 import pytest
 
 from experiments.configs.names import EXPERIMENTS, get_config
-from hand_jax.config import DataConfig, ExperimentConfig
+from hand_jax.config import DataConfig, ExperimentConfig, LossConfig
 from hand_jax.config_text import (
   apply_overrides,
   config_differences,
@@ -111,6 +111,17 @@ def test_a_wrong_override_is_refused_in_one_line_that_names_it(text, message):
   assert '\n' not in str(caught.value)
 
 
+def test_no_number_of_the_loss_may_be_negative():
+  """A negative weight would make its error grow, and the total fall."""
+  names = [field.name for field in dataclasses.fields(LossConfig) if field.type is float]
+  assert len(names) >= 20
+  for name in names:
+    with pytest.raises(
+      ValueError, match=rf'loss\.{name} should (not be negative|be positive), got -1'
+    ):
+      apply_overrides(get_config('toy'), [f'loss.{name}=-1'])
+
+
 @pytest.mark.parametrize('branches', ['prior', 'posterior'])
 def test_sampling_needs_both_branches(branches):
   texts = [
@@ -125,7 +136,8 @@ def test_json_of_runs_before_image_features_were_sampled_means_global_ones():
   tree = json.loads(config_to_json(get_config('toy')))
   for name in ('image_features', 'map_channels', 'stop_base_gradient', 'rounds'):
     del tree['model']['attention'][name]
-  del tree['loss']['prior_vertices']
+  for name in ('prior_vertices', 'coordinate_weights'):
+    del tree['loss'][name]
   assert config_from_json(json.dumps(tree)) == get_config('toy')
   assert tree['model']['attention'].keys() == {
     *('width', 'heads', 'cross_layers', 'self_layers', 'mlp_ratio', 'coarse_vertices')
