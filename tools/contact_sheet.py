@@ -33,8 +33,8 @@ def draw_labels(example) -> np.ndarray:
   image[example.hand_mask, 1] = 128 + image[example.hand_mask, 1] // 2
   # In OpenCV whole numbers are the centres of pixels.
   joints = np.round(example.joints_image - 0.5).astype(int)
-  for start, end in BONES:
-    cv2.line(image, joints[start].tolist(), joints[end].tolist(), (255, 40, 40), 1, cv2.LINE_AA)
+  for parent, child in BONES:
+    cv2.line(image, joints[parent].tolist(), joints[child].tolist(), (255, 40, 40), 1, cv2.LINE_AA)
   x, y, width, height = np.round(example.box_xywh).astype(int).tolist()
   cv2.rectangle(image, (x, y), (x + width, y + height), (255, 255, 0), 1)
   return image

@@ -88,8 +88,8 @@ def score_lines(readings: list[Reading]) -> Iterator[str]:
 def scored_lines() -> Iterator[str]:
   """Renders hands as the flags say, block by block, and yields the lines to print."""
   readings: list[Reading] = []
-  for start in range(0, FLAGS.examples, _BLOCK):
-    block = range(start, min(start + _BLOCK, FLAGS.examples))
+  for first in range(0, FLAGS.examples, _BLOCK):
+    block = range(first, min(first + _BLOCK, FLAGS.examples))
     examples = render_examples(FLAGS.seed, FLAGS.split, block, _SIDE, hands=FLAGS.hands)
     readings += read_examples(examples)
   yield from score_lines(readings)

@@ -72,6 +72,8 @@ def test_points_on_the_joints_have_no_error(monkeypatch):
 
 def test_the_commands_print_their_lines(capsys, monkeypatch):
   """Each `main` runs to its end; what they measure is tested above."""
+  for tool in (measure_free_hand, measure_realism):
+    monkeypatch.setattr(tool, 'start', lambda argv: None)  # It needs parsed flags.
   monkeypatch.setattr(measure_free_hand.flags, 'FLAGS', SimpleNamespace(hand=None, source=None))
   measure_free_hand.main(['measure_free_hand'])
   assert 'pinky, distal' in capsys.readouterr().out
