@@ -24,8 +24,8 @@ _GRADIENT_STOPS = 16
 _SIGMA = (
   'Every point of a hand comes with its sigma in millimetres: along any one direction, the '
   'estimate is expected to lie within one sigma of the truth in about two cases of three. This '
-  'holds for the default program, whose sigma is calibrated. The sigma of a network alone '
-  '(--workdir, --refine=off) is not, and is too small on most photos.'
+  'holds for the default program, whose sigma is calibrated. The sigma of a network without the '
+  'fit is not, and was too small on the photos that were measured.'
 )
 
 
